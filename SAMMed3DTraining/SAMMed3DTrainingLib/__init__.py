@@ -1,0 +1,1 @@
+"""Training, evaluation and baselines for SAMMed3D."""
