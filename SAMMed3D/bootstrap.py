@@ -1,0 +1,151 @@
+"""Sets up everything in a virtual environment inside the checkout, then runs one command. Needs nothing but Python.
+
+    python3 SAMMed3D/bootstrap.py demo              any `sammed3d` command with its options
+    python3 SAMMed3D/bootstrap.py segment CT.nii.gz --point -45.2,10,-300
+    python3 SAMMed3D/bootstrap.py test              ruff and pytest; further options go to pytest
+
+The environment is `.venv` in the checkout (or $SAMMED3D_VENV); it is made once and brought up to date when pyproject.toml
+changes. Delete the folder to start afresh.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+OLDEST = (3, 10)
+PYTHONS = ("python3.13", "python3.12", "python3.11", "python3.10")
+TORCH = "torch>=2.5"
+TORCH_CPU_HOST = "download.pytorch.org"
+
+
+class SetupError(RuntimeError):
+    """Setting up failed; the message names the cure."""
+
+
+def main(arguments: list[str]) -> int:
+    """Runs one command in the environment, making it first when needed. Returns the command's exit code."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print((__doc__ or "").strip())
+        return 0
+    if sys.version_info < OLDEST:
+        return _run_with_newer_python(arguments)
+    testing = arguments[0] == "test"
+    try:
+        python = prepare(Path(os.environ.get("SAMMED3D_VENV", ROOT / ".venv")), "test" if testing else "")
+    except SetupError as error:
+        print(f"bootstrap: error: {error}", file=sys.stderr)
+        return 1
+    if not testing:
+        return subprocess.call([python, "-m", "SAMMed3DLib.cli", *arguments])
+    lint = subprocess.call([python, "-m", "ruff", "check", "."], cwd=ROOT)
+    return subprocess.call([python, "-m", "pytest", *arguments[1:]], cwd=ROOT) or lint
+
+
+def prepare(folder: Path, extra: str) -> str:
+    """The Python of an environment in which the package is installed, editable, with an optional extra.
+
+    Raises SetupError.
+    """
+    python = str(folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
+    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + str(ROOT).encode()).hexdigest()
+    stamp = folder / f"sammed3d-installed-{extra or 'plain'}"
+    if Path(python).is_file() and stamp.is_file() and stamp.read_text() == wanted:
+        return python
+    if not Path(python).is_file():
+        _say(f"making a virtual environment in {folder}")
+        _make_environment(folder)
+    if not _has_module(python, "torch"):
+        _install_torch(python)
+    _say("installing SAMMed3D and what it needs (some minutes the first time)")
+    if _pip(python, "install", "--quiet", "--editable", f"{ROOT}[{extra}]" if extra else str(ROOT)) != 0:
+        raise SetupError(
+            "pip could not install the packages (its message is above). Check the network connection, a proxy "
+            "(HTTPS_PROXY) and the free disk space (2 GB), then run the same command again."
+        )
+    stamp.write_text(wanted)
+    return python
+
+
+def _make_environment(folder: Path) -> None:
+    made = subprocess.run(
+        [sys.executable, "-m", "venv", "--clear", str(folder)], capture_output=True, text=True, check=False
+    )
+    if made.returncode == 0:
+        return
+    if _has_module(sys.executable, "virtualenv"):
+        if subprocess.call([sys.executable, "-m", "virtualenv", "--clear", "--quiet", str(folder)]) == 0:
+            return
+    elif folder.is_dir():
+        shutil.rmtree(folder, ignore_errors=True)
+    detail = (made.stderr or made.stdout).strip()
+    raise SetupError(
+        f"no virtual environment could be made with {sys.executable}:\n{detail}\n"
+        "On Debian and Ubuntu install it with 'apt-get install python3-venv'; elsewhere use the Python of python.org."
+    )
+
+
+def _install_torch(python: str) -> None:
+    """PyTorch first, so that a machine without an NVIDIA GPU is spared several GB of CUDA packages.
+
+    A wheel lying on this machine (pip's find-links) comes first, then, on Linux without a GPU, PyTorch's own index of
+    CPU builds where it can be reached. Where neither works, the package's requirements install the usual build.
+    """
+    if _pip(python, "install", "--quiet", "--no-index", "--no-deps", TORCH, quiet=True) == 0:
+        _say("installed PyTorch from a wheel on this machine")
+        return
+    if platform.system() != "Linux" or shutil.which("nvidia-smi"):
+        return
+    if platform.machine() in ("x86_64", "AMD64") and _reachable(TORCH_CPU_HOST):
+        _say("installing PyTorch's CPU build, about 200 MB")
+        if _pip(python, "install", "--quiet", "--index-url", f"https://{TORCH_CPU_HOST}/whl/cpu", TORCH) == 0:
+            return
+    _say("no CPU build of PyTorch within reach: the usual one comes instead, with some GB of GPU libraries")
+
+
+def _reachable(host: str) -> bool:
+    try:
+        with socket.create_connection((host, 443), timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def _pip(python: str, *arguments: str, quiet: bool = False) -> int:
+    sink = subprocess.DEVNULL if quiet else None
+    command = [python, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
+    return subprocess.call(command, stdout=sink, stderr=sink)
+
+
+def _has_module(python: str, name: str) -> bool:
+    found = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({name!r}) is None)"
+    return subprocess.call([python, "-c", found]) == 0
+
+
+def _run_with_newer_python(arguments: list[str]) -> int:
+    for name in PYTHONS:
+        found = shutil.which(name)
+        if found:
+            return subprocess.call([found, __file__, *arguments])
+    version = ".".join(str(number) for number in sys.version_info[:3])
+    print(
+        f"bootstrap: error: Python {version} is too old: SAMMed3D needs {OLDEST[0]}.{OLDEST[1]} or newer. "
+        "Install a newer one and start this script with it.",
+        file=sys.stderr,
+    )
+    return 1
+
+
+def _say(message: str) -> None:
+    print(f"bootstrap: {message}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
