@@ -4,8 +4,8 @@
     python3 SAMMed3D/bootstrap.py segment CT.nii.gz --point -45.2,10,-300
     python3 SAMMed3D/bootstrap.py test              ruff and pytest; further options go to pytest
 
-The environment is `.venv` in the checkout (or $SAMMED3D_VENV); it is made once and brought up to date when pyproject.toml
-changes. Delete the folder to start afresh.
+The environment is `.venv` in the checkout (or $SAMMED3D_VENV); it is made once and brought up to date when
+pyproject.toml changes. Delete the folder to start afresh.
 """
 
 from __future__ import annotations
