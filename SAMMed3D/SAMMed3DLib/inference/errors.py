@@ -1,0 +1,7 @@
+"""The one error of this package that a user can cure."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """The image, the prompts or their combination cannot be used; the message names the cure."""

@@ -1,0 +1,108 @@
+"""Coordinates: volume indices (i, j, k), world RAS in mm, and the affines between them.
+
+A volume is an array ``[k, j, i]`` with a 4x4 matrix ``ijk_to_ras`` that takes (i, j, k, 1) to RAS mm; whole numbers are
+voxel centers, so that a voxel reaches half an index to each side. Points are rows: (n, 3) or (3,).
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import InputError
+
+Affine = NDArray[np.float64]
+
+#: Volumes whose unit axes span less than this (1 = right angles) are taken for singular.
+_SMALLEST_DETERMINANT = 1e-6
+
+
+def as_affine(matrix: ArrayLike, name: str = "ijk_to_ras") -> Affine:
+    """A read-only float64 copy of a 4x4 affine. Raises InputError if it is not one or has no inverse."""
+    try:
+        affine = np.array(matrix, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must be a 4x4 matrix of numbers: {error}") from error
+    if affine.shape != (4, 4):
+        raise InputError(f"{name} must be a 4x4 matrix, not of shape {affine.shape}")
+    if not np.isfinite(affine).all():
+        raise InputError(f"{name} holds NaN or infinite numbers; check the volume's origin, spacing and directions")
+    if not np.allclose(affine[3], (0.0, 0.0, 0.0, 1.0)):
+        raise InputError(f"the last row of {name} must be 0 0 0 1; perspective matrices cannot be used")
+    if is_singular(affine):
+        raise InputError(
+            f"{name} is singular: two axes of the volume coincide or a spacing is 0. "
+            "Correct the volume's spacing and direction matrix"
+        )
+    affine.setflags(write=False)
+    return affine
+
+
+def is_singular(affine: NDArray) -> bool:
+    """Whether an axis has no length or the axes do not span space (whatever the units)."""
+    columns = np.asarray(affine, dtype=np.float64)[:3, :3]
+    lengths = np.linalg.norm(columns, axis=0)
+    if not np.isfinite(lengths).all() or lengths.min() <= 0.0:
+        return True
+    return abs(np.linalg.det(columns / lengths)) < _SMALLEST_DETERMINANT
+
+
+def transform_points(affine: NDArray, points: ArrayLike) -> NDArray[np.float64]:
+    """``affine`` applied to points (..., 3)."""
+    return np.asarray(points, dtype=np.float64) @ affine[:3, :3].T + affine[:3, 3]
+
+
+def world_to_ijk(ijk_to_ras: NDArray, points_ras: ArrayLike) -> NDArray[np.float64]:
+    """Continuous (i, j, k) of RAS points (..., 3)."""
+    return transform_points(np.linalg.inv(ijk_to_ras), points_ras)
+
+
+def voxel_index(coordinates: ArrayLike) -> NDArray[np.int64]:
+    """The voxel that holds a continuous index: floor(x + 0.5), so that ties go up, never to the even neighbor."""
+    shifted = np.asarray(coordinates, dtype=np.float64) + 0.5
+    nearest = np.round(shifted)
+    return np.where(np.abs(shifted - nearest) < 1e-6, nearest, np.floor(shifted)).astype(np.int64)
+
+
+def voxel_spacing(affine: NDArray) -> NDArray[np.float64]:
+    """Length in mm of one step along each index axis, (3,)."""
+    return np.linalg.norm(np.asarray(affine)[:3, :3], axis=0)
+
+
+def voxel_volume(affine: NDArray) -> float:
+    """Volume of one voxel in mm^3, right for sheared (gantry tilt) volumes too."""
+    return float(abs(np.linalg.det(np.asarray(affine)[:3, :3])))
+
+
+def closest_ras_axes(ijk_to_ras: NDArray) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """Which of the index axes (0=i, 1=j, 2=k) runs closest to R, A and S, and with which sign.
+
+    Returns:
+        (axes, signs): ``axes[r]`` is the index axis nearest to world axis r, ``signs[r]`` -1 where it runs backwards.
+    """
+    directions = ijk_to_ras[:3, :3] / voxel_spacing(ijk_to_ras)
+    axes = max(
+        itertools.permutations(range(3)), key=lambda order: sum(abs(directions[r, order[r]]) for r in range(3))
+    )
+    signs = tuple(-1 if directions[r, axes[r]] < 0 else 1 for r in range(3))
+    return (axes[0], axes[1], axes[2]), (signs[0], signs[1], signs[2])
+
+
+def extent_ras(shape_kji: tuple[int, ...], ijk_to_ras: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Smallest and largest R, A, S (mm) of the volume's box, outer voxel faces included."""
+    upper = np.array(shape_kji[::-1], dtype=np.float64) - 0.5
+    corners = np.array(list(itertools.product(*((-0.5, high) for high in upper))))
+    world = transform_points(ijk_to_ras, corners)
+    return world.min(axis=0), world.max(axis=0)
+
+
+def box_of_points(points: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Smallest and largest coordinate of points (n, 3)."""
+    return points.min(axis=0), points.max(axis=0)
+
+
+def box_corners(low: ArrayLike, high: ArrayLike) -> NDArray[np.float64]:
+    """The eight corners (8, 3) of an axis-aligned box."""
+    return np.array(list(itertools.product(*zip(np.asarray(low), np.asarray(high), strict=True))), dtype=np.float64)

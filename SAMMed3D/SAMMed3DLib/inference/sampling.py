@@ -1,0 +1,164 @@
+"""Trilinear sampling of one array on the grid of another: the only interpolation in the engine.
+
+Everything here speaks of a ``source`` indexed by its own axes (0, 1, 2) and of an affine from the indices of the
+wanted grid to continuous source indices. Images go through it into crops, logits through it back into voxels.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+#: Coordinates this close (in source voxels) to a whole number or to an axis are taken to lie on it.
+_EXACT = 1e-6
+#: A tilt that moves a sample by less than this (in source voxels) over the whole grid counts as axis-aligned.
+_STRAIGHT = 1e-4
+#: The largest block of the source that is converted to float32 at once when sampling obliquely.
+_LARGEST_BLOCK = 32 * 2**20
+
+
+def sample_grid(
+    source: NDArray, grid_to_source: NDArray, shape: tuple[int, int, int], cval: float
+) -> NDArray[np.float32]:
+    """Trilinear samples of ``source`` at every point of a grid, float32 of ``shape``.
+
+    Points in the box of the source (half an index beyond the outer centers, where the border repeats) are interpolated;
+    all others are ``cval``.
+
+    Args:
+        source: (A, B, C), any numeric dtype and memory order.
+        grid_to_source: (4, 4), grid index to continuous source index.
+        shape: of the grid.
+        cval: value outside.
+    """
+    out = np.full(shape, cval, dtype=np.float32)
+    axes = _axis_of_each_grid_axis(grid_to_source, shape)
+    if axes is None:
+        # memory is copied along its grain
+        order = sorted(range(3), key=lambda axis: -abs(source.strides[axis]))
+        affine = np.array(grid_to_source, dtype=np.float64)
+        _sample_oblique(source.transpose(order), affine[[*order, 3]], out)
+    else:
+        _sample_aligned(source.transpose(axes), axes, np.asarray(grid_to_source, dtype=np.float64), out)
+    return out
+
+
+def _axis_of_each_grid_axis(affine: NDArray, shape: tuple[int, int, int]) -> tuple[int, int, int] | None:
+    """The source axis along which each grid axis runs, or None if the grid lies obliquely."""
+    matrix = np.abs(affine[:3, :3])
+    axes = tuple(int(axis) for axis in matrix.argmax(axis=0))
+    if sorted(axes) != [0, 1, 2]:
+        return None
+    drift = matrix.copy()
+    drift[list(axes), [0, 1, 2]] = 0.0
+    if (drift * (np.array(shape) - 1)).sum(axis=1).max() > _STRAIGHT:
+        return None
+    return axes[0], axes[1], axes[2]
+
+
+def _sample_aligned(source: NDArray, axes: tuple[int, int, int], affine: NDArray, out: NDArray[np.float32]) -> None:
+    """Separable interpolation; ``source`` has its axes in the grid's order already.
+
+    Plane by plane along the axis of the largest stride: two planes are blended, then rows, then columns. Each plane
+    stays in the processor's cache, and memory is read along its grain. (Matrix products would do the same, but BLAS
+    threads that wait for a busy processor cost more than they bring here.)
+    """
+    lerps = []
+    for grid_axis, axis in enumerate(axes):
+        # the drift of an almost straight grid is taken at its middle
+        middle = (np.array(out.shape) - 1) / 2.0
+        middle[grid_axis] = 0.0
+        start = affine[axis, :3] @ middle + affine[axis, 3]
+        lerps.append(_Lerp(start, affine[axis, grid_axis], out.shape[grid_axis], source.shape[grid_axis]))
+    if any(lerp.low.size == 0 for lerp in lerps):
+        return
+    order = tuple(sorted(range(3), key=lambda axis: -abs(source.strides[axis])))
+    source = source.transpose(order)
+    planes, rows, columns = (lerps[axis] for axis in order)
+    target = out[tuple(lerp.inside for lerp in lerps)].transpose(order)
+
+    source = source[:, rows.span, columns.span]
+    low_rows, high_rows = rows.low - rows.span.start, rows.high - rows.span.start
+    row_weight = rows.weight[:, None]
+    low_columns, high_columns = columns.low - columns.span.start, columns.high - columns.span.start
+    for index in range(planes.low.size):
+        plane = source[planes.low[index]].astype(np.float32)
+        if planes.weight[index] > 0.0:
+            plane += planes.weight[index] * (source[planes.high[index]] - plane)
+        lower, upper = plane.take(low_rows, axis=0), plane.take(high_rows, axis=0)
+        upper -= lower
+        upper *= row_weight
+        lower += upper
+        left = lower.take(low_columns, axis=1)
+        right = lower.take(high_columns, axis=1)
+        right -= left
+        right *= columns.weight
+        right += left
+        target[index] = right
+
+
+class _Lerp:
+    """Linear interpolation along one axis: sample n lies at ``start + step * n``.
+
+    Attributes:
+        inside: slice of the samples that lie in the source's box.
+        low, high, weight: of those samples; value = (1 - weight) * source[low] + weight * source[high].
+        span: slice of the source that they touch.
+    """
+
+    def __init__(self, start: float, step: float, count: int, length: int) -> None:
+        position = start + step * np.arange(count)
+        valid = np.flatnonzero((position >= -0.5 - _EXACT) & (position <= length - 0.5 + _EXACT))
+        self.inside = slice(int(valid[0]), int(valid[-1]) + 1) if valid.size else slice(0, 0)
+        position = np.clip(position[self.inside], 0.0, length - 1.0)
+        nearest = np.round(position)
+        position = np.where(np.abs(position - nearest) < _EXACT, nearest, position)
+        self.low = np.floor(position).astype(np.intp)
+        self.high = np.minimum(self.low + 1, length - 1)
+        self.weight = (position - self.low).astype(np.float32)
+        self.span = slice(int(self.low.min()), int(self.high.max()) + 1) if valid.size else slice(0, 0)
+
+
+def _sample_oblique(source: NDArray, affine: NDArray, out: NDArray[np.float32]) -> None:
+    """Any affine, through torch's grid_sample on the block of the source under the grid; large ones in parts."""
+    last = np.array(out.shape) - 1
+    corners = np.array(list(itertools.product(*((0, n) for n in last)))) @ affine[:3, :3].T + affine[:3, 3]
+    size = np.array(source.shape)
+    low = np.clip(np.floor(corners.min(axis=0)).astype(np.int64), 0, size - 1)
+    high = np.clip(np.ceil(corners.max(axis=0)).astype(np.int64), 0, size - 1) + 1
+    if (corners.max(axis=0) < -0.5 - _EXACT).any() or (corners.min(axis=0) > size - 0.5 + _EXACT).any():
+        return
+    if np.prod(high - low) > _LARGEST_BLOCK and max(out.shape) > 1:
+        axis = int(np.argmax(out.shape))
+        half = out.shape[axis] // 2
+        shifted = affine.copy()
+        shifted[:3, 3] += affine[:3, axis] * half
+        index = [slice(None)] * 3
+        index[axis] = slice(0, half)
+        _sample_oblique(source, affine, out[tuple(index)])
+        index[axis] = slice(half, None)
+        _sample_oblique(source, shifted, out[tuple(index)])
+        return
+
+    block = source[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    block = torch.from_numpy(np.ascontiguousarray(block, dtype=np.float32))
+    steps = [np.arange(n, dtype=np.float64) for n in out.shape]
+    grid = np.empty((*out.shape, 3), dtype=np.float32)
+    inside = np.ones(out.shape, dtype=bool)
+    for axis in range(3):
+        position = (
+            affine[axis, 3]
+            + (affine[axis, 0] * steps[0])[:, None, None]
+            + (affine[axis, 1] * steps[1])[None, :, None]
+            + (affine[axis, 2] * steps[2])[None, None, :]
+        )
+        inside &= (position >= -0.5 - _EXACT) & (position <= size[axis] - 0.5 + _EXACT)
+        # grid_sample wants -1..1 over the block's centers, last source axis first
+        grid[..., 2 - axis] = (position - low[axis]) * (2.0 / max(high[axis] - low[axis] - 1, 1)) - 1.0
+    sampled = torch.nn.functional.grid_sample(
+        block[None, None], torch.from_numpy(grid)[None], mode="bilinear", padding_mode="border", align_corners=True
+    )
+    np.copyto(out, sampled[0, 0].numpy(), where=inside)
