@@ -1,8 +1,3 @@
-"""SAMMed3D: from a click on a CT to a mask in 3D.
-
-``model`` holds the networks, ``inference`` turns clicks into masks, ``synthesis`` makes training data and the chest
-phantom, ``cli`` is the command line. Importing this package imports none of them: 3D Slicer loads it before PyTorch is
-installed.
-"""
+"""The engine of the SAMMed3D extension: promptable 3-D segmentation of lung nodules, without any Slicer import."""
 
 __version__ = "0.1.0"

@@ -1,0 +1,90 @@
+"""Linear layers through the faster matrix library of the machine.
+
+PyTorch sends fp32 products to MKL, which takes its AVX2 path on AMD processors, while oneDNN (also inside PyTorch)
+uses AVX-512 there: 2.5 times as fast. Which one wins depends on the machine, so it is measured, once per process.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Activation = Literal["none", "gelu", "relu"]
+# Below this many rows a product is too short for the choice of the library to matter.
+MIN_ROWS = 64
+
+
+class Linear(nn.Linear):
+    """``torch.nn.Linear`` computed in the dtype of its weight, with an optional fused activation.
+
+    The input (..., in_features) may have another floating dtype; the output (..., out_features) has the weight's.
+    """
+
+    def forward(self, input: Tensor, activation: Activation = "none") -> Tensor:
+        return linear(input, self.weight, self.bias, activation)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: Activation = "none") -> Tensor:
+    """``activation(x @ weight.T + bias)`` for x (..., K) and weight (N, K), in the dtype of the weight.
+
+    With gradients or autocast this is plain PyTorch; otherwise the faster library for the weight's dtype.
+    """
+    if torch.is_autocast_enabled(x.device.type):
+        return _activate(F.linear(x, weight, bias), activation)
+    x = x.to(weight.dtype)
+    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+        return _activate(F.linear(x, weight, bias), activation)
+    if x.device.type == "cpu" and x.numel() >= MIN_ROWS * x.shape[-1] and onednn_is_faster(weight.dtype):
+        return _onednn_linear(x, weight, bias, activation)
+    return _activate(F.linear(x, weight, bias), activation)
+
+
+@functools.cache
+def onednn_is_faster(dtype: torch.dtype) -> bool:
+    """Whether oneDNN's linear beats ``F.linear`` on this CPU in this dtype, by a measurement of some 30 ms."""
+    if dtype not in (torch.float32, torch.bfloat16) or not _has_onednn_linear():
+        return False
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(n, 768, generator=generator).to(dtype) for n in (512, 768))
+    try:
+        with torch.no_grad():
+            return best_seconds(lambda: _onednn_linear(x, weight, None, "none")) < best_seconds(
+                lambda: F.linear(x, weight)
+            )
+    except RuntimeError:  # built in, but not for this processor or dtype
+        return False
+
+
+def best_seconds(function: Callable[[], object], repeats: int = 4) -> float:
+    """Shortest of a few runs after one warm-up: the least disturbed by other processes."""
+    function()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _has_onednn_linear() -> bool:
+    if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
+        return False
+    return hasattr(torch.ops, "mkldnn") and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def _onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: Activation) -> Tensor:
+    # "none" as the algorithm of gelu is the exact one (erf).
+    algorithm = "none" if activation == "gelu" else ""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], algorithm)
+
+
+def _activate(x: Tensor, activation: Activation) -> Tensor:
+    if activation == "gelu":
+        return F.gelu(x)
+    return F.relu(x) if activation == "relu" else x

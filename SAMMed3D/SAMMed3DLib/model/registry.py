@@ -1,0 +1,118 @@
+"""The networks by name, in the sizes of the public registry, and the compact ``nodule`` net."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from .image_encoder import ImageEncoderViT3D
+from .mask_decoder import MaskDecoder3D
+from .precision import resolve_device, resolve_precision
+from .profile import PROFILES, PreprocessingProfile
+from .prompt_encoder import PromptEncoder3D
+from .sam import Sam3D
+
+EMBED_DIM = 384
+PATCH = 16
+NODULE_LOW_RES = (32, 32, 32)
+ALIASES = {"default": "vit_h"}
+
+
+@dataclass(frozen=True)
+class ViTSize:
+    """The figures in which the public variants differ."""
+
+    image_size: int
+    dim: int
+    depth: int
+    heads: int
+    global_blocks: tuple[int, ...]
+
+
+VIT_SIZES: dict[str, ViTSize] = {
+    "vit_b_ori": ViTSize(128, 768, 12, 12, (2, 5, 8, 11)),
+    "vit_b": ViTSize(256, 384, 12, 12, (2, 5, 8, 11)),
+    "vit_l": ViTSize(256, 1024, 24, 16, (5, 11, 17, 23)),
+    "vit_h": ViTSize(256, 1280, 32, 16, (7, 15, 23, 31)),
+}
+
+
+def model_names() -> list[str]:
+    """Every name that :func:`build_model` knows."""
+    return sorted([*VIT_SIZES, *ALIASES, "nodule"])
+
+
+def build_model(
+    name: str, device: str | torch.device = "cpu", precision: str = "fp32",
+    profile: PreprocessingProfile | None = None,
+) -> Sam3D:
+    """An untrained network in evaluation mode.
+
+    Args:
+        name: "vit_b_ori" (the public weights), "vit_b", "vit_l", "vit_h" (= "default") or "nodule".
+        device: "cpu", "cuda", "cuda:1" or "mps".
+        precision: "fp32", "bf16", "fp16" or "auto".
+        profile: what its input looks like; by default that of the name. ``profile.boxes`` gives a ViT box embeddings.
+
+    Raises:
+        ValueError: unknown name or precision, or a profile for another input size; DeviceError: no such device.
+    """
+    resolved = resolve_device(device)
+    precision = resolve_precision(precision, resolved)
+    model = assemble(name, profile).to(resolved).eval()
+    model.set_precision(precision)
+    return model
+
+
+def assemble(name: str, profile: PreprocessingProfile | None = None, boxes: bool | None = None) -> Sam3D:
+    """The bare network on the current default device (for example within ``torch.device("meta")``).
+
+    ``boxes`` says whether a ViT has box embeddings, by default as the profile has it; without them the profile's
+    ``boxes`` becomes False. Raises ValueError as :func:`build_model`.
+    """
+    name = ALIASES.get(name, name)
+    if name not in model_names():
+        raise ValueError(f"unknown architecture {name!r}: use one of {', '.join(model_names())}")
+    expected = default_profile(name)
+    profile = profile or expected
+    if (profile.crop_size, profile.channels) != (expected.crop_size, expected.channels):
+        raise ValueError(
+            f"profile {profile.name!r} makes crops of {profile.channels} x {profile.crop_size}, but {name} takes "
+            f"{expected.channels} x {expected.crop_size}: choose another profile"
+        )
+    if name == "nodule":
+        return Sam3D(name, profile, *build_nodule(), low_res_size=NODULE_LOW_RES)
+    boxes = profile.boxes if boxes is None else boxes
+    size = VIT_SIZES[name]
+    low_res = 4 * size.image_size // PATCH
+    profile = dataclasses.replace(profile, boxes=profile.boxes and boxes)
+    return Sam3D(name, profile, *build_vit(size, boxes), low_res_size=(low_res, low_res, low_res))
+
+
+def default_profile(name: str) -> PreprocessingProfile:
+    """What a network of this name expects unless its checkpoint says otherwise."""
+    if name == "nodule":
+        return PROFILES["nodule"]
+    size = VIT_SIZES[ALIASES.get(name, name)].image_size
+    return dataclasses.replace(PROFILES["sam_med3d"], crop_size=(size, size, size))
+
+
+def build_vit(size: ViTSize, boxes: bool) -> tuple[nn.Module, nn.Module, nn.Module]:
+    """Image encoder, prompt encoder and mask decoder of a public variant."""
+    return (
+        ImageEncoderViT3D(
+            size.image_size, size.dim, size.depth, size.heads, size.global_blocks, patch=PATCH, out_channels=EMBED_DIM
+        ),
+        PromptEncoder3D(EMBED_DIM, size.image_size // PATCH, size.image_size, boxes=boxes),
+        MaskDecoder3D(EMBED_DIM),
+    )
+
+
+def build_nodule() -> tuple[nn.Module, nn.Module, nn.Module]:
+    """Image encoder, prompt encoder and mask decoder of the compact net."""
+    from .nodule_net import build_nodule_net  # imported here: the ViT sizes do not need it
+
+    return build_nodule_net()
