@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
+
 from SAMMed3DLib.synthesis.anatomy import (
     Tubes,
     grow_tree,
@@ -13,7 +15,6 @@ from SAMMed3DLib.synthesis.anatomy import (
     tube_occupancy,
 )
 from SAMMed3DLib.synthesis.procedural import procedural_block
-from scipy import ndimage
 
 
 @pytest.mark.parametrize("radius", [0.4, 1.0, 3.0, 6.0])

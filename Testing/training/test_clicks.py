@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from SAMMed3DTrainingLib.clicks import ClickSimulator, bounding_box, interior_distance
 from scipy import ndimage
+
+from SAMMed3DTrainingLib.clicks import ClickSimulator, bounding_box, interior_distance
 
 METHODS = ("challenge", "random", "jitter")
 

@@ -50,7 +50,7 @@ def grow_tree(
 ) -> Tubes:
     """Grows vessels that wander, taper and fork, all tips one step at a time.
 
-    A vessel forks after about three of its diameters (Weibel's length-to-diameter ratio) and shares its radius
+    A vessel forks after about five of its diameters and shares its radius
     between the children by Murray's law r0^3 = r1^3 + r2^3; the thinner child turns away more.
 
     Args:
@@ -69,13 +69,13 @@ def grow_tree(
         lengths = np.maximum(2.0 * radii, 1.5) * rng.uniform(0.7, 1.3, count)
         directions = unit(directions + rng.normal(0.0, 0.1, (count, 3)))
         if pull is not None:
-            directions = unit(directions + 0.25 * pull(tips))
+            directions = unit(directions + 0.2 * pull(tips))
         ends = tips + directions * lengths[:, None]
         pieces.append((tips, ends, radii))
         grown += count
         alive = inside(ends)
         tips, directions, radii = ends[alive], directions[alive], radii[alive] * 0.99
-        forks = rng.random(len(tips)) < lengths[alive] / np.maximum(6.0 * radii, 3.0)
+        forks = rng.random(len(tips)) < lengths[alive] / np.maximum(10.0 * radii, 5.0)
         share = rng.uniform(0.15, 0.5, int(forks.sum()))
         axis = unit(np.cross(directions[forks], rng.normal(size=(len(share), 3))))
         main = radii.copy()
@@ -153,6 +153,21 @@ def tube_occupancy(
         target = occupancy[box]
         np.maximum(target, row[column], out=target)
     return occupancy
+
+
+def paint_tubes(
+    hu: np.ndarray, tubes: Tubes, spacing: Sequence[float], sigma_mm: float, value: float
+) -> None:
+    """Paints tubes of ``value`` HU over ``hu`` [k, j, i] in place, touching only the block that they cross."""
+    if not len(tubes.radii):
+        return
+    step = np.asarray(spacing, dtype=float)
+    reach = (tubes.radii + 3.0 * sigma_mm)[:, None]
+    low = np.floor((np.minimum(tubes.starts, tubes.ends) - reach).min(axis=0) / step).astype(int).clip(min=0)
+    high = np.ceil((np.maximum(tubes.starts, tubes.ends) + reach).max(axis=0) / step).astype(int).clip(max=hu.shape)
+    if np.all(low < high):
+        block = hu[tuple(slice(first, stop) for first, stop in zip(low, high, strict=True))]
+        blend(block, tube_occupancy(tubes.resized(shift_mm=-low * step), block.shape, spacing, sigma_mm), value)
 
 
 def soft_edge(depth_mm: np.ndarray, sigma_mm: float) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .anatomy import Tubes, blend, grow_tree, layered_tissue, smooth_field, soft_edge, tube_occupancy, unit
+from .anatomy import Tubes, blend, grow_tree, layered_tissue, paint_tubes, smooth_field, soft_edge, unit
 
 
 def procedural_block(
@@ -92,8 +92,8 @@ class _Wall:
             arc = np.cos(angles) * (self.outward * np.cos(tilt) + across * np.sin(tilt)) + np.sin(angles) * along
             course = self.centre + arc * (self.radius + radius + rng.uniform(1.0, 3.0))
             rib = Tubes(course[:-1], course[1:], np.full(len(course) - 1, radius))
-            blend(hu, tube_occupancy(rib, hu.shape, spacing, sigma), cortex)
-            blend(hu, tube_occupancy(rib.resized(extra_mm=-rng.uniform(0.8, 1.6)), hu.shape, spacing, sigma), marrow)
+            paint_tubes(hu, rib, spacing, sigma, cortex)
+            paint_tubes(hu, rib.resized(extra_mm=-rng.uniform(0.8, 1.6)), spacing, sigma, marrow)
 
 
 def _paint_fissure(rng: np.random.Generator, hu: np.ndarray, spacing: np.ndarray, sigma: float) -> None:
@@ -146,9 +146,9 @@ def _paint_vessels(
         # A bronchus runs beside its artery and is about as wide.
         side = unit(rng.normal(size=3)) * (2.2 * thick.radii.max() + 0.5)
         bronchus = thick.resized(shift_mm=side)
-        blend(hu, tube_occupancy(bronchus.resized(extra_mm=0.6), hu.shape, spacing, sigma), 0.0)
-        blend(hu, tube_occupancy(bronchus.resized(0.9), hu.shape, spacing, sigma), -990.0)
-    blend(hu, tube_occupancy(tree, hu.shape, spacing, sigma), blood)
+        paint_tubes(hu, bronchus.resized(extra_mm=0.6), spacing, sigma, 0.0)
+        paint_tubes(hu, bronchus.resized(0.9), spacing, sigma, -990.0)
+    paint_tubes(hu, tree, spacing, sigma, blood)
 
 
 def _grid(shape: Sequence[int], spacing: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
