@@ -21,6 +21,9 @@ from scipy import ndimage
 
 from .inference.geometry import transform_points, voxel_spacing, world_to_ijk
 from .output_files import whole_file
+from .report import number
+from .segmenting import NoduleResult
+from .volume_io import Volume
 
 #: Right and down in the picture, in RAS, as radiologists look at it: the patient's right on the left, the front on top
 #: or on the left; then the letters for its left, right, top and bottom edge.
@@ -74,6 +77,37 @@ class PreviewRow:
     reference: Block | None = None
 
 
+def write_picture(
+    path: Path, volume: Volume, results: Sequence[NoduleResult], reference: NDArray | None = None, title: str = ""
+) -> None:
+    """The picture of what ``segment`` and ``demo`` found; the masks of ``reference`` have the results' labels.
+
+    Raises:
+        InputError: the place cannot be written.
+    """
+    rows = [_preview_row(result, reference) for result in results]
+    clicks = sum(len(result.prompt.points) for result in results)
+    count = f"{len(results)} nodule{'s' if len(results) != 1 else ''}"
+    subtitle = f"{count}, one click each" if clicks == len(results) else f"{count}, {clicks} clicks"
+    write_preview(path, volume.array_kji, volume.ijk_to_ras, rows, title or volume.name, subtitle)
+
+
+def _preview_row(result: NoduleResult, reference: NDArray | None) -> PreviewRow:
+    record = result.record
+    facts = [
+        ("Volume", f"{number(record.volume_mm3, 0)} mm³"),
+        ("Long × short axis", f"{number(record.long_axis_mm, 1)} × {number(record.short_axis_mm, 1)} mm"),
+        ("Mean density", f"{number(record.mean_hu, 0)} HU".replace("-", "\u2212")),
+        ("Predicted IoU", number(result.prediction.score, 2)),
+    ]
+    if result.dice is not None:
+        facts.append(("Dice", number(result.dice, 2)))
+    clicks = tuple(zip(result.prompt.points, result.prompt.positive, strict=True))
+    truth = None if reference is None else Block.of(reference == result.label)
+    found = Block(result.prediction.mask, tuple(result.prediction.offset_kji))
+    return PreviewRow(result.name[:1].upper() + result.name[1:], tuple(facts), found, clicks, truth)
+
+
 def write_preview(
     path: Path, array_kji: NDArray, ijk_to_ras: NDArray, rows: Sequence[PreviewRow], title: str, subtitle: str = ""
 ) -> None:
@@ -87,14 +121,14 @@ def write_preview(
     figure = Figure(figsize=(width, height), facecolor=_BACKGROUND)
     FigureCanvasAgg(figure)
     _draw_head(figure, width, height, title, subtitle, any(row.reference for row in rows))
-    for number, row in enumerate(rows):
-        bottom = height - head - (number + 1) * tile - number * gap
+    for line, row in enumerate(rows):
+        bottom = height - head - (line + 1) * tile - line * gap
         center, view_mm = _where_to_look(row, ijk_to_ras)
         _draw_caption(figure, (0.22 / width, (bottom + tile) / height), row, tile / height)
         for column, view in enumerate(VIEWS):
             left = caption + column * (tile + gap)
             axes = figure.add_axes((left / width, bottom / height, tile / width, tile / height))
-            if number == 0:
+            if line == 0:
                 axes.set_title(view.upper(), color=_FAINT, fontsize=8.5, pad=7)
             _draw_view(axes, view, array_kji, ijk_to_ras, row, center, view_mm)
     window = f"{WINDOW_HU[0]:.0f} to {WINDOW_HU[1]:.0f} HU".replace("-", "\u2212")

@@ -21,6 +21,7 @@ from .dicom_io import read_series
 from .inference.errors import InputError
 from .inference.geometry import as_affine
 from .itk_geometry import image_to_ras
+from .output_files import whole_file
 
 READABLE = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", "a DICOM series folder")
 
@@ -72,6 +73,15 @@ def read_labels(path: str | Path) -> Volume:
         raise InputError(f"{volume.path} is not a label volume: its values are not whole numbers from 0 upward")
     smallest = np.min_scalar_type(int(array.max(initial=0)))
     return Volume(array.astype(smallest), volume.ijk_to_ras, volume.name, volume.path)
+
+
+def write_volume(path: Path, volume: Volume) -> None:
+    """Writes a volume as NIfTI (.nii.gz or .nii), whole or not at all. Raises InputError when it cannot be written."""
+    image = nibabel.Nifti1Image(volume.array_kji.T, volume.ijk_to_ras)
+    image.set_sform(volume.ijk_to_ras, code=1)
+    image.header.set_xyzt_units("mm")
+    with whole_file(path) as part:
+        image.to_filename(part)
 
 
 def stem(path: Path) -> str:

@@ -1,0 +1,196 @@
+"""The command line: ``sammed3d segment``, ``demo``, ``models`` and ``profiles``.
+
+Results go to standard output, progress to standard error. Exit codes: 0 done, 2 input that cannot be used (one message
+that names the cure), 130 interrupted. Modules that need PyTorch are imported by the commands: ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import __version__
+from .prompts import add_prompt_options, join_negative_values
+from .terminal import Terminal
+
+EXAMPLES = """examples:
+  sammed3d demo                                             nodules in a synthetic chest, nothing else needed
+  sammed3d demo CT.nii.gz --labels nodules.nii.gz           one click into each reference nodule, with Dice
+  sammed3d segment CT.nii.gz --point -45.2,10,-300 --out nodule.seg.nrrd --preview nodule.png
+  sammed3d segment DICOM_FOLDER --point -45,10,-300 --point -45,22,-300,0 --nodule --point 61,-8,-250
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command. Returns the exit code; wrong options end in argparse's exit with code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without the superscript 3 is no reason to fail
+    options = _parser().parse_args(join_negative_values(sys.argv[1:] if arguments is None else arguments))
+    terminal = Terminal()
+    try:
+        with terminal.warnings_as_notes():
+            return options.run(options, terminal)
+    except KeyboardInterrupt:
+        terminal.note("sammed3d: interrupted")
+        return 130
+    except (ValueError, MemoryError, ImportError) as error:
+        message = _cure(error)
+        if message is None:
+            raise
+        terminal.note(f"sammed3d: error: {message}")
+        return 2
+
+
+def _cure(error: Exception) -> str | None:
+    """What to tell the user about an error of theirs; None for one of ours."""
+    if isinstance(error, MemoryError):
+        return "out of memory: close other programs, or crop the volume to the lungs"
+    if isinstance(error, ImportError):
+        package = (error.name or "").partition(".")[0]
+        return f"{package} is not installed: pip install {package}" if package not in ("", "SAMMed3DLib") else None
+    from .inference import InputError
+    from .model import CheckpointError, DeviceError
+
+    return str(error) if isinstance(error, (InputError, CheckpointError, DeviceError)) else None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sammed3d", description="From a click on a nodule in a CT to its mask in 3D.", epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"sammed3d {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    segment = commands.add_parser("segment", help="segment nodules from clicks or boxes", allow_abbrev=False)
+    segment.add_argument("ct", metavar="CT", help="NIfTI, NRRD or MetaImage file, or a DICOM series folder")
+    add_prompt_options(segment)
+    _add_model_options(segment)
+    results = segment.add_argument_group("results")
+    results.add_argument("--out", type=Path, metavar="FILE", help="label map or Slicer segmentation "
+                         "(.nii.gz, .nii, .nrrd, .mha; .seg.nrrd); nodule n has label n")
+    results.add_argument("--preview", type=Path, metavar="FILE.png", help="picture of slices with contours")
+    results.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    segment.set_defaults(run=_segment)
+
+    demo = commands.add_parser("demo", help="see it work, on your CT or on a synthetic chest", allow_abbrev=False)
+    demo.add_argument("ct", metavar="CT", nargs="?", help="a CT; without one a synthetic chest phantom is made")
+    demo.add_argument("--labels", type=Path, metavar="FILE", help="reference label map: each label is clicked once in "
+                      "its most interior voxel, and the Dice is given")
+    add_prompt_options(demo)
+    _add_model_options(demo)
+    demo.add_argument("--out", type=Path, metavar="FOLDER", default=Path("sammed3d-demo"),
+                      help="where the results go (default: %(default)s)")
+    demo.add_argument("--seed", type=int, default=0, help="of the synthetic chest (default: %(default)s)")
+    demo.set_defaults(run=_demo)
+
+    commands.add_parser("models", help="list the networks").set_defaults(run=_models)
+    commands.add_parser("profiles", help="list the preprocessing profiles").set_defaults(run=_profiles)
+    return parser
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    which = group.add_mutually_exclusive_group()
+    which.add_argument("--checkpoint", metavar="FILE", help="weights of SAM-Med3D or of this package (default: the "
+                       "bundled nodule model)")
+    which.add_argument("--model", metavar="NAME", help="a network by name: 'nodule' is the bundled one; the others "
+                       "come without weights, to try their speed (see 'sammed3d models')")
+    group.add_argument("--profile", metavar="NAME", help="preprocessing, where the checkpoint does not say it (see "
+                       "'sammed3d profiles')")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
+    group.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"),
+                       help="of the image encoder (default: %(default)s)")
+
+
+def _segment(options: argparse.Namespace, terminal: Terminal) -> int:
+    from .inference import InputError
+    from .output_files import check_writable
+    from .report import as_dict, table
+    from .segmentation_io import WRITABLE, write_segmentation
+    from .segmenting import check_prompt, label_map, load_predictor, segment_nodules
+    from .volume_io import read_volume
+
+    prompts = options.nodules or []
+    if not prompts:
+        raise InputError("no nodule was named: give --point R,A,S or --box R0,A0,S0,R1,A1,S1")
+    for number, prompt in enumerate(prompts, start=1):
+        check_prompt(prompt, number)
+    if options.out is not None:
+        check_writable(options.out, WRITABLE)
+    if options.preview is not None:
+        check_writable(options.preview, (".png",))
+    for path in (options.out, options.preview):
+        if path is not None and path.exists() and Path(options.ct).exists() and path.samefile(options.ct):
+            raise InputError(f"{path} is the CT itself: give the result another name")
+
+    with terminal.step("reading the CT") as reading:
+        volume = read_volume(options.ct)
+    with terminal.step("loading the model") as loading:
+        predictor = _predictor(options, load_predictor)
+    prompts = [prompt.in_ras(options.convention, volume.ijk_to_ras) for prompt in prompts]
+    with terminal.step("segmenting"):
+        results = segment_nodules(predictor, volume, prompts, progress=terminal.count)
+
+    if options.out is not None:
+        with terminal.step(f"writing {options.out}"):
+            names = {result.label: result.name for result in results}
+            labels = label_map(results, volume.array_kji.shape)
+            write_segmentation(options.out, labels, volume.ijk_to_ras, names)
+    if options.preview is not None:
+        from .preview import write_picture
+
+        with terminal.step(f"drawing {options.preview}"):
+            write_picture(options.preview, volume, results)
+    if options.json:
+        seconds = {"read": round(reading.seconds, 3), "load": round(loading.seconds, 3)}
+        print(json.dumps({"ct": str(options.ct), "seconds": seconds, "nodules": [as_dict(each) for each in results]},
+                         indent=2, allow_nan=False))
+    else:
+        print(table(results))
+    return 0
+
+
+def _demo(options: argparse.Namespace, terminal: Terminal) -> int:
+    from .demo import run_demo
+    from .segmenting import load_predictor
+
+    return run_demo(options, terminal, lambda: _predictor(options, load_predictor))
+
+
+def _predictor(options: argparse.Namespace, load):  # noqa: ANN001, ANN202
+    return load(options.checkpoint, options.model, options.profile, options.device, options.precision)
+
+
+def _models(options: argparse.Namespace, terminal: Terminal) -> int:
+    from .model import model_names
+    from .weights import default_checkpoint
+
+    try:
+        path = default_checkpoint()
+        bundled = f"bundled: {path} ({path.stat().st_size / 2**20:.1f} MiB)"
+    except FileNotFoundError:
+        bundled = "bundled model missing: install again"
+    for name in model_names():
+        print(f"{name:12} {bundled if name == 'nodule' else 'give its weights with --checkpoint'}")
+    return 0
+
+
+def _profiles(options: argparse.Namespace, terminal: Terminal) -> int:
+    from .model import PROFILES
+
+    for name, profile in sorted(PROFILES.items()):
+        spacing = "the volume's own voxels" if profile.spacing_mm is None else f"{profile.spacing_mm:g} mm"
+        windows = ", ".join(f"{low:g}..{high:g} HU" for low, high in profile.windows_hu)
+        print(f"{name:18} {' x '.join(str(size) for size in profile.crop_size)} voxels, {spacing}; "
+              f"{windows or 'z-score over HU > 0'}; {profile.prompt_rule} click{'s' * (profile.prompt_rule == 'all')}"
+              f"{', boxes' * profile.boxes}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""Progress and notes on standard error, so that standard output holds results only."""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Stopwatch:
+    """Seconds that a step took; 0 until it has ended."""
+
+    seconds: float = 0.0
+
+
+class Terminal:
+    """Tells what is being done, step by step: ``Reading the CT ... 0.8 s``."""
+
+    def __init__(self) -> None:
+        self._line_open = False
+
+    @contextmanager
+    def step(self, text: str) -> Iterator[Stopwatch]:
+        """Announces a step and, at its end, how long it took."""
+        self._write(f"{text} ... ", open_line=True)
+        stopwatch, start = Stopwatch(), time.perf_counter()
+        try:
+            yield stopwatch
+        except BaseException:
+            self._close_line()
+            raise
+        stopwatch.seconds = time.perf_counter() - start
+        self._write(f"{stopwatch.seconds:.1f} s\n", open_line=False)
+
+    def count(self, done: int, total: int) -> None:
+        """Progress within a step, where there is more than one thing to do."""
+        if total > 1:
+            self._write(f"{done}/{total} ", open_line=True)
+
+    def note(self, text: str) -> None:
+        """One line of its own."""
+        self._close_line()
+        self._write(f"{text}\n", open_line=False)
+
+    @contextmanager
+    def warnings_as_notes(self) -> Iterator[None]:
+        """Shows the warnings of this package as notes, without the place in the code; those of others are not shown."""
+
+        def show(message, category, filename, lineno, file=None, line=None) -> None:  # noqa: ANN001
+            self.note(f"note: {message}")
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("always", module=r"SAMMed3DLib\b")
+            warnings.showwarning = show
+            yield
+
+    def _close_line(self) -> None:
+        if self._line_open:
+            self._write("\n", open_line=False)
+
+    def _write(self, text: str, open_line: bool) -> None:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+        self._line_open = open_line
