@@ -1,6 +1,18 @@
 """Inference: from a volume and clicks to a mask in the volume's own voxels (numpy, scipy and torch only)."""
 
 from ..model.profile import PreprocessingProfile
-from .errors import InputError
+from .embedding_cache import EmbeddingCache
+from .errors import InputError, PredictionCancelled
+from .prediction import Prediction
+from .predictor import SamPredictor3D
+from .preprocessing import Crop
 
-__all__ = ["InputError", "PreprocessingProfile"]
+__all__ = [
+    "Crop",
+    "EmbeddingCache",
+    "InputError",
+    "Prediction",
+    "PredictionCancelled",
+    "PreprocessingProfile",
+    "SamPredictor3D",
+]

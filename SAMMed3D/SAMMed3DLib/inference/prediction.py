@@ -1,0 +1,57 @@
+"""The result of a click: a mask block in the volume's voxels, and what the next click needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .field import Part
+from .preprocessing import Crop
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """A segmented object.
+
+    Attributes:
+        mask: (nk, nj, ni) uint8, 1 inside; the smallest block that holds the object. Where nothing was found it is
+            one voxel of value 0.
+        offset_kji: volume index (k, j, i) of the block's first voxel.
+        score: predicted IoU in [0, 1], None where the checkpoint's IoU head was never trained.
+        logits: (32, 32, 32) float32, the decoder's newest low-resolution mask on ``crop``.
+        crop: the crop those logits belong to.
+        parts: every crop's logits that make up the mask, the newest last.
+        alternatives: with multimask output, the other answers, the best first.
+    """
+
+    mask: NDArray[np.uint8]
+    offset_kji: tuple[int, int, int]
+    score: float | None
+    logits: NDArray[np.float32]
+    crop: Crop
+    parts: tuple[Part, ...] = ()
+    alternatives: tuple[Prediction, ...] = field(default=(), repr=False)
+
+    @property
+    def voxels(self) -> int:
+        """Number of voxels inside."""
+        return int(np.count_nonzero(self.mask))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was found."""
+        return not self.mask.any()
+
+    @property
+    def slices_kji(self) -> tuple[slice, slice, slice]:
+        """The block's place: ``volume[p.slices_kji]`` has the shape of ``p.mask``."""
+        k, j, i = (slice(start, start + n) for start, n in zip(self.offset_kji, self.mask.shape, strict=True))
+        return k, j, i
+
+    def full_mask(self, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+        """The mask in a volume of ``shape`` [k, j, i], uint8."""
+        volume = np.zeros(shape, dtype=np.uint8)
+        volume[self.slices_kji] = self.mask
+        return volume

@@ -1,0 +1,388 @@
+"""From clicks to a mask: the predictor that the command line, the panels, training and tests share."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from ..model.profile import PreprocessingProfile
+from .embedding_cache import EmbeddingCache
+from .errors import InputError, PredictionCancelled
+from .field import Part, prior_logits
+from .geometry import Affine, as_affine, transform_points
+from .mask_prompt import logits_of_mask, mask_block, mask_extent
+from .postprocessing import Clicks, voxelize
+from .prediction import Prediction
+from .preprocessing import Crop, crop_at, prepare_crop
+from .validation import check_box, check_image, check_points
+from .zoom import ObjectView, ZoomPolicy, best_view, view_object
+
+_Result = TypeVar("_Result")
+_tokens = itertools.count()
+
+
+class PromptableModel(Protocol):
+    """What the predictor needs of a network (:class:`SAMMed3DLib.model.Sam3D` is one)."""
+
+    profile: PreprocessingProfile
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def encode(self, crop: Tensor) -> Tensor: ...
+
+    def decode(
+        self,
+        embedding: Tensor,
+        coords: Tensor | None,
+        labels: Tensor | None,
+        boxes: Tensor | None,
+        mask: Tensor | None,
+        multimask_output: bool = False,
+    ) -> tuple[Tensor, Tensor]: ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _State:
+    """The work on one object after a click: its parts and the decoder's answers on the newest."""
+
+    parts: tuple[Part, ...]
+    answers: tuple[NDArray[np.float32], ...] = ()
+    scores: tuple[float, ...] = ()
+
+
+class SamPredictor3D:
+    """Segments objects of one volume from clicks, boxes and masks.
+
+    An image is set once; its crops are encoded when a click needs them and kept in a cache; each click costs one
+    decoding and one interpolation into the volume's voxels. Nothing of the volume's size is ever allocated.
+
+    Args:
+        model: a network with a profile.
+        cache_bytes: memory bound of the embeddings.
+        cache: a cache to share with others, instead of one of its own.
+        zoom: the zoom policy; default: :class:`ZoomPolicy` of the model's profile.
+        progress: called with a short text before each slow step (an encoding) and when the graphics memory ran out;
+            returning False cancels: :class:`PredictionCancelled` is raised.
+    """
+
+    def __init__(
+        self,
+        model: PromptableModel,
+        cache_bytes: int = 256 * 2**20,
+        *,
+        cache: EmbeddingCache | None = None,
+        zoom: ZoomPolicy | None = None,
+        progress: Callable[[str], bool | None] | None = None,
+    ) -> None:
+        self.cache = EmbeddingCache(cache_bytes) if cache is None else cache
+        self.progress = progress
+        self._array: NDArray | None = None
+        self._ijk_to_ras: Affine = np.eye(4)
+        self._image_key: Hashable = None
+        self.set_model(model, zoom)
+
+    def set_model(self, model: PromptableModel, zoom: ZoomPolicy | None = None) -> None:
+        """Go on with another network; the image stays. Embeddings of different networks are never mixed."""
+        self.model = model
+        self.zoom = ZoomPolicy(model.profile) if zoom is None else zoom
+        self._model_token = next(_tokens)
+
+    @property
+    def profile(self) -> PreprocessingProfile:
+        """The checkpoint's profile."""
+        return self.model.profile
+
+    @property
+    def is_image_set(self) -> bool:
+        """Whether :meth:`predict` can be called."""
+        return self._array is not None
+
+    def set_image(self, array_kji: Any, ijk_to_ras: ArrayLike, *, identity: Hashable | None = None) -> None:
+        """Take a volume; it is checked but neither copied nor encoded.
+
+        Args:
+            array_kji: (K, J, I) in HU, any numeric type and memory order (memory maps too). Do not change it in place
+                without calling this again.
+            ijk_to_ras: (4, 4) voxel index (i, j, k) to RAS mm; oblique, sheared and left-handed are all right.
+            identity: equal for equal contents (volume id and modification time, say): embeddings are then found again
+                when the user comes back to a volume.
+
+        Raises:
+            InputError: not 3D, not numbers, NaN or infinite values, a label map, a singular matrix.
+        """
+        affine = as_affine(ijk_to_ras)
+        array = check_image(array_kji)
+        self._array, self._ijk_to_ras = array, affine
+        self._image_key = next(_tokens) if identity is None else (identity, array.shape, affine.tobytes())
+
+    def reset_image(self) -> None:
+        """Forget the volume (and its memory); the cache stays."""
+        self._array, self._image_key = None, None
+
+    def predict(
+        self,
+        points_ras: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
+        *,
+        box_ras: ArrayLike | None = None,
+        mask: Any = None,
+        previous: Prediction | None = None,
+        multimask_output: bool = False,
+    ) -> Prediction:
+        """The mask of one object.
+
+        Args:
+            points_ras: (n, 3) mm, ALL clicks of the object so far, the newest last.
+            labels: (n,) 1 inside, 0 outside; None = all inside.
+            box_ras: R0, A0, S0, R1, A1, S1 in mm, two opposite corners in any order.
+            mask: an existing mask to start from: (K, J, I) array, 0 outside, or a Prediction. Clicks are applied on it.
+            previous: the Prediction before the newest click. None replays: the clicks are fed one after the other,
+                the first positive one first, with the very result of having clicked them.
+            multimask_output: let the network give several answers; the best by predicted IoU is returned and the
+                others are its ``alternatives``.
+
+        Returns:
+            the mask block; with a positive click it is never empty.
+
+        Raises:
+            InputError: no image, no usable prompt, a point outside the volume, a prompt that the checkpoint was not
+                trained for.
+            PredictionCancelled: the progress callback returned False.
+        """
+        if self._array is None:
+            raise InputError("no image is set: call set_image first")
+        shape = self._array.shape
+        points, positive = check_points(points_ras, labels, shape, self._ijk_to_ras)
+        box = None if box_ras is None else check_box(box_ras, shape, self._ijk_to_ras)
+        self._check_prompts(positive, box, mask, previous, multimask_output)
+        clicks = Clicks.of(points, positive, shape, self._ijk_to_ras)
+
+        if previous is not None:
+            state = self._advance(_State(self._adopt(previous)), clicks, box, multimask_output)
+        else:
+            if mask is None and box is None:
+                clicks = _first_positive_first(clicks)
+            state = self._start(mask, box, multimask_output and not len(clicks))
+            for count in range(1, len(clicks) + 1):
+                state = self._advance(state, clicks.first(count), box, multimask_output and count == len(clicks))
+        return self._finish(state, clicks, largest_only=box is not None)
+
+    def _check_prompts(
+        self,
+        positive: NDArray[np.bool_],
+        box: NDArray | None,
+        mask: Any,
+        previous: Prediction | None,
+        multimask_output: bool,
+    ) -> None:
+        name = self.profile.name
+        if box is not None and not self.profile.boxes:
+            raise InputError(f"the checkpoint ({name}) was not trained for boxes: click instead, or take one that was")
+        if multimask_output and not self.profile.multimask:
+            raise InputError(f"the checkpoint ({name}) was not trained for multimask output: ask for a single mask")
+        if mask is not None and previous is not None:
+            raise InputError("give either mask (a new start) or previous (the last prediction), not both")
+        if mask is None and box is None and previous is None and not positive.any():
+            raise InputError("the first click must be positive: click inside the object (or give a box or a mask)")
+
+    # -- one click ---------------------------------------------------------------------------------------------------
+
+    def _start(self, mask: Any, box: NDArray | None, multimask: bool) -> _State:
+        """The state before the first click: what a mask or a box alone gives."""
+        if mask is not None:
+            block, offset = mask_block(mask, self._array.shape)
+            diameter, extent, center = mask_extent(block, offset, self._ijk_to_ras)
+            crop = self._crop(center, self.zoom.spacing_for(diameter, extent))
+            logits = logits_of_mask(block, offset, self._ijk_to_ras, crop, self._cells)
+            return self._decode(crop, center, None, box, logits, (), multimask)
+        if box is not None:
+            extent, center = box[1] - box[0], box.mean(axis=0)
+            crop = self._crop(center, self.zoom.spacing_for(float(np.prod(extent)) ** (1.0 / 3.0), extent))
+            return self._decode(crop, center, None, box, None, (), multimask)
+        return _State(())
+
+    def _advance(self, state: _State, clicks: Clicks, box: NDArray | None, multimask: bool) -> _State:
+        """The state after the newest click."""
+        if not len(clicks):
+            part, others = state.parts[-1], state.parts[:-1]
+            return self._decode(part.crop, part.anchor_ras, None, box, part.logits, others, multimask)
+        newest = clicks.ras[-1]
+        # crops are centered on voxels, so that all clicks in one voxel share an embedding
+        anchor = transform_points(self._ijk_to_ras, clicks.kji[-1][::-1])
+        if not state.parts:
+            crop = self._crop(anchor, self.profile.spacing_mm)
+            first = self._decode(crop, anchor, clicks, box, None, (), multimask)
+            return self._zoomed([first], clicks, box, multimask, first=True)
+        part = max(state.parts, key=lambda part: part.interiority(newest))
+        if part.interiority(newest) <= 0.0:
+            crop = self._crop(anchor, state.parts[-1].crop.spacing_mm)
+            prior = prior_logits(state.parts, crop, self._cells)
+            return self._decode(crop, anchor, clicks, box, prior, state.parts, multimask)
+        prior = prior_logits(state.parts, part.crop, self._cells)
+        others = tuple(other for other in state.parts if other is not part)
+        after = self._decode(part.crop, part.anchor_ras, clicks, box, prior, others, multimask)
+        if others or box is not None:
+            return after
+        if self._touches(after, clicks) and self._touches(state, clicks):
+            return after  # zooming out did not help before
+        return self._zoomed([after], clicks, box, multimask, first=False, before=state)
+
+    def _zoomed(
+        self,
+        looks: list[_State],
+        clicks: Clicks,
+        box: NDArray | None,
+        multimask: bool,
+        *,
+        first: bool,
+        before: _State | None = None,
+    ) -> _State:
+        """Look again at the spacing and place that the latest look asks for, and keep the best of the looks."""
+        inside = clicks.positive_ras
+        if not len(inside):
+            return looks[-1]
+        views = [self._view(looks[0], clicks)]
+        while True:
+            part = looks[-1].parts[-1]
+            tried = [look.parts[-1].crop.spacing_mm for look in looks]
+            crop = self.zoom.next_crop(views[-1], part.crop, tried, inside, self._ijk_to_ras, first=first)
+            if crop is None:
+                return looks[best_view(views)]
+            prior = None if before is None else prior_logits(before.parts, crop, self._cells)
+            looks.append(self._decode(crop, part.anchor_ras, clicks, box, prior, (), multimask))
+            views.append(self._view(looks[-1], clicks))
+
+    def _view(self, state: _State, clicks: Clicks) -> ObjectView | None:
+        return view_object(state.parts[-1], clicks.positive_ras, self._array.shape, self._ijk_to_ras)
+
+    def _touches(self, state: _State, clicks: Clicks) -> bool:
+        view = self._view(state, clicks) if clicks.positive.any() else None
+        return view is not None and view.touches_border
+
+    def _crop(self, center_ras: NDArray, spacing_mm: float | None) -> Crop:
+        return crop_at(center_ras, spacing_mm, self.profile, self._ijk_to_ras)
+
+    def _adopt(self, previous: Prediction) -> tuple[Part, ...]:
+        """The parts of an earlier prediction, resampled if they come from a network with other crops."""
+        parts = previous.parts or (Part(previous.crop, previous.logits, previous.crop.center_ras),)
+        if all(part.crop.shape == self.profile.crop_size and part.logits.shape == self._cells for part in parts):
+            return parts
+        edge = parts[-1].crop.spacing_mm * float(np.mean(parts[-1].crop.shape))
+        low, high = self.profile.spacing_range_mm
+        spacing = float(np.clip(edge / float(np.mean(self.profile.crop_size)), low, high))
+        crop = self._crop(parts[-1].crop.center_ras, spacing)
+        return (Part(crop, prior_logits(parts, crop, self._cells), parts[-1].anchor_ras),)
+
+    # -- the network -------------------------------------------------------------------------------------------------
+
+    @property
+    def _cells(self) -> tuple[int, int, int]:
+        return tuple(getattr(self.model, "low_res_size", (32, 32, 32)))
+
+    def _decode(
+        self,
+        crop: Crop,
+        anchor_ras: NDArray,
+        clicks: Clicks | None,
+        box: NDArray | None,
+        prior: NDArray[np.float32] | None,
+        others: Sequence[Part],
+        multimask: bool,
+    ) -> _State:
+        """Prompt the network on a crop; its best answer becomes the newest part."""
+        coords = point_labels = boxes = mask = None
+        if clicks is not None:
+            shown = self._shown(clicks, crop)
+            coords = torch.from_numpy(crop.index_of(shown.ras).astype(np.float32))[None]
+            point_labels = torch.from_numpy(shown.positive.astype(np.int64))[None]
+        if box is not None:
+            corners = crop.index_of(box)
+            low, high = corners.min(axis=0), corners.max(axis=0)
+            boxes = torch.from_numpy(np.concatenate([low, high]).astype(np.float32))[None]
+        if prior is not None:
+            mask = torch.from_numpy(np.array(prior, dtype=np.float32))[None, None]
+
+        def run() -> tuple[Tensor, Tensor]:
+            embedding = self._embedding(crop, anchor_ras)
+            prompts = [None if p is None else p.to(self.model.device) for p in (coords, point_labels, boxes, mask)]
+            return self.model.decode(embedding, *prompts, multimask_output=multimask)
+
+        logits, iou = self._with_memory(run)
+        answers = [np.ascontiguousarray(answer, dtype=np.float32) for answer in logits[0].float().cpu().numpy()]
+        scores = [float(score) for score in iou[0].float().cpu().numpy()]
+        order = sorted(range(len(answers)), key=lambda index: -scores[index])
+        for answer in answers:
+            answer.setflags(write=False)
+        best = Part(crop, answers[order[0]], np.asarray(anchor_ras, dtype=np.float64))
+        return _State((*others, best), tuple(answers[n] for n in order), tuple(scores[n] for n in order))
+
+    def _shown(self, clicks: Clicks, crop: Crop) -> Clicks:
+        """The clicks that the network sees: the newest, or all in the crop, as the checkpoint was trained."""
+        newest = np.arange(len(clicks)) == len(clicks) - 1
+        if self.profile.prompt_rule == "newest":
+            return clicks.only(newest)
+        return clicks.only(newest | np.array([crop.contains(point) for point in clicks.ras]))
+
+    def _embedding(self, crop: Crop, anchor_ras: NDArray) -> Tensor:
+        """The crop's embedding on the model's device, from the cache or the encoder."""
+        by_click = self.profile.intensity == "zscore_positive"
+        anchor = (np.round(anchor_ras, 6) + 0.0).tobytes() if by_click else b""
+        key = (self._model_token, self._image_key, crop.key, anchor)
+        embedding = self.cache.get(key)
+        if embedding is None:
+            self._report("Encoding")
+            prepared = prepare_crop(self._array, self._ijk_to_ras, crop, self.profile, anchor_ras)
+            embedding = self.model.encode(torch.from_numpy(prepared)[None].to(self.model.device))
+            self.cache.put(key, embedding)
+        return embedding.to(self.model.device)
+
+    def _with_memory(self, run: Callable[[], _Result]) -> _Result:
+        """``run()``; when the graphics memory is exhausted, once more on the CPU."""
+        try:
+            return run()
+        except torch.OutOfMemoryError:
+            if torch.device(self.model.device).type == "cpu":
+                raise
+        message = "out of graphics memory: going on on the CPU, more slowly"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+        self._report(message)
+        self.cache.clear()
+        move = getattr(self.model, "to_device", None) or self.model.to
+        move("cpu")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return run()
+
+    def _report(self, message: str) -> None:
+        if self.progress is not None and self.progress(message) is False:
+            raise PredictionCancelled("the prediction was cancelled")
+
+    # -- the result --------------------------------------------------------------------------------------------------
+
+    def _finish(self, state: _State, clicks: Clicks, *, largest_only: bool) -> Prediction:
+        """Voxels for the newest part's answers, the best first."""
+        newest, others = state.parts[-1], state.parts[:-1]
+        answers = state.answers or (newest.logits,)
+        scores: Sequence[float | None] = state.scores if self.profile.iou_head else [None] * len(answers)
+        predictions = []
+        for logits, score in zip(answers, scores, strict=True):
+            parts = (*others, Part(newest.crop, logits, newest.anchor_ras))
+            mask, offset = voxelize(parts, self._array, self._ijk_to_ras, clicks, largest_only=largest_only)
+            bounded = None if score is None else float(np.clip(score, 0.0, 1.0))
+            predictions.append(Prediction(mask, offset, bounded, logits, newest.crop, parts))
+        return dataclasses.replace(predictions[0], alternatives=tuple(predictions[1:]))
+
+
+def _first_positive_first(clicks: Clicks) -> Clicks:
+    """The order of a replay: as clicked, but the first positive click leads."""
+    lead = int(np.argmax(clicks.positive))
+    return clicks.only(np.array([lead, *(n for n in range(len(clicks)) if n != lead)], dtype=np.int64))

@@ -1,0 +1,387 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from SAMMed3DLib.inference import EmbeddingCache, InputError, PredictionCancelled, SamPredictor3D
+from SAMMed3DLib.inference.geometry import transform_points, voxel_index, world_to_ijk
+from SAMMed3DLib.model.profile import PROFILES
+
+from .fakes import PROFILE, RandomModel, ThresholdModel, sphere_volume
+from .volumes import ORIENTATIONS, grid, rotation, world_of
+
+CENTER = (4.0, -3.0, 6.0)
+
+
+def sphere_case(name="axial LPS", radius=8.0, **kwargs):
+    shape, spacing, directions = ORIENTATIONS[name]
+    matrix = grid(shape, spacing, directions)
+    return sphere_volume(world_of(shape, matrix), CENTER, radius, **kwargs), matrix
+
+
+def predictor_for(array, matrix, model=None, **kwargs):
+    predictor = SamPredictor3D(model or ThresholdModel(), **kwargs)
+    predictor.set_image(array, matrix)
+    return predictor
+
+
+def dice(a, b):
+    return 2.0 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b))
+
+
+def in_world(prediction, shape, matrix):
+    """The mask at the points of one fixed RAS grid, as bool."""
+    axis = np.arange(-20.0, 20.0, 0.7)
+    points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1) + CENTER
+    ijk = voxel_index(world_to_ijk(matrix, points))
+    full = prediction.full_mask(shape)
+    return full[ijk[..., 2], ijk[..., 1], ijk[..., 0]].astype(bool)
+
+
+# -- geometry ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ORIENTATIONS)
+def test_one_click_gives_the_sphere_in_every_orientation(name):
+    array, matrix = sphere_case(name)
+    prediction = predictor_for(array, matrix).predict([CENTER], [1])
+    truth = np.linalg.norm(world_of(array.shape, matrix) - CENTER, axis=-1) <= 8.0
+    assert dice(prediction.full_mask(array.shape).astype(bool), truth) > 0.96
+    assert prediction.mask.dtype == np.uint8
+    assert prediction.logits.shape == (32, 32, 32) and prediction.logits.dtype == np.float32
+    assert prediction.score == pytest.approx(0.8)
+
+
+def test_the_same_object_has_the_same_mask_in_the_world_however_it_is_stored():
+    reference = None
+    for name in ORIENTATIONS:
+        array, matrix = sphere_case(name)
+        mask = in_world(predictor_for(array, matrix).predict([CENTER]), array.shape, matrix)
+        reference = mask if reference is None else reference
+        # nearest-voxel display on another lattice costs a little
+        assert dice(mask, reference) > 0.94, name
+
+
+def test_flips_permutations_and_shifts_of_storage_change_no_voxel():
+    rng = np.random.default_rng(0)
+    array, matrix = sphere_case("axial RAS")
+    array = (array + rng.normal(0, 60, array.shape)).astype(np.int16)
+    clicks, labels = [CENTER, (10.0, -3.0, 6.0), (4.0, 8.0, 6.0)], [1, 0, 1]
+    expected = predictor_for(array, matrix).predict(clicks, labels).full_mask(array.shape)
+    assert 500 < expected.sum() < 5000
+    flipped = array[::-1, :, ::-1]
+    flipped_matrix = matrix.copy()
+    flipped_matrix[:3, 3] = transform_points(matrix, (array.shape[2] - 1, 0, array.shape[0] - 1))
+    flipped_matrix[:3, [0, 2]] *= -1
+    mask = predictor_for(flipped, flipped_matrix).predict(clicks, labels).full_mask(flipped.shape)
+    assert np.array_equal(mask[::-1, :, ::-1], expected)
+    turned = array.transpose(1, 2, 0)  # [j, i, k]
+    turned_matrix = matrix[:, [2, 0, 1, 3]]
+    mask = predictor_for(turned, turned_matrix).predict(clicks, labels).full_mask(turned.shape)
+    assert np.array_equal(mask.transpose(2, 0, 1), expected)
+    moved_matrix = matrix.copy()
+    moved_matrix[:3, 3] += (64.0, -128.0, 256.0)
+    moved = predictor_for(array, moved_matrix).predict(np.array(clicks) + (64.0, -128.0, 256.0), labels)
+    assert np.array_equal(moved.full_mask(array.shape), expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 40, 40), (3, 5, 4), (1, 1, 1), (40, 1, 2)])
+def test_tiny_volumes(shape):
+    matrix = grid(shape, (1.0, 1.0, 3.0), rotation(20.0, (1, 1, 0)))
+    array = np.full(shape, 50, np.int16)
+    click = transform_points(matrix, np.array(shape[::-1]) // 2)
+    prediction = predictor_for(array, matrix).predict([click])
+    assert prediction.full_mask(shape)[tuple(np.array(shape) // 2)] == 1
+
+
+def test_a_volume_of_1024_cubed_costs_only_its_block():
+    plane = np.full((1, 1, 1024), -900, np.int16)
+    plane[..., 500:540] = 100
+    array = np.broadcast_to(plane, (1024, 1024, 1024))
+    matrix = grid(array.shape, (0.4, 0.4, 0.4))
+    predictor = predictor_for(array, matrix)
+    prediction = predictor.predict([transform_points(matrix, (520, 512, 512))])
+    assert prediction.mask.size < 100**3 * 8
+    inside = np.flatnonzero(prediction.mask.any(axis=(0, 1))) + prediction.offset_kji[2]
+    assert abs(inside[0] - 500) <= 3 and abs(inside[-1] - 539) <= 3
+
+
+@pytest.mark.parametrize("corner", [(-0.5, -0.5, -0.5), (79.5, 79.5, 59.5), (0, 79.5, 30)])
+def test_a_click_on_the_outer_face_belongs_to_the_border_voxel(corner):
+    array, matrix = sphere_case("axial LPS")
+    prediction = predictor_for(array, matrix).predict([transform_points(matrix, corner)])
+    voxel = np.clip(np.round(corner), 0, [79, 79, 59]).astype(int)
+    assert prediction.full_mask(array.shape)[tuple(voxel[::-1])] == 1
+
+
+@pytest.mark.parametrize("name", ["axial LPS", "sagittal", "gantry tilt"])
+def test_native_profile(name):
+    shape, spacing, directions = ORIENTATIONS[name]
+    matrix = grid(shape, spacing, directions)
+    array = sphere_volume(world_of(shape, matrix), CENTER, 14.0, inside=250.0)
+    model = ThresholdModel(dataclasses.replace(PROFILES["lidc_fork_native"], crop_size=(64, 64, 64)))
+    prediction = predictor_for(array, matrix, model).predict([CENTER])
+    truth = np.linalg.norm(world_of(shape, matrix) - CENTER, axis=-1) <= 14.0
+    assert dice(prediction.full_mask(shape).astype(bool), truth) > 0.93
+    assert model.encoded == 1
+    assert np.allclose(prediction.crop.crop_to_ras[:3, :3] ** 2 @ np.ones(3), (matrix[:3, :3] ** 2) @ np.ones(3))
+
+
+# -- clicks -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("rule", ["all", "newest"])
+def test_every_click_is_respected_whatever_the_network_says(seed, rule):
+    rng = np.random.default_rng(seed)
+    name = list(ORIENTATIONS)[seed % len(ORIENTATIONS)]
+    shape, spacing, directions = ORIENTATIONS[name]
+    matrix = grid(shape, spacing, directions)
+    array = rng.normal(-500, 300, shape).astype(np.int16)
+    model = RandomModel(dataclasses.replace(PROFILE, prompt_rule=rule), seed, bias=[-8.0, 0.0, 8.0][seed % 3])
+    predictor = predictor_for(array, matrix, model)
+    voxels, labels, prediction = [], [], None
+    for step in range(5):
+        voxel = rng.integers(0, shape)
+        if step == 3:
+            voxel = voxels[0]  # the newest wins in a voxel that was clicked before
+        voxels.append(voxel)
+        labels.append(1 if step in (0, 2) else int(rng.integers(0, 2)))
+        points = transform_points(matrix, np.array(voxels)[:, ::-1] + rng.uniform(-0.4, 0.4, 3) * (step != 3))
+        points = transform_points(matrix, np.array(voxels)[:, ::-1])
+        prediction = predictor.predict(points, labels, previous=prediction)
+        wanted = {tuple(v): label for v, label in zip(np.array(voxels).tolist(), labels, strict=True)}
+        mask = prediction.full_mask(shape)
+        for voxel_index_, label in wanted.items():
+            assert mask[voxel_index_] == label, (step, voxel_index_, label)
+
+
+def test_an_ignored_click_changes_the_tissue_around_it_but_not_beyond_its_border():
+    """The network sees nothing; the clicked bright ball is still found as a ball, not as a single voxel."""
+    array, matrix = sphere_case(radius=3.0)
+    model = ThresholdModel(gain=0.0)
+    model.decode = lambda *args, **kwargs: (torch.full((1, 1, 32, 32, 32), -4.0), torch.zeros(1, 1))
+    prediction = predictor_for(array, matrix, model).predict([CENTER])
+    assert 5 <= prediction.voxels <= 160
+    assert (array[prediction.slices_kji][prediction.mask > 0] > -600).all()
+
+
+def test_a_replay_gives_the_very_result_of_the_clicks():
+    array, matrix = sphere_case()
+    clicks = np.array([CENTER, (4.0, 6.0, 6.0), (9.0, -3.0, 9.0), (4.0, -3.0, -1.0)])
+    labels = [1, 0, 1, 0]
+    predictor = predictor_for(array, matrix, ThresholdModel(push=8.0))
+    step = None
+    for count in range(1, 5):
+        step = predictor.predict(clicks[:count], labels[:count], previous=step)
+    replay = predictor_for(array, matrix, ThresholdModel(push=8.0)).predict(clicks, labels)
+    assert np.array_equal(replay.full_mask(array.shape), step.full_mask(array.shape))
+    assert np.array_equal(replay.logits, step.logits)
+
+
+def test_prompt_rules():
+    array, matrix = sphere_case()
+    clicks, labels = [CENTER, (4.0, 6.0, 6.0)], [1, 0]
+    for rule, expected in (("all", [[1], [1, 0]]), ("newest", [[1], [0]])):
+        model = ThresholdModel(dataclasses.replace(PROFILE, prompt_rule=rule))
+        predictor_for(array, matrix, model).predict(clicks, labels)
+        assert model.prompts[0]["mask"] is None
+        assert [model.prompts[0]["labels"][0].tolist(), model.prompts[-1]["labels"][0].tolist()] == expected
+        assert model.prompts[-1]["mask"] is not None
+
+
+def test_prompt_coordinates_are_crop_indices():
+    array, matrix = sphere_case("sagittal", radius=4.0)
+    model = ThresholdModel(dataclasses.replace(PROFILE, spacing_range_mm=(1.0, 1.0)))
+    voxel = transform_points(matrix, voxel_index(world_to_ijk(matrix, CENTER)))
+    prediction = predictor_for(array, matrix, model).predict([voxel, voxel + (3.0, 0.0, -2.0)], [1, 0])
+    assert np.allclose(model.prompts[0]["coords"][0], [[32, 32, 32]])
+    assert np.allclose(model.prompts[-1]["coords"][0], [[32, 32, 32], [35, 32, 30]])
+    assert np.allclose(prediction.crop.index_of(voxel), 32)
+
+
+def test_a_leading_negative_click_waits_for_the_first_positive_one():
+    array, matrix = sphere_case()
+    prediction = predictor_for(array, matrix).predict([(4.0, 9.0, 6.0), CENTER], [0, 1])
+    assert prediction.voxels > 500
+    with pytest.raises(InputError, match="first click must be positive"):
+        predictor_for(array, matrix).predict([CENTER], [0])
+
+
+# -- zoom, caching, extension -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("radius", "low", "high"), [(2.0, 0.3, 0.45), (4.0, 0.4, 0.6), (8.0, 0.8, 1.2), (13.0, 1.3, 1.5)]
+)
+def test_the_spacing_follows_the_size(radius, low, high):
+    shape = (100, 100, 100)
+    matrix = grid(shape, (0.8, 0.8, 0.8))
+    array = sphere_volume(world_of(shape, matrix), CENTER, radius)
+    model = ThresholdModel()
+    prediction = predictor_for(array, matrix, model).predict([CENTER])
+    assert low <= prediction.crop.spacing_mm <= high
+    assert model.encoded <= 3
+    truth = np.linalg.norm(world_of(shape, matrix) - CENTER, axis=-1) <= radius
+    assert dice(prediction.full_mask(shape).astype(bool), truth) > 0.9
+
+
+def test_embeddings_are_reused_between_clicks_and_objects():
+    array, matrix = sphere_case()
+    model = ThresholdModel()
+    predictor = predictor_for(array, matrix, model)
+    first = predictor.predict([CENTER])
+    encoded = model.encoded
+    predictor.predict([CENTER, (4.0, 4.0, 6.0)], [1, 1], previous=first)
+    predictor.predict([CENTER])
+    assert model.encoded == encoded
+    predictor.set_image(array, matrix)  # the array may have changed
+    predictor.predict([CENTER])
+    assert model.encoded == 2 * encoded
+
+
+def test_an_identity_brings_embeddings_back_and_another_model_never_shares_them():
+    array, matrix = sphere_case()
+    cache = EmbeddingCache()
+    model, other = ThresholdModel(), ThresholdModel()
+    predictor = SamPredictor3D(model, cache=cache)
+    for identity in ("a", "b", "a"):
+        predictor.set_image(array, matrix, identity=identity)
+        predictor.predict([CENTER])
+    once = model.encoded // 2
+    assert model.encoded == 2 * once
+    predictor.set_model(other)
+    predictor.predict([CENTER])
+    assert other.encoded == once and model.encoded == 2 * once
+
+
+def two_spheres():
+    shape = (60, 80, 240)
+    matrix = grid(shape, (1.0, 1.0, 1.25))
+    world = world_of(shape, matrix)
+    # a bar of 120 mm from left to right: far longer than the finest crop
+    distance = np.linalg.norm(world[..., 1:] - np.array(CENTER[1:]), axis=-1)
+    share = np.clip(5.5 - distance, 0, 1) * (np.abs(world[..., 0] - CENTER[0]) < 60)
+    return np.round(-900 + 1000 * share).astype(np.int16), matrix
+
+
+def test_a_click_outside_the_crop_extends_the_mask_without_a_seam():
+    array, matrix = two_spheres()
+    profile = dataclasses.replace(PROFILE, spacing_range_mm=(0.5, 0.5), spacing_mm=0.5)
+    model = ThresholdModel(profile)
+    predictor = predictor_for(array, matrix, model)
+    clicks = [CENTER, (26.0, -3.0, 6.0), (48.0, -3.0, 6.0)]
+    prediction = None
+    for count in (1, 2, 3):
+        prediction = predictor.predict(clicks[:count], previous=prediction)
+        assert len(prediction.parts) == count and model.encoded == count
+    areas = np.count_nonzero(prediction.mask, axis=(0, 1))
+    left = prediction.offset_kji[2]
+    at = lambda r: areas[voxel_index(world_to_ijk(matrix, (r, -3, 6)))[0] - left]  # noqa: E731
+    middle = [at(r) for r in range(-5, 57)]
+    assert max(middle) - min(middle) <= 0.1 * max(middle)
+    assert np.allclose(prediction.crop.crop_to_ras[:3, :3], np.eye(3) * 0.5)
+
+
+def test_a_box_a_mask_and_multimask():
+    array, matrix = sphere_case()
+    truth = np.linalg.norm(world_of(array.shape, matrix) - CENTER, axis=-1) <= 8.0
+    model = ThresholdModel()
+    predictor = predictor_for(array, matrix, model)
+    low, high = np.array(CENTER) - 8.0, np.array(CENTER) + 8.0
+    box = [high[0], low[1], high[2], low[0], high[1], low[2]]
+    boxed = predictor.predict(box_ras=box)
+    assert dice(boxed.full_mask(array.shape).astype(bool), truth) > 0.95
+    given = model.prompts[-1]["boxes"][0]
+    assert (given[:3] < given[3:]).all()
+    assert np.allclose(given, boxed.crop.index_of([low, high]).ravel(), atol=1e-4)
+    started = predictor.predict(mask=truth.astype(np.uint8))
+    assert dice(started.full_mask(array.shape).astype(bool), truth) > 0.95
+    again = predictor.predict([CENTER], [1], mask=started)
+    assert dice(again.full_mask(array.shape).astype(bool), truth) > 0.95
+    several = predictor.predict([CENTER], multimask_output=True)
+    assert [p.score for p in (several, *several.alternatives)] == pytest.approx([0.9, 0.8, 0.4])
+    assert several.voxels > several.alternatives[0].voxels > several.alternatives[1].voxels
+
+
+def test_prompts_that_the_checkpoint_does_not_know_are_refused():
+    array, matrix = sphere_case()
+    model = ThresholdModel(dataclasses.replace(PROFILE, boxes=False, multimask=False, iou_head=False))
+    predictor = predictor_for(array, matrix, model)
+    with pytest.raises(InputError, match="boxes"):
+        predictor.predict(box_ras=[0, 0, 0, 5, 5, 5])
+    with pytest.raises(InputError, match="multimask"):
+        predictor.predict([CENTER], multimask_output=True)
+    assert predictor.predict([CENTER]).score is None
+
+
+def test_nothing_found_is_an_empty_block_inside_the_volume():
+    array, matrix = sphere_case()
+    predictor = predictor_for(np.full_like(array, -900), matrix)
+    prediction = predictor.predict(box_ras=[0, 0, 0, 6, 6, 6])
+    assert prediction.is_empty and prediction.mask.shape == (1, 1, 1)
+    assert prediction.full_mask(array.shape).sum() == 0
+
+
+def test_a_prediction_of_a_network_with_other_crops_can_be_carried_on():
+    array, matrix = sphere_case()
+    predictor = predictor_for(array, matrix)
+    first = predictor.predict([CENTER])
+    predictor.set_model(ThresholdModel(dataclasses.replace(PROFILE, crop_size=(96, 96, 96), spacing_mm=0.8)))
+    second = predictor.predict([CENTER, (4.0, 3.0, 6.0)], [1, 1], previous=first)
+    assert second.crop.shape == (96, 96, 96)
+    assert dice(second.full_mask(array.shape).astype(bool), first.full_mask(array.shape).astype(bool)) > 0.95
+
+
+# -- trouble ----------------------------------------------------------------------------------------------------------
+
+
+class ExhaustedModel(ThresholdModel):
+    """A model on a device whose memory is full."""
+
+    def __init__(self):
+        super().__init__()
+        self.device = torch.device("meta")
+
+    def to_device(self, device):
+        self.device = torch.device(device)
+        return self
+
+    def encode(self, crop):
+        if self.device.type != "cpu":
+            raise torch.OutOfMemoryError("full")
+        return super().encode(crop)
+
+
+def test_out_of_graphics_memory_goes_on_on_the_cpu_and_says_so():
+    array, matrix = sphere_case()
+    messages = []
+    predictor = predictor_for(array, matrix, ExhaustedModel(), progress=messages.append)
+    with pytest.warns(RuntimeWarning, match="CPU"):
+        prediction = predictor.predict([CENTER])
+    assert prediction.voxels > 500 and predictor.model.device.type == "cpu"
+    assert any("memory" in message for message in messages)
+
+
+def test_the_callback_cancels():
+    array, matrix = sphere_case()
+    with pytest.raises(PredictionCancelled):
+        predictor_for(array, matrix, progress=lambda message: False).predict([CENTER])
+
+
+def test_prompts_need_an_image_and_each_other():
+    array, matrix = sphere_case()
+    predictor = SamPredictor3D(ThresholdModel())
+    with pytest.raises(InputError, match="set_image"):
+        predictor.predict([CENTER])
+    predictor.set_image(array, matrix)
+    prediction = predictor.predict([CENTER])
+    with pytest.raises(InputError, match="positive"):
+        predictor.predict()
+    with pytest.raises(InputError, match="not both"):
+        predictor.predict([CENTER], previous=prediction, mask=prediction)
+    predictor.reset_image()
+    assert not predictor.is_image_set
