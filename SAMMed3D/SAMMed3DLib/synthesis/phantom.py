@@ -127,7 +127,7 @@ class _Chest:
             self._paint_ellipsoid(centre, radii, value)
         bodies, arches, canal = thorax.vertebrae()
         self._tubes(thorax.great_vessels(), _BLOOD)
-        self._tubes(thorax.polylines([np.array(((240.0, 26, 2), (-60.0, 22, 8)))], 7.0), 32.0)  # oesophagus
+        self._tubes(thorax.polylines([np.array(((240.0, 26, 2), (-60.0, 22, 8)))], 7.0), 32.0)  # esophagus
         for bone, shell, cortex, marrow in (
             (thorax.ribs(rng), 1.3, 620.0, 190.0),
             (thorax.sternum(), 1.2, 420.0, 110.0),
