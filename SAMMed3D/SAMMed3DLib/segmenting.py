@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .inference import InputError, SamPredictor3D, measure_nodule
+from .inference.validation import check_box, check_points
 from .model import build_model, load_model, model_names, profile_by_name
 from .prompts import NodulePrompt
 from .volume_io import Volume
@@ -112,9 +113,13 @@ def segment_nodules(
     labels = list(labels or range(1, len(prompts) + 1))
     names = list(names or (f"nodule {label}" for label in labels))
     predictor.set_image(volume.array_kji, volume.ijk_to_ras)
+    for number, prompt in enumerate(prompts, start=1):  # all of them before the work
+        check_prompt(prompt, number)
+        check_points(np.reshape(prompt.points, (-1, 3)), None, volume.array_kji.shape, volume.ijk_to_ras)
+        if prompt.box is not None:
+            check_box(prompt.box, volume.array_kji.shape, volume.ijk_to_ras)
     results = []
     for label, name, prompt in zip(labels, names, prompts, strict=True):
-        check_prompt(prompt, label)
         prediction, seconds = _click_by_click(predictor, prompt)
         record = measure_nodule(prediction, volume.array_kji, volume.ijk_to_ras)
         dice = truth_mm3 = None

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from .dicom_io import read_series
 from .inference.errors import InputError
 from .inference.geometry import as_affine
+from .inference.validation import looks_like_labels
 from .itk_geometry import image_to_ras
 from .output_files import whole_file
 
 READABLE = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", "a DICOM series folder")
 
-#: More distinct values than this, or a negative one, and an integer volume is no label map.
-_LABEL_VALUES = 32
+_LARGEST_FLOAT_LABEL = 255
 _NIFTI_INTENT_LABEL = 1002
 
 
@@ -176,17 +176,18 @@ def _check_axes(path: Path, shape: tuple[int, ...]) -> None:
 
 
 def _refuse_labels(volume: Volume) -> None:
-    """Integers from 0 upward with few distinct values are labels; a CT has air below 0 HU and hundreds of values."""
+    """Refuses label maps, those stored as floating-point numbers too; warns where a CT has no values below 0."""
     array = volume.array_kji
-    if array.size == 0 or not np.isfinite(low := array.min()) or low < 0:
+    if array.size == 0 or not array.min() >= 0:
         return
-    sample = array[:: max(1, array.shape[0] // 16)]
-    if len(np.unique(sample)) > _LABEL_VALUES:
-        warnings.warn(f"{volume.name} has no negative values: is it a CT in Hounsfield units?", stacklevel=3)
-        return
-    values = np.unique(array)
-    if len(values) <= _LABEL_VALUES and np.array_equal(values, np.round(values)):
-        raise _labels(volume.path, f"{len(values)} distinct values, from {values[0]:g} to {values[-1]:g}")
+    if array.dtype.kind == "f":
+        sample = array[:: max(1, array.shape[0] // 16)]
+        if not np.array_equal(sample, np.round(sample)) or array.max() > _LARGEST_FLOAT_LABEL:
+            return
+        array = array.astype(np.int32)
+    if looks_like_labels(array):
+        raise _labels(volume.path, f"whole numbers from {array.min()} to {array.max()} only")
+    warnings.warn(f"{volume.name} has no negative values: is it a CT in Hounsfield units?", stacklevel=3)
 
 
 def _labels(path: Path, reason: str) -> InputError:

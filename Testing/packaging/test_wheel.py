@@ -71,8 +71,8 @@ def test_an_installed_wheel_finds_its_resources(wheel: Path, tmp_path: Path) -> 
         "print(weights.__file__); print(weights.default_checkpoint())\n"
     )
     run = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path / "t")}, capture_output=True,
-        text=True, check=False,
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "t")},
     )
     assert run.returncode == 0, run.stderr
     where, checkpoint = (Path(line) for line in run.stdout.split("\n")[:2])
