@@ -3,6 +3,7 @@
 from ..model.profile import PreprocessingProfile
 from .embedding_cache import EmbeddingCache
 from .errors import InputError, PredictionCancelled
+from .measurements import NoduleRecord, measure_nodule
 from .prediction import Prediction
 from .predictor import SamPredictor3D
 from .preprocessing import Crop
@@ -11,8 +12,10 @@ __all__ = [
     "Crop",
     "EmbeddingCache",
     "InputError",
+    "NoduleRecord",
     "Prediction",
     "PredictionCancelled",
     "PreprocessingProfile",
     "SamPredictor3D",
+    "measure_nodule",
 ]

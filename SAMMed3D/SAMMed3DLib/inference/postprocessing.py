@@ -18,10 +18,13 @@ from .field import Part, block_to_ras, sample_parts
 from .geometry import box_corners, transform_points, voxel_index, voxel_spacing, world_to_ijk
 
 _NEIGHBORS_26 = np.ones((3, 3, 3), dtype=bool)
-#: A corrected click is lifted (or lowered) to this logit; 1 is a probability of 0.73.
+#: A correction is at least this strong; 1 is a probability of 0.73.
 _CLICK_LOGIT = 1.0
-#: A correction reaches this many standard deviations.
+#: A correction is computed up to this many standard deviations.
 _REACH = 2.5
+#: Bounds in mm of a correction's standard deviation, which is one low-resolution cell: that of a fine crop would
+#: change hardly a voxel, that of a coarse one a whole nodule.
+_CORRECTION_MM = (1.5, 4.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,12 +91,14 @@ def voxelize(
     # a click outside the block can only be a negative one, and there the mask is not
     clicks = clicks.only(np.all((clicks.kji >= low) & (clicks.kji < high), axis=1))
     voxels = clicks.kji - low
-    _respect_clicks(field, voxels, clicks, array_kji, low, ijk_to_ras, parts[-1].cell_mm)
+    _respect_clicks(field, voxels, clicks, array_kji, low, ijk_to_ras, _correction_mm(parts))
     mask = field > 0.0
     for voxel, positive in zip(voxels, clicks.positive, strict=True):
         mask[tuple(voxel)] = positive
-    mask = keep_components(mask, voxels[clicks.positive & mask[tuple(voxels.T)]], largest_only)
+    seeds = voxels[clicks.positive & mask[tuple(voxels.T)]]
     mask, start = tight_block(mask)
+    mask, more = tight_block(keep_components(mask, seeds - start, largest_only))
+    start = start + more
     mask = fill_holes(mask, voxels[~clicks.positive] - start)
     offset = low + start
     return mask.astype(np.uint8), (int(offset[0]), int(offset[1]), int(offset[2]))
@@ -158,7 +163,7 @@ def _reach_of_mask(
         corners.append(clicks.kji[clicks.positive].astype(np.float64))
         ignored = clicks.ras[(_values_at(parts, clicks.ras) > 0.0) != clicks.positive]
         if len(ignored):
-            reach = _REACH * parts[-1].cell_mm / voxel_spacing(ijk_to_ras)[::-1]
+            reach = _REACH * _correction_mm(parts) / voxel_spacing(ijk_to_ras)[::-1]
             center = world_to_ijk(ijk_to_ras, ignored)[:, ::-1]
             corners += [center - reach, center + reach]
     if not sum(len(points) for points in corners):
@@ -182,7 +187,7 @@ def _cells_of_object(part: Part, ijk_to_ras: NDArray, clicks: Clicks) -> NDArray
     radius = 1 + int(np.ceil(voxel_in_cells / 2.0))
     # a corrected click reaches the mask from further off
     seeds = world_to_ijk(part.cells_to_ras, clicks.positive_ras)
-    near = int(np.ceil(_REACH)) + 1
+    near = int(np.ceil(_REACH * _correction_mm([part]) / np.linalg.norm(part.cells_to_ras[:3, :3], axis=0).min())) + 1
     labels, count = ndimage.label(ndimage.maximum_filter(cells, size=2 * radius + 1, mode="constant"), _NEIGHBORS_26)
     wanted = np.zeros(count + 1, dtype=bool)
     for seed in voxel_index(seeds):
@@ -190,6 +195,11 @@ def _cells_of_object(part: Part, ijk_to_ras: NDArray, clicks: Clicks) -> NDArray
         wanted[np.unique(labels[window])] = True
     wanted[0] = False
     return cells & wanted[labels]
+
+
+def _correction_mm(parts: Sequence[Part]) -> float:
+    """Standard deviation of the correction at an ignored click."""
+    return float(np.clip(parts[-1].cell_mm, *_CORRECTION_MM))
 
 
 def _values_at(parts: Sequence[Part], points_ras: NDArray) -> NDArray[np.float32]:
@@ -213,8 +223,9 @@ def _respect_clicks(
 ) -> None:
     """Add to the field, in place, a bump at each click whose voxel has the wrong sign, the newest last.
 
-    The bump is a Gaussian of one low-resolution cell times a Gaussian of the difference in intensity to the clicked
-    voxel, measured in standard deviations of the intensities around: it stops where the tissue changes.
+    The bump is a Gaussian, high enough to turn the sign up to one standard deviation (``radius_mm``) away in an even
+    field, times a Gaussian of the difference in intensity to the clicked voxel, measured in standard deviations of the
+    intensities around: it stops where the tissue changes.
     """
     for index in range(len(clicks)):
         voxel, positive = voxels[index], bool(clicks.positive[index])
@@ -232,5 +243,5 @@ def _respect_clicks(
         difference = intensity - intensity[tuple(voxel - start)]
         scale = float(intensity.std()) or 1.0
         bump = np.exp(-0.5 * (distance / radius_mm) ** 2 - 0.5 * (difference / scale) ** 2)
-        wanted = _CLICK_LOGIT if positive else -_CLICK_LOGIT
-        field[window] += ((wanted - value) * bump).astype(np.float32)
+        height = abs(value) * np.exp(0.5) + _CLICK_LOGIT
+        field[window] += ((height if positive else -height) * bump).astype(np.float32)
