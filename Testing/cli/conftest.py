@@ -9,12 +9,13 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional
+
 from SAMMed3DLib import segmenting
 from SAMMed3DLib.inference import SamPredictor3D
 from SAMMed3DLib.model import PROFILES
 from SAMMed3DLib.volume_io import Volume
-from torch import Tensor
-from torch.nn import functional
 
 #: Turned, anisotropic and upside down, so that a wrong axis or sign shows.
 SPACING_IJK = (0.8, 0.9, 1.5)

@@ -13,6 +13,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+
 from SAMMed3DLib import __version__, cli, segmenting
 from SAMMed3DLib.model import build_model, save_checkpoint
 from SAMMed3DLib.segmenting import block_dice
@@ -39,7 +40,7 @@ def test_segment_writes_labels_picture_and_table(convention, ct, scene, bright, 
     assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     printed = capsys.readouterr()
     head, _, first, second = printed.out.splitlines()
-    assert head.split() == "nodule volume mm³ long mm short mm mean HU pred. IoU seconds".split()
+    assert head == "nodule    volume mm³  long mm  short mm  mean HU  pred. IoU  seconds"
     assert first.startswith("nodule 1") and second.startswith("nodule 2")
     assert float(first.split()[2]) == pytest.approx(4 / 3 * np.pi * 7.0**3, rel=0.25)
     assert " 0.88 " in first

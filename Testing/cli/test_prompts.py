@@ -6,6 +6,7 @@ import argparse
 
 import numpy as np
 import pytest
+
 from SAMMed3DLib.prompts import NodulePrompt, add_prompt_options, join_negative_values
 
 

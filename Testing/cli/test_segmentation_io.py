@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+
 from SAMMed3DLib.inference import InputError
 from SAMMed3DLib.output_files import check_writable, whole_file
 from SAMMed3DLib.segmentation_io import TERMINOLOGY, write_segmentation

@@ -8,6 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
+
 from SAMMed3DLib.inference import InputError
 from SAMMed3DLib.volume_io import read_labels, read_volume, stem
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from SAMMed3DLib.inference import InputError
 from SAMMed3DLib.inference.interior import most_interior_voxel
 
