@@ -56,7 +56,7 @@ def view_object(
     high = np.maximum(start + np.array(block.shape) - 0.5, seeds.max(axis=0))
     cell_edges = np.linalg.norm(part.cells_to_ras[:3, :3], axis=0)
     return ObjectView(
-        diameter_mm=(6.0 / np.pi * _volume_mm3(part, cells)) ** (1.0 / 3.0),
+        diameter_mm=float((6.0 / np.pi * _volume_mm3(part, cells)) ** (1.0 / 3.0)),
         extent_mm=(high - low) * cell_edges,
         center_ras=transform_points(part.cells_to_ras, (low + high) / 2.0),
         cells=int(cells.sum()),

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from SAMMed3DLib.inference.field import Part
+from SAMMed3DLib.inference.geometry import transform_points
+from SAMMed3DLib.inference.preprocessing import crop_at
+from SAMMed3DLib.inference.zoom import ObjectView, ZoomPolicy, best_view, view_object
+from SAMMed3DLib.model.profile import PROFILES
+
+from .volumes import grid
+
+PROFILE = PROFILES["nodule"]  # 1 mm first, 0.3 to 1.5 mm, 16 voxels for an object, crop of 64
+SHAPE = (200, 200, 200)
+MATRIX = grid(SHAPE, (1.0, 1.0, 1.0))
+ORIGIN = np.zeros(3)
+
+
+def part_with(logits_of_world, spacing=1.0, center=ORIGIN):
+    crop = crop_at(center, spacing, PROFILE, MATRIX)
+    part = Part(crop, np.zeros((32, 32, 32), np.float32), center)
+    cells = np.stack(np.meshgrid(*[np.arange(32)] * 3, indexing="ij"), axis=-1)
+    logits = logits_of_world(transform_points(part.cells_to_ras, cells)).astype(np.float32)
+    return dataclasses.replace(part, logits=logits)
+
+
+def ball(center, radius, gain=3.0):
+    return lambda world: gain * (radius - np.linalg.norm(world - np.array(center), axis=-1))
+
+
+def view(part, clicks=(ORIGIN,), shape=SHAPE, matrix=MATRIX):
+    return view_object(part, np.array(clicks), shape, matrix)
+
+
+def seen(diameter, extent=None, cells=100, touches=False, center=ORIGIN):
+    extent = np.full(3, diameter) if extent is None else np.array(extent, dtype=float)
+    return ObjectView(diameter, extent, np.array(center, dtype=float), cells, touches)
+
+
+def move(policy, sight, spacing, tried=None, clicks=(ORIGIN,), first=True):
+    crop = crop_at(ORIGIN, spacing, policy.profile, MATRIX)
+    return policy.next_crop(sight, crop, tried or [spacing], np.array(clicks), MATRIX, first=first)
+
+
+# -- what a part shows ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("radius", [3.0, 7.5, 15.0])
+def test_size_and_place_of_a_ball(radius):
+    center = np.array([2.3, -1.4, 3.1])
+    sight = view(part_with(ball(center, radius)))
+    assert sight.diameter_mm == pytest.approx(2 * radius, rel=0.1)
+    assert np.allclose(sight.extent_mm, 2 * radius, atol=2.5)
+    assert np.allclose(sight.center_ras, center, atol=1.5)
+    assert not sight.touches_border
+
+
+def test_only_the_clicked_object_counts():
+    two = part_with(lambda world: np.maximum(ball((-12, 0, 0), 4)(world), ball((12, 0, 0), 8)(world)))
+    assert view(two, [(-12, 0, 0)]).diameter_mm == pytest.approx(8, rel=0.1)
+    assert view(two, [(12, 0, 0)]).diameter_mm == pytest.approx(16, rel=0.1)
+    both = view(two, [(12, 0, 0), (-12, 0, 0)])
+    assert both.extent_mm[0] == pytest.approx(36, abs=3)
+    assert view(two, [(0, 20, 0)]) is None
+
+
+def test_a_click_beside_its_object_still_finds_it():
+    assert view(part_with(ball((6.0, 0, 0), 4))).diameter_mm == pytest.approx(8, rel=0.1)
+    assert view(part_with(ball((16.0, 0, 0), 4))) is None
+    assert view(part_with(lambda world: np.full(world.shape[:3], -3.0))) is None
+
+
+def test_touching_the_border_of_the_crop_but_not_of_the_volume():
+    part = part_with(lambda world: 5.0 - np.abs(world[..., 1]) - np.abs(world[..., 2]))  # a bar along R
+    assert view(part).touches_border
+    narrow = (200, 200, 60)  # the crop reaches beyond the volume on the left and right
+    assert not view(part, shape=narrow, matrix=grid(narrow, (1.0, 1.0, 1.0))).touches_border
+
+
+# -- where to look next -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("diameter", "spacing"), [(8, 0.5), (10, 0.625), (4, 1 / 3), (26, 1.5), (40, 1.5)])
+def test_the_spacing_gives_the_object_its_size(diameter, spacing):
+    crop = move(ZoomPolicy(PROFILE), seen(diameter), 1.0)
+    assert crop.spacing_mm == pytest.approx(spacing, rel=1e-6)
+
+
+@pytest.mark.parametrize("diameter", [13, 16, 20])
+def test_small_changes_are_not_worth_an_encoding(diameter):
+    assert move(ZoomPolicy(PROFILE), seen(diameter), 1.0) is None
+
+
+def test_later_clicks_are_slower_to_zoom():
+    sight = seen(16 * 0.7)
+    assert move(ZoomPolicy(PROFILE), sight, 1.0, first=True) is not None
+    assert move(ZoomPolicy(PROFILE), sight, 1.0, first=False) is None
+    assert move(ZoomPolicy(PROFILE), seen(8), 1.0, first=False) is not None
+
+
+def test_a_few_cells_are_not_trusted_and_nothing_gets_one_careful_look():
+    policy = ZoomPolicy(PROFILE)
+    assert move(policy, seen(1.0, cells=1), 1.0).spacing_mm == pytest.approx(0.5)
+    assert move(policy, None, 1.0).spacing_mm == pytest.approx(0.5)
+    assert move(policy, None, 0.5, tried=[1.0, 0.5]) is None
+    assert move(policy, None, 1.0, first=False) is None
+
+
+def test_a_long_object_stays_within_the_crop():
+    crop = move(ZoomPolicy(PROFILE), seen(7.0, extent=(30.0, 5.0, 5.0)), 1.0)
+    assert crop.spacing_mm == pytest.approx(30.0 / 64 / 0.7)
+
+
+def test_zooming_out_while_the_object_leaves_the_crop():
+    policy = ZoomPolicy(dataclasses.replace(PROFILE, spacing_range_mm=(0.3, 3.0)))
+    assert move(policy, seen(50, touches=True), 1.0).spacing_mm == pytest.approx(1.5)
+    assert move(policy, seen(50, touches=True), 1.5, tried=[1.0, 1.5]).spacing_mm == pytest.approx(2.25)
+    assert move(policy, seen(50, touches=True), 2.25, tried=[1.0, 1.5, 2.25]) is None
+    assert move(policy, seen(50, touches=True), 1.0, first=False).spacing_mm == pytest.approx(1.5)
+    assert move(policy, seen(50, touches=True), 3.0) is None  # as far out as it may
+
+
+def test_no_spacing_is_tried_twice():
+    assert move(ZoomPolicy(PROFILE), seen(16), 0.5, tried=[1.0, 0.5]) is None
+    assert move(ZoomPolicy(PROFILE), seen(8, touches=True), 0.66, tried=[1.0, 0.66]) is None
+
+
+def test_the_crop_moves_to_the_object_but_keeps_the_clicks_inside():
+    policy = ZoomPolicy(PROFILE)
+    crop = move(policy, seen(8, center=(3.0, -2.0, 1.0)), 1.0)
+    assert np.allclose(crop.center_ras, (3.0, -2.0, 1.0))
+    crop = move(policy, seen(8, center=(14.0, 0.0, 0.0)), 1.0)
+    assert crop.contains(ORIGIN, margin=0.14 * 64)
+    assert crop.center_ras[0] > 5.0
+
+
+def test_native_voxels_never_zoom():
+    policy = ZoomPolicy(PROFILES["lidc_fork_native"])
+    assert move(policy, seen(3.0), 1.0) is None
+
+
+def test_which_look_is_kept():
+    whole, leaving = seen(8), seen(60, touches=True)
+    assert best_view([whole]) == 0
+    assert best_view([whole, whole, whole]) == 2
+    assert best_view([leaving, whole]) == 1
+    assert best_view([whole, leaving]) == 0
+    assert best_view([leaving, leaving, leaving]) == 0
+    assert best_view([None, whole, leaving]) == 1
+    assert best_view([whole, None]) == 0
+    assert best_view([None, leaving]) == 1
+    assert best_view([None, None]) == 1
