@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+from SAMMed3DLib.model.profile import PROFILES
+from SAMMed3DLib.synthesis import NoduleShapes
+from SAMMed3DTrainingLib.backgrounds import Background
+from SAMMed3DTrainingLib.synthetic_samples import Sample, SampleSynthesizer
+
+PROFILE = PROFILES["nodule"]
+
+
+def _background() -> Background:
+    """A block of lung 90 mm wide with a chest wall at one side and a lesion in a corner."""
+    shape, spacing = (60, 120, 120), np.array([0.75, 0.75, 1.5])
+    rng = np.random.default_rng(0)
+    hu = rng.normal(-860, 20, shape).astype(np.int16)
+    lung = np.ones(shape, bool)
+    lung[:, :, :20] = False
+    hu[~lung] = 40
+    lesion = np.zeros(shape, bool)
+    lesion[40:, 100:, 100:] = True
+    sites = np.argwhere(lung & ~lesion)[::97, ::-1].astype(np.int16)
+    kinds = {"lung": sites, "pleura": sites, "wall": sites, "vessel": sites[:0]}
+    return Background("test", hu, np.diag([*spacing, 1.0]), lung, lesion, kinds)
+
+
+def _samples(backgrounds: list[Background], count: int, seed: int = 0) -> list[Sample]:
+    synthesizer = SampleSynthesizer(backgrounds, NoduleShapes.load(), PROFILE, np.random.default_rng(seed))
+    return [synthesizer.sample() for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[Sample]:
+    return _samples([_background()], 60)
+
+
+def test_samples_look_as_the_profile_says(samples: list[Sample]) -> None:
+    low, high = PROFILE.spacing_range_mm
+    for sample in samples:
+        assert sample.crop.shape == (PROFILE.channels, *PROFILE.crop_size)
+        assert sample.crop.dtype == np.float32
+        assert np.isfinite(sample.crop).all()
+        assert sample.crop[:2].min() >= 0
+        assert sample.crop[:2].max() <= 1
+        assert low * 0.99 <= sample.spacing_mm <= high * 1.01
+        assert np.allclose(sample.crop[2], np.log2(sample.spacing_mm), atol=1e-5)
+
+
+def test_the_first_click_is_on_the_nodule(samples: list[Sample]) -> None:
+    for sample in samples:
+        voxel = tuple(np.floor(sample.click + 0.5).astype(int))
+        assert sample.truth[voxel] == (sample.kind != "none")
+
+
+def test_nodules_show_in_the_image(samples: list[Sample]) -> None:
+    """Inside is brighter than the lung just outside, in the lung window, for every nodule."""
+    for sample in samples:
+        if sample.kind == "none":
+            assert not sample.truth.any()
+            continue
+        window = sample.crop[0]
+        lung = (window < 0.25) & ~sample.truth & (window > 0.02)
+        assert window[sample.truth].mean() > np.median(window[lung]) + 0.02
+
+
+def test_all_kinds_sizes_and_zooms_occur(samples: list[Sample]) -> None:
+    assert {sample.kind for sample in samples} == {"solid", "part-solid", "ground-glass", "none"}
+    diameters = np.array([sample.diameter_mm for sample in samples])
+    spacings = np.array([sample.spacing_mm for sample in samples])
+    assert diameters.min() < 6
+    assert diameters.max() > 20
+    assert (np.abs(spacings - PROFILE.spacing_mm) < 0.2).mean() > 0.25
+    assert spacings.min() < 0.5
+
+
+def test_lesions_never_enter_a_sample() -> None:
+    background = _background()
+    marked = background.hu.copy()
+    marked[background.lesion] = 3000
+    bright = Background("marked", marked, background.ijk_to_ras, background.lung, background.lesion, background.sites)
+    calm = [s.crop for s in _samples([background], 25, seed=3)]
+    assert all(np.array_equal(a, s.crop) for a, s in zip(calm, _samples([bright], 25, seed=3), strict=True))
+
+
+def test_without_backgrounds_everything_is_procedural() -> None:
+    for sample in _samples([], 5):
+        assert sample.crop.shape == (PROFILE.channels, *PROFILE.crop_size)
+
+
+def test_seed_decides_everything() -> None:
+    first, again = _samples([], 3, seed=7), _samples([], 3, seed=7)
+    assert all(np.array_equal(a.crop, b.crop) and np.array_equal(a.click, b.click)
+               for a, b in zip(first, again, strict=True))
