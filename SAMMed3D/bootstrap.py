@@ -65,7 +65,7 @@ def prepare(folder: Path, extra: str) -> str:
     if not _has_module(python, "torch"):
         _install_torch(python)
     _say("installing SAMMed3D and what it needs (some minutes the first time)")
-    if _pip(python, "install", "--quiet", "--editable", f"{ROOT}[{extra}]" if extra else str(ROOT)) != 0:
+    if _pip(python, "install", "--editable", f"{ROOT}[{extra}]" if extra else str(ROOT)) != 0:
         raise SetupError(
             "pip could not install the packages (its message is above). Check the network connection, a proxy "
             "(HTTPS_PROXY) and the free disk space (2 GB), then run the same command again."
@@ -105,7 +105,7 @@ def _install_torch(python: str) -> None:
         return
     if platform.machine() in ("x86_64", "AMD64") and _reachable(TORCH_CPU_HOST):
         _say("installing PyTorch's CPU build, about 200 MB")
-        if _pip(python, "install", "--quiet", "--index-url", f"https://{TORCH_CPU_HOST}/whl/cpu", TORCH) == 0:
+        if _pip(python, "install", "--index-url", f"https://{TORCH_CPU_HOST}/whl/cpu", TORCH) == 0:
             return
     _say("no CPU build of PyTorch within reach: the usual one comes instead, with some GB of GPU libraries")
 

@@ -55,7 +55,6 @@ def as_dict(result: NoduleResult) -> dict[str, Any]:
         "predicted_iou": None if result.prediction.score is None else float(result.prediction.score),
         "seconds": [round(seconds, 4) for seconds in result.seconds],
     }
-    values = {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in values.items()}
     if result.dice is not None:
         values |= {"dice": result.dice, "reference_mm3": result.reference_mm3}
     return values
@@ -76,5 +75,5 @@ def write_csv(path: Path, results: Sequence[NoduleResult]) -> None:
 
 
 def number(value: float | None, digits: int) -> str:
-    """A rounded number; "-" for None."""
-    return "-" if value is None else f"{value:.{digits}f}"
+    """A rounded number; "-" for None and NaN."""
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
