@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from SAMMed3DLib.volume_io import read_labels, read_volume
 from scipy import ndimage
+
+from SAMMed3DLib.volume_io import read_labels, read_volume
 
 TRAINING = {
     # CT: masks of its own lesions, all relative to the shared data folder
@@ -93,8 +94,9 @@ class Background:
             part.replace(file)
         with np.load(file, allow_pickle=False) as data:
             shape = tuple(data["shape"])
+            count = int(np.prod(shape))
             lung, lesion = (
-                np.unpackbits(data[key])[: int(np.prod(shape))].reshape(shape).astype(bool) for key in ("lung", "lesion")
+                np.unpackbits(data[key])[:count].reshape(shape).astype(bool) for key in ("lung", "lesion")
             )
             sites = {key[5:]: data[key] for key in data.files if key.startswith("site_")}
             return cls(ct.name, data["hu"], data["affine"], lung, lesion, sites)

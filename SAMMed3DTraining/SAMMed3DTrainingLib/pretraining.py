@@ -26,11 +26,12 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from SAMMed3DLib.inference import PreprocessingProfile
 from SAMMed3DLib.model import build_model, save_checkpoint
 from SAMMed3DLib.model.sam import Sam3D
 from SAMMed3DLib.synthesis import NoduleShapes
-from torch import Tensor, nn
 
 from .backgrounds import training_backgrounds
 from .clicks import ClickSimulator

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
+
 from SAMMed3DLib.inference.preprocessing import Crop, prepare_crop, sample_volume
 from SAMMed3DLib.model.profile import PreprocessingProfile
 from SAMMed3DLib.synthesis import NoduleShape, NoduleShapes, paint_nodule, random_appearance
 from SAMMed3DLib.synthesis.nodules import correlated_noise, nodule_outline
 from SAMMed3DLib.synthesis.procedural import procedural_block
-from scipy import ndimage
 
 from .backgrounds import Background
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from SAMMed3DLib.model import build_model
 from SAMMed3DLib.model.nodule_net import Downsample, Upsample
 from SAMMed3DLib.model.sam import Sam3D

@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+
 from SAMMed3DLib.synthesis import NoduleAppearance, NoduleShape, NoduleShapes, paint_nodule, random_appearance
 from SAMMed3DLib.synthesis.nodules import nodule_outline
 

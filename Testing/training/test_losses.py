@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from SAMMed3DTrainingLib.losses import mask_loss, true_iou
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from SAMMed3DLib.model import load_model
 from SAMMed3DTrainingLib import pretraining
 from SAMMed3DTrainingLib.pretraining import PretrainingConfig, Run, learning_rate
@@ -38,7 +39,8 @@ def test_a_run_learns_saves_and_continues(tmp_path: Path, without_scans: None) -
     assert len(moved) > 0.9 * len(list(first.model.parameters()))
     shipped = load_model(tmp_path / "sammed3d_nodule.pth")
     assert shipped.name == "nodule"
-    assert torch.equal(shipped.state_dict()["mask_decoder.mask_tokens"], second.average.values["mask_decoder.mask_tokens"])
+    name = "mask_decoder.mask_tokens"
+    assert torch.equal(shipped.state_dict()[name], second.average.values[name])
 
 
 def test_learning_rate_warms_up_and_falls() -> None:

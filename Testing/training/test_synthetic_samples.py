@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from SAMMed3DLib.model.profile import PROFILES
 from SAMMed3DLib.synthesis import NoduleShapes
 from SAMMed3DTrainingLib.backgrounds import Background

@@ -5,14 +5,18 @@ weights were trained with both, so they are reproduced exactly:
 
 * The bias is added on the wrong axes. With Q(d, h, w) the unscaled query of a token and R_d, R_h, R_w the tables,
 
-      bias[qd, qh, qw; kd, kh, kw] = Q(qd, qh, qw) . R_d[qd - kw] + Q(qd, qh, kd) . R_h[qh - kw]
-                                   + Q(qd, qh, kh) . R_w[kh - kw]
+      bias[qd, qh, qw; kd, kh, kw] = Q(qd, qh, qw) . R_d[qd - kw]      "first"
+                                   + Q(qd, qh, kd) . R_h[qh - kw]      "second"
+                                   + Q(qd, qh, kh) . R_w[kh - kw]      "third"
 
-* Windows that stick out of the grid are filled with zero tokens which are **not** masked: they take part as keys
-  k = b_k and values v = b_v (the biases of the qkv layer) and, in the second and third term, as queries b_q.
+* Windows that stick out of the grid are filled with zero tokens which are **not** masked: they take part as keys b_k
+  and values b_v (the biases of the qkv layer) and, in the second and third term, as queries b_q.
 
-All padding keys of a window have the same k and v. So their joint weight is known in closed form (`_padding_logit`),
-and one virtual key that carries it replaces them: 513 keys instead of 2744 for the public model, exactly the same result.
+How it is evaluated: only the first term depends on qw, and only through kw. So it becomes ``window`` more channels of
+the query, matched by a one-hot code of kw in the key, and what is added to the logits is the same for a whole row
+(qd, qh). All padding keys of one plane kw have the same key, value and first term; the logsumexp of their second and
+third terms is known in closed form (`_padding_bias`). So ``window`` virtual keys, one a plane, stand for all of them:
+512 + 14 keys instead of 2744 in the public model, and exactly the same result.
 """
 
 from __future__ import annotations
@@ -21,15 +25,15 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from .linear import Linear
+from .linear import Linear, linear
 
-# Logit of a key that is not there; finite, so that no gradient becomes inf - inf.
-ABSENT = -1e9
-# Largest bias matrix held at a time, in values. 4 M values are 16 MB.
-MAX_BIAS_VALUES = 4_194_304
+# Logits held at a time, in values; on a GPU larger pieces are faster.
+CPU_LOGITS = 4_194_304
+GPU_LOGITS = 33_554_432
+# Smallest sum of exponentials: below every real one, above the first number whose logarithm is -inf.
+TINY = 1e-37
 
 
 class Attention(nn.Module):
@@ -54,7 +58,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, D, H, W, dim) -> the same shape."""
         qkv = self.qkv(x)
-        tables = torch.cat([self.rel_pos_d, self.rel_pos_h, self.rel_pos_w])
+        tables = torch.stack([self.rel_pos_d, self.rel_pos_h, self.rel_pos_w])
         bias = self.qkv.bias.to(tables.dtype).view(3, self.heads, -1)
         regions = _regions(x.shape[1:4], self.window)
         if len(regions) == 1:
@@ -62,25 +66,25 @@ class Attention(nn.Module):
         out = torch.empty_like(qkv[..., : x.shape[-1]])
         for region in regions:
             d, h, w = region.slices
-            out[:, d, h, w] = self._attend(qkv[:, d, h, w], region, tables, bias)
+            out[:, d, h, w] = self._attend(qkv[:, d, h, w], region, tables, bias).to(out.dtype)
         return self.proj(out)
 
     def _attend(self, qkv: Tensor, region: _Region, tables: Tensor, bias: Tensor) -> Tensor:
         """(B, D, H, W, 3 dim) of a region of equal windows -> (B, D, H, W, dim)."""
         batch, (nd, nh, nw), (rd, rh, rw) = qkv.shape[0], region.counts, region.extent
         windows = qkv.reshape(batch, nd, rd, nh, rh, nw, rw, 3, self.heads, -1)
-        windows = windows.permute(7, 0, 1, 3, 5, 8, 2, 4, 6, 9).flatten(1, 5)
-        if torch.is_grad_enabled() and qkv.requires_grad:
+        windows = windows.permute(7, 0, 1, 3, 5, 8, 2, 4, 6, 9).flatten(1, 4).to(tables.dtype)
+        if torch.is_grad_enabled() and (qkv.requires_grad or tables.requires_grad):
             # The (tokens x tokens) matrices are the bulk of a training step's memory and cheap to compute again.
             out = checkpoint(window_attention, windows, tables, bias, self.window, use_reentrant=False)
         else:
             out = window_attention(windows, tables, bias, self.window)
-        out = out.reshape(batch, nd, nh, nw, self.heads, rd, rh, rw, -1)
-        return out.permute(0, 1, 5, 2, 6, 3, 7, 4, 8).reshape(batch, nd * rd, nh * rh, nw * rw, -1)
+        out = out.view(batch, nd, nh, nw, rd, rh, rw, -1)
+        return out.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(batch, nd * rd, nh * rh, nw * rw, -1)
 
 
 class _Region(NamedTuple):
-    """A box of the grid that whole windows of one extent tile."""
+    """A box of the grid that whole windows of one real extent tile."""
 
     slices: tuple[slice, slice, slice]
     counts: tuple[int, int, int]
@@ -106,87 +110,113 @@ def window_attention(qkv: Tensor, tables: Tensor, bias: Tensor, window: int) -> 
     """Attention in windows of the real extent (rd, rh, rw), each at most ``window``, padding included exactly.
 
     Args:
-        qkv: (3, windows * heads, rd, rh, rw, c); windows and heads in this order.
-        tables: (3 * (2 * window - 1), c), the rows of R_d, R_h, R_w.
+        qkv: (3, windows, heads, rd, rh, rw, c).
+        tables: (3, 2 * window - 1, c), the rows of R_d, R_h, R_w; the one of query i and key j is i - j + window - 1.
         bias: (3, heads, c), what the qkv layer makes of a zero token.
         window: nominal edge of the windows.
 
     Returns:
-        (windows * heads, rd, rh, rw, c).
+        (windows, rd * rh * rw, heads * c), in the dtype of qkv.
     """
     q, k, v = qkv
-    groups, rd, rh, rw, channels = q.shape
+    windows, heads, rd, rh, rw, channels = q.shape
     tokens = rd * rh * rw
-    bias_q, bias_k, bias_v = bias.repeat(1, groups // bias.shape[1], 1)
-    terms = _relative_terms(q.to(tables.dtype), bias_q, tables, window)
-    padded = tokens < window**3
-    k, v = k.reshape(groups, tokens, channels), v.reshape(groups, tokens, channels)
-    if padded:
-        k = torch.cat([k, bias_k[:, None].to(k.dtype)], 1)
-        v = torch.cat([v, bias_v[:, None].to(v.dtype)], 1)
-        pad_logit = _padding_logit(*terms)
-    step_d = min(rd, max(1, MAX_BIAS_VALUES // (rh * rw * tokens)))
-    step_g = max(1, MAX_BIAS_VALUES // (step_d * rh * rw * tokens)) if step_d == rd else 1
-    out = torch.empty_like(q, memory_format=torch.contiguous_format)
-    for g0 in range(0, groups, step_g):
-        g = slice(g0, g0 + step_g)
-        for d0 in range(0, rd, step_d):
-            d = slice(d0, d0 + step_d)
-            logits = _bias_matrix(*(term[g, d] for term in terms), rd)
-            if padded:
-                logits = torch.cat([logits, pad_logit[g, d].flatten(1, 3)[..., None]], -1)
-            part = F.scaled_dot_product_attention(
-                q[g, d].flatten(1, 3)[None], k[None, g], v[None, g], attn_mask=logits[None].to(q.dtype)
-            )
-            out[g, d] = part[0].view(q[g, d].shape)
-    return out
+    first, second, third = _relative_terms(q, bias[0], tables, window)
+    rows = second[..., :rd, None, :rw] + third[..., None, :rh, :rw]
+    rows = rows.flatten(5).flatten(2, 3).flatten(3)
+    planes = torch.eye(window, device=q.device, dtype=q.dtype)
+    codes = planes[:rw].repeat(rd * rh, 1)
+    k, v = k.flatten(2, 4), v.flatten(2, 4)
+    if tokens < window**3:
+        rows = torch.cat([rows, _padding_bias(second, third, (rd, rh, rw))], -1)
+        codes = torch.cat([codes, planes])
+        k = torch.cat([k, bias[1, :, None].expand(windows, -1, window, -1)], 2)
+        v = torch.cat([v, bias[2, :, None].expand(windows, -1, window, -1)], 2)
+    else:
+        codes, first = codes[:, :rw], first[..., :rw]
+    k = torch.cat([k, codes.expand(windows, heads, -1, -1)], -1)
+    q = torch.cat([q * channels**-0.5, first], -1).flatten(2, 4)
+    return _attend_rows(q, k, v, rows, rw)
+
+
+def _attend_rows(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, row_length: int) -> Tensor:
+    """softmax(q k^T + bias) v, a few heads and rows at a time.
+
+    q (W, heads, rows * row_length, e), k (W, heads, keys, e), v (W, heads, keys, c), bias of every row of queries
+    (W, heads, rows, keys) -> (W, rows * row_length, heads * c).
+    """
+    windows, heads, tokens, _ = q.shape
+    keys = k.shape[2]
+    on_cpu = q.device.type == "cpu" and not torch.is_grad_enabled()
+    budget = CPU_LOGITS if on_cpu else GPU_LOGITS
+    row_step = min(rows.shape[2], max(1, budget // (row_length * keys)))
+    # oneDNN multiplies matrices, not batches of them: one head at a time, whose logits then stay in the cache.
+    head_step = 1 if on_cpu else max(1, budget // (row_step * row_length * keys))
+    out = q.new_empty(windows, tokens, heads, v.shape[-1])
+    for window in range(windows):
+        for head in range(0, heads, head_step):
+            part = slice(head, head + head_step)
+            for row in range(0, rows.shape[2], row_step):
+                bias = rows[window, part, row : row + row_step, None]
+                queries = slice(row * row_length, row * row_length + bias.shape[1] * row_length)
+                logits = _product(q[window, part, queries], k[window, part])
+                logits.unflatten(1, (-1, row_length)).add_(bias)
+                weights = torch.softmax(logits, -1)
+                out[window, queries, part] = _product(weights, v[window, part].mT).transpose(0, 1)
+    return out.flatten(2)
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b^T for (G, N, K) and (G, M, K)."""
+    if len(a) == 1 and not torch.is_grad_enabled():
+        return linear(a[0], b[0], None)[None]
+    return a @ b.mT
 
 
 def _relative_terms(q: Tensor, bias_q: Tensor, tables: Tensor, window: int) -> tuple[Tensor, Tensor, Tensor]:
     """The three dot products of the bias, for all ``window`` positions of the key's last axis.
 
     Returns:
-        first: (G, rd, rh, rw, window), indexed by (query d, h, w; key w).
-        second, third: (G, rd, rh, window, window), indexed by (query d, h; key d respectively h; key w).
+        first: (W, heads, rd, rh, rw, window), indexed by (query d, h, w; key w).
+        second, third: (W, heads, rd, rh, window, window), indexed by (query d, h; key d respectively h; key w).
     """
-    groups, rd, rh, rw, channels = q.shape
-    index = torch.arange(window, device=q.device)
-    index = index[:, None] - index[None, :] + window - 1
-    table_d, table_h, table_w = tables.view(3, 2 * window - 1, channels)
-    r_d, r_h, r_w = table_d[index[:rd]], table_h[index[:rh]], table_w[index]
-    first = torch.einsum("gdhwc,dkc->gdhwk", q, r_d)
-    second = torch.einsum("gdhwc,hkc->gdhwk", q, r_h)
-    third = torch.einsum("gdhwc,wkc->gdhwk", q, r_w[:rw])
-    if rw < window:
-        pad_second = torch.einsum("gc,hkc->ghk", bias_q, r_h)[:, None, :, None]
-        pad_third = torch.einsum("gc,wkc->gwk", bias_q, r_w[rw:])[:, None, None]
-        second = torch.cat([second, pad_second.expand(groups, rd, rh, window - rw, window)], 3)
-        third = torch.cat([third, pad_third.expand(groups, rd, rh, window - rw, window)], 3)
+    rd, rh, rw = q.shape[2:5]
+    # With the rows reversed, key j of query i is at j - i + window - 1.
+    tables = tables.flip(1)
+    length = tables.shape[1]
+    products = linear(q, tables.flatten(0, 1), None).unflatten(-1, (3, length))
+    first = _shear(products[..., 0, :], 2, window)
+    second = _shear(products[..., 1, :], 3, window)
+    third = _shear(products[..., 2, :], 4, window)
+    if rw < window:  # the queries beyond the grid
+        products = torch.einsum("gc,tlc->tgl", bias_q, tables[1:])
+        index = torch.arange(window, device=q.device)
+        index = index - index[:, None] + window - 1
+        shape = (*q.shape[:4], window - rw, window)
+        second = torch.cat([second, products[0][:, index[:rh]][:, None, :, None].expand(shape)], 4)
+        third = torch.cat([third, products[1][:, index[rw:]][:, None, None].expand(shape)], 4)
     return first, second, third
 
 
-def _bias_matrix(first: Tensor, second: Tensor, third: Tensor, rd: int) -> Tensor:
-    """The bias between real tokens: (G, queries, rd * rh * rw)."""
-    rh, rw = first.shape[2:4]
-    first, second, third = first[..., :rw], second[..., :rd, :rw], third[..., :rh, :rw]
-    rows = second[..., :, None, :] + third[..., None, :, :]
-    return (first[..., None, None, :] + rows[:, :, :, None]).flatten(4).flatten(1, 3)
+def _shear(products: Tensor, axis: int, window: int) -> Tensor:
+    """View of (..., 2 * window - 1) whose last axis is, at position i of ``axis``, the ``window`` values from
+    window - 1 - i on."""
+    strides = list(products.stride())
+    strides[axis] -= strides[-1]
+    offset = products.storage_offset() + (window - 1) * strides[-1]
+    return products.as_strided((*products.shape[:-1], window), strides, offset)
 
 
-def _padding_logit(first: Tensor, second: Tensor, third: Tensor) -> Tensor:
-    """Logsumexp of the bias over all padding keys: (G, rd, rh, rw)."""
-    rd, rh, rw = first.shape[1:4]
-    real_second, pad_second = _logsumexp(second[..., :rd, :]), _logsumexp(second[..., rd:, :])
-    real_third, pad_third = _logsumexp(third[..., :rh, :]), _logsumexp(third[..., rh:, :])
-    all_third = torch.logaddexp(real_third, pad_third)
-    # A key whose last coordinate is inside is padding when one of the others is outside; else it always is.
-    inside = torch.logaddexp(real_second + pad_third, pad_second + all_third)[..., :rw]
-    outside = (torch.logaddexp(real_second, pad_second) + all_third)[..., rw:]
-    return torch.logsumexp(first + torch.cat([inside, outside], -1)[..., None, :], -1)
-
-
-def _logsumexp(terms: Tensor) -> Tensor:
-    """Over the last but one axis, ABSENT where that is empty."""
-    if terms.shape[-2] == 0:
-        return terms.new_full((*terms.shape[:-2], terms.shape[-1]), ABSENT)
-    return torch.logsumexp(terms, -2)
+def _padding_bias(second: Tensor, third: Tensor, extent: tuple[int, int, int]) -> Tensor:
+    """Logsumexp of second + third over the padding keys of every plane kw: (W, heads, rd * rh, window)."""
+    rd, rh, rw = extent
+    top_second, top_third = second.amax(4, keepdim=True), third.amax(4, keepdim=True)
+    exp_second, exp_third = (second - top_second).exp(), (third - top_third).exp()
+    real_second, pad_second = exp_second[..., :rd, :].sum(4), exp_second[..., rd:, :].sum(4)
+    real_third, pad_third = exp_third[..., :rh, :].sum(4), exp_third[..., rh:, :].sum(4)
+    all_third = real_third + pad_third
+    # In a plane inside the grid a key is padding when kd or kh is outside; in the others every key is.
+    inside = (real_second * pad_third + pad_second * all_third)[..., :rw]
+    outside = ((real_second + pad_second) * all_third)[..., rw:]
+    sums = torch.cat([inside, outside], -1).clamp_min(TINY)
+    return (sums.log() + (top_second + top_third).squeeze(4)).flatten(2, 3)
