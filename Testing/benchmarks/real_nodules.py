@@ -62,6 +62,11 @@ class Nodule:
     volume: Volume
 
     @property
+    def name(self) -> str:
+        """Short enough for a table."""
+        return f"LIDC-{self.scan[-4:]} #{self.label}"
+
+    @property
     def spacing(self) -> np.ndarray:
         """Voxel size along [k, j, i], mm."""
         return np.linalg.norm(self.volume.ijk_to_ras[:3, :3], axis=0)[::-1]
@@ -108,7 +113,7 @@ def print_table(nodules: list[Nodule], results: list[NoduleResult], grown: list[
         diameter = np.cbrt(6 * result.truth_mm3 / np.pi)
         values = "".join(f"{result.dice[click - 1]:7.3f}" for click in shown)
         later = 1000 * np.mean(result.seconds[1:]) if len(result.seconds) > 1 else np.nan
-        name = f"{nodule.scan[5:]} #{nodule.label} ({nodule.readers})"
+        name = f"{nodule.name} ({nodule.readers})"
         print(
             f"{name:<22}{diameter:6.1f}{nodule.agreement:9.2f}{classic:9.3f} |{values} | "
             f"{1000 * result.seconds[0]:9.0f}{later:9.0f}"
@@ -128,7 +133,7 @@ def print_first_clicks(nodules: list[Nodule], trials: list[list[NoduleResult]]) 
     ]
     for nodule, row in zip(nodules, rows, strict=True):
         cells = "".join(f"{np.mean(values):10.3f}{np.min(values):10.3f}" for values in row)
-        print(f"{f'{nodule.scan[5:]} #{nodule.label}':<22}{cells}")
+        print(f"{nodule.name:<22}{cells}")
     cells = "".join(
         f"{np.mean([row[column] for row in rows]):10.3f}{np.mean([min(row[column]) for row in rows]):10.3f}"
         for column in range(len(shown))

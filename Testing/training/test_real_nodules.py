@@ -1,0 +1,81 @@
+"""The real-nodule table: its verdict, and a run on a scan made here."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from SAMMed3DLib.model import build_model, save_checkpoint
+from SAMMed3DLib.volume_io import Volume, write_volume
+
+SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "real_nodules.py"
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    before = list(sys.path)
+    spec = importlib.util.spec_from_file_location("real_nodules_benchmark", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    yield module
+    sys.path[:] = before
+    del sys.modules[spec.name]
+
+
+def test_verdict(benchmark):
+    assert benchmark.missed_targets([0.80, 0.84, 0.86, 0.855, 0.86]) == []
+    assert [line.split(" is")[0] for line in benchmark.missed_targets([0.76, 0.8, 0.8, 0.8, 0.84])] == [
+        "mean Dice at 1 click", "mean Dice at 5 clicks",
+    ]
+    assert "lowers" in benchmark.missed_targets([0.9, 0.95, 0.93, 0.94, 0.95])[0]
+    assert benchmark.missed_targets([0.8]) == []
+
+
+@pytest.fixture
+def scan(benchmark, tmp_path, monkeypatch) -> Path:
+    """A lung with one ball that three readers drew in three sizes and one that a single reader drew."""
+    folder = tmp_path / "data" / "lidc_idri"
+    folder.mkdir(parents=True)
+    grid = np.moveaxis(np.indices((40, 48, 56)), 0, -1)
+    near, far = (np.linalg.norm(grid - center, axis=-1) for center in ((20, 24, 28), (8, 8, 8)))
+    votes = (near <= 6).astype(np.uint8) + (near <= 6.5) + (near <= 7)
+    labels = np.where(near <= 6.5, 1, np.where(far <= 3, 2, 0)).astype(np.uint8)
+    votes[far <= 3] = 1
+    ct = np.where((near <= 6.8) | (far <= 3), 30, -850) + np.random.default_rng(0).integers(-20, 21, labels.shape)
+    for suffix, array in (("ct", ct.astype(np.int16)), ("nodules", labels), ("readers", votes)):
+        path = folder / f"TOY-0001_{suffix}.nii.gz"
+        write_volume(path, Volume(array, np.diag((0.8, 0.8, 1.0, 1.0)), path.name, path))
+    entries = [{"label": 1, "readers": 3}, {"label": 2, "readers": 1}]
+    (folder / "TOY-0001.json").write_text(json.dumps({"nodules": entries}))
+    monkeypatch.setattr(benchmark, "SCANS", ("TOY-0001",))
+    return tmp_path
+
+
+def test_runs_and_reports(benchmark, scan, tmp_path, capsys):
+    checkpoint, figures = tmp_path / "untrained.pth", tmp_path / "figures.json"
+    torch.manual_seed(0)
+    save_checkpoint(build_model("nodule"), checkpoint)
+    code = benchmark.main([
+        "--shared", str(scan), "--checkpoint", str(checkpoint), "--clicks", "2", "--first-clicks", "2",
+        "--json", str(figures),
+    ])
+    printed = capsys.readouterr()
+    assert code == 1 and "MISSED" in printed.err  # nothing was trained
+    assert "never a benchmark" in printed.out and "LIDC-0001 #1 (3)" in printed.out and "#2" not in printed.out
+    stored = json.loads(figures.read_text())
+    (nodule,) = stored["nodules"]
+    assert len(nodule["dice"]) == 2 and len(nodule["first_click_trials"]) == 2
+    assert 0.85 < nodule["readers_dice"] < 1 and nodule["region_growing_dice"] > 0.85
+    assert stored["mean_dice"] == nodule["dice"] and stored["missed"]
+
+
+def test_missing_data_is_said(benchmark, tmp_path, capsys):
+    assert benchmark.main(["--shared", str(tmp_path)]) == 2
+    assert "--shared" in capsys.readouterr().err
