@@ -34,7 +34,7 @@ VIEWS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float], s
 }
 
 WINDOW_HU = (-1250.0, 250.0)  # center -500, width 1500: a lung window
-_SMALLEST_VIEW_MM, _LARGEST_VIEW_MM = 36.0, 140.0
+_SMALLEST_VIEW_MM, _LARGEST_VIEW_MM = 30.0, 140.0
 _TILE_PIXELS = 420
 
 _BACKGROUND, _TEXT, _FAINT = "#0d1117", "#f0f3f6", "#8b98a5"
@@ -227,7 +227,7 @@ def _draw_marks(axes: Axes, letters: str, view_mm: float) -> None:
 
 def _draw_caption(figure: Figure, corner: tuple[float, float], row: PreviewRow, height: float) -> None:
     x, y = corner
-    figure.text(x, y - 0.02 * height, row.title, color=_TEXT, fontsize=12.5, fontweight="bold", va="top")
+    figure.text(x, y - 0.02 * height, row.title, color=_TEXT, fontsize=11.5, fontweight="bold", va="top")
     for line, (what, value) in enumerate(row.facts):
         top = y - height * (0.16 + 0.15 * line)
         figure.text(x, top, what.upper(), color=_FAINT, fontsize=6.3, va="top")
