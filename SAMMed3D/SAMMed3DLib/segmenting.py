@@ -7,14 +7,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from .inference import InputError, SamPredictor3D, measure_nodule
+from .inference import InputError, NoduleRecord, Prediction, SamPredictor3D, measure_nodule
 from .inference.validation import check_box, check_points
-from .model import build_model, load_model, model_names, profile_by_name
+from .model import Sam3D, build_model, load_model, profile_by_name
 from .prompts import NodulePrompt
 from .volume_io import Volume
 from .weights import default_checkpoint
@@ -38,8 +38,8 @@ class NoduleResult:
     label: int
     name: str
     prompt: NodulePrompt
-    prediction: Any
-    record: Any
+    prediction: Prediction
+    record: NoduleRecord
     seconds: tuple[float, ...]
     dice: float | None = None
     reference_mm3: float | None = None
@@ -54,32 +54,37 @@ def load_predictor(
         checkpoint: a file, or None.
         model_name: "nodule" for the bundled model, or another architecture, untrained, to try its speed.
         profile: name of a preprocessing profile, or None for the checkpoint's own.
-        device: "auto" takes a GPU where there is one.
+        device: "auto" takes a GPU where there is one. Where its memory does not suffice, the CPU is taken, with a
+            warning.
         precision: "auto", "fp32", "bf16" or "fp16".
 
     Raises:
         InputError: unknown profile, architecture or precision, or the bundled model is missing.
         CheckpointError, DeviceError: as :func:`load_model`.
     """
-    import torch
-
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        chosen = None if profile is None else profile_by_name(profile)
-        if checkpoint is not None or model_name in (None, "nodule"):
-            path = Path(checkpoint).expanduser() if checkpoint is not None else default_checkpoint()
-            return SamPredictor3D(load_model(path, device=device, precision=precision, profile=chosen))
-        if model_name not in model_names():
-            raise InputError(f"unknown architecture {model_name!r}: use one of {', '.join(model_names())}")
-        warnings.warn(f"{model_name} has no weights of its own: its masks mean nothing, only its speed", stacklevel=2)
-        return SamPredictor3D(build_model(model_name, device=device, precision=precision, profile=chosen))
+        return SamPredictor3D(_load(checkpoint, model_name, profile, device, precision))
+    except torch.OutOfMemoryError:
+        warnings.warn("out of graphics memory: going on on the CPU, more slowly", stacklevel=2)
+        return SamPredictor3D(_load(checkpoint, model_name, profile, "cpu", "auto"))
     except FileNotFoundError as error:
         raise InputError(str(error)) from error
     except ValueError as error:
         if type(error) is ValueError:  # a name or a profile that does not fit; the message names the choices
             raise InputError(str(error)) from error
         raise
+
+
+def _load(checkpoint: str | None, model_name: str | None, profile: str | None, device: str, precision: str) -> Sam3D:
+    chosen = None if profile is None else profile_by_name(profile)
+    if checkpoint is not None or model_name in (None, "nodule"):
+        path = default_checkpoint() if checkpoint is None else Path(checkpoint).expanduser()
+        return load_model(path, device=device, precision=precision, profile=chosen)
+    model = build_model(model_name, device=device, precision=precision, profile=chosen)
+    warnings.warn(f"{model_name} has no weights of its own: its masks mean nothing, only its speed", stacklevel=2)
+    return model
 
 
 def check_prompt(prompt: NodulePrompt, number: int) -> None:
@@ -125,7 +130,7 @@ def segment_nodules(
         dice = truth_mm3 = None
         if reference is not None:
             truth = reference == label
-            dice = block_dice(prediction.mask, prediction.offset_kji, truth)
+            dice = dice_of(prediction, truth)
             truth_mm3 = float(truth.sum() * abs(np.linalg.det(volume.ijk_to_ras[:3, :3])))
         results.append(NoduleResult(label, name, prompt, prediction, record, seconds, dice, truth_mm3))
         if progress is not None:
@@ -133,7 +138,7 @@ def segment_nodules(
     return results
 
 
-def _click_by_click(predictor: SamPredictor3D, prompt: NodulePrompt) -> tuple[Any, tuple[float, ...]]:
+def _click_by_click(predictor: SamPredictor3D, prompt: NodulePrompt) -> tuple[Prediction, tuple[float, ...]]:
     """The prediction after all of a nodule's clicks, and the seconds of each step."""
     points = np.array(prompt.points, dtype=np.float64).reshape(-1, 3)
     labels = np.array(prompt.positive, dtype=np.int64)
@@ -149,15 +154,11 @@ def _click_by_click(predictor: SamPredictor3D, prompt: NodulePrompt) -> tuple[An
     return prediction, tuple(seconds)
 
 
-def block_dice(mask: NDArray, offset_kji: Sequence[int], truth_kji: NDArray) -> float:
-    """Dice of a mask block, placed at ``offset_kji``, with a whole reference mask; 1 when both are empty."""
-    truth = truth_kji[_place(offset_kji, mask.shape)]
-    total = int(np.count_nonzero(mask)) + int(np.count_nonzero(truth_kji))
-    return 2.0 * int(np.count_nonzero((mask != 0) & (truth != 0))) / total if total else 1.0
-
-
-def _place(offset: Sequence[int], shape: Sequence[int]) -> tuple[slice, ...]:
-    return tuple(slice(start, start + length) for start, length in zip(offset, shape, strict=True))
+def dice_of(prediction: Prediction, truth_kji: NDArray) -> float:
+    """Dice of a prediction with a whole reference mask; 1 when both are empty."""
+    total = prediction.voxels + int(np.count_nonzero(truth_kji))
+    common = int(np.count_nonzero((prediction.mask != 0) & (truth_kji[prediction.slices_kji] != 0)))
+    return 2.0 * common / total if total else 1.0
 
 
 def label_map(results: Sequence[NoduleResult], shape_kji: tuple[int, ...]) -> NDArray:
@@ -165,6 +166,5 @@ def label_map(results: Sequence[NoduleResult], shape_kji: tuple[int, ...]) -> ND
     largest = max((result.label for result in results), default=0)
     labels = np.zeros(shape_kji, np.uint8 if largest < 256 else np.uint16)
     for result in results:
-        mask = result.prediction.mask
-        labels[_place(result.prediction.offset_kji, mask.shape)][mask != 0] = result.label
+        labels[result.prediction.slices_kji][result.prediction.mask != 0] = result.label
     return labels

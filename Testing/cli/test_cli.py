@@ -16,28 +16,29 @@ import torch
 
 from SAMMed3DLib import __version__, cli, segmenting
 from SAMMed3DLib.model import build_model, save_checkpoint
-from SAMMed3DLib.segmenting import block_dice
 from SAMMed3DLib.volume_io import read_labels
+
+from .conftest import BrightnessModel
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def dice(found: np.ndarray, truth: np.ndarray) -> float:
-    return block_dice(found, (0, 0, 0), truth)
+    return 2.0 * np.count_nonzero((found != 0) & (truth != 0)) / (np.count_nonzero(found) + np.count_nonzero(truth))
 
 
 @pytest.mark.parametrize("convention", ["ras", "lps", "ijk"])
 def test_segment_writes_labels_picture_and_table(convention, ct, scene, bright, tmp_path, capsys) -> None:
     out, picture = tmp_path / "out ö.seg.nrrd", tmp_path / "p.png"
     words = ["segment", str(ct), "--point", scene.point(0, convention), "--nodule", "--point"]
-    words += [scene.point(1, convention), "--out", str(out), "--preview", str(picture)]
-    words += [] if convention == "ras" else [f"--{convention}"]
+    words += [scene.point(1, convention), "--out", str(out)]
+    words += ["--preview", str(picture)] if convention == "ras" else [f"--{convention}"]
     assert cli.main(words) == 0
     labels = read_labels(out)
     np.testing.assert_allclose(labels.ijk_to_ras, scene.ijk_to_ras, atol=1e-5)
     for label in (1, 2):
         assert dice(labels.array_kji == label, scene.labels == label) > 0.85
-    assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert convention != "ras" or picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     printed = capsys.readouterr()
     head, _, first, second = printed.out.splitlines()
     assert head == "nodule    volume mm³  long mm  short mm  mean HU  pred. IoU  seconds"
@@ -215,6 +216,28 @@ def test_running_out_of_graphics_memory_is_said(ct, scene, bright, monkeypatch, 
     printed = capsys.readouterr().err
     assert "note: out of graphics memory: going on on the CPU\n" in printed
     assert "chatter" not in printed
+
+
+def test_a_model_too_large_for_the_graphics_memory_is_loaded_on_the_cpu(ct, scene, monkeypatch, capsys) -> None:
+    devices: list[str] = []
+
+    def load_model(path: Path, device: str, precision: str, profile: object) -> BrightnessModel:
+        devices.append(device)
+        if device != "cpu":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return BrightnessModel()
+
+    monkeypatch.setattr(segmenting, "load_model", load_model)
+    words = ["segment", str(ct), "--point", scene.point(0), "--checkpoint", "large.pth", "--device", "cuda"]
+    assert cli.main(words) == 0
+    assert devices == ["cuda", "cpu"]
+    assert "note: out of graphics memory: going on on the CPU" in capsys.readouterr().err
+
+
+def test_an_untrained_network_is_called_that(ct, scene, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(segmenting, "build_model", lambda *names, **options: BrightnessModel())
+    assert cli.main(["segment", str(ct), "--point", scene.point(0), "--model", "vit_b_ori"]) == 0
+    assert "note: vit_b_ori has no weights of its own" in capsys.readouterr().err
 
 
 def test_lists(capsys) -> None:
