@@ -50,6 +50,19 @@ def test_holes_are_filled_but_for_those_with_a_negative_click():
     assert fill_holes(mask, NO_VOXELS)[2, 2, 6]
 
 
+def test_organs_are_labeled_on_a_coarser_grid_with_the_same_result():
+    shape = (150, 161, 170)
+    world = world_of(shape, grid(shape, (1.0, 1.0, 1.0)))
+    near, far = (np.linalg.norm(world - (x, 0, 0), axis=-1) for x in (-40.0, 40.0))
+    hollow = (near < 35) & (near > 10)
+    mask = hollow | (far < 30)
+    seeds = np.array([[75, 80, 85 - 60]])
+    assert np.array_equal(keep_components(mask, seeds), hollow)
+    assert np.array_equal(keep_components(mask, NO_VOXELS, largest_only=True), hollow)
+    assert np.array_equal(fill_holes(hollow, NO_VOXELS), near < 35)
+    assert np.array_equal(fill_holes(hollow, np.array([[75, 80, 45]])), hollow)
+
+
 def test_tight_block():
     mask = np.zeros((6, 7, 8), bool)
     mask[2:4, 3, 5:8] = True

@@ -18,6 +18,8 @@ from .field import Part, block_to_ras, sample_parts
 from .geometry import box_corners, transform_points, voxel_index, voxel_spacing, world_to_ijk
 
 _NEIGHBORS_26 = np.ones((3, 3, 3), dtype=bool)
+#: Blocks larger than this are labeled on a coarser grid.
+_MOST_LABELED_VOXELS = 2_000_000
 #: A correction is at least this strong; 1 is a probability of 0.73.
 _CLICK_LOGIT = 1.0
 #: A correction is computed up to this many standard deviations.
@@ -108,28 +110,50 @@ def keep_components(mask: NDArray[np.bool_], seeds: NDArray[np.int64], largest_o
     """The 26-connected components that hold a seed voxel (n, 3); without seeds, the largest one or all of them."""
     if len(seeds) == 0 and not largest_only:
         return mask
-    labels, count = ndimage.label(mask, structure=_NEIGHBORS_26)
-    if count <= 1 and len(seeds) == 0:
+    coarse, factor = _pooled(mask)
+    labels, count = ndimage.label(coarse, structure=_NEIGHBORS_26)
+    if count <= 1:
         return mask
     wanted = np.zeros(count + 1, dtype=bool)
     if len(seeds):
-        wanted[labels[tuple(seeds.T)]] = True
+        wanted[labels[tuple((seeds // factor).T)]] = True
     else:
         wanted[1 + int(np.argmax(np.bincount(labels.ravel(), minlength=count + 1)[1:]))] = True
     wanted[0] = False
-    return wanted[labels]
+    return mask & _spread(wanted[labels], factor, mask.shape)
 
 
 def fill_holes(mask: NDArray[np.bool_], negative_voxels: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Background that cannot reach the block's outside (6-connected) is filled, unless a negative click lies in it."""
-    labels, count = ndimage.label(np.pad(~mask, 1, constant_values=True))
+    coarse, factor = _pooled(~mask)
+    labels, count = ndimage.label(np.pad(coarse, 1, constant_values=True))
     if count <= 1:
         return mask
     hole = np.ones(count + 1, dtype=bool)
     hole[[0, labels[0, 0, 0]]] = False
     inside = np.all((negative_voxels >= 0) & (negative_voxels < mask.shape), axis=1)
-    hole[labels[tuple((negative_voxels[inside] + 1).T)]] = False
-    return mask | hole[labels][1:-1, 1:-1, 1:-1]
+    hole[labels[tuple((negative_voxels[inside] // factor + 1).T)]] = False
+    return mask | _spread(hole[labels][1:-1, 1:-1, 1:-1], factor, mask.shape)
+
+
+def _pooled(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], int]:
+    """Whether each cube of ``factor`` voxels holds any voxel of the mask.
+
+    The factor is 1 for all but objects of organ size, whose connections need not be told to the voxel.
+    """
+    factor = int(np.ceil((mask.size / _MOST_LABELED_VOXELS) ** (1.0 / 3.0)))
+    for axis in range(3):
+        if factor > 1:
+            mask = np.logical_or.reduceat(mask, np.arange(0, mask.shape[axis], factor), axis=axis)
+    return mask, factor
+
+
+def _spread(coarse: NDArray[np.bool_], factor: int, shape: Sequence[int]) -> NDArray[np.bool_]:
+    """The inverse of pooling: every voxel gets the value of its cube."""
+    if factor > 1:
+        for axis in range(3):
+            coarse = np.repeat(coarse, factor, axis=axis)
+    return coarse[: shape[0], : shape[1], : shape[2]]
 
 
 def tight_block(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
