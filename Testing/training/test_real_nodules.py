@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from SAMMed3DLib.model import build_model, save_checkpoint
 from SAMMed3DLib.volume_io import Volume, write_volume
+from SAMMed3DTrainingLib.baselines import Region
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "real_nodules.py"
 
@@ -58,19 +57,34 @@ def scan(benchmark, tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_runs_and_reports(benchmark, scan, tmp_path, capsys):
-    checkpoint, figures = tmp_path / "untrained.pth", tmp_path / "figures.json"
-    torch.manual_seed(0)
-    save_checkpoint(build_model("nodule"), checkpoint)
+class Stamp:
+    """In the predictor's place: a cube of 5 voxels at the newest click."""
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+
+    def set_image(self, array_kji: np.ndarray, ijk_to_ras: np.ndarray) -> None:
+        self.to_ijk = np.linalg.inv(ijk_to_ras)
+
+    def predict(self, points_ras: np.ndarray, labels: np.ndarray, *, previous: Region | None = None) -> Region:
+        k, j, i = np.rint(self.to_ijk @ np.append(points_ras[-1], 1))[2::-1].astype(int) - 2
+        return Region(np.ones((5, 5, 5), dtype=np.uint8), (k, j, i))
+
+
+def test_runs_and_reports(benchmark, scan, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(benchmark, "load_model", lambda path, device, precision: path)
+    monkeypatch.setattr(benchmark, "SamPredictor3D", Stamp)
+    figures = tmp_path / "figures.json"
     code = benchmark.main([
-        "--shared", str(scan), "--checkpoint", str(checkpoint), "--clicks", "2", "--first-clicks", "2",
+        "--shared", str(scan), "--checkpoint", "any.pth", "--clicks", "2", "--first-clicks", "2",
         "--json", str(figures),
     ])
     printed = capsys.readouterr()
-    assert code == 1 and "MISSED" in printed.err  # nothing was trained
+    assert code == 1 and "MISSED" in printed.err
     assert "never a benchmark" in printed.out and "LIDC-0001 #1 (3)" in printed.out and "#2" not in printed.out
     stored = json.loads(figures.read_text())
     (nodule,) = stored["nodules"]
+    assert nodule["dice"][0] == pytest.approx(2 * 125 / (125 + nodule["truth_mm3"] / 0.64))
     assert len(nodule["dice"]) == 2 and len(nodule["first_click_trials"]) == 2
     assert 0.85 < nodule["readers_dice"] < 1 and nodule["region_growing_dice"] > 0.85
     assert stored["mean_dice"] == nodule["dice"] and stored["missed"]

@@ -131,26 +131,27 @@ def tube_occupancy(
     first = np.ceil((np.minimum(tubes.starts, tubes.ends) - reach) / step).astype(int).clip(min=0)
     stop = (np.floor((np.maximum(tubes.starts, tubes.ends) + reach) / step).astype(int) + 1).clip(max=shape)
     axes = [(np.arange(count) * step[axis]).astype(np.float32) for axis, count in enumerate(shape)]
-    for segment in np.flatnonzero(np.all(first < stop, axis=1)):
-        box = tuple(slice(low, high) for low, high in zip(first[segment], stop[segment], strict=True))
-        course = (tubes.ends[segment] - tubes.starts[segment]).astype(np.float32)
-        length = max(float(np.linalg.norm(course)), 1e-6)
-        k, j, i = (
-            axes[axis][box[axis]] - np.float32(tubes.starts[segment, axis]) for axis in range(3)
-        )
-        direction = course / np.float32(length)
+    courses = tubes.ends - tubes.starts
+    lengths = np.maximum(np.linalg.norm(courses, axis=1), 1e-6)
+    directions = (courses / lengths[:, None]).astype(np.float32)
+    starts = tubes.starts.astype(np.float32)
+    radii = tubes.radii / sigma_mm
+    rows = np.minimum((radii * _STEPS + 0.5).astype(int), len(table) - 1)
+    beyond_table = (np.maximum(radii - _THICK, 0) * sigma_mm).astype(np.float32)
+    for segment in np.flatnonzero(np.all(first < stop, axis=1)).tolist():
+        (k0, j0, i0), (k1, j1, i1) = first[segment].tolist(), stop[segment].tolist()
+        start, direction = starts[segment], directions[segment]
+        k, j, i = axes[0][k0:k1] - start[0], axes[1][j0:j1] - start[1], axes[2][i0:i1] - start[2]
         along = (k * direction[0])[:, None, None] + (j * direction[1])[:, None] + i * direction[2]
         squared = (k * k)[:, None, None] + (j * j)[:, None] + i * i
-        nearest = np.clip(along, 0, np.float32(length))
+        nearest = np.minimum(np.maximum(along, 0), np.float32(lengths[segment]))
         squared -= nearest * (along + along - nearest)
-        np.maximum(squared, 0, out=squared)
-        distance = np.sqrt(squared, out=squared)
-        radius = tubes.radii[segment] / sigma_mm
-        row = table[min(int(radius * _STEPS + 0.5), len(table) - 1)]
-        distance -= np.float32(max(radius - _THICK, 0.0) * sigma_mm)
+        distance = np.sqrt(np.maximum(squared, 0, out=squared), out=squared)
+        distance -= beyond_table[segment]
         distance *= scale
-        column = np.clip(distance, 0, len(row) - 1).astype(np.int32)
-        target = occupancy[box]
+        row = table[rows[segment]]
+        column = np.minimum(np.maximum(distance, 0, out=distance), len(row) - 1).astype(np.int32)
+        target = occupancy[k0:k1, j0:j1, i0:i1]
         np.maximum(target, row[column], out=target)
     return occupancy
 
