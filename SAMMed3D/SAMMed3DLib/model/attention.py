@@ -25,12 +25,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from .linear import Linear, linear
 
 # Logits held at a time, in values; on a GPU larger pieces are faster.
-CPU_LOGITS = 4_194_304
+CPU_LOGITS = 2_097_152
 GPU_LOGITS = 33_554_432
 # Smallest sum of exponentials: below every real one, above the first number whose logarithm is -inf.
 TINY = 1e-37
@@ -73,13 +74,13 @@ class Attention(nn.Module):
         """(B, D, H, W, 3 dim) of a region of equal windows -> (B, D, H, W, dim)."""
         batch, (nd, nh, nw), (rd, rh, rw) = qkv.shape[0], region.counts, region.extent
         windows = qkv.reshape(batch, nd, rd, nh, rh, nw, rw, 3, self.heads, -1)
-        windows = windows.permute(7, 0, 1, 3, 5, 8, 2, 4, 6, 9).flatten(1, 4).to(tables.dtype)
+        windows = windows.permute(7, 0, 1, 3, 5, 2, 4, 6, 8, 9).flatten(1, 4).to(tables.dtype)
         if torch.is_grad_enabled() and (qkv.requires_grad or tables.requires_grad):
             # The (tokens x tokens) matrices are the bulk of a training step's memory and cheap to compute again.
             out = checkpoint(window_attention, windows, tables, bias, self.window, use_reentrant=False)
         else:
             out = window_attention(windows, tables, bias, self.window)
-        out = out.view(batch, nd, nh, nw, rd, rh, rw, -1)
+        out = out.reshape(batch, nd, nh, nw, rd, rh, rw, -1)
         return out.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(batch, nd * rd, nh * rh, nw * rw, -1)
 
 
@@ -110,91 +111,84 @@ def window_attention(qkv: Tensor, tables: Tensor, bias: Tensor, window: int) -> 
     """Attention in windows of the real extent (rd, rh, rw), each at most ``window``, padding included exactly.
 
     Args:
-        qkv: (3, windows, heads, rd, rh, rw, c).
+        qkv: (3, windows, rd, rh, rw, heads, c).
         tables: (3, 2 * window - 1, c), the rows of R_d, R_h, R_w; the one of query i and key j is i - j + window - 1.
         bias: (3, heads, c), what the qkv layer makes of a zero token.
         window: nominal edge of the windows.
 
     Returns:
-        (windows, rd * rh * rw, heads * c), in the dtype of qkv.
+        (windows, rd * rh * rw, heads * c).
     """
+    if torch.is_autocast_enabled(qkv.device.type):  # sums of exponentials need the range
+        with torch.autocast(qkv.device.type, enabled=False):
+            return window_attention(qkv, tables, bias, window)
     q, k, v = qkv
-    windows, heads, rd, rh, rw, channels = q.shape
-    tokens = rd * rh * rw
+    windows, rd, rh, rw, heads, channels = q.shape
     first, second, third = _relative_terms(q, bias[0], tables, window)
-    rows = second[..., :rd, None, :rw] + third[..., None, :rh, :rw]
-    rows = rows.flatten(5).flatten(2, 3).flatten(3)
+    rows = (second[..., :rd, None, :rw] + third[..., None, :rh, :rw]).flatten(4).flatten(1, 2)
     planes = torch.eye(window, device=q.device, dtype=q.dtype)
     codes = planes[:rw].repeat(rd * rh, 1)
-    k, v = k.flatten(2, 4), v.flatten(2, 4)
-    if tokens < window**3:
+    k, v = k.flatten(1, 3), v.flatten(1, 3)
+    if min(rd, rh, rw) < window:
         rows = torch.cat([rows, _padding_bias(second, third, (rd, rh, rw))], -1)
         codes = torch.cat([codes, planes])
-        k = torch.cat([k, bias[1, :, None].expand(windows, -1, window, -1)], 2)
-        v = torch.cat([v, bias[2, :, None].expand(windows, -1, window, -1)], 2)
-    else:
-        codes, first = codes[:, :rw], first[..., :rw]
-    k = torch.cat([k, codes.expand(windows, heads, -1, -1)], -1)
-    q = torch.cat([q * channels**-0.5, first], -1).flatten(2, 4)
-    return _attend_rows(q, k, v, rows, rw)
+        k = torch.cat([k, bias[1].expand(windows, window, -1, -1)], 1)
+        v = torch.cat([v, bias[2].expand(windows, window, -1, -1)], 1)
+    k = torch.cat([k.transpose(1, 2), codes.expand(windows, heads, -1, -1)], -1)
+    q = torch.cat([q * channels**-0.5, first], -1).flatten(1, 3)
+    out = [_attend_rows(*window_parts, rw) for window_parts in zip(q, k, v.permute(0, 2, 3, 1), rows, strict=True)]
+    return torch.stack(out).flatten(2)
 
 
-def _attend_rows(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, row_length: int) -> Tensor:
-    """softmax(q k^T + bias) v, a few heads and rows at a time.
+def _attend_rows(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, row_length: int) -> Tensor:
+    """softmax(q k^T + bias) v, some rows at a time so that the logits stay small.
 
-    q (W, heads, rows * row_length, e), k (W, heads, keys, e), v (W, heads, keys, c), bias of every row of queries
-    (W, heads, rows, keys) -> (W, rows * row_length, heads * c).
+    q (rows * row_length, heads, e), k (heads, keys, e), v (heads, c, keys), bias (rows, heads, keys), the same for all
+    queries of a row -> (rows * row_length, heads, c).
     """
-    windows, heads, tokens, _ = q.shape
-    keys = k.shape[2]
-    on_cpu = q.device.type == "cpu" and not torch.is_grad_enabled()
-    budget = CPU_LOGITS if on_cpu else GPU_LOGITS
-    row_step = min(rows.shape[2], max(1, budget // (row_length * keys)))
-    # oneDNN multiplies matrices, not batches of them: one head at a time, whose logits then stay in the cache.
-    head_step = 1 if on_cpu else max(1, budget // (row_step * row_length * keys))
-    out = q.new_empty(windows, tokens, heads, v.shape[-1])
-    for window in range(windows):
-        for head in range(0, heads, head_step):
-            part = slice(head, head + head_step)
-            for row in range(0, rows.shape[2], row_step):
-                bias = rows[window, part, row : row + row_step, None]
-                queries = slice(row * row_length, row * row_length + bias.shape[1] * row_length)
-                logits = _product(q[window, part, queries], k[window, part])
-                logits.unflatten(1, (-1, row_length)).add_(bias)
-                weights = torch.softmax(logits, -1)
-                out[window, queries, part] = _product(weights, v[window, part].mT).transpose(0, 1)
-    return out.flatten(2)
+    k, v = k.contiguous(), v.contiguous()
+    budget = CPU_LOGITS if q.device.type == "cpu" else GPU_LOGITS
+    step = max(1, budget // (row_length * bias[0].numel()))
+    parts = []
+    for row in range(0, len(bias), step):
+        logits = _products(q[row * row_length : (row + step) * row_length], k)
+        logits.unflatten(0, (-1, row_length)).add_(bias[row : row + step, None])
+        parts.append(_products(torch.softmax(logits, -1), v))
+    return torch.cat(parts)
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b^T for (G, N, K) and (G, M, K)."""
-    if len(a) == 1 and not torch.is_grad_enabled():
-        return linear(a[0], b[0], None)[None]
-    return a @ b.mT
+def _products(a: Tensor, b: Tensor) -> Tensor:
+    """(N, G, K) and (G, M, K) -> (N, G, M), the product a b^T of every group."""
+    direct = a.device.type == "cpu" and a.dtype == torch.float32 and not torch.is_grad_enabled()
+    if direct and torch.backends.mkldnn.is_available():
+        # A grouped 1x1 convolution reaches oneDNN in one call and needs no transposition; see linear.py for the gain.
+        n, groups, channels = a.shape
+        pixels = a.reshape(1, n, 1, groups * channels).permute(0, 3, 1, 2)
+        return F.conv2d(pixels, b.reshape(-1, channels, 1, 1), groups=groups).permute(0, 2, 3, 1).view(n, groups, -1)
+    return torch.einsum("ngk,gmk->ngm", a, b)
 
 
 def _relative_terms(q: Tensor, bias_q: Tensor, tables: Tensor, window: int) -> tuple[Tensor, Tensor, Tensor]:
     """The three dot products of the bias, for all ``window`` positions of the key's last axis.
 
     Returns:
-        first: (W, heads, rd, rh, rw, window), indexed by (query d, h, w; key w).
-        second, third: (W, heads, rd, rh, window, window), indexed by (query d, h; key d respectively h; key w).
+        first: (W, rd, rh, rw, heads, window), indexed by (query d, h, w; key w).
+        second, third: (W, rd, rh, heads, window, window), indexed by (query d, h; key d respectively h; key w).
     """
-    rd, rh, rw = q.shape[2:5]
+    windows, rd, rh, rw, heads, _ = q.shape
     # With the rows reversed, key j of query i is at j - i + window - 1.
     tables = tables.flip(1)
-    length = tables.shape[1]
-    products = linear(q, tables.flatten(0, 1), None).unflatten(-1, (3, length))
-    first = _shear(products[..., 0, :], 2, window)
-    second = _shear(products[..., 1, :], 3, window)
-    third = _shear(products[..., 2, :], 4, window)
+    products = linear(q, tables.flatten(0, 1), None).unflatten(-1, (3, -1))
+    first = _shear(products[..., 0, :], 1, window)
+    second = _shear(products[..., 1, :], 2, window).transpose(3, 4)
+    third = _shear(products[..., 2, :], 3, window).transpose(3, 4)
     if rw < window:  # the queries beyond the grid
         products = torch.einsum("gc,tlc->tgl", bias_q, tables[1:])
         index = torch.arange(window, device=q.device)
         index = index - index[:, None] + window - 1
-        shape = (*q.shape[:4], window - rw, window)
-        second = torch.cat([second, products[0][:, index[:rh]][:, None, :, None].expand(shape)], 4)
-        third = torch.cat([third, products[1][:, index[rw:]][:, None, None].expand(shape)], 4)
+        shape = (windows, rd, rh, heads, window - rw, window)
+        second = torch.cat([second, products[0][:, index[:rh]].transpose(0, 1)[:, :, None].expand(shape)], 4)
+        third = torch.cat([third, products[1][:, index[rw:]].expand(shape)], 4)
     return first, second, third
 
 
@@ -208,7 +202,7 @@ def _shear(products: Tensor, axis: int, window: int) -> Tensor:
 
 
 def _padding_bias(second: Tensor, third: Tensor, extent: tuple[int, int, int]) -> Tensor:
-    """Logsumexp of second + third over the padding keys of every plane kw: (W, heads, rd * rh, window)."""
+    """Logsumexp of second + third over the padding keys of every plane kw: (W, rd * rh, heads, window)."""
     rd, rh, rw = extent
     top_second, top_third = second.amax(4, keepdim=True), third.amax(4, keepdim=True)
     exp_second, exp_third = (second - top_second).exp(), (third - top_third).exp()
@@ -219,4 +213,4 @@ def _padding_bias(second: Tensor, third: Tensor, extent: tuple[int, int, int]) -
     inside = (real_second * pad_third + pad_second * all_third)[..., :rw]
     outside = ((real_second + pad_second) * all_third)[..., rw:]
     sums = torch.cat([inside, outside], -1).clamp_min(TINY)
-    return (sums.log() + (top_second + top_third).squeeze(4)).flatten(2, 3)
+    return (sums.log() + (top_second + top_third).squeeze(4)).flatten(1, 2)

@@ -70,8 +70,7 @@ def cpu_bf16_is_fast() -> bool:
     x, weight = torch.ones(512, 768), torch.ones(768, 768)
     x16, weight16 = x.bfloat16(), weight.bfloat16()
     with torch.no_grad():
-        full = best_seconds(lambda: linear(x, weight, None))
-        half = best_seconds(lambda: linear(x16, weight16, None))
+        full, half = best_seconds(lambda: linear(x, weight, None), lambda: linear(x16, weight16, None))
     return half < full / 1.2
 
 
