@@ -92,7 +92,7 @@ def _scene(options: argparse.Namespace, terminal: Terminal) -> Scene:
 
 
 def _phantom(seed: int, terminal: Terminal) -> Scene:
-    from .synthesis import chest_phantom
+    from .synthesis.phantom import chest_phantom
 
     with terminal.step("making a synthetic chest with nodules of real shapes"):
         phantom = chest_phantom(seed)

@@ -99,7 +99,7 @@ def test_demo_takes_labels_from_another_grid(ct, scene, bright, tmp_path, capsys
 
 
 def test_demo_without_data_makes_a_phantom(scene, bright, tmp_path, monkeypatch, capsys) -> None:
-    from SAMMed3DLib import synthesis
+    from SAMMed3DLib.synthesis import phantom
 
     class Phantom:
         array_kji, ijk_to_ras, labels_kji = scene.array, scene.ijk_to_ras, scene.labels
@@ -107,7 +107,7 @@ def test_demo_without_data_makes_a_phantom(scene, bright, tmp_path, monkeypatch,
                                                                                "diameter_mm": 9.7})
 
     seeds: list[int] = []
-    monkeypatch.setattr(synthesis, "chest_phantom", lambda seed: seeds.append(seed) or Phantom)
+    monkeypatch.setattr(phantom, "chest_phantom", lambda seed: seeds.append(seed) or Phantom)
     out = tmp_path / "o"
     assert cli.main(["demo", "--seed", "3", "--out", str(out)]) == 0
     assert seeds == [3]
