@@ -41,15 +41,16 @@ def run_demo(options: argparse.Namespace, terminal: Terminal, load: Callable[[],
     Raises:
         InputError and the errors of ``load``: as for ``sammed3d segment``.
     """
+    _check_options(options)
     folder: Path = options.out
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"the folder {folder} cannot be made: {error.strerror}; choose another with --out") from error
     check_folder(folder)
-    scene = _scene(options, terminal)
     with terminal.step("loading the model"):
         predictor = load()
+    scene = _scene(options, terminal)
     with terminal.step("segmenting"):
         results = segment_nodules(
             predictor, scene.volume, scene.prompts, scene.names, scene.reference, scene.labels, terminal.count
@@ -70,17 +71,23 @@ def run_demo(options: argparse.Namespace, terminal: Terminal, load: Callable[[],
     return 0
 
 
-def _scene(options: argparse.Namespace, terminal: Terminal) -> Scene:
+def _check_options(options: argparse.Namespace) -> None:
+    """Raises InputError for options that do not go together."""
     if options.ct is None:
         if options.nodules or options.labels:
             raise InputError("--point, --box and --labels belong to a CT: name it, 'sammed3d demo CT --point R,A,S'")
-        return _phantom(options.seed, terminal)
+        return
     if options.labels is None and not options.nodules:
         raise InputError(f"say where the nodules of {options.ct} are: --labels FILE, or --point R,A,S")
     if options.labels is not None and options.nodules:
         raise InputError("give either --labels or --point and --box, not both")
     for number, prompt in enumerate(options.nodules or [], start=1):
         check_prompt(prompt, number)
+
+
+def _scene(options: argparse.Namespace, terminal: Terminal) -> Scene:
+    if options.ct is None:
+        return _phantom(options.seed, terminal)
     with terminal.step("reading the CT"):
         volume = read_volume(options.ct)
         reference = None if options.labels is None else _on_grid(read_labels(options.labels), volume)
