@@ -49,12 +49,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: Activatio
 def onednn_is_faster(dtype: torch.dtype) -> bool:
     """Whether oneDNN's linear with its fused GELU beats PyTorch's own choice on this CPU in this dtype.
 
-    Measured once per process on 512 x 768 by 768 x 1536, some 0.1 s.
+    Measured once per process on 256 x 768 by 768 x 1536, some 0.1 s.
     """
     if dtype not in (torch.float32, torch.bfloat16) or not _has_onednn_linear():
         return False
     generator = torch.Generator().manual_seed(0)
-    x, weight = (torch.randn(n, 768, generator=generator).to(dtype) for n in (512, 1536))
+    x, weight = (torch.randn(n, 768, generator=generator).to(dtype) for n in (256, 1536))
     bias = torch.zeros(1536, dtype=dtype)
     with torch.no_grad():
         try:
@@ -67,13 +67,21 @@ def onednn_is_faster(dtype: torch.dtype) -> bool:
 
 
 def best_seconds(*functions: Callable[[], object], repeats: int = 8) -> list[float]:
-    """Shortest run of each function, taken in turns after a warm-up: the runs that other processes disturbed least."""
+    """Shortest run of each function on one thread, taken in turns after a warm-up.
+
+    The shortest is the one that other processes disturbed least; two threads would wait for each other on a busy machine.
+    """
     times: list[list[float]] = [[] for _ in functions]
-    for _ in range(repeats + 1):
-        for function, taken in zip(functions, times, strict=True):
-            start = time.perf_counter()
-            function()
-            taken.append(time.perf_counter() - start)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(repeats + 1):
+            for function, taken in zip(functions, times, strict=True):
+                start = time.perf_counter()
+                function()
+                taken.append(time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads)
     return [min(taken[1:]) for taken in times]
 
 

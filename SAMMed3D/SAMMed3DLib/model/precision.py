@@ -67,7 +67,7 @@ def cpu_bf16_is_fast() -> bool:
     """Whether this CPU has bf16 instructions and a measured matrix product gains by them (some 30 ms, once)."""
     if not _cpu_claims_bf16():
         return False
-    x, weight = torch.ones(512, 768), torch.ones(768, 768)
+    x, weight = torch.ones(256, 768), torch.ones(768, 768)
     x16, weight16 = x.bfloat16(), weight.bfloat16()
     with torch.no_grad():
         full, half = best_seconds(lambda: linear(x, weight, None), lambda: linear(x16, weight16, None))
