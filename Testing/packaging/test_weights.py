@@ -16,7 +16,7 @@ def test_a_checkout_finds_the_bundled_model() -> None:
 
 
 def test_the_bundled_model_is_small_enough_for_the_repository() -> None:
-    assert weights.default_checkpoint().stat().st_size <= 25 * 2**20
+    assert weights.default_checkpoint().stat().st_size <= 25_000_000
 
 
 def test_a_missing_file_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
