@@ -144,7 +144,7 @@ def _sample_oblique(source: NDArray, affine: NDArray, out: NDArray[np.float32]) 
         return
 
     block = source[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-    block = torch.from_numpy(np.ascontiguousarray(block, dtype=np.float32))
+    block = torch.from_numpy(np.array(block, dtype=np.float32, order="C"))
     steps = [np.arange(n, dtype=np.float64) for n in out.shape]
     grid = np.empty((*out.shape, 3), dtype=np.float32)
     inside = np.ones(out.shape, dtype=bool)
