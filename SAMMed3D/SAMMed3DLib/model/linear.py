@@ -69,7 +69,8 @@ def onednn_is_faster(dtype: torch.dtype) -> bool:
 def best_seconds(*functions: Callable[[], object], repeats: int = 8) -> list[float]:
     """Shortest run of each function on one thread, taken in turns after a warm-up.
 
-    The shortest is the one that other processes disturbed least; two threads would wait for each other on a busy machine.
+    The shortest is the one that other processes disturbed least; several threads would wait for each other when the
+    machine is busy.
     """
     times: list[list[float]] = [[] for _ in functions]
     threads = torch.get_num_threads()
