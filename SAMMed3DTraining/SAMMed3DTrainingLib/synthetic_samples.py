@@ -92,7 +92,7 @@ class SampleSynthesizer:
         block, centre = placed
         kind = "none"
         if not empty:
-            look = random_appearance(rng)
+            look = random_appearance(rng, diameter_mm=diameter)
             kind = look.kind
             before = block.hu.copy()
             label = paint_nodule(block.hu, block.ijk_to_ras, shape, centre, look, rng, block.lung)

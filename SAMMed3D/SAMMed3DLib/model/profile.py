@@ -110,7 +110,7 @@ PROFILES: dict[str, PreprocessingProfile] = {
             padding_hu=-1024.0,
         ),
         PreprocessingProfile(
-            "nodule", crop_size=(64, 64, 64), spacing_mm=1.0, spacing_range_mm=(0.3, 1.5), target_voxels=16.0,
+            "nodule", crop_size=(64, 64, 64), spacing_mm=1.0, spacing_range_mm=(0.3, 1.5), target_voxels=20.0,
             intensity="windows", windows_hu=((-1000.0, 400.0), (-160.0, 240.0)), padding_hu=-1024.0,
             spacing_channel=True, prompt_rule="all", boxes=True, multimask=True, iou_head=True,
         ),
