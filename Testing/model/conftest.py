@@ -1,0 +1,63 @@
+"""Weights for the tests of the networks."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from SAMMed3DLib.model import Sam3D, build_model, registry
+from shared_data import shared_dir
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """On busy cores several threads mostly wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def parity() -> ModuleType:
+    """The generator of weights and inputs beside the reference outputs."""
+    shared = shared_dir()
+    if shared is None or not (shared / "parity" / "fixture.py").is_file():
+        pytest.skip("no parity data beside the checkout")
+    spec = importlib.util.spec_from_file_location("parity_fixture", shared / "parity" / "fixture.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def public_layout(weights: dict[str, torch.Tensor], **more: Any) -> dict[str, Any]:
+    """The content of a public checkpoint."""
+    options = argparse.Namespace(task_name="union_train", device=torch.device("cpu"), lr=8e-4)
+    return {
+        "epoch": 1, "model_state_dict": weights, "losses": [1.0], "dices": [0.5], "best_loss": 1.0, "best_dice": 0.5,
+        "args": options, "used_datas": ["./data"], **more,
+    }
+
+
+@pytest.fixture(scope="session")
+def seed1_file(parity: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of seed 1 as a file in the public layout, 402 MB."""
+    path = tmp_path_factory.mktemp("parity") / "seed1.pth"
+    torch.save(public_layout({name: torch.from_numpy(a) for name, a in parity.state_dict(1).items()}), path)
+    return path
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Sam3D:
+    """A ViT of two small blocks, registered as "vit_tiny": the real code at 2 % of the size."""
+    monkeypatch.setitem(registry.VIT_SIZES, "vit_tiny", registry.ViTSize(32, 48, 2, 3, (1,)))
+    torch.manual_seed(0)
+    return build_model("vit_tiny")
