@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from SAMMed3DLib.model import PROFILES, build_model
-from SAMMed3DLib.model.registry import VIT_SIZES, assemble, model_names
+from SAMMed3DLib.model.registry import VIT_SIZES, model_names, skeleton
 from shared_data import shared_dir
 
 
@@ -19,8 +19,7 @@ from shared_data import shared_dir
     ("default", 644_850_688, 652_434_992, 256),
 ])
 def test_sizes(name, encoder, total, edge) -> None:
-    with torch.device("meta"):
-        model = assemble(name)
+    model = skeleton(name)
     assert sum(parameter.numel() for parameter in model.image_encoder.parameters()) == encoder
     assert sum(parameter.numel() for parameter in model.parameters()) == total
     assert model.profile.crop_size == (edge, edge, edge)
@@ -28,9 +27,8 @@ def test_sizes(name, encoder, total, edge) -> None:
 
 
 def test_keys_are_those_of_the_public_checkpoints() -> None:
-    with torch.device("meta"):
-        model = assemble("vit_b_ori")
-        with_boxes = assemble("vit_b_ori", dataclasses.replace(PROFILES["sam_med3d"], boxes=True))
+    model = skeleton("vit_b_ori")
+    with_boxes = skeleton("vit_b_ori", dataclasses.replace(PROFILES["sam_med3d"], boxes=True))
     state = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     assert len(state) == 324
     assert {name for name in with_boxes.state_dict() if name not in state} == {
@@ -47,9 +45,7 @@ def test_keys_are_those_of_the_public_checkpoints() -> None:
 
 def test_partly_padded_windows_of_vit_b() -> None:
     """Its 16^3 grid has windows of 14 and of 2 tokens: one block of full size runs and is finite."""
-    with torch.device("meta"):
-        model = assemble("vit_b")
-    block = model.image_encoder.blocks[0].to_empty(device="cpu")
+    block = skeleton("vit_b").image_encoder.blocks[0].to_empty(device="cpu")
     torch.manual_seed(0)
     for parameter in block.parameters():
         torch.nn.init.normal_(parameter, std=0.02)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from .precision import resolve_device, resolve_precision
 from .profile import PROFILES, PreprocessingProfile, profile_by_name
-from .registry import ALIASES, PATCH, VIT_SIZES, assemble, default_profile, model_names
+from .registry import ALIASES, PATCH, VIT_SIZES, default_profile, model_names, skeleton
 from .sam import Sam3D
 
 FORMAT = "sammed3d"
@@ -70,8 +70,7 @@ def load_model(
     chosen = _profile(named or profile, payload, weights, architecture, file)
     boxes = "prompt_encoder.point_embeddings.3.weight" in weights
     try:
-        with torch.device("meta"):
-            model = assemble(architecture, chosen, boxes=boxes)
+        model = skeleton(architecture, chosen, boxes=boxes)
     except ValueError as error:
         raise CheckpointError(f"{file}: {error}") from error
     _check_shapes(model, weights, file)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from .image_encoder import ImageEncoderViT3D
 from .mask_decoder import MaskDecoder3D
@@ -68,7 +71,7 @@ def build_model(
 
 
 def assemble(name: str, profile: PreprocessingProfile | None = None, boxes: bool | None = None) -> Sam3D:
-    """The bare network on the current default device (for example within ``torch.device("meta")``).
+    """The bare network on the current default device.
 
     ``boxes`` says whether a ViT has box embeddings, by default as the profile has it; without them the profile's
     ``boxes`` becomes False. Raises ValueError as :func:`build_model`.
@@ -90,6 +93,24 @@ def assemble(name: str, profile: PreprocessingProfile | None = None, boxes: bool
     low_res = 4 * size.image_size // PATCH
     profile = dataclasses.replace(profile, boxes=profile.boxes and boxes)
     return Sam3D(name, profile, *build_vit(size, boxes), low_res_size=(low_res, low_res, low_res))
+
+
+def skeleton(name: str, profile: PreprocessingProfile | None = None, boxes: bool | None = None) -> Sam3D:
+    """As :func:`assemble`, without memory for the weights: a state dict must be assigned to it."""
+    with torch.device("meta"), _NoInitialization():
+        return assemble(name, profile, boxes)
+
+
+class _NoInitialization(TorchFunctionMode):
+    """Random numbers for weights without memory would only import PyTorch's compiler: 80 MB and a second."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return (torch.empty if func is torch.randn else func)(*args, **kwargs)
 
 
 def default_profile(name: str) -> PreprocessingProfile:
