@@ -77,7 +77,8 @@ class Attention(nn.Module):
         windows = windows.permute(7, 0, 1, 3, 5, 2, 4, 6, 8, 9).flatten(1, 4).to(tables.dtype)
         if torch.is_grad_enabled() and (qkv.requires_grad or tables.requires_grad):
             # The (tokens x tokens) matrices are the bulk of a training step's memory and cheap to compute again.
-            out = checkpoint(window_attention, windows, tables, bias, self.window, use_reentrant=False)
+            out = checkpoint(window_attention, windows, tables, bias, self.window, use_reentrant=False,
+                             preserve_rng_state=False)
         else:
             out = window_attention(windows, tables, bias, self.window)
         out = out.reshape(batch, nd, nh, nw, rd, rh, rw, -1)
