@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
 
+from model.public_layout import public_layout
 from SAMMed3DLib.model import Sam3D, build_model, registry
 from shared_data import shared_dir
 
@@ -36,15 +35,6 @@ def parity() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def public_layout(weights: dict[str, torch.Tensor], **more: Any) -> dict[str, Any]:
-    """The content of a public checkpoint."""
-    options = argparse.Namespace(task_name="union_train", device=torch.device("cpu"), lr=8e-4)
-    return {
-        "epoch": 1, "model_state_dict": weights, "losses": [1.0], "dices": [0.5], "best_loss": 1.0, "best_dice": 0.5,
-        "args": options, "used_datas": ["./data"], **more,
-    }
 
 
 @pytest.fixture(scope="session")

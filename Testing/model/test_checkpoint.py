@@ -19,7 +19,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.conftest import public_layout
+from model.public_layout import public_layout
 from SAMMed3DLib.model import PROFILES, CheckpointError, Sam3D, build_model, load_model, save_checkpoint
 from SAMMed3DLib.model import checkpoint as checkpoint_module
 
@@ -252,7 +252,7 @@ print(weights, status("VmHWM") - before)
 def test_loading_needs_the_weights_and_little_more(tmp_path) -> None:
     """A file of full size that also holds an optimizer's moments."""
     weights = {name: tensor.clone() for name, tensor in build_model("vit_b_ori").state_dict().items()}
-    moments = {"state": {0: {"exp_avg": torch.zeros(40_000_000)}}}
+    moments = {"state": {0: {"exp_avg": torch.zeros(25_000_000)}}}
     torch.save(public_layout(weights, optimizer_state_dict=moments), tmp_path / "full.pth")
     root = Path(__file__).resolve().parents[2] / "SAMMed3D"
     run = subprocess.run(
