@@ -260,7 +260,7 @@ class Run:
         part.replace(self._file)
         shipped = build_model("nodule")
         shipped.load_state_dict(self.average.values)
-        save_checkpoint(shipped, self._file.with_name("sammed3d_nodule.pth"))
+        save_checkpoint(shipped, self._file.with_name("sammed3d_nodule.pth"), half=True)
 
 
 def _work(rank: int, config: PretrainingConfig, port: int) -> None:

@@ -301,3 +301,21 @@ def test_rounded_weights_are_not_saved(tiny, tmp_path) -> None:
     with pytest.raises(ValueError, match="load it with precision='fp32'"):
         save_checkpoint(tiny, tmp_path / "model.pth")
     assert not list(tmp_path.iterdir())
+
+
+def test_half_storage_halves_the_file_and_loads_as_float32(tmp_path: Path) -> None:
+    model = build_model("nodule")
+    save_checkpoint(model, tmp_path / "full.pth")
+    save_checkpoint(model, tmp_path / "half.pth", half=True)
+    assert (tmp_path / "half.pth").stat().st_size < 0.52 * (tmp_path / "full.pth").stat().st_size
+    loaded = load_model(tmp_path / "half.pth").state_dict()
+    for name, tensor in model.state_dict().items():
+        assert loaded[name].dtype == tensor.dtype
+        assert torch.allclose(loaded[name], tensor, rtol=1e-3, atol=1e-6)
+
+
+def test_half_storage_refuses_what_does_not_fit(tiny: Sam3D, tmp_path: Path) -> None:
+    next(tiny.parameters()).data.flatten()[0] = 1e6
+    with pytest.raises(ValueError, match="half=False"):
+        save_checkpoint(tiny, tmp_path / "half.pth", half=True)
+    assert not list(tmp_path.iterdir())

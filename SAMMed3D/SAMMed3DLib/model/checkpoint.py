@@ -46,7 +46,7 @@ def load_model(
 
     Args:
         path: a file of :func:`save_checkpoint`, a public SAM-Med3D checkpoint, or a bare state dict in one of their
-            layouts; ``module.`` prefixes are removed. The network is recognised by its tensors.
+            layouts; ``module.`` prefixes are removed. The network is recognized by its tensors.
         device: "cpu", "cuda", "cuda:1" or "mps".
         precision: "fp32", "bf16", "fp16" or "auto" (the fastest that the device really has).
         profile: what its input looks like, a name or a value; by default what the file says, else that of the public
@@ -82,14 +82,20 @@ def load_model(
     return model
 
 
-def save_checkpoint(model: Sam3D, path: str | os.PathLike[str]) -> None:
+def save_checkpoint(model: Sam3D, path: str | os.PathLike[str], *, half: bool = False) -> None:
     """Write weights, network name and profile; the file appears whole or not at all.
 
     The weights go to a temporary file in the same folder, which then takes the place of ``path``; when anything fails
     it is removed and an older ``path`` stays as it was.
 
+    Args:
+        model: any :class:`Sam3D`.
+        path: where to.
+        half: store float16, in half the space (each weight to 3 digits); loading gives float32 again.
+
     Raises:
-        ValueError: a model whose weights were rounded to bf16 or fp16; load it with precision="fp32" to save it.
+        ValueError: a model whose weights were rounded to bf16 or fp16, load it with precision="fp32" to save it; with
+            ``half``, a weight beyond the range of float16.
         OSError: the folder is missing or not writable, or the disk is full.
     """
     state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
@@ -97,6 +103,11 @@ def save_checkpoint(model: Sam3D, path: str | os.PathLike[str]) -> None:
     if rounded:
         raise ValueError(f"the weights of this model are rounded to {model.precision}: load it with precision='fp32' "
                          "to save it")
+    if half:
+        state = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+        beyond = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
+        if beyond:
+            raise ValueError(f"{beyond[0]} does not fit float16: save this model with half=False")
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     content = {
