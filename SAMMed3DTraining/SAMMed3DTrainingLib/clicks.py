@@ -7,7 +7,7 @@ Methods, and where they come from:
 * ``"random"``: the deeper of the missed and of the wrongly marked voxels (by the maximum of the distance transform),
   a random voxel of its inner half, as RITM trains (Sofiiuk et al., ICIP 2022).
 * ``"jitter"``: the challenge's click as a hand places it: displaced by a Gaussian, but still on the error that the
-  user aims at (RClicks, Antonov et al., NeurIPS 2024: clicks in the very centre overrate a model).
+  user aims at (RClicks, Antonov et al., NeurIPS 2024: clicks in the very center overrate a model).
 """
 
 from __future__ import annotations
@@ -68,21 +68,21 @@ class ClickSimulator:
         box = bounding_box(truth != prediction)
         if box is None:
             return None
-        choose = self._random if self.method == "random" else self._centre
+        choose = self._random if self.method == "random" else self._center
         local = choose(truth[box], prediction[box], step)
         index = tuple(int(position) + part.start for position, part in zip(local, box, strict=True))
         return index, bool(truth[index])
 
-    def _centre(self, truth: np.ndarray, prediction: np.ndarray, step: tuple[float, ...]) -> np.ndarray:
+    def _center(self, truth: np.ndarray, prediction: np.ndarray, step: tuple[float, ...]) -> np.ndarray:
         component = largest_component(truth != prediction)
         distance = interior_distance(component, step)
         deepest = distance.max()
-        centre = self._pick(distance >= deepest * (1 - 1e-6))
+        center = self._pick(distance >= deepest * (1 - 1e-6))
         if self.method == "challenge":
-            return centre
+            return center
         # A Gaussian cut off at the component's edge, drawn from the component's own voxels: nothing to reject.
         voxels = np.argwhere(component)
-        offsets = (voxels - centre) * np.asarray(step)
+        offsets = (voxels - center) * np.asarray(step)
         weights = np.exp(-0.5 * np.sum(offsets**2, axis=1) / (self.jitter * deepest) ** 2)
         return voxels[self._rng.choice(len(voxels), p=weights / weights.sum())]
 

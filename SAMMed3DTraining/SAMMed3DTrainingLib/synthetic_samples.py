@@ -89,27 +89,27 @@ class SampleSynthesizer:
         placed = place(offset, half)
         if placed is None:
             return None
-        block, centre = placed
+        block, center = placed
         kind = "none"
         if not empty:
             look = random_appearance(rng, diameter_mm=diameter)
             kind = look.kind
             before = block.hu.copy()
-            label = paint_nodule(block.hu, block.ijk_to_ras, shape, centre, look, rng, block.lung)
+            label = paint_nodule(block.hu, block.ijk_to_ras, shape, center, look, rng, block.lung)
             if not label.any() or (block.hu - before)[label].mean() < _LEAST_CONTRAST_HU:
                 return None
             if rng.random() < 0.1:
-                self._paint_neighbour(block, shape, centre)
+                self._paint_neighbor(block, shape, center)
         self._scan(block)
 
-        crop = _crop_around(centre + offset, spacing, profile)
+        crop = _crop_around(center + offset, spacing, profile)
         truth = np.zeros(profile.crop_size, bool)
         if not empty:
             lung = sample_volume(block.lung.astype(np.float32), block.ijk_to_ras, crop, 0.0) > 0.5
-            truth = _on_crop(shape, centre, crop) & lung
+            truth = _on_crop(shape, center, crop) & lung
             if truth.sum() < _FEWEST_VOXELS:
                 return None
-        index = crop.index_of(centre + click)
+        index = crop.index_of(center + click)
         inside = tuple(np.clip(np.floor(index + 0.5), 0, np.array(truth.shape) - 1).astype(int))
         if not empty and not truth[inside]:
             index = _click_in(truth, rng)
@@ -117,9 +117,9 @@ class SampleSynthesizer:
         return self._flip(Sample(image, truth, np.asarray(index, np.float32), spacing, kind, diameter))
 
     def _view(self, shape: NoduleShape) -> tuple[float, np.ndarray, np.ndarray]:
-        """Spacing, the crop's centre and the first click relative to the nodule's centre, as inference has them.
+        """Spacing, the crop's center and the first click relative to the nodule's center, as inference has them.
 
-        Half are first looks (the profile's first spacing, centred on the click), half are zoomed in or out with the
+        Half are first looks (the profile's first spacing, centered on the click), half are zoomed in or out with the
         nodule near the middle.
         """
         rng, profile = self._rng, self._profile
@@ -140,7 +140,7 @@ class SampleSynthesizer:
         sites = scan.sites[kinds[rng.choice(len(kinds), p=shares / shares.sum())]]
         site = sites[rng.integers(len(sites))] + rng.uniform(-0.5, 0.5, 3)
         matrix, spacing = scan.ijk_to_ras[:3, :3], np.linalg.norm(scan.ijk_to_ras[:3, :3], axis=0)
-        centre = matrix @ site + scan.ijk_to_ras[:3, 3]
+        center = matrix @ site + scan.ijk_to_ras[:3, 3]
         # The crop and some voxels around, in whole groups of slices where slices are averaged.
         middle = site + np.linalg.solve(matrix, offset)
         reach = half / spacing + 3
@@ -163,7 +163,7 @@ class SampleSynthesizer:
             lung = lung.reshape(-1, merge, *lung.shape[1:]).mean(axis=1) >= 0.5
             affine[:3, 3] += affine[:3, 2] * (merge - 1) / 2
             affine[:3, 2] *= merge
-        return _Block(hu, affine, lung), centre
+        return _Block(hu, affine, lung), center
 
     def _slices_to_merge(self, slice_mm: float) -> int:
         """How many slices are averaged into one, for scans up to 3.2 mm thick."""
@@ -183,19 +183,19 @@ class SampleSynthesizer:
         if len(inside):
             goal = affine[:3, :3] @ inside[rng.integers(len(inside))][::-1] + affine[:3, 3]
             middle_is_lung = lung[tuple(n // 2 for n in lung.shape)]
-            centre = -offset if middle_is_lung else np.clip(goal, -0.4 * half, 0.4 * half)
+            center = -offset if middle_is_lung else np.clip(goal, -0.4 * half, 0.4 * half)
         else:
-            centre = -offset
-        return _Block(hu.astype(np.float32), affine, lung), centre
+            center = -offset
+        return _Block(hu.astype(np.float32), affine, lung), center
 
-    def _paint_neighbour(self, block: _Block, shape: NoduleShape, centre: np.ndarray) -> None:
+    def _paint_neighbor(self, block: _Block, shape: NoduleShape, center: np.ndarray) -> None:
         """A second nodule near the first that the click does not mean."""
         rng = self._rng
         diameter = float(np.exp(rng.uniform(np.log(3), np.log(20))))
         other = self._shapes.random(rng, diameter)
         direction = rng.standard_normal(3)
         apart = shape.radius_mm + other.radius_mm + rng.uniform(0, 15)
-        paint_nodule(block.hu, block.ijk_to_ras, other, centre + direction / np.linalg.norm(direction) * apart,
+        paint_nodule(block.hu, block.ijk_to_ras, other, center + direction / np.linalg.norm(direction) * apart,
                      random_appearance(rng), rng, block.lung)
 
     def _scan(self, block: _Block) -> None:
@@ -232,15 +232,15 @@ def _smooth(hu: np.ndarray, sigma_kji: np.ndarray) -> np.ndarray:
     return ndimage.gaussian_filter(hu, sigma_kji, truncate=3)
 
 
-def _crop_around(centre_ras: np.ndarray, spacing: float, profile: PreprocessingProfile) -> Crop:
+def _crop_around(center_ras: np.ndarray, spacing: float, profile: PreprocessingProfile) -> Crop:
     affine = np.diag([spacing, spacing, spacing, 1.0])
-    affine[:3, 3] = centre_ras - spacing * (np.array(profile.crop_size) // 2)
+    affine[:3, 3] = center_ras - spacing * (np.array(profile.crop_size) // 2)
     return Crop(affine, profile.crop_size)
 
 
-def _on_crop(shape: NoduleShape, centre_ras: np.ndarray, crop: Crop) -> np.ndarray:
+def _on_crop(shape: NoduleShape, center_ras: np.ndarray, crop: Crop) -> np.ndarray:
     """The nodule's outline on a crop, bool (d0, d1, d2)."""
-    return nodule_outline(crop.shape[::-1], crop.crop_to_ras, shape, centre_ras).transpose(2, 1, 0)
+    return nodule_outline(crop.shape[::-1], crop.crop_to_ras, shape, center_ras).transpose(2, 1, 0)
 
 
 def _click_in(truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:

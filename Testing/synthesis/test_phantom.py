@@ -57,8 +57,8 @@ def test_nodules_are_in_the_lungs_and_look_their_kind(phantom):
         assert 0.6 * diameter < entry["diameter_mm"] < 1.25 * diameter
         shell = ndimage.binary_dilation(mask, iterations=3) & around
         assert shell[mask].all()
-        centre = phantom.ijk_to_ras @ np.append(np.argwhere(mask).mean(axis=0)[::-1], 1)
-        np.testing.assert_allclose(entry["centre_ras"], centre[:3], atol=0.01)
+        center = phantom.ijk_to_ras @ np.append(np.argwhere(mask).mean(axis=0)[::-1], 1)
+        np.testing.assert_allclose(entry["center_ras"], center[:3], atol=0.01)
         inside = np.median(phantom.array_kji[mask])
         if kind == "ground-glass":
             assert -840 < inside < -250

@@ -11,9 +11,9 @@ from SAMMed3DTrainingLib.clicks import ClickSimulator, bounding_box, interior_di
 METHODS = ("challenge", "random", "jitter")
 
 
-def ball(shape: tuple[int, ...], centre: tuple[float, ...], radius: float, spacing=None) -> np.ndarray:
+def ball(shape: tuple[int, ...], center: tuple[float, ...], radius: float, spacing=None) -> np.ndarray:
     step = np.ones(len(shape)) if spacing is None else np.asarray(spacing)
-    offsets = (np.moveaxis(np.indices(shape), 0, -1) - np.asarray(centre)) * step
+    offsets = (np.moveaxis(np.indices(shape), 0, -1) - np.asarray(center)) * step
     return np.sum(offsets**2, axis=-1) <= radius**2
 
 
@@ -29,8 +29,8 @@ def test_distance_equals_scipy_with_the_border_outside(spacing):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("shape", [(30,), (30, 28), (24, 26, 28), (9, 10, 11, 12)])
 def test_click_is_on_the_error_and_says_its_sign(method, shape):
-    centre = tuple(length / 2 for length in shape)
-    truth = ball(shape, centre, min(shape) / 3)
+    center = tuple(length / 2 for length in shape)
+    truth = ball(shape, center, min(shape) / 3)
     shifted = np.roll(truth, 2, axis=0)
     simulator = ClickSimulator(method, seed=1)
     signs = set()
@@ -49,7 +49,7 @@ def test_no_error_no_click(method):
     assert ClickSimulator(method).next_click(truth, truth.astype(np.uint8) * 255) is None
 
 
-def test_challenge_takes_the_largest_component_and_its_centre():
+def test_challenge_takes_the_largest_component_and_its_center():
     truth = ball((40, 40, 40), (12, 12, 12), 4)
     wrong = ball((40, 40, 40), (28, 27, 26), 7)
     assert ClickSimulator().next_click(truth, wrong) == ((28, 27, 26), False)
@@ -96,7 +96,7 @@ def test_random_uses_the_inner_half_of_the_deeper_error():
     assert len({index for index, _ in clicks}) > 30
 
 
-def test_jitter_scatters_in_millimetres_about_the_centre():
+def test_jitter_scatters_in_millimeters_about_the_center():
     spacing = (2.0, 0.5, 0.5)
     truth = ball((25, 100, 100), (12, 50, 50), 20.0, spacing)
     simulator = ClickSimulator("jitter", seed=2, jitter=0.25)
@@ -136,7 +136,7 @@ def test_bounding_box_is_tight():
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: ClickSimulator("centre"),
+        lambda: ClickSimulator("center"),
         lambda: ClickSimulator("jitter", jitter=0),
         lambda: ClickSimulator().next_click(np.zeros((3, 3)), np.zeros((3, 4))),
         lambda: ClickSimulator().next_click(np.ones((3, 3)), np.zeros((3, 3)), spacing=(1.0,)),

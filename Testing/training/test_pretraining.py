@@ -40,7 +40,8 @@ def test_a_run_learns_saves_and_continues(tmp_path: Path, without_scans: None) -
     shipped = load_model(tmp_path / "sammed3d_nodule.pth")
     assert shipped.name == "nodule"
     name = "mask_decoder.mask_tokens"
-    assert torch.equal(shipped.state_dict()[name], second.average.values[name])
+    # shipped weights are rounded to half precision
+    assert torch.equal(shipped.state_dict()[name], second.average.values[name].half().float())
 
 
 def test_learning_rate_warms_up_and_falls() -> None:

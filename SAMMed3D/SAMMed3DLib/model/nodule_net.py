@@ -24,7 +24,7 @@ TOKEN_DIM = 128
 
 
 class ChannelNorm(nn.LayerNorm):
-    """Layer normalisation over the channels of (B, C, X, Y, Z); free of copies in channels-last memory."""
+    """Layer normalization over the channels of (B, C, X, Y, Z); free of copies in channels-last memory."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.permute(0, 2, 3, 4, 1)).permute(0, 4, 1, 2, 3)
@@ -86,7 +86,7 @@ class ResidualBlock(nn.Module):
 
 
 class Merge(nn.Module):
-    """Normalise, convolve, rectify: what follows the sum of two paths."""
+    """Normalize, convolve, rectify: what follows the sum of two paths."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -237,8 +237,8 @@ class NodulePromptEncoder(nn.Module):
 
     def _draw_points(self, coords: Tensor, labels: Tensor) -> Tensor:
         """Gaussian blobs, the nearest click wins: (B, 2 * scales, 32, 32, 32)."""
-        centres = (torch.arange(GRID, device=coords.device) + 0.5) * (CROP / GRID)
-        squared = ((centres - coords[..., None]) * (GRID / CROP)).square()  # (B, N, 3, 32)
+        centers = (torch.arange(GRID, device=coords.device) + 0.5) * (CROP / GRID)
+        squared = ((centers - coords[..., None]) * (GRID / CROP)).square()  # (B, N, 3, 32)
         maps = []
         for sigma in self.blob_cells:
             x, y, z = torch.exp(-0.5 * squared / sigma**2).unbind(2)
@@ -249,9 +249,9 @@ class NodulePromptEncoder(nn.Module):
 
     def _draw_box(self, corners: Tensor) -> Tensor:
         """Soft indicator of the inside of (B, 2, 3) corners: (B, 32, 32, 32)."""
-        centres = (torch.arange(GRID, device=corners.device) + 0.5) * (CROP / GRID) - 0.5
+        centers = (torch.arange(GRID, device=corners.device) + 0.5) * (CROP / GRID) - 0.5
         low, high = corners[:, :1].transpose(1, 2), corners[:, 1:].transpose(1, 2)
-        inside = torch.sigmoid(2 * (centres - low)) * torch.sigmoid(2 * (high - centres))
+        inside = torch.sigmoid(2 * (centers - low)) * torch.sigmoid(2 * (high - centers))
         x, y, z = inside.unbind(1)
         return x[:, :, None, None] * y[:, None, :, None] * z[:, None, None, :]
 

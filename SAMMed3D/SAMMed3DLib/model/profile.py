@@ -17,7 +17,7 @@ PromptRule = Literal["newest", "all"]
 
 @dataclass(frozen=True)
 class PreprocessingProfile:
-    """How a crop is cut from a CT, how it is normalised and how clicks are fed.
+    """How a crop is cut from a CT, how it is normalized and how clicks are fed.
 
     Attributes:
         name: name by which :func:`profile_by_name` and ``--profile`` find it.

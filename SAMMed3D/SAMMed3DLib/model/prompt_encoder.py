@@ -32,7 +32,7 @@ class PositionEmbeddingRandom3D(nn.Module):
         return torch.cat([sine, phase.cos(), sine], -1)
 
     def forward(self, size: tuple[int, int, int]) -> Tensor:
-        """(3 * features, *size): of the cells' centres, with the first two axes swapped as in the source."""
+        """(3 * features, *size): of the cells' centers, with the first two axes swapped as in the source."""
         matrix = self.positional_encoding_gaussian_matrix
         axes = [(torch.arange(n, device=matrix.device, dtype=matrix.dtype) + 0.5) / n for n in size]
         first, second, third = torch.meshgrid(*axes, indexing="ij")

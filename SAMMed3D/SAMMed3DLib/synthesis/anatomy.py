@@ -1,6 +1,6 @@
 """Building blocks of a CT made of nothing: branching tubes, smooth random fields, soft edges and tissue layers.
 
-Coordinates here are millimetres along the axes of the array, [k, j, i], from the centre of voxel (0, 0, 0).
+Coordinates here are millimeters along the axes of the array, [k, j, i], from the center of voxel (0, 0, 0).
 What the scanner's point spread would blur is painted already blurred: a plane's edge by the Gaussian's integral, a
 vessel by the exact profile of a blurred cylinder, so that no supersampling and no filter over the block is needed.
 """

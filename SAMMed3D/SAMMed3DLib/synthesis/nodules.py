@@ -87,7 +87,7 @@ def paint_nodule(
     block: np.ndarray,
     ijk_to_ras: np.ndarray,
     shape: NoduleShape,
-    centre_ras: np.ndarray,
+    center_ras: np.ndarray,
     appearance: NoduleAppearance,
     rng: np.random.Generator,
     lung: np.ndarray | None = None,
@@ -97,21 +97,21 @@ def paint_nodule(
     Args:
         block: float32 HU [k, j, i].
         ijk_to_ras: (4, 4) of the block's own indices.
-        centre_ras: (3,) RAS mm.
+        center_ras: (3,) RAS mm.
         lung: bool [k, j, i]; where given, the nodule ends where the lung field ends, as a reader's outline does.
 
     Returns:
-        Mask of the nodule, bool [k, j, i] of the block's shape: voxel centres inside the outline.
+        Mask of the nodule, bool [k, j, i] of the block's shape: voxel centers inside the outline.
     """
-    label = nodule_outline(block.shape, ijk_to_ras, shape, centre_ras)
+    label = nodule_outline(block.shape, ijk_to_ras, shape, center_ras)
     if lung is not None:
         label &= lung
-    window = _window(block.shape, ijk_to_ras, centre_ras, shape.radius_mm + 2 * appearance.edge_mm)
+    window = _window(block.shape, ijk_to_ras, center_ras, shape.radius_mm + 2 * appearance.edge_mm)
     if window is None:
         return label
     region = block[window]
     spacing_ijk = np.linalg.norm(ijk_to_ras[:3, :3], axis=0)
-    points = _voxel_centres(window, ijk_to_ras) - np.asarray(centre_ras)
+    points = _voxel_centers(window, ijk_to_ras) - np.asarray(center_ras)
 
     # Partial volume: the mean over the voxel, sampled no coarser than 0.7 mm.
     cover = np.zeros(region.shape, np.float32)
@@ -145,13 +145,13 @@ def paint_nodule(
 
 
 def nodule_outline(
-    shape_kji: tuple[int, ...], ijk_to_ras: np.ndarray, shape: NoduleShape, centre_ras: np.ndarray
+    shape_kji: tuple[int, ...], ijk_to_ras: np.ndarray, shape: NoduleShape, center_ras: np.ndarray
 ) -> np.ndarray:
-    """Voxel centres inside a nodule on any grid, bool [k, j, i] of ``shape_kji``."""
+    """Voxel centers inside a nodule on any grid, bool [k, j, i] of ``shape_kji``."""
     label = np.zeros(shape_kji, bool)
-    window = _window(shape_kji, ijk_to_ras, centre_ras, shape.radius_mm)
+    window = _window(shape_kji, ijk_to_ras, center_ras, shape.radius_mm)
     if window is not None:
-        label[window] = shape.distance(_voxel_centres(window, ijk_to_ras) - np.asarray(centre_ras)) > 0
+        label[window] = shape.distance(_voxel_centers(window, ijk_to_ras) - np.asarray(center_ras)) > 0
     return label
 
 
@@ -160,20 +160,20 @@ def _edge(distance: np.ndarray, width: float) -> np.ndarray:
 
 
 def _window(
-    shape: tuple[int, ...], ijk_to_ras: np.ndarray, centre_ras: np.ndarray, radius_mm: float
+    shape: tuple[int, ...], ijk_to_ras: np.ndarray, center_ras: np.ndarray, radius_mm: float
 ) -> tuple[slice, ...] | None:
     """Slices [k, j, i] of the voxels within ``radius_mm`` of a point; None where there are none."""
     inverse = np.linalg.inv(ijk_to_ras)
-    centre = inverse[:3, :3] @ np.asarray(centre_ras) + inverse[:3, 3]
+    center = inverse[:3, :3] @ np.asarray(center_ras) + inverse[:3, 3]
     reach = radius_mm * np.linalg.norm(inverse[:3, :3], axis=1)
-    low = np.maximum(np.floor(centre - reach), 0).astype(int)[::-1]
-    high = np.minimum(np.ceil(centre + reach) + 1, shape[::-1]).astype(int)[::-1]
+    low = np.maximum(np.floor(center - reach), 0).astype(int)[::-1]
+    high = np.minimum(np.ceil(center + reach) + 1, shape[::-1]).astype(int)[::-1]
     if (low >= high).any():
         return None
     return tuple(slice(a, b) for a, b in zip(low, high, strict=True))
 
 
-def _voxel_centres(window: tuple[slice, ...], ijk_to_ras: np.ndarray) -> np.ndarray:
+def _voxel_centers(window: tuple[slice, ...], ijk_to_ras: np.ndarray) -> np.ndarray:
     """RAS positions of the voxels of a window [k, j, i]: (..., 3)."""
     k, j, i = np.meshgrid(*[np.arange(s.start, s.stop) for s in window], indexing="ij")
     return np.stack((i, j, k), axis=-1) @ ijk_to_ras[:3, :3].T + ijk_to_ras[:3, 3]

@@ -45,7 +45,7 @@ class ChestPhantom:
         ijk_to_ras: 4x4, voxel index (i, j, k) to RAS mm.
         labels_kji: uint8 [k, j, i], 0 or the label of a nodule.
         nodules: one dict each: label, kind ("solid", "part-solid", "ground-glass"), diameter_mm (of the sphere of the
-            labelled volume), centre_ras (of the labelled voxels), attachment ("none", "pleura", "vessel").
+            labeled volume), center_ras (of the labeled voxels), attachment ("none", "pleura", "vessel").
     """
 
     array_kji: np.ndarray
@@ -118,13 +118,13 @@ class _Chest:
         inner = self._refined((cavity * 60 + 0 * depth).astype(np.float32))
         blend(self.hu, soft_edge(-inner, 1.0), _FAT)
         del below_fat, planes, inner, skin
-        for centre, radii, value in (
+        for center, radii, value in (
             ((66, -28, 22), (44, 44, 54), _BLOOD),  # heart
             ((-30, -10, -60), (72, 74, 70), 58.0),  # liver
             ((-22, 30, 80), (50, 40, 36), 50.0),  # spleen
             ((-20, -22, 64), (44, 44, 42), 30.0),  # stomach
         ):
-            self._paint_ellipsoid(centre, radii, value)
+            self._paint_ellipsoid(center, radii, value)
         bodies, arches, canal = thorax.vertebrae()
         self._tubes(thorax.great_vessels(), _BLOOD)
         self._tubes(thorax.polylines([np.array(((240.0, 26, 2), (-60.0, 22, 8)))], 7.0), 32.0)  # esophagus
@@ -174,11 +174,11 @@ class _Chest:
         nodules = []
         for label, (kind, diameter, attachment) in enumerate(NODULES, start=1):
             shape = shapes.random(self.rng, diameter * self.rng.uniform(0.9, 1.1))
-            centre = self._place(shape.diameter_mm, attachment, taken)
-            taken.append((centre, shape.radius_mm))
+            center = self._place(shape.diameter_mm, attachment, taken)
+            taken.append((center, shape.radius_mm))
             # The scanner's noise comes later, over everything.
             look = dataclasses.replace(random_appearance(self.rng, kind), noise_hu=0.0)
-            ras = np.array((-centre[2], -centre[1], centre[0] - 110.0))
+            ras = np.array((-center[2], -center[1], center[0] - 110.0))
             painted = paint_nodule(self.hu, self.ijk_to_ras, shape, ras, look, self.rng, lung=self.lung < 0)
             labels[painted] = label
             voxels = np.argwhere(painted)
@@ -188,7 +188,7 @@ class _Chest:
                 "label": label,
                 "kind": kind,
                 "diameter_mm": round(float(np.cbrt(6 * volume / np.pi)), 2),
-                "centre_ras": tuple(round(float(value), 2) for value in middle[:3]),
+                "center_ras": tuple(round(float(value), 2) for value in middle[:3]),
                 "attachment": attachment,
             })
         return labels, tuple(nodules)
@@ -283,9 +283,9 @@ class _Chest:
         target = self.hu if onto is None else onto
         paint_tubes(target, tubes.resized(shift_mm=-self.origin), self.spacing, self.sigma, value)
 
-    def _paint_ellipsoid(self, centre: tuple[float, ...], radii: tuple[float, ...], value: float) -> None:
+    def _paint_ellipsoid(self, center: tuple[float, ...], radii: tuple[float, ...], value: float) -> None:
         level = np.zeros(self.shape, dtype=np.float32)
-        for axis, middle, radius in zip(self._fine_at(), centre, radii, strict=True):
+        for axis, middle, radius in zip(self._fine_at(), center, radii, strict=True):
             level += ((axis - middle) / radius).astype(np.float32) ** 2
         blend(self.hu, soft_edge((1 - np.sqrt(level)) * np.float32(min(radii)), 1.0), value)
 

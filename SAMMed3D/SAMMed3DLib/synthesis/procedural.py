@@ -57,8 +57,8 @@ class _Wall:
         self.radius = rng.uniform(45, 150) if self.is_chest else rng.uniform(25, 90)
         side = -1 if self.is_chest else 1
         on_wall = extent / 2 + self.outward * rng.uniform(0.0, 0.45) * extent.min()
-        self.centre = on_wall + self.outward * (side * self.radius)
-        k, j, i = (axis - np.float32(origin) for axis, origin in zip(_grid(shape, spacing), self.centre, strict=True))
+        self.center = on_wall + self.outward * (side * self.radius)
+        k, j, i = (axis - np.float32(origin) for axis, origin in zip(_grid(shape, spacing), self.center, strict=True))
         distance = np.sqrt(k * k + j * j + i * i)
         # mm outside of the lung, negative inside
         self.depth = np.float32(side) * (np.float32(self.radius) - distance)
@@ -90,7 +90,7 @@ class _Wall:
             radius = rng.uniform(3.5, 6.0)
             tilt = position / self.radius
             arc = np.cos(angles) * (self.outward * np.cos(tilt) + across * np.sin(tilt)) + np.sin(angles) * along
-            course = self.centre + arc * (self.radius + radius + rng.uniform(1.0, 3.0))
+            course = self.center + arc * (self.radius + radius + rng.uniform(1.0, 3.0))
             rib = Tubes(course[:-1], course[1:], np.full(len(course) - 1, radius))
             paint_tubes(hu, rib, spacing, sigma, cortex)
             paint_tubes(hu, rib.resized(extra_mm=-rng.uniform(0.8, 1.6)), spacing, sigma, marrow)

@@ -28,7 +28,7 @@ class NoduleShape:
 
     Attributes:
         diameter_mm: diameter of the sphere of the same volume.
-        radius_mm: no part of the shape is farther than this from its centre, along any axis.
+        radius_mm: no part of the shape is farther than this from its center, along any axis.
     """
 
     def __init__(self, field: np.ndarray, cell_mm: float, diameter_mm: float) -> None:
@@ -41,16 +41,16 @@ class NoduleShape:
         """Signed distance in mm, positive inside.
 
         Args:
-            points_mm: (..., 3) positions relative to the centre, RAS mm.
+            points_mm: (..., 3) positions relative to the center, RAS mm.
         """
-        centre = 0.5 * (self._field.shape[0] - 1)
-        index = np.moveaxis(points_mm, -1, 0) / self._cell_mm + centre
-        clipped = np.clip(index, 0, 2 * centre)
+        center = 0.5 * (self._field.shape[0] - 1)
+        index = np.moveaxis(points_mm, -1, 0) / self._cell_mm + center
+        clipped = np.clip(index, 0, 2 * center)
         outside = np.sqrt(np.square(index - clipped).sum(axis=0)) * self._cell_mm
         return ndimage.map_coordinates(self._field, clipped, order=1, mode="nearest") - outside
 
     def interior_point(self, rng: np.random.Generator, depth: float) -> np.ndarray:
-        """A random point inside, (3,) RAS mm from the centre, at least ``depth`` (0..1) of the greatest depth deep."""
+        """A random point inside, (3,) RAS mm from the center, at least ``depth`` (0..1) of the greatest depth deep."""
         inside = np.argwhere(self._field > depth * self._field.max() * 0.999)
         index = inside[rng.integers(len(inside))] - 0.5 * (self._field.shape[0] - 1)
         return index * self._cell_mm
@@ -106,7 +106,7 @@ class NoduleShapes:
 
     @lru_cache(maxsize=512)  # noqa: B019 - the library lives as long as the process
     def _unit_field(self, index: int) -> tuple[np.ndarray, float]:
-        """Signed distance on a cubic grid in units of the equivalent diameter, axes R, A, S, centred on the mask."""
+        """Signed distance on a cubic grid in units of the equivalent diameter, axes R, A, S, centered on the mask."""
         spacing = self._spacings[index]
         mask = np.pad(self.mask(index), 3)
         distance = ndimage.distance_transform_edt(mask, sampling=spacing)
@@ -136,11 +136,11 @@ def _random_rotation(rng: np.random.Generator) -> np.ndarray:
 def _transform(
     field: np.ndarray, cell: float, rotation: np.ndarray, bend: np.ndarray | None
 ) -> tuple[np.ndarray, float]:
-    """Rotate a field about its centre and displace it by a smooth field of 4^3 control points."""
+    """Rotate a field about its center and displace it by a smooth field of 4^3 control points."""
     n = field.shape[0]
-    centre = 0.5 * (n - 1)
+    center = 0.5 * (n - 1)
     grow = 1.15
-    axis = (np.arange(n) - centre) * grow
+    axis = (np.arange(n) - center) * grow
     points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"))
     if bend is not None:
         control = np.linspace(0, 3, n)
@@ -148,7 +148,7 @@ def _transform(
         weights = ndimage.gaussian_filter1d(weights, n / 12, axis=0, mode="nearest")
         shift = np.einsum("cxyz,ax,by,dz->cabd", bend, weights, weights, weights, optimize=True) / cell
         points = points + shift
-    index = np.tensordot(rotation, points, axes=1) + centre
+    index = np.tensordot(rotation, points, axes=1) + center
     clipped = np.clip(index, 0, n - 1)
     outside = np.sqrt(np.square(index - clipped).sum(axis=0)) * cell
     turned = ndimage.map_coordinates(field, clipped, order=1, mode="nearest") - outside

@@ -162,9 +162,9 @@ def _superellipse(y: np.ndarray, x: np.ndarray, depth: np.ndarray, width: np.nda
     return np.sqrt(x * x + y * y) * (1 - 1 / level)
 
 
-def _ellipsoid(at: Coordinates, centre: tuple[float, ...], radii: np.ndarray) -> np.ndarray:
+def _ellipsoid(at: Coordinates, center: tuple[float, ...], radii: np.ndarray) -> np.ndarray:
     """About the distance to an ellipsoid in mm, negative inside."""
-    offsets = [axis - middle for axis, middle in zip(at, centre, strict=True)]
+    offsets = [axis - middle for axis, middle in zip(at, center, strict=True)]
     level = np.sqrt(sum((offset / radius) ** 2 for offset, radius in zip(offsets, radii, strict=True)))
     return np.sqrt(sum(offset**2 for offset in offsets)) * (1 - 1 / np.maximum(level, 1e-3))
 
