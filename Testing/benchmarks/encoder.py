@@ -1,4 +1,5 @@
-"""The image encoder of ``vit_b_ori`` on this CPU, beside the same network with padded windows and the GEMM floor.
+"""The image encoder of ``vit_b_ori`` on this CPU, beside the same network with padded windows, the GEMM floor and the
+compact ``nodule`` net.
 
     python Testing/benchmarks/encoder.py [--rounds 3] [--threads N]
 
@@ -36,6 +37,7 @@ NAME = "vit_b_ori"
 ENCODER_GFLOP = 104.6
 GEMM = (512, 768, 3072)
 TARGET_SPEEDUP, TARGET_FLOOR, TARGET_BF16, TARGET_CLICK, TARGET_MEMORY = 10.0, 2.0, 1.4, 0.1, 150.0
+TARGET_NODULE = 0.2
 OURS_PER_ROUND = 5
 # Diameter of the nodule that a click finds, in cells of the low-resolution mask: what the zoom aims at.
 NODULE_CELLS = 8
@@ -98,6 +100,18 @@ def click_calls(model: Sam3D) -> tuple[Callable[[], object], Callable[[], object
         lambda: model.decode(embedding, coords, labels, mask=mask),
         lambda: predictor.predict(points, [1, 1], previous=first),
     )
+
+
+def nodule_calls(precisions: Sequence[str]) -> dict[str, Callable[[], object]]:
+    """The compact net: encoding a crop in each precision, and decoding a click in fp32."""
+    nets = {precision: build_model("nodule", precision=precision) for precision in precisions}
+    profile = nets["fp32"].profile
+    image = torch.rand(1, profile.channels, *profile.crop_size)
+    embedding, point, label = nets["fp32"].encode(image), torch.full((1, 1, 3), 32.0), torch.ones(1, 1)
+    calls: dict[str, Callable[[], object]] = {
+        precision: (lambda net=net: net.encode(image)) for precision, net in nets.items()
+    }
+    return calls | {"decode": lambda: nets["fp32"].decode(embedding, point, label)}
 
 
 def peak_memory(kind: str, threads: int) -> float | None:
@@ -163,6 +177,7 @@ def run(rounds: int) -> dict[str, list[float]]:
             calls[f"{kind} GEMM, {library}"] = (call, 2 * OURS_PER_ROUND)
     calls["decode"] = (decode, 2 * OURS_PER_ROUND)
     calls["click"] = (click, 2 * OURS_PER_ROUND)
+    calls |= {f"nodule {kind}": (call, 2 * OURS_PER_ROUND) for kind, call in nodule_calls(list(models)).items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
     with torch.no_grad():
         for number in range(rounds):
@@ -196,7 +211,14 @@ def report(times: dict[str, list[float]], memory: dict[str, float | None], threa
                   f"{median[kind] / floor:.2f}x of {1e3 * floor:.0f} | {'?' if used is None else f'{used:.0f}'} |")
     print(f"| decode one click | {1e3 * median['decode']:.1f} | | | |")
     print(f"| click on a cached crop, point to voxels | {1e3 * median['click']:.1f} | | | |")
+    print("\n| compact nodule net, crop of 64^3 | ms | of vit_b_ori's fp32 encoding |\n|---|---|---|")
+    for name, value in median.items():
+        kind, _, work = name.partition(" ")
+        if kind == "nodule":
+            label = "decode one click, fp32" if work == "decode" else f"encode, {work}"
+            print(f"| {label} | {1e3 * value:.1f} | {value / median['fp32']:.2f} |")
     checks = [
+        ("nodule's fp32 encoding against vit_b_ori's", median["nodule fp32"] / median["fp32"], "<=", TARGET_NODULE),
         ("fp32 against padded windows", median["padded"] / median["fp32"], ">=", TARGET_SPEEDUP),
         ("fp32 against the GEMM floor", median["fp32"] / floors["fp32"], "<=", TARGET_FLOOR),
         ("a click against the fp32 encoding", median["click"] / median["fp32"], "<=", TARGET_CLICK),
