@@ -18,17 +18,21 @@ def check_writable(path: Path, endings: tuple[str, ...]) -> None:
     """
     if not path.name.lower().endswith(endings):
         raise InputError(f"{path} cannot be written: the name must end in {' or '.join(endings)}")
-    if path.is_dir():
+    try:
+        is_folder, place = path.is_dir(), path.resolve().parent if path.is_symlink() else path.parent
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise InputError(f"{path} cannot be written: {error.strerror}; choose another name or folder") from error
+    if is_folder:
         raise InputError(f"{path} cannot be written: it is a folder; give a file name in it")
-    check_folder(path.parent)
+    check_folder(place)
 
 
 def check_folder(folder: Path) -> None:
     """Makes sure that files can be made in a folder. Raises InputError."""
-    if not folder.is_dir():
-        reason = "is not a folder" if folder.exists() else "does not exist; make it first"
-        raise InputError(f"nothing can be written in {folder}: it {reason}")
     try:
+        if not folder.is_dir():
+            reason = "is not a folder" if folder.exists() else "does not exist; make it first"
+            raise InputError(f"nothing can be written in {folder}: it {reason}")
         with tempfile.TemporaryDirectory(prefix=".sammed3d-", dir=folder):
             pass
     except OSError as error:
@@ -41,16 +45,18 @@ def check_folder(folder: Path) -> None:
 def whole_file(path: Path) -> Iterator[Path]:
     """A path of the same name to write to; what was written there takes the place of ``path`` at the end, at once.
 
-    It lies in a temporary folder beside ``path``, so that the last step is a rename within one file system. After an
-    error inside the block, ``path`` is as it was before and nothing is left behind.
+    It lies in a temporary folder beside ``path`` (beside the file it points to, when it is a link), so that the last
+    step is a rename within one file system. After an error inside the block, ``path`` is as it was before and nothing
+    is left behind.
 
     Raises:
         InputError: the system refuses to write (disk full, folder gone or read-only).
     """
     try:
-        with tempfile.TemporaryDirectory(prefix=".sammed3d-", dir=path.parent) as folder:
+        target = path.resolve() if path.is_symlink() else path
+        with tempfile.TemporaryDirectory(prefix=".sammed3d-", dir=target.parent) as folder:
             part = Path(folder) / path.name
             yield part
-            part.replace(path)
+            part.replace(target)
     except OSError as error:
         raise InputError(f"{path} could not be written: {error.strerror or error}; nothing was changed") from error

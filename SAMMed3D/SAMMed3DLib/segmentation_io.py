@@ -6,6 +6,7 @@ developer guide, "Segmentations", and vtkMRMLSegmentationStorageNode; a segment'
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -71,6 +72,23 @@ def write_segmentation(
             sitk.WriteImage(image, str(part), useCompression=True)
         except RuntimeError as error:
             raise OSError(str(error).strip().splitlines()[-1]) from error
+        if lower.endswith(".nrrd"):
+            _check_whole_nrrd(part, labels.nbytes)
+
+
+def _check_whole_nrrd(path: Path, length: int) -> None:
+    """Raises OSError unless the gzip stream of a NRRD file holds ``length`` bytes: ITK is silent about a full disk."""
+    stream, found = zlib.decompressobj(wbits=31), 0
+    try:
+        with path.open("rb") as file:
+            while file.readline().strip():  # the header ends with an empty line
+                pass
+            while block := file.read(1 << 20):
+                found += len(stream.decompress(block))
+    except zlib.error as error:
+        raise OSError(f"it came out damaged ({error}); is the disk full?") from error
+    if found != length or not stream.eof:
+        raise OSError("it came out incomplete; is the disk full?")
 
 
 def _nifti(labels: NDArray, ijk_to_ras: NDArray) -> nibabel.Nifti1Image:

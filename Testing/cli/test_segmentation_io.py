@@ -91,3 +91,32 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
             check_writable(path, (".nrrd", ".nii.gz"))
     with pytest.raises(InputError, match="must end in"):
         write_segmentation(tmp_path / "a.stl", np.zeros((2, 2, 2)), np.eye(4))
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "a.seg.nrrd"])
+@pytest.mark.parametrize("kept", [0, 300, -5])
+def test_a_full_disk_leaves_the_old_nrrd(name: str, kept: int, tmp_path: Path, scene, monkeypatch) -> None:
+    """ITK writes what fits of a compressed NRRD file and reports success."""
+    write = sitk.WriteImage
+
+    def cut(image: sitk.Image, path: str, **options: bool) -> None:
+        write(image, path, **options)
+        Path(path).write_bytes(Path(path).read_bytes()[:kept])
+
+    monkeypatch.setattr(sitk, "WriteImage", cut)
+    path = tmp_path / name
+    path.write_text("old")
+    with pytest.raises(InputError, match="disk full.*nothing was changed"):
+        write_segmentation(path, scene.labels, scene.ijk_to_ras)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_stays_a_link(tmp_path: Path, scene) -> None:
+    (tmp_path / "far").mkdir()
+    target, link = tmp_path / "far" / "b.nii.gz", tmp_path / "a.nii.gz"
+    link.symlink_to(target)
+    check_writable(link, (".nii.gz",))
+    write_segmentation(link, scene.labels, scene.ijk_to_ras)
+    assert link.is_symlink()
+    np.testing.assert_array_equal(read_labels(target).array_kji, scene.labels)
