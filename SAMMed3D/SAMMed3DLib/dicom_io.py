@@ -17,6 +17,8 @@ _DESCRIPTION, _MODALITY = "0008|103e", "0008|0060"
 
 #: Slice positions may differ from even steps by this part of a step, or this many mm, before a warning is due.
 _UNEVEN_STEPS, _UNEVEN_MM = 0.02, 0.05
+#: Slices closer than this lie in the same place.
+_SAME_PLACE_MM = 1e-3
 
 
 def read_series(path: Path) -> tuple[NDArray, NDArray[np.float64]]:
@@ -31,6 +33,15 @@ def read_series(path: Path) -> tuple[NDArray, NDArray[np.float64]]:
     Raises:
         InputError: no series, or several (listed), or an unreadable one.
     """
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # GDCM's remarks on every folder that has no series
+    try:
+        return _read_series(path)
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+
+
+def _read_series(path: Path) -> tuple[NDArray, NDArray[np.float64]]:
     files = _files_of(path)
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames([str(file) for file in files])
@@ -99,7 +110,19 @@ def _tags(file: Path) -> dict[str, str]:
 
 def _slice_step(path: Path, files: list[Path]) -> NDArray[np.float64]:
     """RAS mm from one slice to the next, the mean over the series; warns when the slices are not evenly spaced."""
-    positions = np.array([[float(part) for part in _tags(file)[_POSITION].split("\\")] for file in files])
+    try:
+        positions = np.array([[float(part) for part in _tags(file)[_POSITION].split("\\")] for file in files])
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"slices in {path} do not say where they lie (no Image Position Patient): export the original CT series "
+            "again, or give the volume as NIfTI, NRRD or MHA file"
+        ) from error
+    together = len(positions) - len(np.unique(np.round(positions / _SAME_PLACE_MM), axis=0))
+    if together:
+        raise InputError(
+            f"the DICOM series in {path} has {together} slices that lie where another one lies: it was copied there "
+            "twice, or has several phases. Leave one file per slice position"
+        )
     step = (positions[-1] - positions[0]) / (len(files) - 1)
     off = np.linalg.norm(positions - (positions[0] + np.arange(len(files))[:, None] * step), axis=1).max()
     if off > max(_UNEVEN_MM, _UNEVEN_STEPS * float(np.linalg.norm(step))):

@@ -90,9 +90,9 @@ def stem(path: Path) -> str:
 
 
 def _read(path: Path, labels: bool) -> Volume:
-    if not path.exists():
-        raise InputError(f"{path} does not exist; check the path")
     try:
+        if not path.exists():
+            raise InputError(f"{path} does not exist; check the path")
         if path.is_dir() or _is_dicom(path):
             array, matrix = read_series(path)
         elif path.name.lower().endswith((".nii", ".nii.gz")):
@@ -101,6 +101,8 @@ def _read(path: Path, labels: bool) -> Volume:
             array, matrix = _read_itk(path, labels)
     except PermissionError as error:
         raise InputError(f"{path} may not be read: {error.strerror}; change its permissions") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}; check the path and the disk") from error
     if array.dtype.kind not in "iuf":
         raise InputError(f"{path} holds values of type {array.dtype}; export it as a volume of real numbers")
     if array.dtype == np.float64:
@@ -123,6 +125,7 @@ def _read_nifti(path: Path, labels: bool) -> tuple[NDArray, NDArray]:
         _check_axes(path, shape)
         if not labels and int(image.header["intent_code"]) == _NIFTI_INTENT_LABEL:
             raise _labels(path, "its header says so")
+        _check_nifti_spacing(path, image)
         array = np.asanyarray(image.dataobj).reshape(shape, order="F")
     except InputError:
         raise
@@ -134,6 +137,17 @@ def _read_nifti(path: Path, labels: bool) -> tuple[NDArray, NDArray]:
             stacklevel=2,
         )
     return array.T, image.affine
+
+
+def _check_nifti_spacing(path: Path, image: nibabel.Nifti1Image) -> None:
+    """Raises InputError where the header's voxel size counts and is 0: nibabel makes 1 mm of it."""
+    if image.header["sform_code"] > 0:
+        return
+    with nibabel.openers.ImageOpener(path) as file:
+        spacing = image.header_class.from_fileobj(file, check=False)["pixdim"][1:4]
+    if not np.all(np.isfinite(spacing) & (spacing != 0)):
+        numbers = " x ".join(f"{length:g}" for length in spacing)
+        raise InputError(f"the voxel size of {path.name} is {numbers} mm: correct the volume's spacing")
 
 
 def _read_itk(path: Path, labels: bool) -> tuple[NDArray, NDArray]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import shutil
+import struct
 from pathlib import Path
 
 import nibabel
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from SAMMed3DLib import dicom_io
 from SAMMed3DLib.inference import InputError
 from SAMMed3DLib.volume_io import read_labels, read_volume, stem
 
@@ -125,6 +129,28 @@ def test_a_missing_slice_is_noted(tmp_path: Path, scene) -> None:
         read_volume(write_dicom(tmp_path / "gap", scene, drop=11))
 
 
+def test_a_series_without_positions_is_refused(tmp_path: Path, scene, monkeypatch) -> None:
+    folder = write_dicom(tmp_path / "s", scene)
+    tags = dicom_io._tags
+    monkeypatch.setattr(dicom_io, "_tags", lambda file: {k: v for k, v in tags(file).items() if k != "0020|0032"})
+    with pytest.raises(InputError, match="do not say where they lie"):
+        read_volume(folder)
+
+
+def test_a_series_copied_twice_is_refused(tmp_path: Path, scene) -> None:
+    folder = write_dicom(tmp_path / "s", scene)
+    for file in list(folder.iterdir()):
+        shutil.copy(file, folder / f"copy of {file.name}")
+    with pytest.raises(InputError, match="40 slices that lie where another one lies"):
+        read_volume(folder)
+
+
+def test_gdcm_keeps_its_remarks_to_itself(tmp_path: Path, scene, capfd) -> None:
+    write_dicom(tmp_path / "a" / "b", scene)
+    read_volume(tmp_path)
+    assert capfd.readouterr().err == ""
+
+
 def test_several_series_are_listed(tmp_path: Path, scene) -> None:
     write_dicom(tmp_path / "s", scene, "LUNG")
     write_dicom(tmp_path / "s", scene, "BONE")
@@ -181,6 +207,31 @@ def test_bad_files(tmp_path: Path, ct: Path, scene, labels_file: Path) -> None:
     for message, path in cases.items():
         with pytest.raises(InputError, match=message):
             read_volume(path)
+
+
+@pytest.mark.parametrize("ending", ["nii", "nii.gz"])
+@pytest.mark.parametrize("length", [0.0, float("nan")])
+def test_a_voxel_size_of_0_is_refused(ending: str, length: float, tmp_path: Path, scene) -> None:
+    """nibabel makes 1 mm of it, with every volume wrong."""
+    path = tmp_path / f"a.{ending}"
+    nibabel.Nifti1Image(scene.array.T, None).to_filename(path)
+    open_file = gzip.open if ending == "nii.gz" else open
+    with open_file(path, "rb") as file:
+        content = bytearray(file.read())
+    content[80:84] = struct.pack("<f", length)  # pixdim[1]
+    with open_file(path, "wb") as file:
+        file.write(content)
+    with pytest.raises(InputError, match="voxel size of a.* x 1 x 1 mm: correct"):
+        read_volume(path)
+
+
+def test_a_place_that_may_not_be_entered(tmp_path: Path, monkeypatch) -> None:
+    def refused(*given: object, **options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", refused)
+    with pytest.raises(InputError, match="may not be read: Permission denied"):
+        read_volume(tmp_path / "a.nii.gz")
 
 
 def test_a_ct_without_negative_values_is_read_with_a_note(tmp_path: Path, scene) -> None:
