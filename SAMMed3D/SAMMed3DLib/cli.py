@@ -85,12 +85,19 @@ def _parser() -> argparse.ArgumentParser:
     _add_model_options(demo)
     demo.add_argument("--out", type=Path, metavar="FOLDER", default=Path("sammed3d-demo"),
                       help="where the results go (default: %(default)s)")
-    demo.add_argument("--seed", type=int, default=0, help="of the synthetic chest (default: %(default)s)")
+    demo.add_argument("--seed", type=_seed, default=0, metavar="N",
+                      help="of the synthetic chest (default: %(default)s)")
     demo.set_defaults(run=_demo)
 
     commands.add_parser("models", help="list the networks").set_defaults(run=_models)
     commands.add_parser("profiles", help="list the preprocessing profiles").set_defaults(run=_profiles)
     return parser
+
+
+def _seed(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 upward")
+    return int(text)
 
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -124,12 +131,12 @@ def _segment(options: argparse.Namespace, terminal: Terminal) -> int:
         check_writable(options.out, WRITABLE)
     if options.preview is not None:
         check_writable(options.preview, (".png",))
-    for path in (options.out, options.preview):
-        if path is not None and path.exists() and Path(options.ct).exists() and path.samefile(options.ct):
-            raise InputError(f"{path} is the CT itself: give the result another name")
 
     with terminal.step("reading the CT") as reading:
         volume = read_volume(options.ct)
+    for path in (options.out, options.preview):
+        if path is not None and path.exists() and path.samefile(volume.path):
+            raise InputError(f"{path} is the CT itself: give the result another name")
     with terminal.step("loading the model") as loading:
         predictor = _predictor(options, load_predictor)
     prompts = [prompt.in_ras(options.convention, volume.ijk_to_ras) for prompt in prompts]
@@ -168,6 +175,7 @@ def _predictor(options: argparse.Namespace, load):  # noqa: ANN001, ANN202
 
 def _models(options: argparse.Namespace, terminal: Terminal) -> int:
     from .model import model_names
+    from .model.registry import ALIASES
     from .weights import default_checkpoint
 
     try:
@@ -176,7 +184,8 @@ def _models(options: argparse.Namespace, terminal: Terminal) -> int:
     except FileNotFoundError:
         bundled = "bundled model missing: install again"
     for name in model_names():
-        print(f"{name:12} {bundled if name == 'nodule' else 'give its weights with --checkpoint'}")
+        about = f"SAM-Med3D's name for {ALIASES[name]}" if name in ALIASES else "give its weights with --checkpoint"
+        print(f"{name:12} {bundled if name == 'nodule' else about}")
     return 0
 
 

@@ -23,6 +23,9 @@ from .segmenting import check_prompt, label_map, segment_nodules
 from .terminal import Terminal
 from .volume_io import Volume, read_labels, read_volume, write_volume
 
+#: What every demo writes into its folder.
+OUTPUTS = ("segmentation.seg.nrrd", "nodules.csv", "preview.png")
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -48,6 +51,9 @@ def run_demo(options: argparse.Namespace, terminal: Terminal, load: Callable[[],
     except OSError as error:
         raise InputError(f"the folder {folder} cannot be made: {error.strerror}; choose another with --out") from error
     check_folder(folder)
+    for path in (folder / name for name in OUTPUTS if options.labels is not None):
+        if path.exists() and path.resolve() == options.labels.resolve():
+            raise InputError(f"{path} is the reference itself, and would be overwritten: choose another --out FOLDER")
     with terminal.step("loading the model"):
         predictor = load()
     scene = _scene(options, terminal)
@@ -59,7 +65,7 @@ def run_demo(options: argparse.Namespace, terminal: Terminal, load: Callable[[],
 
     with terminal.step("writing the results"):
         matrix, names = scene.volume.ijk_to_ras, dict(zip(scene.labels, scene.names, strict=True))
-        written = [folder / "segmentation.seg.nrrd", folder / "nodules.csv", folder / "preview.png"]
+        written = [folder / name for name in OUTPUTS]
         write_segmentation(written[0], label_map(results, scene.volume.array_kji.shape), matrix, names)
         write_csv(written[1], results)
         write_picture(written[2], scene.volume, results, scene.reference)

@@ -36,6 +36,7 @@ VIEWS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float], s
 WINDOW_HU = (-1250.0, 250.0)  # center -500, width 1500: a lung window
 _SMALLEST_VIEW_MM, _LARGEST_VIEW_MM = 30.0, 140.0
 _TILE_PIXELS = 420
+_MOST_ROWS = 60  # a taller picture is beyond what Matplotlib draws and people look at
 
 _BACKGROUND, _TEXT, _FAINT = "#0d1117", "#f0f3f6", "#8b98a5"
 PREDICTION, REFERENCE, CLICK = "#2fe0c4", "#ffb627", "#ffffff"
@@ -85,10 +86,12 @@ def write_picture(
     Raises:
         InputError: the place cannot be written.
     """
-    rows = [_preview_row(result, reference) for result in results]
+    rows = [_preview_row(result, reference) for result in results[:_MOST_ROWS]]
     clicks = sum(len(result.prompt.points) for result in results)
     count = f"{len(results)} nodule{'s' if len(results) != 1 else ''}"
     subtitle = f"{count}, one click each" if clicks == len(results) else f"{count}, {clicks} clicks"
+    if len(results) > len(rows):
+        subtitle += f"; the first {len(rows)} are shown"
     write_preview(path, volume.array_kji, volume.ijk_to_ras, rows, title or volume.name, subtitle)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .inference import InputError, NoduleRecord, Prediction, SamPredictor3D, measure_nodule
 from .inference.validation import check_box, check_points
-from .model import Sam3D, build_model, load_model, profile_by_name
+from .model import CheckpointError, Sam3D, build_model, load_model, profile_by_name
 from .prompts import NodulePrompt
 from .volume_io import Volume
 from .weights import default_checkpoint
@@ -71,6 +71,8 @@ def load_predictor(
         return SamPredictor3D(_load(checkpoint, model_name, profile, "cpu", "auto"))
     except FileNotFoundError as error:
         raise InputError(str(error)) from error
+    except OSError as error:
+        raise InputError(f"{checkpoint} cannot be read: {error.strerror or error}; check the path") from error
     except ValueError as error:
         if type(error) is ValueError:  # a name or a profile that does not fit; the message names the choices
             raise InputError(str(error)) from error
@@ -78,10 +80,10 @@ def load_predictor(
 
 
 def _load(checkpoint: str | None, model_name: str | None, profile: str | None, device: str, precision: str) -> Sam3D:
-    chosen = None if profile is None else profile_by_name(profile)
     if checkpoint is not None or model_name in (None, "nodule"):
         path = default_checkpoint() if checkpoint is None else Path(checkpoint).expanduser()
-        return load_model(path, device=device, precision=precision, profile=chosen)
+        return load_model(path, device=device, precision=precision, profile=profile)
+    chosen = None if profile is None else profile_by_name(profile)
     model = build_model(model_name, device=device, precision=precision, profile=chosen)
     warnings.warn(f"{model_name} has no weights of its own: its masks mean nothing, only its speed", stacklevel=2)
     return model
@@ -151,6 +153,8 @@ def _click_by_click(predictor: SamPredictor3D, prompt: NodulePrompt) -> tuple[Pr
             points[:count] if count else None, labels[:count] if count else None, box_ras=box, previous=prediction
         )
         seconds.append(time.perf_counter() - start)
+        if prediction.score is not None and not np.isfinite(prediction.score):
+            raise CheckpointError("the network answers NaN: its weights are damaged; take another --checkpoint")
     return prediction, tuple(seconds)
 
 

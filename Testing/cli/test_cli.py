@@ -149,6 +149,70 @@ def test_bad_input_ends_with_code_2_and_one_line(ct, scene, bright, labels_file,
     assert not (tmp_path / "o.stl").exists()
 
 
+def test_the_demo_does_not_overwrite_its_reference(ct, scene, bright, tmp_path, capsys) -> None:
+    assert cli.main(["demo", str(ct), "--point", scene.point(0), "--out", str(tmp_path)]) == 0
+    found = tmp_path / "segmentation.seg.nrrd"
+    before = found.read_bytes()
+    assert cli.main(["demo", str(ct), "--labels", str(found), "--out", str(tmp_path)]) == 2
+    assert "choose another --out FOLDER" in capsys.readouterr().err
+    assert found.read_bytes() == before
+
+
+def test_names_that_the_system_refuses(ct, scene, bright, tmp_path, capsys) -> None:
+    long = "x" * 300
+    point = ["--point", scene.point(0)]
+    for words in (["segment", long, *point], ["segment", str(ct), *point, "--out", str(tmp_path / f"{long}.nii.gz")]):
+        assert cli.main(words) == 2
+        assert "File name too long" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_checkpoint_that_may_not_be_read(ct, scene, monkeypatch, capsys) -> None:
+    def refused(*names: object, **options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(segmenting, "load_model", refused)
+    assert cli.main(["segment", str(ct), "--point", scene.point(0), "--checkpoint", "there/a.pth"]) == 2
+    assert "there/a.pth cannot be read: Permission denied" in capsys.readouterr().err
+
+
+def test_a_network_that_answers_nan_is_refused(ct, scene, bright, monkeypatch, tmp_path, capsys) -> None:
+    decode = BrightnessModel.decode
+    monkeypatch.setattr(BrightnessModel, "decode", lambda *given, **options: tuple(
+        part * float("nan") for part in decode(*given, **options)))
+    out = tmp_path / "o.nii.gz"
+    assert cli.main(["segment", str(ct), "--point", scene.point(0), "--out", str(out)]) == 2
+    assert "take another --checkpoint" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_profile_reaches_the_loader_by_name(ct, scene, monkeypatch) -> None:
+    """So that the loader can fit it to the size of the network."""
+    asked: list[object] = []
+
+    def load_model(path: Path, device: str, precision: str, profile: object) -> BrightnessModel:
+        asked.append(profile)
+        return BrightnessModel()
+
+    monkeypatch.setattr(segmenting, "load_model", load_model)
+    words = ["segment", str(ct), "--point", scene.point(0), "--checkpoint", "a.pth", "--profile", "lidc_fork"]
+    assert cli.main(words) == 0
+    assert asked == ["lidc_fork"]
+
+
+def test_a_picture_of_very_many_nodules(scene, bright, tmp_path, monkeypatch) -> None:
+    from SAMMed3DLib import preview
+
+    monkeypatch.setattr(preview, "_MOST_ROWS", 1)
+    drawn: list[tuple] = []
+    monkeypatch.setattr(preview, "write_preview", lambda *given: drawn.append(given))
+    prompts = [segmenting.NodulePrompt((tuple(scene.center_ras(n)),), (True,)) for n in (0, 1)]
+    results = segmenting.segment_nodules(segmenting.load_predictor(), scene.volume, prompts)
+    preview.write_picture(tmp_path / "p.png", scene.volume, results)
+    ((*_, rows, _title, subtitle),) = drawn
+    assert len(rows) == 1
+    assert subtitle == "2 nodules, one click each; the first 1 are shown"
+
+
 def _empty(folder: Path, scene) -> Path:
     nibabel.Nifti1Image(np.zeros_like(scene.labels).T, scene.ijk_to_ras).to_filename(folder / "empty.nii.gz")
     return folder / "empty.nii.gz"
@@ -244,13 +308,15 @@ def test_lists(capsys) -> None:
     assert cli.main(["models"]) == 0
     models = capsys.readouterr().out
     assert "nodule" in models and "vit_b_ori" in models
+    assert "name for vit_h" in models.splitlines()[0], "'default' is no default of this program"
     assert cli.main(["profiles"]) == 0
     profiles = capsys.readouterr().out
     assert "sam_med3d" in profiles and "1.5 mm" in profiles and "native" in profiles
 
 
 @pytest.mark.parametrize("words", [[], ["segment"], ["frobnicate"], ["segment", "ct", "--poi", "1,2,3"],
-                                   ["segment", "ct", "--checkpoint", "f", "--model", "nodule"]])
+                                   ["segment", "ct", "--checkpoint", "f", "--model", "nodule"],
+                                   ["demo", "--seed", "-1"], ["demo", "--seed", "one"]])
 def test_wrong_options_end_with_code_2(words: list[str], capsys) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(words)
