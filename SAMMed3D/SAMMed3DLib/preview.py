@@ -21,6 +21,7 @@ from scipy import ndimage
 
 from .inference.geometry import transform_points, voxel_spacing, world_to_ijk
 from .output_files import whole_file
+from .prompts import NodulePrompt
 from .report import number
 from .segmenting import NoduleResult
 from .volume_io import Volume
@@ -87,12 +88,20 @@ def write_picture(
         InputError: the place cannot be written.
     """
     rows = [_preview_row(result, reference) for result in results[:_MOST_ROWS]]
-    clicks = sum(len(result.prompt.points) for result in results)
-    count = f"{len(results)} nodule{'s' if len(results) != 1 else ''}"
-    subtitle = f"{count}, one click each" if clicks == len(results) else f"{count}, {clicks} clicks"
+    subtitle = _what_was_asked([result.prompt for result in results])
     if len(results) > len(rows):
         subtitle += f"; the first {len(rows)} are shown"
     write_preview(path, volume.array_kji, volume.ijk_to_ras, rows, title or volume.name, subtitle)
+
+
+def _what_was_asked(prompts: Sequence[NodulePrompt]) -> str:
+    count = f"{len(prompts)} nodule{'s' * (len(prompts) != 1)}"
+    if all(len(prompt.points) == 1 and prompt.box is None for prompt in prompts):
+        return f"{count}, one click each"
+    numbers = {"click": sum(len(prompt.points) for prompt in prompts),
+               "box": sum(prompt.box is not None for prompt in prompts)}
+    plural = {"click": "clicks", "box": "boxes"}
+    return ", ".join([count, *(f"{n} {what if n == 1 else plural[what]}" for what, n in numbers.items() if n)])
 
 
 def _preview_row(result: NoduleResult, reference: NDArray | None) -> PreviewRow:

@@ -213,6 +213,17 @@ def test_a_picture_of_very_many_nodules(scene, bright, tmp_path, monkeypatch) ->
     assert subtitle == "2 nodules, one click each; the first 1 are shown"
 
 
+def test_the_picture_says_what_was_asked() -> None:
+    from SAMMed3DLib.preview import _what_was_asked
+    from SAMMed3DLib.prompts import NodulePrompt
+
+    click, box = ((1.0, 2.0, 3.0),), ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    one, two, boxed = NodulePrompt(click, (True,)), NodulePrompt(click * 2, (True, False)), NodulePrompt(box=box)
+    assert _what_was_asked([one, one]) == "2 nodules, one click each"
+    assert _what_was_asked([two, boxed]) == "2 nodules, 2 clicks, 1 box"
+    assert _what_was_asked([boxed]) == "1 nodule, 1 box"
+
+
 def _empty(folder: Path, scene) -> Path:
     nibabel.Nifti1Image(np.zeros_like(scene.labels).T, scene.ijk_to_ras).to_filename(folder / "empty.nii.gz")
     return folder / "empty.nii.gz"
