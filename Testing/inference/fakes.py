@@ -10,8 +10,10 @@ from torch import Tensor
 
 from SAMMed3DLib.model.profile import PROFILES, PreprocessingProfile
 
-#: The default model's profile with one intensity channel.
-PROFILE = dataclasses.replace(PROFILES["nodule"], windows_hu=((-1000.0, 400.0),), spacing_channel=False)
+#: The default model's profile with one intensity channel and a fixed size for objects.
+PROFILE = dataclasses.replace(
+    PROFILES["nodule"], windows_hu=((-1000.0, 400.0),), spacing_channel=False, target_voxels=16.0
+)
 
 
 class ThresholdModel:

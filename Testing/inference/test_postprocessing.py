@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from SAMMed3DLib.inference import postprocessing
 from SAMMed3DLib.inference.field import OUTSIDE_LOGIT, Part, cells_to_crop, prior_logits, sample_parts
 from SAMMed3DLib.inference.geometry import transform_points
 from SAMMed3DLib.inference.mask_prompt import logits_of_mask, mask_block, mask_extent
@@ -9,7 +10,7 @@ from SAMMed3DLib.inference.postprocessing import Clicks, fill_holes, keep_compon
 from SAMMed3DLib.inference.preprocessing import Crop, crop_at
 from SAMMed3DLib.model.profile import PROFILES
 
-from .volumes import ORIENTATIONS, grid, world_of
+from .volumes import ORIENTATIONS, grid, rotation, world_of
 
 PROFILE = PROFILES["nodule"]
 NO_VOXELS = np.zeros((0, 3), dtype=np.int64)
@@ -196,3 +197,28 @@ def test_equal_crops_share_a_key_whatever_the_sign_of_zero():
     negative_zero = np.eye(4)
     negative_zero[0, 1] = -0.0
     assert Crop(negative_zero, (2, 2, 2)) == Crop(np.eye(4), (2, 2, 2))
+
+
+def test_slabs_and_separate_blocks_give_the_mask_of_one_piece(monkeypatch):
+    shape, matrix = (60, 70, 50), grid((60, 70, 50), (1.0, 1.0, 1.0), rotation(12.0, (1.0, 0.5, 0.2)))
+    rng = np.random.default_rng(3)
+    array = rng.normal(-500, 200, shape).astype(np.int16)
+    part = part_with(lambda world: ball((0, 0, 0), 9)(world) + rng.normal(0, 4, world.shape[:3]))
+    # two corrections overlap, one of them across slabs
+    voxels = np.array([(30, 35, 25), (30, 48, 25), (33, 49, 26), (24, 35, 25)])
+    clicks = Clicks(transform_points(matrix, voxels[:, ::-1]), np.array([True, True, False, False]), voxels)
+    expected, offset = voxelize([part], array, matrix, clicks)
+    monkeypatch.setattr(postprocessing, "_SLAB_VOXELS", 500)
+    mask, start = voxelize([part], array, matrix, clicks)
+    assert start == offset and np.array_equal(mask, expected)
+    assert [mask[tuple(voxel - start)] for voxel in voxels] == [1, 1, 0, 0]
+
+
+def test_largest_only_holds_over_separate_blocks():
+    shape, matrix = (50, 50, 200), grid((50, 50, 200), (1.0, 1.0, 1.0))
+    parts = [part_with(ball(center, radius), center) for center, radius in (((-60, 0, 0), 8), ((60, 0, 0), 5))]
+    clicks = Clicks.of(np.zeros((0, 3)), [], shape, matrix)
+    both, _ = voxelize(parts, np.zeros(shape, np.int16), matrix, clicks)
+    mask, start = voxelize(parts, np.zeros(shape, np.int16), matrix, clicks, largest_only=True)
+    assert both.sum() > mask.sum() > 1500
+    assert start[2] < 60 and max(mask.shape) < 20

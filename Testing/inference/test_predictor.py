@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -107,6 +108,24 @@ def test_a_volume_of_1024_cubed_costs_only_its_block():
     assert prediction.mask.size < 100**3 * 8
     inside = np.flatnonzero(prediction.mask.any(axis=(0, 1))) + prediction.offset_kji[2]
     assert abs(inside[0] - 500) <= 3 and abs(inside[-1] - 539) <= 3
+
+
+def test_clicks_in_far_corners_of_1024_cubed_cost_only_their_blocks():
+    array = np.broadcast_to(np.int16(-900), (1024, 1024, 1024))
+    matrix = grid(array.shape, (0.4, 0.4, 0.4))
+    model = ThresholdModel(push=40.0)
+    predictor = predictor_for(array, matrix, model)
+    corners = transform_points(matrix, [(40, 40, 40), (980, 980, 980)])
+    first = predictor.predict(corners[:1])
+    tracemalloc.start()
+    prediction = predictor.predict(corners, previous=first)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # the joined mask, one byte a voxel, of which the system hands out only the pages that are written
+    assert peak < prediction.mask.size + 200e6
+    assert min(prediction.mask.shape) > 930
+    for voxel in ((40, 40, 40), (980, 980, 980)):
+        assert prediction.mask[tuple(np.array(voxel) - prediction.offset_kji)] == 1
 
 
 @pytest.mark.parametrize("corner", [(-0.5, -0.5, -0.5), (79.5, 79.5, 59.5), (0, 79.5, 30)])

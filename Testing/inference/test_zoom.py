@@ -13,7 +13,8 @@ from SAMMed3DLib.model.profile import PROFILES
 
 from .volumes import grid
 
-PROFILE = PROFILES["nodule"]  # 1 mm first, 0.3 to 1.5 mm, 16 voxels for an object, crop of 64
+# 1 mm first, 0.3 to 1.5 mm, crop of 64
+PROFILE = dataclasses.replace(PROFILES["nodule"], target_voxels=16.0)
 SHAPE = (200, 200, 200)
 MATRIX = grid(SHAPE, (1.0, 1.0, 1.0))
 ORIGIN = np.zeros(3)

@@ -1,8 +1,9 @@
 """From logits to a mask in the volume's own voxels that respects every click.
 
-One interpolation of the field straight to the voxels (no intermediate grid), only in the block where the mask can be;
+One interpolation of the field straight to the voxels (no intermediate grid), only in the blocks where the mask can be;
 local corrections at clicks that the network ignored; threshold; the connected components that hold positive clicks
 (26-connected: nodules are often joined to their spiculae by a corner); holes filled (6-connected background).
+Blocks that do not touch (clicks in both lungs, say) are worked on one by one, large ones in slabs.
 """
 
 from __future__ import annotations
@@ -27,6 +28,12 @@ _REACH = 2.5
 #: Bounds in mm of a correction's standard deviation, which is one low-resolution cell: that of a fine crop would
 #: change hardly a voxel, that of a coarse one a whole nodule.
 _CORRECTION_MM = (1.5, 4.0)
+#: The field is held for about this many voxels at once.
+_SLAB_VOXELS = 4_000_000
+
+_Block = tuple[NDArray[np.int64], NDArray[np.int64]]
+_MaskBlock = tuple[NDArray[np.bool_], NDArray[np.int64]]
+_Correction = tuple[tuple[slice, ...], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,27 +90,56 @@ def voxelize(
         (mask, offset_kji): the smallest block that holds the mask, uint8, and its first voxel; a single voxel of 0 if
         the mask is empty, which it never is with a positive click.
     """
-    low, high = _reach_of_mask(parts, array_kji.shape, ijk_to_ras, clicks)
-    if np.any(low >= high):
+    found = []
+    for low, high in _blocks_of_mask(parts, array_kji.shape, ijk_to_ras, clicks):
+        mask, seeds = _threshold(parts, array_kji, ijk_to_ras, clicks, low, high)
+        if len(seeds) == 0 and clicks.positive.any():
+            continue
+        mask, start = tight_block(mask)
+        mask, more = tight_block(keep_components(mask, seeds - low - start, largest_only))
+        start = low + start + more
+        mask = fill_holes(mask, clicks.kji[~clicks.positive] - start)
+        if mask.any():
+            found.append((mask, start))
+    if largest_only and not clicks.positive.any():
+        found = sorted(found, key=lambda block: np.count_nonzero(block[0]))[-1:]
+    if not found:
         center = voxel_index(world_to_ijk(ijk_to_ras, parts[-1].crop.center_ras))[::-1]
         center = np.clip(center, 0, np.array(array_kji.shape) - 1)
         return np.zeros((1, 1, 1), dtype=np.uint8), (int(center[0]), int(center[1]), int(center[2]))
-    shape = tuple(int(n) for n in high - low)
-    field = sample_parts(parts, block_to_ras(ijk_to_ras, low), shape)
-    # a click outside the block can only be a negative one, and there the mask is not
+    mask, offset = _joined(found)
+    return mask.view(np.uint8), (int(offset[0]), int(offset[1]), int(offset[2]))
+
+
+def _threshold(
+    parts: Sequence[Part], array_kji: NDArray, ijk_to_ras: NDArray, clicks: Clicks, low: NDArray, high: NDArray
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Where the field, corrected at the clicks, is positive in a block; and the volume's voxels of its seeds (n, 3)."""
+    # a click outside the block can only be a negative one or belong to another block
     clicks = clicks.only(np.all((clicks.kji >= low) & (clicks.kji < high), axis=1))
+    corrections = _corrections(parts, array_kji, ijk_to_ras, clicks, low, high)
+    mask = np.empty(tuple(int(n) for n in high - low), dtype=bool)
+    thickness = max(1, _SLAB_VOXELS // (mask.shape[1] * mask.shape[2]))
+    for first in range(0, mask.shape[0], thickness):
+        slab = mask[first : first + thickness]
+        start = low + (first, 0, 0)
+        np.greater(_corrected_field(parts, ijk_to_ras, start, slab.shape, corrections), 0.0, out=slab)
     voxels = clicks.kji - low
-    _respect_clicks(field, voxels, clicks, array_kji, low, ijk_to_ras, _correction_mm(parts))
-    mask = field > 0.0
     for voxel, positive in zip(voxels, clicks.positive, strict=True):
         mask[tuple(voxel)] = positive
-    seeds = voxels[clicks.positive & mask[tuple(voxels.T)]]
-    mask, start = tight_block(mask)
-    mask, more = tight_block(keep_components(mask, seeds - start, largest_only))
-    start = start + more
-    mask = fill_holes(mask, voxels[~clicks.positive] - start)
-    offset = low + start
-    return mask.astype(np.uint8), (int(offset[0]), int(offset[1]), int(offset[2]))
+    return mask, clicks.kji[clicks.positive & mask[tuple(voxels.T)]]
+
+
+def _joined(found: Sequence[_MaskBlock]) -> _MaskBlock:
+    """Mask blocks and their first voxels as one block."""
+    if len(found) == 1:
+        return found[0]
+    low = np.min([start for _, start in found], axis=0)
+    high = np.max([start + mask.shape for mask, start in found], axis=0)
+    joined = np.zeros(tuple(int(n) for n in high - low), dtype=bool)
+    for mask, start in found:
+        joined[_window(start - low, start - low + mask.shape)] |= mask
+    return joined, low
 
 
 def keep_components(mask: NDArray[np.bool_], seeds: NDArray[np.int64], largest_only: bool = False) -> NDArray[np.bool_]:
@@ -156,7 +192,7 @@ def _spread(coarse: NDArray[np.bool_], factor: int, shape: Sequence[int]) -> NDA
     return coarse[: shape[0], : shape[1], : shape[2]]
 
 
-def tight_block(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+def tight_block(mask: NDArray[np.bool_]) -> _MaskBlock:
     """The part of ``mask`` between its first and last voxels along each axis, and where it starts.
 
     An empty mask gives its first voxel.
@@ -170,11 +206,14 @@ def tight_block(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.
     return block, np.array(start, dtype=np.int64)
 
 
-def _reach_of_mask(
+def _blocks_of_mask(
     parts: Sequence[Part], shape_kji: Sequence[int], ijk_to_ras: NDArray, clicks: Clicks
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First and one-past-last voxel (k, j, i) of the block in which the final mask can have voxels."""
-    corners = []
+) -> list[_Block]:
+    """First and one-past-last voxel (k, j, i) of the blocks in which the final mask can have voxels.
+
+    No two of them touch, so that no component and no hole reaches from one into another.
+    """
+    corners = [clicks.kji[index][None].astype(np.float64) for index in np.flatnonzero(clicks.positive)]
     for part in parts:
         cells = _cells_of_object(part, ijk_to_ras, clicks) if len(parts) == 1 else part.logits > 0.0
         if not cells.any():
@@ -184,18 +223,22 @@ def _reach_of_mask(
         box = box_corners(start - 1.0, start + np.array(block.shape))
         corners.append(world_to_ijk(ijk_to_ras, transform_points(part.cells_to_ras, box))[:, ::-1])
     if len(clicks):
-        corners.append(clicks.kji[clicks.positive].astype(np.float64))
-        ignored = clicks.ras[(_values_at(parts, clicks.ras) > 0.0) != clicks.positive]
-        if len(ignored):
-            reach = _REACH * _correction_mm(parts) / voxel_spacing(ijk_to_ras)[::-1]
-            center = world_to_ijk(ijk_to_ras, ignored)[:, ::-1]
-            corners += [center - reach, center + reach]
-    if not sum(len(points) for points in corners):
-        return np.zeros(3, dtype=np.int64), np.zeros(3, dtype=np.int64)
-    points = np.concatenate(corners)
-    low = np.maximum(np.floor(points.min(axis=0)), 0).astype(np.int64)
-    high = np.minimum(np.ceil(points.max(axis=0)) + 1, shape_kji).astype(np.int64)
-    return low, high
+        centers = transform_points(ijk_to_ras, clicks.kji[:, ::-1])
+        reach = _REACH * _correction_mm(parts) / voxel_spacing(ijk_to_ras)[::-1]
+        for voxel in clicks.kji[(_values_at(parts, centers) > 0.0) != clicks.positive]:
+            corners.append(np.stack([voxel - reach, voxel + reach]))
+    blocks: list[_Block] = []
+    for points in corners:
+        low = np.maximum(np.floor(points.min(axis=0)), 0).astype(np.int64)
+        high = np.minimum(np.ceil(points.max(axis=0)) + 1, shape_kji).astype(np.int64)
+        if np.any(low >= high):
+            continue
+        while touching := [block for block in blocks if np.all(block[0] <= high) and np.all(block[1] >= low)]:
+            low = np.minimum(low, np.min([block[0] for block in touching], axis=0))
+            high = np.maximum(high, np.max([block[1] for block in touching], axis=0))
+            blocks = [block for block in blocks if not any(block is other for other in touching)]
+        blocks.append((low, high))
+    return blocks
 
 
 def _cells_of_object(part: Part, ijk_to_ras: NDArray, clicks: Clicks) -> NDArray[np.bool_]:
@@ -236,36 +279,50 @@ def _values_at(parts: Sequence[Part], points_ras: NDArray) -> NDArray[np.float32
     return np.array(values, dtype=np.float32)
 
 
-def _respect_clicks(
-    field: NDArray[np.float32],
-    voxels: NDArray[np.int64],
-    clicks: Clicks,
-    array_kji: NDArray,
-    low: NDArray[np.int64],
+def _corrected_field(
+    parts: Sequence[Part],
     ijk_to_ras: NDArray,
-    radius_mm: float,
-) -> None:
-    """Add to the field, in place, a bump at each click whose voxel has the wrong sign, the newest last.
+    start: NDArray[np.int64],
+    shape: tuple[int, ...],
+    corrections: Sequence[_Correction],
+) -> NDArray[np.float32]:
+    """The field with the corrections made so far, in the block of ``shape`` at the volume's voxel ``start``."""
+    field = sample_parts(parts, block_to_ras(ijk_to_ras, start), (shape[0], shape[1], shape[2]))
+    for window, bump in corrections:
+        first = np.array([part.start for part in window])
+        low, high = np.maximum(first, start), np.minimum(first + bump.shape, start + shape)
+        if np.all(low < high):
+            field[_window(low - start, high - start)] += bump[_window(low - first, high - first)]
+    return field
 
-    The bump is a Gaussian, high enough to turn the sign up to one standard deviation (``radius_mm``) away in an even
-    field, times a Gaussian of the difference in intensity to the clicked voxel, measured in standard deviations of the
-    intensities around: it stops where the tissue changes.
+
+def _corrections(
+    parts: Sequence[Part], array_kji: NDArray, ijk_to_ras: NDArray, clicks: Clicks, low: NDArray, high: NDArray
+) -> list[_Correction]:
+    """What is added to the field at each click whose voxel has the wrong sign, the newest last; and the voxels where.
+
+    The bump is a Gaussian, high enough to turn the sign up to one standard deviation away in an even field, times a
+    Gaussian of the difference in intensity to the clicked voxel, measured in standard deviations of the intensities
+    around: it stops where the tissue changes.
     """
-    for index in range(len(clicks)):
-        voxel, positive = voxels[index], bool(clicks.positive[index])
-        value = float(field[tuple(voxel)])
+    radius_mm = _correction_mm(parts)
+    reach = np.ceil(_REACH * radius_mm / voxel_spacing(ijk_to_ras)[::-1]).astype(np.int64)
+    corrections: list[_Correction] = []
+    for voxel, positive in zip(clicks.kji, clicks.positive, strict=True):
+        value = float(_corrected_field(parts, ijk_to_ras, voxel, (1, 1, 1), corrections)[0, 0, 0])
         if (value > 0.0) == positive:
             continue
-        reach = np.ceil(_REACH * radius_mm / voxel_spacing(ijk_to_ras)[::-1]).astype(np.int64)
-        start = np.maximum(voxel - reach, 0)
-        stop = np.minimum(voxel + reach + 1, field.shape)
-        window = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
+        window = _window(np.maximum(voxel - reach, low), np.minimum(voxel + reach + 1, high))
         offsets = np.stack(np.meshgrid(*(np.arange(w.start, w.stop) for w in window), indexing="ij"), -1) - voxel
         distance = np.linalg.norm(offsets @ ijk_to_ras[:3, [2, 1, 0]].T, axis=-1)
-        source = tuple(slice(w.start + int(o), w.stop + int(o)) for w, o in zip(window, low, strict=True))
-        intensity = array_kji[source].astype(np.float32)
-        difference = intensity - intensity[tuple(voxel - start)]
+        intensity = array_kji[window].astype(np.float32)
+        difference = intensity - np.float32(array_kji[tuple(voxel)])
         scale = float(intensity.std()) or 1.0
         bump = np.exp(-0.5 * (distance / radius_mm) ** 2 - 0.5 * (difference / scale) ** 2)
         height = abs(value) * np.exp(0.5) + _CLICK_LOGIT
-        field[window] += ((height if positive else -height) * bump).astype(np.float32)
+        corrections.append((window, ((height if positive else -height) * bump).astype(np.float32)))
+    return corrections
+
+
+def _window(low: NDArray, high: NDArray) -> tuple[slice, ...]:
+    return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))

@@ -18,6 +18,8 @@ _EXACT = 1e-6
 _STRAIGHT = 1e-4
 #: The largest block of the source that is converted to float32 at once when sampling obliquely.
 _LARGEST_BLOCK = 32 * 2**20
+#: The most oblique samples that are taken at once: each needs some 40 bytes on the way.
+_MOST_SAMPLES = 2 * 2**20
 
 
 def sample_grid(
@@ -131,7 +133,7 @@ def _sample_oblique(source: NDArray, affine: NDArray, out: NDArray[np.float32]) 
     high = np.clip(np.ceil(corners.max(axis=0)).astype(np.int64), 0, size - 1) + 1
     if (corners.max(axis=0) < -0.5 - _EXACT).any() or (corners.min(axis=0) > size - 0.5 + _EXACT).any():
         return
-    if np.prod(high - low) > _LARGEST_BLOCK and max(out.shape) > 1:
+    if (np.prod(high - low) > _LARGEST_BLOCK or out.size > _MOST_SAMPLES) and max(out.shape) > 1:
         axis = int(np.argmax(out.shape))
         half = out.shape[axis] // 2
         shifted = affine.copy()
