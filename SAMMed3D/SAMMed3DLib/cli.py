@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     terminal = Terminal()
     try:
         with terminal.warnings_as_notes():
-            return options.run(options, terminal)
+            code = options.run(options, terminal)
+            sys.stdout.flush()
+            return code
+    except BrokenPipeError:  # whoever read the results has read enough, such as head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         terminal.note("sammed3d: interrupted")
         return 130

@@ -334,6 +334,16 @@ def test_wrong_options_end_with_code_2(words: list[str], capsys) -> None:
     assert caught.value.code == 2
 
 
+def test_a_reader_that_stops_early_is_no_error() -> None:
+    """As in ``sammed3d ... | head -1``."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    run = subprocess.run([sys.executable, "-m", "SAMMed3DLib.cli", "profiles"], stdout=writing, stderr=subprocess.PIPE,
+                         env=os.environ | {"PYTHONPATH": str(ROOT / "SAMMed3D")}, text=True, check=False)
+    os.close(writing)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
 def test_help_and_version_need_no_torch() -> None:
     """--help answers at once: the commands import what they need."""
     code = (
