@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -164,3 +165,23 @@ def test_an_empty_mask_gives_a_record_that_json_can_hold():
 def test_a_block_outside_the_volume_is_refused():
     with pytest.raises(InputError, match="does not fit"):
         measure_nodule(Block(np.ones((2, 2, 2), np.uint8), (2, 0, 0)), np.zeros((3, 3, 3)), np.eye(4))
+
+
+def test_organs_are_measured_in_little_memory():
+    shape = (180, 170, 160)
+    matrix = grid(shape, (1.0, 1.0, 1.0))
+    array = np.arange(np.prod(shape), dtype=np.int32).reshape(shape) % 1001 - 500
+    array = array.astype(np.int16)
+    crop = Crop(np.diag([3.0, 3.0, 3.0, 1.0]), (64, 64, 64))
+    part = Part(crop, np.full((32, 32, 32), 5.0, np.float32), np.zeros(3))
+    prediction = Prediction(np.ones(shape, np.uint8), (0, 0, 0), None, part.logits, crop, (part,))
+    tracemalloc.start()
+    record = measure_nodule(prediction, array, matrix)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 12 * np.prod(shape)
+    assert record.volume_mm3 == np.prod(shape)
+    assert record.mean_hu == pytest.approx(array.mean(dtype=np.float64))
+    assert (record.p10_hu, record.p90_hu) == pytest.approx((-400.0, 400.0), abs=2)
+    assert record.centroid_ras == pytest.approx(transform_points(matrix, (79.5, 84.5, 89.5)))
+    assert record.long_axis_mm == pytest.approx(math.hypot(170, 160), rel=0.01)

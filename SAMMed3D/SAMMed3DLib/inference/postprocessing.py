@@ -178,9 +178,15 @@ def _pooled(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], int]:
     The factor is 1 for all but objects of organ size, whose connections need not be told to the voxel.
     """
     factor = int(np.ceil((mask.size / _MOST_LABELED_VOXELS) ** (1.0 / 3.0)))
-    for axis in range(3):
-        if factor > 1:
-            mask = np.logical_or.reduceat(mask, np.arange(0, mask.shape[axis], factor), axis=axis)
+    if factor > 1:
+        for axis in range(3):
+            # many times as fast as logical_or.reduceat
+            lines = np.moveaxis(mask, axis, 0)
+            pooled = lines[::factor].copy(order="K")
+            for step in range(1, factor):
+                others = lines[step::factor]
+                pooled[: len(others)] |= others
+            mask = np.moveaxis(pooled, 0, axis)
     return mask, factor
 
 
