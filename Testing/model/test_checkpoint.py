@@ -92,7 +92,8 @@ def test_four_point_embeddings_enable_boxes(write, weights) -> None:
     assert same(model, weights)
     logits, _ = model.decode(model.encode(torch.zeros(1, 1, *CROP)), boxes=torch.tensor([[1.0, 2, 3, 9, 9, 9]]))
     assert logits.shape == (1, 1, 8, 8, 8)
-    explicit = load_model(write(public_layout(weights)), profile="sam_med3d")
+    assert load_model(write(public_layout(weights)), profile="lidc_fork_native").profile.boxes
+    explicit = load_model(write(public_layout(weights)), profile=PROFILES["sam_med3d"])  # a value is taken at its word
     assert explicit.prompt_encoder.has_boxes
     assert not explicit.profile.boxes
 
@@ -140,6 +141,10 @@ def test_a_hostile_pickle_is_refused_and_not_run(write, weights, tmp_path) -> No
     with pytest.raises(CheckpointError, match="could run code; nothing of it was run"):
         load_model(path)
     assert not target.exists()
+    with pytest.raises(CheckpointError) as caught:
+        load_model(path)
+    assert "weights_only" not in str(caught.value), "nobody is told to run it after all"
+    assert "system" in str(caught.value)
     torch.load(path, weights_only=False)
     assert target.exists(), "the file was not hostile: this test shows nothing"
 
@@ -298,7 +303,7 @@ def test_saving_into_a_missing_folder(tiny, tmp_path) -> None:
 
 def test_rounded_weights_are_not_saved(tiny, tmp_path) -> None:
     tiny.set_precision("bf16")
-    with pytest.raises(ValueError, match="load it with precision='fp32'"):
+    with pytest.raises(ValueError, match="load it in fp32"):
         save_checkpoint(tiny, tmp_path / "model.pth")
     assert not list(tmp_path.iterdir())
 
@@ -316,6 +321,25 @@ def test_half_storage_halves_the_file_and_loads_as_float32(tmp_path: Path) -> No
 
 def test_half_storage_refuses_what_does_not_fit(tiny: Sam3D, tmp_path: Path) -> None:
     next(tiny.parameters()).data.flatten()[0] = 1e6
-    with pytest.raises(ValueError, match="half=False"):
+    with pytest.raises(ValueError, match="in full"):
         save_checkpoint(tiny, tmp_path / "half.pth", half=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_flipped_byte_in_our_own_file_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    save_checkpoint(build_model("nodule"), path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x40
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_model(path)
+
+
+def test_a_folder_that_may_not_be_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(CheckpointError, match="Permission denied"):
+        load_model(tmp_path / "model.pth")

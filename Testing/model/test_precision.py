@@ -62,7 +62,7 @@ def test_a_device_that_is_not_there_is_named(monkeypatch, device, gpus, message)
 
 def test_building_checks_the_device_before_anything_is_built(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(DeviceError, match="use device='cpu'"):
+    with pytest.raises(DeviceError, match="use the device cpu"):
         build_model("vit_h", device="cuda")
 
 

@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import os
 import pickle
+import re
 import uuid
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -32,6 +33,8 @@ FORMAT_VERSION = 1
 # Weights are copied out of the mapped file in groups of this share of them, or of as many bytes.
 GROUP_SHARE = 0.05
 GROUP_BYTES = 8 << 20
+# A ViT with this tensor was made for boxes.
+BOX_KEY = "prompt_encoder.point_embeddings.3.weight"
 
 
 class CheckpointError(ValueError):
@@ -65,10 +68,12 @@ def load_model(
     payload = _unpickle(file)
     weights = _state_dict(payload, file)
     architecture = _architecture(payload, weights, file)
-    if named is not None and architecture in VIT_SIZES:  # a named rule holds for every size
-        named = dataclasses.replace(named, crop_size=default_profile(architecture).crop_size)
-    chosen = _profile(named or profile, payload, weights, architecture, file)
-    boxes = "prompt_encoder.point_embeddings.3.weight" in weights
+    if payload.get("format") == FORMAT:
+        _check_sums(file)
+    boxes = BOX_KEY in weights
+    if named is not None and architecture in VIT_SIZES:  # a named rule holds for every size, with or without boxes
+        named = dataclasses.replace(named, crop_size=default_profile(architecture).crop_size, boxes=boxes)
+    chosen = _profile(named or profile, payload, boxes, architecture, file)
     try:
         model = skeleton(architecture, chosen, boxes=boxes)
     except ValueError as error:
@@ -101,13 +106,13 @@ def save_checkpoint(model: Sam3D, path: str | os.PathLike[str], *, half: bool = 
     state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     rounded = [name for name, tensor in state.items() if tensor.is_floating_point() and tensor.dtype != torch.float32]
     if rounded:
-        raise ValueError(f"the weights of this model are rounded to {model.precision}: load it with precision='fp32' "
+        raise ValueError(f"the weights of this model are rounded to {model.precision}: load it in fp32 "
                          "to save it")
     if half:
         state = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
         beyond = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
         if beyond:
-            raise ValueError(f"{beyond[0]} does not fit float16: save this model with half=False")
+            raise ValueError(f"{beyond[0]} does not fit float16: save it in full")
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     content = {
@@ -128,9 +133,9 @@ def save_checkpoint(model: Sam3D, path: str | os.PathLike[str], *, half: bool = 
 
 def _check_file(file: Path) -> None:
     """What can be said without unpickling. Raises CheckpointError."""
-    if not file.is_file():
-        raise CheckpointError(f"{file} is not a file: check the path, or download the checkpoint")
     try:
+        if not file.is_file():
+            raise CheckpointError(f"{file} is not a file: check the path, or download the checkpoint")
         size = file.stat().st_size
         with file.open("rb") as stream:
             start = stream.read(512)
@@ -167,12 +172,20 @@ def _unpickle(file: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{file} holds more than weights and plain values, which could run code; nothing of it was run. Save its "
-            f"'model_state_dict' alone, from a source you trust. ({_first_line(error)})"
+            f"'model_state_dict' alone, from a source you trust.{_named_global(error)}"
         ) from error
     except (RuntimeError, OSError, EOFError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
             f"{file} is damaged or not a checkpoint: download it again. ({_first_line(error)})"
         ) from error
+
+
+def _check_sums(file: Path) -> None:
+    """Our own files carry a checksum for every tensor, which PyTorch does not look at. Raises CheckpointError."""
+    with zipfile.ZipFile(file) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise CheckpointError(f"{file} is damaged ({damaged} has changed since it was written): copy it again")
 
 
 def _harmless() -> list[Any]:
@@ -182,6 +195,12 @@ def _harmless() -> list[Any]:
     if torch.__version__ >= "2.6":  # numpy moved the module between its versions 1 and 2
         allowed += [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     return allowed
+
+
+def _named_global(error: Exception) -> str:
+    """What was refused, in words of our own: PyTorch's advice is to run the file after all."""
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    return f" (It asks for {found.group(1)}.)" if found else ""
 
 
 def _first_line(error: Exception) -> str:
@@ -229,8 +248,7 @@ def _architecture(payload: Mapping[str, Any], weights: Mapping[str, Tensor], fil
 
 
 def _profile(
-    asked: PreprocessingProfile | None, payload: Mapping[str, Any], weights: Mapping[str, Tensor], architecture: str,
-    file: Path,
+    asked: PreprocessingProfile | None, payload: Mapping[str, Any], boxes: bool, architecture: str, file: Path,
 ) -> PreprocessingProfile:
     """The profile asked for, else the stored one, else that of the public weights or of the fork."""
     if asked is not None:
@@ -240,9 +258,8 @@ def _profile(
         try:
             return PreprocessingProfile.from_dict(stored)
         except (TypeError, ValueError) as error:
-            raise CheckpointError(f"{file}: {error}; name one with profile=, for example 'sam_med3d'") from error
+            raise CheckpointError(f"{file}: {error}; name a profile, for example sam_med3d") from error
     default = default_profile(architecture)
-    boxes = "prompt_encoder.point_embeddings.3.weight" in weights
     task = str(getattr(payload.get("args"), "task_name", ""))
     if architecture in VIT_SIZES and ("lidc" in task.lower() or "lidc" in file.stem.lower()):
         default = dataclasses.replace(PROFILES["lidc_fork"], crop_size=default.crop_size)

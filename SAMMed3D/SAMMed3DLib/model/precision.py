@@ -24,13 +24,13 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if resolved.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count == 0:
-            raise DeviceError("no CUDA GPU is usable here: use device='cpu', or install an NVIDIA driver and a CUDA "
+            raise DeviceError("no CUDA GPU is usable here: use the device cpu, or install an NVIDIA driver and a CUDA "
                               "build of PyTorch")
         if (resolved.index or 0) >= count:
             raise DeviceError(f"there is no {resolved}: this machine has cuda:0 to cuda:{count - 1}")
     elif resolved.type == "mps":
         if not torch.backends.mps.is_available():
-            raise DeviceError("no Apple GPU is usable here: use device='cpu'")
+            raise DeviceError("no Apple GPU is usable here: use the device cpu")
     elif resolved.type != "cpu":
         raise DeviceError(f"device {resolved.type!r} is not supported: use 'cpu', 'cuda' or 'mps'")
     return resolved
@@ -50,11 +50,11 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}: use 'auto', 'fp32', 'bf16' or 'fp16'")
     if precision == "fp16" and device.type != "cuda":
-        raise DeviceError(f"fp16 needs a CUDA GPU, not {device.type}: use precision='auto', 'fp32' or 'bf16'")
+        raise DeviceError(f"fp16 needs a CUDA GPU, not {device.type}: use the precision auto, fp32 or bf16")
     if precision == "bf16" and device.type == "cuda" and not _cuda_has_bf16(device):
-        raise DeviceError("this GPU has no bf16: use precision='auto', 'fp16' or 'fp32'")
+        raise DeviceError("this GPU has no bf16: use the precision auto, fp16 or fp32")
     if precision == "bf16" and device.type == "mps":
-        raise DeviceError("bf16 is not supported on mps: use precision='auto' or 'fp32'")
+        raise DeviceError("bf16 is not supported on mps: use the precision auto or fp32")
     return precision
 
 
