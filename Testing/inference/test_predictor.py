@@ -304,6 +304,17 @@ def test_a_click_outside_the_crop_extends_the_mask_without_a_seam():
     assert np.allclose(prediction.crop.crop_to_ras[:3, :3], np.eye(3) * 0.5)
 
 
+def test_a_click_just_within_the_face_of_the_last_crop_is_not_cut_off_there():
+    array, matrix = two_spheres()
+    model = ThresholdModel(dataclasses.replace(PROFILE, spacing_range_mm=(0.5, 0.5), spacing_mm=0.5))
+    predictor = predictor_for(array, matrix, model)
+    clicks = [CENTER, np.array(CENTER) + (15.0, 0.0, 0.0)]  # the crop ends at 16 mm, the bar does not
+    prediction = predictor.predict(clicks)
+    assert len(prediction.parts) == 2
+    far = voxel_index(world_to_ijk(matrix, np.array(CENTER) + (25.0, 0.0, 0.0)))[::-1]
+    assert prediction.full_mask(array.shape)[tuple(far)] == 1
+
+
 def test_a_box_a_mask_and_multimask():
     array, matrix = sphere_case()
     truth = np.linalg.norm(world_of(array.shape, matrix) - CENTER, axis=-1) <= 8.0

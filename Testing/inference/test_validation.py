@@ -134,3 +134,8 @@ def test_boxes():
     ]:
         with pytest.raises(InputError, match=words):
             check_box(box, SHAPE, MATRIX)
+
+
+def test_labels_may_be_a_column():
+    points, positive = check_points([(0, 0, 0), (1, 1, 1)], [[1], [0]], (9, 9, 9), np.eye(4))
+    assert points.shape == (2, 3) and positive.tolist() == [True, False]

@@ -25,6 +25,9 @@ from .preprocessing import Crop, crop_at, prepare_crop
 from .validation import check_box, check_image, check_points
 from .zoom import ObjectView, ZoomPolicy, best_view, view_object
 
+#: A click this close to a crop's face (1 = in the middle) needs a crop of its own where zooming out is over.
+_OUTER_SHELL = 0.1
+
 _Result = TypeVar("_Result")
 _tokens = itertools.count()
 
@@ -63,7 +66,8 @@ class SamPredictor3D:
     """Segments objects of one volume from clicks, boxes and masks.
 
     An image is set once; its crops are encoded when a click needs them and kept in a cache; each click costs one
-    decoding and one interpolation into the volume's voxels. Nothing of the volume's size is ever allocated.
+    decoding and one interpolation into the volume's voxels. Nothing of the volume's size is ever allocated but masks
+    that reach as far. A predictor and its cache belong to one thread at a time.
 
     Args:
         model: a network with a profile.
@@ -223,7 +227,7 @@ class SamPredictor3D:
             first = self._decode(crop, anchor, clicks, box, None, (), multimask)
             return self._zoomed([first], clicks, box, multimask, first=True)
         part = max(state.parts, key=lambda part: part.interiority(newest))
-        if part.interiority(newest) <= 0.0:
+        if part.interiority(newest) <= (0.0 if self._can_zoom_out(state.parts) else _OUTER_SHELL):
             crop = self._crop(anchor, state.parts[-1].crop.spacing_mm)
             prior = prior_logits(state.parts, crop, self._cells)
             return self._decode(crop, anchor, clicks, box, prior, state.parts, multimask)
@@ -263,6 +267,11 @@ class SamPredictor3D:
 
     def _view(self, state: _State, clicks: Clicks) -> ObjectView | None:
         return view_object(state.parts[-1], clicks.positive_ras, self._array.shape, self._ijk_to_ras)
+
+    def _can_zoom_out(self, parts: Sequence[Part]) -> bool:
+        """Whether an object that leaves the crop could still be seen whole in a coarser one."""
+        coarsest = self.profile.spacing_range_mm[1]
+        return len(parts) == 1 and self.profile.spacing_mm is not None and parts[0].crop.spacing_mm < coarsest - 1e-6
 
     def _touches(self, state: _State, clicks: Clicks) -> bool:
         view = self._view(state, clicks) if clicks.positive.any() else None

@@ -101,7 +101,7 @@ def check_points(
         raise InputError(f"points_ras must have the shape (n, 3): R, A, S in mm; it is {points.shape}")
     if not np.isfinite(points).all():
         raise InputError(f"a point is NaN or infinite: {points[~np.isfinite(points).all(axis=1)][0].tolist()}")
-    given = np.ones(len(points)) if labels is None else np.atleast_1d(np.asarray(labels))
+    given = np.ones(len(points)) if labels is None else np.ravel(labels)
     if given.shape != (len(points),):
         raise InputError(f"{len(points)} points need as many labels, not {given.size}")
     if not np.isin(given, (0, 1)).all():
