@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from SAMMed3DLib.inference import PreprocessingProfile
 from SAMMed3DLib.model import build_model, save_checkpoint
+from SAMMed3DLib.model.precision import resolve_precision
 from SAMMed3DLib.model.sam import Sam3D
 from SAMMed3DLib.synthesis import NoduleShapes
 
@@ -270,6 +271,7 @@ def _work(rank: int, config: PretrainingConfig, port: int) -> None:
         dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=config.processes)
     run = Run(config)
     device = torch.device(config.device)
+    bf16 = resolve_precision("auto", device) == "bf16"
     rng = np.random.default_rng([config.seed, rank, run.step])
     backgrounds = training_backgrounds(Path(config.data), Path(config.work_dir) / "backgrounds")
     synthesizer = SampleSynthesizer(backgrounds, NoduleShapes.load(), run.model.profile, rng)
@@ -281,7 +283,7 @@ def _work(rank: int, config: PretrainingConfig, port: int) -> None:
                 group["lr"] = learning_rate(run.step, config)
             samples = [synthesizer.sample() for _ in range(config.batch_size)]
             drawn = time.perf_counter()
-            with torch.autocast(device.type, torch.bfloat16):
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 loss, figures = loop.loss(samples, device)
             run.optimizer.zero_grad()
             loss.backward()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from SAMMed3DLib.inference.preprocessing import Crop, prepare_crop, sample_volume
+from SAMMed3DLib.inference.preprocessing import Crop, crop_at, prepare_crop, sample_volume
 from SAMMed3DLib.model.profile import PreprocessingProfile
 from SAMMed3DLib.synthesis import NoduleShape, NoduleShapes, paint_nodule, random_appearance
 from SAMMed3DLib.synthesis.nodules import correlated_noise, nodule_outline
@@ -102,7 +102,7 @@ class SampleSynthesizer:
                 self._paint_neighbor(block, shape, center)
         self._scan(block)
 
-        crop = _crop_around(center + offset, spacing, profile)
+        crop = crop_at(center + offset, spacing, profile, block.ijk_to_ras)
         truth = np.zeros(profile.crop_size, bool)
         if not empty:
             lung = sample_volume(block.lung.astype(np.float32), block.ijk_to_ras, crop, 0.0) > 0.5
@@ -230,12 +230,6 @@ class SampleSynthesizer:
 
 def _smooth(hu: np.ndarray, sigma_kji: np.ndarray) -> np.ndarray:
     return ndimage.gaussian_filter(hu, sigma_kji, truncate=3)
-
-
-def _crop_around(center_ras: np.ndarray, spacing: float, profile: PreprocessingProfile) -> Crop:
-    affine = np.diag([spacing, spacing, spacing, 1.0])
-    affine[:3, 3] = center_ras - spacing * (np.array(profile.crop_size) // 2)
-    return Crop(affine, profile.crop_size)
 
 
 def _on_crop(shape: NoduleShape, center_ras: np.ndarray, crop: Crop) -> np.ndarray:

@@ -93,7 +93,8 @@ def test_four_point_embeddings_enable_boxes(write, weights) -> None:
     logits, _ = model.decode(model.encode(torch.zeros(1, 1, *CROP)), boxes=torch.tensor([[1.0, 2, 3, 9, 9, 9]]))
     assert logits.shape == (1, 1, 8, 8, 8)
     assert load_model(write(public_layout(weights)), profile="lidc_fork_native").profile.boxes
-    explicit = load_model(write(public_layout(weights)), profile=PROFILES["sam_med3d"])  # a value is taken at its word
+    taken_literally = dataclasses.replace(PROFILES["sam_med3d"], crop_size=CROP)
+    explicit = load_model(write(public_layout(weights)), profile=taken_literally)
     assert explicit.prompt_encoder.has_boxes
     assert not explicit.profile.boxes
 

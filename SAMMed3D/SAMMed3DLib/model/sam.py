@@ -79,7 +79,7 @@ class Sam3D(nn.Module):
             coords, labels: (B, N, 3) in voxel indices (d0, d1, d2) of the crop, fractions allowed, and (B, N) with 1
                 positive, 0 negative.
             boxes: (B, 6), lowest and highest corner in voxel indices.
-            mask: previous logits (B, 1, *low_res_size). None is decoded as zeros: the public weights never learnt
+            mask: previous logits (B, 1, *low_res_size). None is decoded as zeros: the public weights never learned
                 their embedding of "no mask".
             multimask_output: three masks instead of one.
 
