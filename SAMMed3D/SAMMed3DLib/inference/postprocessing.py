@@ -20,7 +20,7 @@ from .geometry import box_corners, transform_points, voxel_index, voxel_spacing,
 
 _NEIGHBORS_26 = np.ones((3, 3, 3), dtype=bool)
 #: Blocks larger than this are labeled on a coarser grid.
-_MOST_LABELED_VOXELS = 2_000_000
+_MOST_LABELED_VOXELS = 1_000_000
 #: A correction is at least this strong; 1 is a probability of 0.73.
 _CLICK_LOGIT = 1.0
 #: A correction is computed up to this many standard deviations.

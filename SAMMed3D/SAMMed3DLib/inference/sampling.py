@@ -64,7 +64,7 @@ def _axis_of_each_grid_axis(affine: NDArray, shape: tuple[int, int, int]) -> tup
 def _sample_aligned(source: NDArray, axes: tuple[int, int, int], affine: NDArray, out: NDArray[np.float32]) -> None:
     """Separable interpolation; ``source`` has its axes in the grid's order already.
 
-    Plane by plane along the axis of the largest stride: two planes are blended, then rows, then columns. Each plane
+    Plane by plane along the axis of the largest stride: planes are blended, rows, and columns. Each plane
     stays in the processor's cache, and memory is read along its grain. (Matrix products would do the same, but BLAS
     threads that wait for a busy processor cost more than they bring here.)
     """
@@ -77,19 +77,21 @@ def _sample_aligned(source: NDArray, axes: tuple[int, int, int], affine: NDArray
         lerps.append(_Lerp(start, affine[axis, grid_axis], out.shape[grid_axis], source.shape[grid_axis]))
     if any(lerp.low.size == 0 for lerp in lerps):
         return
-    order = tuple(sorted(range(3), key=lambda axis: -abs(source.strides[axis])))
-    source = source.transpose(order)
+    block = source[tuple(lerp.span for lerp in lerps)]
+    finer = np.prod([lerp.low.size for lerp in lerps]) > block.size
+    if finer:  # the samples are more than the source: it is their memory that is walked along its grain
+        block = np.ascontiguousarray(block)
+    order = tuple(sorted(range(3), key=lambda axis: -abs(block.strides[axis])))
+    block = block.transpose(order)
     planes, rows, columns = (lerps[axis] for axis in order)
     target = out[tuple(lerp.inside for lerp in lerps)].transpose(order)
 
-    source = source[:, rows.span, columns.span]
+    low_planes, high_planes = planes.low - planes.span.start, planes.high - planes.span.start
     low_rows, high_rows = rows.low - rows.span.start, rows.high - rows.span.start
     row_weight = rows.weight[:, None]
     low_columns, high_columns = columns.low - columns.span.start, columns.high - columns.span.start
-    for index in range(planes.low.size):
-        plane = source[planes.low[index]].astype(np.float32)
-        if planes.weight[index] > 0.0:
-            plane += planes.weight[index] * (source[planes.high[index]] - plane)
+
+    def in_plane(plane: NDArray[np.float32]) -> NDArray[np.float32]:
         lower, upper = plane.take(low_rows, axis=0), plane.take(high_rows, axis=0)
         upper -= lower
         upper *= row_weight
@@ -99,7 +101,26 @@ def _sample_aligned(source: NDArray, axes: tuple[int, int, int], affine: NDArray
         right -= left
         right *= columns.weight
         right += left
-        target[index] = right
+        return right
+
+    if finer:
+        # every source plane is stretched once, and the stretched ones are blended
+        stretched: dict[int, NDArray[np.float32]] = {}
+        for index, (low, high) in enumerate(zip(low_planes.tolist(), high_planes.tolist(), strict=True)):
+            stretched = {
+                number: stretched[number] if number in stretched else in_plane(block[number].astype(np.float32))
+                for number in (low, high)
+            }
+            blended = stretched[high] - stretched[low]
+            blended *= planes.weight[index]
+            blended += stretched[low]
+            target[index] = blended
+        return
+    for index, (low, high) in enumerate(zip(low_planes, high_planes, strict=True)):
+        plane = block[low].astype(np.float32)
+        if planes.weight[index] > 0.0:
+            plane += planes.weight[index] * (block[high] - plane)
+        target[index] = in_plane(plane)
 
 
 class _Lerp:
