@@ -28,7 +28,6 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from SAMMed3DLib.inference import PreprocessingProfile
 from SAMMed3DLib.model import build_model, save_checkpoint
 from SAMMed3DLib.model.precision import resolve_precision
 from SAMMed3DLib.model.sam import Sam3D
@@ -82,9 +81,8 @@ class ExponentialAverage:
 class ClickLoop:
     """One training step: encode once, click several times, learn from the first and the last click."""
 
-    def __init__(self, model: Sam3D, profile: PreprocessingProfile, rng: np.random.Generator) -> None:
+    def __init__(self, model: Sam3D, rng: np.random.Generator) -> None:
         self._model = model
-        self._profile = profile
         self._rng = rng
         self._simulators = [
             ClickSimulator(method, seed=rng.integers(2**31)) for method in ("random", "challenge", "jitter")
@@ -275,7 +273,7 @@ def _work(rank: int, config: PretrainingConfig, port: int) -> None:
     rng = np.random.default_rng([config.seed, rank, run.step])
     backgrounds = training_backgrounds(Path(config.data), Path(config.work_dir) / "backgrounds")
     synthesizer = SampleSynthesizer(backgrounds, NoduleShapes.load(), run.model.profile, rng)
-    loop = ClickLoop(run.model, run.model.profile, rng)
+    loop = ClickLoop(run.model, rng)
     with _log(config, rank) as write:
         while run.step < config.steps:
             started = time.perf_counter()
