@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from .inference import InputError, NoduleRecord, Prediction, SamPredictor3D, measure_nodule
+from .inference.geometry import voxel_volume
 from .inference.validation import check_box, check_points
 from .model import CheckpointError, Sam3D, build_model, load_model, profile_by_name
 from .prompts import NodulePrompt
@@ -133,7 +134,7 @@ def segment_nodules(
         if reference is not None:
             truth = reference == label
             dice = dice_of(prediction, truth)
-            truth_mm3 = float(truth.sum() * abs(np.linalg.det(volume.ijk_to_ras[:3, :3])))
+            truth_mm3 = float(truth.sum()) * voxel_volume(volume.ijk_to_ras)
         results.append(NoduleResult(label, name, prompt, prediction, record, seconds, dice, truth_mm3))
         if progress is not None:
             progress(len(results), len(prompts))

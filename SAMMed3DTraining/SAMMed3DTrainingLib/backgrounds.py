@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from SAMMed3DLib.inference.geometry import transform_points, voxel_spacing
 from SAMMed3DLib.volume_io import read_labels, read_volume
 
 TRAINING = {
@@ -56,7 +57,7 @@ class Background:
         """
         volume = read_volume(ct)
         hu, affine = np.asarray(volume.array_kji), np.array(volume.ijk_to_ras)
-        spacing = np.linalg.norm(affine[:3, :3], axis=0)[::-1]
+        spacing = voxel_spacing(affine)[::-1]
         lesion = np.zeros(hu.shape, bool)
         for path in lesions:
             mask = np.asarray(read_labels(path).array_kji)
@@ -72,7 +73,7 @@ class Background:
             slice(max(s.start - m, 0), min(s.stop + m, n)) for s, m, n in zip(box[0], margin, hu.shape, strict=True)
         )
         start = np.array([s.start for s in crop[::-1]])
-        affine[:3, 3] += affine[:3, :3] @ start
+        affine[:3, 3] = transform_points(affine, start)
         hu, lung, lesion = (np.ascontiguousarray(x[crop]) for x in (hu, lung, lesion))
         if lesion.any():
             lesion = ndimage.distance_transform_edt(~lesion, sampling=spacing) < LESION_MARGIN_MM

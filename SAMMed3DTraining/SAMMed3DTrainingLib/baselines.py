@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from SAMMed3DLib.inference.geometry import voxel_index, voxel_spacing, world_to_ijk
+
 SEARCH_MM = 25.0  # a nodule is at most 30 mm wide; a click off its center still reaches its far side
 MARGIN_MM = 6.0  # shown around the search, so that the depth of what leaves it is known
 SEED_MM = 2.0
@@ -46,11 +48,10 @@ def region_growing(array_kji: np.ndarray, ijk_to_ras: np.ndarray, seed_ras: np.n
     Raises:
         ValueError: the click is outside of the volume.
     """
-    seed = np.linalg.inv(ijk_to_ras) @ np.append(np.asarray(seed_ras, dtype=float), 1.0)
-    seed = np.floor(seed[2::-1] + 0.5).astype(int)
+    seed = voxel_index(world_to_ijk(ijk_to_ras, seed_ras))[::-1]
     if np.any(seed < 0) or np.any(seed >= array_kji.shape):
         raise ValueError(f"the seed {tuple(np.round(seed_ras, 1))} (RAS mm) is outside of the volume")
-    spacing = np.linalg.norm(ijk_to_ras[:3, :3], axis=0)[::-1]
+    spacing = voxel_spacing(ijk_to_ras)[::-1]
     reach = np.ceil((SEARCH_MM + MARGIN_MM) / spacing).astype(int)
     low, high = np.maximum(seed - reach, 0), np.minimum(seed + reach + 1, array_kji.shape)
     hu = array_kji[tuple(slice(a, b) for a, b in zip(low, high, strict=True))].astype(np.float32)

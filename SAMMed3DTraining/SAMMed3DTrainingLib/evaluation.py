@@ -14,6 +14,8 @@ from typing import Protocol
 
 import numpy as np
 
+from SAMMed3DLib.inference.geometry import transform_points, voxel_spacing, voxel_volume
+
 from .clicks import ClickSimulator, bounding_box
 
 
@@ -99,8 +101,8 @@ def evaluate_nodule(
         raise ValueError("evaluation needs a nodule with voxels and at least one click")
     truth, origin = truth[box], np.array([part.start for part in box]) + np.asarray(offset_kji, dtype=int)
     simulator = simulator or ClickSimulator("challenge")
-    spacing = np.linalg.norm(ijk_to_ras[:3, :3], axis=0)[::-1]
-    voxel_mm3 = abs(float(np.linalg.det(ijk_to_ras[:3, :3])))
+    spacing = voxel_spacing(ijk_to_ras)[::-1]
+    voxel_mm3 = voxel_volume(ijk_to_ras)
     points, labels, seconds, dices, volumes = [], [], [], [], []
     previous: Segmentation | None = None
     for _ in range(n_clicks):
@@ -112,7 +114,7 @@ def evaluate_nodule(
             if click is None:
                 break
             voxel, positive = np.asarray(click[0]) + start, click[1]
-        points.append(ijk_to_ras[:3, :3] @ voxel[::-1] + ijk_to_ras[:3, 3])
+        points.append(transform_points(ijk_to_ras, voxel[::-1]))
         labels.append(int(positive))
         begun = clock()
         previous = predictor.predict(np.array(points), np.array(labels), previous=previous)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from SAMMed3DLib.inference.geometry import transform_points, voxel_spacing
 from SAMMed3DLib.inference.preprocessing import Crop, crop_at, prepare_crop, sample_volume
 from SAMMed3DLib.model.profile import PreprocessingProfile
 from SAMMed3DLib.synthesis import NoduleShape, NoduleShapes, paint_nodule, random_appearance
@@ -139,8 +140,8 @@ class SampleSynthesizer:
         shares = np.array([_SITE_SHARES[kind] for kind in kinds])
         sites = scan.sites[kinds[rng.choice(len(kinds), p=shares / shares.sum())]]
         site = sites[rng.integers(len(sites))] + rng.uniform(-0.5, 0.5, 3)
-        matrix, spacing = scan.ijk_to_ras[:3, :3], np.linalg.norm(scan.ijk_to_ras[:3, :3], axis=0)
-        center = matrix @ site + scan.ijk_to_ras[:3, 3]
+        matrix, spacing = scan.ijk_to_ras[:3, :3], voxel_spacing(scan.ijk_to_ras)
+        center = transform_points(scan.ijk_to_ras, site)
         # The crop and some voxels around, in whole groups of slices where slices are averaged.
         middle = site + np.linalg.solve(matrix, offset)
         reach = half / spacing + 3
@@ -181,7 +182,7 @@ class SampleSynthesizer:
         # Slide towards the lung where the middle of the block is wall.
         inside = np.argwhere(lung)
         if len(inside):
-            goal = affine[:3, :3] @ inside[rng.integers(len(inside))][::-1] + affine[:3, 3]
+            goal = transform_points(affine, inside[rng.integers(len(inside))][::-1])
             middle_is_lung = lung[tuple(n // 2 for n in lung.shape)]
             center = -offset if middle_is_lung else np.clip(goal, -0.4 * half, 0.4 * half)
         else:
@@ -201,7 +202,7 @@ class SampleSynthesizer:
     def _scan(self, block: _Block) -> None:
         """What differs from scanner to scanner: kernel, noise, calibration."""
         rng = self._rng
-        spacing = np.linalg.norm(block.ijk_to_ras[:3, :3], axis=0)[::-1]
+        spacing = voxel_spacing(block.ijk_to_ras)[::-1]
         draw = rng.random()
         if draw < 0.25:
             block.hu = _smooth(block.hu, rng.uniform(0.3, 0.9) / spacing)

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / folder) for folder in ("SAMMed3D", "SAMMed3DTraining", "Testing")]
 
 from SAMMed3DLib.inference import SamPredictor3D  # noqa: E402
+from SAMMed3DLib.inference.geometry import transform_points, voxel_spacing  # noqa: E402
 from SAMMed3DLib.inference.interior import most_interior_voxel  # noqa: E402
 from SAMMed3DLib.model import load_model  # noqa: E402
 from SAMMed3DLib.volume_io import Volume, read_labels, read_volume  # noqa: E402
@@ -69,12 +70,11 @@ class Nodule:
     @property
     def spacing(self) -> np.ndarray:
         """Voxel size along [k, j, i], mm."""
-        return np.linalg.norm(self.volume.ijk_to_ras[:3, :3], axis=0)[::-1]
+        return voxel_spacing(self.volume.ijk_to_ras)[::-1]
 
     def ras(self, voxel: Sequence[int]) -> np.ndarray:
         """Position of a voxel (k, j, i) in RAS mm."""
-        matrix = self.volume.ijk_to_ras
-        return matrix[:3, :3] @ np.asarray(voxel)[::-1] + matrix[:3, 3]
+        return transform_points(self.volume.ijk_to_ras, np.asarray(voxel)[::-1])
 
 
 def nodules_of(folder: Path, scan: str) -> Iterator[Nodule]:

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / folder) for folder in ("SAMMed3D", "SAMMed3DTraining", "Testing")]
 
 from SAMMed3DLib.inference import SamPredictor3D  # noqa: E402
+from SAMMed3DLib.inference.geometry import transform_points, voxel_spacing  # noqa: E402
 from SAMMed3DLib.model import load_model  # noqa: E402
 from SAMMed3DLib.synthesis import NoduleShapes, paint_nodule, random_appearance  # noqa: E402
 from SAMMed3DLib.weights import default_checkpoint  # noqa: E402
@@ -50,13 +51,13 @@ def evaluate(
     shapes = NoduleShapes.load()
     outcomes: list[Outcome] = []
     matrix = background.ijk_to_ras
-    spacing = np.linalg.norm(matrix[:3, :3], axis=0)[::-1]
+    spacing = voxel_spacing(matrix)[::-1]
     while len(outcomes) < count:
         kind = KINDS[len(outcomes) % len(KINDS)]
         low, high = SIZES_MM[(len(outcomes) // len(KINDS)) % len(SIZES_MM)]
         shape = shapes.random(rng, float(rng.uniform(low, high)))
         sites = background.sites[("lung", "pleura", "vessel")[rng.integers(3)]]
-        center = matrix[:3, :3] @ sites[rng.integers(len(sites))] + matrix[:3, 3]
+        center = transform_points(matrix, sites[rng.integers(len(sites))])
         volume = background.hu.astype(np.float32)
         truth = paint_nodule(volume, matrix, shape, center, random_appearance(rng, kind), rng, background.lung)
         if truth.sum() < 8 or (volume - background.hu)[truth].mean() < 100:

@@ -98,11 +98,6 @@ def extent_ras(shape_kji: tuple[int, ...], ijk_to_ras: NDArray) -> tuple[NDArray
     return world.min(axis=0), world.max(axis=0)
 
 
-def box_of_points(points: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Smallest and largest coordinate of points (n, 3)."""
-    return points.min(axis=0), points.max(axis=0)
-
-
 def box_corners(low: ArrayLike, high: ArrayLike) -> NDArray[np.float64]:
     """The eight corners (8, 3) of an axis-aligned box."""
     return np.array(list(itertools.product(*zip(np.asarray(low), np.asarray(high), strict=True))), dtype=np.float64)

@@ -260,7 +260,7 @@ def _cells_of_object(part: Part, ijk_to_ras: NDArray, clicks: Clicks) -> NDArray
     radius = 1 + int(np.ceil(voxel_in_cells / 2.0))
     # a corrected click reaches the mask from further off
     seeds = world_to_ijk(part.cells_to_ras, clicks.positive_ras)
-    near = int(np.ceil(_REACH * _correction_mm([part]) / np.linalg.norm(part.cells_to_ras[:3, :3], axis=0).min())) + 1
+    near = int(np.ceil(_REACH * _correction_mm([part]) / voxel_spacing(part.cells_to_ras).min())) + 1
     labels, count = ndimage.label(ndimage.maximum_filter(cells, size=2 * radius + 1, mode="constant"), _NEIGHBORS_26)
     wanted = np.zeros(count + 1, dtype=bool)
     for seed in voxel_index(seeds):

@@ -225,7 +225,7 @@ class SamPredictor3D:
         if not state.parts:
             crop = self._crop(anchor, self.profile.spacing_mm)
             first = self._decode(crop, anchor, clicks, box, None, (), multimask)
-            return self._zoomed([first], clicks, box, multimask, first=True)
+            return self._zoomed(first, clicks, box, multimask)
         part = max(state.parts, key=lambda part: part.interiority(newest))
         if part.interiority(newest) <= (0.0 if self._can_zoom_out(state.parts) else _OUTER_SHELL):
             crop = self._crop(anchor, state.parts[-1].crop.spacing_mm)
@@ -236,29 +236,25 @@ class SamPredictor3D:
         after = self._decode(part.crop, part.anchor_ras, clicks, box, prior, others, multimask)
         if others or box is not None:
             return after
-        if self._touches(after, clicks) and self._touches(state, clicks):
-            return after  # zooming out did not help before
-        return self._zoomed([after], clicks, box, multimask, first=False, before=state)
+        return self._zoomed(after, clicks, box, multimask, before=state)
 
     def _zoomed(
-        self,
-        looks: list[_State],
-        clicks: Clicks,
-        box: NDArray | None,
-        multimask: bool,
-        *,
-        first: bool,
-        before: _State | None = None,
+        self, look: _State, clicks: Clicks, box: NDArray | None, multimask: bool, before: _State | None = None
     ) -> _State:
-        """Look again at the spacing and place that the latest look asks for, and keep the best of the looks."""
+        """Look again at the spacing and place that the latest look asks for, and keep the best of the looks.
+
+        ``before`` is the state before the newest click, None on the first one.
+        """
         inside = clicks.positive_ras
         if not len(inside):
-            return looks[-1]
-        views = [self._view(looks[0], clicks)]
+            return look
+        looks, views = [look], [self._view(look, clicks)]
+        if before is not None and _leaves_crop(views[0]) and _leaves_crop(self._view(before, clicks)):
+            return look  # zooming out did not help before
         while True:
             part = looks[-1].parts[-1]
             tried = [look.parts[-1].crop.spacing_mm for look in looks]
-            crop = self.zoom.next_crop(views[-1], part.crop, tried, inside, self._ijk_to_ras, first=first)
+            crop = self.zoom.next_crop(views[-1], part.crop, tried, inside, self._ijk_to_ras, first=before is None)
             if crop is None:
                 return looks[best_view(views)]
             prior = None if before is None else prior_logits(before.parts, crop, self._cells)
@@ -272,10 +268,6 @@ class SamPredictor3D:
         """Whether an object that leaves the crop could still be seen whole in a coarser one."""
         coarsest = self.profile.spacing_range_mm[1]
         return len(parts) == 1 and self.profile.spacing_mm is not None and parts[0].crop.spacing_mm < coarsest - 1e-6
-
-    def _touches(self, state: _State, clicks: Clicks) -> bool:
-        view = self._view(state, clicks) if clicks.positive.any() else None
-        return view is not None and view.touches_border
 
     def _crop(self, center_ras: NDArray, spacing_mm: float | None) -> Crop:
         return crop_at(center_ras, spacing_mm, self.profile, self._ijk_to_ras)
@@ -389,6 +381,10 @@ class SamPredictor3D:
             bounded = None if score is None else float(np.clip(score, 0.0, 1.0))
             predictions.append(Prediction(mask, offset, bounded, logits, newest.crop, parts))
         return dataclasses.replace(predictions[0], alternatives=tuple(predictions[1:]))
+
+
+def _leaves_crop(view: ObjectView | None) -> bool:
+    return view is not None and view.touches_border
 
 
 def _first_positive_first(clicks: Clicks) -> Clicks:

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from ..model.profile import PreprocessingProfile
 from .field import Part
-from .geometry import transform_points, voxel_index, voxel_volume, world_to_ijk
+from .geometry import transform_points, voxel_index, voxel_spacing, voxel_volume, world_to_ijk
 from .postprocessing import tight_block
 from .preprocessing import Crop, crop_at
 from .sampling import sample_grid
@@ -54,7 +54,7 @@ def view_object(
     seeds = transform_points(ras_to_cells, clicks_ras)
     low = np.minimum(start - 0.5, seeds.min(axis=0))
     high = np.maximum(start + np.array(block.shape) - 0.5, seeds.max(axis=0))
-    cell_edges = np.linalg.norm(part.cells_to_ras[:3, :3], axis=0)
+    cell_edges = voxel_spacing(part.cells_to_ras)
     return ObjectView(
         diameter_mm=float((6.0 / np.pi * _volume_mm3(part, cells)) ** (1.0 / 3.0)),
         extent_mm=(high - low) * cell_edges,
