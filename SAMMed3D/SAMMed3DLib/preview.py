@@ -23,7 +23,7 @@ from .inference.geometry import transform_points, voxel_spacing, world_to_ijk
 from .output_files import whole_file
 from .prompts import NodulePrompt
 from .report import number
-from .segmenting import NoduleResult
+from .segmenting import SegmentedNodule
 from .volume_io import Volume
 
 #: Right and down in the picture, in RAS, as radiologists look at it: the patient's right on the left, the front on top
@@ -80,7 +80,7 @@ class PreviewRow:
 
 
 def write_picture(
-    path: Path, volume: Volume, results: Sequence[NoduleResult], reference: NDArray | None = None, title: str = ""
+    path: Path, volume: Volume, results: Sequence[SegmentedNodule], reference: NDArray | None = None, title: str = ""
 ) -> None:
     """The picture of what ``segment`` and ``demo`` found; the masks of ``reference`` have the results' labels.
 
@@ -104,7 +104,7 @@ def _what_was_asked(prompts: Sequence[NodulePrompt]) -> str:
     return ", ".join([count, *(f"{n} {what if n == 1 else plural[what]}" for what, n in numbers.items() if n)])
 
 
-def _preview_row(result: NoduleResult, reference: NDArray | None) -> PreviewRow:
+def _preview_row(result: SegmentedNodule, reference: NDArray | None) -> PreviewRow:
     record = result.record
     facts = [
         ("Volume", f"{number(record.volume_mm3, 0)} mm³"),

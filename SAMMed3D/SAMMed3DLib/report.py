@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from .output_files import whole_file
-from .segmenting import NoduleResult
+from .segmenting import SegmentedNodule
 
 
-def table(results: Sequence[NoduleResult]) -> str:
+def table(results: Sequence[SegmentedNodule]) -> str:
     """An aligned table, one line per nodule; with references, their volume, the Dice and its mean."""
     scored = any(result.dice is not None for result in results)
     head = ["nodule", "volume mm³", "long mm", "short mm", "mean HU", "pred. IoU"]
@@ -42,7 +42,7 @@ def table(results: Sequence[NoduleResult]) -> str:
     )
 
 
-def as_dict(result: NoduleResult) -> dict[str, Any]:
+def as_dict(result: SegmentedNodule) -> dict[str, Any]:
     """Plain numbers and strings: the prompt, every measurement, the scores and the times."""
     prompt = result.prompt
     values: dict[str, Any] = {
@@ -60,7 +60,7 @@ def as_dict(result: NoduleResult) -> dict[str, Any]:
     return values
 
 
-def write_csv(path: Path, results: Sequence[NoduleResult]) -> None:
+def write_csv(path: Path, results: Sequence[SegmentedNodule]) -> None:
     """The table with every measurement. Raises InputError when the place cannot be written."""
     rows = []
     for result in results:

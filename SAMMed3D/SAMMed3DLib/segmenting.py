@@ -22,7 +22,7 @@ from .weights import default_checkpoint
 
 
 @dataclass(frozen=True)
-class NoduleResult:
+class SegmentedNodule:
     """One segmented nodule.
 
     Attributes:
@@ -104,7 +104,7 @@ def segment_nodules(
     reference: NDArray | None = None,
     labels: Sequence[int] | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> list[NoduleResult]:
+) -> list[SegmentedNodule]:
     """Segments and measures nodules one after the other, each click in turn as a person would give it.
 
     Args:
@@ -135,7 +135,7 @@ def segment_nodules(
             truth = reference == label
             dice = dice_of(prediction, truth)
             truth_mm3 = float(truth.sum()) * voxel_volume(volume.ijk_to_ras)
-        results.append(NoduleResult(label, name, prompt, prediction, record, seconds, dice, truth_mm3))
+        results.append(SegmentedNodule(label, name, prompt, prediction, record, seconds, dice, truth_mm3))
         if progress is not None:
             progress(len(results), len(prompts))
     return results
@@ -166,7 +166,7 @@ def dice_of(prediction: Prediction, truth_kji: NDArray) -> float:
     return 2.0 * common / total if total else 1.0
 
 
-def label_map(results: Sequence[NoduleResult], shape_kji: tuple[int, ...]) -> NDArray:
+def label_map(results: Sequence[SegmentedNodule], shape_kji: tuple[int, ...]) -> NDArray:
     """All nodules in one label map; where two overlap, the later one wins."""
     largest = max((result.label for result in results), default=0)
     labels = np.zeros(shape_kji, np.uint8 if largest < 256 else np.uint16)

@@ -1,4 +1,4 @@
-"""The fakes are so small that threads only wait for each other, which on a busy machine takes most of the time."""
+"""What all tests share."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
+    """The tests' networks and masks are small: on busy cores several threads mostly wait for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
