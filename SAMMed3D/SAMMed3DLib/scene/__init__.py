@@ -1,0 +1,1 @@
+"""Nodules, prompts and clicks in the MRML scene. Imports slicer, vtk and numpy, never Qt and never PyTorch."""
