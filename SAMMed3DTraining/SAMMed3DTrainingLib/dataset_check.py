@@ -1,0 +1,185 @@
+"""Everything that is wrong with a data set, in one table, before an hour of training is lost."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from numpy.typing import NDArray
+
+from SAMMed3DLib.inference.geometry import voxel_spacing
+
+from .datasets import Case, Dataset, DatasetError, LoadedCase, find_datasets, load_case
+
+_AIR_HU = -900.0
+_NO_CT_ABOVE = -200.0
+_THICKEST_MM = 5.0
+_LARGEST_NODULE_MM = 60.0
+
+
+@dataclass(frozen=True)
+class CheckedCase:
+    """One row of the table.
+
+    Attributes:
+        size, spacing_mm: along i, j, k; of a case that could not be read both are empty.
+        orientation: where i, j, k run to, as nibabel's codes ("LPS").
+        diameters_mm: of the nodules, falling.
+        problems: one sentence each; training refuses a case with ``fatal`` ones.
+    """
+
+    case: Case
+    size: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    orientation: str
+    diameters_mm: tuple[float, ...]
+    problems: tuple[str, ...]
+    fatal: bool
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """The result of :func:`check_datasets`."""
+
+    datasets: tuple[Dataset, ...]
+    rows: tuple[CheckedCase, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing at all was found."""
+        return not self.problems and not any(row.problems for row in self.rows)
+
+    def __str__(self) -> str:
+        """The table, then what concerns the folders as a whole."""
+        lines = [f"{'case':<36} {'voxels':<14} {'mm':<16} {'axes':<5} {'nodules':<22} problems"]
+        for row in self.rows:
+            size = "x".join(str(n) for n in row.size) or "-"
+            spacing = "x".join(f"{mm:.3g}" for mm in row.spacing_mm) or "-"
+            sizes = row.diameters_mm
+            nodules = f"{len(sizes)}: {sizes[-1]:.1f} to {sizes[0]:.1f} mm" if sizes else "0"
+            text = "; ".join(row.problems) or "ok"
+            lines.append(f"{row.case.full_name:<36} {size:<14} {spacing:<16} {row.orientation:<5} {nodules:<22} {text}")
+        nodules = sum(len(row.diameters_mm) for row in self.rows)
+        patients = len({row.case.patient for row in self.rows})
+        lines += ["", f"{len(self.rows)} cases of {patients} patients, {nodules} nodules"]
+        lines += [f"problem: {problem}" for problem in self.problems]
+        bad = sum(bool(row.problems) for row in self.rows)
+        if bad:
+            lines.append(f"{bad} cases with problems")
+        return "\n".join(lines)
+
+
+def check_datasets(
+    path: str | Path, progress: Callable[[int, int], bool | None] | None = None, patient_pattern: str | None = None
+) -> CheckReport:
+    """Reads every case of the data sets in a folder and says what is wrong.
+
+    Args:
+        path: as :func:`find_datasets` takes it.
+        progress: called with (done, total) after each case; returning False ends the check there.
+        patient_pattern: as :func:`find_datasets` takes it.
+
+    Raises:
+        DatasetError: there is no data set at all.
+    """
+    datasets = find_datasets(path, patient_pattern) if patient_pattern else find_datasets(path)
+    cases = [(dataset, case) for dataset in datasets for case in dataset.cases]
+    rows: list[CheckedCase] = []
+    seen: dict[str, Case] = {}
+    for number, (dataset, case) in enumerate(cases, start=1):
+        rows.append(_check_case(dataset, case, seen))
+        if progress is not None and progress(number, len(cases)) is False:
+            break
+    return CheckReport(datasets, tuple(rows), tuple(_folder_problems(datasets)))
+
+
+def _folder_problems(datasets: tuple[Dataset, ...]) -> Iterator[str]:
+    for dataset in datasets:
+        for problem in dataset.problems:
+            yield f"{dataset.name}: {problem}"
+        if not dataset.cases:
+            yield f"{dataset.name}: no image"
+        elif not any(case.label is not None for case in dataset.part("Tr")):
+            yield f"{dataset.name}: no labelled case in imagesTr and labelsTr: nothing to train on"
+    parts: dict[str, set[str]] = {}
+    for dataset in datasets:
+        for case in dataset.cases:
+            parts.setdefault(case.patient, set()).add(case.part)
+    for patient, found in sorted(parts.items()):
+        if "Ts" in found and len(found) > 1:
+            yield f"patient {patient} is in the test part and in {'/'.join(sorted(found - {'Ts'}))}: never trained on"
+
+
+def _check_case(dataset: Dataset, case: Case, seen: dict[str, Case]) -> CheckedCase:
+    try:
+        loaded = load_case(case, dataset.ignored_values)
+    except DatasetError as error:
+        text = str(error).removeprefix(f"case {case.full_name}: ")
+        return CheckedCase(case, (), (), "", (), (text,), fatal=True)
+    problems = [*_label_problems(dataset, loaded), *_image_problems(loaded)]
+    digest = hashlib.sha256(np.ascontiguousarray(loaded.array_kji)).hexdigest()
+    twin = seen.setdefault(digest, case)
+    if twin is not case:
+        problems.append(f"the same image as {twin.full_name}")
+    broken = loaded.array_kji.dtype.kind == "f" and not np.isfinite(loaded.array_kji).all()
+    diameters = tuple(sorted((nodule.diameter_mm for nodule in loaded.nodules), reverse=True))
+    return CheckedCase(
+        case, loaded.array_kji.shape[::-1], tuple(float(mm) for mm in voxel_spacing(loaded.ijk_to_ras)),
+        "".join(nibabel.aff2axcodes(loaded.ijk_to_ras)), diameters, tuple(problems), fatal=broken,
+    )
+
+
+def _label_problems(dataset: Dataset, loaded: LoadedCase) -> Iterator[str]:
+    case, nodules = loaded.case, loaded.nodules
+    if case.label is None:
+        if case.part != "Ts":
+            yield f"no label map labels{case.part}/{case.name}: not used"
+        return
+    if not nodules:
+        yield "the label map is empty"
+        return
+    unknown = {nodule.value for nodule in nodules} - set(dataset.label_names)
+    # A file that names one class only often numbers its nodules.
+    if len(dataset.label_names) > 2 and unknown:
+        yield f"label values that dataset.json does not name: {_few(sorted(unknown))}"
+    specks = [nodule.name for nodule in nodules if nodule.voxels <= 2]
+    if specks:
+        yield f"{len(specks)} components of one or two voxels ({_few(specks)})"
+    huge = [nodule.name for nodule in nodules if nodule.diameter_mm > _LARGEST_NODULE_MM]
+    if huge:
+        yield f"larger than {_LARGEST_NODULE_MM:.0f} mm, no nodule ({_few(huge)})"
+    airy = [n.name for n in nodules if _mean_hu(loaded.array_kji, n.slices_kji, n.mask) < _AIR_HU]
+    if airy and not _not_in_hu(loaded.array_kji):
+        yield f"lies in air: flipped or of another image? ({_few(airy)})"
+
+
+def _image_problems(loaded: LoadedCase) -> Iterator[str]:
+    array, matrix = loaded.array_kji, loaded.ijk_to_ras
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        yield "the image holds NaN or infinite values"
+        return
+    if _not_in_hu(array):
+        yield f"no HU: the values run from {array.min():g} to {array.max():g}"
+    spacing = voxel_spacing(matrix)
+    if np.allclose(np.abs(matrix), np.eye(4)):
+        yield "the geometry is missing (spacing 1, origin 0)"
+    elif spacing.max() > _THICKEST_MM:
+        yield f"voxels of up to {spacing.max():.1f} mm"
+
+
+def _not_in_hu(array: NDArray) -> bool:
+    """Whether no voxel is as dark as lung."""
+    return bool(array.min() > _NO_CT_ABOVE)
+
+
+def _mean_hu(array: NDArray, window: tuple[slice, slice, slice], mask: NDArray[np.bool_]) -> float:
+    return float(array[window][mask].mean(dtype=np.float64))
+
+
+def _few(names: list) -> str:
+    return ", ".join(str(name) for name in names[:4]) + (", ..." if len(names) > 4 else "")

@@ -1,0 +1,96 @@
+"""The check names everything that is wrong, case by case."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from SAMMed3DTrainingLib.dataset_check import check_datasets
+
+from .dataset_files import SHAPE_KJI, balls, ct, matrix, write, write_case
+
+LABELS = balls((8, 12, 12), (16, 28, 28))
+
+
+def problems(report, name: str) -> str:
+    (row,) = [row for row in report.rows if row.case.name == name]
+    return "; ".join(row.problems)
+
+
+def test_a_clean_dataset(tmp_path):
+    write_case(tmp_path, "a", LABELS, seed=1)
+    write_case(tmp_path, "b", LABELS, seed=2)
+    report = check_datasets(tmp_path)
+    assert report.is_clean
+    (row, _) = report.rows
+    assert row.size == (40, 40, 24) and row.orientation == "LPS" and len(row.diameters_mm) == 2
+    assert "2 cases of 2 patients, 4 nodules" in str(report)
+
+
+def test_what_is_wrong_is_found(tmp_path):
+    write_case(tmp_path, "same1", LABELS, seed=1)
+    write_case(tmp_path, "same2", LABELS, seed=1)
+    write_case(tmp_path, "empty", np.zeros(SHAPE_KJI, np.uint8), seed=2)
+    write_case(tmp_path, "alone", None, seed=3)
+    speck = LABELS.copy()
+    speck[0, 0, 0] = 1
+    write_case(tmp_path, "speck", speck, seed=4)
+    write_case(tmp_path, "air", LABELS, seed=5)
+    write(tmp_path / "labelsTr" / "air.nii.gz", np.ascontiguousarray(LABELS[:, ::-1]))
+    dark = np.where(LABELS > 0, 50, -950).astype(np.int16)
+    write(tmp_path / "imagesTr" / "air_0000.nii.gz", dark)
+    write_case(tmp_path, "unit", LABELS, seed=6)
+    write(tmp_path / "imagesTr" / "unit_0000.nii.gz", ((ct(LABELS, 6) + 1024) / 1324).astype(np.float32))
+    write_case(tmp_path, "bare", LABELS, seed=7)
+    for kind, array in (("images", ct(LABELS, 7)), ("labels", LABELS)):
+        name = "bare_0000" if kind == "images" else "bare"
+        write(tmp_path / f"{kind}Tr" / f"{name}.nii.gz", array, np.eye(4))
+    write_case(tmp_path, "nan", LABELS, seed=8)
+    holed = ct(LABELS, 8).astype(np.float32)
+    holed[3, 3, 3] = np.nan
+    write(tmp_path / "imagesTr" / "nan_0000.nii.gz", holed)
+    write_case(tmp_path, "moved", LABELS, seed=9)
+    write(tmp_path / "labelsTr" / "moved.nii.gz", LABELS, matrix((0.0, 0.0, 0.0)))
+    write(tmp_path / "labelsTr" / "orphan.nii.gz", LABELS)
+
+    report = check_datasets(tmp_path)
+    assert "the same image as" in problems(report, "same2") and problems(report, "same1") == ""
+    assert "empty" in problems(report, "empty")
+    assert "no label map" in problems(report, "alone")
+    assert "one or two voxels" in problems(report, "speck")
+    assert "lies in air" in problems(report, "air")
+    assert "no HU" in problems(report, "unit") and "air" not in problems(report, "unit")
+    assert "geometry is missing" in problems(report, "bare")
+    assert "NaN" in problems(report, "nan")
+    assert "mm away" in problems(report, "moved")
+    assert {row.case.name for row in report.rows if row.fatal} == {"nan", "moved"}
+    assert any("orphan" in problem for problem in report.problems)
+    assert not report.is_clean
+    for row in report.rows:
+        assert all(text in str(report) for text in row.problems)
+
+
+def test_unnamed_values_and_shared_patients(tmp_path):
+    write_case(tmp_path, "P1_scan1", balls((8, 12, 12), (16, 28, 28), values=(1, 5)), seed=1)
+    write_case(tmp_path, "P1_scan2", LABELS, part="Ts", seed=2)
+    names = {"background": 0, "nodule": 1, "mass": 2}
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": names}))
+    report = check_datasets(tmp_path)
+    assert "does not name: 5" in problems(report, "P1_scan1")
+    assert any("patient P1 is in the test part" in problem for problem in report.problems)
+
+
+@pytest.mark.parametrize("stop_after", [1, 2])
+def test_the_check_can_be_ended(tmp_path, stop_after):
+    for n in range(3):
+        write_case(tmp_path, f"c{n}", LABELS, seed=n)
+    seen = []
+
+    def progress(done, total):
+        seen.append((done, total))
+        return done < stop_after
+
+    assert len(check_datasets(tmp_path, progress).rows) == stop_after
+    assert seen[-1] == (stop_after, 3)

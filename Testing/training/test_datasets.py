@@ -1,0 +1,176 @@
+"""Data sets as people have them are found and read; what is wrong with them is named."""
+
+from __future__ import annotations
+
+import json
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from SAMMed3DTrainingLib.datasets import DatasetError, find_datasets, load_case
+
+from .dataset_files import balls, ct, matrix, write, write_case
+
+LABELS = balls((8, 12, 12), (16, 28, 28))
+
+
+def test_one_dataset_or_a_cache_of_several(tmp_path):
+    for name in ("lidc", "other"):
+        write_case(tmp_path / "cache" / name, "a", LABELS)
+    assert [d.name for d in find_datasets(tmp_path / "cache" / "lidc")] == ["lidc"]
+    assert [d.name for d in find_datasets(tmp_path / "cache")] == ["lidc", "other"]
+    assert [d.name for d in find_datasets(tmp_path)] == ["lidc", "other"]
+
+
+def test_channel_suffix_parts_and_unlabelled_cases(tmp_path):
+    write_case(tmp_path, "a", LABELS)
+    write_case(tmp_path, "b", LABELS, channel="")
+    write_case(tmp_path, "c", LABELS, part="Val")
+    write_case(tmp_path, "d", None, part="Ts")
+    (dataset,) = find_datasets(tmp_path)
+    assert {(c.name, c.part, c.label is not None) for c in dataset.cases} == {
+        ("a", "Tr", True), ("b", "Tr", True), ("c", "Val", True), ("d", "Ts", False),
+    }
+    assert dataset.problems == ()
+
+
+def test_other_formats_and_names(tmp_path):
+    for ending in ("nrrd", "mha"):
+        name = f"Fäll 1 {ending}"
+        for kind, array in (("images", ct(LABELS)), ("labels", LABELS)):
+            folder = tmp_path / f"{kind}Tr"
+            folder.mkdir(exist_ok=True)
+            image = sitk.GetImageFromArray(array)
+            image.SetSpacing((0.8, 0.8, 1.5))
+            sitk.WriteImage(image, str(folder / f"{name}.{ending}"))
+    (dataset,) = find_datasets(tmp_path)
+    assert sorted(case.name for case in dataset.cases) == ["Fäll 1 mha", "Fäll 1 nrrd"]
+    for case in dataset.cases:
+        assert len(load_case(case).nodules) == 2
+
+
+@pytest.mark.parametrize(
+    "labels", [{"0": "background", "1": "nodule", "2": "ignore"}, {"background": 0, "nodule": 1, "ignore": 2}]
+)
+def test_dataset_json_of_both_versions(tmp_path, labels):
+    write_case(tmp_path, "a", LABELS)
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+    (dataset,) = find_datasets(tmp_path)
+    assert dataset.label_names == {0: "background", 1: "nodule", 2: "ignore"}
+    assert dataset.ignored_values == {2}
+
+
+def test_cases_that_only_dataset_json_lists(tmp_path):
+    write_case(tmp_path, "a", LABELS)
+    write(tmp_path / "elsewhere" / "b.nii.gz", ct(LABELS))
+    write(tmp_path / "elsewhere" / "b_seg.nii.gz", LABELS)
+    listing = {"b": {"images": ["elsewhere/b.nii.gz"], "label": "elsewhere/b_seg.nii.gz"},
+               "gone": {"images": ["elsewhere/gone.nii.gz"], "label": None}}
+    version_1 = [{"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}]
+    (tmp_path / "dataset.json").write_text(json.dumps({"dataset": listing, "training": version_1}))
+    (dataset,) = find_datasets(tmp_path)
+    assert sorted(case.name for case in dataset.cases) == ["a", "b"]
+    assert dataset.problems == ("dataset.json lists elsewhere/gone.nii.gz, which does not exist",)
+
+
+def test_patients_from_names_pattern_and_table(tmp_path):
+    for name in ("P1_scan1", "P1_scan2", "LIDC-IDRI-0001", "patient1", "LIDC-IDRI-0001_nodule3", "x"):
+        write_case(tmp_path, name, LABELS)
+    (tmp_path / "dataset.json").write_text(json.dumps({"patients": {"x": "P1"}}))
+    (dataset,) = find_datasets(tmp_path)
+    assert {case.name: case.patient for case in dataset.cases} == {
+        "P1_scan1": "P1", "P1_scan2": "P1", "LIDC-IDRI-0001": "LIDC-IDRI-0001", "patient1": "patient1",
+        "LIDC-IDRI-0001_nodule3": "LIDC-IDRI-0001", "x": "P1",
+    }
+    (dataset,) = find_datasets(tmp_path, r"^(\w)")
+    assert {case.patient for case in dataset.cases} == {"P", "L", "p", "P1"}
+    for wrong in ("no group", "(broken"):
+        with pytest.raises(DatasetError):
+            find_datasets(tmp_path, wrong)
+
+
+def test_what_is_left_out_is_said(tmp_path):
+    write_case(tmp_path, "a", LABELS)
+    write_case(tmp_path, "a", LABELS, channel="")
+    write_case(tmp_path, "b", LABELS, channel="_0001")
+    (tmp_path / "imagesTr" / "notes.docx").write_text("x")
+    (dataset,) = find_datasets(tmp_path)
+    text = "\n".join(dataset.problems)
+    assert [case.name for case in dataset.cases] == ["a"]
+    assert "holds a twice" in text and "further channel" in text and "notes.docx" in text
+    assert "labelsTr/b.nii.gz has no image" in text
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_broken_json_names_the_file(tmp_path, content):
+    write_case(tmp_path, "a", LABELS)
+    (tmp_path / "dataset.json").write_text(content)
+    with pytest.raises(DatasetError, match=r"dataset\.json"):
+        find_datasets(tmp_path)
+
+
+def test_no_dataset(tmp_path):
+    with pytest.raises(DatasetError, match="imagesTr"):
+        find_datasets(tmp_path)
+    with pytest.raises(DatasetError, match="not a folder"):
+        find_datasets(tmp_path / "missing")
+
+
+def test_a_case_in_memory(tmp_path):
+    write_case(tmp_path, "a", LABELS)
+    (dataset,) = find_datasets(tmp_path)
+    loaded = load_case(dataset.cases[0])
+    np.testing.assert_array_equal(loaded.array_kji, ct(LABELS))
+    np.testing.assert_allclose(loaded.ijk_to_ras, matrix(), atol=1e-5)
+    assert len(loaded.nodules) == 2
+
+
+def _shifted(folder):
+    write(folder / "labelsTr" / "a.nii.gz", LABELS, matrix((12.0, -20.0, 30.0)))
+
+
+def _flipped(folder):
+    affine = matrix()
+    affine[:3, 3] += affine[:3, 0] * (LABELS.shape[2] - 1)
+    affine[:3, 0] *= -1
+    write(folder / "labelsTr" / "a.nii.gz", LABELS, affine)
+
+
+def _smaller(folder):
+    write(folder / "labelsTr" / "a.nii.gz", LABELS[:-1])
+
+
+def _fractions(folder):
+    write(folder / "labelsTr" / "a.nii.gz", LABELS * np.float32(0.5))
+
+
+def _four_axes(folder):
+    stack = np.stack([ct(LABELS)] * 2, -1).transpose(2, 1, 0, 3)
+    nibabel.save(nibabel.Nifti1Image(stack, matrix()), folder / "imagesTr" / "a_0000.nii.gz")
+
+
+def _truncated(folder):
+    path = folder / "imagesTr" / "a_0000.nii.gz"
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [(_shifted, "2.0 mm away"), (_flipped, "another orientation"), (_smaller, "40, 40, 23"), (_fractions, "whole"),
+     (_four_axes, "4D"), (_truncated, r"a_0000\.nii\.gz")],
+)
+def test_a_broken_case_is_named(tmp_path, spoil, message):
+    write_case(tmp_path, "a", LABELS)
+    spoil(tmp_path)
+    (dataset,) = find_datasets(tmp_path)
+    with pytest.raises(DatasetError, match=message) as caught:
+        load_case(dataset.cases[0])
+    assert f"{tmp_path.name}/Tr/a" in str(caught.value)
+
+
+def test_float_labels_that_are_whole_numbers_are_fine(tmp_path):
+    write_case(tmp_path, "a", LABELS.astype(np.float32))
+    (dataset,) = find_datasets(tmp_path)
+    assert len(load_case(dataset.cases[0]).nodules) == 2

@@ -1,0 +1,88 @@
+"""Splits never tear a patient apart, are the same every time, and survive on disk."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from SAMMed3DTrainingLib.datasets import DatasetError, find_datasets
+from SAMMed3DTrainingLib.splits import read_split, split_cases, write_split
+
+from .dataset_files import balls, write_case
+
+LABELS = balls((12, 20, 20))
+
+
+def patients(cases) -> set[str]:
+    return {case.patient for case in cases}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for patient in range(10):
+        for scan in (1, 2):
+            write_case(tmp_path / "set", f"P{patient}_scan{scan}", LABELS)
+    return tmp_path / "set"
+
+
+def test_random_by_patient(folder):
+    split = split_cases(find_datasets(folder))
+    assert len(split.val) == 4 and len(split.train) == 16 and split.test == ()
+    assert not patients(split.train) & patients(split.val)
+    assert split_cases(find_datasets(folder)) == split
+    seeds = {frozenset(patients(split_cases(find_datasets(folder), seed=seed).val)) for seed in range(8)}
+    assert len(seeds) > 1
+
+
+def test_test_patients_are_never_trained_on(folder):
+    write_case(folder, "P3_scan9", LABELS, part="Ts")
+    split = split_cases(find_datasets(folder))
+    assert patients(split.test) == {"P3"}
+    assert "P3" not in patients(split.train) | patients(split.val)
+
+
+def test_a_val_part_is_used(folder):
+    write_case(folder, "P3_scan9", LABELS, part="Val")
+    split = split_cases(find_datasets(folder))
+    assert [case.name for case in split.val] == ["P3_scan9"]
+    assert "P3" not in patients(split.train) and len(split.train) == 18
+
+
+def test_folds(folder):
+    names = [f"P{p}_scan{s}" for p in range(10) for s in (1, 2)]
+    good = {"train": names[:6], "val": names[6:10]}
+    torn = {"train": names[:5], "val": names[5:]}
+    (folder / "splits_final.json").write_text(json.dumps([good, torn, {"train": ["x"], "val": ["y"]}]))
+    datasets = find_datasets(folder)
+    split = split_cases(datasets, fold=0)
+    assert [c.name for c in split.train] == names[:6] and [c.name for c in split.val] == names[6:10]
+    for fold, message in ((1, "by patient"), (2, "names no case"), (3, "3 folds")):
+        with pytest.raises(DatasetError, match=message):
+            split_cases(datasets, fold=fold)
+
+
+def test_one_patient_validates_on_itself_and_says_so(tmp_path):
+    write_case(tmp_path, "a", LABELS)
+    split = split_cases(find_datasets(tmp_path))
+    assert split.train == split.val and "one patient" in split.source
+
+
+def test_nothing_to_train_on(tmp_path):
+    write_case(tmp_path, "a", None)
+    with pytest.raises(DatasetError, match="no case to train on"):
+        split_cases(find_datasets(tmp_path))
+
+
+def test_written_and_read_again(folder, tmp_path):
+    datasets = find_datasets(folder)
+    split = split_cases(datasets)
+    assert read_split(tmp_path, datasets) is None
+    path = write_split(split, tmp_path)
+    assert read_split(tmp_path, datasets) == split
+    gone = [type(d)(d.name, d.folder, d.cases[2:], {}) for d in datasets]
+    with pytest.raises(DatasetError, match="no longer holds"):
+        read_split(tmp_path, gone)
+    path.write_text("{")
+    with pytest.raises(DatasetError, match=r"split\.json"):
+        read_split(tmp_path, datasets)
