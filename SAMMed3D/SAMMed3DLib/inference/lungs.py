@@ -1,0 +1,240 @@
+"""Where the lungs are, by thresholds and shape alone: coarse, but closed over nodules at the pleura.
+
+All work is done on one coarse grid with axes R, A, S, so that oblique, tilted and thick-sliced volumes are treated alike
+and the cost hardly depends on the number of slices. A region of aerated tissue is a lung if it is large enough, dark
+but not as dark as air, and not open to the air around the patient, as mattresses and foam are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+
+from .coarse_grid import CoarseVolume, Progress, coarse_volume, report
+from .geometry import as_affine, transform_points, world_to_ijk
+
+CELL_MM = 2.0
+"""Edge of a cell of the mask; larger in volumes of more than ``_MOST_CELLS``."""
+
+_MOST_CELLS = 8_000_000
+#: Values beyond are clipped: padding below -1024 is air, metal and bone are tissue.
+_RANGE_HU = (-1024.0, 300.0)
+#: Cells darker than this are air, brighter than ``_TISSUE_HU`` tissue, and between them aerated.
+_AIR_HU, _TISSUE_HU = -965.0, -500.0
+_BODY_HU = -300.0
+#: Half the width that a region must have; thinner ones are the edges between air and skin, and bronchi.
+_CORE_MM = 4.0
+_SMALLEST_CORE_MM3 = 15e3
+_SMALLEST_LUNG_MM3 = 40e3
+#: Air regions larger than this, or at a side of the volume, surround the patient.
+_OUTER_AIR_MM3 = 150e3
+#: Of the sight lines from a lung to the left, right, front and back, the share that may meet the air around the patient,
+#: and the share that must end at tissue (the others leave the volume, since scans are cut at the lungs).
+_MOST_OPEN, _LEAST_BOUNDED = 0.15, 0.5
+#: Radius of the closing, which brings nodules at the pleura and vessels into the mask.
+_CLOSING_MM = 12.0
+_STEPS = 10
+_OPEN, _BOUNDED = 1, 2
+
+
+@dataclass(frozen=True, eq=False)
+class LungMask:
+    """The lungs with their vessels and nodules, up to the pleura.
+
+    Attributes:
+        mask: bool [k, j, i] on a coarse grid, axes S, A, R.
+        grid_to_ras: (4, 4), grid index (i, j, k) to RAS mm.
+        found: False where no lungs were found; the mask is empty then, and the caller may search the whole volume.
+        message: what was found, for users.
+    """
+
+    mask: NDArray[np.bool_]
+    grid_to_ras: NDArray[np.float64]
+    found: bool
+    message: str
+
+    @property
+    def volume_ml(self) -> float:
+        """Volume of the mask."""
+        return float(np.count_nonzero(self.mask) * abs(np.linalg.det(self.grid_to_ras[:3, :3])) / 1000.0)
+
+    def share_at(self, points_ras: ArrayLike) -> NDArray[np.float32]:
+        """How much lung is at points (..., 3): 1 inside, 0 outside, between at the border (trilinear)."""
+        index = np.moveaxis(world_to_ijk(self.grid_to_ras, points_ras), -1, 0)[::-1]
+        return ndimage.map_coordinates(self.mask.astype(np.float32), index, order=1, mode="constant", cval=0.0)
+
+    def inside_fraction(self, mask: NDArray, offset_kji: Sequence[int], ijk_to_ras: NDArray) -> float:
+        """The share of an object's voxels that lie in the lungs, 0..1; 0 for an empty object.
+
+        Args:
+            mask: block [k, j, i] of a volume, not 0 inside the object.
+            offset_kji: the block's first voxel.
+            ijk_to_ras: (4, 4) of the volume.
+        """
+        voxels = np.argwhere(mask) + np.asarray(offset_kji)
+        if not len(voxels):
+            return 0.0
+        return float(self.share_at(transform_points(ijk_to_ras, voxels[:, ::-1])).mean())
+
+
+def find_lungs(array_kji: NDArray, ijk_to_ras: ArrayLike, progress: Progress | None = None) -> LungMask:
+    """Finds the lungs in a CT.
+
+    Args:
+        array_kji: (K, J, I) in HU, any numeric dtype.
+        ijk_to_ras: (4, 4).
+        progress: called with (done, total); returning False cancels.
+
+    Returns:
+        A mask; ``found`` is False, with the reason in ``message``, where there are no lungs.
+
+    Raises:
+        InputError: the matrix is none.
+        PredictionCancelled: ``progress`` returned False.
+    """
+    affine = as_affine(ijk_to_ras)
+    coarse = coarse_volume(
+        array_kji, affine, CELL_MM, _MOST_CELLS, *_RANGE_HU,
+        lambda share: report(progress, int(share * _STEPS * 0.6), _STEPS),
+    )
+    reason = _no_ct(coarse)
+    if reason:
+        return _not_found(coarse, reason)
+    report(progress, 6, _STEPS)
+    lungs = _lung_regions(coarse)
+    report(progress, 7, _STEPS)
+    if not lungs.any():
+        return _not_found(coarse, "no lungs were found in this volume; the whole volume can be searched instead")
+    closed = _close_each(lungs, coarse, lambda share: report(progress, 7 + int(2 * share), _STEPS))
+    report(progress, _STEPS, _STEPS)
+    found = LungMask(closed, coarse.grid_to_ras, True, "")
+    return LungMask(closed, coarse.grid_to_ras, True, f"lungs found: {found.volume_ml / 1000:.1f} liters in the volume")
+
+
+def _no_ct(coarse: CoarseVolume) -> str:
+    """Why the volume cannot show lungs, in words, or nothing."""
+    values = coarse.values[coarse.known]
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    if high - low < 1.0:
+        return f"the volume is {low:.0f} everywhere: there is nothing to find in it"
+    if low > _TISSUE_HU:
+        return (
+            f"no lungs were found: the darkest part of the volume has {low:.0f}, where lung has about -850 HU. "
+            "If this is a chest CT, its values must be in Hounsfield units"
+        )
+    return ""
+
+
+def _not_found(coarse: CoarseVolume, message: str) -> LungMask:
+    return LungMask(np.zeros(coarse.values.shape, bool), coarse.grid_to_ras, False, message)
+
+
+def _lung_regions(coarse: CoarseVolume) -> NDArray[np.bool_]:
+    """Aerated tissue of the lungs, without their vessels."""
+    values, cell = coarse.values, coarse.cell_mm
+    air = (values < _AIR_HU) & coarse.known
+    aerated = (values < _TISSUE_HU) & ~air & coarse.known
+    # beyond the border of the volume the lung goes on
+    passable = aerated | ~coarse.known
+    core = aerated & ndimage.binary_erosion(passable, iterations=max(1, round(_CORE_MM / cell)), border_value=1)
+    labels, count = ndimage.label(core)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1) * cell**3
+    sizes[0] = 0.0
+    chosen = np.flatnonzero(sizes >= _SMALLEST_CORE_MM3)
+    if not len(chosen):
+        return np.zeros(values.shape, bool)
+    outer = _outer_air(air, coarse)
+    ends = np.where(outer, np.int8(_OPEN), np.where(values > _BODY_HU, np.int8(_BOUNDED), np.int8(0)))
+    opened, bounded = (
+        np.asarray(ndimage.mean(share, labels, chosen)) for share in _sight_lines(ends, (_OPEN, _BOUNDED))
+    )
+    lungs = np.isin(labels, chosen[(opened <= _MOST_OPEN) & (bounded >= _LEAST_BOUNDED)])
+    lungs = ndimage.binary_dilation(lungs, iterations=round(_CORE_MM / cell) + 2, mask=aerated)
+    return _without_small(lungs | _bullae(lungs, air & ~outer), cell)
+
+
+def _bullae(lungs: NDArray[np.bool_], air: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Regions of air that border on lung with more than half of their surface."""
+    labels, count = ndimage.label(air)
+    if not count:
+        return air
+    surface = ndimage.grey_dilation(labels, size=(3, 3, 3))
+    surface[labels > 0] = 0
+    numbers = np.unique(surface[surface > 0])
+    share = np.asarray(ndimage.mean(lungs, surface, numbers))
+    return np.isin(labels, numbers[share > 0.5])
+
+
+
+def _outer_air(air: NDArray[np.bool_], coarse: CoarseVolume) -> NDArray[np.bool_]:
+    """The air around the patient: large regions, and those at a side (left, right, front, back) of the volume."""
+    labels, count = ndimage.label(air)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1) * coarse.cell_mm**3
+    at_side = np.zeros(count + 1, bool)
+    unknown = ndimage.binary_dilation(~coarse.known, border_value=0)
+    for part in (labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1], labels[unknown]):
+        at_side[np.unique(part)] = True
+    outer = (at_side & (sizes > 1000.0)) | (sizes > _OUTER_AIR_MM3)
+    outer[0] = False
+    return outer[labels]
+
+
+def _sight_lines(ends: NDArray[np.int8], kinds: Sequence[int]) -> list[NDArray[np.float32]]:
+    """For every cell the share of its four sight lines in the axial plane that end at each of ``kinds``.
+
+    Args:
+        ends: [k, j, i], 0 where one can see through.
+        kinds: values of ``ends`` to count.
+    """
+    shares = [np.zeros(ends.shape, np.float32) for _ in kinds]
+    for axis in (1, 2):
+        for flip in (False, True):
+            seen = _last_event(np.flip(ends, axis) if flip else ends, axis)
+            seen = np.flip(seen, axis) if flip else seen
+            for share, kind in zip(shares, kinds, strict=True):
+                share += np.float32(0.25) * (seen == kind)
+    return shares
+
+
+def _last_event(event: NDArray[np.int8], axis: int) -> NDArray[np.int8]:
+    """The nearest value that is not 0 at a lower index along an axis, 0 where there is none."""
+    index = np.where(event != 0, np.expand_dims(np.arange(1, event.shape[axis] + 1, dtype=np.int32),
+                                                tuple(a for a in range(3) if a != axis)), 0)
+    last = np.maximum.accumulate(index, axis=axis)
+    return np.where(last > 0, np.take_along_axis(event, np.maximum(last - 1, 0), axis=axis), np.int8(0))
+
+
+def _without_small(lungs: NDArray[np.bool_], cell: float) -> NDArray[np.bool_]:
+    labels, count = ndimage.label(lungs)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1) * cell**3
+    keep = sizes >= _SMALLEST_LUNG_MM3
+    keep[0] = False
+    return keep[labels]
+
+
+def _close_each(lungs: NDArray[np.bool_], coarse: CoarseVolume, progress) -> NDArray[np.bool_]:
+    """Each lung closed by a ball and its holes filled slice by slice; together, they would be closed over the heart."""
+    labels, count = ndimage.label(lungs)
+    out = lungs.copy()
+    reach = int(np.ceil(_CLOSING_MM / coarse.cell_mm)) + 1
+    for number, box in enumerate(ndimage.find_objects(labels), start=1):
+        grown = tuple(slice(max(s.start - reach, 0), min(s.stop + reach, n)) for s, n in
+                      zip(box, lungs.shape, strict=True))
+        closed = _closed(labels[grown] == number, _CLOSING_MM / coarse.cell_mm)
+        closed &= coarse.known[grown]
+        out[grown] |= np.stack([ndimage.binary_fill_holes(plane) for plane in closed])
+        progress(number / count)
+    return out
+
+
+def _closed(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
+    """Closing by a ball; the mask goes on beyond the border of its array."""
+    pad = int(np.ceil(radius)) + 1
+    padded = np.pad(mask, pad, mode="edge")
+    dilated = ndimage.distance_transform_edt(~padded) <= radius
+    eroded = ndimage.distance_transform_edt(np.pad(dilated, 1, constant_values=False))[1:-1, 1:-1, 1:-1] > radius
+    return (eroded | padded)[(slice(pad, -pad),) * 3]
