@@ -1,0 +1,55 @@
+"""A small mask and its place in a volume."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class MaskBlock:
+    """Part of a volume's voxels.
+
+    Attributes:
+        mask: (nk, nj, ni) uint8, 1 inside; at least one voxel. Nothing inside means an empty segment.
+        offset_kji: volume index (k, j, i) of the block's first voxel. (Both names as in the engine's ``Prediction``.)
+    """
+
+    mask: NDArray[np.uint8]
+    offset_kji: tuple[int, int, int]
+
+    @property
+    def isEmpty(self) -> bool:
+        """Whether no voxel is inside."""
+        return not self.mask.any()
+
+    def fullMask(self, shapeKji: tuple[int, int, int]) -> NDArray[np.uint8]:
+        """The mask in a volume of ``shapeKji``."""
+        volume = np.zeros(shapeKji, dtype=np.uint8)
+        volume[tuple(slice(o, o + n) for o, n in zip(self.offset_kji, self.mask.shape, strict=True))] = self.mask
+        return volume
+
+
+EMPTY_BLOCK = MaskBlock(np.zeros((1, 1, 1), dtype=np.uint8), (0, 0, 0))
+
+
+def tightBlock(mask: NDArray, offsetKji: tuple[int, int, int]) -> MaskBlock:
+    """The smallest block that holds all voxels of ``mask`` that are not 0, copied; one voxel of 0 if there are none."""
+    inside = np.asarray(mask) != 0
+    offset = [int(start) for start in offsetKji]
+    for axis in range(3):
+        # Slices first: what is cut off in contiguous memory need not be looked at along the other axes.
+        hits = np.flatnonzero(inside.any(axis=tuple(other for other in range(3) if other != axis)))
+        if not len(hits):
+            return EMPTY_BLOCK
+        first, last = int(hits[0]), int(hits[-1]) + 1
+        inside = inside[(slice(None),) * axis + (slice(first, last),)]
+        offset[axis] += first
+    return MaskBlock(inside.astype(np.uint8), (offset[0], offset[1], offset[2]))
+
+
+def sameMask(first: MaskBlock, second: MaskBlock) -> bool:
+    """Whether two tight blocks hold the same voxels."""
+    return first.offset_kji == second.offset_kji and np.array_equal(first.mask, second.mask)
