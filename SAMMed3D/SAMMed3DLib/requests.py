@@ -1,0 +1,311 @@
+"""What the worker thread is asked and what it answers: plain values, so that whoever asks needs no torch.
+
+Blocks are parts of a volume: a uint8 ``mask`` [k, j, i] and ``offset_kji``, the volume index of its first voxel. Anything
+with these two attributes will do (the scene's MaskBlock, the engine's Prediction). Points are in the volume's local RAS,
+mm, parent transforms excluded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+from numpy.typing import NDArray
+
+#: Names a volume in a state: (node id, modification time of the image, matrix as bytes), for instance.
+Identity = Hashable
+
+
+class Block(Protocol):
+    """A mask in a volume's voxels."""
+
+    @property
+    def mask(self) -> NDArray: ...
+
+    @property
+    def offset_kji(self) -> tuple[int, int, int]: ...
+
+
+class Request(Protocol):
+    """What the worker knows of a request.
+
+    Attributes:
+        key: a queued request is replaced by a newer one of equal key.
+        priority: smaller runs first; equal ones in the order of submission.
+        gives_way: while running, it is cancelled by any other request.
+        slips_in: it runs in between while a request with ``lets_in`` runs.
+        lets_in: requests that slip in are run at its progress callbacks.
+    """
+
+    @property
+    def key(self) -> Hashable: ...
+
+    priority: ClassVar[int]
+    gives_way: ClassVar[bool]
+    slips_in: ClassVar[bool]
+    lets_in: ClassVar[bool]
+
+
+class _Manners:
+    """The usual behavior of a request."""
+
+    priority: ClassVar[int] = 2
+    gives_way: ClassVar[bool] = False
+    slips_in: ClassVar[bool] = False
+    lets_in: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class LoadModel(_Manners):
+    """Go on with another checkpoint. Answer: :class:`ModelInfo`.
+
+    Attributes:
+        path: the file.
+        device: "cpu", "cuda", "cuda:1", "mps", or "auto".
+        precision: "fp32", "bf16", "fp16" or "auto".
+    """
+
+    path: str
+    device: str = "auto"
+    precision: str = "auto"
+    priority: ClassVar[int] = 0
+
+    @property
+    def key(self) -> Hashable:
+        return "model"
+
+
+@dataclass(frozen=True, eq=False)
+class SetVolume(_Manners):
+    """Copy and check a volume. Answer: its identity.
+
+    Attributes:
+        identity: every later request names the volume by it.
+        array_kji: (K, J, I), a view of the scene's memory; it is copied on the worker thread.
+        ijk_to_ras: (4, 4) to local RAS.
+        ijk_to_world: (4, 4) with the parent transforms, for measurements.
+    """
+
+    identity: Identity
+    array_kji: NDArray
+    ijk_to_ras: NDArray
+    ijk_to_world: NDArray
+    priority: ClassVar[int] = 1
+
+    @property
+    def key(self) -> Hashable:
+        return "volume"
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """The mask on which clicks work: edited by hand, found by *Segment all*, or from a file.
+
+    Attributes:
+        mask, offset_kji: a block that is not empty.
+        origin: the engine's own prediction with this very mask, where there is one: it spares an encoding.
+    """
+
+    mask: NDArray
+    offset_kji: tuple[int, int, int]
+    origin: Any = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Predict(_Manners):
+    """The mask of one nodule after all of its clicks. Answer: :class:`Segmented`.
+
+    The engine remembers what it answered for the nodule and feeds only the clicks that are new, one by one; after a
+    click was moved or removed it goes on from the last one that still holds. So a request that replaces a queued one
+    never loses a click.
+
+    Attributes:
+        identity: the volume's.
+        nodule: names the nodule.
+        points: (n, 3) all clicks in the order of placing; the engine feeds the first positive one first.
+        labels: (n,) 1 inside, 0 outside.
+        start: the mask that the clicks change, or None.
+        ijk_to_world: (4, 4) for measurements; None measures in local RAS.
+    """
+
+    identity: Identity
+    nodule: Hashable
+    points: Sequence[Sequence[float]]
+    labels: Sequence[int]
+    start: Start | None = None
+    ijk_to_world: NDArray | None = None
+    slips_in: ClassVar[bool] = True
+
+    @property
+    def key(self) -> Hashable:
+        return ("predict", self.nodule)
+
+
+@dataclass(frozen=True, eq=False)
+class Measure(_Manners):
+    """Measure masks that the engine did not make. Answer: dict, nodule -> measurements (see :class:`Segmented`)."""
+
+    identity: Identity
+    blocks: Mapping[Hashable, Block]
+    ijk_to_world: NDArray | None = None
+    priority: ClassVar[int] = 3
+    slips_in: ClassVar[bool] = True
+
+    @property
+    def key(self) -> Hashable:
+        return ("measure", tuple(self.blocks))
+
+
+@dataclass(frozen=True, eq=False)
+class Generate(_Manners):
+    """Find all nodules. Answer: :class:`Generated`; when cancelled, with what was found so far.
+
+    Attributes:
+        identity: the volume's.
+        keep: blocks of nodules that stay; what is found again of them is left out.
+        settings: keyword arguments of :class:`SAMMed3DLib.inference.SamAutomaticMaskGenerator3D`.
+        ijk_to_world: (4, 4) for measurements.
+    """
+
+    identity: Identity
+    keep: Sequence[Block] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    ijk_to_world: NDArray | None = None
+    priority: ClassVar[int] = 4
+    lets_in: ClassVar[bool] = True
+
+    @property
+    def key(self) -> Hashable:
+        return "generate"
+
+
+@dataclass(frozen=True, eq=False)
+class Prefetch(_Manners):
+    """Encode what a click at this point would need. Answer: None. It gives way to everything else."""
+
+    identity: Identity
+    point: Sequence[float]
+    priority: ClassVar[int] = 5
+    gives_way: ClassVar[bool] = True
+
+    @property
+    def key(self) -> Hashable:
+        return "prefetch"
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """The network in use.
+
+    Attributes:
+        path: its file.
+        name: of its architecture or profile.
+        device: where it runs, such as "cpu" or "cuda:0".
+        precision: number format.
+        note: what the user should know (such as a fall-back to the CPU), or "".
+    """
+
+    path: str
+    name: str
+    device: str
+    precision: str
+    note: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Segmented:
+    """A nodule after its newest click.
+
+    Attributes:
+        mask, offset_kji: the block.
+        score: predicted IoU in [0, 1], or None.
+        measurements: :class:`SAMMed3DLib.inference.NoduleRecord` as a dict, sizes and places in world coordinates.
+        clicks: how many clicks it took into account.
+    """
+
+    mask: NDArray
+    offset_kji: tuple[int, int, int]
+    score: float | None
+    measurements: Mapping[str, Any]
+    clicks: int
+
+
+@dataclass(frozen=True, eq=False)
+class FoundNodule:
+    """One nodule found by *Segment all*.
+
+    Attributes:
+        mask, offset_kji: the block.
+        score: probability in [0, 1] that it is a nodule; the sensitivity slider works on it.
+        predicted_iou: as :attr:`Segmented.score`.
+        measurements: as :attr:`Segmented.measurements`.
+        origin: for :attr:`Start.origin`.
+    """
+
+    mask: NDArray
+    offset_kji: tuple[int, int, int]
+    score: float
+    predicted_iou: float | None
+    measurements: Mapping[str, Any]
+    origin: Any = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Generated:
+    """What *Segment all* found, the best score first, and a remark for the user (or "")."""
+
+    found: tuple[FoundNodule, ...]
+    note: str = ""
+
+
+class RequestCancelled(Exception):
+    """The engine stopped because it was asked to; ``value`` is what it has so far."""
+
+    def __init__(self, value: Any = None) -> None:
+        super().__init__("cancelled")
+        self.value = value
+
+
+class StaleRequest(RequestCancelled):
+    """The request is about a volume or model that the engine does not have (any more)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """The end of a request.
+
+    Attributes:
+        generation: the number that :meth:`EngineWorker.submit` gave.
+        request: what was asked.
+        value: the answer, or None.
+        error: what went wrong, for the user; None if nothing did.
+        details: the traceback of an unexpected error, for the log.
+        cancelled: it was stopped; ``value`` may hold what was found until then.
+        seconds: how long it ran.
+    """
+
+    generation: int
+    request: Any
+    value: Any = None
+    error: str | None = None
+    details: str = ""
+    cancelled: bool = False
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A running request is at ``done`` of ``total`` (0 = unknown).
+
+    Attributes:
+        seconds_left: an estimate, or None.
+    """
+
+    generation: int
+    request: Any = dataclasses.field(repr=False)
+    done: int = 0
+    total: int = 0
+    text: str = ""
+    seconds_left: float | None = None
