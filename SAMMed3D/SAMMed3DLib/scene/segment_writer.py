@@ -65,8 +65,8 @@ class SegmentWriter:
         segment = self._segment(segmentId)
         tight = _clipped(tightBlock(block.mask, block.offset_kji), geometry.shapeKji)
         toSegmentation = np.linalg.inv(segmentationToWorld(self.segmentationNode)) @ geometry.ijkToWorld
-        # Does nothing where the segment has a layer of its own (vtkSegmentation.IsSharedBinaryLabelmap says the opposite
-        # of its name in Slicer 5.12).
+        # Does nothing for a segment with a layer of its own. (IsSharedBinaryLabelmap, in Slicer 5.12, says the opposite
+        # of its name.)
         segmentation.SeparateSegmentLabelmap(segmentId)
         surfaces = self._hasSurfaces()
         if surfaces and tight.isEmpty:
