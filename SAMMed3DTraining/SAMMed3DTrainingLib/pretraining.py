@@ -36,7 +36,8 @@ from SAMMed3DLib.synthesis import NoduleShapes
 from .backgrounds import training_backgrounds
 from .clicks import ClickSimulator
 from .losses import mask_loss, true_iou
-from .synthetic_samples import Sample, SampleSynthesizer
+from .samples import Sample
+from .synthetic_samples import SampleSynthesizer
 
 logger = logging.getLogger(__name__)
 

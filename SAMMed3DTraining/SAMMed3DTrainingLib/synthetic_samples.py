@@ -15,6 +15,7 @@ from SAMMed3DLib.synthesis.nodules import correlated_noise, nodule_outline
 from SAMMed3DLib.synthesis.procedural import procedural_block
 
 from .backgrounds import Background
+from .samples import Sample
 
 DIAMETERS_MM = (3.0, 32.0)
 PROCEDURAL_SHARE = 0.2
@@ -23,27 +24,6 @@ EMPTY_SHARE = 0.08
 _SITE_SHARES = {"lung": 0.42, "pleura": 0.27, "wall": 0.18, "vessel": 0.13}
 _FEWEST_VOXELS = 6
 _LEAST_CONTRAST_HU = 70.0
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One click on one nodule.
-
-    Attributes:
-        crop: float32 (C, d0, d1, d2), prepared as the profile says.
-        truth: bool (d0, d1, d2); empty where the click is on no nodule.
-        click: (3,) crop index of the first click.
-        spacing_mm: of the crop.
-        kind: solid, part-solid, ground-glass or none.
-        diameter_mm: of the nodule.
-    """
-
-    crop: np.ndarray
-    truth: np.ndarray
-    click: np.ndarray
-    spacing_mm: float
-    kind: str
-    diameter_mm: float
 
 
 @dataclass

@@ -4,7 +4,8 @@ import pytest
 from SAMMed3DLib.model.profile import PROFILES
 from SAMMed3DLib.synthesis import NoduleShapes
 from SAMMed3DTrainingLib.backgrounds import Background
-from SAMMed3DTrainingLib.synthetic_samples import Sample, SampleSynthesizer
+from SAMMed3DTrainingLib.samples import Sample
+from SAMMed3DTrainingLib.synthetic_samples import SampleSynthesizer
 
 PROFILE = PROFILES["nodule"]
 

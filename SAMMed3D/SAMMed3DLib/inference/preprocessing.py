@@ -142,19 +142,35 @@ def prepare_crop(
         statistics_center_ras: (3,) center of the cube for the z-score, usually the click; None = the crop's center.
     """
     values = sample_volume(array_kji, ijk_to_ras, crop, profile.padding_hu)
+    statistics = 0.0, 1.0
     if profile.intensity == "zscore_positive":
         center = crop.center_ras if statistics_center_ras is None else statistics_center_ras
         same = profile.padding_hu == 0.0 and crop == _statistics_crop(center, profile)
-        mean, deviation = _positive_statistics(values) if same else (0.0, 0.0)
-        if deviation <= 0.0:
-            mean, deviation = intensity_statistics(array_kji, ijk_to_ras, center, profile)
-        values -= np.float32(mean)
-        values /= np.float32(deviation)
+        statistics = _positive_statistics(values) if same else (0.0, 0.0)
+        if statistics[1] <= 0.0:
+            statistics = intensity_statistics(array_kji, ijk_to_ras, center, profile)
+    return normalize_crop(values, crop.spacing_mm, profile, statistics)
+
+
+def normalize_crop(
+    values: NDArray[np.float32], spacing_mm: float, profile: PreprocessingProfile, statistics: tuple[float, float]
+) -> NDArray[np.float32]:
+    """Sampled HU (d0, d1, d2) as the network's input (C, d0, d1, d2), float32.
+
+    Args:
+        values: of :func:`sample_volume`; may be overwritten.
+        spacing_mm: of the crop, for the spacing channel.
+        profile: intensity rule and channels.
+        statistics: mean and deviation for the z-score, of :func:`intensity_statistics`.
+    """
+    if profile.intensity == "zscore_positive":
+        values -= np.float32(statistics[0])
+        values /= np.float32(statistics[1])
         channels = [values]
     else:
         channels = [np.clip((values - low) / (high - low), 0.0, 1.0) for low, high in profile.windows_hu]
     if profile.spacing_channel:
-        channels.append(np.full(crop.shape, math.log2(crop.spacing_mm), dtype=np.float32))
+        channels.append(np.full(values.shape, math.log2(spacing_mm), dtype=np.float32))
     return np.stack(channels).astype(np.float32, copy=False)
 
 
