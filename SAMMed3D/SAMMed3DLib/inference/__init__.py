@@ -1,6 +1,7 @@
 """Inference: from a volume and clicks to a mask in the volume's own voxels (numpy, scipy and torch only)."""
 
 from ..model.profile import PreprocessingProfile
+from .automatic_mask_generator import SamAutomaticMaskGenerator3D
 from .embedding_cache import EmbeddingCache
 from .errors import InputError, PredictionCancelled
 from .measurements import NoduleRecord, measure_nodule
@@ -16,6 +17,7 @@ __all__ = [
     "Prediction",
     "PredictionCancelled",
     "PreprocessingProfile",
+    "SamAutomaticMaskGenerator3D",
     "SamPredictor3D",
     "measure_nodule",
 ]

@@ -110,6 +110,18 @@ class SamPredictor3D:
         """Whether :meth:`predict` can be called."""
         return self._array is not None
 
+    @property
+    def image_kji(self) -> NDArray:
+        """The volume [k, j, i] as it was given. Raises InputError without one."""
+        if self._array is None:
+            raise InputError("no image is set: call set_image first")
+        return self._array
+
+    @property
+    def ijk_to_ras(self) -> Affine:
+        """Its 4x4 matrix, voxel index (i, j, k) to RAS mm."""
+        return self._ijk_to_ras
+
     def set_image(self, array_kji: Any, ijk_to_ras: ArrayLike, *, identity: Hashable | None = None) -> None:
         """Take a volume; it is checked but neither copied nor encoded.
 
@@ -179,6 +191,39 @@ class SamPredictor3D:
             for count in range(1, len(clicks) + 1):
                 state = self._advance(state, clicks.first(count), box, multimask_output and count == len(clicks))
         return self._finish(state, clicks, largest_only=box is not None)
+
+    def decode_clicks(
+        self, crop: Crop, anchor_ras: ArrayLike, points_ras: ArrayLike
+    ) -> tuple[list[Part], list[float | None]]:
+        """What the network answers to one positive click on each of several objects in one crop, decoded together.
+
+        For those who look at many places and need voxels of a few only; :meth:`predict` is for people who click.
+
+        Args:
+            crop: its embedding is taken from the cache, or encoded and kept there.
+            anchor_ras: (3,) whose surroundings give the intensity statistics, where the profile asks for any.
+            points_ras: (n, 3) mm, in the crop.
+
+        Returns:
+            for each click its logits on the crop and the predicted IoU in [0, 1] (None where that was never trained).
+
+        Raises:
+            PredictionCancelled: the progress callback returned False.
+        """
+        anchor = np.asarray(anchor_ras, dtype=np.float64)
+        coords = torch.from_numpy(crop.index_of(np.reshape(points_ras, (-1, 3))).astype(np.float32))[:, None]
+
+        def run() -> tuple[Tensor, Tensor]:
+            embedding, device = self._embedding(crop, anchor), self.model.device
+            clicks = coords.to(device), torch.ones(coords.shape[:2], dtype=torch.int64, device=device)
+            return self.model.decode(embedding, *clicks, None, None, multimask_output=False)
+
+        logits, iou = self._with_memory(run)
+        answers = logits[:, 0].float().cpu().numpy()
+        answers.setflags(write=False)
+        scores = np.clip(iou[:, 0].float().cpu().numpy(), 0.0, 1.0)
+        known = [float(score) if self.profile.iou_head else None for score in scores]
+        return [Part(crop, np.ascontiguousarray(answer), anchor) for answer in answers], known
 
     def _check_prompts(
         self,
