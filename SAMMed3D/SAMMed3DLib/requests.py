@@ -1,8 +1,8 @@
 """What the worker thread is asked and what it answers: plain values, so that whoever asks needs no torch.
 
-Blocks are parts of a volume: a uint8 ``mask`` [k, j, i] and ``offset_kji``, the volume index of its first voxel. Anything
-with these two attributes will do (the scene's MaskBlock, the engine's Prediction). Points are in the volume's local RAS,
-mm, parent transforms excluded.
+Blocks are parts of a volume: a uint8 ``mask`` [k, j, i] and ``offset_kji``, the volume index of its first voxel.
+Anything with these two attributes will do (the scene's MaskBlock, the engine's Prediction). Points are in the volume's
+local RAS, mm, parent transforms excluded.
 """
 
 from __future__ import annotations
