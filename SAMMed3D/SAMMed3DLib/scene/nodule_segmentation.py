@@ -60,7 +60,7 @@ def createSegmentation(volumeNode: Any) -> Any:
     node.SetAttribute(OWN_ATTRIBUTE, "1")
     node.CreateDefaultDisplayNodes()
     useGeometryOf(node, volumeNode)
-    _putBeside(node, volumeNode)
+    putBeside(node, volumeNode)
     display = node.GetDisplayNode()
     display.SetVisibility2DFill(True)
     display.SetVisibility2DOutline(True)
@@ -73,6 +73,16 @@ def useGeometryOf(segmentationNode: Any, volumeNode: Any) -> None:
     # The transform comes first: else it becomes part of the reference geometry.
     segmentationNode.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
     segmentationNode.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
+
+
+def putBeside(node: Any, volumeNode: Any) -> None:
+    """Put a node where its volume is in the subject hierarchy."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(volumeNode.GetScene())
+    volumeItem = hierarchy.GetItemByDataNode(volumeNode) if hierarchy is not None else 0
+    if volumeItem:
+        parent = hierarchy.GetItemParent(volumeItem)
+        item = hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(parent, node)
+        hierarchy.SetItemParent(item, parent)
 
 
 def addNodule(segmentationNode: Any, name: str | None = None, color: Sequence[float] | None = None) -> str:
@@ -179,12 +189,3 @@ def _nextColor(segmentation: Any) -> tuple[float, float, float]:
         if not any(max(abs(a - b) for a, b in zip(color, other, strict=True)) < 0.02 for other in used):
             return color
     return COLORS[count % len(COLORS)]
-
-
-def _putBeside(node: Any, volumeNode: Any) -> None:
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(volumeNode.GetScene())
-    volumeItem = hierarchy.GetItemByDataNode(volumeNode) if hierarchy is not None else 0
-    if volumeItem:
-        parent = hierarchy.GetItemParent(volumeItem)
-        item = hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(parent, node)
-        hierarchy.SetItemParent(item, parent)

@@ -1,0 +1,191 @@
+"""Clicks in slice views while the mouse mode stays what it is.
+
+Slicer's Place mode ends with the right button, so that nobody can zoom while placing. Here the views' interactors are
+watched instead, and nothing is kept from Slicer: wheel, right and middle button, dragging points and windowing work as
+ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import slicer
+import slicer.util
+
+from ..signal import Signal
+
+#: Between the Segment Editor's effects (1.0: what they take is no click) and the views' own interactor style (0.0: it
+#: may stop an event from going further).
+_PRIORITY = 0.5
+#: Farther from where the button went down, in pixels, it is a drag.
+_CLICK_REACH = 4
+#: The pointer rests when it has not moved for this long.
+REST_MS = 150
+
+Pixel = tuple[int, int]
+RasPoint = tuple[float, float, float]
+
+
+class RestTimer(Protocol):
+    """A single-shot timer on the main thread."""
+
+    timeout: Signal
+
+    def start(self, ms: int) -> None:
+        """Emit ``timeout`` once in ``ms`` from now; a running one starts anew."""
+
+    def stop(self) -> None:
+        """Do not emit."""
+
+
+@dataclass(frozen=True)
+class _View:
+    interactor: Any
+    sliceNode: Any
+    tags: tuple[int, ...]
+
+    def toWorld(self, pixel: Pixel) -> RasPoint:
+        """World RAS under a pixel, also in a view that shows several slices."""
+        xyz = [0.0, 0.0, 0.0]
+        slicer.vtkMRMLAbstractSliceViewDisplayableManager.ConvertDeviceToXYZ(
+            self.interactor, self.sliceNode, *pixel, xyz
+        )
+        x, y, z, _one = self.sliceNode.GetXYToRAS().MultiplyPoint((*xyz, 1.0))
+        return x, y, z
+
+
+@dataclass(frozen=True)
+class _Press:
+    interactor: Any
+    pixel: Pixel
+    ras: RasPoint
+    shift: bool
+
+    def reaches(self, pixel: Pixel) -> bool:
+        """Whether the pointer has stayed where it was pressed."""
+        return max(abs(a - b) for a, b in zip(pixel, self.pixel, strict=True)) <= _CLICK_REACH
+
+
+class SliceClicks:
+    """Says where slice views are clicked, between :meth:`start` and :meth:`stop`.
+
+    A click is the left button pressed and released within 4 pixels, without Ctrl or Alt, not in Place mode, and not on
+    a markups control point or handle (that one is being dragged).
+
+    Attributes:
+        clicked: Signal(ras, shift): world RAS (3,) of the click, and whether Shift was held.
+        rested: Signal(ras): the pointer has been resting over a view; nothing is pressed.
+    """
+
+    def __init__(self, timer: RestTimer | None = None, restMs: int = REST_MS) -> None:
+        self.clicked, self.rested = Signal(), Signal()
+        self._timer = timer
+        self._restMs = restMs
+        self._views: list[_View] = []
+        self._press: _Press | None = None
+        self._pointer: tuple[_View, Pixel] | None = None
+        if timer is not None:
+            timer.timeout.connect(self._onTimeout)
+
+    @property
+    def armed(self) -> bool:
+        """Whether views are being watched."""
+        return bool(self._views)
+
+    def start(self, sliceViews: Sequence[tuple[Any, Any]]) -> None:
+        """Watch these views: (interactor, vtkMRMLSliceNode) of each. Others are no longer watched."""
+        self.stop()
+        for interactor, sliceNode in sliceViews:
+            tags = tuple(
+                interactor.AddObserver(event, handler, _PRIORITY)
+                for event, handler in (
+                    ("LeftButtonPressEvent", self._onPress),
+                    ("LeftButtonReleaseEvent", self._onRelease),
+                    ("MouseMoveEvent", self._onMove),
+                    ("LeaveEvent", self._onLeave),
+                    ("RightButtonPressEvent", self._onOtherButton),
+                    ("MiddleButtonPressEvent", self._onOtherButton),
+                    ("MouseWheelForwardEvent", self._onWheel),
+                    ("MouseWheelBackwardEvent", self._onWheel),
+                )
+            )
+            self._views.append(_View(interactor, sliceNode, tags))
+
+    def stop(self) -> None:
+        """Watch nothing."""
+        for view in self._views:
+            for tag in view.tags:
+                view.interactor.RemoveObserver(tag)
+        self._views = []
+        self._press = None
+        self._forgetPointer()
+
+    def _onPress(self, interactor: Any, _event: str) -> None:
+        self._forgetPointer()
+        self._press = None
+        view = self._viewOf(interactor)
+        if view is None or interactor.GetControlKey() or interactor.GetAltKey():
+            return
+        if not _isPlacing(view.sliceNode) and not _isOnMarkup(view.sliceNode):
+            pixel = tuple(interactor.GetEventPosition())
+            # Where the button went down: Shift makes Slicer pan with the slightest move.
+            self._press = _Press(interactor, pixel, view.toWorld(pixel), bool(interactor.GetShiftKey()))
+
+    def _onMove(self, interactor: Any, _event: str) -> None:
+        if self._press is not None:
+            if not self._press.reaches(interactor.GetEventPosition()):
+                self._press = None
+        elif self._timer is not None:
+            self._waitForRest(interactor)
+
+    def _onRelease(self, interactor: Any, _event: str) -> None:
+        press, self._press = self._press, None
+        if press is not None and press.interactor is interactor and press.reaches(interactor.GetEventPosition()):
+            self.clicked(press.ras, press.shift)
+
+    def _onOtherButton(self, _interactor: Any, _event: str) -> None:
+        self._press = None
+        self._forgetPointer()
+
+    def _onWheel(self, interactor: Any, _event: str) -> None:
+        self._press = None
+        if self._timer is not None:
+            self._waitForRest(interactor)
+
+    def _onLeave(self, _interactor: Any, _event: str) -> None:
+        self._forgetPointer()
+
+    def _waitForRest(self, interactor: Any) -> None:
+        view = self._viewOf(interactor)
+        if view is not None:
+            self._pointer = (view, tuple(interactor.GetEventPosition()))
+            self._timer.start(self._restMs)
+
+    def _forgetPointer(self) -> None:
+        self._pointer = None
+        if self._timer is not None:
+            self._timer.stop()
+
+    def _onTimeout(self) -> None:
+        pointer, self._pointer = self._pointer, None
+        if pointer is not None:
+            view, pixel = pointer
+            self.rested(view.toWorld(pixel))
+
+    def _viewOf(self, interactor: Any) -> _View | None:
+        return next((view for view in self._views if view.interactor is interactor), None)
+
+
+def _isPlacing(sliceNode: Any) -> bool:
+    """Whether the left button places a markup in this view."""
+    interaction = sliceNode.GetInteractionNode()
+    return interaction is not None and interaction.GetCurrentInteractionMode() == interaction.Place
+
+
+def _isOnMarkup(sliceNode: Any) -> bool:
+    """Whether the pointer is on a control point or handle, which the left button would drag."""
+    scene = sliceNode.GetScene()
+    nodes = slicer.util.getNodesByClass("vtkMRMLMarkupsDisplayNode", scene) if scene is not None else []
+    return any(node.HasActiveComponent() for node in nodes)
