@@ -25,26 +25,17 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from SAMMed3DLib.model import build_model, save_checkpoint
 from SAMMed3DLib.model.precision import resolve_precision
-from SAMMed3DLib.model.sam import Sam3D
 from SAMMed3DLib.synthesis import NoduleShapes
 
 from .backgrounds import training_backgrounds
-from .clicks import ClickSimulator
-from .losses import mask_loss, true_iou
-from .samples import Sample
+from .click_loop import ClickLoop, draw_click_count
 from .synthetic_samples import SampleSynthesizer
 
 logger = logging.getLogger(__name__)
-
-LOGIT_LIMIT = 12.0
-CLICK_COUNTS = (1, 2, 3, 4, 5, 6, 8)
-CLICK_COUNT_SHARES = (0.1, 0.2, 0.2, 0.2, 0.12, 0.1, 0.08)
-
 
 @dataclass(frozen=True)
 class PretrainingConfig:
@@ -77,133 +68,6 @@ class ExponentialAverage:
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, value in module.state_dict().items():
             self.values[name].lerp_(value, 1 - decay)
-
-
-class ClickLoop:
-    """One training step: encode once, click several times, learn from the first and the last click."""
-
-    def __init__(self, model: Sam3D, rng: np.random.Generator) -> None:
-        self._model = model
-        self._rng = rng
-        self._simulators = [
-            ClickSimulator(method, seed=rng.integers(2**31)) for method in ("random", "challenge", "jitter")
-        ]
-
-    def loss(self, samples: list[Sample], device: torch.device) -> tuple[Tensor, dict[str, float]]:
-        """Loss to differentiate and figures to log (Dice after the first and the last click)."""
-        rng = self._rng
-        image = torch.from_numpy(np.stack([s.crop for s in samples])).to(device)
-        truth = torch.from_numpy(np.stack([s.truth for s in samples]))[:, None].to(device)
-        is_nodule = truth.flatten(1).any(dim=1)
-        points = [[s.click] for s in samples]
-        labels = [[1] for _ in samples]
-        boxes, previous = self._first_prompts(samples, points, labels)
-        boxes, previous = boxes.to(device), previous.to(device)
-
-        embedding = self._model.image_encoder(image)
-        clicks = int(rng.choice(CLICK_COUNTS, p=CLICK_COUNT_SHARES))
-        total = image.new_zeros(())
-        figures = {}
-        for click in range(clicks):
-            learn = click in (0, clicks - 1)
-            with torch.set_grad_enabled(learn):
-                masks, iou = self._decode(embedding if learn else embedding.detach(), points, labels, boxes, previous)
-                logits = F.interpolate(masks[:, :1], truth.shape[2:], mode="trilinear", align_corners=False)
-            if learn:
-                total = total + self._step_loss(masks, logits, iou, truth, is_nodule, first=click == 0)
-                figures["dice_first" if click == 0 else "dice_last"] = _dice(logits, truth, is_nodule)
-            if click + 1 < clicks:
-                previous = masks[:, :1].detach().clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
-                self._next_clicks(samples, (logits.detach() > 0)[:, 0].cpu().numpy(), points, labels)
-        return total, figures
-
-    def _first_prompts(
-        self, samples: list[Sample], points: list[list[np.ndarray]], labels: list[list[int]]
-    ) -> tuple[Tensor, Tensor]:
-        """Some samples begin with a box, with or without the click, or with a rough mask and a correcting click."""
-        rng = self._rng
-        boxes = torch.full((len(samples), 6), math.nan)
-        previous = torch.zeros(len(samples), 1, 32, 32, 32)
-        for n, sample in enumerate(samples):
-            if not sample.truth.any():
-                continue
-            draw = rng.random()
-            if draw < 0.2:
-                corners = np.argwhere(sample.truth)
-                low, high = corners.min(axis=0), corners.max(axis=0)
-                slack = 0.5 + 0.08 * (high - low)
-                low, high = low + rng.normal(0, slack), high + rng.normal(0, slack)
-                boxes[n] = torch.from_numpy(np.concatenate((np.minimum(low, high), np.maximum(low, high))))
-                if draw < 0.12:
-                    points[n], labels[n] = [], []
-            elif draw < 0.3:
-                rough = _rough(sample.truth, rng)
-                click = self._simulators[0].next_click(sample.truth, rough)
-                if click is not None:
-                    points[n], labels[n] = [np.asarray(click[0], np.float32)], [int(click[1])]
-                cover = F.avg_pool3d(torch.from_numpy(rough)[None, None].float(), 2)
-                previous[n] = (cover[0] * 2 - 1) * rng.uniform(4, 10)
-        return boxes, previous
-
-    def _decode(
-        self, embedding: Tensor, points: list[list[np.ndarray]], labels: list[list[int]], boxes: Tensor,
-        previous: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        most = max(max(len(p) for p in points), 1)
-        coords = torch.zeros(len(points), most, 3)
-        signs = torch.full((len(points), most), -1)
-        for n, (sample_points, sample_labels) in enumerate(zip(points, labels, strict=True)):
-            for m, (point, label) in enumerate(zip(sample_points, sample_labels, strict=True)):
-                coords[n, m] = torch.from_numpy(np.asarray(point, np.float32))
-                signs[n, m] = label
-        encoder = self._model.prompt_encoder
-        box = boxes if torch.isfinite(boxes).any() else None
-        sparse, dense = encoder(
-            points=(coords.to(boxes.device), signs.to(boxes.device)), boxes=box, masks=previous
-        )
-        return self._model.mask_decoder.predict_all(embedding, encoder.get_dense_pe(), sparse, dense)
-
-    def _step_loss(
-        self, masks: Tensor, logits: Tensor, iou: Tensor, truth: Tensor, is_nodule: Tensor, first: bool
-    ) -> Tensor:
-        count = is_nodule.sum().clamp(min=1)
-        loss = (mask_loss(logits, truth)[:, 0] * is_nodule).sum() / count
-        target = true_iou(logits, truth)
-        if first:
-            # The three alternatives are compared at their own resolution, with the share of each cell that is nodule.
-            cover = F.avg_pool3d(truth.float(), 2)
-            best = mask_loss(masks[:, 1:], cover).min(dim=1).values
-            loss = loss + 0.5 * (best * is_nodule).sum() / count
-            target = torch.cat((target, true_iou(masks[:, 1:], cover > 0.5)), dim=1)
-        return loss + F.mse_loss(iou[:, : target.shape[1]], target)
-
-    def _next_clicks(
-        self, samples: list[Sample], masks: np.ndarray, points: list[list[np.ndarray]], labels: list[list[int]]
-    ) -> None:
-        for n, sample in enumerate(samples):
-            if not sample.truth.any():
-                continue
-            simulator = self._simulators[self._rng.choice(3, p=(0.5, 0.25, 0.25))]
-            click = simulator.next_click(sample.truth, masks[n])
-            if click is not None:
-                points[n].append(np.asarray(click[0], np.float32))
-                labels[n].append(int(click[1]))
-
-
-def _rough(truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The truth displaced, grown or shrunk, as a mask to be corrected."""
-    shift = np.round(rng.normal(0, 1.2, 3)).astype(int)
-    rough = np.roll(truth, shift, axis=(0, 1, 2))
-    blurred = F.avg_pool3d(torch.from_numpy(rough)[None, None].float(), 5, stride=1, padding=2)[0, 0].numpy()
-    return blurred > rng.uniform(0.15, 0.85)
-
-
-@torch.no_grad()
-def _dice(logits: Tensor, truth: Tensor, is_nodule: Tensor) -> float:
-    mask = logits > 0
-    both = (mask & truth).flatten(1).sum(dim=1)
-    dice = 2 * both / (mask.flatten(1).sum(dim=1) + truth.flatten(1).sum(dim=1)).clamp(min=1)
-    return float(dice[is_nodule].mean()) if is_nodule.any() else math.nan
 
 
 def learning_rate(step: int, config: PretrainingConfig) -> float:
@@ -274,7 +138,7 @@ def _work(rank: int, config: PretrainingConfig, port: int) -> None:
     rng = np.random.default_rng([config.seed, rank, run.step])
     backgrounds = training_backgrounds(Path(config.data), Path(config.work_dir) / "backgrounds")
     synthesizer = SampleSynthesizer(backgrounds, NoduleShapes.load(), run.model.profile, rng)
-    loop = ClickLoop(run.model, rng)
+    loop = ClickLoop(run.model)
     with _log(config, rank) as write:
         while run.step < config.steps:
             started = time.perf_counter()
@@ -283,7 +147,7 @@ def _work(rank: int, config: PretrainingConfig, port: int) -> None:
             samples = [synthesizer.sample() for _ in range(config.batch_size)]
             drawn = time.perf_counter()
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                loss, figures = loop.loss(samples, device)
+                loss, figures = loop(samples, draw_click_count(rng), rng.spawn(len(samples)))
             run.optimizer.zero_grad()
             loss.backward()
             if config.processes > 1:

@@ -1,0 +1,124 @@
+"""The click loop: what it shows to whom, and gradients that do not depend on how a batch is divided."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from SAMMed3DLib.model import build_model
+from SAMMed3DTrainingLib.click_loop import CLICK_COUNTS, ClickLoop, draw_click_count
+from SAMMed3DTrainingLib.samples import Sample
+
+from .networks import small_vit
+
+
+def ball_sample(model, seed: int, empty: bool = False) -> Sample:
+    """A bright ball in noise, clicked off its center."""
+    profile = model.profile
+    rng = np.random.default_rng(seed)
+    size = np.array(profile.crop_size)
+    center = size / 2 + rng.uniform(-2, 2, 3)
+    grid = np.stack(np.meshgrid(*(np.arange(n) for n in size), indexing="ij"), -1)
+    truth = np.linalg.norm(grid - center, axis=-1) < rng.uniform(3, 6)
+    crop = rng.normal(0, 0.1, (profile.channels, *size)).astype(np.float32) + truth
+    if empty:
+        truth = np.zeros_like(truth)
+    return Sample(crop.astype(np.float32), truth, np.round(center).astype(np.float32), 1.0, "solid", 8.0)
+
+
+def gradients(model, samples, seeds, clicks=3) -> tuple[list[torch.Tensor], dict[str, float]]:
+    model.train()
+    model.zero_grad()
+    loss, figures = ClickLoop(model)(samples, clicks, [np.random.default_rng([7, s]) for s in seeds])
+    loss.backward()
+    return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in model.parameters()], figures
+
+
+@pytest.fixture(params=["vit", "nodule"])
+def model(request):
+    if request.param == "vit":
+        return small_vit()
+    torch.manual_seed(0)
+    return build_model("nodule").requires_grad_(True)
+
+
+def test_the_gradient_of_a_batch_is_the_mean_of_its_parts(model):
+    samples = [ball_sample(model, 1), ball_sample(model, 2, empty=True), ball_sample(model, 3), ball_sample(model, 4)]
+    whole, _ = gradients(model, samples, range(4))
+    first, _ = gradients(model, samples[:2], (0, 1))
+    second, _ = gradients(model, samples[2:], (2, 3))
+    norm = math.sqrt(sum(float(g.square().sum()) for g in whole))
+    differences = [w - (a + b) / 2 for w, a, b in zip(whole, first, second, strict=True)]
+    apart = math.sqrt(sum(float(d.square().sum()) for d in differences))
+    assert norm > 0 and apart < 2e-3 * norm
+
+
+def test_encoder_decoder_and_iou_head_all_learn(model):
+    grads, figures = gradients(model, [ball_sample(model, 1), ball_sample(model, 2)], (0, 1))
+    moved = {name.split(".")[0] for (name, _), g in zip(model.named_parameters(), grads, strict=True) if g.any()}
+    assert moved == {"image_encoder", "prompt_encoder", "mask_decoder"}
+    head = [g.any() for (name, _), g in zip(model.named_parameters(), grads, strict=True) if "iou_" in name]
+    assert any(head)
+    assert 0 <= figures["dice_first"] <= 1 and 0 <= figures["dice_last"] <= 1 and 0 <= figures["iou_error"] <= 1.5
+
+
+def test_an_empty_sample_teaches_the_iou_head_only():
+    model = small_vit()
+    grads, figures = gradients(model, [ball_sample(model, 1, empty=True)], (0,), clicks=1)
+    by_name = {name: g for (name, _), g in zip(model.named_parameters(), grads, strict=True)}
+    assert by_name["mask_decoder.iou_prediction_head.layers.0.weight"].any()
+    assert not by_name["mask_decoder.output_hypernetworks_mlps.0.layers.0.weight"].any()
+    assert math.isnan(figures["dice_first"])
+
+
+@pytest.mark.parametrize(("kind", "shown"), [("vit", [1, 1, 1, 1]), ("nodule", [1, 2, 3, 4])])
+def test_newest_click_or_all_of_them(kind, shown, monkeypatch):
+    model = small_vit() if kind == "vit" else build_model("nodule")
+    counts, masks = [], []
+    forward = model.prompt_encoder.forward
+
+    def watch(points=None, boxes=None, masks_=None, **given):
+        counts.append(int((points[1] >= 0).sum()))
+        masks.append(bool(given["masks"].any()))
+        return forward(points=points, boxes=boxes, masks=given["masks"])
+
+    monkeypatch.setattr(model.prompt_encoder, "forward", watch)
+    rng = next(np.random.default_rng(s) for s in range(100) if np.random.default_rng(s).random() > 0.5)  # plain start
+    with torch.no_grad():
+        ClickLoop(model)([ball_sample(model, 1)], 4, [rng])
+    assert counts == shown and masks == [False, True, True, True]
+
+
+def test_a_known_embedding_saves_the_encoder(model, monkeypatch):
+    model.eval()
+    samples = [ball_sample(model, 1), ball_sample(model, 2)]
+    rngs = [[np.random.default_rng([9, s]) for s in range(2)] for _ in range(2)]
+    with torch.no_grad():
+        expected, _ = ClickLoop(model)(samples, 2, rngs[0])
+        embedding = model.image_encoder(torch.from_numpy(np.stack([s.crop for s in samples])))
+        monkeypatch.setattr(model.image_encoder, "forward", None)
+        found, _ = ClickLoop(model)(samples, 2, rngs[1], embedding)
+    assert float(found) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_few_steps_learn_a_ball():
+    torch.manual_seed(1)
+    model = small_vit().train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    losses = []
+    for step in range(30):
+        rngs = [np.random.default_rng([3, step, n]) for n in range(2)]
+        loss, _ = ClickLoop(model)([ball_sample(model, n) for n in range(2)], 1, rngs)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert np.mean(losses[-5:]) < 0.75 * np.mean(losses[:3])
+
+
+def test_click_counts_are_those_that_are_said():
+    rng = np.random.default_rng(0)
+    assert {draw_click_count(rng) for _ in range(300)} == set(CLICK_COUNTS)
