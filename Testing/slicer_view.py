@@ -1,4 +1,4 @@
-"""Ring B: a slice view of the application, offscreen, with Slicer's own displayable managers and simulated mouse events.
+"""Ring B: a slice view of the application, offscreen, with Slicer's own displayable managers and a simulated mouse.
 
 The application's light box and its Qt event filter are not part of ``slicer-core``: the slice image comes from an
 image mapper of our own and mouse events are put straight into the interactor, where Qt's would arrive. Everything
