@@ -22,7 +22,7 @@ class SharedTransform:
         self._volume = volumeNode
         self._followers = list(followers)
         self._transformId = volumeNode.GetTransformNodeID()
-        self._place = _place(volumeNode)
+        self._local, self._place = _matrices(volumeNode)
         self._tag = volumeNode.AddObserver(volumeNode.TransformModifiedEvent, self._onTransformModified)
 
     def close(self) -> None:
@@ -31,20 +31,26 @@ class SharedTransform:
         self._followers = []
 
     def _onTransformModified(self, _caller: Any, _event: str) -> None:
-        before, beforePlace = self._transformId, self._place
-        self._transformId, self._place = self._volume.GetTransformNodeID(), _place(self._volume)
+        before, local, place = self._transformId, self._local, self._place
+        self._transformId = self._volume.GetTransformNodeID()
+        self._local, self._place = _matrices(self._volume)
         if self._transformId == before:
             return
-        if beforePlace is not None and self._place is not None and np.allclose(beforePlace, self._place, atol=1e-6):
+        hardened = not _same(local, self._local) and _same(place, self._place)
+        if hardened:
             return
         for node in self._followers:
             if node.GetScene() is not None and node.GetTransformNodeID() == before:
                 node.SetAndObserveTransformNodeID(self._transformId)
 
 
-def _place(volumeNode: Any) -> Affine | None:
-    """Voxel index to world; None under a non-linear transform."""
+def _matrices(volumeNode: Any) -> tuple[Affine, Affine | None]:
+    """Voxel index to the volume's own RAS and to the world (None under a non-linear transform)."""
     matrix = vtk.vtkMatrix4x4()
     volumeNode.GetIJKToRASMatrix(matrix)
-    rasToWorld = toWorld(volumeNode)
-    return None if rasToWorld is None else rasToWorld @ toArray(matrix)
+    local, rasToWorld = toArray(matrix), toWorld(volumeNode)
+    return local, None if rasToWorld is None else rasToWorld @ local
+
+
+def _same(first: Affine | None, second: Affine | None) -> bool:
+    return first is not None and second is not None and np.allclose(first, second, atol=1e-6)
