@@ -10,6 +10,7 @@ pyproject.toml changes. Delete the folder to start afresh.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import platform
@@ -24,6 +25,8 @@ OLDEST = (3, 10)
 PYTHONS = ("python3.13", "python3.12", "python3.11", "python3.10")
 TORCH = "torch>=2.5"
 TORCH_CPU_HOST = "download.pytorch.org"
+# What the tests of the Slicer parts load to draw without a screen -> its Debian and Ubuntu package.
+SYSTEM_LIBRARIES = {"libEGL.so.1": "libegl1", "libGL.so.1": "libgl1"}
 
 
 class SetupError(RuntimeError):
@@ -45,6 +48,7 @@ def main(arguments: list[str]) -> int:
         return 1
     if not testing:
         return subprocess.call([python, "-m", "SAMMed3DLib.cli", *arguments])
+    install_system_libraries()
     lint = subprocess.call([python, "-m", "ruff", "check", "."], cwd=ROOT)
     return subprocess.call([python, "-m", "pytest", *arguments[1:]], cwd=ROOT) or lint
 
@@ -72,6 +76,38 @@ def prepare(folder: Path, extra: str) -> str:
         )
     stamp.write_text(wanted)
     return python
+
+
+def install_system_libraries() -> None:
+    """Libraries for drawing without a screen; with apt-get where this runs as root, else it says what to install.
+
+    Never asks for a password and never fails: the tests that need them say so and are skipped.
+    """
+    missing = [package for name, package in SYSTEM_LIBRARIES.items() if not _has_library(name)]
+    if platform.system() != "Linux" or not missing:
+        return
+    packages = " ".join(missing)
+    if shutil.which("apt-get") and os.geteuid() == 0:
+        _say(f"installing {packages} with apt-get, for the tests that draw")
+        settings = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+        install = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *missing]
+        update = ["apt-get", "update", "--quiet"]
+        # Fresh images have no package lists, old ones name packages that are gone.
+        for steps in ([install], [update, install]):
+            if all(subprocess.call(step, env=settings) == 0 for step in steps):
+                return
+    _say(
+        "some libraries for drawing without a screen are missing: tests that draw are skipped. On Debian and Ubuntu "
+        f"install them as root: apt-get install {packages} (elsewhere: Mesa's EGL and GL libraries)"
+    )
+
+
+def _has_library(name: str) -> bool:
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
 
 
 def _make_environment(folder: Path) -> None:

@@ -121,3 +121,47 @@ def test_torch_comes_as_a_cpu_build_where_there_is_no_gpu(bootstrap, monkeypatch
     assert installed(local=False, reachable=False) == [], "left to the requirements"
     assert installed(local=False, reachable=True, gpu=True) == []
     assert installed(local=False, reachable=True, system="Darwin") == []
+
+
+def test_libraries_for_drawing_are_installed_as_root_and_named_otherwise(bootstrap, monkeypatch, capsys) -> None:
+    calls: list[list[str]] = []
+
+    def install(present: set[str], root: bool, apt: bool = True, works: int = 1, system: str = "Linux") -> str:
+        """What is said; ``works``: which call of apt-get is the first to succeed."""
+        calls.clear()
+        monkeypatch.setattr(bootstrap, "_has_library", lambda name: name in present)
+        monkeypatch.setattr(bootstrap.platform, "system", lambda: system)
+        monkeypatch.setattr(bootstrap.os, "geteuid", lambda: 0 if root else 1000, raising=False)
+        monkeypatch.setattr(bootstrap.shutil, "which", lambda name: "/usr/bin/apt-get" if apt else None)
+        monkeypatch.setattr(
+            bootstrap.subprocess, "call", lambda words, **options: calls.append(words) or int(len(calls) < works)
+        )
+        bootstrap.install_system_libraries()
+        return capsys.readouterr().err
+
+    everything = set(bootstrap.SYSTEM_LIBRARIES)
+    assert install(everything, root=True) == "" and not calls
+    assert install(set(), root=True, system="Darwin") == "" and not calls
+
+    install(everything - {"libEGL.so.1"}, root=True)
+    assert calls == [["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", "libegl1"]]
+
+    install(everything - {"libEGL.so.1"}, root=True, works=2)
+    assert [words[1] for words in calls] == ["install", "update", "install"], "an image without package lists"
+
+    for options in ({"root": False}, {"root": True, "apt": False}, {"root": True, "works": 9}):
+        said = install(everything - {"libGL.so.1"}, **options)
+        assert "tests that draw are skipped" in said and "apt-get install libgl1" in said, options
+    install(set(), root=False)
+    assert not calls, "no sudo, no password"
+
+
+def test_other_commands_leave_the_system_alone(bootstrap, environment, monkeypatch) -> None:
+    prepared: list[str] = []
+    monkeypatch.setattr(bootstrap, "prepare", lambda folder, extra: prepared.append(extra) or "python")
+    monkeypatch.setattr(bootstrap, "install_system_libraries", lambda: prepared.append("system"))
+    monkeypatch.setattr(bootstrap.subprocess, "call", lambda words, **options: 0)
+    bootstrap.main(["demo"])
+    assert prepared == [""]
+    bootstrap.main(["test"])
+    assert prepared == ["", "test", "system"]
