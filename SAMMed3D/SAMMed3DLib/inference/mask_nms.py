@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from .measurements import MaskBlock
 
@@ -35,10 +35,9 @@ def suppress(
         raise ValueError(f"{len(blocks)} masks need as many scores, not {len(scores)}")
     if not len(blocks):
         return []
-    masks = [np.asarray(block.mask) != 0 for block in blocks]
-    sizes = np.array([np.count_nonzero(mask) for mask in masks])
+    sizes = np.array([np.count_nonzero(block.mask) for block in blocks])
     low = np.array([block.offset_kji for block in blocks], dtype=np.int64)
-    high = low + [mask.shape for mask in masks]
+    high = low + [block.mask.shape for block in blocks]
     alive = sizes > 0
     kept = []
     for best in np.argsort(-scores, kind="stable"):
@@ -48,18 +47,21 @@ def suppress(
         alive[best] = False
         meet = alive & np.all((low < high[best]) & (high > low[best]), axis=1)
         for other in np.flatnonzero(meet):
-            common = _common_voxels(masks[best], low[best], masks[other], low[other])
+            common = common_voxels(blocks[best], blocks[other])
             iou = common / (sizes[best] + sizes[other] - common)
             if iou > iou_threshold or common / min(sizes[best], sizes[other]) > containment:
                 alive[other] = False
     return kept
 
 
-def _common_voxels(first: NDArray, first_low: NDArray, second: NDArray, second_low: NDArray) -> int:
-    low = np.maximum(first_low, second_low)
-    high = np.minimum(first_low + first.shape, second_low + second.shape)
+def common_voxels(first: MaskBlock, second: MaskBlock) -> int:
+    """How many voxels two mask blocks of one volume share."""
+    low = np.maximum(first.offset_kji, second.offset_kji)
+    high = np.minimum(np.add(first.offset_kji, first.mask.shape), np.add(second.offset_kji, second.mask.shape))
+    if np.any(low >= high):
+        return 0
     windows = (
-        mask[tuple(slice(int(a), int(b)) for a, b in zip(low - start, high - start, strict=True))]
-        for mask, start in ((first, first_low), (second, second_low))
+        block.mask[tuple(slice(int(a), int(b)) for a, b in zip(low - start, high - start, strict=True))]
+        for block, start in ((first, np.array(first.offset_kji)), (second, np.array(second.offset_kji)))
     )
     return int(np.count_nonzero(np.logical_and(*windows)))
