@@ -1,13 +1,12 @@
 """Large files from the web: resumed, verified, and whole or not there at all. No Qt, no torch; for any thread.
 
-What has come lies in ``NAME.part`` beside the target, with the server's mark of its version in ``NAME.part.json``;
-only a complete and verified file takes the target's name.
+What has come lies in ``NAME.part`` beside the target, with the server's mark of its version in ``NAME.part.json``; only
+a complete and verified file takes the target's name.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import http.client
 import json
 import os
@@ -21,11 +20,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from . import __version__
-from .download_errors import BY_HAND, DownloadCancelled, DownloadError, explain, may_pass
+from .download_errors import DownloadCancelled, DownloadError
 from .http_stream import HttpStream
-
-#: progress(bytes done, bytes in all or None): False cancels. Called at least some ten times a second.
-Progress = Callable[[int, "int | None"], bool]
+from .network_errors import BY_HAND, explain, may_pass
+from .part_files import Progress, discard_part, file_sha256, notes_path, part_path
 
 TIMEOUT_SECONDS = 30.0
 #: Tries in a row that bring less than a hundredth of the file before giving up.
@@ -34,7 +32,8 @@ TRIES = 5
 FIRST_TRIES = 2
 #: Space that has to stay free on the disk.
 SPARE_BYTES = 64 << 20
-_BLOCK_BYTES = 1 << 20
+#: Taken for the size of a file whose server does not tell it.
+_UNKNOWN_BYTES = 100 << 20
 
 
 def download(
@@ -48,7 +47,7 @@ def download(
         path: where it goes; folders are made, an older file is replaced in the end.
         sha256: what the content must have; without it the file is only checked for its size.
         size: its exact size in bytes, where known.
-        progress: see :data:`Progress`; an exception of it ends the download as a cancellation does.
+        progress: see :data:`.part_files.Progress`; an exception of it ends the download as a cancellation does.
         timeout: seconds without any answer that make a try fail.
         sleep: waits between tries.
 
@@ -60,30 +59,6 @@ def download(
         DownloadCancelled: ``progress`` returned False.
     """
     return _Download(url, path, sha256, size, progress or (lambda done, total: True), timeout, sleep).run()
-
-
-def file_sha256(path: Path, progress: Progress | None = None) -> str:
-    """SHA-256 of a file, in hexadecimal. Raises OSError, and DownloadCancelled when ``progress`` returns False."""
-    total, done, digest = path.stat().st_size, 0, hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(_BLOCK_BYTES):
-            digest.update(block)
-            done += len(block)
-            if progress is not None and not progress(done, total):
-                raise DownloadCancelled("cancelled")
-    return digest.hexdigest()
-
-
-def part_path(path: Path) -> Path:
-    """Where the beginning of an unfinished download to ``path`` lies."""
-    return path.with_name(f"{path.name}.part")
-
-
-def discard_part(path: Path) -> None:
-    """Removes the beginning of an unfinished download to ``path``, if there is one. Raises OSError."""
-    part = part_path(path)
-    part.unlink(missing_ok=True)
-    part.with_name(f"{part.name}.json").unlink(missing_ok=True)
 
 
 class _Damaged(Exception):
@@ -104,7 +79,7 @@ class _Download:
         self._url, self._path, self._sha256, self._size = url, path, sha256, size
         self._progress, self._timeout, self._sleep = progress, timeout, sleep
         self._part = part_path(path)
-        self._notes = self._part.with_name(f"{self._part.name}.json")
+        self._notes = notes_path(path)
         self._done = 0
         self._total: int | None = size
 
@@ -129,7 +104,7 @@ class _Download:
                     raise DownloadError(f"{error} {BY_HAND}") from None
             except (OSError, http.client.HTTPException) as error:
                 error = self._understood(error, start)
-                enough = (self._total or 100 * _BLOCK_BYTES) // 100
+                enough = (self._total or _UNKNOWN_BYTES) // 100
                 failures = 1 if self._done - farthest >= max(enough, 1) else failures + 1
                 farthest = max(farthest, self._done)
                 if failures >= (TRIES if farthest else FIRST_TRIES) or not may_pass(error, begun=farthest > 0):

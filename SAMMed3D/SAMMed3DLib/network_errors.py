@@ -1,4 +1,4 @@
-"""Why a download failed, in words that name the cure."""
+"""What went wrong in the network, in words that name the cure, and whether it may pass."""
 
 from __future__ import annotations
 
@@ -13,14 +13,6 @@ import urllib.request
 BY_HAND = "Or fetch the file with a web browser, and choose it as a checkpoint file."
 #: HTTP statuses that often pass by themselves.
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
-
-
-class DownloadError(RuntimeError):
-    """The file could not be fetched; the message names the cure. What has come so far is kept for the next try."""
-
-
-class DownloadCancelled(RuntimeError):
-    """The progress callback asked to stop; what has come so far is kept for the next try."""
 
 
 def may_pass(error: BaseException, begun: bool) -> bool:

@@ -16,8 +16,10 @@ import pytest
 
 from SAMMed3DLib import download as download_module
 from SAMMed3DLib import http_stream
-from SAMMed3DLib.download import discard_part, download, file_sha256, part_path
-from SAMMed3DLib.download_errors import DownloadCancelled, DownloadError, explain, may_pass
+from SAMMed3DLib.download import download
+from SAMMed3DLib.download_errors import DownloadCancelled, DownloadError
+from SAMMed3DLib.network_errors import explain, may_pass
+from SAMMed3DLib.part_files import discard_part, file_sha256, part_path
 
 from .file_server import FileServer, answer_status, drop_after, stall_after
 
