@@ -203,7 +203,7 @@ THEMED: dict[str, Callable[[Pen], None]] = {
         add_nodule, next_nodule, add, subtract, undo, redo, segment_all, visible, hidden, accept, flag, reject,
         previous_row, next_row, copy, save, show_3d, cancel, download, open_file, remove, status_ai,
     )
-}  # fmt: skip
+}
 
 
 def cursor(sign: str) -> Callable[[Pen], None]:

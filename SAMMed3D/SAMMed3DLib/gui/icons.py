@@ -1,0 +1,38 @@
+"""Icons of our own for light and dark themes, looked up by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import qt
+
+#: Beside SAMMed3DLib in a checkout and in an installed extension alike.
+FOLDER = Path(__file__).resolve().parents[2] / "Resources" / "Icons"
+
+
+def isDark(widget: qt.QWidget) -> bool:
+    """True where the widget's theme draws light text on a dark background."""
+    return widget.palette.color(qt.QPalette.Window).lightness() < 128
+
+
+class Icons:
+    """The icons that suit the theme of a widget; each file is read once."""
+
+    def __init__(self, widget: qt.QWidget) -> None:
+        self._folder = FOLDER / ("dark" if isDark(widget) else "light")
+        self._icons: dict[str, qt.QIcon] = {}
+
+    def __call__(self, name: str) -> qt.QIcon:
+        """The icon ``name``, such as ``"undo"``. Raises FileNotFoundError for a name that was never drawn."""
+        if name not in self._icons:
+            path = self._folder / f"{name}.png"
+            if not path.is_file():
+                raise FileNotFoundError(f"no icon {path}")
+            self._icons[name] = qt.QIcon(str(path))
+        return self._icons[name]
+
+    def swatch(self, color: tuple[float, float, float]) -> qt.QIcon:
+        """A small square of one color (red, green, blue in 0..1)."""
+        pixmap = qt.QPixmap(14, 14)
+        pixmap.fill(qt.QColor(*(round(255 * part) for part in color)))
+        return qt.QIcon(pixmap)

@@ -1,0 +1,54 @@
+"""The chosen model: kept in the application's settings, read by the session."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import qt
+import slicer
+
+from ..model_entry import ModelEntry, WeightsError
+from ..weights_store import BUNDLED, WeightsStore
+
+_MODEL, _DEVICE, _PRECISION = "SAMMed3D/Model", "SAMMed3D/Device", "SAMMed3D/Precision"
+
+
+def applicationStore() -> WeightsStore:
+    """The store in the application's own data folder, which an update of the extension leaves alone."""
+    place = qt.QStandardPaths.writableLocation(qt.QStandardPaths.AppDataLocation)
+    return WeightsStore(Path(place) / "SAMMed3D")
+
+
+class ModelChoice:
+    """What the session asks about the model (its ModelProvider)."""
+
+    def __init__(self, store: WeightsStore) -> None:
+        self.store = store
+
+    @property
+    def entry(self) -> ModelEntry:
+        """The chosen model; the bundled one where the chosen one is no longer on the list."""
+        try:
+            return self.store.entry(str(slicer.app.userSettings().value(_MODEL) or BUNDLED))
+        except WeightsError:
+            return self.store.entry(BUNDLED)
+
+    def choose(self, name: str) -> None:
+        slicer.app.userSettings().setValue(_MODEL, name)
+
+    @property
+    def path(self) -> Path | None:
+        entry = self.entry
+        return entry.path if entry.installed else None
+
+    @property
+    def device(self) -> str:
+        return str(slicer.app.userSettings().value(_DEVICE) or "auto")
+
+    @property
+    def precision(self) -> str:
+        return str(slicer.app.userSettings().value(_PRECISION) or "auto")
+
+    def torchInstalled(self) -> bool:
+        return importlib.util.find_spec("torch") is not None

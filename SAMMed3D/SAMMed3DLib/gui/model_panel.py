@@ -1,0 +1,253 @@
+"""The Model section: which network, its terms, its room on the disk, where it runs; downloading and removing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from .. import __version__
+from ..device_report import DeviceReport
+from ..model_entry import ModelEntry, ModelKind, WeightsError
+from ..model_jobs import ModelJobs
+from ..signal import Signal
+from ..weights_engine import AddModelFile, ReportDevice
+from .apply_view import applyView
+from .model_choice import ModelChoice
+from .state_view import Control
+from .worker_poll import WorkerPoll
+
+_WATCH_MS = 2000
+
+
+def sizeText(size: int) -> str:
+    return _("{size} MB").format(size=f"{size / 1e6:,.0f}" if size >= 10e6 else f"{size / 1e6:.1f}")
+
+
+class ModelPanel:
+    """Shows the store's models and acts on the chosen one.
+
+    Attributes (signals):
+        problem: (text) for the line at the top of the panel; "" takes it away.
+    """
+
+    def __init__(self, ui: Any, widget: qt.QWidget, session: Any, choice: ModelChoice, jobs: ModelJobs) -> None:
+        self.problem = Signal()
+        self._ui, self._widget, self._session, self._choice, self._jobs = ui, widget, session, choice, jobs
+        self._entries: list[ModelEntry] = []
+        self._filling = False
+        self._working = False  # a download or the reading of a file
+        self._device: DeviceReport | None = None
+        self._poll = WorkerPoll(jobs, widget)
+        jobs.progressed.connect(self._onProgress)
+        jobs.finished.connect(self._onFinished)
+        jobs.busyChanged.connect(self._onBusyChanged)
+        self._watch = qt.QTimer(widget)
+        self._watch.interval = _WATCH_MS
+        self._watch.connect("timeout()", self._onWatch)
+        ui.modelCombo.connect("currentIndexChanged(int)", self._onChosen)
+        ui.modelSection.connect("contentsCollapsed(bool)", self._onCollapsed)
+        self._buttons = [
+            (ui.downloadButton, self._onDownload), (ui.modelCancelButton, self._onCancel),
+            (ui.openModelButton, self._onOpen), (ui.removeModelButton, self._onRemove),
+            (ui.copyDeviceButton, self._onCopyDevice),
+        ]
+        for button, slot in self._buttons:
+            button.connect("clicked(bool)", slot)
+
+    def enter(self) -> None:
+        """From here on models that appear, of a training that ends for example, appear in the list."""
+        self.refresh()
+        self._watch.start()
+
+    def exit(self) -> None:
+        self._watch.stop()
+
+    def close(self) -> None:
+        self._jobs.close()
+        self._poll.close()
+        self._jobs.progressed.disconnect(self._onProgress)
+        self._jobs.finished.disconnect(self._onFinished)
+        self._jobs.busyChanged.disconnect(self._onBusyChanged)
+        self._watch.stop()
+        self._watch.disconnect("timeout()", self._onWatch)
+        self._ui.modelCombo.disconnect("currentIndexChanged(int)", self._onChosen)
+        self._ui.modelSection.disconnect("contentsCollapsed(bool)", self._onCollapsed)
+        for button, slot in self._buttons:
+            button.disconnect("clicked(bool)", slot)
+
+    def refresh(self) -> None:
+        """Show the list and the chosen model as they are now."""
+        self._entries = self._choice.store.entries()
+        chosen, combo = self._choice.entry, self._ui.modelCombo
+        self._filling = True
+        try:
+            combo.clear()
+            for entry in self._entries:
+                combo.addItem(entry.title if entry.installed else self._absentTitle(entry), entry.name)
+            combo.setCurrentIndex([entry.name for entry in self._entries].index(chosen.name))
+        finally:
+            self._filling = False
+        applyView(self._ui, {**modelView(chosen, self._working), **deviceView(self._device, self._choice)})
+
+    def download(self) -> None:
+        """Fetch the chosen model, with progress; an earlier try is gone on with."""
+        self._begin()
+        self._jobs.download(self._choice.entry.name)
+
+    def addFile(self, path: str) -> None:
+        """Put a checkpoint file on the list and choose it."""
+        self._begin()
+        self._jobs.addFile(path)
+
+    def reportDevice(self) -> None:
+        """Find out what the model runs on, in the background."""
+        if self._choice.torchInstalled():
+            self._jobs.reportDevice(self._choice.device, self._choice.precision)
+
+    def installTorch(self) -> None:
+        """Install PyTorch, after asking; then go on as if it had always been there."""
+        problem = installTorch()
+        self.problem.emit(problem)
+        if not problem and self._choice.torchInstalled():
+            self._session.setModel()
+            self._session.preload()
+            self.reportDevice()
+
+    @staticmethod
+    def _absentTitle(entry: ModelEntry) -> str:
+        if entry.kind is ModelKind.CATALOG:
+            return _("{title} (download, {size})").format(title=entry.title, size=sizeText(entry.size_bytes))
+        return _("{title} (missing)").format(title=entry.title)
+
+    def _begin(self) -> None:
+        self.problem.emit("")
+        self._working = True
+        self._ui.modelProgressBar.maximum = 0
+        self._ui.modelCancelButton.enabled = True
+        self.refresh()
+
+    def _choose(self, name: str) -> None:
+        self._choice.choose(name)
+        self._session.setModel()
+        self._session.preload()
+        self.refresh()
+
+    # -- what the user does ------------------------------------------------------------------------------------------
+
+    def _onChosen(self, index: int) -> None:
+        if not self._filling and 0 <= index < len(self._entries):
+            self._choose(self._entries[index].name)
+
+    def _onDownload(self, checked: bool = False) -> None:
+        self.download()
+
+    def _onCancel(self, checked: bool = False) -> None:
+        self._ui.modelCancelButton.enabled = False
+        self._jobs.cancel()
+
+    def _onOpen(self, checked: bool = False) -> None:
+        path = qt.QFileDialog.getOpenFileName(
+            self._widget, _("Choose a checkpoint of SAM-Med3D or of this module"), "", _("Checkpoint (*.pth *.pt)")
+        )
+        if path:
+            self.addFile(path)
+
+    def _onRemove(self, checked: bool = False) -> None:
+        entry = self._choice.entry
+        question = _("Delete {title} from the disk? {size} become free.").format(
+            title=entry.title, size=sizeText(entry.size_bytes)
+        )
+        if entry.kind is not ModelKind.FILE and not slicer.util.confirmOkCancelDisplay(question, parent=self._widget):
+            return
+        try:
+            self._choice.store.remove(entry.name)
+        except WeightsError as error:
+            self.problem.emit(str(error))
+        self._choose(self._choice.entry.name)
+
+    def _onCopyDevice(self, checked: bool = False) -> None:
+        version = f"{slicer.app.applicationName} {slicer.app.applicationVersion}, SAMMed3D {__version__}"
+        slicer.app.clipboard().setText(f"{version}\n{self._device.details}\n")
+        self._session.message.emit(_("The line is on the clipboard."), False)
+
+    def _onCollapsed(self, collapsed: bool) -> None:
+        if not collapsed and self._device is None:
+            self.reportDevice()
+
+    # -- what the jobs report ----------------------------------------------------------------------------------------
+
+    def _onProgress(self, progress: Any) -> None:
+        bar = self._ui.modelProgressBar
+        bar.maximum = 1000 if progress.total else 0
+        bar.value = 1000 * progress.done // progress.total if progress.total else 0
+        bar.toolTip = progress.text
+
+    def _onFinished(self, result: Any) -> None:
+        if isinstance(result.request, ReportDevice):
+            self._device = result.value if result.error is None else None
+            self.refresh()
+            return
+        self._working = False
+        if result.error:
+            self.problem.emit(result.error)
+        elif result.value is not None:
+            chosen = self._choice.entry.name == result.value.name
+            if chosen or isinstance(result.request, AddModelFile):  # else another was chosen during the download
+                self._choose(result.value.name)
+        self.refresh()
+
+    def _onBusyChanged(self, busy: bool) -> None:
+        if not busy and self._working:  # canceled before it began
+            self._working = False
+            self.refresh()
+
+    def _onWatch(self) -> None:
+        if self._choice.store.refresh():
+            self.refresh()
+
+
+def deviceView(report: DeviceReport | None, choice: ModelChoice) -> dict[str, Control]:
+    """The look of the device line; ``report`` None: nobody has asked yet."""
+    if not choice.torchInstalled():
+        text, why = _("PyTorch is not installed yet."), _("PyTorch is not installed yet.")
+    elif report is None:
+        text, why = _("Found out when the model is loaded."), _("Not known yet.")
+    else:
+        text, why = report.text, ""
+    tip = _("Copy this line, with the versions of Slicer and of this module, for a question or a bug report.")
+    return {"deviceLabel": Control(text=text), "copyDeviceButton": Control(not why, why or tip)}
+
+
+def modelView(entry: ModelEntry, busy: bool) -> dict[str, Control]:
+    """The look of the Model section for the chosen model."""
+    wait = _("Wait for the current work, or cancel it.") if busy else ""
+    downloadable = entry.kind is ModelKind.CATALOG and not entry.installed
+    whyNot = wait or ("" if downloadable else _("This model needs no download.") if entry.installed
+                      else _("This model cannot be downloaded: its file is gone."))
+    keep = wait or ("" if entry.removable else _("The bundled model stays: it is part of the module.")
+                    if entry.kind is ModelKind.BUNDLED else _("There is nothing on this computer to remove."))
+    removeTip = _("Take it off the list. The file itself stays where it is.")
+    if entry.kind is not ModelKind.FILE:
+        removeTip = _("Delete its file; {size} become free.").format(size=sizeText(entry.size_bytes))
+    size = sizeText(entry.size_bytes)
+    return {
+        "modelCombo": Control(enabled=not busy),
+        "downloadButton": Control(
+            not whyNot, whyNot or _("Download {title}, {size}.").format(title=entry.title, size=size)
+        ),
+        "openModelButton": Control(
+            not busy, wait or _("Choose a checkpoint file on this computer. It stays where it is.")
+        ),
+        "removeModelButton": Control(not keep, keep or removeTip),
+        "modelProgressBar": Control(visible=busy),
+        "modelCancelButton": Control(visible=busy),
+        "modelNoteLabel": Control(text=entry.note, visible=bool(entry.note)),
+        "licenseLabel": Control(text=entry.license),
+        "sizeLabel": Control(text=size if entry.installed else _("not here yet; needs {size}").format(size=size)),
+        "locationEdit": Control(
+            text=str(entry.path or ""), toolTip=str(entry.path or _("The file is not on this computer."))
+        ),
+    }

@@ -1,0 +1,189 @@
+"""The table of nodules: one row each, selected by a click, renamed in place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import qt
+from slicer.i18n import tr as _
+
+from .icons import Icons
+
+VISIBLE, NAME, VOLUME, AXES, MEAN_HU, IOU, STATUS = range(7)
+_ID_ROLE = 256  # Qt::UserRole
+
+
+def number(value: float | None, decimals: int = 0) -> str:
+    """A measured value; a dash where there is none."""
+    return "–" if value is None else f"{value:,.{decimals}f}"
+
+
+class NoduleList:
+    """Fills the table from the session's rows and hands what the user does in it back to the session."""
+
+    def __init__(self, table: qt.QTableWidget, session: Any, icons: Icons) -> None:
+        self._table, self._session, self._icons = table, session, icons
+        self._filling = False
+        self._prepare()
+        table.connect("itemSelectionChanged()", self._onSelection)
+        table.connect("itemChanged(QTableWidgetItem*)", self._onItemChanged)
+        table.connect("cellClicked(int,int)", self._onCellClicked)
+        session.nodulesChanged.connect(self.refresh)
+        session.noduleChanged.connect(self._onNoduleChanged)
+        session.selectionChanged.connect(self._showSelection)
+        self.refresh()
+
+    def close(self) -> None:
+        self._session.nodulesChanged.disconnect(self.refresh)
+        self._session.noduleChanged.disconnect(self._onNoduleChanged)
+        self._session.selectionChanged.disconnect(self._showSelection)
+        self._table.disconnect("itemSelectionChanged()", self._onSelection)
+        self._table.disconnect("itemChanged(QTableWidgetItem*)", self._onItemChanged)
+        self._table.disconnect("cellClicked(int,int)", self._onCellClicked)
+
+    def setIcons(self, icons: Icons) -> None:
+        """The theme has changed."""
+        self._icons = icons
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Show the session's rows as they are now."""
+        rows = self._session.rows()
+        self._filling = True
+        try:
+            if self._table.rowCount != len(rows):
+                self._table.setRowCount(len(rows))
+            for index, row in enumerate(rows):
+                self._fill(index, row)
+        finally:
+            self._filling = False
+        self._showSelection(self._session.selectedId)
+
+    def move(self, step: int) -> None:
+        """Select the row ``step`` below (above where negative) the selected one, around the ends."""
+        count = self._table.rowCount
+        if not count:
+            return
+        current = self._rowOf(self._session.selectedId)
+        if current is None:
+            current = -1 if step > 0 else count
+        self._select(self._idAt((current + step) % count))
+
+    def _prepare(self) -> None:
+        captions = (
+            ("", _("Click the eye to hide or show a nodule.")),
+            (_("Nodule"), _("Double-click a name to change it.")),
+            (_("mm³"), _("Volume, in cubic millimeters.")),
+            (_("mm"), _("Long axis x short axis in the slice where the nodule is widest, in millimeters.")),
+            (_("HU"), _("Mean density, in Hounsfield units.")),
+            (_("IoU"), _("How well the model thinks its outline fits, from 0 to 1. A hint, no measurement.")),
+            (_("Status"), _("AI: made by the model. Reviewed: accepted by you. Flagged: to be looked at again.")),
+        )
+        self._table.setHorizontalHeaderLabels([caption for caption, __ in captions])
+        header = self._table.horizontalHeader()
+        header.minimumSectionSize = 22
+        for column, (__, tip) in enumerate(captions):
+            item = self._table.horizontalHeaderItem(column)
+            item.setToolTip(tip)
+            side = qt.Qt.AlignRight if VOLUME <= column <= IOU else qt.Qt.AlignLeft
+            item.setTextAlignment(side | qt.Qt.AlignVCenter)
+            header.setSectionResizeMode(
+                column, qt.QHeaderView.Stretch if column == NAME else qt.QHeaderView.ResizeToContents
+            )
+
+    def _fill(self, index: int, row: Any) -> None:
+        eye = self._item(index, VISIBLE)
+        eye.setIcon(self._icons("visible" if row.visible else "hidden"))
+        eye.setToolTip(_("Hide this nodule.") if row.visible else _("Show this nodule."))
+        name = self._item(index, NAME)
+        name.setText(row.name)
+        name.setIcon(self._icons.swatch(row.color))
+        name.setToolTip(_("{name}: double-click to rename it.").format(name=row.name))
+        self._item(index, VOLUME).setText(number(row.volumeMm3, 0 if (row.volumeMm3 or 0) >= 100 else 1))
+        axes = f"{number(row.longAxisMm, 1)} × {number(row.shortAxisMm, 1)}"
+        self._item(index, AXES).setText(axes if row.longAxisMm is not None else number(None))
+        self._item(index, MEAN_HU).setText(number(row.meanHu))
+        self._item(index, IOU).setText(number(row.predictedIou, 2))
+        status = self._item(index, STATUS)
+        text, icon = {
+            "AI": (_("AI"), "status_ai"),
+            "reviewed": (_("Reviewed"), "accept"),
+            "flagged": (_("Flagged"), "flag"),
+        }[row.status]
+        status.setText(text)
+        status.setIcon(self._icons(icon))
+        for column in range(STATUS + 1):
+            self._item(index, column).setData(_ID_ROLE, row.segmentId)
+
+    def _item(self, row: int, column: int) -> qt.QTableWidgetItem:
+        item = self._table.item(row, column)
+        if item is not None:
+            return item
+        item = qt.QTableWidgetItem("")
+        flags = qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled
+        item.setFlags(flags | qt.Qt.ItemIsEditable if column == NAME else flags)
+        if VOLUME <= column <= IOU:
+            item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
+        self._table.setItem(row, column, item)
+        return item
+
+    def _idAt(self, row: int) -> str | None:
+        item = self._table.item(row, NAME) if row >= 0 else None
+        return None if item is None else item.data(_ID_ROLE)
+
+    def _rowOf(self, segmentId: str | None) -> int | None:
+        rows = range(self._table.rowCount)
+        return next((row for row in rows if self._idAt(row) == segmentId), None) if segmentId else None
+
+    def _select(self, segmentId: str | None) -> None:
+        self._session.select(segmentId)
+        if segmentId is not None:
+            self._session.jumpTo(segmentId)
+
+    def _onSelection(self) -> None:
+        if self._filling:
+            return
+        if self._table.selectedItems():
+            self._select(self._idAt(self._table.currentRow()))
+
+    def _showSelection(self, segmentId: str | None) -> None:
+        self._filling = True
+        try:
+            row = self._rowOf(segmentId)
+            if row is None:
+                self._table.clearSelection()
+            elif row != self._table.currentRow() or not self._table.selectedItems():
+                self._table.setCurrentCell(row, NAME)
+        finally:
+            self._filling = False
+
+    def _onNoduleChanged(self, segmentId: str) -> None:
+        index = self._rowOf(segmentId)
+        row = next((row for row in self._session.rows() if row.segmentId == segmentId), None)
+        if index is None or row is None:
+            self.refresh()
+            return
+        self._filling = True
+        try:
+            self._fill(index, row)
+        finally:
+            self._filling = False
+
+    def _onItemChanged(self, item: qt.QTableWidgetItem) -> None:
+        if self._filling or item.column() != NAME:
+            return
+        name = item.text().strip()
+        if name:
+            self._session.rename(item.data(_ID_ROLE), name)
+        else:  # a nodule needs a name
+            self.refresh()
+
+    def _onCellClicked(self, row: int, column: int) -> None:
+        segmentId = self._idAt(row)
+        if segmentId is None:
+            return
+        if column == VISIBLE:
+            shown = next(row.visible for row in self._session.rows() if row.segmentId == segmentId)
+            self._session.setVisible(segmentId, not shown)
+        else:  # once more on the selected row: back to the nodule after scrolling away
+            self._session.jumpTo(segmentId)

@@ -1,0 +1,223 @@
+"""The module's panel: puts the session, the widgets and the keys together, and decides nothing itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import qt
+import slicer
+
+from ..engine import Engine
+from ..model_jobs import ModelJobs
+from ..scene.session import Session
+from ..scene.slice_clicks import SliceClicks
+from ..scene.states import State
+from ..worker import EngineWorker
+from .apply_view import applyView
+from .click_tools import ClickTools
+from .icons import Icons, isDark
+from .model_choice import ModelChoice, applicationStore
+from .model_panel import ModelPanel
+from .nodule_actions import NoduleActions
+from .nodule_list import NoduleList
+from .parameter_sync import ParameterSync
+from .progress_row import ProgressRow
+from .qt_timer import QtTimer
+from .shortcuts import Shortcuts
+from .slice_views import SliceViews
+from .state_view import Facts, panelView
+from .worker_poll import WorkerPoll
+
+#: Buttons and the icons they wear.
+_ICONS = {
+    "addNoduleButton": "add_nodule", "nextNoduleButton": "next_nodule", "addModeButton": "add",
+    "subtractModeButton": "subtract", "undoButton": "undo", "redoButton": "redo", "show3dButton": "show_3d",
+    "segmentAllButton": "segment_all", "acceptButton": "accept", "flagButton": "flag", "rejectButton": "reject",
+    "previousButton": "previous_row", "nextButton": "next_row", "copyButton": "copy", "saveButton": "save",
+    "cancelButton": "cancel", "modelCancelButton": "cancel", "downloadButton": "download",
+    "openModelButton": "open_file", "removeModelButton": "remove", "copyDeviceButton": "copy",
+}
+
+
+class Panel:
+    """Everything between ``setup`` and ``cleanup`` of the module's widget.
+
+    Args:
+        widget: the top widget of the .ui file.
+        ui: its named children.
+        session, worker: a Session and the EngineWorker behind it.
+        choice, jobs: the model that the session uses, and what fetches others.
+    """
+
+    def __init__(
+        self, widget: qt.QWidget, ui: Any, session: Any, worker: Any, choice: ModelChoice, jobs: ModelJobs
+    ) -> None:
+        self.widget, self.ui, self.session, self._worker = widget, ui, session, worker
+        self._problem = self._notice = ""
+        self._closed = False
+        self._dark = isDark(widget)
+        icons = self._showIcons()
+        self._restTimer = QtTimer(widget)
+        self.clicks = SliceClicks(self._restTimer)
+        self._views = SliceViews()
+        self._poll = WorkerPoll(session, widget)
+        self.tools = ClickTools(ui, session, self.clicks, self._views)
+        self.nodules = NoduleList(ui.noduleTable, session, icons)
+        self.actions = NoduleActions(ui, session, self.nodules)
+        self.models = ModelPanel(ui, widget, session, choice, jobs)
+        self._progress = ProgressRow(ui, session.cancel)
+        self._sync = ParameterSync(session)
+        self._shortcuts = Shortcuts({
+            "newNodule": self.tools.newNodule, "disarm": self.tools.disarm,
+            "togglePolarity": self.tools.togglePolarity, "accept": self.actions.accept, "reject": self.actions.reject,
+            "previous": self.actions.previous, "next": self.actions.next, "undo": session.undo, "redo": session.redo,
+        })
+        self._listen()
+        self.refresh()
+
+    # -- life cycle --------------------------------------------------------------------------------------------------
+
+    def enter(self) -> None:
+        """The user opened the module: keys work, and the model gets ready once the panel is on screen."""
+        if isDark(self.widget) != self._dark:
+            self._dark = not self._dark
+            self.nodules.setIcons(self._showIcons())
+        self._shortcuts.install(slicer.util.mainWindow() or self.widget)
+        self.models.enter()
+        qt.QTimer.singleShot(0, self._preload)
+
+    def exit(self) -> None:
+        """Another module is opened: no key, no pointer and no click of ours is left behind."""
+        self.tools.disarm()
+        self._shortcuts.remove()
+        self.models.exit()
+
+    def setParameters(self, parameters: Any) -> None:
+        """The parameter node to follow; None between scenes."""
+        self._sync.setParameters(parameters)
+
+    def onParametersModified(self) -> None:
+        self._sync.push()
+
+    def onSceneStartClose(self) -> None:
+        self.tools.disarm()
+        self.session.suspend()
+
+    def onSceneEndClose(self) -> None:
+        self.session.resume()
+
+    def close(self, seconds: float) -> None:
+        """Takes everything apart; waits so long at most for what is being computed."""
+        self._closed = True
+        self.exit()
+        for part in (self._sync, self.models, self.actions, self.nodules, self.tools, self._poll, self._progress,
+                     self._views, self._restTimer):
+            part.close()
+        for signal, slot in self._connections:
+            signal.disconnect(slot)
+        self.ui.setupButton.disconnect("clicked(bool)", self._onSetup)
+        self.ui.stepsLabel.disconnect("linkActivated(QString)", self._onLink)
+        self.session.close()
+        self._worker.shutdown(seconds)
+
+    # -- the look ----------------------------------------------------------------------------------------------------
+
+    def refresh(self, *__: Any) -> None:
+        """Bring every control up to date."""
+        applyView(self.ui, panelView(self._facts()))
+
+    def showProblem(self, text: str) -> None:
+        """An error, shown until the next success or until the user closes it; "" takes it away."""
+        self._problem = text
+        self.refresh()
+
+    def _facts(self) -> Facts:
+        session = self.session
+        rows = session.rows()
+        selected = next((row for row in rows if row.segmentId == session.selectedId), None)
+        return Facts(
+            state=session.state,
+            stateText=session.stateText,
+            armed=self.tools.armed,
+            positive=session.polarity,
+            target=None if selected is None or session.everyClickIsNew else selected.name,
+            selected=selected is not None,
+            flagged=selected is not None and selected.status == "flagged",
+            rows=len(rows),
+            canUndo=session.canUndo,
+            canRedo=session.canRedo,
+            undoText=session.undoText,
+            redoText=session.redoText,
+            found=session.hasCandidates,
+            counts=session.candidateCounts,
+            problem=self._problem,
+            notice=self._notice,
+        )
+
+    def _showIcons(self) -> Icons:
+        icons = Icons(self.widget)
+        for button, name in _ICONS.items():
+            getattr(self.ui, button).setIcon(icons(name))
+        return icons
+
+    # -- what happens ------------------------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        session = self.session
+        self._connections = [
+            (session.stateChanged, self._onState), (session.nodulesChanged, self.refresh),
+            (session.noduleChanged, self.refresh), (session.selectionChanged, self._onSelection),
+            (session.historyChanged, self.refresh), (session.message, self._onMessage),
+            (session.progressed, self._progress.setProgress), (self.tools.armedChanged, self._onArmed),
+            (self.models.problem, self.showProblem),
+        ]
+        for signal, slot in self._connections:
+            signal.connect(slot)
+        self.ui.setupButton.connect("clicked(bool)", self._onSetup)
+        self.ui.stepsLabel.connect("linkActivated(QString)", self._onLink)
+
+    def _preload(self) -> None:
+        if not self._closed and self._shortcuts.installed:  # still open
+            self.session.preload()
+
+    def _onState(self, state: State) -> None:
+        if not state.takesClicks:
+            self.tools.disarm()
+        if state.isWorking:
+            self._problem = self._notice = ""
+        self._progress.setBusy(state.isWorking)
+        self.refresh()
+
+    def _onSelection(self, segmentId: str | None) -> None:
+        self._notice = ""
+        self.refresh()
+
+    def _onArmed(self) -> None:
+        self._notice = ""
+        self.refresh()
+
+    def _onMessage(self, text: str, isError: bool) -> None:
+        if isError:
+            self._problem = text
+        else:
+            self._notice = text
+        self.refresh()
+
+    def _onSetup(self, checked: bool = False) -> None:
+        if self.session.state is State.NO_TORCH:
+            self.models.installTorch()
+        elif self.session.state is State.NO_WEIGHTS:
+            self.ui.modelSection.collapsed = False
+        self.showProblem("")
+
+    def _onLink(self, link: str) -> None:
+        from ..sample_data import loadPhantom
+
+        loadPhantom()
+
+
+def makePanel(widget: qt.QWidget, ui: Any) -> Panel:
+    """The panel with everything that it needs. Nothing is loaded and no thread starts yet."""
+    choice = ModelChoice(applicationStore())
+    worker = EngineWorker(Engine())
+    return Panel(widget, ui, Session(worker, choice), worker, choice, ModelJobs(choice.store))

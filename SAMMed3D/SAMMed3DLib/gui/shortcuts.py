@@ -1,0 +1,54 @@
+"""Keys that work while the module is open, and only then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import qt
+
+#: The letters of Slicer's slice views (r, f, b, v, g, t) and the arrow keys stay untouched; q, w, Ctrl+Z and Ctrl+Y do
+#: here what they do in the Segment Editor: previous and next row, undo and redo.
+KEYS = {
+    "newNodule": ("N",),
+    "disarm": ("Esc",),
+    "togglePolarity": ("S",),
+    "accept": ("A",),
+    "reject": ("X",),
+    "previous": ("Q",),
+    "next": ("W",),
+    "undo": ("Ctrl+Z",),
+    "redo": ("Ctrl+Y", "Ctrl+Shift+Z"),
+}
+
+
+class Shortcuts:
+    """Makes the shortcuts in ``install`` and deletes them in ``remove``; both may be called twice."""
+
+    def __init__(self, actions: Mapping[str, Callable[[], object]]) -> None:
+        """``actions``: what each name of KEYS does. Raises KeyError for a name without a key."""
+        self._actions = {name: (KEYS[name], action) for name, action in actions.items()}
+        self._shortcuts: list[tuple[qt.QShortcut, Callable[[], object]]] = []
+
+    @property
+    def installed(self) -> bool:
+        return bool(self._shortcuts)
+
+    def install(self, parent: qt.QWidget) -> None:
+        """The keys work in the whole window that ``parent`` belongs to."""
+        if self._shortcuts:
+            return
+        for keys, action in self._actions.values():
+            for key in keys:
+                shortcut = qt.QShortcut(qt.QKeySequence(key), parent)
+                shortcut.connect("activated()", action)
+                # Slicer's own Edit menu knows Ctrl+Z too; here it means the nodules.
+                shortcut.connect("activatedAmbiguously()", action)
+                self._shortcuts.append((shortcut, action))
+
+    def remove(self) -> None:
+        for shortcut, action in self._shortcuts:
+            shortcut.disconnect("activated()", action)
+            shortcut.disconnect("activatedAmbiguously()", action)
+            shortcut.setParent(None)
+            shortcut.deleteLater()
+        self._shortcuts = []

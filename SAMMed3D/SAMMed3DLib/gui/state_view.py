@@ -1,0 +1,202 @@
+"""What every control of the panel shows in every state: one function, no Qt, so that a table of states can test it.
+
+A control that cannot be used says in its tool tip why not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..scene.states import State
+from ..scene.translation import tr as _
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that the panel's look depends on.
+
+    Attributes:
+        state, stateText: of the session; the text says what to do about an error.
+        armed: clicks in slice views count.
+        positive: a plain click adds.
+        target: name of the nodule that the next click changes; None where it starts a new one.
+        selected: a row of the table is selected.
+        rows: number of nodules.
+        canUndo, canRedo, undoText, redoText: of the history.
+        flagged: that row is flagged.
+        found: Segment all has run on this volume, so that the slider has something to choose from.
+        counts: (shown, found) by it.
+        problem: an error to show until the user goes on, or "".
+        notice: good news for the status line, or "".
+    """
+
+    state: State
+    stateText: str = ""
+    armed: bool = False
+    positive: bool = True
+    target: str | None = None
+    selected: bool = False
+    rows: int = 0
+    canUndo: bool = False
+    canRedo: bool = False
+    undoText: str = ""
+    redoText: str = ""
+    flagged: bool = False
+    found: bool = False
+    counts: tuple[int, int] = (0, 0)
+    problem: str = ""
+    notice: str = ""
+
+
+@dataclass(frozen=True)
+class Control:
+    """How one widget looks. None leaves a property as it is."""
+
+    enabled: bool = True
+    toolTip: str | None = None
+    visible: bool | None = None
+    text: str | None = None
+    checked: bool | None = None
+
+
+def whyNoClick(facts: Facts) -> str:
+    """The reason why clicking is impossible, naming the cure; "" where it is possible."""
+    if facts.state is State.NO_TORCH:
+        return _("PyTorch, which runs the model, is not installed yet: use the button at the top.")
+    if facts.state is State.NO_WEIGHTS:
+        return _("The chosen model is not on this computer: download it, or choose another one under Model.")
+    if facts.state is State.ERROR:
+        return facts.stateText
+    return "" if facts.state.takesClicks else _("Choose a CT volume first.")
+
+
+def panelView(facts: Facts) -> dict[str, Control]:
+    """The look of each widget, by its name in the .ui file."""
+    return {
+        **_guidance(facts),
+        **_clicking(facts),
+        **_history(facts),
+        **_segmentAll(facts),
+        **_nodules(facts),
+    }
+
+
+def _usable(tip: str, reason: str = "", **rest) -> Control:
+    """Usable with this tip; or not, and the tip gives the reason."""
+    return Control(enabled=not reason, toolTip=reason or tip, **rest)
+
+
+def _guidance(facts: Facts) -> dict[str, Control]:
+    tip, closable = _("Hide this message."), bool(facts.problem)
+    text, button = facts.problem or (facts.stateText if facts.state is State.ERROR else ""), _("Close")
+    if facts.state is State.NO_TORCH:
+        text = facts.problem or _("PyTorch, which runs the model, is not installed yet. It takes some minutes, once.")
+        button, closable = _("Install PyTorch"), True
+        tip = _("Install PyTorch with Slicer's PyTorch extension. It asks before anything is downloaded.")
+    elif facts.state is State.NO_WEIGHTS:
+        text = facts.problem or whyNoClick(facts)
+        button, closable = _("Model..."), True
+        tip = _("Open the Model section, to download the model or to choose another one.")
+    return {
+        "stepsLabel": Control(visible=facts.rows == 0, text=_steps(facts)),
+        "setupFrame": Control(visible=bool(text)),
+        "setupLabel": Control(text=text),
+        "setupButton": Control(text=button, toolTip=tip, visible=closable),
+        "statusLabel": Control(text=_status(facts), toolTip=_status(facts)),
+    }
+
+
+def _steps(facts: Facts) -> str:
+    """The three steps in one line, done ones ticked, the next one bold."""
+    done = 0 if facts.state is State.NO_VOLUME else 1 if not facts.armed else 2
+    sample = f'<a href="sample">{_("try a sample")}</a>'
+    load = _("Load a chest CT") if done else _("Load a chest CT or {sample}").format(sample=sample)
+    parts = []
+    for number, text in enumerate((load, _("Press Add nodule"), _("Click a nodule in a slice view"))):
+        mark = "✓" if number < done else f"{number + 1}."
+        line = f"{mark} {text}"
+        parts.append(f"<b>{line}</b>" if number == done else line)
+    return " &nbsp; ".join(f"<span>{part}</span>" for part in parts)
+
+
+def _status(facts: Facts) -> str:
+    if facts.state is State.NO_VOLUME:
+        return whyNoClick(facts)
+    if not facts.state.takesClicks:
+        return ""  # the frame at the top says it
+    if facts.state.isWorking:
+        return facts.stateText
+    if facts.notice:
+        return facts.notice
+    if not facts.armed:
+        return _("Press Add nodule to click.")
+    if facts.target is None:
+        return _("Click a nodule in any slice view. Esc ends clicking.")
+    if facts.positive:
+        return _("A click adds to {name}, Shift-click takes away.").format(name=facts.target)
+    return _("A click takes away from {name}, Shift-click adds.").format(name=facts.target)
+
+
+def _clicking(facts: Facts) -> dict[str, Control]:
+    reason = whyNoClick(facts)
+    noTarget = reason or ("" if facts.selected or facts.armed else _("Select a nodule in the table, or add one first."))
+    armTip = _("Click in the slice views: each click on a nodule segments it (N). Zooming, scrolling and dragging "
+               "points work as always.")
+    if facts.armed:
+        armTip = _("Stop clicking (Esc).")
+    return {
+        "addNoduleButton": _usable(armTip, reason, checked=facts.armed),
+        "nextNoduleButton": _usable(_("The next click starts another nodule (N)."), reason),
+        "addModeButton": _usable(
+            _("Clicks add to the nodule (S switches). Shift-click does the opposite."), noTarget, checked=facts.positive
+        ),
+        "subtractModeButton": _usable(
+            _("Clicks take away from the nodule (S switches). Shift-click does the opposite."), noTarget,
+            checked=not facts.positive,
+        ),
+        "everyClickCheckBox": Control(enabled=True),
+    }
+
+
+def _history(facts: Facts) -> dict[str, Control]:
+    return {
+        "undoButton": _usable(_("Undo: {what} (Ctrl+Z)").format(what=facts.undoText),
+                              "" if facts.canUndo else _("Nothing to undo.")),
+        "redoButton": _usable(_("Redo: {what} (Ctrl+Y)").format(what=facts.redoText),
+                              "" if facts.canRedo else _("Nothing to redo.")),
+    }
+
+
+def _segmentAll(facts: Facts) -> dict[str, Control]:
+    reason = whyNoClick(facts)
+    if facts.state is State.GENERATING:
+        reason = _("The search is running: wait for it or cancel it.")
+    tip = _("Find and segment every nodule of the lungs, the likeliest first. Accepted nodules stay as they are.")
+    sliderTip = _("Show fewer nodules, only likely ones, or more, at once: {shown} of {found} are shown.")
+    slider = _usable(
+        sliderTip.format(shown=facts.counts[0], found=facts.counts[1]),
+        "" if facts.found else _("First run Segment all nodules."),
+    )
+    return {
+        "segmentAllButton": _usable(tip, reason),
+        "sensitivitySlider": slider,
+        "fewerLabel": slider,
+        "moreLabel": slider,
+    }
+
+
+def _nodules(facts: Facts) -> dict[str, Control]:
+    none = "" if facts.rows else _("There are no nodules yet.")
+    noRow = none or ("" if facts.selected else _("Select a nodule in the table first."))
+    return {
+        "acceptButton": _usable(_("Mark the nodule as reviewed and go on to the next one (A)."), noRow),
+        "flagButton": _usable(
+            _("Take the flag away.") if facts.flagged else _("Flag the nodule, to look at it again later."), noRow
+        ),
+        "rejectButton": _usable(_("Delete the nodule and go on to the next one (X). Undo brings it back."), noRow),
+        "previousButton": _usable(_("Previous nodule (Q)."), none),
+        "nextButton": _usable(_("Next nodule (W)."), none),
+        "copyButton": _usable(_("Copy the table, to paste it into a spreadsheet or a report."), none),
+        "saveButton": _usable(_("Save the table as a CSV file."), none),
+        "show3dButton": _usable(_("Show the nodules in the 3D view. It follows every change."), none),
+    }

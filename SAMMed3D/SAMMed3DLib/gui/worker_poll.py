@@ -1,0 +1,60 @@
+"""Hands the worker's results to the session while requests are open.
+
+The main thread holds Python's lock while Qt's event loop waits, and a worker thread then stands still. A short timer
+whose slot waits for the next result gives the lock to the worker and leaves no gap in the panel that anyone notices.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import qt
+
+from ..signal import Signal
+
+INTERVAL_MS = 5
+WAIT_SECONDS = 0.005
+
+
+class Pollable(Protocol):
+    busyChanged: Signal
+
+    def poll(self, timeout: float) -> bool: ...
+
+
+class WorkerPoll:
+    """Calls ``session.poll`` every few milliseconds while the session says that it is busy."""
+
+    def __init__(self, session: Pollable, parent: qt.QObject) -> None:
+        self._session = session
+        self._polling = False
+        self._timer = qt.QTimer(parent)
+        self._timer.interval = INTERVAL_MS
+        self._timer.connect("timeout()", self._onTimeout)
+        session.busyChanged.connect(self._onBusyChanged)
+
+    @property
+    def running(self) -> bool:
+        return bool(self._timer.active)
+
+    def close(self) -> None:
+        self._session.busyChanged.disconnect(self._onBusyChanged)
+        self._timer.stop()
+        self._timer.disconnect("timeout()", self._onTimeout)
+
+    def _onBusyChanged(self, busy: bool) -> None:
+        if busy:
+            self._timer.start()
+        else:
+            self._timer.stop()
+
+    def _onTimeout(self) -> None:
+        if self._polling:  # a result's handler runs an event loop of its own, in a dialog for example
+            return
+        self._polling = True
+        try:
+            busy = self._session.poll(WAIT_SECONDS)
+        finally:
+            self._polling = False
+        if not busy:
+            self._timer.stop()
