@@ -26,7 +26,12 @@ PYTHONS = ("python3.13", "python3.12", "python3.11", "python3.10")
 TORCH = "torch>=2.5"
 TORCH_CPU_HOST = "download.pytorch.org"
 # What the tests of the Slicer parts load to draw without a screen -> its Debian and Ubuntu package.
-SYSTEM_LIBRARIES = {"libEGL.so.1": "libegl1", "libGL.so.1": "libgl1"}
+SYSTEM_LIBRARIES = {
+    "libEGL.so.1": "libegl1", "libGL.so.1": "libgl1",
+    # Qt, for the tests of the panel
+    "libX11.so.6": "libx11-6", "libdbus-1.so.3": "libdbus-1-3", "libfontconfig.so.1": "libfontconfig1",
+    "libglib-2.0.so.0": "libglib2.0-0", "libxkbcommon.so.0": "libxkbcommon0", "libzstd.so.1": "libzstd1",
+}
 
 
 class SetupError(RuntimeError):
