@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import qt
 import slicer
 
 from ..model_entry import ModelEntry, WeightsError
+from ..torch_state import torchAvailable
 from ..weights_store import BUNDLED, WeightsStore
 
 _MODEL, _DEVICE, _PRECISION = "SAMMed3D/Model", "SAMMed3D/Device", "SAMMed3D/Precision"
@@ -25,6 +25,7 @@ class ModelChoice:
 
     def __init__(self, store: WeightsStore) -> None:
         self.store = store
+        self._torchInstalled = False
 
     @property
     def entry(self) -> ModelEntry:
@@ -51,4 +52,6 @@ class ModelChoice:
         return str(slicer.app.userSettings().value(_PRECISION) or "auto")
 
     def torchInstalled(self) -> bool:
-        return importlib.util.find_spec("torch") is not None
+        """Looked up anew only as long as it is not there: the session asks often."""
+        self._torchInstalled = self._torchInstalled or torchAvailable()
+        return self._torchInstalled

@@ -13,6 +13,7 @@ from ..device_report import DeviceReport
 from ..model_entry import ModelEntry, ModelKind, WeightsError
 from ..model_jobs import ModelJobs
 from ..signal import Signal
+from ..torch_install import Outcome, TorchInstaller
 from ..weights_engine import AddModelFile, ReportDevice
 from .apply_view import applyView
 from .model_choice import ModelChoice
@@ -31,10 +32,15 @@ class ModelPanel:
 
     Attributes (signals):
         problem: (text) for the line at the top of the panel; "" takes it away.
+
+    ``cpuOnlyMayHelp``: PyTorch could not be installed, but its smaller build for the CPU may work.
     """
 
-    def __init__(self, ui: Any, widget: qt.QWidget, session: Any, choice: ModelChoice, jobs: ModelJobs) -> None:
+    def __init__(self, ui: Any, widget: qt.QWidget, session: Any, choice: ModelChoice, jobs: ModelJobs,
+                 installer: TorchInstaller) -> None:
         self.problem = Signal()
+        self.cpuOnlyMayHelp = False
+        self._installer = installer
         self._ui, self._widget, self._session, self._choice, self._jobs = ui, widget, session, choice, jobs
         self._entries: list[ModelEntry] = []
         self._filling = False
@@ -107,14 +113,18 @@ class ModelPanel:
         if self._choice.torchInstalled():
             self._jobs.reportDevice(self._choice.device, self._choice.precision)
 
-    def installTorch(self) -> None:
+    def installTorch(self, cpuOnly: bool = False) -> None:
         """Install PyTorch, after asking; then go on as if it had always been there."""
-        problem = installTorch()
-        self.problem.emit(problem)
-        if not problem and self._choice.torchInstalled():
-            self._session.setModel()
-            self._session.preload()
-            self.reportDevice()
+        result = self._installer.install(cpuOnly=cpuOnly)
+        self.cpuOnlyMayHelp = result.cpuOnlyMayHelp
+        if result.outcome is not Outcome.READY:
+            self.problem.emit(result.message)
+            return
+        self.problem.emit("")
+        self._session.setModel()
+        self._session.preload()
+        self.reportDevice()
+        self._session.message.emit(result.message, False)
 
     @staticmethod
     def _absentTitle(entry: ModelEntry) -> str:

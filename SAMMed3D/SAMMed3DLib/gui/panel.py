@@ -12,6 +12,7 @@ from ..model_jobs import ModelJobs
 from ..scene.session import Session
 from ..scene.slice_clicks import SliceClicks
 from ..scene.states import State
+from ..torch_install import TorchInstaller
 from ..worker import EngineWorker
 from .apply_view import applyView
 from .click_tools import ClickTools
@@ -64,7 +65,7 @@ class Panel:
         self.tools = ClickTools(ui, session, self.clicks, self._views)
         self.nodules = NoduleList(ui.noduleTable, session, icons)
         self.actions = NoduleActions(ui, session, self.nodules)
-        self.models = ModelPanel(ui, widget, session, choice, jobs)
+        self.models = ModelPanel(ui, widget, session, choice, jobs, TorchInstaller())
         self._progress = ProgressRow(ui, session.cancel)
         self._sync = ParameterSync(session)
         self._shortcuts = Shortcuts({
@@ -116,6 +117,7 @@ class Panel:
         for signal, slot in self._connections:
             signal.disconnect(slot)
         self.ui.setupButton.disconnect("clicked(bool)", self._onSetup)
+        self.ui.cpuOnlyButton.disconnect("clicked(bool)", self._onCpuOnly)
         self.ui.stepsLabel.disconnect("linkActivated(QString)", self._onLink)
         self.session.close()
         self._worker.shutdown(seconds)
@@ -151,6 +153,7 @@ class Panel:
             found=session.hasCandidates,
             counts=session.candidateCounts,
             problem=self._problem,
+            cpuOnlyMayHelp=self.models.cpuOnlyMayHelp,
             notice=self._notice,
         )
 
@@ -174,6 +177,7 @@ class Panel:
         for signal, slot in self._connections:
             signal.connect(slot)
         self.ui.setupButton.connect("clicked(bool)", self._onSetup)
+        self.ui.cpuOnlyButton.connect("clicked(bool)", self._onCpuOnly)
         self.ui.stepsLabel.connect("linkActivated(QString)", self._onLink)
 
     def _preload(self) -> None:
@@ -206,9 +210,13 @@ class Panel:
     def _onSetup(self, checked: bool = False) -> None:
         if self.session.state is State.NO_TORCH:
             self.models.installTorch()
-        elif self.session.state is State.NO_WEIGHTS:
+            return
+        if self.session.state is State.NO_WEIGHTS:
             self.ui.modelSection.collapsed = False
         self.showProblem("")
+
+    def _onCpuOnly(self, checked: bool = False) -> None:
+        self.models.installTorch(cpuOnly=True)
 
     def _onLink(self, link: str) -> None:
         from ..sample_data import loadPhantom

@@ -27,6 +27,7 @@ class Facts:
         found: Segment all has run on this volume, so that the slider has something to choose from.
         counts: (shown, found) by it.
         problem: an error to show until the user goes on, or "".
+        cpuOnlyMayHelp: PyTorch could not be installed, its smaller build may.
         notice: good news for the status line, or "".
     """
 
@@ -45,6 +46,7 @@ class Facts:
     found: bool = False
     counts: tuple[int, int] = (0, 0)
     problem: str = ""
+    cpuOnlyMayHelp: bool = False
     notice: str = ""
 
 
@@ -102,6 +104,7 @@ def _guidance(facts: Facts) -> dict[str, Control]:
         "setupFrame": Control(visible=bool(text)),
         "setupLabel": Control(text=text),
         "setupButton": Control(text=button, toolTip=tip, visible=closable),
+        "cpuOnlyButton": Control(visible=facts.state is State.NO_TORCH and facts.cpuOnlyMayHelp),
         "statusLabel": Control(text=_status(facts), toolTip=_status(facts)),
     }
 
