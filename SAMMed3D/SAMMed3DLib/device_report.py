@@ -65,12 +65,13 @@ def report_device(device: str = "auto", precision: str = "auto") -> DeviceReport
     try:
         import torch
 
+        from .cuda_check import auto_device, cuda_problem
         from .model.precision import DeviceError, resolve_device, resolve_precision
     except (ImportError, OSError) as error:
         return DeviceReport("", None, "cpu", cpu_name(), free_memory(), None, "fp32", 0, str(error))
     problem = ""
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device, problem = auto_device(), cuda_problem()
     try:
         resolved = resolve_device(device)
         precision = resolve_precision(precision, resolved)

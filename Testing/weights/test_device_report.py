@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from SAMMed3DLib import device_report, machine
+from SAMMed3DLib import cuda_check, device_report, machine
 from SAMMed3DLib.device_report import DeviceReport, report_device
 
 
@@ -36,6 +36,7 @@ def test_a_graphics_card_is_reported_with_its_memory(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6 << 30, 8 << 30))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "RTX 3070")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
+    monkeypatch.setattr(cuda_check, "cuda_problem", lambda: "")
     report = report_device()
     assert (report.device, report.precision) == ("cuda", "bf16")
     assert "CUDA RTX 3070, 6.0 of 8.0 GB free, bf16" in report.text
@@ -46,6 +47,22 @@ def test_a_graphics_card_is_reported_with_its_memory(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", driver)
     report = report_device("cuda", "fp32")
     assert (report.device, report.problem) == ("cpu", "CUDA error: no kernel image is available")
+
+
+def test_a_card_that_does_not_compute_is_not_used(monkeypatch) -> None:
+    def zeros(*shape: int, device: str) -> None:
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nmore")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "zeros", zeros)
+    cuda_check.cuda_problem.cache_clear()
+    try:
+        assert cuda_check.auto_device() == "cpu"
+        report = report_device(precision="fp32")
+    finally:
+        cuda_check.cuda_problem.cache_clear()
+    assert report.device == "cpu"
+    assert report.problem == "CUDA error: no kernel image is available for execution on the device"
 
 
 def test_a_broken_torch_is_reported(monkeypatch) -> None:
