@@ -7,7 +7,10 @@ behind that (interactor style, displayable managers, markups widgets) is Slicer'
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,22 @@ _MANAGERS = (
     "vtkMRMLSegmentationsDisplayableManager2D",
     "vtkMRMLMarkupsDisplayableManager",
 )
+
+
+@functools.cache
+def can_draw() -> bool:
+    """Whether VTK finds a way to draw here; without one it ends the process."""
+    if not sys.platform.startswith("linux"):
+        return True
+    return _loads("libEGL.so.1") or _loads("libOSMesa.so") or (bool(os.environ.get("DISPLAY")) and _loads("libGL.so.1"))
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 @functools.cache

@@ -131,15 +131,19 @@ class SegmentWriter:
             SceneError: the surfaces could not be made.
         """
         node = self.segmentationNode
-        if on:
-            if not node.CreateClosedSurfaceRepresentation() and self._hasVoxels():
-                raise SceneError("The 3D surfaces could not be made. Check that the segments are not damaged.")
-            display = node.GetDisplayNode()
-            if display is not None:
-                display.SetPreferredDisplayRepresentationName3D(CLOSED_SURFACE)
-                display.SetVisibility3D(True)
-        else:
+        if not on:
             node.RemoveClosedSurfaceRepresentation()
+            return
+        segmentation = node.GetSegmentation()
+        empty = [segmentId for segmentId in segmentation.GetSegmentIDs() if self.read(segmentId).isEmpty]
+        for segmentId in empty:
+            segmentation.GetSegment(segmentId).AddRepresentation(CLOSED_SURFACE, vtk.vtkPolyData())
+        if len(empty) < segmentation.GetNumberOfSegments() and not node.CreateClosedSurfaceRepresentation():
+            raise SceneError("The 3D surfaces could not be made. Check that the segments are not damaged.")
+        display = node.GetDisplayNode()
+        if display is not None:
+            display.SetPreferredDisplayRepresentationName3D(CLOSED_SURFACE)
+            display.SetVisibility3D(True)
 
     def _segment(self, segmentId: str) -> Any:
         segment = self.segmentationNode.GetSegmentation().GetSegment(segmentId)
@@ -155,10 +159,6 @@ class SegmentWriter:
     def _labelmapTime(self, segmentId: str) -> int:
         image = self._segment(segmentId).GetRepresentation(BINARY_LABELMAP)
         return -1 if image is None else image.GetMTime()
-
-    def _hasVoxels(self) -> bool:
-        ids = self.segmentationNode.GetSegmentation().GetSegmentIDs()
-        return any(not self.read(segmentId).isEmpty for segmentId in ids)
 
 
 def _clipped(block: MaskBlock, shapeKji: tuple[int, int, int]) -> MaskBlock:
