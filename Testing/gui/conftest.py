@@ -1,0 +1,71 @@
+"""Ring C: the module's panel in a simulation of Slicer (``standin``), clicked through offscreen.
+
+The tests run in a child process (see standin/child_process.py); skipped where PySide6 or slicer-core is missing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from standin import child_process
+
+if TYPE_CHECKING:
+    from standin.host import Host
+
+_FOLDER = Path(__file__).parent
+_MISSING = [name for name in ("PySide6", "slicer") if importlib.util.find_spec(name) is None]
+_CHILD = pytest.StashKey[child_process.Child]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In the child: reports go to the parent."""
+    if child_process.is_child():
+        config.pluginmanager.register(child_process.Reporter(config))
+
+
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    """In the parent: repeats what the child reports."""
+    if child_process.is_child() or _MISSING:
+        return None
+    session = item.session
+    if _CHILD not in session.stash:
+        here = [other for other in session.items if _FOLDER in other.path.parents]
+        session.stash[_CHILD] = child_process.Child(session, here)
+        session.config.add_cleanup(session.stash[_CHILD].close)
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    for report in session.stash[_CHILD].run(item):
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+@pytest.fixture(autouse=True)
+def needs_qt() -> None:
+    """Says why nothing runs here."""
+    if _MISSING:
+        pytest.skip(f"not installed: {', '.join(_MISSING)}")
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    """The simulated application with an empty scene. Exceptions in slots, timers and observers fail the test."""
+    from standin import failures, qt_module
+    from standin.host import Host
+
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: failures.record(error, "callback"))
+    monkeypatch.setattr(threading, "excepthook", lambda info: failures.record(info.exc_value, "thread"))
+    monkeypatch.setattr(sys, "unraisablehook", lambda info: failures.record(info.exc_value, "destructor"))
+    failures.take()
+    qt_module.reset()
+    host = Host()
+    yield host
+    errors = host.close() + failures.take()
+    assert not errors, "\n".join(errors)
+    assert not qt_module.leftovers(), f"answers that no dialog asked for: {qt_module.leftovers()}"
