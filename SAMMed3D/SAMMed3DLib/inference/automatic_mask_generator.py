@@ -24,6 +24,7 @@ from .nodule_score import DEFAULT_SCORE, NoduleScore
 from .postprocessing import Clicks, voxelize
 from .prediction import Prediction
 from .predictor import SamPredictor3D
+from .validation import check_inside
 
 #: Shares of the whole work, for the progress: lungs, candidates, looks, clicks.
 _SHARES = {"lungs": 0.08, "candidates": 0.22, "looks": 0.45, "clicks": 0.25}
@@ -189,6 +190,7 @@ class SamAutomaticMaskGenerator3D:
             given = list(self.point_candidates)
             self.candidates = [each for each in given if isinstance(each, Candidate)]
             places = [_place_of(each) for each in given]
+            check_inside(np.array([place.point_ras for place in places]).reshape(-1, 3), shape, matrix)
         elif self.points_per_side is not None:
             places = [Place(tuple(point)) for point in self._grid(shape, matrix)]
         else:

@@ -106,7 +106,7 @@ def describe(
     loose = object_at(part, point_ras, -offset)
     count = np.count_nonzero(cells)
     volume = count * voxel_volume(part.cells_to_ras)
-    radius = (3.0 / (4.0 * math.pi) * volume) ** (1.0 / 3.0)
+    radius = float((3.0 / (4.0 * math.pi) * volume) ** (1.0 / 3.0))
 
     edges = voxel_spacing(part.cells_to_ras)
     index = np.argwhere(cells)
