@@ -1,4 +1,4 @@
-"""The command line: ``sammed3d segment``, ``demo``, ``models`` and ``profiles``.
+"""The command line: ``sammed3d segment``, ``demo``, ``weights``, ``models`` and ``profiles``.
 
 Results go to standard output, progress to standard error. Exit codes: 0 done, 2 input that cannot be used (one message
 that names the cure), 130 interrupted. Modules that need PyTorch are imported by the commands: ``--help`` is quick.
@@ -16,12 +16,15 @@ from pathlib import Path
 from . import __version__
 from .prompts import add_prompt_options, join_negative_values
 from .terminal import Terminal
+from .weights_cli import ERRORS as WEIGHTS_ERRORS
+from .weights_cli import add_weights_command
 
 EXAMPLES = """examples:
   sammed3d demo                                             nodules in a synthetic chest, nothing else needed
   sammed3d demo CT.nii.gz --labels nodules.nii.gz           one click into each reference nodule, with Dice
   sammed3d segment CT.nii.gz --point -45.2,10,-300 --out nodule.seg.nrrd --preview nodule.png
   sammed3d segment DICOM_FOLDER --point -45,10,-300 --point -45,22,-300,0 --nodule --point 61,-8,-250
+  sammed3d weights download sam_med3d_turbo                 another model; then: --checkpoint THE_PATH_IT_PRINTS
 """
 
 
@@ -43,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         terminal.note("sammed3d: interrupted")
         return 130
+    except WEIGHTS_ERRORS as error:
+        terminal.note(f"sammed3d: error: {error}")
+        return 2
     except (ValueError, MemoryError, ImportError) as error:
         message = _cure(error)
         if message is None:
@@ -95,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
                       help="of the synthetic chest (default: %(default)s)")
     demo.set_defaults(run=_demo)
 
+    add_weights_command(commands).set_defaults(run=_weights)
     commands.add_parser("models", help="list the networks").set_defaults(run=_models)
     commands.add_parser("profiles", help="list the preprocessing profiles").set_defaults(run=_profiles)
     return parser
@@ -177,6 +184,12 @@ def _demo(options: argparse.Namespace, terminal: Terminal) -> int:
 
 def _predictor(options: argparse.Namespace, load):  # noqa: ANN001, ANN202
     return load(options.checkpoint, options.model, options.profile, options.device, options.precision)
+
+
+def _weights(options: argparse.Namespace, terminal: Terminal) -> int:
+    for line in options.lines(options, terminal):
+        print(line)
+    return 0
 
 
 def _models(options: argparse.Namespace, terminal: Terminal) -> int:
