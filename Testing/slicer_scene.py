@@ -66,6 +66,8 @@ class SlicerScene:
     def __init__(self) -> None:
         register_converters()
         self._folder = tempfile.TemporaryDirectory(prefix="sammed3d-scene-")
+        # Color files are looked for in the application's folder; the wheel has none.
+        Path(self._folder.name, "share", "ColorFiles").mkdir(parents=True)
         self.scene = slicer.vtkMRMLScene()
         self.app = slicer.vtkSlicerApplicationLogic()
         self._before = {name: getattr(slicer, name, None) for name in ("mrmlScene", "modules", "app")}
@@ -76,6 +78,7 @@ class SlicerScene:
         self.app.SetMRMLScene(self.scene)
         self.app.SetTemporaryPath(self._folder.name)
         self.app.SetHomeDirectory(self._folder.name)
+        self.app.SetShareDirectory("share")
         colors = slicer.vtkSlicerColorLogic()
         colors.SetMRMLApplicationLogic(self.app)
         colors.SetMRMLScene(self.scene)
@@ -158,7 +161,7 @@ class SlicerScene:
     def _add_cache(self) -> None:
         """Bundles are unpacked into the cache folder."""
         cache, manager = slicer.vtkCacheManager(), slicer.vtkDataIOManager()
-        cache.SetRemoteCacheDirectory(self._folder.name)
+        cache.SetRemoteCacheDirectory(str(Path(self._folder.name, "cache")))
         cache.SetMRMLScene(self.scene)
         manager.SetCacheManager(cache)
         self.scene.SetCacheManager(cache)
