@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
+import qt
 import slicer
 import vtk
 from slicer import vtkMRMLMarkupsFiducialNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
@@ -111,6 +112,7 @@ class SAMMed3DWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panel = makePanel(uiWidget, self.ui)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.ui.volumeSelector.connect("nodeAdded(vtkMRMLNode*)", self._onVolumeAdded)
         slicer.app.connect("aboutToQuit()", self.cleanup)
         self.initializeParameterNode()
 
@@ -119,6 +121,7 @@ class SAMMed3DWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.panel is None:
             return
         slicer.app.disconnect("aboutToQuit()", self.cleanup)
+        self.ui.volumeSelector.disconnect("nodeAdded(vtkMRMLNode*)", self._onVolumeAdded)
         self.setParameterNode(None)
         self.removeObservers()
         panel, self.panel = self.panel, None
@@ -155,8 +158,15 @@ class SAMMed3DWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def initializeParameterNode(self) -> None:
         """Makes sure that there is a parameter node, and picks the CT that is on screen."""
         self.setParameterNode(self.logic.getParameterNode())
-        if not self._parameterNode.inputVolume:
+        self._pickVolume()
+
+    def _pickVolume(self) -> None:
+        if self._parameterNode is not None and not self._parameterNode.inputVolume:
             self._parameterNode.inputVolume = self.logic.activeVolume()
+
+    def _onVolumeAdded(self, node) -> None:
+        # Whoever adds a node fills it afterwards: look at it when that is done.
+        qt.QTimer.singleShot(0, self._pickVolume)
 
     def setParameterNode(self, parameterNode: SAMMed3DParameterNode | None) -> None:
         if self._parameterNode is not None:
@@ -188,10 +198,10 @@ class SAMMed3DLogic(ScriptedLoadableModuleLogic):
 
     @staticmethod
     def activeVolume() -> vtkMRMLScalarVolumeNode | None:
-        """The volume on screen, else the first one of the scene; label maps do not count."""
+        """The volume on screen, else the first one of the scene; label maps and empty nodes do not count."""
         selection = slicer.app.applicationLogic().GetSelectionNode()
         volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-        volumes = [node for node in volumes if not node.IsA("vtkMRMLLabelMapVolumeNode")]
+        volumes = [node for node in volumes if node.GetImageData() and not node.IsA("vtkMRMLLabelMapVolumeNode")]
         active = selection.GetActiveVolumeID() if selection is not None else None
         return next((node for node in volumes if node.GetID() == active), volumes[0] if volumes else None)
 

@@ -37,7 +37,7 @@ class ProgressRow:
         self._step = ""
         self._busy = False
         self._timer = qt.QTimer(self._stack)
-        self._timer.singleShot = True
+        self._timer.setSingleShot(True)
         self._timer.interval = DELAY_MS
         self._timer.connect("timeout()", self._showBar)
         self._button.connect("clicked(bool)", self._onCancel)

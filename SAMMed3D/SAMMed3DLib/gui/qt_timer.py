@@ -16,7 +16,7 @@ class QtTimer:
     def __init__(self, parent: qt.QObject) -> None:
         self.timeout = Signal()
         self._timer = qt.QTimer(parent)
-        self._timer.singleShot = True
+        self._timer.setSingleShot(True)
         self._timer.connect("timeout()", self._onTimeout)
 
     def start(self, milliseconds: int) -> None:
