@@ -130,8 +130,9 @@ def setStatus(segmentationNode: Any, segmentId: str, value: str) -> None:
 
 def record(segmentationNode: Any, segmentId: str) -> dict[str, Any] | None:
     """The measurements stored with a segment; None where there are none or they cannot be read."""
+    text = _tag(segmentationNode, segmentId, RECORD_TAG)
     try:
-        value = json.loads(_tag(segmentationNode, segmentId, RECORD_TAG))
+        value = json.loads(text)
     except ValueError:
         return None
     return value if isinstance(value, dict) else None
@@ -145,8 +146,9 @@ def setRecord(segmentationNode: Any, segmentId: str, values: dict[str, Any] | No
 
 def score(segmentationNode: Any, segmentId: str) -> float | None:
     """The predicted IoU stored with a segment, None without."""
+    text = _tag(segmentationNode, segmentId, SCORE_TAG)
     try:
-        return float(_tag(segmentationNode, segmentId, SCORE_TAG))
+        return float(text)
     except ValueError:
         return None
 

@@ -1,0 +1,43 @@
+"""Blocks: tight, and compared by what they hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from SAMMed3DLib.scene.mask_block import EMPTY_BLOCK, MaskBlock, sameMask, tightBlock
+from scene.masks import blob, full
+
+SHAPE = (20, 22, 24)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, bool, np.float32])
+def test_a_tight_block_holds_the_same_voxels(dtype) -> None:
+    padded = np.pad(blob(), ((1, 2), (3, 0), (0, 4))).astype(dtype) * (1 if dtype is bool else 5)
+    tight = tightBlock(padded, (2, 3, 4))
+    assert tight.mask.dtype == np.uint8 and set(np.unique(tight.mask)) == {0, 1}
+    assert tight.mask.shape == blob().shape and tight.offset_kji == (3, 6, 4)
+    assert np.array_equal(tight.fullMask(SHAPE), full(MaskBlock((padded != 0).astype(np.uint8), (2, 3, 4)), SHAPE))
+    padded[:] = 0
+    assert tight.mask.any(), "a copy"
+
+
+def test_nothing_inside_is_one_empty_voxel() -> None:
+    tight = tightBlock(np.zeros((3, 4, 5)), (7, 8, 9))
+    assert tight.isEmpty and tight.mask.shape == (1, 1, 1) and sameMask(tight, EMPTY_BLOCK)
+
+
+def test_one_voxel() -> None:
+    mask = np.zeros((3, 4, 5), np.uint8)
+    mask[2, 0, 4] = 1
+    tight = tightBlock(mask, (10, 10, 10))
+    assert tight.offset_kji == (12, 10, 14) and tight.mask.tolist() == [[[1]]] and not tight.isEmpty
+
+
+def test_blocks_differ_by_place_size_or_voxels() -> None:
+    block = MaskBlock(blob(), (1, 2, 3))
+    assert sameMask(block, MaskBlock(blob().copy(), (1, 2, 3)))
+    other = blob()
+    other[0, 0, 0] ^= 1
+    for different in (MaskBlock(blob(), (1, 2, 4)), MaskBlock(other, (1, 2, 3)), MaskBlock(blob()[1:], (1, 2, 3))):
+        assert not sameMask(block, different)

@@ -1,0 +1,112 @@
+"""Segments that come back as they were."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from SAMMed3DLib.scene import nodule_segmentation as nodules
+from SAMMed3DLib.scene.errors import SceneError
+from SAMMed3DLib.scene.mask_block import MaskBlock
+from SAMMed3DLib.scene.segment_snapshot import restoreSegment, takeSnapshot
+from SAMMed3DLib.scene.segment_writer import SegmentWriter
+from scene.masks import blob, full, labelmap
+
+SHAPE = (20, 22, 24)
+
+
+@pytest.fixture
+def writer(slicer_scene):
+    volume = slicer_scene.add_volume(np.zeros(SHAPE, np.int16), np.diag([-0.7, -0.7, 1.5, 1.0]))
+    node = nodules.createSegmentation(volume)
+    writer = SegmentWriter(node, volume)
+    for number in range(3):
+        writer.write(nodules.addNodule(node), MaskBlock(blob(seed=number), (2 + number, 3, 4)))
+    return writer
+
+
+def content(writer, segment_id):
+    segment = writer.segmentationNode.GetSegmentation().GetSegment(segment_id)
+    node = writer.segmentationNode
+    return (
+        segment.GetName(), segment.GetColor(), segment.GetTerminology(), nodules.status(node, segment_id),
+        nodules.record(node, segment_id), nodules.score(node, segment_id),
+        bool(node.GetDisplayNode().GetSegmentVisibility(segment_id)),
+        full(writer.read(segment_id), SHAPE).tobytes(),
+    )
+
+
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_a_deleted_segment_comes_back(writer, position) -> None:
+    node, segmentation = writer.segmentationNode, writer.segmentationNode.GetSegmentation()
+    ids = segmentation.GetSegmentIDs()
+    segment_id = ids[position]
+    nodules.setStatus(node, segment_id, "reviewed")
+    nodules.setRecord(node, segment_id, {"volume_mm3": 5.0})
+    nodules.setScore(node, segment_id, 0.9)
+    segmentation.GetSegment(segment_id).SetName("renamed")
+    node.GetDisplayNode().SetSegmentVisibility(segment_id, False)
+    before = {each: content(writer, each) for each in ids}
+    snapshot = takeSnapshot(writer, segment_id)
+
+    segmentation.RemoveSegment(segment_id)
+    restoreSegment(writer, snapshot)
+
+    assert segmentation.GetSegmentIDs() == ids, "same ID, same place in the list"
+    assert {each: content(writer, each) for each in ids} == before
+    assert len({labelmap(node, each) for each in ids}) == 3, "a layer of its own"
+    assert segmentation.GetSegment(segment_id).GetLabelValue() == 1
+    assert not writer.wasEdited(segment_id)
+
+
+def test_a_changed_segment_becomes_what_it_was(writer) -> None:
+    node = writer.segmentationNode
+    segment_id = node.GetSegmentation().GetSegmentIDs()[1]
+    before = content(writer, segment_id)
+    snapshot = takeSnapshot(writer, segment_id)
+    writer.write(segment_id, MaskBlock(blob((3, 3, 3)), (0, 0, 0)))
+    nodules.setStatus(node, segment_id, "flagged")
+    nodules.setRecord(node, segment_id, {"a": 1})
+    node.GetSegmentation().GetSegment(segment_id).SetColor(0.5, 0.5, 0.5)
+    restoreSegment(writer, snapshot)
+    assert content(writer, segment_id) == before
+    restoreSegment(writer, snapshot)
+    assert content(writer, segment_id) == before, "as often as wanted"
+
+
+def test_layers_shared_in_between_do_not_matter(writer) -> None:
+    node, segmentation = writer.segmentationNode, writer.segmentationNode.GetSegmentation()
+    writer.write(segmentation.GetSegmentIDs()[2], MaskBlock(blob((3, 3, 3)), (15, 15, 15)))
+    writer.write(segmentation.GetSegmentIDs()[0], MaskBlock(blob((3, 3, 3)), (0, 0, 0)))
+    segmentation.CollapseBinaryLabelmaps(False)
+    before = {each: content(writer, each) for each in segmentation.GetSegmentIDs()}
+    for segment_id in segmentation.GetSegmentIDs():
+        snapshot = takeSnapshot(writer, segment_id)
+        restoreSegment(writer, snapshot)
+        segmentation.RemoveSegment(segment_id)
+        restoreSegment(writer, snapshot)
+        assert {each: content(writer, each) for each in segmentation.GetSegmentIDs()} == before
+    assert len({labelmap(node, each) for each in segmentation.GetSegmentIDs()}) == 3
+
+
+def test_the_place_in_the_list_when_the_neighbor_is_gone_too(writer) -> None:
+    segmentation = writer.segmentationNode.GetSegmentation()
+    first, second, third = segmentation.GetSegmentIDs()
+    snapshot = takeSnapshot(writer, first)
+    segmentation.RemoveSegment(first)
+    segmentation.RemoveSegment(second)
+    restoreSegment(writer, snapshot)
+    assert segmentation.GetSegmentIDs() == (third, first)
+
+
+def test_an_empty_segment_comes_back_empty(writer) -> None:
+    segment_id = nodules.addNodule(writer.segmentationNode)
+    snapshot = takeSnapshot(writer, segment_id)
+    writer.segmentationNode.GetSegmentation().RemoveSegment(segment_id)
+    restoreSegment(writer, snapshot)
+    assert writer.read(segment_id).isEmpty
+
+
+def test_a_segment_that_is_gone_has_no_snapshot(writer) -> None:
+    with pytest.raises(SceneError, match="not there any more"):
+        takeSnapshot(writer, "gone")
