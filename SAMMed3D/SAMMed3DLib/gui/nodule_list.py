@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 from .icons import Icons
 
 VISIBLE, NAME, VOLUME, AXES, MEAN_HU, IOU, STATUS = range(7)
-_ID_ROLE = 256  # Qt::UserRole
+_ID_ROLE, _STATUS_ROLE = 256, 257  # Qt::UserRole and the next
 
 
 def number(value: float | None, decimals: int = 0) -> str:
@@ -77,7 +77,7 @@ class NoduleList:
             (_("mm"), _("Long axis x short axis in the slice where the nodule is widest, in millimeters.")),
             (_("HU"), _("Mean density, in Hounsfield units.")),
             (_("IoU"), _("How well the model thinks its outline fits, from 0 to 1. A hint, no measurement.")),
-            (_("Status"), _("AI: made by the model. Reviewed: accepted by you. Flagged: to be looked at again.")),
+            ("", _("Stars: made by the model. Check mark: reviewed, accepted by you. Flag: to be looked at again.")),
         )
         self._table.setHorizontalHeaderLabels([caption for caption, __ in captions])
         header = self._table.horizontalHeader()
@@ -106,12 +106,15 @@ class NoduleList:
         self._item(index, IOU).setText(number(row.predictedIou, 2))
         status = self._item(index, STATUS)
         text, icon = {
-            "AI": (_("AI"), "status_ai"),
-            "reviewed": (_("Reviewed"), "accept"),
-            "flagged": (_("Flagged"), "flag"),
+            "AI": (_("Made by the model, not reviewed yet."), "status_ai"),
+            "reviewed": (_("Reviewed: accepted by you."), "accept"),
+            "flagged": (_("Flagged: to be looked at again."), "flag"),
         }[row.status]
-        status.setText(text)
         status.setIcon(self._icons(icon))
+        status.setToolTip(text)
+        status.setData(_STATUS_ROLE, row.status)
+        if row.isPending and row.volumeMm3 is None:
+            self._item(index, VOLUME).setText("...")
         for column in range(STATUS + 1):
             self._item(index, column).setData(_ID_ROLE, row.segmentId)
 

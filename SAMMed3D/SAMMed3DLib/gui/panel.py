@@ -73,6 +73,7 @@ class Panel:
             "togglePolarity": self.tools.togglePolarity, "accept": self.actions.accept, "reject": self.actions.reject,
             "previous": self.actions.previous, "next": self.actions.next, "undo": session.undo, "redo": session.redo,
         })
+        self._shortcuts.enable("disarm", False)
         self._listen()
         self.refresh()
 
@@ -198,6 +199,7 @@ class Panel:
 
     def _onArmed(self) -> None:
         self._notice = ""
+        self._shortcuts.enable("disarm", self.tools.armed)
         self.refresh()
 
     def _onMessage(self, text: str, isError: bool) -> None:

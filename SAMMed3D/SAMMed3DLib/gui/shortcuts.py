@@ -26,8 +26,9 @@ class Shortcuts:
 
     def __init__(self, actions: Mapping[str, Callable[[], object]]) -> None:
         """``actions``: what each name of KEYS does. Raises KeyError for a name without a key."""
-        self._actions = {name: (KEYS[name], action) for name, action in actions.items()}
-        self._shortcuts: list[tuple[qt.QShortcut, Callable[[], object]]] = []
+        self._actions = [(name, key, action) for name, action in actions.items() for key in KEYS[name]]
+        self._shortcuts: list[tuple[str, qt.QShortcut, Callable[[], object]]] = []
+        self._disabled: set[str] = set()
 
     @property
     def installed(self) -> bool:
@@ -37,16 +38,23 @@ class Shortcuts:
         """The keys work in the whole window that ``parent`` belongs to."""
         if self._shortcuts:
             return
-        for keys, action in self._actions.values():
-            for key in keys:
-                shortcut = qt.QShortcut(qt.QKeySequence(key), parent)
-                shortcut.connect("activated()", action)
-                # Slicer's own Edit menu knows Ctrl+Z too; here it means the nodules.
-                shortcut.connect("activatedAmbiguously()", action)
-                self._shortcuts.append((shortcut, action))
+        for name, key, action in self._actions:
+            shortcut = qt.QShortcut(qt.QKeySequence(key), parent)
+            shortcut.enabled = name not in self._disabled
+            shortcut.connect("activated()", action)
+            # Slicer's own Edit menu knows Ctrl+Z too; here it means the nodules.
+            shortcut.connect("activatedAmbiguously()", action)
+            self._shortcuts.append((name, shortcut, action))
+
+    def enable(self, name: str, on: bool) -> None:
+        """A key that has nothing to do is left to others."""
+        self._disabled = self._disabled - {name} if on else self._disabled | {name}
+        for each, shortcut, __ in self._shortcuts:
+            if each == name:
+                shortcut.enabled = on
 
     def remove(self) -> None:
-        for shortcut, action in self._shortcuts:
+        for __, shortcut, action in self._shortcuts:
             shortcut.disconnect("activated()", action)
             shortcut.disconnect("activatedAmbiguously()", action)
             shortcut.setParent(None)
