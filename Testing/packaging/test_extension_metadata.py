@@ -1,0 +1,129 @@
+"""What Slicer's Extensions Index checks of an extension's repository, checked before it does.
+
+After scripts/check_description_files.py and the checklist for tier 3 of github.com/Slicer/ExtensionsIndex.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = ("SAMMed3D", "SAMMed3DTraining")
+LICENSE_NAMES = {"LICENSE", "LICENCE", "License.txt", "license.txt", "LICENSE.txt", "COPYING", "COPYING.txt"}
+SCHEMA_KEYS = {
+    "$schema", "category", "scm_url", "scm_revision", "scm_type", "build_dependencies", "build_subdirectory", "enabled",
+    "tier",
+}
+(ENTRY,) = (ROOT / "Resources").glob("*.json")
+
+
+@pytest.fixture(scope="module")
+def cmake() -> str:
+    return (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def entry() -> dict:
+    return json.loads(ENTRY.read_text(encoding="utf-8"))
+
+
+def value(cmake: str, name: str) -> str:
+    """The value of ``set(EXTENSION_... "...")``, which has to stand on one line, in quotes."""
+    found = re.findall(rf'^set\(EXTENSION_{name} "([^"\n]+)"\)$', cmake, re.MULTILINE)
+    assert len(found) == 1, f"EXTENSION_{name}"
+    return found[0]
+
+
+def in_repository(url: str, homepage: str) -> Path:
+    """The file behind the raw address of a file on the main branch."""
+    owner_and_name = homepage.removeprefix("https://github.com/")
+    prefix = f"https://raw.githubusercontent.com/{owner_and_name}/main/"
+    assert url.startswith(prefix), url
+    return ROOT / url.removeprefix(prefix)
+
+
+def png_size(file: Path) -> tuple[int, int]:
+    start = file.read_bytes()[:24]
+    assert start[:8] == b"\x89PNG\r\n\x1a\n", file
+    return struct.unpack(">II", start[16:24])
+
+
+def test_the_extension_is_named_alike_everywhere(cmake, entry) -> None:
+    (name,) = re.findall(r"project\(\s*(\w+)", cmake)
+    assert name == ENTRY.stem
+    assert not name.lower().startswith("slicer"), "the repository's name does, the extension's does not"
+    repository = entry["scm_url"].rpartition("/")[2].removesuffix(".git")
+    assert repository == f"Slicer{name}"
+    assert entry["scm_url"] == value(cmake, "HOMEPAGE") + ".git"
+    for module in MODULES:
+        assert f"add_subdirectory({module})" in cmake
+
+
+def test_the_catalog_entry_keeps_to_its_schema(entry) -> None:
+    assert set(entry) <= SCHEMA_KEYS
+    assert {"$schema", "category", "scm_url"} <= set(entry)
+    assert entry["category"] == "Segmentation"
+    assert entry["tier"] == 3
+    assert b"\r" not in ENTRY.read_bytes()
+    assert entry["$schema"].endswith("/slicer-extension-catalog-entry-schema-v1.0.1.json#")
+
+
+def test_dependencies_agree(cmake, entry) -> None:
+    (depends,) = re.findall(r"^set\(EXTENSION_DEPENDS ([^)]+)\)$", cmake, re.MULTILINE)
+    assert depends.strip('"').split() == entry["build_dependencies"] == ["PyTorch"]
+
+
+def test_the_description_says_it_in_a_sentence_or_two(cmake) -> None:
+    description = value(cmake, "DESCRIPTION")
+    assert 1 <= len(re.findall(r"\.(?:\s|$)", description)) <= 2
+    assert value(cmake, "CONTRIBUTORS")
+
+
+def test_icon_and_screenshots_are_pictures_of_this_repository(cmake) -> None:
+    homepage = value(cmake, "HOMEPAGE")
+    assert png_size(in_repository(value(cmake, "ICONURL"), homepage)) == (128, 128)
+    screenshots = value(cmake, "SCREENSHOTURLS").split()
+    assert screenshots
+    for url in screenshots:
+        width, height = png_size(in_repository(url, homepage))
+        assert min(width, height) >= 300
+
+
+def test_the_lines_that_slicer_needs_are_there_in_order(cmake) -> None:
+    needed = [
+        "find_package(Slicer REQUIRED)", "include(${Slicer_USE_FILE})", "add_subdirectory(SAMMed3D)", "## NEXT_MODULE",
+        "include(${Slicer_EXTENSION_GENERATE_CONFIG})", "include(${Slicer_EXTENSION_CPACK})",
+    ]
+    places = [cmake.index(line) for line in needed]
+    assert places == sorted(places)
+
+
+def test_the_license_lies_where_it_is_looked_for_and_is_named() -> None:
+    assert LICENSE_NAMES & {file.name for file in ROOT.iterdir()}
+    assert "Apache-2.0" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_homepage_shows_and_cites() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", readme)
+    assert pictures, "a picture of what it does"
+    for picture in pictures:
+        assert (ROOT / picture).is_file(), picture
+    assert "arxiv.org/abs/2310.15161" in readme or "arXiv:2310.15161" in readme, "the publication behind it"
+    for module in MODULES:
+        if (ROOT / module / f"{module}.py").is_file():
+            assert module in readme, "a sentence on each module"
+
+
+def test_the_repository_stays_far_below_the_limit_of_the_index() -> None:
+    run = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if run.returncode != 0:
+        pytest.skip("not a git checkout")
+    files = [ROOT / name for name in run.stdout.split("\0") if name]
+    assert sum(file.stat().st_size for file in files if file.is_file()) < 50e6

@@ -1,0 +1,123 @@
+"""Who may import whom, and what opening the module must not import.
+
+Slicer imports every module at its start, and a module that fails or dawdles there is missing or a nuisance. So at file
+scope Slicer's side uses only what is part of Slicer; PyTorch comes in on the worker thread, inside functions.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = (ROOT / "SAMMed3D", ROOT / "SAMMed3DTraining")
+#: Part of every Slicer, and quick to import.
+OF_SLICER = {"slicer", "vtk", "vtkmodules", "numpy", "qt", "ctk"}
+#: Part of every Slicer too, but slow.
+HEAVY = {"torch", "scipy", "SimpleITK", "nibabel", "matplotlib"}
+
+
+def module_files() -> dict[str, Path]:
+    """Every module of ours by its name, such as SAMMed3DLib.model.sam."""
+    files = {}
+    for folder in FOLDERS:
+        paths = [*folder.glob("SAMMed3D*.py"), *folder.glob("SAMMed3D*Lib/**/*.py")]
+        for path in paths:
+            parts = path.relative_to(folder).with_suffix("").parts
+            files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return files
+
+
+FILES = module_files()
+
+
+def at_file_scope(nodes: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Imports that run when the file is imported; not those in functions or for type checkers."""
+    for node in nodes:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield node
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            yield from at_file_scope(node.orelse)
+        elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            for name in ("body", "orelse", "finalbody"):
+                yield from at_file_scope(getattr(node, name, []))
+            for handler in getattr(node, "handlers", []):
+                yield from at_file_scope(handler.body)
+
+
+def imported(module: str) -> set[str]:
+    """Full names of what a module of ours imports at file scope, and the packages around them."""
+    path, names = FILES[module], set()
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    for node in at_file_scope(ast.parse(path.read_text(encoding="utf-8")).body):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+            continue
+        base = package[:len(package) - node.level + 1] if node.level else []
+        source = ".".join([*base, *([node.module] if node.module else [])])
+        names |= {f"{source}.{alias.name}" if f"{source}.{alias.name}" in FILES else source for alias in node.names}
+    return {".".join(parts[:length]) for name in names for parts in [name.split(".")]
+            for length in range(1, len(parts) + 1)}
+
+
+def reached(module: str) -> set[str]:
+    """All that importing a module of ours imports at file scope, by way of ours too; outside names up to the dot."""
+    seen, todo, outside = set(), [module], set()
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for each in imported(name):
+            if each in FILES:
+                todo.append(each)
+            else:
+                outside.add(each.partition(".")[0])
+    return (outside - set(sys.stdlib_module_names)) | (seen - {module})
+
+
+def modules(*prefixes: str) -> list[str]:
+    return sorted(name for name in FILES if any(name == each or name.startswith(f"{each}.") for each in prefixes))
+
+
+def test_the_graph_sees_what_there_is() -> None:
+    assert "torch" in reached("SAMMed3DLib.inference.predictor")
+    assert "SAMMed3DLib.model.sam" in reached("SAMMed3DLib.model")
+    assert "torch" not in reached("SAMMed3DLib.device_report"), "inside a function"
+    assert "SAMMed3DLib.inference" in reached("SAMMed3DLib.output_files"), "a package around a module is imported too"
+
+
+SLICER_SIDE = [
+    *modules("SAMMed3D", "SAMMed3DTraining"), *modules("SAMMed3DLib.scene", "SAMMed3DLib.gui"),
+    "SAMMed3DLib.weights_store", "SAMMed3DLib.model_jobs", "SAMMed3DLib.torch_install", "SAMMed3DLib.weights_cli",
+]
+
+
+@pytest.mark.parametrize("module", SLICER_SIDE)
+def test_opening_the_module_imports_nothing_slow(module: str) -> None:
+    ours = {name for name in FILES if "." not in name}
+    outside = {name for name in reached(module) if name not in FILES}
+    assert outside <= OF_SLICER | ours, "at file scope"
+
+
+@pytest.mark.parametrize("module", modules("SAMMed3DLib.model", "SAMMed3DLib.inference"))
+def test_the_engine_knows_arrays_only(module: str) -> None:
+    outside = {name for name in reached(module) if name not in FILES}
+    assert outside <= {"numpy", "scipy", "torch"}
+    ours = {name.split(".")[1] for name in reached(module) if name.count(".") > 0 and name in FILES}
+    assert ours <= {"model", "inference"}
+
+
+@pytest.mark.parametrize("module", modules("SAMMed3DLib.scene"))
+def test_the_scene_knows_no_widgets(module: str) -> None:
+    assert not {"qt", "ctk"} & reached(module)
+
+
+def test_names_of_packages_are_ours_alone() -> None:
+    """All extensions share one folder: a package named utils would be anybody's."""
+    assert {name.partition(".")[0] for name in FILES} <= {
+        "SAMMed3D", "SAMMed3DLib", "SAMMed3DTraining", "SAMMed3DTrainingLib"}
