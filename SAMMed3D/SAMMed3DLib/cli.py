@@ -1,4 +1,4 @@
-"""The command line: ``sammed3d segment``, ``demo``, ``weights``, ``models`` and ``profiles``.
+"""The command line: ``sammed3d segment``, ``segment-all``, ``demo``, ``weights``, ``models`` and ``profiles``.
 
 Results go to standard output, progress to standard error. Exit codes: 0 done, 2 input that cannot be used (one message
 that names the cure), 130 interrupted. Modules that need PyTorch are imported by the commands: ``--help`` is quick.
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from . import __version__
 from .prompts import add_prompt_options, join_negative_values
+from .segment_all import add_segment_all, run_segment_all
 from .terminal import Terminal
 from .weights_cli import ERRORS as WEIGHTS_ERRORS
 from .weights_cli import add_weights_command
@@ -23,6 +24,7 @@ EXAMPLES = """examples:
   sammed3d demo                                             nodules in a synthetic chest, nothing else needed
   sammed3d demo CT.nii.gz --labels nodules.nii.gz           one click into each reference nodule, with Dice
   sammed3d segment CT.nii.gz --point -45.2,10,-300 --out nodule.seg.nrrd --preview nodule.png
+  sammed3d segment-all CT.nii.gz --out nodules.seg.nrrd --table nodules.csv
   sammed3d segment DICOM_FOLDER --point -45,10,-300 --point -45,22,-300,0 --nodule --point 61,-8,-250
   sammed3d weights download sam_med3d_turbo                 another model; then: --checkpoint THE_PATH_IT_PRINTS
 """
@@ -88,6 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     results.add_argument("--preview", type=Path, metavar="FILE.png", help="picture of slices with contours")
     results.add_argument("--json", action="store_true", help="print JSON instead of the table")
     segment.set_defaults(run=_segment)
+
+    add_segment_all(commands, _add_model_options).set_defaults(run=_segment_all)
 
     demo = commands.add_parser("demo", help="see it work, on your CT or on a synthetic chest", allow_abbrev=False)
     demo.add_argument("ct", metavar="CT", nargs="?", help="a CT; without one a synthetic chest phantom is made")
@@ -173,6 +177,12 @@ def _segment(options: argparse.Namespace, terminal: Terminal) -> int:
     else:
         print(table(results))
     return 0
+
+
+def _segment_all(options: argparse.Namespace, terminal: Terminal) -> int:
+    from .segmenting import load_predictor
+
+    return run_segment_all(options, terminal, lambda: _predictor(options, load_predictor))
 
 
 def _demo(options: argparse.Namespace, terminal: Terminal) -> int:

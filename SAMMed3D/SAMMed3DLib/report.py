@@ -33,12 +33,17 @@ def table(results: Sequence[SegmentedNodule]) -> str:
     dices = [result.dice for result in results if result.dice is not None]
     if len(dices) > 1:
         lines.append(["mean", *[""] * 5, number(sum(dices) / len(dices), 3), "", ""])
+    return aligned(lines)
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Cells in columns, the first to the left and the others to the right, a rule below the head."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    lines.insert(1, ["-" * width for width in widths])
+    ruled = [lines[0], ["-" * width for width in widths], *lines[1:]]
     return "\n".join(
         "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width)
                   for column, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
-        for line in lines
+        for line in ruled
     )
 
 

@@ -39,6 +39,10 @@ class Terminal:
         if total > 1:
             self._write(f"{done}/{total} ", open_line=True)
 
+    def part(self, text: str) -> None:
+        """A word on how far the step is."""
+        self._write(f"{text} ", open_line=True)
+
     def note(self, text: str) -> None:
         """One line of its own."""
         self._close_line()

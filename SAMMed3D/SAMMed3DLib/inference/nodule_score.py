@@ -71,3 +71,25 @@ DEFAULT_SCORE = NoduleScore(
     weights=(1.0, 0.5, 0.0, 0.0, -1.0, -1.0, 0.5, -0.3, -0.5, 0.2, 0.0, -0.5, -0.5, 0.0, -1.0, 0.0, -0.5),
     intercept=-1.0,
 )
+
+_SLIDER = {
+    # how far the slider stands from "fewer" to "more": the lowest score that is shown
+    "probability": ((0.0, 0.95), (0.5, 0.5), (1.0, 0.02)),
+    "stability": ((0.0, 0.98), (0.5, 0.9), (1.0, 0.02)),
+}
+
+
+def score_threshold(sensitivity: float, ranking: str = "probability") -> float:
+    """The lowest score to show for a slider between "fewer" (0) and "more" (1); nothing is computed anew.
+
+    Args:
+        sensitivity: 0 to 1; 0.5 is the default.
+        ranking: what the scores mean: ``SamAutomaticMaskGenerator3D.ranking``.
+
+    Returns:
+        a threshold for ``record["score"]``, falling with ``sensitivity``, even steps in the odds between fixed points.
+    """
+    places, scores = zip(*_SLIDER[ranking], strict=True)
+    odds = [math.log(score / (1.0 - score)) for score in scores]
+    value = float(np.interp(min(max(sensitivity, 0.0), 1.0), places, odds))
+    return 1.0 / (1.0 + math.exp(-value))
