@@ -7,6 +7,7 @@ scope Slicer's side uses only what is part of Slicer; PyTorch comes in on the wo
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +50,8 @@ def at_file_scope(nodes: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom
                 yield from at_file_scope(handler.body)
 
 
-def imported(module: str) -> set[str]:
+@functools.cache
+def imported(module: str) -> frozenset[str]:
     """Full names of what a module of ours imports at file scope, and the packages around them."""
     path, names = FILES[module], set()
     package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
@@ -60,8 +62,8 @@ def imported(module: str) -> set[str]:
         base = package[:len(package) - node.level + 1] if node.level else []
         source = ".".join([*base, *([node.module] if node.module else [])])
         names |= {f"{source}.{alias.name}" if f"{source}.{alias.name}" in FILES else source for alias in node.names}
-    return {".".join(parts[:length]) for name in names for parts in [name.split(".")]
-            for length in range(1, len(parts) + 1)}
+    parts = [name.split(".") for name in names]
+    return frozenset(".".join(each[:length]) for each in parts for length in range(1, len(each) + 1))
 
 
 def reached(module: str) -> set[str]:
