@@ -25,11 +25,11 @@ def torchState() -> TorchState:
     importlib.invalidate_caches()  # it may have been installed a moment ago
     code = _hasCode()
     try:
-        listed = importlib.metadata.files("torch")
+        record = importlib.metadata.distribution("torch").read_text("RECORD")
     except importlib.metadata.PackageNotFoundError:
         # Without pip's record: whole if it is whole (built by hand, or by another package manager), or a folder's rest.
         return TorchState.PRESENT if code else TorchState.HALF_REMOVED if torchFolder() else TorchState.MISSING
-    if listed is None:
+    if record is None:
         return TorchState.HALF_REMOVED
     return TorchState.PRESENT if code else TorchState.LEFTOVERS
 
