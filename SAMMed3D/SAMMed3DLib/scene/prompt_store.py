@@ -95,12 +95,16 @@ class PromptStore:
     def quiet(self) -> Iterator[None]:
         """What is changed meanwhile is not signaled."""
         self._quiet += 1
+        before = self._look()
         try:
             yield
         finally:
             self._quiet -= 1
-            if not self._quiet:
-                self._seen = self._look()
+            # Only this is known now; what others changed before is still to be signaled.
+            now = self._look()
+            for pointId in before.keys() - now.keys():
+                self._seen.pop(pointId, None)
+            self._seen.update({pointId: seen for pointId, seen in now.items() if before.get(pointId) != seen})
 
     # Reading
 
@@ -243,8 +247,8 @@ class PromptStore:
             return
         now = self._look()
         new = [pointId for pointId in now if pointId not in self._seen]
+        self._seen.update({pointId: now[pointId] for pointId in new})
         for pointId in new:
-            self._seen[pointId] = now[pointId]
             with self.quiet():
                 self._mirror(now[pointId].prompt)
         for pointId in new:
@@ -253,13 +257,11 @@ class PromptStore:
     def _onModified(self, _caller: Any, _event: str) -> None:
         if self._quiet:
             return
-        before, now = self._seen, self._look()
+        before, now = dict(self._seen), self._look()
         both = [pointId for pointId in now if pointId in before]
         moved = [pointId for pointId in both if now[pointId].local != before[pointId].local]
         relabelled = [pointId for pointId in both if self._followChange(before[pointId], now[pointId])]
-        self._seen = {**before, **{pointId: now[pointId] for pointId in both}}
-        if relabelled:
-            self._seen.update({pointId: seen for pointId, seen in self._look().items() if pointId in relabelled})
+        self._seen.update({pointId: now[pointId] for pointId in both if pointId not in relabelled})
         for pointId in moved:
             if self._dragging:
                 self._movedInDrag.add(pointId)
@@ -274,11 +276,9 @@ class PromptStore:
             positive = now.selected
         if (positive, segmentId) == (before.prompt.positive, before.prompt.segmentId):
             return False
-        self._quiet += 1
-        try:
+        with self.quiet():
             self._mirror(Prompt(now.prompt.id, now.prompt.ras, positive, segmentId))
-        finally:
-            self._quiet -= 1
+            self._seen[now.prompt.id] = now
         return True
 
     def _onUndefined(self, _caller: Any, _event: str) -> None:
