@@ -26,17 +26,25 @@ class ModelChoice:
     def __init__(self, store: WeightsStore) -> None:
         self.store = store
         self._torchInstalled = False
+        self._entry: ModelEntry | None = None
 
     @property
     def entry(self) -> ModelEntry:
-        """The chosen model; the bundled one where the chosen one is no longer on the list."""
+        """The chosen model; the bundled one where the chosen one is no longer on the list. As of the last refresh."""
+        if self._entry is None:
+            self.refresh()
+        return self._entry
+
+    def refresh(self) -> None:
+        """Look at the files; the session asks for the chosen model far more often than they change."""
         try:
-            return self.store.entry(str(slicer.app.userSettings().value(_MODEL) or BUNDLED))
+            self._entry = self.store.entry(str(slicer.app.userSettings().value(_MODEL) or BUNDLED))
         except WeightsError:
-            return self.store.entry(BUNDLED)
+            self._entry = self.store.entry(BUNDLED)
 
     def choose(self, name: str) -> None:
         slicer.app.userSettings().setValue(_MODEL, name)
+        self.refresh()
 
     @property
     def path(self) -> Path | None:

@@ -87,6 +87,7 @@ class ModelPanel:
     def refresh(self) -> None:
         """Show the list and the chosen model as they are now."""
         self._entries = self._choice.store.entries()
+        self._choice.refresh()
         chosen, combo = self._choice.entry, self._ui.modelCombo
         self._filling = True
         try:
