@@ -47,7 +47,7 @@ class _View:
     tags: tuple[int, ...]
 
     def toWorld(self, pixel: Pixel) -> RasPoint:
-        """World RAS under a pixel, also in a view that shows several slices."""
+        """World RAS under a pixel."""
         xyz = [0.0, 0.0, 0.0]
         slicer.vtkMRMLAbstractSliceViewDisplayableManager.ConvertDeviceToXYZ(
             self.interactor, self.sliceNode, *pixel, xyz
@@ -72,7 +72,7 @@ class SliceClicks:
     """Says where slice views are clicked, between :meth:`start` and :meth:`stop`.
 
     A click is the left button pressed and released within 4 pixels, without Ctrl or Alt, not in Place mode, and not on
-    a markups control point or handle (that one is being dragged).
+    a markups control point or handle (that one is being dragged; with Shift Slicer drags none).
 
     Attributes:
         clicked: Signal(ras, shift): world RAS (3,) of the click, and whether Shift was held.
@@ -128,10 +128,12 @@ class SliceClicks:
         view = self._viewOf(interactor)
         if view is None or interactor.GetControlKey() or interactor.GetAltKey():
             return
-        if not _isPlacing(view.sliceNode) and not _isOnMarkup(view.sliceNode):
+        shift = bool(interactor.GetShiftKey())
+        # With Shift, Slicer pans instead of dragging a point, and does so with the slightest move: the place is where
+        # the button went down.
+        if not _isPlacing(view.sliceNode) and (shift or not _isOnMarkup(view.sliceNode)):
             pixel = tuple(interactor.GetEventPosition())
-            # Where the button went down: Shift makes Slicer pan with the slightest move.
-            self._press = _Press(interactor, pixel, view.toWorld(pixel), bool(interactor.GetShiftKey()))
+            self._press = _Press(interactor, pixel, view.toWorld(pixel), shift)
 
     def _onMove(self, interactor: Any, _event: str) -> None:
         if self._press is not None:
