@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Sequence
 
-from ..signal import Signal
+from . import nodule_segmentation, views
+from .errors import SceneError
+from .nodule_rows import rowsOf
 from .nodule_table import NoduleRow
+from .pipeline import ModelProvider
+from .session_core import SessionCore
 from .states import State
+from .translation import tr as _
+
+__all__ = ["ModelProvider", "Session"]
 
 Point = Sequence[float]
 
 
-class ModelProvider(Protocol):
-    """What the session must know about the chosen model; asked again at each use, so it may change."""
-
-    @property
-    def path(self) -> Path | None:
-        """The chosen checkpoint file, None while there is none."""
-
-    @property
-    def device(self) -> str:
-        """"auto", "cpu", "cuda", ..."""
-
-    @property
-    def precision(self) -> str:
-        """"auto", "fp32", "bf16" or "fp16"."""
-
-    def torchInstalled(self) -> bool:
-        """Whether ``import torch`` would work; must not import it (importlib.util.find_spec does)."""
-
-
-class Session:
+class Session(SessionCore):
     """The one object behind the widget, the logic for scripts and the self-test.
 
     All methods belong to the main thread and return at once; points are world RAS, mm. While :attr:`busyChanged` has
@@ -44,7 +30,7 @@ class Session:
         scene: default: slicer.mrmlScene.
 
     Attributes (signals):
-        stateChanged: (State).
+        stateChanged: (State) the state or its text.
         nodulesChanged: () rows were added, removed or reordered, or all may have changed.
         noduleChanged: (segmentId) one row changed.
         selectionChanged: (segmentId or None).
@@ -55,177 +41,220 @@ class Session:
         documentChanged: () another volume, segmentation or point list is in use (also by a node's deletion): node
             selectors follow :attr:`volumeNode`, :attr:`segmentationNode` and :attr:`promptsNode`.
 
-    Attributes (options):
+    Attributes (options, which may be set at any time):
         polarity: the sign of points that come from the Markups toolbar; True = inside.
         everyClickIsNew: each positive click makes a new nodule even while one is selected.
         doNotOverlap: voxels of other segments are left out of what is written.
     """
 
-    def __init__(self, worker: Any, models: ModelProvider, scene: Any = None) -> None:
-        self.stateChanged = Signal()
-        self.nodulesChanged = Signal()
-        self.noduleChanged = Signal()
-        self.selectionChanged = Signal()
-        self.historyChanged = Signal()
-        self.progressed = Signal()
-        self.message = Signal()
-        self.busyChanged = Signal()
-        self.documentChanged = Signal()
-        self.polarity = True
-        self.everyClickIsNew = False
-        self.doNotOverlap = False
-
-    # -- what is being worked on -------------------------------------------------------------------------------------
-
-    @property
-    def state(self) -> State: ...
-
-    @property
-    def stateText(self) -> str:
-        """The state in a sentence, translated."""
-
-    @property
-    def modelInfo(self) -> Any:
-        """:class:`SAMMed3DLib.requests.ModelInfo` (path, name, device, precision, note) of the loaded model, or None."""
-
-    @property
-    def volumeNode(self) -> Any: ...
-
-    @property
-    def segmentationNode(self) -> Any: ...
-
-    @property
-    def promptsNode(self) -> Any: ...
-
-    @property
-    def selectedId(self) -> str | None:
-        """Segment ID of the selected nodule; None = the next click starts a new one."""
-
-    def setVolume(self, node: Any | None) -> None:
-        """Work on a volume; its segmentation and point list are found in the scene, or made with the first click."""
-
-    def setSegmentation(self, node: Any | None) -> None:
-        """Put nodules into this segmentation; None = the volume's own, made with the first click."""
-
-    def setPrompts(self, node: Any | None) -> None:
-        """Take this point list as prompts; its points that belong to no nodule yet are taken as clicks."""
-
-    def setModel(self) -> None:
-        """The provider's choice has changed (or PyTorch was installed): load it; nodules stay."""
-
-    def preload(self) -> None:
-        """Load model and volume and encode a first crop, in the background; nothing if something is missing."""
-
-    def suspend(self) -> None:
-        """Let go of all nodes, before the scene is closed."""
-
-    def resume(self) -> None:
-        """The scene is there again."""
-
-    def close(self) -> None:
-        """Let go of everything, for good; the worker goes on living."""
-
     # -- clicks ------------------------------------------------------------------------------------------------------
 
     def click(self, rasWorld: Point, positive: bool = True) -> str | None:
         """A click in a slice view; returns the ID of the nodule's segment, None if it was refused (see message)."""
+        if not self.state.takesClicks:
+            self.message(self.stateText, True)
+            return None
+        segmentId = self._bench.events.click([float(x) for x in rasWorld], bool(positive))
+        self._update()
+        return segmentId
 
     def addNodule(self) -> None:
         """The next click starts a new nodule."""
+        self.select(None)
 
     def nextNodule(self) -> None:
         """The same, for who has just finished one."""
+        self.select(None)
 
     def prefetch(self, rasWorld: Point) -> None:
-        """The pointer rests here: prepare for a click."""
+        """The pointer rests here: prepare for a click, if it would start a new nodule."""
+        isNew = self.selectedId is None or self.options.everyClickIsNew
+        if self._bench is None or not isNew or self.state is not State.READY or not self._pipeline.isReady:
+            return
+        try:
+            geometry = self._bench.document.geometry
+            if geometry.contains(rasWorld) and self._pipeline.ensure(geometry):
+                self._prefetch(geometry, rasWorld)
+        except SceneError:
+            return  # nobody asked; a click will say it
+        self._update()
 
     # -- the list ----------------------------------------------------------------------------------------------------
 
     def rows(self) -> list[NoduleRow]:
         """One row for each segment, in the order of the segmentation."""
+        return [] if self._bench is None else rowsOf(self._bench.document)
 
     def select(self, segmentId: str | None) -> None:
         """Show this nodule's points, hide the others'; further clicks refine it. None: a new nodule."""
+        if self._bench is not None:
+            self._bench.editor.select(segmentId)
 
     def jumpTo(self, segmentId: str) -> None:
         """Move all slice views, and the 3D views' focus, to a nodule."""
+        with self._telling():
+            place = None if self._bench is None else self._bench.centerOf(segmentId)
+            if place is not None:
+                views.showPoint(place, self._scene)
 
     def accept(self, segmentId: str) -> None:
         """Its status becomes "reviewed"."""
+        self._setStatus(segmentId, nodule_segmentation.REVIEWED, _("Accept"))
 
     def flag(self, segmentId: str) -> None:
         """Its status becomes "flagged"."""
+        self._setStatus(segmentId, nodule_segmentation.FLAGGED, _("Flag"))
 
     def unreview(self, segmentId: str) -> None:
         """Its status becomes "AI" again."""
+        self._setStatus(segmentId, nodule_segmentation.AI, _("Reset status"))
 
-    def rename(self, segmentId: str, name: str) -> None: ...
+    def _setStatus(self, segmentId: str, status: str, text: str) -> None:
+        with self._telling():
+            document = self._document()
+            if document.status(segmentId) != status:
+                self._bench.editor.change(text, segmentId)
+                with document.changing():
+                    nodule_segmentation.setStatus(document.segmentationNode, segmentId, status)
+                self._onNoduleChanged(segmentId)
+
+    def rename(self, segmentId: str, name: str) -> None:
+        """Give a nodule a name; an empty one is refused."""
+        with self._telling():
+            document = self._document()
+            segment, name = document.nodule(segmentId).segment, name.strip()
+            if name and name != segment.GetName():
+                self._bench.editor.change(_("Rename"), segmentId)
+                with document.changing():
+                    segment.SetName(name)
+                document.setRecord(segmentId, isTouched=True)
+            self._onNoduleChanged(segmentId)
 
     def setVisible(self, segmentId: str, on: bool) -> None:
         """Show or hide it in all views (not part of the history)."""
+        with self._telling():
+            self._document().nodule(segmentId)
+            display = self._document().segmentationNode.GetDisplayNode()
+            if display is not None:
+                display.SetSegmentVisibility(segmentId, bool(on))
+            self._onNoduleChanged(segmentId)
 
     def delete(self, segmentId: str) -> None:
         """Remove a nodule and its points; Undo brings both back."""
+        with self._telling():
+            self._document().nodule(segmentId)
+            self._bench.editor.delete(segmentId)
 
     def acceptSelectedAndNext(self) -> None:
         """Accept the selected nodule, then select and show the next one that is not reviewed."""
+        if self.selectedId is not None:
+            following = self._following(self.selectedId)
+            self.accept(self.selectedId)
+            self._show(following)
 
     def rejectSelectedAndNext(self) -> None:
         """Delete the selected nodule, then select and show the next one that is not reviewed."""
+        if self.selectedId is not None:
+            following = self._following(self.selectedId)
+            self.delete(self.selectedId)
+            self._show(following)
+
+    def _following(self, segmentId: str) -> str | None:
+        """The next nodule in the list, from the top again after the last, that is not reviewed."""
+        rows = self.rows()
+        number = next((n for n, row in enumerate(rows) if row.segmentId == segmentId), 0)
+        others = rows[number + 1 :] + rows[:number]
+        return next((row.segmentId for row in others if row.status != nodule_segmentation.REVIEWED), None)
+
+    def _show(self, segmentId: str | None) -> None:
+        self.select(segmentId)
+        if segmentId is None:
+            self.message(_("All nodules are reviewed."), False)
+        else:
+            self.jumpTo(segmentId)
 
     def show3d(self, on: bool) -> None:
         """Closed surfaces of all nodules; brought up to date when the work pauses."""
+        self._shows3d = bool(on)
+        with self._telling():
+            if self._bench is not None and self._bench.document.writer is not None:
+                with self._bench.document.changing():
+                    self._bench.document.writer.showSurfaces(self._shows3d)
 
     # -- history -----------------------------------------------------------------------------------------------------
 
     @property
-    def canUndo(self) -> bool: ...
+    def canUndo(self) -> bool:
+        """Whether there is a step to take back."""
+        return self._bench is not None and self._bench.editor.history.canUndo
 
     @property
-    def canRedo(self) -> bool: ...
+    def canRedo(self) -> bool:
+        """Whether there is a step to make again."""
+        return self._bench is not None and self._bench.editor.history.canRedo
 
     @property
-    def undoText(self) -> str: ...
+    def undoText(self) -> str:
+        """What Undo would take back, or ""."""
+        return "" if self._bench is None else self._bench.editor.history.undoText
 
     @property
-    def redoText(self) -> str: ...
+    def redoText(self) -> str:
+        """What Redo would make again, or ""."""
+        return "" if self._bench is None else self._bench.editor.history.redoText
 
-    def undo(self) -> None: ...
+    def undo(self) -> None:
+        """Take back the latest step: points and masks together, also while an answer is on its way."""
+        with self._telling():
+            if self._bench is not None:
+                self._bench.segmentAll.pause()
+                self._bench.editor.undo()
 
-    def redo(self) -> None: ...
+    def redo(self) -> None:
+        """Make the step that was taken back last again."""
+        with self._telling():
+            if self._bench is not None:
+                self._bench.segmentAll.pause()
+                self._bench.editor.redo()
 
     # -- all nodules -------------------------------------------------------------------------------------------------
 
     def segmentAll(self) -> None:
         """Find all nodules, with progress; reviewed ones and ones with points are kept."""
+        if not self.state.takesClicks:
+            self.message(self.stateText, True)
+            return
+        with self._telling():
+            self._bench.segmentAll.start()
 
     def cancel(self) -> None:
         """Stop *Segment all* (what was found is kept), or drop the clicks that wait for an answer."""
+        if self._bench is None:
+            return
+        with self._telling():
+            if self._bench.segmentAll.isRunning:
+                self._bench.segmentAll.stop()
+            else:
+                self._bench.editor.cancel()
 
     @property
-    def sensitivity(self) -> float: ...
+    def sensitivity(self) -> float:
+        """How many of the found nodules are shown, 0 to 1."""
+        return self._sensitivity
 
     @property
     def hasCandidates(self) -> bool:
         """Whether the sensitivity slider has something to show or hide."""
+        return self._bench is not None and self._bench.segmentAll.hasCandidates
 
     @property
     def candidateCounts(self) -> tuple[int, int]:
         """(shown, found) by the latest *Segment all*."""
+        return (0, 0) if self._bench is None else self._bench.segmentAll.counts
 
     def setSensitivity(self, sensitivity: float) -> None:
         """Show more (towards 1) or fewer (towards 0) of the found nodules, without computing anything again."""
-
-    # -- the event loop ----------------------------------------------------------------------------------------------
-
-    @property
-    def isBusy(self) -> bool: ...
-
-    def poll(self, timeout: float = 0.005) -> bool:
-        """Wait up to ``timeout`` seconds for the worker and take at most one answer; returns whether to go on polling.
-
-        Waiting is what lets the worker run: Slicer's main thread holds Python's lock otherwise.
-        """
-
-    def waitUntilIdle(self, timeout: float = 60.0, keepAlive: Callable[[], None] | None = None) -> bool:
-        """Poll until everything is answered; False after ``timeout`` seconds. For scripts and tests."""
+        self._sensitivity = min(1.0, max(0.0, float(sensitivity)))
+        if self._bench is not None:
+            with self._telling():
+                self._bench.segmentAll.setSensitivity(self._sensitivity)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,12 +21,15 @@ class NoduleChange:
         text: what was done, such as "Add point".
         before: segment ID -> snapshot of the nodule before the step, None where it did not exist.
         selection: the nodule selected before the step.
+        nbytes: about the memory it holds.
+        context: told by ``onRestored(change)`` when the step is undone or redone, with the step that leads back.
     """
 
     text: str
-    before: Mapping[str, Any | None]
+    before: dict[str, Any | None]
     selection: str | None = None
-    nbytes: int = field(default=0)
+    nbytes: int = 0
+    context: Any = field(default=None, repr=False)
 
 
 Restore = Callable[[NoduleChange], NoduleChange]

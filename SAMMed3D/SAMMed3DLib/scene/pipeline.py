@@ -1,0 +1,179 @@
+"""What was asked of the worker, and who waits for the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..requests import LoadModel, ModelInfo, Progress, Result, SetVolume
+from ..signal import Signal
+from .volume_geometry import VolumeGeometry
+
+OnResult = Callable[[Result], None]
+
+
+class ModelProvider(Protocol):
+    """What the session must know about the chosen model; asked again at each use, so it may change."""
+
+    @property
+    def path(self) -> Path | None:
+        """The chosen checkpoint file, None while there is none."""
+
+    @property
+    def device(self) -> str:
+        """"auto", "cpu", "cuda", ..."""
+
+    @property
+    def precision(self) -> str:
+        """"auto", "fp32", "bf16" or "fp16"."""
+
+    def torchInstalled(self) -> bool:
+        """Whether ``import torch`` would work; must not import it (importlib.util.find_spec does)."""
+
+
+class Pipeline:
+    """Keeps model and volume on the worker up to date and hands answers to whoever still waits for them.
+
+    An answer that nobody waits for (its nodule, volume or scene is gone) is dropped here.
+
+    Attributes:
+        progressed: Signal(Progress).
+        failed: Signal(text, details): the model or the volume cannot be used, or something unexpected happened.
+        modelInfo: of the loaded model, or None.
+        error: why the model or the volume cannot be used, or "".
+    """
+
+    def __init__(self, worker: Any, models: ModelProvider) -> None:
+        self.worker = worker
+        self.models = models
+        self.progressed = Signal()
+        self.failed = Signal()
+        self.modelInfo: ModelInfo | None = None
+        self._modelError = self._volumeError = ""
+        self._modelKey: Hashable = None
+        self._identity: Hashable = None
+        self._waiting: dict[int, tuple[Hashable, OnResult]] = {}
+        self._loadingModel: int | None = None
+        self._loadingVolume: int | None = None
+
+    # -- model and volume --------------------------------------------------------------------------------------------
+
+    @property
+    def error(self) -> str:
+        return self._modelError or self._volumeError
+
+    @property
+    def isLoading(self) -> bool:
+        """Whether the model or the volume is on its way."""
+        return self._loadingModel is not None or self._loadingVolume is not None
+
+    @property
+    def isReady(self) -> bool:
+        """Whether the model and a volume have arrived at the worker."""
+        return self.modelInfo is not None and self._identity is not None and not self.isLoading and not self.error
+
+    def ensure(self, geometry: VolumeGeometry) -> bool:
+        """See to it that model and volume are on the worker, or on their way there; False if they cannot be used."""
+        self._ensureModel()
+        identity = geometry.identity()
+        if identity != self._identity:
+            self._identity, self._volumeError = identity, ""
+            request = SetVolume(identity, geometry.array(), geometry.ijkToRas, geometry.ijkToWorld)
+            self._loadingVolume = self.submit(request, self._onVolume)
+        return not self.error
+
+    def forgetModel(self) -> None:
+        """Load the model again with the next request, also after an error."""
+        self._modelKey, self._modelError = None, ""
+
+    def forgetVolume(self) -> None:
+        """The volume is gone: nobody waits for it any more."""
+        self.drop(self._loadingVolume)
+        self._loadingVolume, self._identity, self._volumeError = None, None, ""
+
+    def _ensureModel(self) -> None:
+        path = self.models.path
+        key = (str(path), _modified(path), self.models.device, self.models.precision)
+        if key != self._modelKey:
+            self._modelKey, self._modelError = key, ""
+            request = LoadModel(str(path), self.models.device, self.models.precision)
+            self._loadingModel = self.submit(request, self._onModel)
+
+    def _onModel(self, result: Result) -> None:
+        if result.generation != self._loadingModel:
+            return
+        self._loadingModel = None
+        self.modelInfo = result.value
+        if result.error is not None:
+            self._modelError = result.error
+            self.failed(result.error, result.details)
+        elif result.value is None:
+            self._modelKey = None
+
+    def _onVolume(self, result: Result) -> None:
+        if result.generation != self._loadingVolume:
+            return
+        self._loadingVolume = None
+        if result.error is not None:
+            self._volumeError = result.error
+            self.failed(result.error, result.details)
+        elif result.value is None:
+            self._identity = None
+
+    # -- requests ----------------------------------------------------------------------------------------------------
+
+    def submit(self, request: Any, onResult: OnResult) -> int:
+        """Queue a request; ``onResult`` is called from :meth:`take`, unless it is dropped before."""
+        generation = self.worker.submit(request)
+        self._waiting[generation] = (request.key, onResult)
+        return generation
+
+    def waitsFor(self, generation: int | None) -> bool:
+        """Whether the answer is still awaited."""
+        return generation in self._waiting
+
+    def drop(self, generation: int | None) -> None:
+        """Nobody waits for this answer any more: the request is cancelled."""
+        if generation is not None and self._waiting.pop(generation, None) is not None:
+            self.worker.cancel(generation)
+
+    def stop(self, generation: int | None) -> None:
+        """Stop a request; its answer, with what was found so far, is still awaited."""
+        if generation is not None:
+            self.worker.cancel(generation)
+
+    def dropAll(self) -> None:
+        """Cancel everything but the loading of the model, and wait for nothing else."""
+        for generation in [number for number in self._waiting if number != self._loadingModel]:
+            self.drop(generation)
+        self.forgetVolume()
+
+    def take(self, timeout: float) -> bool:
+        """Wait for one answer or progress and hand it on; returns whether one came."""
+        item = self.worker.take(timeout)
+        if item is None:
+            return False
+        if isinstance(item, Progress):
+            if item.generation in self._waiting:
+                self.progressed(item)
+            return True
+        key, onResult = self._waiting.pop(item.generation, (None, None))
+        if onResult is not None:
+            # older requests of this key were replaced in the queue: no answer will come
+            for old in [n for n, (other, _slot) in self._waiting.items() if n < item.generation and other == key]:
+                del self._waiting[old]
+            onResult(item)
+        return True
+
+    @property
+    def isBusy(self) -> bool:
+        """Whether the worker is working."""
+        return self.worker.isBusy
+
+
+def _modified(path: Path | None) -> int:
+    try:
+        return 0 if path is None else path.stat().st_mtime_ns
+    except OSError:
+        return 0

@@ -1,0 +1,314 @@
+"""The session from clicks to segments: every way in which points come, move and go."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from SAMMed3DLib.requests import Predict
+from SAMMed3DLib.scene.states import State
+
+from scene.session_bench import Bench
+
+
+@pytest.fixture
+def bench(slicer_scene):
+    bench = Bench(slicer_scene)
+    yield bench
+    bench.session.close()
+
+
+def test_the_first_click_makes_a_nodule_and_fills_it(bench):
+    session = bench.session
+    segmentId = session.click(bench.ras(10, 12, 14))
+    assert session.selectedId == segmentId
+    assert session.state is State.LOADING and session.isBusy
+    assert session.rows()[0].isPending
+    bench.settle()
+    np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14)]))
+    row = session.rows()[0]
+    assert (row.segmentId, row.name, row.status, row.isPending) == (segmentId, "Nodule 1", "AI", False)
+    assert (row.volumeMm3, row.predictedIou) == (125.0, 0.9)
+    assert session.state is State.READY and not session.isBusy
+    assert session.segmentationNode is not None and session.promptsNode is not None
+
+
+def test_each_click_without_a_selection_is_a_nodule_of_its_own(bench):
+    first = bench.click(10, 12, 14)
+    bench.session.nextNodule()
+    second = bench.click(20, 12, 14)
+    assert first != second
+    assert bench.full(first).sum() == bench.full(second).sum() == 125
+    assert [row.name for row in bench.session.rows()] == ["Nodule 1", "Nodule 2"]
+
+
+def test_further_clicks_refine_the_selected_nodule_and_shift_clicks_take_away(bench):
+    segmentId = bench.click(10, 12, 14)
+    assert bench.click(10, 12, 17) == segmentId
+    assert bench.click(10, 12, 20, positive=False) == segmentId
+    expected = bench.cubes([(10, 12, 14), (10, 12, 17)])
+    expected[8:13, 10:15, 18:23] = 0
+    np.testing.assert_array_equal(bench.full(segmentId), expected)
+
+
+def test_every_click_can_be_made_a_new_nodule(bench):
+    bench.session.everyClickIsNew = True
+    first, second = bench.click(10, 12, 14), bench.click(20, 12, 14)
+    assert first != second
+    assert bench.click(20, 12, 16, positive=False) == second
+
+
+def test_clicks_that_come_faster_than_answers_are_all_in_the_last_request(bench):
+    segmentId = bench.session.click(bench.ras(10, 12, 14))
+    bench.session.click(bench.ras(10, 12, 18))
+    bench.session.click(bench.ras(10, 12, 22))
+    bench.settle()
+    np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14), (10, 12, 18), (10, 12, 22)]))
+    assert [len(request.labels) for request in bench.engine.predictions] == [3]
+
+
+def test_an_earlier_answer_is_shown_while_the_latest_is_on_its_way(bench):
+    segmentId = bench.click(10, 12, 14)
+    bench.session.click(bench.ras(10, 12, 18))
+    bench.worker.runOne()
+    bench.session.click(bench.ras(10, 12, 22))
+    bench.session.poll()
+    np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14), (10, 12, 18)]))
+    assert bench.session.rows()[0].isPending
+    bench.settle()
+    # and the step in between is exact, although its answer came after the third click
+    bench.session.undo()
+    np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14), (10, 12, 18)]))
+    assert not bench.session.isBusy
+
+
+def test_a_click_outside_the_volume_is_refused_with_a_message(bench):
+    assert bench.session.click((500.0, 0.0, 0.0)) is None
+    assert "outside the volume" in bench.errors[-1]
+    assert bench.session.rows() == [] and bench.points() == []
+    assert not bench.session.canUndo
+
+
+def test_taking_away_needs_a_selected_nodule(bench):
+    assert bench.session.click(bench.ras(10, 12, 14), positive=False) is None
+    assert "Select the nodule" in bench.errors[-1]
+    assert bench.points() == []
+
+
+def test_points_of_the_markups_toolbar_and_of_scripts_are_clicks(bench):
+    first = bench.click(10, 12, 14)
+    node = bench.session.promptsNode
+    node.AddControlPointWorld(*bench.ras(10, 12, 18))
+    bench.settle()
+    np.testing.assert_array_equal(bench.full(first), bench.cubes([(10, 12, 14), (10, 12, 18)]))
+    bench.session.polarity = False
+    node.AddControlPointWorld(*bench.ras(10, 12, 21))
+    bench.settle()
+    assert bench.full(first)[10, 12, 20] == 0
+    bench.session.polarity = True
+    bench.session.addNodule()
+    node.AddControlPointWorld(*bench.ras(25, 12, 14))
+    bench.settle()
+    assert len(bench.session.rows()) == 2
+
+
+def test_a_toolbar_point_outside_is_removed_again(bench):
+    bench.click(10, 12, 14)
+    bench.session.promptsNode.AddControlPointWorld(900, 0, 0)
+    assert "outside the volume" in bench.errors[-1]
+    assert len(bench.points()) == 1
+
+
+def point_list(bench, *places):
+    node = bench.scene.scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "mine")
+    for kji in places:
+        node.AddControlPointWorld(*bench.ras(*kji))
+    return node
+
+
+def test_each_point_of_a_picked_list_makes_a_nodule(bench):
+    node = point_list(bench, (10, 12, 14), (25, 12, 14), (25, 12, 17))
+    node.SetNthControlPointSelected(2, False)
+    node.AddControlPointWorld(900, 0, 0)
+    bench.session.setPrompts(node)
+    bench.settle()
+    first, second = (row.segmentId for row in bench.session.rows())
+    np.testing.assert_array_equal(bench.full(first), bench.cubes([(10, 12, 14)]))
+    expected = bench.cubes([(25, 12, 14)])
+    expected[:, :, 15:] = 0
+    np.testing.assert_array_equal(bench.full(second), expected)
+    assert node.GetNumberOfControlPoints() == 4 and bench.session.promptsNode is node
+    assert "outside the volume" in bench.errors[-1] and bench.session.selectedId is None
+
+
+def test_the_points_of_a_picked_list_go_into_the_selected_nodule(bench):
+    segmentId = bench.click(10, 12, 14)
+    bench.session.setPrompts(point_list(bench, (10, 12, 18), (10, 12, 22)))
+    bench.settle()
+    # the first point is in the other list: its mask stays as the start
+    np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14), (10, 12, 18), (10, 12, 22)]))
+    assert bench.session.selectedId == segmentId and len(bench.session.rows()) == 1
+
+
+def test_dragging_a_point_is_live_and_one_step(bench):
+    segmentId = bench.click(10, 12, 14)
+    bench.click(20, 12, 14)
+    point = bench.points()[1]
+    before = bench.full(segmentId)
+    bench.engine.asked.clear()
+    for step in range(1, 4):
+        bench.drag(point, bench.ras(20, 12, 14 + step))
+        bench.settle()
+        np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14), (20, 12, 14 + step)]))
+    bench.drop(point)
+    bench.settle()
+    assert len(bench.engine.predictions) == 3
+    assert bench.session.undoText == "Move point"
+    bench.session.undo()
+    np.testing.assert_array_equal(bench.full(segmentId), before)
+    bench.session.redo()
+    np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14), (20, 12, 17)]))
+    np.testing.assert_allclose(bench.place(1), bench.ras(20, 12, 17))
+    assert not bench.session.isBusy
+
+
+def test_a_point_moved_by_a_script_is_a_step_of_its_own(bench):
+    segmentId = bench.click(10, 12, 14)
+    bench.session.promptsNode.SetNthControlPointPositionWorld(0, *bench.ras(20, 12, 14))
+    bench.settle()
+    np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(20, 12, 14)]))
+    bench.session.undo()
+    np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14)]))
+
+
+def test_a_point_dropped_outside_the_volume_returns(bench):
+    segmentId = bench.click(10, 12, 14)
+    point = bench.points()[0]
+    bench.drag(point, bench.ras(10, 12, 20))
+    bench.drag(point, (900.0, 0.0, 0.0))
+    bench.drop(point)
+    bench.settle()
+    np.testing.assert_allclose(bench.place(0), bench.ras(10, 12, 14))
+    np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14)]))
+    assert "out of the volume" in bench.errors[-1]
+
+
+def test_deleting_a_point_goes_back_and_deleting_the_last_removes_the_nodule(bench):
+    segmentId = bench.click(10, 12, 14)
+    bench.click(10, 12, 20)
+    node = bench.session.promptsNode
+    node.RemoveNthControlPoint(1)
+    bench.settle()
+    np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14)]))
+    node.RemoveNthControlPoint(0)
+    bench.settle()
+    assert bench.session.rows() == [] and bench.session.selectedId is None
+    bench.session.undo()
+    assert [row.segmentId for row in bench.session.rows()] == [segmentId]
+    np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14)]))
+    bench.session.undo()
+    np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14), (10, 12, 20)]))
+    assert node.GetNumberOfControlPoints() == 2 and not bench.session.isBusy
+
+
+def test_with_negative_points_only_the_nodule_is_empty_until_a_positive_one_comes(bench):
+    segmentId = bench.click(10, 12, 14)
+    bench.click(10, 12, 16, positive=False)
+    bench.session.promptsNode.RemoveNthControlPoint(0)
+    bench.settle()
+    assert bench.full(segmentId).sum() == 0 and len(bench.session.rows()) == 1
+    assert bench.session.rows()[0].volumeMm3 is None
+    bench.click(10, 12, 12)
+    assert bench.full(segmentId)[10, 12, 10] == 1 and bench.full(segmentId)[10, 12, 16] == 0
+
+
+def test_all_points_removed_at_once(bench):
+    first = bench.click(10, 12, 14)
+    bench.click(10, 12, 20)
+    bench.session.nextNodule()
+    bench.click(25, 12, 14)
+    bench.session.promptsNode.RemoveAllControlPoints()
+    bench.settle()
+    assert bench.session.rows() == []
+    while bench.session.canUndo and len(bench.points()) < 3:
+        bench.session.undo()
+    np.testing.assert_array_equal(bench.full(first), bench.cubes([(10, 12, 14), (10, 12, 20)]))
+
+
+def test_a_point_can_change_sides(bench):
+    segmentId = bench.click(10, 12, 14)
+    bench.click(10, 12, 17)
+    node = bench.session.promptsNode
+    node.SetNthControlPointSelected(1, False)
+    bench.settle()
+    assert bench.full(segmentId)[10, 12, 16] == 0
+    bench.session.undo()
+    assert bench.full(segmentId)[10, 12, 16] == 1 and node.GetNthControlPointSelected(1)
+
+
+def test_only_the_selected_nodules_points_are_shown(bench):
+    first = bench.click(10, 12, 14)
+    bench.session.nextNodule()
+    second = bench.click(25, 12, 14)
+    assert bench.visible() == [False, True]
+    bench.session.select(first)
+    assert bench.visible() == [True, False]
+    assert bench.heard["selectionChanged"][-1] == (first,)
+    bench.session.select(None)
+    assert bench.visible() == [True, True]
+    bench.session.select("no such segment")
+    assert bench.session.selectedId is None and second
+
+
+def test_neighbors_stay_whole_and_can_be_left_out(bench):
+    first = bench.click(10, 12, 14)
+    bench.session.nextNodule()
+    second = bench.click(10, 12, 16)
+    assert bench.full(first).sum() == bench.full(second).sum() == 125
+    bench.session.doNotOverlap = True
+    bench.session.nextNodule()
+    third = bench.click(10, 12, 12)
+    assert bench.full(third).sum() == 2 * 25 and bench.full(first).sum() == 125
+    assert bench.row(third).volumeMm3 == 50.0
+
+
+def test_errors_of_the_engine_take_the_click_back(bench):
+    segmentId = bench.click(10, 12, 14)
+    bench.engine.errors[Predict] = "no memory for that"
+    bench.click(10, 12, 18)
+    bench.session.nextNodule()
+    bench.click(25, 12, 14)
+    assert bench.errors[-2:] == ["no memory for that"] * 2
+    np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14)]))
+    assert [row.segmentId for row in bench.session.rows()] == [segmentId] and len(bench.points()) == 1
+    assert bench.session.undoText == "New nodule" and bench.session.state is State.READY
+    del bench.engine.errors[Predict]
+    bench.session.select(segmentId)
+    bench.click(10, 12, 18)
+    assert bench.full(segmentId).sum() > 125
+
+
+def test_cancel_drops_the_clicks_without_an_answer(bench):
+    segmentId = bench.click(10, 12, 14)
+    bench.session.click(bench.ras(10, 12, 18))
+    bench.session.click(bench.ras(10, 12, 22))
+    bench.session.cancel()
+    bench.settle()
+    np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14)]))
+    assert len(bench.points()) == 1 and bench.session.undoText == "New nodule"
+
+
+def test_a_rest_of_the_pointer_prepares_a_click_only_for_a_new_nodule(bench):
+    bench.session.preload()
+    bench.settle()
+    bench.engine.asked.clear()
+    bench.session.prefetch(bench.ras(10, 12, 14))
+    bench.settle()
+    bench.session.prefetch(bench.ras(10, 12, 14))
+    bench.session.prefetch((900.0, 0.0, 0.0))
+    bench.settle()
+    assert [type(request).__name__ for request in bench.engine.asked] == ["Prefetch"]
+    bench.click(10, 12, 14)
+    bench.engine.asked.clear()
+    bench.session.prefetch(bench.ras(20, 12, 14))
+    assert not bench.session.isBusy and not bench.engine.asked
