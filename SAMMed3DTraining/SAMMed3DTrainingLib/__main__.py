@@ -1,0 +1,21 @@
+"""``python -m SAMMed3DTrainingLib train|check ...``: what the Slicer module and the scripts of a checkout start."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from .commands import COMMANDS
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m SAMMed3DTrainingLib", description=__doc__)
+    parser.add_argument("command", choices=sorted(COMMANDS))
+    parser.add_argument("options", nargs=argparse.REMAINDER, help="of the command; --help lists them")
+    parsed = parser.parse_args(arguments)
+    return COMMANDS[parsed.command](parsed.options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""Several processes, on one machine or many, through torch's own engine.
+
+``torchrun --nproc_per_node N train.py ...`` and ``train.py --multi_gpu --gpu_ids 0 1 ...`` start the same thing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from .training_config import TrainingConfig, TrainingError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all of a run.
+
+    Attributes:
+        rank: its number; 0 writes files.
+        size: number of processes.
+        device: where it computes.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and events."""
+        return self.rank == 0
+
+    def share(self, keys: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """This process's part of an epoch. All parts have the same length: the first keys fill up."""
+        padded = [*keys, *keys[: -len(keys) % self.size]]
+        return padded[self.rank :: self.size]
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """A module whose gradients are averaged over all processes."""
+        if self.size == 1:
+            return module
+        ids = [self.device.index or 0] if self.device.type == "cuda" else None
+        # Not every parameter sees every step: boxes, alternatives and padding come and go.
+        return DistributedDataParallel(module, device_ids=ids, find_unused_parameters=True)
+
+    def agree(self, value: float) -> float:
+        """The largest of all processes' values."""
+        if self.size == 1:
+            return value
+        tensor = torch.tensor(value, dtype=torch.float64, device="cpu" if self.device.type == "cpu" else self.device)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return tensor.item()
+
+    def barrier(self) -> None:
+        """Waits for all processes."""
+        if self.size > 1:
+            dist.barrier()
+
+    def close(self) -> None:
+        """Leaves the group of processes."""
+        if self.size > 1:
+            with suppress(RuntimeError):
+                dist.destroy_process_group()
+
+
+def join_world(device: torch.device) -> World:
+    """This process's place, as torchrun has put it into the environment; one process alone without it.
+
+    Args:
+        device: what the configuration asks for; of CUDA each process takes the card of its local rank.
+
+    Raises:
+        TrainingError: more processes than cards.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return World(0, 1, device)
+    rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    if device.type == "cuda":
+        if local >= torch.cuda.device_count():
+            raise TrainingError(f"process {local} has no GPU of its own: there are {torch.cuda.device_count()}")
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return World(rank, size, device)
+
+
+def launch(config: TrainingConfig, arguments: Sequence[str]) -> None:
+    """Starts one process of the same command for each of ``--gpu_ids`` and waits for them.
+
+    Args:
+        config: its ``gpu_ids``, ``device`` and ``port``.
+        arguments: the command line of ``train``, from which ``--multi_gpu`` and ``--gpu_ids`` are dropped.
+
+    Raises:
+        TrainingError: a card that is not there, or a process that failed.
+    """
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main as torchrun
+
+    if config.device != "cpu" and torch.cuda.is_available():
+        missing = [gpu for gpu in config.gpu_ids if not 0 <= gpu < torch.cuda.device_count()]
+        if missing:
+            raise TrainingError(f"--gpu_ids {missing[0]}: this machine has {torch.cuda.device_count()} GPUs, from 0")
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(str(gpu) for gpu in config.gpu_ids)
+    where = ["--master_port", str(config.port)] if config.port else ["--standalone"]
+    command = [*where, "--nproc_per_node", str(len(config.gpu_ids)), "-m", "SAMMed3DTrainingLib", "train"]
+    try:
+        torchrun([*command, *_without_launch_options(arguments)])
+    except ChildFailedError as error:
+        raise TrainingError("a training process failed; its message is above") from error
+
+
+def _without_launch_options(arguments: Sequence[str]) -> list[str]:
+    kept: list[str] = []
+    dropping = False
+    for argument in arguments:
+        if argument == "--multi_gpu":
+            dropping = False
+        elif argument.startswith("--gpu_ids"):
+            dropping = "=" not in argument
+        elif not (dropping and not argument.startswith("-")):
+            dropping = False
+            kept.append(argument)
+    return kept

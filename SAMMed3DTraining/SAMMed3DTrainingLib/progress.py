@@ -1,0 +1,69 @@
+"""A run's events for people and for programs that read standard output."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+def show_as_json(event: dict[str, Any]) -> None:
+    """Prints an event as one line of JSON, at once."""
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()
+
+
+def show_as_text(event: dict[str, Any]) -> None:
+    """Prints an event for people."""
+    text = _TEXTS[event["event"]](event) if event["event"] in _TEXTS else ""
+    if text:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+
+def _step_text(e: dict[str, Any]) -> str:
+    if e["step"] % 10 and e["step"] != e["steps"]:
+        return ""
+    dice = f"{_number(e['dice_first'])} -> {_number(e['dice_last'])}"
+    return (f"epoch {e['epoch']:3}  step {e['step']}/{e['steps']}  loss {_number(e['loss'])}  Dice {dice}  "
+            f"{duration(e['left_s'])} left")
+
+
+def _validation_text(e: dict[str, Any]) -> str:
+    dice = ", ".join(_number(d) for d in e["dice"])
+    best = "  (best so far)" if e["best"] else ""
+    return (f"epoch {e['epoch']:3}  validation: Dice by click {dice} on {e['nodules']} nodules, "
+            f"loss {_number(e['loss'])}{best}")
+
+
+def _start_text(e: dict[str, Any]) -> str:
+    verb = "continuing" if e["resumed"] else "training"
+    return (f"{verb} {e['task_name']}: {e['nodules']} nodules of {e['cases']} cases ({e['patients']} patients); "
+            f"{e['split']}; {e['steps']} steps")
+
+
+_TEXTS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "start": _start_text,
+    "step": _step_text,
+    "validation": _validation_text,
+    "paused": lambda e: "paused; write run or stop into the control file",
+    "resumed": lambda e: "going on",
+    "warning": lambda e: f"WARNING: {e['message']}",
+    "end": lambda e: f"{e['reason']}: {e['message']}",
+}
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: "45 s", "12 min", "3 h 20 min"."""
+    if not math.isfinite(seconds or 0):
+        return "?"
+    minutes = round((seconds or 0) / 60)
+    if minutes < 2:
+        return f"{round(seconds or 0)} s"
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,140 @@
+"""A run's folder: its events, its control file and where its weights lie. Other programs follow a run through it.
+
+``events.jsonl`` has one JSON object a line, always with "event" and "time" (seconds since 1970):
+
+=============== =======================================================================================================
+start           schema (1), task_name, config, versions, cases, nodules, patients, split, steps (of all epochs), resumed
+step            epoch, step, steps, loss, dice_first, dice_last, iou_error, lr, data_s, step_s, left_s (seconds to go)
+encoding        done, total (embeddings that preset quick computes before the first step)
+validation      epoch, step, loss, dice (after each click), mean_dice, nodules, best (whether the best so far)
+saved           path, reason
+paused, resumed epoch, step
+warning         message
+end             reason ("finished", "stopped" or "failed"), message
+=============== =======================================================================================================
+
+After a resumed run the steps since the last saved state appear twice: the later line counts.
+
+``control`` holds one word, written by whoever watches: "run", "pause" or "stop". It is read at every step.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from SAMMed3DLib.output_files import whole_file
+
+from .training_config import TrainingError
+
+Command = Literal["run", "pause", "stop"]
+SCHEMA = 1
+
+
+class RunFolder:
+    """The files of one run.
+
+    Args:
+        folder: made if need be.
+        echo: called with every event, to show it.
+
+    Raises:
+        TrainingError: the folder cannot be made or written.
+    """
+
+    def __init__(self, folder: Path, echo: Callable[[dict[str, Any]], None] | None = None) -> None:
+        self.folder = folder
+        self._echo = echo
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / "events.jsonl").open("a", encoding="utf-8"):
+                pass
+        except OSError as error:
+            raise TrainingError(
+                f"the run's folder {folder} cannot be written: {error.strerror or error}; choose another --work_dir"
+            ) from error
+
+    @property
+    def latest(self) -> Path:
+        """Weights of the last save."""
+        return self.folder / "sam_model_latest.pth"
+
+    @property
+    def dice_best(self) -> Path:
+        """Weights of the highest validation Dice."""
+        return self.folder / "sam_model_dice_best.pth"
+
+    @property
+    def loss_best(self) -> Path:
+        """Weights of the lowest validation loss."""
+        return self.folder / "sam_model_loss_best.pth"
+
+    @property
+    def state(self) -> Path:
+        """What --resume continues from."""
+        return self.folder / "training_state.pth"
+
+    def write(self, event: str, **values: Any) -> None:
+        """Appends an event. Raises TrainingError when the disk is full."""
+        line = {"event": event, "time": round(time.time(), 3), **{k: _plain(v) for k, v in values.items()}}
+        try:
+            with (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise TrainingError(
+                f"{self.folder} cannot be written: {error.strerror or error}; free disk space and use --resume"
+            ) from error
+        if self._echo is not None:
+            self._echo(line)
+
+    def command(self) -> Command:
+        """What the control file asks for; "run" where there is none, or nothing readable in it."""
+        try:
+            word = (self.folder / "control").read_text(encoding="utf-8").strip().lower()
+        except (OSError, UnicodeDecodeError):
+            return "run"
+        return word if word in ("pause", "stop") else "run"
+
+    def set_command(self, command: Command) -> None:
+        """Writes the control file. Raises InputError when it cannot be written."""
+        with whole_file(self.folder / "control") as part:
+            part.write_text(command, encoding="utf-8")
+
+
+def read_events(folder: Path) -> list[dict[str, Any]]:
+    """All events of a run so far, in order; a line that is still being written is left out.
+
+    Of steps and validations that a resumed run repeated only the later ones are given.
+    """
+    try:
+        lines = (folder / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    events: list[dict[str, Any]] = []
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if not isinstance(event, dict) or "event" not in event:
+            continue
+        if event["event"] == "start" and event.get("resumed"):
+            begun = event.get("step", 0)
+            events = [e for e in events if e["event"] not in ("step", "validation") or e.get("step", 0) <= begun]
+        events.append(event)
+    return events
+
+
+def _plain(value: Any) -> Any:
+    """NaN is no JSON."""
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,149 @@
+"""A network as it learns: which of its parameters move, their running average, and what is saved of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from SAMMed3DLib.model import build_model, load_model, save_checkpoint
+from SAMMed3DLib.model.checkpoint import CheckpointError
+from SAMMed3DLib.model.sam import Sam3D
+from SAMMed3DLib.weights import default_checkpoint
+
+from .lora import add_lora, merged_state
+from .training_config import TrainingConfig, TrainingError
+
+
+def starting_checkpoint(config: TrainingConfig) -> Path | None:
+    """The file to start from, or None where training starts from scratch.
+
+    No ``--checkpoint`` means the bundled model, if that is the network asked for.
+    """
+    if config.checkpoint is not None:
+        path = Path(config.checkpoint).expanduser()
+        return path if path.is_file() else None
+    return default_checkpoint() if config.model_type == "nodule" else None
+
+
+def start_network(config: TrainingConfig, checkpoint: Path | None, device: torch.device) -> Sam3D:
+    """The network before its first step, in float32.
+
+    Raises:
+        TrainingError: the checkpoint cannot be used; the message says why.
+    """
+    torch.manual_seed(config.seed)
+    try:
+        model = (
+            load_model(checkpoint, device=device) if checkpoint is not None
+            else build_model(config.model_type, device=device)
+        )
+    except (CheckpointError, ValueError) as error:
+        raise TrainingError(f"training cannot start: {error}") from error
+    # The click loop teaches the IoU head, whatever the checkpoint's had learned.
+    model.profile = dataclasses.replace(model.profile, iou_head=True)
+    return model
+
+
+class Trainable:
+    """A network under training.
+
+    Args:
+        model: in place; its encoder is frozen, adapted or free as ``config.encoder`` says.
+        config: resolved.
+    """
+
+    def __init__(self, model: Sam3D, config: TrainingConfig) -> None:
+        self.model = model
+        model.requires_grad_(True)
+        if config.encoder == "frozen":
+            model.image_encoder.requires_grad_(False)
+        elif config.encoder == "lora":
+            add_lora(model.image_encoder, config.lora_rank, 2.0 * config.lora_rank)
+        model.train()
+        if config.encoder == "frozen":
+            model.image_encoder.eval()
+        self.average = (
+            {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad} if config.ema else {}
+        )
+        self._decay = config.ema
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What learns."""
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def optimizer(self, config: TrainingConfig) -> torch.optim.AdamW:
+        """AdamW with a learning rate factor for encoder and decoder; norms and biases are not decayed."""
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                groups.setdefault((name.startswith("image_encoder."), parameter.ndim > 1), []).append(parameter)
+        lr, decoder = float(config.lr or 0), float(config.decoder_lr or 1)
+        return torch.optim.AdamW(
+            [
+                {"params": parameters, "lr": lr, "factor": 1.0 if encoder else decoder,
+                 "weight_decay": config.weight_decay if decays else 0.0}
+                for (encoder, decays), parameters in groups.items()
+            ],
+            lr=lr,
+        )
+
+    @torch.no_grad()
+    def update_average(self, step: int) -> None:
+        """Moves the average towards the weights after update number ``step``."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        for name, parameter in self.model.named_parameters():
+            if name in self.average:
+                self.average[name].lerp_(parameter.detach(), 1 - decay)
+
+    def averaged(self) -> Sam3D:
+        """An ordinary network of the averaged weights, for validation and for saving; on the same device."""
+        with _Swapped(self.model, self.average):
+            state = {name: value.detach().clone() for name, value in merged_state(self.model).items()}
+        plain = build_model(self.model.name, device=self.model.device, profile=self.model.profile)
+        plain.load_state_dict(state, strict=True)
+        return plain
+
+    def state_dict(self) -> dict[str, dict[str, Tensor]]:
+        """Weights and average, for :meth:`load_state_dict`."""
+        return {"model": self.model.state_dict(), "average": dict(self.average)}
+
+    def load_state_dict(self, state: dict[str, dict[str, Tensor]]) -> None:
+        """Continues from a saved state. Raises RuntimeError or KeyError for that of another configuration."""
+        self.model.load_state_dict(state["model"], strict=True)
+        for name, value in self.average.items():
+            value.copy_(state["average"][name])
+
+
+class _Swapped:
+    """Other values in a network's parameters, for the time of a with block."""
+
+    def __init__(self, model: nn.Module, values: dict[str, Tensor]) -> None:
+        self._model, self._values = model, values
+
+    def __enter__(self) -> None:
+        self._exchange()
+
+    def __exit__(self, *unused: object) -> None:
+        self._exchange()
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        for name, parameter in self._model.named_parameters():
+            if name in self._values:
+                parameter.data, self._values[name] = self._values[name], parameter.data
+
+
+def save_weights(model: Sam3D, path: Path) -> None:
+    """A checkpoint that ``load_model``, the panels and SAM-Med3D's own tools load; whole or not at all.
+
+    Raises:
+        TrainingError: it cannot be written.
+    """
+    try:
+        save_checkpoint(model, path)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise TrainingError(f"{path} could not be written ({error}); free disk space and use --resume") from error

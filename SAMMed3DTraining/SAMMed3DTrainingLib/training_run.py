@@ -1,0 +1,197 @@
+"""From a command line to a finished run: data, network, processes, events, and one clear message when it cannot be."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from SAMMed3DLib import __version__
+from SAMMed3DLib.cuda_check import auto_device
+from SAMMed3DLib.model.precision import DeviceError, resolve_device
+
+from .distributed import World, join_world
+from .estimate import estimate
+from .plots import draw_plots
+from .progress import show_as_json, show_as_text
+from .run_folder import SCHEMA, RunFolder
+from .trainable import Trainable, start_network, starting_checkpoint
+from .trainer import Trainer
+from .training_config import TrainingConfig, TrainingError
+from .training_data import RunCases, SampleSlots, load_cases
+from .validation import Validator
+
+
+def run_training(config: TrainingConfig) -> int:
+    """Trains as configured. Returns the exit code: 0 finished or stopped, 1 failed (the message is the last event)."""
+    show = show_as_json if config.json else show_as_text
+    world, folder = None, None
+    try:
+        config.check()
+        world = join_world(resolve_device(auto_device() if config.device == "auto" else config.device))
+        folder = RunFolder(config.folder, _listeners(config, world, show))
+        with _one_run_at_a_time(config.folder, world):
+            reason = _run(config, folder, world)
+        if world.is_main and reason:
+            folder.write("end", reason=reason, message=_where(folder))
+            draw_plots(folder.folder)
+        return 0
+    except (TrainingError, DeviceError) as error:
+        _fail(str(error), folder, world, show)
+    except torch.OutOfMemoryError:
+        _fail("the GPU's memory is exhausted: try a smaller --batch_size (and a larger --accumulation_steps)",
+              folder, world, show)
+    except MemoryError:
+        _fail("the memory is exhausted: try a smaller --batch_size, or --num_workers 0", folder, world, show)
+    finally:
+        if world is not None:
+            world.close()
+    return 1
+
+
+def _run(config: TrainingConfig, folder: RunFolder, world: World) -> str:
+    def warn(message: str) -> None:
+        if world.is_main:
+            folder.write("warning", message=message)
+
+    checkpoint = starting_checkpoint(config)
+    if checkpoint is None:
+        reason = f"{config.checkpoint} is no file" if config.checkpoint else f"no weights given for {config.model_type}"
+        warn(f"{reason}: TRAINING FROM SCRATCH. That takes many nodules and a GPU; give --checkpoint to fine-tune")
+    config = config.resolved(from_scratch=checkpoint is None)
+    if folder.state.exists() and not config.resume and not config.dry_run:
+        raise TrainingError(
+            f"{config.folder} already holds a run: continue it with --resume, or choose another --task_name"
+        )
+    cases = load_cases(config, warn)
+    network = Trainable(start_network(config, checkpoint, world.device), config)
+    slots = SampleSlots(cases.train, network.model.profile, config)
+    validator = Validator(cases.val, config.val_clicks, config.val_nodules, config.seed)
+    if not len(validator):
+        warn("no nodule to validate on: the best weights are the latest")
+    trainer = Trainer(config, folder, world, network, slots, validator)
+    if config.dry_run:
+        if world.is_main:
+            sys.stdout.write(estimate(trainer, slots, validator) + "\n")
+        return ""
+    if config.resume:
+        trainer.resume()
+    if world.is_main:
+        folder.set_command("run")
+        config.write(folder.folder / "config.json", _versions())
+        _announce(config, folder, cases, trainer)
+    with _signals(trainer):
+        return trainer.run()
+
+
+def _announce(config: TrainingConfig, folder: RunFolder, cases: RunCases, trainer: Trainer) -> None:
+    folder.write(
+        "start", schema=SCHEMA, task_name=config.task_name, config=dataclasses.asdict(config), versions=_versions(),
+        cases=len(cases.train), nodules=cases.nodules, patients=len({c.case.patient for c in cases.train}),
+        split=cases.split.source, step=trainer.step, steps=trainer.steps, resumed=config.resume,
+    )
+
+
+def _versions() -> dict[str, str]:
+    return {"sammed3d": __version__, "torch": torch.__version__, "numpy": np.__version__,
+            "python": platform.python_version(), "system": platform.platform()}
+
+
+def _where(folder: RunFolder) -> str:
+    best = folder.dice_best if folder.dice_best.exists() else folder.latest
+    return f"weights in {best}"
+
+
+def _fail(message: str, folder: RunFolder | None, world: World | None, show: Callable[[dict[str, Any]], None]) -> None:
+    """The last event; where even that cannot be written, at least the screen shows it."""
+    if world is not None and not world.is_main:
+        return
+    try:
+        if folder is None:
+            raise TrainingError(message)
+        folder.write("end", reason="failed", message=message)
+    except TrainingError:
+        show({"event": "end", "reason": "failed", "message": message})
+
+
+def _listeners(
+    config: TrainingConfig, world: World, show: Callable[[dict[str, Any]], None]
+) -> Callable[[dict[str, Any]], None]:
+    """Who hears of events: the screen, the plots after every epoch, and TensorBoard where it is installed."""
+    board = _tensorboard(config.folder / "tensorboard") if world.is_main and not config.dry_run else None
+
+    def hear(event: dict[str, Any]) -> None:
+        show(event)
+        if event["event"] == "validation":
+            draw_plots(config.folder)
+        if board is not None and event["event"] in ("step", "validation"):
+            for key, value in event.items():
+                if isinstance(value, float) and key != "time":
+                    board.add_scalar(f"{event['event']}/{key}", value, event["step"])
+
+    return hear
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder))
+
+
+@contextmanager
+def _one_run_at_a_time(folder: Path, world: World) -> Iterator[None]:
+    """Two processes that write the same run would destroy it. The lock goes with the process, however it ends."""
+    if not world.is_main:
+        yield
+        return
+    path = folder / "lock"
+    try:
+        with path.open("a+b") as file:
+            _lock(file.fileno())
+            yield
+    except BlockingIOError as error:
+        raise TrainingError(
+            f"the run {folder} is under way in another process: stop that one, or choose another --task_name"
+        ) from error
+
+
+def _lock(descriptor: int) -> None:
+    """Raises BlockingIOError where another process holds the lock."""
+    if os.name == "nt":
+        import msvcrt
+
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            raise BlockingIOError(str(error)) from error
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextmanager
+def _signals(trainer: Trainer) -> Iterator[None]:
+    """Ctrl+C and a polite kill end the run after the step under way, with everything saved."""
+    names = [signal.SIGINT, signal.SIGTERM]
+    try:
+        old = [signal.signal(name, lambda *unused: trainer.stop()) for name in names]
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        for name, handler in zip(names, old, strict=True):
+            signal.signal(name, handler)
