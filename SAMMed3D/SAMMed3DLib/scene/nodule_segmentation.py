@@ -140,7 +140,8 @@ def record(segmentationNode: Any, segmentId: str) -> dict[str, Any] | None:
 
 def setRecord(segmentationNode: Any, segmentId: str, values: dict[str, Any] | None) -> None:
     """Store measurements (JSON values) with a segment, saved with the scene; None removes them."""
-    text = None if values is None else json.dumps(values, separators=(",", ":"))
+    # Segmentation files separate tags by "|", which JSON has within strings only.
+    text = None if values is None else json.dumps(values, separators=(",", ":")).replace("|", "\\u007c")
     _setTag(segmentationNode, segmentId, RECORD_TAG, text)
 
 
