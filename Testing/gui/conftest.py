@@ -17,6 +17,8 @@ import pytest
 from standin import child_process
 
 if TYPE_CHECKING:
+    from gui.fake_engine import FakeEngine
+    from gui.slicer_user import User
     from standin.host import Host
 
 _FOLDER = Path(__file__).parent
@@ -69,3 +71,22 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     errors = host.close() + failures.take()
     assert not errors, "\n".join(errors)
     assert not qt_module.leftovers(), f"answers that no dialog asked for: {qt_module.leftovers()}"
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    """Answers at once with balls; see there how to keep it waiting or failing."""
+    from gui.fake_engine import FakeEngine
+
+    return FakeEngine()
+
+
+@pytest.fixture
+def user(host: Host, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> User:
+    """The module is loaded, not yet opened; no network behind it, and PyTorch counts as installed."""
+    import SAMMed3DLib.gui.panel
+    from gui.slicer_user import MODULE, User
+
+    monkeypatch.setattr(SAMMed3DLib.gui.panel, "Engine", lambda: engine)
+    host.load(MODULE)
+    return User(host, engine)

@@ -67,13 +67,13 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
     collapsedHeight = QtCore.Property(int, _get_height, _set_height)
 
     def sizeHint(self) -> QtCore.QSize:
-        hint = super().sizeHint() if self.layout() is None else self.layout().sizeHint()
+        hint = super().sizeHint() if self.layout() is None else self.layout().totalSizeHint()
         bar = self._bar_height()
         height = bar + self._height if self._collapsed else max(hint.height(), bar + self._height)
         return QtCore.QSize(max(hint.width(), 80), height)
 
     def minimumSizeHint(self) -> QtCore.QSize:
-        return self.sizeHint() if self._collapsed or self.layout() is None else self.layout().minimumSize()
+        return self.sizeHint() if self._collapsed or self.layout() is None else self.layout().totalMinimumSize()
 
     def hitButton(self, position: QtCore.QPoint) -> bool:
         return position.y() < self._bar_height()

@@ -1,0 +1,213 @@
+"""From a click in a slice view to a nodule in the table: adding, correcting, dragging, undoing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from gui.slicer_user import User
+
+CENTER, ASIDE = (5.0, -4.0, 3.0), (9.0, -4.0, 3.0)
+ELSEWHERE = (-18.0, 12.0, 9.0)
+
+
+@pytest.fixture
+def ready(user: User) -> User:
+    """A volume is loaded and the module is open."""
+    user.load_volume()
+    user.open()
+    return user
+
+
+def _center(user: User, segment_id: str) -> np.ndarray:
+    matrix = np.diag([-1.2, -1.2, 1.5, 1.0])
+    matrix[:3, 3] = 36.0, 36.0, -30.0
+    kji = np.argwhere(user.mask(segment_id)).mean(0)
+    return (matrix @ np.append(kji[::-1], 1.0))[:3]
+
+
+def test_a_click_makes_a_nodule_where_it_was(ready: User) -> None:
+    ready.ui.addNoduleButton.click()
+    assert ready.widget.clicks.armed and ready.ui.addNoduleButton.checked
+    ready.click_at(CENTER)
+    (segment,) = ready.ids()
+    assert np.allclose(_center(ready, segment), CENTER, atol=1.0)
+    assert ready.ui.noduleTable.rowCount == 1
+    volume = ready.mask(segment).sum() * 1.2 * 1.2 * 1.5
+    assert ready.cell(0, 2).replace(",", "") == f"{volume:.0f}"
+    assert ready.cell(0, 3) == "10.0 × 10.0" and ready.cell(0, 4) == "-50" and ready.cell(0, 5) == "0.90"
+    assert ready.ui.undoButton.enabled and not ready.ui.redoButton.enabled
+
+
+def test_the_key_n_arms_and_escape_ends_it(ready: User) -> None:
+    ready.press("N")
+    assert ready.widget.clicks.armed
+    ready.click_at(CENTER, view="Green")
+    ready.press("N")
+    ready.click_at(ELSEWHERE, view="Yellow")
+    assert len(ready.ids()) == 2
+    ready.press("Esc")
+    assert not ready.widget.clicks.armed and not ready.ui.addNoduleButton.checked
+    ready.click_at(ASIDE)
+    assert len(ready.ids()) == 2
+
+
+def test_further_clicks_add_and_shift_clicks_subtract(ready: User) -> None:
+    ready.ui.addNoduleButton.click()
+    ready.click_at(CENTER)
+    (segment,) = ready.ids()
+    one = ready.mask(segment)
+    ready.click_at(ASIDE)
+    two = ready.mask(segment)
+    assert ready.ids() == [segment] and (two & one).sum() == one.sum() and two.sum() > one.sum()
+    ready.click_at((5.0, -8.5, 3.0), shift=True)
+    three = ready.mask(segment)
+    assert three.sum() < two.sum()
+    ready.ui.subtractModeButton.click()
+    assert ready.ui.subtractModeButton.checked and not ready.ui.addModeButton.checked
+    ready.click_at((12.5, -0.5, 3.0))
+    assert ready.mask(segment).sum() < three.sum()
+    ready.press("S")
+    assert ready.ui.addModeButton.checked
+    labels = [request.labels for request in ready.engine.asked("Predict")]
+    assert list(labels[-1]) == [1, 1, 0, 0]
+
+
+def test_next_nodule_and_every_click_is_new(ready: User) -> None:
+    ready.ui.addNoduleButton.click()
+    ready.click_at(CENTER)
+    ready.ui.nextNoduleButton.click()
+    ready.click_at(ELSEWHERE)
+    assert len(ready.ids()) == 2
+    ready.ui.everyClickCheckBox.click()
+    assert ready.session.everyClickIsNew
+    ready.click_at((-18.0, -18.0, -9.0))
+    ready.click_at((20.0, 18.0, -9.0))
+    assert len(ready.ids()) == 4
+    assert len({tuple(row.color) for row in ready.session.rows()}) == 4
+
+
+def test_undo_and_redo_go_through_clicks_and_masks(ready: User) -> None:
+    ready.ui.addNoduleButton.click()
+    ready.click_at(CENTER)
+    (segment,) = ready.ids()
+    one = ready.mask(segment)
+    ready.click_at(ASIDE)
+    two = ready.mask(segment)
+    ready.ui.undoButton.click()
+    ready.settle()
+    np.testing.assert_array_equal(ready.mask(segment), one)
+    assert len(ready.session.store.prompts(segment)) == 1
+    ready.press("Ctrl+Z")
+    assert ready.ids() == [] and ready.ui.noduleTable.rowCount == 0 and not ready.ui.undoButton.enabled
+    ready.press("Ctrl+Y")
+    ready.ui.redoButton.click()
+    ready.settle()
+    assert ready.ids() == [segment] and not ready.ui.redoButton.enabled
+    np.testing.assert_array_equal(ready.mask(segment), two)
+    ready.press("Ctrl+Z")
+    ready.press("Ctrl+Shift+Z")
+    np.testing.assert_array_equal(ready.mask(segment), two)
+
+
+def test_dragging_a_point_segments_live_and_is_one_step_of_history(ready: User) -> None:
+    ready.ui.addNoduleButton.click()
+    ready.click_at(CENTER)
+    (segment,) = ready.ids()
+    before, asked = ready.mask(segment), len(ready.engine.asked("Predict"))
+    target = (15.0, 4.0, 3.0)
+    ready.drag(CENTER, target)
+    assert np.allclose(_center(ready, segment), target, atol=1.5)
+    assert len(ready.engine.asked("Predict")) > asked
+    assert len(ready.ids()) == 1, "the press on the point was no click"
+    ready.ui.undoButton.click()
+    ready.settle()
+    np.testing.assert_array_equal(ready.mask(segment), before)
+
+
+def test_deleting_a_point_segments_again(ready: User) -> None:
+    ready.ui.addNoduleButton.click()
+    ready.click_at(CENTER)
+    (segment,) = ready.ids()
+    one = ready.mask(segment)
+    ready.click_at(ASIDE)
+    node = ready.session.promptsNode
+    assert node.GetNumberOfControlPoints() == 2
+    node.RemoveNthControlPoint(1)
+    ready.settle()
+    np.testing.assert_array_equal(ready.mask(segment), one)
+
+
+def test_zooming_and_scrolling_stay_slicers_while_armed(ready: User) -> None:
+    ready.ui.addNoduleButton.click()
+    view = ready.view()
+    field, offset = view.slice_node.GetFieldOfView(), view.slice_node.GetSliceOffset()
+    view.drag((200, 150), (200, 80), button="Right")
+    assert view.slice_node.GetFieldOfView() != field
+    view.wheel()
+    assert view.slice_node.GetSliceOffset() != offset
+    view.drag((150, 150), (200, 180))  # left drag: window/level or nothing, no click
+    ready.settle()
+    assert ready.ids() == [] and ready.widget.clicks.armed
+
+
+def test_points_from_the_markups_toolbar_are_clicks_too(ready: User) -> None:
+    from slicer_view import place_mode
+
+    ready.ui.addNoduleButton.click()
+    ready.click_at(CENTER)
+    (segment,) = ready.ids()
+    ready.press("Esc")
+    place_mode(ready.host.scene, ready.session.promptsNode)
+    ready.click_at(ASIDE)
+    assert len(ready.session.store.prompts(segment)) == 2
+    interaction = ready.host.app.applicationLogic().GetInteractionNode()
+    interaction.SwitchToViewTransformMode()
+
+
+def test_arming_ends_place_mode(ready: User) -> None:
+    interaction = ready.host.app.applicationLogic().GetInteractionNode()
+    interaction.SetCurrentInteractionMode(interaction.Place)
+    ready.ui.addNoduleButton.click()
+    assert interaction.GetCurrentInteractionMode() == interaction.ViewTransform
+
+
+def test_the_pointer_at_rest_prepares_the_click(ready: User) -> None:
+    ready.ui.addNoduleButton.click()
+    view = ready.view()
+    view.jump(CENTER)
+    view.move(*view.to_pixel(CENTER))
+    ready.host.wait(lambda: any(np.allclose(r.point, CENTER, atol=1.0) for r in ready.engine.asked("Prefetch")))
+    assert ready.ids() == []
+
+
+def test_clicks_during_a_prediction_are_never_lost(ready: User) -> None:
+    ready.ui.addNoduleButton.click()
+    ready.engine.gate.clear()
+    for point in (CENTER, ASIDE, (1.0, -4.0, 3.0)):
+        ready.click_at(point, settle=False)
+        ready.host.process(0.02)
+    assert ready.session.state.name in ("PREDICTING", "LOADING")
+    ready.engine.gate.set()
+    ready.settle()
+    (segment,) = ready.ids()
+    assert len(ready.engine.asked("Predict")[-1].points) == 3
+    assert _extent(ready, segment) > 14.0
+
+
+def _extent(user: User, segment_id: str) -> float:
+    where: Any = np.argwhere(user.mask(segment_id))
+    return float(np.ptp(where[:, 2]) * 1.2)
+
+
+def test_a_click_outside_the_volume_is_refused_in_words(ready: User) -> None:
+    ready.ui.addNoduleButton.click()
+    view = ready.view()
+    view.jump(CENTER)
+    view.click(2, 2)
+    ready.settle()
+    assert ready.ids() == []
+    assert "outside" in (ready.ui.setupLabel.text + ready.ui.statusLabel.text).lower()

@@ -1,0 +1,179 @@
+"""The nodule list: selecting, renaming, hiding, reviewing, deleting, copying and saving."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from gui.slicer_user import User
+
+CENTERS = ((5.0, -4.0, 3.0), (-18.0, 12.0, 9.0), (18.0, 16.0, -9.0))
+EYE, NAME, STATUS = 0, 1, 6
+
+
+@pytest.fixture
+def three(user: User) -> User:
+    """Three nodules, each by one click; the third is selected."""
+    user.load_volume()
+    user.open()
+    user.ui.addNoduleButton.click()
+    for center in CENTERS:
+        user.ui.nextNoduleButton.click()
+        user.click_at(center)
+    user.press("Esc")
+    assert user.ui.noduleTable.rowCount == 3
+    return user
+
+
+def _select(user: User, row: int, column: int = NAME) -> None:
+    """A mouse click on a cell."""
+    from PySide6.QtCore import Qt
+    from PySide6.QtTest import QTest
+
+    table = user.ui.noduleTable._qt
+    table.scrollToItem(table.item(row, column))
+    user.host.process()
+    place = table.visualItemRect(table.item(row, column)).center()
+    QTest.mouseClick(table.viewport(), Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, place)
+    user.settle()
+
+
+def test_selecting_a_row_shows_the_nodule_and_its_points(three: User) -> None:
+    first = three.ids()[0]
+    _select(three, 0)
+    assert three.session.selectedId == first
+    for name in ("Red", "Green", "Yellow"):
+        x, y = three.view(name).to_pixel(CENTERS[0])
+        width, height = three.view(name).window.GetSize()
+        assert abs(x - width / 2) < 3 and abs(y - height / 2) < 3
+    node = three.session.promptsNode
+    shown = [node.GetNthControlPointVisibility(index) for index in range(node.GetNumberOfControlPoints())]
+    assert shown == [True, False, False]
+    three.ui.addModeButton.click()
+    three.click_at(np.add(CENTERS[0], (4.0, 0.0, 0.0)))
+    assert three.session.selectedId == first and len(three.session.store.prompts(first)) == 2
+
+
+def test_the_arrow_buttons_and_keys_go_around(three: User) -> None:
+    ids = three.ids()
+    three.session.select(ids[0])
+    for action, expected in (
+        (three.ui.nextButton.click, ids[1]), (lambda: three.press("W"), ids[2]), (lambda: three.press("W"), ids[0]),
+        (three.ui.previousButton.click, ids[2]), (lambda: three.press("Q"), ids[1]),
+    ):
+        action()
+        three.settle()
+        assert three.session.selectedId == expected
+        assert three.ui.noduleTable.currentRow() == ids.index(expected)
+
+
+def test_renaming_in_place(three: User) -> None:
+    segment = three.ids()[1]
+    item = three.ui.noduleTable.item(1, NAME)
+    item.setText("Upper lobe")
+    three.settle()
+    segmentation = three.session.segmentationNode.GetSegmentation()
+    assert segmentation.GetSegment(segment).GetName() == "Upper lobe"
+    three.ui.noduleTable.item(1, NAME).setText("   ")
+    three.settle()
+    assert three.cell(1, NAME) == "Upper lobe", "a nodule keeps its name when none is given"
+    segmentation.GetSegment(segment).SetName("Renamed elsewhere")
+    three.settle()
+    assert three.cell(1, NAME) == "Renamed elsewhere"
+
+
+def test_the_eye_hides_and_shows(three: User) -> None:
+    segment = three.ids()[1]
+    display = three.session.segmentationNode.GetDisplayNode()
+    _select(three, 1, EYE)
+    assert not display.GetSegmentVisibility(segment)
+    _select(three, 1, EYE)
+    assert display.GetSegmentVisibility(segment)
+
+
+def test_accept_moves_on_and_flag_toggles(three: User) -> None:
+    ids = three.ids()
+    three.session.select(ids[0])
+    three.ui.acceptButton.click()
+    three.settle()
+    statuses = [row.status for row in three.session.rows()]
+    assert statuses == ["reviewed", "AI", "AI"] and three.session.selectedId == ids[1]
+    three.ui.flagButton.click()
+    assert three.session.rows()[1].status == "flagged"
+    three.ui.flagButton.click()
+    assert three.session.rows()[1].status == "AI"
+    three.press("A")
+    assert three.session.rows()[1].status == "reviewed"
+    segment = three.session.segmentationNode.GetSegmentation().GetSegment(ids[0])
+    import slicer
+
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    assert logic.GetSegmentStatus(segment) == logic.Completed
+    assert three.ui.noduleTable.item(0, STATUS).toolTip() or three.cell(0, STATUS)
+
+
+def test_delete_goes_on_and_undo_brings_back(three: User) -> None:
+    ids = three.ids()
+    three.session.select(ids[1])
+    before = three.mask(ids[1])
+    three.press("X")
+    assert three.ids() == [ids[0], ids[2]] and three.session.selectedId in (ids[0], ids[2])
+    assert len(three.session.store.prompts(ids[1])) == 0
+    three.ui.undoButton.click()
+    three.settle()
+    assert ids[1] in three.ids() and len(three.session.store.prompts(ids[1])) == 1
+    np.testing.assert_array_equal(three.mask(ids[1]), before)
+
+
+def test_without_a_selection_the_review_buttons_say_so(three: User) -> None:
+    three.session.select(None)
+    three.settle()
+    for button in (three.ui.acceptButton, three.ui.flagButton, three.ui.rejectButton):
+        assert not button.enabled and button.toolTip
+    three.press("A")
+    three.press("X")
+    assert len(three.ids()) == 3 and {row.status for row in three.session.rows()} == {"AI"}
+
+
+def test_copying_the_table(three: User) -> None:
+    import slicer
+
+    three.ui.copyButton.click()
+    lines = slicer.app.clipboard().text().splitlines()
+    assert len(lines) == 4
+    assert all(len(line.split("\t")) == len(lines[0].split("\t")) >= 7 for line in lines)
+    assert lines[1].split("\t")[0] == three.cell(0, NAME)
+
+
+def test_saving_the_table(three: User, tmp_path: Path) -> None:
+    from standin import qt_module
+
+    chosen = tmp_path / "Knoten äöü nodules"
+    qt_module.file_answers.append(str(chosen))
+    three.ui.saveButton.click()
+    rows = list(csv.reader(chosen.with_suffix(".csv").read_text(encoding="utf-8-sig").splitlines()))
+    assert len(rows) == 4 and float(rows[1][1]) > 0
+    assert "csv" in three.ui.statusLabel.text
+    qt_module.file_answers.append("")
+    three.ui.saveButton.click()
+    qt_module.file_answers.append(str(tmp_path / "no such folder" / "table.csv"))
+    three.ui.saveButton.click()
+    assert three.ui.setupFrame.visible and "could not be saved" in three.ui.setupLabel.text
+    three.ui.setupButton.click()
+    assert not three.ui.setupFrame.visible
+
+
+def test_segments_removed_or_added_elsewhere_show_in_the_table(three: User) -> None:
+    ids = three.ids()
+    segmentation = three.session.segmentationNode.GetSegmentation()
+    segmentation.RemoveSegment(ids[0])
+    three.settle()
+    assert three.ui.noduleTable.rowCount == 2 and three.ids() == ids[1:]
+    segmentation.AddEmptySegment("", "Drawn by hand")
+    three.settle()
+    assert three.ui.noduleTable.rowCount == 3 and three.cell(2, NAME) == "Drawn by hand"
