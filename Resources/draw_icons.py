@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "SAMMed3D" / "Resources" / "Icons"
 PIXELS = 48
 STROKE = {"light": "#3c4043", "dark": "#e3e6e8"}
-GREEN, RED, ORANGE, BLUE = "#2e9e4f", "#d6453d", "#e08a00", "#2f7fd6"
+GREEN, RED, ORANGE, BLUE, VIOLET = "#2e9e4f", "#d6453d", "#e08a00", "#2f7fd6", "#b061d8"
 
 
 class Pen:
@@ -189,7 +189,7 @@ def remove(pen: Pen) -> None:
 
 
 def status_ai(pen: Pen) -> None:
-    pen.use(BLUE, 1.2, BLUE)
+    pen.use(VIOLET, 1.2, VIOLET)  # seen on the blue of a selected row too
     for x, y, size in ((10, 13, 7.4), (18.6, 5.8, 3.8)):
         waist = size * 0.26
         quarter = ((0, -size), (waist, -waist))

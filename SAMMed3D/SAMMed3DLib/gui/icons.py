@@ -28,11 +28,18 @@ class Icons:
             path = self._folder / f"{name}.png"
             if not path.is_file():
                 raise FileNotFoundError(f"no icon {path}")
-            self._icons[name] = qt.QIcon(str(path))
+            self._icons[name] = _untinted(qt.QPixmap(str(path)))
         return self._icons[name]
 
     def swatch(self, color: tuple[float, float, float]) -> qt.QIcon:
         """A small square of one color (red, green, blue in 0..1)."""
         pixmap = qt.QPixmap(14, 14)
         pixmap.fill(qt.QColor(*(round(255 * part) for part in color)))
-        return qt.QIcon(pixmap)
+        return _untinted(pixmap)
+
+
+def _untinted(pixmap: qt.QPixmap) -> qt.QIcon:
+    """An icon that keeps its colors in a selected row."""
+    icon = qt.QIcon(pixmap)
+    icon.addPixmap(pixmap, qt.QIcon.Selected)
+    return icon

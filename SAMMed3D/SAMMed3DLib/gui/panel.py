@@ -100,6 +100,7 @@ class Panel:
 
     def onParametersModified(self) -> None:
         self._sync.push()
+        self.refresh()
 
     def onSceneStartClose(self) -> None:
         self.tools.disarm()

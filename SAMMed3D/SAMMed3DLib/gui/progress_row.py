@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,28 +12,14 @@ DELAY_MS = 300
 _TEXT_PAGE, _BAR_PAGE = 0, 1
 
 
-def timeLeftText(done: int, total: int, seconds: float) -> str:
-    """A calm estimate, "about 12 s left"; empty while there is too little to go by."""
-    if done <= 0 or done >= total or seconds < 2:
-        return ""
-    left = seconds * (total - done) / done
-    if left < 1.5:
-        return ""
-    if left < 90:
-        return _("about {seconds} s left").format(seconds=5 * max(1, round(left / 5)) if left > 10 else round(left))
-    return _("about {minutes} min left").format(minutes=round(left / 60))
-
-
 class ProgressRow:
     """Shows the bar only for work that takes longer than DELAY_MS, so that quick clicks do not flicker."""
 
-    def __init__(self, ui: Any, cancel: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, ui: Any, cancel: Callable[[], None]) -> None:
         """``ui.statusStack``: its first page holds statusLabel; the second progressLabel, progressBar, cancelButton."""
         self._stack, self._label, self._button = ui.statusStack, ui.statusLabel, ui.cancelButton
         self._bar, self._barLabel = ui.progressBar, ui.progressLabel
-        self._cancel, self._clock = cancel, clock
-        self._started = 0.0
-        self._step = ""
+        self._cancel = cancel
         self._busy = False
         self._timer = qt.QTimer(self._stack)
         self._timer.setSingleShot(True)
@@ -43,15 +28,11 @@ class ProgressRow:
         self._button.connect("clicked(bool)", self._onCancel)
         self._stack.setCurrentIndex(_TEXT_PAGE)
 
-    def setText(self, text: str) -> None:
-        self._label.text = text
-
     def setBusy(self, busy: bool) -> None:
         if busy == self._busy:
             return
         self._busy = busy
         if busy:
-            self._started, self._step = self._clock(), ""
             self._setRange(0, 0)
             self._barLabel.text = self._label.text
             self._button.enabled = True
@@ -61,12 +42,9 @@ class ProgressRow:
             self._stack.setCurrentIndex(_TEXT_PAGE)
 
     def setProgress(self, done: int, total: int, text: str) -> None:
-        """``total`` 0: nobody knows how long it takes."""
-        if text != self._step:  # a new step has its own pace
-            self._step, self._started = text, self._clock()
+        """``total`` 0: nobody knows how long it takes. ``text`` says what is done and, where known, the time left."""
         self._setRange(done, total)
-        left = timeLeftText(done, total, self._clock() - self._started)
-        self._barLabel.text = " · ".join(part for part in (text, left) if part)
+        self._barLabel.text = self._barLabel.toolTip = text
 
     def close(self) -> None:
         self._timer.stop()

@@ -115,7 +115,7 @@ def _steps(facts: Facts) -> str:
     sample = f'<a href="sample">{_("try a sample")}</a>'
     load = _("Load a chest CT") if done else _("Load a chest CT or {sample}").format(sample=sample)
     parts = []
-    for number, text in enumerate((load, _("Press Add nodule"), _("Click a nodule in a slice view"))):
+    for number, text in enumerate((load, _("Press Add nodule"), _("Click a nodule in a slice"))):
         mark = "✓" if number < done else f"{number + 1}."
         line = f"{mark} {text}"
         parts.append(f"<b>{line}</b>" if number == done else line)
