@@ -1,0 +1,139 @@
+"""Figures of merit of one nodule and of many: surface Dice, clicks needed, volume errors, intervals by patient."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+NSD_TOLERANCES_MM = (0.5, 1.0, 2.0)
+NOC_TARGETS = (0.80, 0.85, 0.90)
+AUC_CLICKS = 5
+_BOOTSTRAPS = 2000
+
+
+def surface_dice(
+    truth: NDArray, prediction: NDArray, spacing: Sequence[float], tolerances_mm: Sequence[float] = NSD_TOLERANCES_MM
+) -> tuple[float, ...]:
+    """Normalized surface Dice (NSD): the share of both surfaces that lies within a tolerance of the other one.
+
+    After Nikolov et al., J Med Internet Res 2021;23:e26151. A surface consists of the corners between voxels at which
+    inside and outside meet; each counts with the area that the mask's faces around it add up to as vectors, which gives
+    planes of any slope their area to 8 % (faces alone: to 73 %). Distances are exact, between corners: below the voxel
+    size a tolerance counts only surface that coincides.
+
+    Args:
+        truth, prediction: (K, J, I), non-zero inside; what lies beyond the arrays is outside.
+        spacing: voxel size along k, j, i in mm.
+        tolerances_mm: one result each.
+
+    Returns:
+        values in [0, 1]; 1 where both masks are empty, 0 where one is.
+
+    Raises:
+        ValueError: shapes differ, or they are not 3D.
+    """
+    first, second = np.asarray(truth) != 0, np.asarray(prediction) != 0
+    if first.shape != second.shape or first.ndim != 3:
+        raise ValueError(f"surfaces are compared of 3D masks of one shape, not {first.shape} and {second.shape}")
+    if not first.any() or not second.any():
+        return (float(first.any() == second.any()),) * len(tolerances_mm)
+    step = np.asarray(spacing, dtype=np.float64)
+    box = ndimage.find_objects((first | second).astype(np.uint8))[0]
+    areas = [_corner_areas(np.pad(mask[box], 1), step) for mask in (first, second)]
+    distances = [ndimage.distance_transform_edt(~(area > 0), sampling=step) for area in areas]
+    total = areas[0].sum() + areas[1].sum()
+    missed = [
+        sum(area[distance > tolerance + 1e-6].sum() for area, distance in zip(areas, reversed(distances), strict=True))
+        for tolerance in tolerances_mm
+    ]
+    return tuple(float(1.0 - area / total) for area in missed)
+
+
+def _corner_areas(mask: NDArray[np.bool_], step: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Area of the surface at each corner between 2 x 2 x 2 voxels, (K-1, J-1, I-1); 0 off the surface.
+
+    Where the faces around a corner cancel (two voxels that touch in a point), a small area keeps the surface there.
+    """
+    values = mask.astype(np.float64)
+    squares = []
+    for axis in range(3):
+        vector = np.diff(values, axis=axis)
+        for other in range(3):
+            if other != axis:
+                front = (slice(None),) * other
+                vector = (vector[(*front, slice(1, None))] + vector[(*front, slice(None, -1))]) / 2
+        squares.append((vector * np.prod(step) / step[axis]) ** 2)
+    area = np.sqrt(sum(squares))
+    corners = values
+    for axis in range(3):
+        front = (slice(None),) * axis
+        corners = corners[(*front, slice(1, None))] + corners[(*front, slice(None, -1))]
+    mixed = (corners > 0) & (corners < 8)
+    return np.where(mixed, np.maximum(area, 1e-6), 0.0)
+
+
+def area_under_curve(values: Sequence[float], clicks: int = AUC_CLICKS) -> float | None:
+    """Area under a curve over the first clicks, trapezoids of width 1 (of 5 clicks at most 4, as in the challenge).
+
+    None where the curve has fewer clicks: such areas cannot be compared.
+    """
+    if len(values) < clicks:
+        return None
+    curve = np.asarray(values[:clicks], dtype=np.float64)
+    return float(((curve[1:] + curve[:-1]) / 2).sum())
+
+
+def clicks_needed(counts: Sequence[int | None], cap: int) -> tuple[float, float]:
+    """Number of clicks (NoC) to a target over many nodules, and the share of nodules that never reached it.
+
+    Args:
+        counts: clicks of each nodule, None where it failed; a failure counts as ``cap``.
+        cap: most clicks that were given.
+
+    Returns:
+        (mean number of clicks, failures in [0, 1]).
+    """
+    return float(np.mean([cap if c is None else c for c in counts])), float(np.mean([c is None for c in counts]))
+
+
+def relative_error(value: float, truth: float) -> float:
+    """(value - truth) / truth."""
+    return (value - truth) / truth
+
+
+def variation(values: Sequence[float]) -> float | None:
+    """Coefficient of variation: sample standard deviation / mean; None of fewer than two values or of a mean of 0."""
+    if len(values) < 2 or not np.mean(values) > 0:
+        return None
+    return float(np.std(values, ddof=1) / np.mean(values))
+
+
+def bootstrap_interval(
+    values: Sequence[float], patients: Sequence[Hashable], *, level: float = 0.95, seed: int = 0
+) -> tuple[float, float] | None:
+    """Interval of the mean over nodules when patients are drawn with replacement (nodules of a patient are alike).
+
+    Args:
+        values: one per nodule.
+        patients: whose nodule it is.
+        level: coverage.
+        seed: of the draws.
+
+    Returns:
+        (low, high), or None with fewer than two patients: nothing can be said then.
+    """
+    names = sorted(set(patients), key=str)
+    if len(names) < 2:
+        return None
+    index = {name: number for number, name in enumerate(names)}
+    owner = np.array([index[patient] for patient in patients])
+    sums = np.bincount(owner, weights=np.asarray(values, dtype=np.float64), minlength=len(names))
+    counts = np.bincount(owner, minlength=len(names))
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=_BOOTSTRAPS)
+    means = (drawn @ sums) / (drawn @ counts)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

@@ -1,0 +1,124 @@
+"""Surface Dice against known surfaces, clicks needed, volume figures and the interval by patient."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from SAMMed3DTrainingLib.evaluation import NoduleResult
+from SAMMed3DTrainingLib.metrics import (
+    area_under_curve,
+    bootstrap_interval,
+    clicks_needed,
+    relative_error,
+    surface_dice,
+    variation,
+)
+
+SPACING = (2.0, 0.5, 0.5)
+
+
+def cube(low: tuple[int, int, int], high: tuple[int, int, int], shape=(20, 40, 40)) -> np.ndarray:
+    mask = np.zeros(shape, bool)
+    mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = True
+    return mask
+
+
+def ball(radius: float, center=(12.0, 12.0, 12.0), spacing=(1.0, 1.0, 1.0), n=25) -> np.ndarray:
+    grid = np.moveaxis(np.indices((n, n, n)), 0, -1)
+    return np.linalg.norm((grid - center) * spacing, axis=-1) <= radius
+
+
+def test_equal_masks_and_empty_ones():
+    mask = cube((5, 10, 10), (12, 30, 30))
+    assert surface_dice(mask, mask, SPACING) == (1.0, 1.0, 1.0)
+    empty = np.zeros_like(mask)
+    assert surface_dice(empty, empty, SPACING, (1.0,)) == (1.0,)
+    assert surface_dice(mask, empty, SPACING, (1.0,)) == surface_dice(empty, mask, SPACING, (1.0,)) == (0.0,)
+
+
+def test_tolerances_are_mm_along_each_axis():
+    truth = cube((5, 10, 10), (12, 30, 30))
+    in_plane = np.roll(truth, 2, axis=2)  # 1.0 mm
+    half, one = surface_dice(truth, in_plane, SPACING, (0.5, 1.0))
+    assert one == 1.0 and 0.5 < half < 1.0
+    through = np.roll(truth, 1, axis=0)  # 2.0 mm
+    one, two = surface_dice(truth, through, SPACING, (1.9, 2.0))
+    assert two == 1.0 and one < 1.0
+
+
+def test_what_moved_out_of_reach_is_missed_by_its_area():
+    """A box moved across its large faces: they and the ends of its walls no longer coincide."""
+    truth = cube((5, 5, 5), (15, 35, 35))
+    moved = np.roll(truth, 4, axis=0)  # 8 of 20 mm
+    (value,) = surface_dice(truth, moved, SPACING, (0.1,))
+    face, side, height, kept = 15.0**2, 15.0, 20.0, 13.0  # a layer of corners reaches half a slice further
+    assert value == pytest.approx(4 * side * kept / (2 * face + 4 * side * height), abs=0.03)
+
+
+def test_slopes_have_the_area_of_the_plane():
+    """A ball one half of which is larger: what the halves share is known from their areas."""
+    truth = ball(16.0, (25.0, 25.0, 25.5), n=51)
+    other = truth.copy()
+    other[:, :, 26:] = ball(22.0, (25.0, 25.0, 25.5), n=51)[:, :, 26:]
+    (value,) = surface_dice(truth, other, (1, 1, 1), (0.5,))
+    small, large, ring = 2 * np.pi * 16**2, 2 * np.pi * 22**2, np.pi * (22**2 - 16**2)
+    assert value == pytest.approx(2 * small / (3 * small + large + ring), abs=0.03)
+
+
+def test_the_frame_does_not_matter():
+    truth, other = ball(6.0), ball(7.0, (13.0, 12.0, 12.0))
+    inner = (slice(3, 22),) * 3
+    assert surface_dice(truth, other, (1, 1, 1)) == pytest.approx(surface_dice(truth[inner], other[inner], (1, 1, 1)))
+
+
+def test_one_voxel_and_touching_corners():
+    one = cube((5, 5, 5), (6, 6, 6))
+    assert surface_dice(one, np.roll(one, 1, axis=1), SPACING, (0.5,)) == (1.0,)
+    assert surface_dice(one, np.roll(one, 6, axis=1), SPACING, (0.5,)) == (0.0,)
+    corners = one | cube((6, 6, 6), (7, 7, 7))
+    assert surface_dice(corners, corners, SPACING, (0.0,)) == pytest.approx((1.0,))
+
+
+def test_wrong_shapes_are_refused():
+    with pytest.raises(ValueError, match="shape"):
+        surface_dice(np.ones((3, 3, 3)), np.ones((3, 3, 4)), (1, 1, 1))
+    with pytest.raises(ValueError, match="3D"):
+        surface_dice(np.ones((3, 3)), np.ones((3, 3)), (1, 1))
+
+
+def test_area_is_the_results_own_and_needs_all_clicks():
+    curve = (0.5, 0.7, 0.9, 0.8, 1.0, 1.0)
+    result = NoduleResult(curve, (), (), np.zeros((0, 3)), np.zeros(0), 1.0, None)
+    assert area_under_curve(curve) == pytest.approx(result.area(5)) == pytest.approx(3.15)
+    assert area_under_curve(curve[:4]) is None
+
+
+def test_failures_count_as_the_cap():
+    assert clicks_needed([1, 3, None, 2], 10) == (4.0, 0.25)
+    assert clicks_needed([None, None], 5) == (5.0, 1.0)
+
+
+def test_volume_figures():
+    assert relative_error(80.0, 100.0) == pytest.approx(-0.2)
+    assert variation([90.0, 110.0]) == pytest.approx(np.sqrt(200) / 100)
+    assert variation([5.0, 5.0, 5.0]) == 0.0
+    assert variation([5.0]) is None and variation([0.0, 0.0]) is None
+
+
+def test_interval_is_by_patient():
+    rng = np.random.default_rng(0)
+    patient_means = rng.normal(0.8, 0.1, 30)
+    values = np.repeat(patient_means, 20) + rng.normal(0, 0.001, 600)
+    patients = np.repeat(np.arange(30), 20).tolist()
+    low, high = bootstrap_interval(values, patients)
+    naive_low, naive_high = bootstrap_interval(values, list(range(600)))
+    assert low < values.mean() < high
+    expected = 1.96 * patient_means.std(ddof=1) / np.sqrt(30)
+    assert (high - low) / 2 == pytest.approx(expected, rel=0.15)
+    assert (naive_high - naive_low) < 0.4 * (high - low)
+    assert bootstrap_interval(values, patients) == (low, high)
+
+
+def test_one_patient_gives_no_interval():
+    assert bootstrap_interval([0.5, 0.9], ["a", "a"]) is None
