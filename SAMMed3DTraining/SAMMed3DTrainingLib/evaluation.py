@@ -49,6 +49,7 @@ class NoduleResult:
         labels: their signs, (n,), 1 in the object and 0 outside.
         truth_mm3: the reference's volume.
         prediction: the last one.
+        predictions: after each click that was really given.
     """
 
     dice: tuple[float, ...]
@@ -58,6 +59,7 @@ class NoduleResult:
     labels: np.ndarray
     truth_mm3: float
     prediction: Segmentation
+    predictions: tuple[Segmentation, ...] = ()
 
     def clicks_to(self, target: float) -> int | None:
         """Number of clicks at which the Dice first reached ``target`` (NoC@target); None where it never did."""
@@ -104,12 +106,13 @@ def evaluate_nodule(
     spacing = voxel_spacing(ijk_to_ras)[::-1]
     voxel_mm3 = voxel_volume(ijk_to_ras)
     points, labels, seconds, dices, volumes = [], [], [], [], []
+    predictions: list[Segmentation] = []
     previous: Segmentation | None = None
     for _ in range(n_clicks):
         if previous is None and first_voxel is not None:
             voxel, positive = np.asarray(first_voxel, dtype=int), True
         else:
-            frame_truth, predicted, start = _common_frame(truth, origin, previous)
+            frame_truth, predicted, start = common_frame(truth, origin, previous)
             click = simulator.next_click(frame_truth, predicted, spacing)
             if click is None:
                 break
@@ -119,13 +122,15 @@ def evaluate_nodule(
         begun = clock()
         previous = predictor.predict(np.array(points), np.array(labels), previous=previous)
         seconds.append(clock() - begun)
-        frame_truth, predicted, _ = _common_frame(truth, origin, previous)
+        predictions.append(previous)
+        frame_truth, predicted, _ = common_frame(truth, origin, previous)
         dices.append(dice(frame_truth, predicted))
         volumes.append(float(np.count_nonzero(predicted)) * voxel_mm3)
     carried = n_clicks - len(dices)
     return NoduleResult(
         tuple(dices + dices[-1:] * carried), tuple(volumes + volumes[-1:] * carried), tuple(seconds),
         np.array(points), np.array(labels), float(truth.sum()) * voxel_mm3, previous,
+        tuple(predictions),
     )
 
 
@@ -148,7 +153,7 @@ def segmentation_dice(truth_kji: np.ndarray, segmentation: Segmentation) -> floa
     if box is None:
         return float(not np.any(segmentation.mask))
     origin = np.array([part.start for part in box])
-    truth, predicted, _ = _common_frame(np.asarray(truth_kji)[box] != 0, origin, segmentation)
+    truth, predicted, _ = common_frame(np.asarray(truth_kji)[box] != 0, origin, segmentation)
     return dice(truth, predicted)
 
 
@@ -177,7 +182,7 @@ def largest_drop(dice_per_click: Sequence[float]) -> float:
     return float(max(0.0, -np.diff(values).min(initial=0.0)))
 
 
-def _common_frame(
+def common_frame(
     truth: np.ndarray, origin: np.ndarray, segmentation: Segmentation | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Truth and prediction as bool arrays of the smallest block that holds both, and the block's first voxel."""

@@ -15,13 +15,13 @@ import pickle
 import re
 import uuid
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .precision import resolve_device, resolve_precision
 from .profile import PROFILES, PreprocessingProfile, profile_by_name
@@ -78,13 +78,30 @@ def load_model(
         model = skeleton(architecture, chosen, boxes=boxes)
     except ValueError as error:
         raise CheckpointError(f"{file}: {error}") from error
-    _check_shapes(model, weights, file)
+    check_layout(model, architecture, weights, file)
     names = {name: tensor.nbytes for name, tensor in weights.items()}
     del payload, weights  # and with them the mapping
     model.load_state_dict(_copied(file, names, resolved), strict=True, assign=True)
     model.requires_grad_(False).eval()
     model.set_precision(precision)
     return model
+
+
+def read_weights(
+    path: str | os.PathLike[str], keys: Sequence[str] = ("model_state_dict",)
+) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, mapped from its file, without ``module.`` prefixes; nothing in it is run.
+
+    Args:
+        path: a file of ``torch.save``: weights by name, or a dict that holds them under one of ``keys``.
+        keys: tried in turn.
+
+    Raises:
+        CheckpointError: not a checkpoint, damaged, unsafe, or without weights.
+    """
+    file = Path(path)
+    _check_file(file)
+    return _state_dict(_unpickle(file), file, keys)
 
 
 def save_checkpoint(model: Sam3D, path: str | os.PathLike[str], *, half: bool = False) -> None:
@@ -207,9 +224,11 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n", 1)[0][:200]
 
 
-def _state_dict(payload: Any, file: Path) -> dict[str, Tensor]:
+def _state_dict(payload: Any, file: Path, keys: Sequence[str] = ("model_state_dict",)) -> dict[str, Tensor]:
     """The weights without ``module.`` prefixes. Raises CheckpointError."""
-    found = payload.get("model_state_dict", payload) if isinstance(payload, Mapping) else None
+    found = None
+    if isinstance(payload, Mapping):
+        found = next((payload[key] for key in keys if key in payload), payload)
     if not isinstance(found, Mapping) or not found:
         raise CheckpointError(f"{file} has no weights ('model_state_dict'): choose a checkpoint of SAM-Med3D or of "
                               "this project")
@@ -266,8 +285,8 @@ def _profile(
     return default if not boxes else dataclasses.replace(default, boxes=True)
 
 
-def _check_shapes(model: Sam3D, weights: Mapping[str, Tensor], file: Path) -> None:
-    """Raises CheckpointError unless names and shapes agree exactly."""
+def check_layout(model: nn.Module, network: str, weights: Mapping[str, Tensor], file: Path) -> None:
+    """Raises CheckpointError unless the names and shapes of weights agree exactly with a network's."""
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     problems = [
@@ -279,7 +298,7 @@ def _check_shapes(model: Sam3D, weights: Mapping[str, Tensor], file: Path) -> No
         ]),
     ]
     if problems:
-        raise CheckpointError(f"{file} does not fit {model.name} ({'; '.join(problems)}): it is of another network or "
+        raise CheckpointError(f"{file} does not fit {network} ({'; '.join(problems)}): it is of another network or "
                               "incomplete, choose another checkpoint")
 
 
