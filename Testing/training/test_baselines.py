@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from SAMMed3DTrainingLib.baselines import region_growing
+from SAMMed3DTrainingLib.baselines import region_growing, threshold_morphology
 from SAMMed3DTrainingLib.evaluation import dice
 
 SHAPE, SPACING = (48, 72, 72), np.array((1.25, 0.8, 0.8))
@@ -90,3 +90,34 @@ def test_air_gives_nothing():
 def test_click_outside_is_refused():
     with pytest.raises(ValueError, match="outside"):
         region_growing(np.zeros(SHAPE, dtype=np.int16), matrix(), np.array((500.0, 0.0, 0.0)))
+
+
+def thresholded(ct: np.ndarray, voxel=CENTER) -> np.ndarray:
+    affine = matrix()
+    region = threshold_morphology(ct, affine, affine[:3, :3] @ voxel[::-1] + affine[:3, 3])
+    full = np.zeros(ct.shape, dtype=bool)
+    full[tuple(slice(a, a + n) for a, n in zip(region.offset_kji, region.mask.shape, strict=True))] = region.mask
+    return full
+
+
+@pytest.mark.parametrize("radius", [3.0, 6.0, 11.0])
+def test_threshold_finds_solid_nodules(radius):
+    truth = distance_mm() <= radius
+    assert dice(thresholded(scanned(truth)), truth) > 0.86
+
+
+def test_threshold_cuts_thin_vessels_off():
+    truth = distance_mm() <= 6
+    j, i = np.indices(SHAPE[1:])
+    vessel = np.broadcast_to(np.hypot((j - 36) * 0.8, (i - 36) * 0.8) <= 1.2, SHAPE)
+    found = thresholded(scanned(truth | vessel))
+    assert dice(found, truth) > 0.85 and not found[-1].any()
+
+
+def test_threshold_does_not_see_ground_glass():
+    assert not thresholded(scanned(distance_mm() <= 8, density=-600.0)).any()
+
+
+def test_threshold_refuses_clicks_outside():
+    with pytest.raises(ValueError, match="outside"):
+        threshold_morphology(np.zeros(SHAPE, dtype=np.int16), matrix(), np.array((500.0, 0.0, 0.0)))
