@@ -70,6 +70,7 @@ class PreviewRow:
         prediction: the mask that was found.
         clicks: (RAS mm, positive), oldest first; the slices run through the first positive one.
         reference: the mask it should be, if known.
+        volume: array [k, j, i] and its IJK-to-RAS matrix, where it is another than the rest of the picture's.
     """
 
     title: str
@@ -77,6 +78,7 @@ class PreviewRow:
     prediction: Block
     clicks: tuple[tuple[tuple[float, float, float], bool], ...] = ()
     reference: Block | None = None
+    volume: tuple[NDArray, NDArray] | None = None
 
 
 def write_picture(
@@ -135,14 +137,15 @@ def write_preview(
     _draw_head(figure, width, height, title, subtitle, any(row.reference for row in rows))
     for line, row in enumerate(rows):
         bottom = height - head - (line + 1) * tile - line * gap
-        center, view_mm = _where_to_look(row, ijk_to_ras)
+        array, matrix = row.volume or (array_kji, ijk_to_ras)
+        center, view_mm = _where_to_look(row, matrix)
         _draw_caption(figure, (0.22 / width, (bottom + tile) / height), row, tile / height)
         for column, view in enumerate(VIEWS):
             left = caption + column * (tile + gap)
             axes = figure.add_axes((left / width, bottom / height, tile / width, tile / height))
             if line == 0:
                 axes.set_title(view.upper(), color=_FAINT, fontsize=8.5, pad=7)
-            _draw_view(axes, view, array_kji, ijk_to_ras, row, center, view_mm)
+            _draw_view(axes, view, array, matrix, row, center, view_mm)
     window = f"{WINDOW_HU[0]:.0f} to {WINDOW_HU[1]:.0f} HU".replace("-", "\u2212")
     figure.text(
         0.22 / width, 0.17 / height, "Radiological view: the patient's right is on the left of the picture.  "

@@ -24,6 +24,14 @@ def train(arguments: list[str]) -> int:
     return 0
 
 
+def evaluate(arguments: list[str], prog: str = "test.py") -> int:
+    """Evaluates a checkpoint, a 2D model or a classic tool with simulated clicks; exit code 2 for wrong input."""
+    from .evaluation_config import parse_evaluation_options
+    from .evaluation_run import run_evaluation
+
+    return run_evaluation(parse_evaluation_options(arguments, prog), prog)
+
+
 def check(arguments: list[str]) -> int:
     """Lists what is wrong with data sets; exit code 1 where anything is."""
     from .dataset_check import check_datasets
@@ -47,4 +55,4 @@ def check(arguments: list[str]) -> int:
     return 0 if report.is_clean else 1
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "check": check}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "evaluate": evaluate, "check": check}

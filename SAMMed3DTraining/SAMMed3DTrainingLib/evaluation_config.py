@@ -1,0 +1,182 @@
+"""Everything that decides an evaluation, and its command line. Light: nothing but argparse is imported.
+
+The option names are those of SAM-Med3D's ``validation.py`` and of the LIDC fork's ``test.py``. What their other options
+asked for happens by itself: the size of the crop comes with the checkpoint, no nodule is too small to count, and the
+score of a nodule is that of its last click, never the best one.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import Literal
+
+DataPart = Literal["Tr", "Val", "Ts"]
+#: --model: what is evaluated.
+MODELS = {
+    "sam3d": "SAM-Med3D and nodule checkpoints (default: the bundled nodule model)",
+    "sam": "Segment Anything, ViT-B/L/H, slice by slice",
+    "medsam": "MedSAM, slice by slice",
+    "sam_med2d": "SAM-Med2D, slice by slice",
+    "region_growing": "classic: region growing from the first click",
+    "threshold": "classic: threshold and morphology at the first click",
+}
+PEERS_2D = ("sam", "medsam", "sam_med2d")
+CLASSICS = ("region_growing", "threshold")
+METHODS = ("challenge", "random", "jitter")
+#: Names that other scripts use for these methods.
+METHOD_ALIASES = {"default": "challenge", "ritm": "random"}
+#: Options of the public scripts that have nothing to decide here.
+_WITHOUT_EFFECT = {"crop_size": "the crop's size comes with the checkpoint", "threshold": "every nodule counts",
+                   "save_name": "the files of --vis_path have fixed names"}
+
+
+class EvaluationError(ValueError):
+    """An evaluation that cannot be made; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """One evaluation.
+
+    Attributes:
+        data: data sets, or folders that hold several.
+        vis_path: folder of all results.
+        checkpoint: None takes the bundled nodule model.
+        model: key of ``MODELS``.
+        model_type: network that the checkpoint must be of; None takes whatever it is.
+        num_clicks: clicks per nodule (2D peers: rounds of one click per slice).
+        point_methods: click protocols; the first one's masks are the predictions that are written.
+        data_type: part of the data.
+        first_clicks: other first clicks that are tried on each nodule, 0 for none.
+        prompt: of the 2D peers: "point", or "box" for a box in each slice first.
+        window_hu: of the 2D peers: HU shown as black and white; None takes the peer's own.
+        fold: of splits_final.json, where a held-out split has to be made.
+        split_num, split_idx: evaluate one of several equal shares of the cases.
+        worst: number of nodules in the picture of the worst.
+        notes: what to say about options without effect.
+    """
+
+    data: tuple[str, ...] = ("sam_med3d_cache",)
+    vis_path: str = "./results/visualization"
+    checkpoint: str | None = None
+    model: str = "sam3d"
+    model_type: str | None = None
+    profile: str | None = None
+    num_clicks: int = 10
+    point_methods: tuple[str, ...] = ("challenge",)
+    data_type: DataPart = "Ts"
+    first_clicks: int = 5
+    prompt: Literal["point", "box"] = "point"
+    window_hu: tuple[float, float] | None = None
+    seed: int = 2023
+    device: str = "auto"
+    precision: str = "auto"
+    val_fraction: float = 0.2
+    fold: int | None = None
+    patient_pattern: str | None = None
+    split_num: int = 1
+    split_idx: int = 0
+    worst: int = 8
+    notes: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Raises EvaluationError for values that no evaluation can have."""
+        if self.num_clicks < 1:
+            raise EvaluationError(f"-nc {self.num_clicks}: a nodule needs one click at least")
+        if self.first_clicks < 0 or self.worst < 0:
+            raise EvaluationError("--first_clicks and --worst are whole numbers from 0 upward")
+        if self.split_num < 1 or not 0 <= self.split_idx < self.split_num:
+            raise EvaluationError(f"--split_idx must be from 0 to {max(self.split_num, 1) - 1}, not {self.split_idx}")
+        if not 0 < self.val_fraction < 1:
+            raise EvaluationError(f"--val_fraction must be between 0 and 1, not {self.val_fraction}")
+        if self.window_hu is not None and not self.window_hu[0] < self.window_hu[1]:
+            raise EvaluationError("--window_hu needs the lower value first")
+        if self.prompt == "box" and self.model not in PEERS_2D:
+            raise EvaluationError(f"--prompt box is for the 2D models ({', '.join(PEERS_2D)}), not for {self.model}")
+        if self.model in CLASSICS and self.checkpoint is not None:
+            raise EvaluationError(f"{self.model} has no weights: leave -cp away")
+        if self.model in PEERS_2D and self.checkpoint is None:
+            raise EvaluationError(f"{self.model} needs its weights: give the checkpoint with -cp")
+
+
+def parse_evaluation_options(arguments: list[str] | None = None, prog: str = "test.py") -> EvaluationConfig:
+    """The command line as a configuration; options that cannot be end in argparse's exit with code 2."""
+    options = evaluation_parser(prog).parse_args(arguments)
+    notes = [f"--{name} has no effect: {why}" for name, why in _WITHOUT_EFFECT.items() if getattr(options, name)]
+    return EvaluationConfig(
+        data=tuple(options.test_data_path), vis_path=options.vis_path, checkpoint=options.checkpoint_path,
+        model=options.model or _model_of_dimensions(options), model_type=options.model_type, profile=options.profile,
+        num_clicks=options.num_clicks,
+        point_methods=tuple(dict.fromkeys(METHOD_ALIASES.get(m, m) for m in options.point_method)),
+        data_type=options.data_type, first_clicks=options.first_clicks, prompt=options.prompt,
+        window_hu=None if options.window_hu is None else tuple(options.window_hu), seed=options.seed,
+        device=options.device, precision=options.precision, val_fraction=options.val_fraction, fold=options.fold,
+        patient_pattern=options.patient_pattern, split_num=options.split_num, split_idx=options.split_idx,
+        worst=options.worst, notes=tuple(notes),
+    )
+
+
+def _model_of_dimensions(options: argparse.Namespace) -> str:
+    """What ``--dim 2`` with ``--ft2d`` and ``--image_size`` means in the public scripts."""
+    if options.dim != 2:
+        return "sam3d"
+    if options.image_size == 256:
+        return "sam_med2d"
+    return "medsam" if options.ft2d else "sam"
+
+
+def evaluation_parser(prog: str = "test.py") -> argparse.ArgumentParser:
+    """The options with their defaults and meanings."""
+    default = EvaluationConfig()
+    parser = argparse.ArgumentParser(
+        prog=prog, description="Evaluate a checkpoint, a 2D model or a classic tool with simulated clicks.",
+        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+        epilog="models:\n" + "\n".join(f"  {name:15} {text}" for name, text in MODELS.items()),
+    )
+    data = parser.add_argument_group("data")
+    data.add_argument("-tdp", "--test_data_path", nargs="+", default=list(default.data), metavar="DIR",
+                      help=f"data sets, or folders that hold several (default {default.data[0]})")
+    data.add_argument("-dt", "--data_type", choices=("Tr", "Val", "Ts"), default=default.data_type,
+                      help="part of the data; where it is missing, the held-out split is used and named (default Ts)")
+    data.add_argument("--fold", type=int, help="of splits_final.json, where a held-out split has to be made")
+    data.add_argument("--val_fraction", type=float, default=default.val_fraction,
+                      help="share of the patients in such a split (default %(default)s)")
+    data.add_argument("--patient_pattern", help="regular expression; its first group is the patient in a case's name")
+    data.add_argument("--split_num", type=int, default=1, help="number of equal shares of the cases (default 1)")
+    data.add_argument("--split_idx", type=int, default=0, help="the share that is evaluated, from 0")
+
+    model = parser.add_argument_group("model")
+    model.add_argument("--model", choices=tuple(MODELS), help="what is evaluated, see below (default sam3d)")
+    model.add_argument("-cp", "--checkpoint_path", metavar="FILE", help="weights (default: the bundled nodule model)")
+    model.add_argument("-mt", "--model_type", help="network the checkpoint must be of; it is recognized without this")
+    model.add_argument("--profile", help="preprocessing, where the checkpoint does not say it")
+    model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
+    model.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"),
+                       help="of the image encoder (default auto)")
+    model.add_argument("--prompt", choices=("point", "box"), default=default.prompt,
+                       help="of the 2D models: clicks in each slice, or a box in each slice first (default point)")
+    model.add_argument("--window_hu", type=float, nargs=2, metavar=("LOW", "HIGH"),
+                       help="of the 2D models: HU shown as black and white (default: the model's own)")
+    model.add_argument("--dim", type=int, choices=(2, 3), default=3,
+                       help="2: --model by --ft2d and --image_size, as in SAM-Med3D's scripts")
+    model.add_argument("--ft2d", action="store_true", help="with --dim 2: MedSAM")
+    model.add_argument("--image_size", type=int, help="with --dim 2: 256 is SAM-Med2D")
+
+    clicks = parser.add_argument_group("clicks")
+    clicks.add_argument("-nc", "--num_clicks", type=int, default=default.num_clicks,
+                        help="clicks per nodule (default %(default)s)")
+    clicks.add_argument("-pm", "--point_method", nargs="+", choices=(*METHODS, *METHOD_ALIASES),
+                        default=list(default.point_methods),
+                        help="where clicks go: challenge (default), random, jitter; several are evaluated in turn")
+    clicks.add_argument("--first_clicks", type=int, default=default.first_clicks,
+                        help="random first clicks per nodule, of which the worst counts; 0 for none (default 5)")
+    clicks.add_argument("--seed", type=int, default=default.seed, help="of clicks and split (default %(default)s)")
+
+    results = parser.add_argument_group("results")
+    results.add_argument("-vp", "--vis_path", default=default.vis_path, metavar="DIR",
+                         help="folder of the results (default %(default)s)")
+    results.add_argument("--worst", type=int, default=default.worst, help="nodules in the picture of the worst")
+    for name, why in _WITHOUT_EFFECT.items():
+        parser.add_argument(f"--{name}", help=argparse.SUPPRESS, metavar=why)
+    return parser
