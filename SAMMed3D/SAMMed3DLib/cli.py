@@ -1,4 +1,4 @@
-"""The command line: ``sammed3d segment``, ``segment-all``, ``demo``, ``weights``, ``models`` and ``profiles``.
+"""The command line ``sammed3d``: segment, segment-all, demo, evaluate, weights, models and profiles.
 
 Results go to standard output, progress to standard error. Exit codes: 0 done, 2 input that cannot be used (one message
 that names the cure), 130 interrupted. Modules that need PyTorch are imported by the commands: ``--help`` is quick.
@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import __version__
+from .evaluate_cli import COMMAND as EVALUATE
+from .evaluate_cli import add_evaluate, run_evaluate
 from .prompts import add_prompt_options, join_negative_values
 from .segment_all import add_segment_all, run_segment_all
 from .terminal import Terminal
@@ -26,6 +28,7 @@ EXAMPLES = """examples:
   sammed3d segment CT.nii.gz --point -45.2,10,-300 --out nodule.seg.nrrd --preview nodule.png
   sammed3d segment-all CT.nii.gz --out nodules.seg.nrrd --table nodules.csv
   sammed3d segment DICOM_FOLDER --point -45,10,-300 --point -45,22,-300,0 --nodule --point 61,-8,-250
+  sammed3d evaluate -tdp DATA -cp CHECKPOINT -vp RESULTS -nc 5    DATA: imagesTs and labelsTs, as nnU-Net has them
   sammed3d weights download sam_med3d_turbo                 another model; then: --checkpoint THE_PATH_IT_PRINTS
 """
 
@@ -35,7 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without the superscript 3 is no reason to fail
-    options = _parser().parse_args(join_negative_values(sys.argv[1:] if arguments is None else arguments))
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == [EVALUATE]:
+        options = argparse.Namespace(run=run_evaluate, arguments=words[1:])
+    else:
+        options = _parser().parse_args(join_negative_values(words))
     terminal = Terminal()
     try:
         with terminal.warnings_as_notes():
@@ -105,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
                       help="of the synthetic chest (default: %(default)s)")
     demo.set_defaults(run=_demo)
 
+    add_evaluate(commands)
     add_weights_command(commands).set_defaults(run=_weights)
     commands.add_parser("models", help="list the networks").set_defaults(run=_models)
     commands.add_parser("profiles", help="list the preprocessing profiles").set_defaults(run=_profiles)
