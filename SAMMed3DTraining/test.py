@@ -15,4 +15,4 @@ sys.path[:0] = [str(ROOT / "SAMMed3D"), str(ROOT / "SAMMed3DTraining")]
 if __name__ == "__main__":
     from SAMMed3DTrainingLib.commands import evaluate
 
-    sys.exit(evaluate(sys.argv[1:]))
+    sys.exit(evaluate(sys.argv[1:], "test.py"))

@@ -24,7 +24,7 @@ def train(arguments: list[str]) -> int:
     return 0
 
 
-def evaluate(arguments: list[str], prog: str = "test.py") -> int:
+def evaluate(arguments: list[str], prog: str = "evaluate") -> int:
     """Evaluates a checkpoint, a 2D model or a classic tool with simulated clicks; exit code 2 for wrong input."""
     from .evaluation_config import parse_evaluation_options
     from .evaluation_run import run_evaluation
