@@ -17,6 +17,7 @@ import numpy as np
 from SAMMed3DLib.inference.geometry import transform_points, voxel_spacing, voxel_volume
 
 from .clicks import ClickSimulator, bounding_box
+from .metrics import AUC_CLICKS, area_under_curve, clicks_to
 
 
 class Segmentation(Protocol):
@@ -62,13 +63,12 @@ class NoduleResult:
     predictions: tuple[Segmentation, ...] = ()
 
     def clicks_to(self, target: float) -> int | None:
-        """Number of clicks at which the Dice first reached ``target`` (NoC@target); None where it never did."""
-        return next((click for click, value in enumerate(self.dice, start=1) if value >= target), None)
+        """Number of clicks at which the Dice first reached ``target``; None where it never did."""
+        return clicks_to(self.dice, target)
 
-    def area(self, clicks: int = 5) -> float:
-        """Area under the Dice over the first ``clicks`` clicks, trapezoids of width 1: the challenge's DSC_AUC."""
-        values = self.dice[:clicks]
-        return float(sum((left + right) / 2 for left, right in zip(values[:-1], values[1:], strict=True)))
+    def area(self, clicks: int = AUC_CLICKS) -> float | None:
+        """Area under the Dice over the first ``clicks`` clicks, the challenge's DSC_AUC; None of fewer clicks."""
+        return area_under_curve(self.dice, clicks)
 
 
 def evaluate_nodule(

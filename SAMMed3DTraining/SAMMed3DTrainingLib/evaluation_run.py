@@ -151,7 +151,8 @@ class _CaseLoop:
         self._evaluated.set_image(loaded.array_kji, loaded.ijk_to_ras)
         scores = []
         for number, method in enumerate(self._config.point_methods):
-            first_clicks = self._config.first_clicks if number == 0 else 0
+            # A box takes the place of the first click.
+            first_clicks = self._config.first_clicks if number == 0 and self._config.prompt == "point" else 0
             own = []
             for nodule in loaded.nodules:
                 own.append(score_nodule(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .metrics import NOC_TARGETS, NSD_TOLERANCES_MM, bootstrap_interval, clicks_needed
+from .metrics import NOC_TARGETS, NSD_TOLERANCES_MM, bootstrap_interval, clicks_needed, clicks_to
 from .nodule_scores import NoduleScore
 from .strata import DENSITIES, SIZES, THICKNESSES
 
@@ -102,7 +102,10 @@ def _summary(name: str, scores: list[NoduleScore], seed: int) -> GroupSummary:
             for number, tolerance in enumerate(NSD_TOLERANCES_MM)
         },
         dice_auc=mean(lambda score: score.dice_auc), nsd_auc=mean(lambda score: score.nsd_auc),
-        noc={target: clicks_needed([score.clicks_to(target) for score in scores], clicks) for target in NOC_TARGETS},
+        noc={
+            target: clicks_needed([clicks_to(score.dice, target) for score in scores], clicks)
+            for target in NOC_TARGETS
+        },
         worst_first=mean(lambda score: score.worst_first), worst_last=mean(lambda score: score.worst_last),
         volume_bias=float(np.mean([score.volume_error for score in scores])),
         volume_error=float(np.mean([abs(score.volume_error) for score in scores])),

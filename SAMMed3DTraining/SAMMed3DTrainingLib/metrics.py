@@ -86,8 +86,13 @@ def area_under_curve(values: Sequence[float], clicks: int = AUC_CLICKS) -> float
     return float(((curve[1:] + curve[:-1]) / 2).sum())
 
 
+def clicks_to(curve: Sequence[float], target: float) -> int | None:
+    """Number of clicks after which a curve first reached a target (NoC@target); None where it never did."""
+    return next((click for click, value in enumerate(curve, start=1) if value >= target), None)
+
+
 def clicks_needed(counts: Sequence[int | None], cap: int) -> tuple[float, float]:
-    """Number of clicks (NoC) to a target over many nodules, and the share of nodules that never reached it.
+    """Mean number of clicks to a target over many nodules, and the share of nodules that never reached it.
 
     Args:
         counts: clicks of each nodule, None where it failed; a failure counts as ``cap``.

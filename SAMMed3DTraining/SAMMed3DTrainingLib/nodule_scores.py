@@ -81,10 +81,6 @@ class NoduleScore:
         """The same for the surface Dice at 2 mm, the challenge's tolerance."""
         return area_under_curve(self.nsd[-1])
 
-    def clicks_to(self, target: float) -> int | None:
-        """Clicks until the Dice reached a target; None where it never did."""
-        return next((click for click, value in enumerate(self.dice, start=1) if value >= target), None)
-
     @property
     def volume_error(self) -> float:
         """Relative error of the volume after the last click."""

@@ -31,8 +31,8 @@ def matrix() -> np.ndarray:
     return affine
 
 
-def segmented(ct: np.ndarray, affine: np.ndarray, voxel=CENTER) -> np.ndarray:
-    region = region_growing(ct, affine, affine[:3, :3] @ voxel[::-1] + affine[:3, 3])
+def segmented(ct: np.ndarray, affine: np.ndarray, voxel=CENTER, tool=region_growing) -> np.ndarray:
+    region = tool(ct, affine, affine[:3, :3] @ voxel[::-1] + affine[:3, 3])
     assert region.mask.dtype == np.uint8
     full = np.zeros(ct.shape, dtype=bool)
     full[tuple(slice(a, a + n) for a, n in zip(region.offset_kji, region.mask.shape, strict=True))] = region.mask
@@ -92,12 +92,8 @@ def test_click_outside_is_refused():
         region_growing(np.zeros(SHAPE, dtype=np.int16), matrix(), np.array((500.0, 0.0, 0.0)))
 
 
-def thresholded(ct: np.ndarray, voxel=CENTER) -> np.ndarray:
-    affine = matrix()
-    region = threshold_morphology(ct, affine, affine[:3, :3] @ voxel[::-1] + affine[:3, 3])
-    full = np.zeros(ct.shape, dtype=bool)
-    full[tuple(slice(a, a + n) for a, n in zip(region.offset_kji, region.mask.shape, strict=True))] = region.mask
-    return full
+def thresholded(ct: np.ndarray) -> np.ndarray:
+    return segmented(ct, matrix(), tool=threshold_morphology)
 
 
 @pytest.mark.parametrize("radius", [3.0, 6.0, 11.0])

@@ -105,12 +105,13 @@ def test_the_scripts_of_the_2d_models_run(tmp_path, script, key, adapted):
         pytest.skip("the scripts need bash")
     write_case(tmp_path / "sam_med3d_cache" / "lidc", "P1", ONE, part="Ts")
     layout = {"layout": SMALL_ADAPTED} if adapted else {}
-    words = ["-cp", str(written(tmp_path / "small.pth", key=key, **layout)), "-nc", "2", "--first_clicks", "0"]
+    words = ["-cp", str(written(tmp_path / "small.pth", key=key, **layout)), "-nc", "2", "--first_clicks", "1"]
     done = subprocess.run(["bash", str(TRAINING / script), *words], cwd=tmp_path, capture_output=True, text=True,
                           env=environment(), check=False)
     assert done.returncode == 0, done.stderr
     (out,) = (tmp_path / "results").iterdir()
     content = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    assert len(content["nodules"][0]["first_clicks"]) == (0 if script == "medsam_infer.sh" else 1), "a box is no click"
     assert "slice by slice" in content["model"]["title"] and "more clicks than a 3D model" in done.stdout
 
 

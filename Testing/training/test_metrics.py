@@ -10,6 +10,7 @@ from SAMMed3DTrainingLib.metrics import (
     area_under_curve,
     bootstrap_interval,
     clicks_needed,
+    clicks_to,
     relative_error,
     surface_dice,
     variation,
@@ -95,6 +96,7 @@ def test_area_is_the_results_own_and_needs_all_clicks():
 
 
 def test_failures_count_as_the_cap():
+    assert clicks_to((0.5, 0.8, 0.7), 0.8) == 2 and clicks_to((0.5, 0.8), 0.81) is None
     assert clicks_needed([1, 3, None, 2], 10) == (4.0, 0.25)
     assert clicks_needed([None, None], 5) == (5.0, 1.0)
 
