@@ -8,8 +8,8 @@ ground glass is not lost. Smoothing before growing is the usual step; it was add
 nodule of the development set, no figure was searched for.
 
 :func:`threshold_morphology` is the simpler tool of growth measurement in screening: -400 HU, half way between lung and
-soft tissue, and an opening that cuts off vessels, as in Reeves et al., IEEE TMI 2006;25:435-450 (without its plane for
-the wall). Ground glass lies below its threshold.
+soft tissue, and an opening that cuts off vessels, as in Reeves et al., IEEE TMI 2006;25:435-450. The wall is cut off by
+closing the lung (the usual 10 mm), not by their plane. Ground glass lies below its threshold.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ SEED_MM = 2.0
 LOWEST_HU, HIGHEST_HU = -800.0, -300.0
 SMOOTHING_MM = 0.7  # noise would tear ground glass apart; region growing is always preceded by smoothing (ITK guide)
 FIXED_THRESHOLD_HU = -400.0
+AIR_HU = -500.0
+CLOSING_MM = 10.0
 FIXED_OPENING_MM = 1.5  # radius of the ball that a nodule must be able to hold
 OPENING_MM = 1.0  # vessels up to 2 mm wide are cut off even where they end inside the search radius
 
@@ -66,7 +68,8 @@ def threshold_morphology(array_kji: np.ndarray, ijk_to_ras: np.ndarray, seed_ras
         ValueError: the click is outside of the volume.
     """
     block = _block_at(array_kji, ijk_to_ras, seed_ras)
-    dense = _component((block.hu > FIXED_THRESHOLD_HU) & (block.from_seed <= SEARCH_MM), block.from_seed)
+    inside = _closed_lung(block.hu, block.spacing) & (block.from_seed <= SEARCH_MM)
+    dense = _component((block.hu > FIXED_THRESHOLD_HU) & inside, block.from_seed)
     if dense is None:
         return block.region(np.zeros(block.hu.shape, bool))
     depth = ndimage.distance_transform_edt(np.pad(dense, 1, mode="edge"), sampling=block.spacing)[1:-1, 1:-1, 1:-1]
@@ -76,6 +79,17 @@ def threshold_morphology(array_kji: np.ndarray, ijk_to_ras: np.ndarray, seed_ras
         return block.region(dense)
     to_core = ndimage.distance_transform_edt(~core, sampling=block.spacing)
     return block.region(_component(dense & (to_core <= opening + 0.5 * float(block.spacing.min())), block.from_seed))
+
+
+def _closed_lung(hu: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """Air, closed over what is less than twice ``CLOSING_MM`` wide, without holes; all where there is none or nothing is far."""
+    tissue = hu >= AIR_HU
+    if tissue.all():
+        return tissue
+    near_air = ndimage.distance_transform_edt(tissue, sampling=spacing) <= CLOSING_MM
+    if near_air.all():
+        return near_air
+    return ndimage.binary_fill_holes(ndimage.distance_transform_edt(near_air, sampling=spacing) > CLOSING_MM)
 
 
 @dataclass(frozen=True, eq=False)

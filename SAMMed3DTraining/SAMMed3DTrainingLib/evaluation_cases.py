@@ -93,4 +93,4 @@ def _held_out(config: EvaluationConfig, datasets: Sequence[Dataset], notes: list
     cases = split.test if name == "test" else split.val
     if not cases:
         raise DatasetError(f"{origin} holds no case out: use -dt Tr, or take more patients")
-    return list(cases), f"{lacking}{len(cases)} {name} cases of {origin} ({split.source})"
+    return list(cases), f"{lacking}{len(cases)} {name} case{'s' * (len(cases) != 1)} of {origin} ({split.source})"

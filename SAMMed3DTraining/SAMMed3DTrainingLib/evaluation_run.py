@@ -45,7 +45,7 @@ def run_evaluation(config: EvaluationConfig, prog: str = "test.py") -> int:
             evaluation = evaluate(config, terminal)
         sys.stdout.write(text_report(evaluation) + f"\n\nresults: {Path(config.vis_path).resolve()}\n")
         if evaluation.skipped:
-            terminal.note(f"{prog}: error: {len(evaluation.skipped)} cases could not be used, see LEFT OUT above")
+            terminal.note(f"{prog}: error: cases that could not be used: {len(evaluation.skipped)}, see LEFT OUT")
             return 2
         return 0
     except _WRONG_INPUT as error:
@@ -71,7 +71,7 @@ def evaluate(config: EvaluationConfig, terminal: Terminal) -> Evaluation:
     folder = _result_folder(config)
     for note in config.notes:
         terminal.note(f"note: {note}")
-    terminal.note(f"{len(chosen.cases)} cases: {chosen.source}")
+    terminal.note(f"{len(chosen.cases)} case{'s' * (len(chosen.cases) != 1)}: {chosen.source}")
     with terminal.step("loading the model"):
         evaluated = load_evaluated(config)
     loop = _CaseLoop(config, chosen, evaluated, folder, terminal)

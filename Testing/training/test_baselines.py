@@ -110,6 +110,13 @@ def test_threshold_cuts_thin_vessels_off():
     assert dice(found, truth) > 0.85 and not found[-1].any()
 
 
+def test_threshold_cuts_the_wall_off():
+    truth = distance_mm() <= 6
+    wall = np.zeros(SHAPE, dtype=bool)
+    wall[:, :, 42:] = True  # 1 mm of the nodule is in it
+    assert dice(thresholded(scanned(truth | wall)), truth) > 0.75
+
+
 def test_threshold_does_not_see_ground_glass():
     assert not thresholded(scanned(distance_mm() <= 8, density=-600.0)).any()
 

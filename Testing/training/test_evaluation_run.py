@@ -202,7 +202,7 @@ def test_a_bad_case_is_named_and_the_others_count(tmp_path, capsys, make, messag
     write_case(tmp_path / "data", "good", ONE, part="Ts")
     assert run(tmp_path) == 2, "not everything that was asked for could be done"
     told = capsys.readouterr()
-    assert "LEFT OUT data/Ts/bad" in told.out and message in told.out and "1 cases could not be used" in told.err
+    assert "LEFT OUT data/Ts/bad" in told.out and message in told.out and "could not be used: 1" in told.err
     content = results(tmp_path)
     assert message in content["skipped"]["data/Ts/bad"] and [n["case"] for n in content["nodules"]] == ["good"]
 
