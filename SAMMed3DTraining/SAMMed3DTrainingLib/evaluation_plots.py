@@ -29,7 +29,7 @@ _INK, _FAINT, _GRID = "#24292f", "#6e7781", "#d8dee4"
 
 
 def draw_dice(path: Path, scores: Sequence[NoduleScore], title: str, seed: int = 0) -> None:
-    """Dice over the clicks: every protocol with its interval by patient, and the first protocol by size.
+    """Dice over the clicks: every protocol, the first with its interval by patient, and that one by size.
 
     Raises:
         InputError: the place cannot be written.
@@ -44,7 +44,8 @@ def draw_dice(path: Path, scores: Sequence[NoduleScore], title: str, seed: int =
         left.plot(clicks, score.dice, color=_FAINT, alpha=min(0.35, 8 / len(first)), linewidth=0.8, zorder=1)
     for method, color in zip(methods, _COLORS, strict=False):
         own = [score for score in scores if score.method == method]
-        _curve(left, clicks, own, f"{method}, {len(own)} nodules", color, seed)
+        # More than one band would hide the others.
+        _curve(left, clicks, own, f"{method}, {len(own)} nodules", color, seed if method == methods[0] else None)
     for name, color in zip([name for _, name in SIZES], _COLORS, strict=False):
         own = [score for score in first if score.size == name]
         if own:
@@ -70,7 +71,7 @@ def _curve(
     bands = [bootstrap_interval(curves[:, click], patients, seed=seed) for click in range(len(clicks))]
     if None not in bands:
         low, high = np.array(bands).T
-        axes.fill_between(clicks, low, high, color=color, alpha=0.15, linewidth=0, zorder=2)
+        axes.fill_between(clicks, low, high, color=color, alpha=0.15, linewidth=0, zorder=2, label="95 %, by patient")
 
 
 def draw_volumes(path: Path, scores: Sequence[NoduleScore], title: str) -> None:
