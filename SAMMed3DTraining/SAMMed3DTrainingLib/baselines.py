@@ -82,7 +82,7 @@ def threshold_morphology(array_kji: np.ndarray, ijk_to_ras: np.ndarray, seed_ras
 
 
 def _closed_lung(hu: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """Air, closed over what is less than twice ``CLOSING_MM`` wide, without holes; all of a block that shows no wall."""
+    """Air, closed over what is less than twice ``CLOSING_MM`` wide, without holes; a whole block that shows no wall."""
     tissue = hu >= AIR_HU
     if tissue.all():
         return tissue
