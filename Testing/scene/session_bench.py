@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from slicer_scene import SlicerScene
 
+from SAMMed3DLib.scene.mask_block import tightBlock
+from SAMMed3DLib.scene.segment_writer import SegmentWriter
 from SAMMed3DLib.scene.session import Session
 from SAMMed3DLib.scene.volume_geometry import VolumeGeometry
-
 from scene.session_fakes import CubeEngine, FakeModels, StepWorker, cube, place
+from slicer_scene import SlicerScene
 
 SHAPE = (36, 30, 32)
 IJK_TO_RAS = np.array([[-0.7, 0.0, 0.0, 11.0], [0.0, -0.7, 0.1, 9.0], [0.0, 0.1, 1.2, -20.0], [0.0, 0.0, 0.0, 1.0]])
@@ -78,10 +79,8 @@ class Bench:
 
     def edit(self, segmentId: str, full: np.ndarray) -> None:
         """What the Segment Editor does: other voxels, not through our writer."""
-        from SAMMed3DLib.scene.mask_block import tightBlock
-        from SAMMed3DLib.scene.segment_writer import SegmentWriter
-
-        SegmentWriter(self.session.segmentationNode, self.session.volumeNode).write(segmentId, tightBlock(full, (0, 0, 0)))
+        writer = SegmentWriter(self.session.segmentationNode, self.session.volumeNode)
+        writer.write(segmentId, tightBlock(full, (0, 0, 0)))
 
     # -- points ------------------------------------------------------------------------------------------------------
 

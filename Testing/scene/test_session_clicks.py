@@ -7,7 +7,6 @@ import pytest
 
 from SAMMed3DLib.requests import Predict
 from SAMMed3DLib.scene.states import State
-
 from scene.session_bench import Bench
 
 

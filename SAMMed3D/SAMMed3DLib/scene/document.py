@@ -162,9 +162,23 @@ class Document:
         return gone
 
     def _stateOf(self, segmentId: str) -> NoduleState:
-        prompts = [] if self.store is None else self.store.prompts(segmentId)
+        prompts = [] if self.store is None else [self._local(one) for one in self.store.prompts(segmentId)]
         segment = self.segmentationNode.GetSegmentation().GetSegment(segmentId)
         return NoduleState(segmentId, segment, prompts, isSettled=not self.record(segmentId).isPending)
+
+    def _local(self, prompt: Prompt) -> Prompt:
+        """A prompt with its place in the volume, which stays when the volume is moved."""
+        r, a, s = self.geometry.worldToLocal(prompt.ras).tolist()
+        return dataclasses.replace(prompt, ras=(r, a, s))
+
+    def prompt(self, pointId: str) -> Prompt:
+        """A point of the list, in the volume's local RAS. Raises SceneError."""
+        return self._local(self.store.prompt(pointId))
+
+    def toWorld(self, prompt: Prompt) -> tuple[float, float, float]:
+        """Where a nodule's prompt lies in the world."""
+        r, a, s = self.geometry.localToWorld(prompt.ras).tolist()
+        return r, a, s
 
     def nodule(self, segmentId: str) -> NoduleState:
         """Raises SceneError for a segment that is not there."""
@@ -187,6 +201,7 @@ class Document:
             state = self.nodules[segmentId]
             self.writer.write(segmentId, EMPTY_BLOCK)
             state.block = EMPTY_BLOCK
+        self.setRecord(segmentId, clicks=0)
         return state
 
     def remove(self, segmentId: str) -> None:
@@ -231,7 +246,8 @@ class Document:
         """First look at a segment of a reopened scene, or of somebody else."""
         self._takeVoxels(state)
         record = self.record(state.segmentId)
-        state.isForeign = record.clicks != len(state.prompts) or record.mask != digest(state.block)
+        isOurs = record.clicks is not None and record.mask == digest(state.block)
+        state.isForeign = not isOurs or (record.clicks != len(state.prompts) and not record.isPending)
 
     def _takeVoxels(self, state: NoduleState) -> None:
         block = self.writer.read(state.segmentId)
@@ -339,7 +355,8 @@ class Document:
             state.isForeign, state.isSettled = snapshot.isForeign, snapshot.isSettled
             ids: list[str] = []
             if snapshot.prompts or self.store is not None:
-                ids = self.ensurePrompts().replaceAll(segmentId, snapshot.prompts)
+                prompts = [dataclasses.replace(prompt, ras=self.toWorld(prompt)) for prompt in snapshot.prompts]
+                ids = self.ensurePrompts().replaceAll(segmentId, prompts)
         state.prompts = [
             dataclasses.replace(prompt, id=new, segmentId=segmentId)
             for prompt, new in zip(snapshot.prompts, ids, strict=True)
@@ -356,13 +373,13 @@ class Document:
     def predictRequest(self, segmentId: str) -> Predict | None:
         """What to ask the engine about a nodule; None where its prompts say nothing (yet)."""
         state, geometry = self.nodule(segmentId), self.geometry
-        inside = [prompt for prompt in state.active if geometry.contains(prompt.ras)]
+        inside = [prompt for prompt in state.active if geometry.contains(self.toWorld(prompt))]
         if not state.hasEffect or not inside:
             return None
         return Predict(
             identity=geometry.identity(),
             nodule=(self.segmentationNode.GetID(), segmentId),
-            points=geometry.worldToLocal([prompt.ras for prompt in inside]).tolist(),
+            points=[prompt.ras for prompt in inside],
             labels=[int(prompt.positive) for prompt in inside],
             start=state.start,
             ijk_to_world=geometry.ijkToWorld,

@@ -22,7 +22,7 @@ class NoduleSnapshot:
 
     Attributes:
         segment: the segment with its voxels.
-        prompts: in the order in which they were given.
+        prompts: in the volume's local RAS, in the order in which they were given.
         start: the mask that the clicks change, or None.
         absorbed: IDs of the prompts whose effect is part of ``start``.
         isForeign: the voxels are not explained by these; see :class:`NoduleState`.
@@ -62,7 +62,7 @@ class NoduleState:
     Attributes:
         segmentId: of its segment.
         segment: the vtkSegment, which outlives its removal by others.
-        prompts: what the point list holds, in the order in which the clicks were given.
+        prompts: what the point list holds, in the volume's local RAS, in the order in which the clicks were given.
         start, absorbed: as in :class:`NoduleSnapshot`.
         block: the voxels as far as they are known here, None where they were never read or written.
         isForeign: the voxels are not explained by ``start`` and prompts (a reopened scene, an edit by hand): with the

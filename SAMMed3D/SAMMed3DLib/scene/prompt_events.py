@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..signal import Signal
 from .errors import SceneError
 from .nodule_editor import NoduleEditor
 from .nodule_state import NoduleState, OpenStep
 from .options import Options
 from .prompt_store import Prompt, PromptStore
 from .translation import tr as _
+
+
+def _telling(slot: Callable[..., None]) -> Callable[..., None]:
+    """Errors are told: nobody could catch them behind an event of the scene."""
+
+    @functools.wraps(slot)
+    def guarded(self: PromptEvents, *args: Any) -> None:
+        try:
+            slot(self, *args)
+        except SceneError as error:
+            self._editor.message(str(error), True)
+
+    return guarded
 
 
 class PromptEvents:
@@ -37,19 +52,23 @@ class PromptEvents:
         self.disconnect()
         self._store = store
         if store is not None:
-            store.placed.connect(self._onPlaced)
-            store.moved.connect(self._onMoved)
-            store.removed.connect(self._onRemoved)
-            store.relabelled.connect(self._onRelabelled)
+            for signal, slot in self._slots(store):
+                signal.connect(slot)
 
     def disconnect(self) -> None:
         """Stop listening."""
         if self._store is not None:
-            self._store.placed.disconnect(self._onPlaced)
-            self._store.moved.disconnect(self._onMoved)
-            self._store.removed.disconnect(self._onRemoved)
-            self._store.relabelled.disconnect(self._onRelabelled)
+            for signal, slot in self._slots(self._store):
+                signal.disconnect(slot)
             self._store = None
+
+    def _slots(self, store: PromptStore) -> list[tuple[Signal, Callable[..., None]]]:
+        return [
+            (store.placed, self._onPlaced),
+            (store.moved, self._onMoved),
+            (store.removed, self._onRemoved),
+            (store.relabelled, self._onRelabelled),
+        ]
 
     # -- new points --------------------------------------------------------------------------------------------------
 
@@ -79,6 +98,7 @@ class PromptEvents:
             self._placed(prompt.id, prompt.positive, isOurs=False)
         self._editor.select(selected)
 
+    @_telling
     def _onPlaced(self, pointId: str) -> None:
         prompt = self._store.prompt(pointId)
         self._placed(pointId, self._options.polarity if prompt.segmentId is None else prompt.positive, isOurs=True)
@@ -122,7 +142,7 @@ class PromptEvents:
 
     def _give(self, state: NoduleState, pointId: str) -> str:
         """The point becomes the nodule's newest prompt."""
-        state.prompts.append(self._document.store.prompt(pointId))
+        state.prompts.append(self._document.prompt(pointId))
         self._editor.request(state.segmentId)
         self._editor.nodulesChanged()
         if state.segmentId in self._document.nodules:
@@ -131,11 +151,12 @@ class PromptEvents:
 
     # -- points that are there ---------------------------------------------------------------------------------------
 
+    @_telling
     def _onMoved(self, pointId: str, final: bool) -> None:
         state = self._document.noduleOf(pointId)
         if state is None:
             return
-        prompt = self._store.prompt(pointId)
+        prompt = self._document.prompt(pointId)
         number = state.index(pointId)
         if state.dragged == pointId and final and state.prompts[number].ras == prompt.ras:
             state.dragged = None
@@ -151,7 +172,7 @@ class PromptEvents:
             self._putBackInside(state, pointId)
 
     def _isInside(self, prompt: Prompt) -> bool:
-        return self._document.geometry.contains(prompt.ras)
+        return self._document.geometry.contains(self._document.toWorld(prompt))
 
     def _putBackInside(self, state: NoduleState, pointId: str) -> None:
         """A point that was dropped outside the volume returns to where it was."""
@@ -161,7 +182,7 @@ class PromptEvents:
         step = next((step for step in reversed(state.open) if self._before(step, state, pointId)), None)
         if step is not None:
             before = self._before(step, state, pointId)
-            self._store.move(pointId, before.ras)
+            self._store.move(pointId, self._document.toWorld(before))
             self._update(state, dataclasses.replace(state.prompts[state.index(pointId)], ras=before.ras))
         self._editor.request(state.segmentId)
 
@@ -180,6 +201,7 @@ class PromptEvents:
         else:
             state.prompts[number] = prompt
 
+    @_telling
     def _onRemoved(self, pointId: str, _prompt: Any) -> None:
         state = self._document.noduleOf(pointId)
         if state is None:
@@ -198,8 +220,9 @@ class PromptEvents:
             self._editor.message(_("The mask stays: it was edited by hand after this point had been placed."), False)
         self._editor.request(state.segmentId)
 
+    @_telling
     def _onRelabelled(self, pointId: str) -> None:
-        prompt = self._store.prompt(pointId)
+        prompt = self._document.prompt(pointId)
         state = self._document.noduleOf(pointId)
         if state is not None and prompt.segmentId == state.segmentId:
             self._editor.begin(_("Change point"), state.segmentId)

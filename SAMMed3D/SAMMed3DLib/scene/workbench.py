@@ -102,7 +102,8 @@ class Workbench:
         self._isRefreshed = True
         document = self.document
         for segmentId in document.nodules:
-            if document.record(segmentId).mask:
+            record = document.record(segmentId)
+            if record.mask or record.isPending:
                 self._edited[segmentId] = None
         if document.store is not None:
             self.events.adopt(document.store.untagged())
@@ -118,12 +119,13 @@ class Workbench:
             record = document.record(segmentId)
             if state.block is None:
                 document.adopt(segmentId)
-                isEdited = record.mask != digest(state.block) or not record.measurements
+                isEdited = record.mask != digest(state.block) or not (record.measurements or record.isPending)
             else:
                 isEdited = document.writer.wasEdited(segmentId)
             if isEdited:
                 self.editor.measure([segmentId])
-            elif record.isPending:
+            elif record.isPending and state.prompts:
+                document.begin(segmentId, {state.prompts[-1].id})
                 self.editor.request(segmentId)
         except SceneError as error:
             self.editor.message(str(error), True)
@@ -143,4 +145,4 @@ class Workbench:
             kji = np.argwhere(block.mask).mean(axis=0) + block.offset_kji
             point = document.geometry.ijkToWorld @ [*kji[::-1], 1.0]
             return float(point[0]), float(point[1]), float(point[2])
-        return state.prompts[-1].ras if state.prompts else None
+        return document.toWorld(state.prompts[-1]) if state.prompts else None

@@ -1,0 +1,246 @@
+"""Undo and Redo cover prompts and masks exactly, also in the middle of work and across edits by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from scene.session_bench import Bench
+
+
+@pytest.fixture
+def bench(slicer_scene):
+    bench = Bench(slicer_scene)
+    yield bench
+    bench.session.close()
+
+
+def world(bench):
+    """All that undo must bring back: segments with their names, states and voxels, points with their sides."""
+    session = bench.session
+    node = session.promptsNode
+    points = [] if node is None else sorted(
+        (tuple(np.round(node.GetNthControlPointPositionWorld(n), 6)), bool(node.GetNthControlPointSelected(n)))
+        for n in range(node.GetNumberOfControlPoints())
+    )
+    rows = [(row.segmentId, row.name, row.color, row.status, row.volumeMm3, row.predictedIou) for row in session.rows()]
+    return rows, [bench.full(row[0]).tobytes() for row in rows], points
+
+
+def test_every_kind_of_step_goes_back_and_forth_exactly(bench):
+    session = bench.session
+    worlds = [world(bench)]
+
+    def did():
+        bench.settle()
+        worlds.append(world(bench))
+
+    first = bench.click(10, 12, 14)
+    did()
+    bench.click(10, 12, 18)
+    did()
+    bench.click(10, 12, 21, positive=False)
+    did()
+    session.nextNodule()
+    second = bench.click(25, 12, 14)
+    did()
+    session.rename(second, "Suspicious")
+    did()
+    session.accept(first)
+    did()
+    session.flag(second)
+    did()
+    session.promptsNode.SetNthControlPointPositionWorld(1, *bench.ras(10, 12, 19))
+    did()
+    session.promptsNode.RemoveNthControlPoint(1)
+    did()
+    session.delete(first)
+    did()
+    session.segmentationNode.GetSegmentation().RemoveSegment(second)
+    did()
+    assert worlds[-1][0] == [] and worlds[-1][2] == []
+    for expected in worlds[-2::-1]:
+        session.undo()
+        assert world(bench) == expected
+    assert not session.canUndo and not session.isBusy
+    for expected in worlds[1:]:
+        session.redo()
+        assert world(bench) == expected
+    assert not session.canRedo and not session.isBusy
+
+
+def test_the_words_and_the_signal_of_the_history(bench):
+    session = bench.session
+    bench.click(10, 12, 14)
+    assert (session.undoText, session.redoText) == ("New nodule", "")
+    bench.click(10, 12, 18)
+    assert session.undoText == "Add point"
+    bench.heard["historyChanged"].clear()
+    session.undo()
+    assert (session.undoText, session.redoText) == ("New nodule", "Add point")
+    assert len(bench.heard["historyChanged"]) == 1
+
+
+def test_the_selection_follows_the_history(bench):
+    session = bench.session
+    first = bench.click(10, 12, 14)
+    session.nextNodule()
+    second = bench.click(25, 12, 14)
+    session.undo()
+    assert session.selectedId is None
+    session.undo()
+    assert session.selectedId is None and session.rows() == []
+    session.redo()
+    assert session.selectedId is None and [row.segmentId for row in session.rows()] == [first]
+    session.redo()
+    assert [row.segmentId for row in session.rows()] == [first, second]
+
+
+def test_undo_while_an_answer_is_on_its_way(bench):
+    session = bench.session
+    segmentId = bench.click(10, 12, 14)
+    session.click(bench.ras(10, 12, 18))
+    session.undo()
+    bench.settle()
+    np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14)]))
+    assert len(bench.engine.predictions) == 1
+    session.redo()
+    bench.settle()
+    np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14), (10, 12, 18)]))
+
+
+def test_undo_of_the_first_click_while_it_runs(bench):
+    session = bench.session
+    session.click(bench.ras(10, 12, 14))
+    while bench.worker.queued:
+        bench.worker.runOne()
+    session.undo()
+    bench.settle()
+    assert session.rows() == [] and bench.points() == []
+    session.redo()
+    bench.settle()
+    np.testing.assert_array_equal(bench.full(session.rows()[0].segmentId), bench.cubes([(10, 12, 14)]))
+
+
+def test_undo_to_a_click_that_was_never_answered_alone_asks_for_it(bench):
+    session = bench.session
+    segmentId = session.click(bench.ras(10, 12, 14))
+    session.click(bench.ras(10, 12, 18))
+    bench.settle()
+    assert [len(one.labels) for one in bench.engine.predictions] == [2]
+    session.undo()
+    assert session.rows()[0].isPending
+    bench.settle()
+    np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14)]))
+
+
+def test_an_edit_by_hand_is_the_start_of_the_next_click_and_a_step(bench):
+    session = bench.session
+    segmentId = bench.click(10, 12, 14)
+    drawn = bench.full(segmentId)
+    drawn[20:24, 12:15, 14:16] = 1
+    drawn[9, :, :] = 0
+    bench.edit(segmentId, drawn)
+    bench.settle()
+    assert bench.row(segmentId).volumeMm3 == drawn.sum()
+    bench.click(10, 12, 24)
+    expected = drawn | bench.cubes([(10, 12, 24)])
+    np.testing.assert_array_equal(bench.full(segmentId), expected)
+    assert len(bench.engine.predictions[-1].labels) == 1
+    # moving the newest point works on the same edit; the older one is part of it
+    session.promptsNode.SetNthControlPointPositionWorld(1, *bench.ras(10, 12, 26))
+    bench.settle()
+    np.testing.assert_array_equal(bench.full(segmentId), drawn | bench.cubes([(10, 12, 26)]))
+    for expected, text in (
+        (drawn | bench.cubes([(10, 12, 24)]), "Add point"),
+        (drawn, "Edit by hand"),
+        (bench.cubes([(10, 12, 14)]), "New nodule"),
+    ):
+        session.undo()
+        np.testing.assert_array_equal(bench.full(segmentId), expected)
+        assert session.undoText == text
+    for expected in (drawn, drawn | bench.cubes([(10, 12, 24)]), drawn | bench.cubes([(10, 12, 26)])):
+        session.redo()
+        np.testing.assert_array_equal(bench.full(segmentId), expected)
+    # and after all that the next click still goes on from the drawing
+    bench.click(30, 12, 26)
+    np.testing.assert_array_equal(bench.full(segmentId), drawn | bench.cubes([(10, 12, 26), (30, 12, 26)]))
+
+
+def test_undo_takes_back_an_edit_by_hand_before_the_click_it_was_made_on(bench):
+    session = bench.session
+    segmentId = bench.click(10, 12, 14)
+    bench.click(10, 12, 18)
+    drawn = bench.full(segmentId) * 0
+    drawn[5, 5, 5] = 1
+    bench.edit(segmentId, drawn)
+    bench.settle()
+    session.undo()
+    np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14), (10, 12, 18)]))
+    session.undo()
+    np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14)]))
+    session.redo()
+    session.redo()
+    np.testing.assert_array_equal(bench.full(segmentId), drawn)
+
+
+def test_an_edit_by_hand_after_undo_cannot_be_lost_by_redo(bench):
+    session = bench.session
+    segmentId = bench.click(10, 12, 14)
+    bench.click(10, 12, 18)
+    session.undo()
+    drawn = bench.cubes([(20, 20, 20)])
+    bench.edit(segmentId, drawn)
+    bench.settle()
+    session.redo()
+    np.testing.assert_array_equal(bench.full(segmentId), drawn)
+    assert not session.canRedo and "edited by hand" in bench.heard["message"][-1][0]
+    session.undo()
+    np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14)]))
+
+
+def test_an_edit_while_an_answer_is_on_its_way_is_kept(bench):
+    session = bench.session
+    segmentId = bench.click(10, 12, 14)
+    session.click(bench.ras(10, 12, 24))
+    drawn = bench.cubes([(10, 12, 14), (30, 20, 20)])
+    bench.edit(segmentId, drawn)
+    bench.settle()
+    np.testing.assert_array_equal(bench.full(segmentId), drawn | bench.cubes([(10, 12, 24)]))
+
+
+def test_deleting_a_point_that_an_edit_covers_leaves_the_edit(bench):
+    session = bench.session
+    segmentId = bench.click(10, 12, 14)
+    drawn = bench.cubes([(10, 12, 14), (30, 20, 20)])
+    bench.edit(segmentId, drawn)
+    bench.settle()
+    session.promptsNode.RemoveNthControlPoint(0)
+    bench.settle()
+    np.testing.assert_array_equal(bench.full(segmentId), drawn)
+    assert "edited by hand" in bench.heard["message"][-1][0]
+    session.undo()
+    assert len(bench.points()) == 1
+    np.testing.assert_array_equal(bench.full(segmentId), drawn)
+
+
+def test_a_segment_emptied_by_hand_starts_anew(bench):
+    segmentId = bench.click(10, 12, 14)
+    bench.edit(segmentId, bench.full(segmentId) * 0)
+    bench.settle()
+    assert bench.row(segmentId).volumeMm3 is None
+    bench.click(20, 12, 14)
+    np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(20, 12, 14)]))
+
+
+def test_a_segment_of_somebody_else_can_be_refined(bench):
+    bench.click(10, 12, 14)
+    segmentation = bench.session.segmentationNode.GetSegmentation()
+    other = segmentation.AddEmptySegment("", "Painted")
+    bench.edit(other, bench.cubes([(25, 12, 14)]))
+    assert [row.name for row in bench.session.rows()] == ["Nodule 1", "Painted"]
+    bench.session.select(other)
+    bench.click(25, 12, 17)
+    np.testing.assert_array_equal(bench.full(other), bench.cubes([(25, 12, 14), (25, 12, 17)]))
+    bench.session.undo()
+    np.testing.assert_array_equal(bench.full(other), bench.cubes([(25, 12, 14)]))
