@@ -1,0 +1,235 @@
+"""Segment all: what is kept, one step of history, the slider, cancelling, and clicks on what was found."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from SAMMed3DLib.requests import Generate, Predict
+from SAMMed3DLib.scene.states import State
+from scene.session_bench import Bench
+from scene.session_fakes import found
+
+PLACES = {"large": (10, 8, 8), "small": (10, 20, 20), "doubtful": (25, 8, 20), "middle": (25, 20, 8)}
+
+
+@pytest.fixture
+def bench(slicer_scene):
+    bench = Bench(slicer_scene)
+    bench.engine.found = [
+        found(PLACES["large"], 0.9, reach=4),
+        found(PLACES["small"], 0.8, reach=1),
+        found(PLACES["middle"], 0.6, reach=3),
+        found(PLACES["doubtful"], 0.2, reach=2),
+    ]
+    yield bench
+    bench.session.close()
+
+
+def run(bench):
+    bench.session.segmentAll()
+    bench.settle()
+    return bench.session.rows()
+
+
+def sizes(bench):
+    return [row.volumeMm3 for row in bench.session.rows()]
+
+
+def request_of(bench):
+    return [one for one in bench.engine.asked if isinstance(one, Generate)][-1]
+
+
+def test_what_was_found_becomes_segments_the_largest_first(bench):
+    bench.session.segmentAll()
+    assert bench.session.state is State.GENERATING or bench.session.state is State.LOADING
+    bench.settle()
+    rows = bench.session.rows()
+    assert [row.volumeMm3 for row in rows] == [9**3, 7**3, 3**3]
+    assert [(row.status, row.score, row.predictedIou) for row in rows] == [
+        ("AI", 0.9, 0.8), ("AI", 0.6, 0.8), ("AI", 0.8, 0.8),
+    ]
+    np.testing.assert_array_equal(bench.full(rows[2].segmentId), np.uint8(_cube(bench, "small", 1)))
+    assert bench.session.selectedId is None and bench.session.state is State.READY
+    assert bench.heard["progressed"][-1] == (1, 2, "Looking for nodules, about 3 s left")
+    assert "4 nodules found, 3 shown" in bench.heard["message"][-1][0]
+
+
+def _cube(bench, name, reach):
+    volume = bench.cubes([])
+    volume[tuple(slice(x - reach, x + reach + 1) for x in PLACES[name])] = 1
+    return volume
+
+
+def test_all_of_it_is_one_step_of_the_history(bench):
+    before = run(bench)
+    masks = {row.segmentId: bench.full(row.segmentId) for row in before}
+    assert bench.session.undoText == "Segment all"
+    bench.session.undo()
+    assert bench.session.rows() == [] and not bench.session.canUndo and not bench.session.hasCandidates
+    bench.session.setSensitivity(0.9)
+    bench.settle()
+    assert bench.session.rows() == []
+    bench.session.redo()
+    bench.settle()
+    assert bench.session.rows() == before and bench.session.hasCandidates
+    for segmentId, mask in masks.items():
+        np.testing.assert_array_equal(bench.full(segmentId), mask)
+
+
+def test_the_slider_shows_and_hides_without_asking_the_engine(bench):
+    ids = [row.segmentId for row in run(bench)]
+    count = len(bench.engine.asked)
+    bench.session.setSensitivity(0.9)
+    bench.settle()
+    assert sizes(bench) == [9**3, 7**3, 5**3, 3**3] and bench.session.candidateCounts == (4, 4)
+    bench.session.setSensitivity(0.15)
+    bench.settle()
+    assert sizes(bench) == [9**3]
+    bench.session.setSensitivity(0.5)
+    bench.settle()
+    assert [row.segmentId for row in bench.session.rows()] == ids
+    bench.session.setSensitivity(0.0)
+    bench.settle()
+    assert sizes(bench) == [] and bench.session.undoText == "Segment all"
+    bench.session.undo()
+    bench.session.redo()
+    bench.session.setSensitivity(1.0)
+    bench.settle()
+    assert len(sizes(bench)) == 4
+    assert len(bench.engine.asked) == count
+
+
+def test_what_the_user_touched_no_longer_follows_the_slider(bench):
+    large, middle, small = (row.segmentId for row in run(bench))
+    bench.session.accept(large)
+    bench.session.rename(middle, "Hilar")
+    bench.session.select(small)
+    bench.click(10, 20, 21)
+    bench.session.setSensitivity(0.0)
+    bench.settle()
+    assert [row.segmentId for row in bench.session.rows()] == [large, middle, small]
+    for _ in range(3):
+        bench.session.undo()
+    bench.session.setSensitivity(0.0)
+    bench.settle()
+    assert bench.session.rows() == []
+
+
+def test_a_rejected_nodule_stays_away_until_undo(bench):
+    large = run(bench)[0].segmentId
+    bench.session.delete(large)
+    bench.session.setSensitivity(1.0)
+    bench.settle()
+    assert large not in [row.segmentId for row in bench.session.rows()] and len(bench.session.rows()) == 3
+    bench.session.undo()
+    assert bench.row(large).volumeMm3 == 9**3
+
+
+def test_a_click_on_a_found_nodule_goes_on_from_what_the_engine_knows(bench):
+    small = run(bench)[2].segmentId
+    bench.session.select(small)
+    bench.click(10, 20, 23)
+    (request,) = bench.engine.predictions
+    assert request.start.origin == f"origin of {PLACES['small']}" and len(request.labels) == 1
+    expected = _cube(bench, "small", 1) | bench.cubes([(10, 20, 23)])
+    np.testing.assert_array_equal(bench.full(small), expected)
+    bench.session.promptsNode.RemoveNthControlPoint(0)
+    bench.settle()
+    np.testing.assert_array_equal(bench.full(small), _cube(bench, "small", 1))
+
+
+def test_a_second_run_keeps_what_was_reviewed_or_clicked_and_replaces_the_rest(bench):
+    large, middle, small = (row.segmentId for row in run(bench))
+    bench.session.accept(large)
+    bench.session.nextNodule()
+    clicked = bench.click(30, 25, 25)
+    bench.engine.found = [found(PLACES["middle"], 0.7, reach=2), found((30, 25, 25), 0.9)]
+    rows = run(bench)
+    # what the engine finds again of a kept nodule is not shown twice
+    assert len(rows) == 3 and {large, clicked} < {row.segmentId for row in rows}
+    assert {middle, small}.isdisjoint(row.segmentId for row in rows)
+    assert len(request_of(bench).keep) == 2
+    bench.session.undo()
+    assert {row.segmentId for row in bench.session.rows()} == {large, middle, small, clicked}
+    # the slider is about the first run again
+    bench.session.setSensitivity(1.0)
+    bench.settle()
+    assert len(bench.session.rows()) == 5
+    bench.session.redo()
+    assert len(bench.session.rows()) >= 3
+
+
+def test_an_edit_by_hand_survives_a_second_run(bench):
+    large = run(bench)[0].segmentId
+    drawn = bench.full(large)
+    drawn[30:33, 25:28, 25:28] = 1
+    bench.edit(large, drawn)
+    bench.engine.found = []
+    assert [row.segmentId for row in run(bench)] == [large]
+    np.testing.assert_array_equal(bench.full(large), drawn)
+
+
+def test_cancel_keeps_what_was_found(bench):
+    bench.session.preload()
+    bench.settle()
+    bench.session.segmentAll()
+    bench.session.cancel()
+    bench.settle()
+    assert len(bench.session.rows()) == 3 and not bench.errors
+
+
+def test_clicks_during_the_search_are_kept(bench):
+    bench.session.preload()
+    bench.settle()
+    bench.session.segmentAll()
+    clicked = bench.session.click(bench.ras(*PLACES["large"]))
+    bench.settle()
+    rows = bench.session.rows()
+    assert rows[0].segmentId == clicked and [row.volumeMm3 for row in rows] == [125.0, 7**3, 3**3]
+
+
+def test_errors_and_a_changed_volume_leave_everything_as_it_was(bench):
+    segmentId = bench.click(10, 12, 14)
+    bench.engine.errors[Generate] = "there is not enough memory"
+    assert [row.segmentId for row in run(bench)] == [segmentId]
+    assert bench.errors == ["there is not enough memory"] and bench.session.state is State.READY
+    bench.engine.errors.clear()
+    bench.session.segmentAll()
+    while bench.worker.queued:
+        bench.worker.runOne()
+    bench.volume.GetImageData().Modified()
+    bench.settle()
+    assert [row.segmentId for row in bench.session.rows()] == [segmentId] and "changed" in bench.errors[-1]
+
+
+def test_nothing_found(bench):
+    bench.engine.found = []
+    assert run(bench) == []
+    assert bench.heard["message"][-1] == ("No nodules were found.", False)
+
+
+def test_a_reopened_run_is_replaced_by_the_next(bench, tmp_path):
+    run(bench)
+    bench.session.accept(bench.session.rows()[0].segmentId)
+    bench.scene.save(tmp_path / "scene.mrb")
+    bench.session.close()
+    bench.scene.load(tmp_path / "scene.mrb")
+    again = Bench(bench.scene, volume=False)
+    again.volume = again.scene.scene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+    again.session.setVolume(again.volume)
+    again.engine.found = [found(PLACES["doubtful"], 0.9)]
+    rows = run(again)
+    assert [(row.volumeMm3, row.status) for row in rows] == [(9**3, "reviewed"), (5**3, "AI")]
+    again.session.select(rows[1].segmentId)
+    again.click(25, 8, 23)
+    assert isinstance(again.engine.predictions[-1], Predict)
+    again.session.close()
+
+
+def test_found_nodules_do_not_overlap_when_asked_to(bench):
+    bench.session.doNotOverlap = True
+    bench.engine.found.append(found((10, 8, 13), 0.7, reach=2))
+    run(bench)
+    # the larger one comes first; of the five columns of the other it takes two
+    assert sorted(sizes(bench)) == [3**3, 3 * 25, 7**3, 9**3]
