@@ -19,7 +19,7 @@ def clicks_in_order(points: Sequence[Sequence[float]], labels: Sequence[int], fi
         ((float(point[0]), float(point[1]), float(point[2])), int(label))
         for point, label in zip(points, labels, strict=True)
     ]
-    if first_positive:
+    if first_positive and clicks:
         lead = next((index for index, click in enumerate(clicks) if click[1]), 0)
         clicks.insert(0, clicks.pop(lead))
     return clicks
