@@ -110,8 +110,11 @@ class SAMMed3DWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = SAMMed3DLogic()
         self.panel = makePanel(uiWidget, self.ui)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.StartImportEvent, self.onSceneStartImport)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
         self.ui.volumeSelector.connect("nodeAdded(vtkMRMLNode*)", self._onVolumeAdded)
         slicer.app.connect("aboutToQuit()", self.cleanup)
         self.initializeParameterNode()
@@ -152,6 +155,14 @@ class SAMMed3DWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneEndClose(self, caller, event) -> None:
         self.panel.onSceneEndClose()
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
+    def onSceneStartImport(self, caller, event) -> None:
+        # The parameter node comes before the nodes that it names: the selectors would take their names out of it.
+        self.setParameterNode(None)
+
+    def onSceneEndImport(self, caller, event) -> None:
         if self.parent.isEntered:
             self.initializeParameterNode()
 

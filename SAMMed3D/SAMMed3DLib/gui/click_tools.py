@@ -43,7 +43,9 @@ class ClickTools:
         self._ui.subtractModeButton.disconnect("clicked(bool)", self._onSubtractMode)
 
     def newNodule(self) -> None:
-        """The next click starts a nodule."""
+        """The next click starts a nodule; nothing where no click could lead anywhere."""
+        if not self._session.state.takesClicks:
+            return
         self._setPolarity(True)
         if self._armed:
             self._session.nextNodule()

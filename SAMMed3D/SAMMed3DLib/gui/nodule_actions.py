@@ -98,9 +98,9 @@ class NoduleActions:
         )
         if not chosen:
             return
-        path = Path(chosen)
+        path = Path(chosen if chosen.lower().endswith(".csv") else f"{chosen}.csv")
         try:
-            self.saveTable(path if path.suffix else path.with_suffix(".csv"))
+            self.saveTable(path)
         except OSError as error:
             self._session.message.emit(
                 _("{path} could not be saved: {reason}.").format(path=path, reason=error.strerror or error), True
