@@ -266,6 +266,18 @@ def test_another_model_answers_anew():
     same(ask(engine, 3), predictor.predict(CLICKS, LABELS))
 
 
+def test_the_same_file_is_loaded_once():
+    paths = []
+    engine = Engine(load=lambda path, *_: paths.append(path) or ThresholdModel(push=60.0))
+    first = engine.run(LoadModel("a.pth", "cpu", "fp32", modified=1), go_on)
+    engine.run(SetVolume("ct", ARRAY, MATRIX, MATRIX), go_on)
+    ask(engine, 2)
+    assert engine.run(LoadModel("a.pth", "cpu", "fp32", modified=1), go_on) == first and paths == ["a.pth"]
+    engine.run(LoadModel("a.pth", "cpu", "fp32", modified=2), go_on)
+    assert paths == ["a.pth"] * 2
+    same(ask(engine, 3), expected(3))
+
+
 def test_a_prefetched_click_costs_no_encoding():
     engine, model = engine_for()
     engine.run(Prefetch("ct", CENTER), go_on)

@@ -1,6 +1,9 @@
 """What runs on the worker thread: one network, one volume, and the answers to clicks.
 
 Nothing here knows Slicer; torch is imported with the first request, never with this file.
+
+PyTorch keeps all of its threads: with one less, a click takes almost twice as long on two cores, and the main thread's
+turns are no shorter (Testing/benchmarks/session.py --threads).
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from .requests import (
     SetVolume,
     StaleRequest,
 )
+from .torch_loading import load_torch
 from .worker import Report
 
 
@@ -53,6 +57,7 @@ class Engine:
         self._make_generator = generator or _make_generator
         self._trails = trails or ClickTrails()
         self._predictor: Any = None
+        self._loaded: tuple[LoadModel, ModelInfo] | None = None
         self._identity: Identity = None
         self._array: NDArray | None = None
         self._ijk_to_ras = np.eye(4)
@@ -72,6 +77,7 @@ class Engine:
             RequestCancelled: ``report`` returned False; StaleRequest: there is no such volume, or no network yet.
             ValueError: what the user can cure; :meth:`explain` gives the words for it and for other errors.
         """
+        load_torch()
         return self._handlers[type(request)](request, report)
 
     def explain(self, error: Exception) -> str | None:
@@ -89,7 +95,10 @@ class Engine:
     # -- network and volume ------------------------------------------------------------------------------------------
 
     def _load_model(self, request: LoadModel, report: Report) -> ModelInfo:
+        if self._loaded is not None and self._loaded[0] == request:
+            return self._loaded[1]
         _go_on(report, "Loading the model")
+        self._loaded = None
         model = self._load(request.path, request.device, request.precision)
         if self._predictor is None:
             from .inference import SamPredictor3D
@@ -103,7 +112,9 @@ class Engine:
         device, wanted = str(model.device), request.device
         fell_back = device == "cpu" and wanted.startswith("cuda")
         note = "There is not enough graphics memory: the model runs on the CPU" if fell_back else ""
-        return ModelInfo(request.path, model.profile.name, device, getattr(model, "precision", "fp32"), note)
+        info = ModelInfo(request.path, model.profile.name, device, getattr(model, "precision", "fp32"), note)
+        self._loaded = (request, info)
+        return info
 
     def _set_volume(self, request: SetVolume, report: Report) -> Identity:
         if request.identity == self._identity:

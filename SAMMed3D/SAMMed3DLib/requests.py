@@ -65,11 +65,13 @@ class LoadModel(_Manners):
         path: the file.
         device: "cpu", "cuda", "cuda:1", "mps", or "auto".
         precision: "fp32", "bf16", "fp16" or "auto".
+        modified: when the file was changed last; an equal request does not load it again.
     """
 
     path: str
     device: str = "auto"
     precision: str = "auto"
+    modified: int = 0
     priority: ClassVar[int] = 0
 
     @property

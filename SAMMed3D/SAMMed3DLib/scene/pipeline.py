@@ -94,10 +94,9 @@ class Pipeline:
 
     def _ensureModel(self) -> None:
         path = self.models.path
-        key = (str(path), _modified(path), self.models.device, self.models.precision)
-        if key != self._modelKey:
-            self._modelKey, self._modelError = key, ""
-            request = LoadModel(str(path), self.models.device, self.models.precision)
+        request = LoadModel(str(path), self.models.device, self.models.precision, _modified(path))
+        if request != self._modelKey:
+            self._modelKey, self._modelError = request, ""
             self._loadingModel = self.submit(request, self._onModel)
 
     def _onModel(self, result: Result) -> None:

@@ -15,6 +15,9 @@ from .options import Options
 from .prompt_store import Prompt, PromptStore
 from .translation import tr as _
 
+#: Instead of a segment ID: a nodule of its own, whatever is selected.
+NEW = "SAMMed3D.New"
+
 
 def _telling(slot: Callable[..., None]) -> Callable[..., None]:
     """Errors are told: nobody could catch them behind an event of the scene."""
@@ -72,10 +75,10 @@ class PromptEvents:
 
     # -- new points --------------------------------------------------------------------------------------------------
 
-    def click(self, ras: Sequence[float], positive: bool) -> str | None:
+    def click(self, ras: Sequence[float], positive: bool, segmentId: str | None = None) -> str | None:
         """A click in a slice view: the point is made. Returns the nodule's segment ID, None where it was refused."""
         try:
-            state = self._noduleFor(ras, positive)
+            state = self._noduleFor(ras, positive, segmentId)
             if state is None:
                 return None
             pointId = self._document.ensurePrompts().add(ras, positive, state.segmentId)
@@ -132,7 +135,7 @@ class PromptEvents:
             return None
         if named is not None and named in document.nodules:
             return editor.begin(_("Add point"), named)
-        selected = editor.selectedId if editor.selectedId in document.nodules else None
+        selected = editor.selectedId if editor.selectedId in document.nodules and named != NEW else None
         if selected is not None and not (positive and self._options.everyClickIsNew):
             return editor.begin(_("Add point"), selected)
         if not positive:

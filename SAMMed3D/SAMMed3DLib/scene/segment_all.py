@@ -133,10 +133,13 @@ class SegmentAll:
     @property
     def counts(self) -> tuple[int, int]:
         """(shown, found)."""
-        if self._run is None:
-            return 0, 0
-        shown = sum(1 for one in self._run.candidates if one.segmentId is not None and self._exists(one.segmentId))
-        return shown, len(self._run.candidates)
+        return len(self.shownIds), 0 if self._run is None else len(self._run.candidates)
+
+    @property
+    def shownIds(self) -> list[str]:
+        """Segment IDs of the candidates that are shown, the largest first."""
+        ids = [] if self._run is None else [one.segmentId for one in self._run.candidates]
+        return [segmentId for segmentId in ids if segmentId is not None and self._exists(segmentId)]
 
     def setSensitivity(self, sensitivity: float) -> None:
         """Show or hide candidates by their score."""

@@ -9,6 +9,7 @@ from .errors import SceneError
 from .nodule_rows import rowsOf
 from .nodule_table import NoduleRow
 from .pipeline import ModelProvider
+from .prompt_events import NEW
 from .session_core import SessionCore
 from .states import State
 from .translation import tr as _
@@ -47,16 +48,28 @@ class Session(SessionCore):
         doNotOverlap: voxels of other segments are left out of what is written.
     """
 
+    #: For :meth:`click`: a nodule of its own, whatever is selected.
+    NEW = NEW
+
     # -- clicks ------------------------------------------------------------------------------------------------------
 
-    def click(self, rasWorld: Point, positive: bool = True) -> str | None:
-        """A click in a slice view; returns the ID of the nodule's segment, None if it was refused (see message)."""
+    def click(self, rasWorld: Point, positive: bool = True, segmentId: str | None = None) -> str | None:
+        """A click in a slice view.
+
+        Args:
+            rasWorld: mm.
+            positive: inside or outside.
+            segmentId: its nodule, or :attr:`NEW`; default: as the selection and the options say.
+
+        Returns:
+            the ID of the nodule's segment, None if the click was refused (see :attr:`message`).
+        """
         if not self.state.takesClicks:
             self.message(self.stateText, True)
             return None
-        segmentId = self._bench.events.click([float(x) for x in rasWorld], bool(positive))
+        answered = self._bench.events.click([float(x) for x in rasWorld], bool(positive), segmentId)
         self._update()
-        return segmentId
+        return answered
 
     def addNodule(self) -> None:
         """The next click starts a new nodule."""
@@ -246,6 +259,11 @@ class Session(SessionCore):
     def hasCandidates(self) -> bool:
         """Whether the sensitivity slider has something to show or hide."""
         return self._bench is not None and self._bench.segmentAll.hasCandidates
+
+    @property
+    def foundIds(self) -> list[str]:
+        """Segments of the latest *Segment all*, as far as they are shown, the largest first."""
+        return [] if self._bench is None else self._bench.segmentAll.shownIds
 
     @property
     def candidateCounts(self) -> tuple[int, int]:

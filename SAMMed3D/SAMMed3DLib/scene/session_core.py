@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +26,17 @@ from .workbench import Workbench
 
 #: Longest time that small pieces of work take in one turn of the event loop.
 _TURN_SECONDS = 0.008
+
+
+_open: weakref.WeakSet[SessionCore] = weakref.WeakSet()
+
+
+def sessionOn(volumeNode: Any, segmentationNode: Any = None) -> Any | None:
+    """The open Session that works on these nodules (None: the volume's own): two would take each other for users."""
+    for session in _open:
+        if session.volumeNode is volumeNode and segmentationNode in (None, session.segmentationNode):
+            return session
+    return None
 
 
 class SessionCore:
@@ -52,6 +64,7 @@ class SessionCore:
         self._isBusy = False
         self._told: tuple[State, str] | None = None
         self._closing = SceneClosing(self._scene, self.suspend, self.resume)
+        _open.add(self)
 
     # -- what is being worked on -------------------------------------------------------------------------------------
 
@@ -230,6 +243,7 @@ class SessionCore:
 
     def close(self) -> None:
         """Let go of everything, for good; the worker goes on living."""
+        _open.discard(self)
         self._closing.close()
         self._closeBench()
         self._volumeNode = None

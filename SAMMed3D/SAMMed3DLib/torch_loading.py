@@ -1,0 +1,39 @@
+"""Importing PyTorch on a worker thread without stopping the main thread.
+
+``import torch`` loads a library of some hundred megabytes while it holds Python's lock: the whole application stands
+still for 0.15 s and more. Here the same library is loaded first by a foreign call, which lets go of the lock; the
+import then finds it loaded. On Windows PyTorch does so by itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+#: In the order in which they need each other.
+_LIBRARIES = ("libc10", "libtorch_cpu", "libtorch_python")
+
+
+def load_torch() -> None:
+    """Import torch. Raises ModuleNotFoundError where it is not installed."""
+    if "torch" not in sys.modules and os.name == "posix":
+        _load_libraries()
+    import torch  # noqa: F401
+
+
+def _load_libraries() -> None:
+    """Best effort: what cannot be loaded here is loaded by the import, or its error is told there."""
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:
+        return
+    folder = Path(found.origin).parent / "lib"
+    suffix = ".dylib" if sys.platform == "darwin" else ".so"
+    dlopen = ctypes.CDLL(None).dlopen
+    dlopen.restype, dlopen.argtypes = ctypes.c_void_p, [ctypes.c_char_p, ctypes.c_int]
+    for name in _LIBRARIES:
+        path = folder / f"{name}{suffix}"
+        if path.is_file():
+            dlopen(os.fsencode(path), os.RTLD_NOW | os.RTLD_LOCAL)
