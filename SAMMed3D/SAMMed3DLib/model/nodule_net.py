@@ -144,7 +144,8 @@ class NoduleEncoder(nn.Module):
         self.middle = nn.Sequential(ResidualBlock(middle), ResidualBlock(middle))
         self.down2 = Downsample(middle, coarse)
         self.coarse = nn.Sequential(ResidualBlock(coarse), ResidualBlock(coarse))
-        self.position = nn.Parameter(0.02 * torch.randn(1, TOKEN_GRID**3, coarse))
+        self.position = nn.Parameter(torch.empty(1, TOKEN_GRID**3, coarse))
+        nn.init.normal_(self.position, std=0.02)
         self.context = nn.ModuleList([TransformerBlock(coarse, 5) for _ in range(2)])
         self.up1 = Upsample(coarse, middle)
         self.merge1 = Merge(middle)
@@ -177,7 +178,8 @@ class NodulePromptEncoder(nn.Module):
         super().__init__()
         self.embed_dim = embed_dim
         self.register_buffer("gaussian_matrix", torch.randn(3, TOKEN_DIM // 2))
-        self.label_embeddings = nn.Parameter(0.5 * torch.randn(5, TOKEN_DIM))  # negative, positive, corners, padding
+        self.label_embeddings = nn.Parameter(torch.empty(5, TOKEN_DIM))  # negative, positive, corners, padding
+        nn.init.normal_(self.label_embeddings, std=0.5)
         drawn = 2 * len(self.blob_cells) + 2 + 2
         self.draw = nn.Sequential(
             Conv3x3x3(drawn, embed_dim), nn.ReLU(), ChannelNorm(embed_dim)
@@ -289,7 +291,8 @@ class NoduleMaskDecoder(nn.Module):
     def __init__(self, widths: tuple[int, int, int] = (32, 64, TOKEN_DIM)) -> None:
         super().__init__()
         fine, middle, coarse = widths
-        self.mask_tokens = nn.Parameter(0.5 * torch.randn(1 + self.num_mask_tokens, TOKEN_DIM))
+        self.mask_tokens = nn.Parameter(torch.empty(1 + self.num_mask_tokens, TOKEN_DIM))
+        nn.init.normal_(self.mask_tokens, std=0.5)
         self.enter = Merge(fine)
         self.down1 = Downsample(fine, middle)
         self.middle = ResidualBlock(middle)
