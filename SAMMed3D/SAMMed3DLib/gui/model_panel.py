@@ -15,7 +15,7 @@ from ..model_jobs import ModelJobs
 from ..signal import Signal
 from ..torch_install import Outcome, TorchInstaller
 from ..weights_engine import AddModelFile, ReportDevice
-from .apply_view import applyView
+from .apply_view import ViewWriter
 from .model_choice import ModelChoice
 from .state_view import Control
 from .worker_poll import WorkerPoll
@@ -42,6 +42,7 @@ class ModelPanel:
         self.cpuOnlyMayHelp = False
         self._installer = installer
         self._ui, self._widget, self._session, self._choice, self._jobs = ui, widget, session, choice, jobs
+        self._view = ViewWriter(ui)
         self._entries: list[ModelEntry] = []
         self._filling = False
         self._working = False  # a download or the reading of a file
@@ -97,7 +98,7 @@ class ModelPanel:
             combo.setCurrentIndex([entry.name for entry in self._entries].index(chosen.name))
         finally:
             self._filling = False
-        applyView(self._ui, {**modelView(chosen, self._working), **deviceView(self._device, self._choice)})
+        self._view.apply({**modelView(chosen, self._working), **deviceView(self._device, self._choice)})
 
     def download(self) -> None:
         """Fetch the chosen model, with progress; an earlier try is gone on with."""

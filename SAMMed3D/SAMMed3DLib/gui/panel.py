@@ -14,7 +14,7 @@ from ..scene.slice_clicks import SliceClicks
 from ..scene.states import State
 from ..torch_install import TorchInstaller
 from ..worker import EngineWorker
-from .apply_view import applyView
+from .apply_view import ViewWriter
 from .click_tools import ClickTools
 from .icons import Icons, isDark
 from .model_choice import ModelChoice, applicationStore
@@ -56,6 +56,7 @@ class Panel:
         self.widget, self.ui, self.session, self._worker = widget, ui, session, worker
         self._problem = self._notice = ""
         self._closed = False
+        self._view = ViewWriter(ui)
         self._dark = isDark(widget)
         icons = self._showIcons()
         self._restTimer = QtTimer(widget)
@@ -128,7 +129,7 @@ class Panel:
 
     def refresh(self, *__: Any) -> None:
         """Bring every control up to date."""
-        applyView(self.ui, panelView(self._facts()))
+        self._view.apply(panelView(self._facts()))
 
     def showProblem(self, text: str) -> None:
         """An error, shown until the next success or until the user closes it; "" takes it away."""

@@ -117,9 +117,9 @@ def _steps(facts: Facts) -> str:
     parts = []
     for number, text in enumerate((load, _("Press Add nodule"), _("Click a nodule in a slice"))):
         mark = "✓" if number < done else f"{number + 1}."
-        line = f"{mark} {text}"
+        line = f'<span style="white-space:nowrap">{mark} {text}</span>'  # lines break between the steps
         parts.append(f"<b>{line}</b>" if number == done else line)
-    return " &nbsp; ".join(f"<span>{part}</span>" for part in parts)
+    return " &nbsp; ".join(parts)
 
 
 def _status(facts: Facts) -> str:
