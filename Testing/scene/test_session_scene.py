@@ -455,15 +455,51 @@ def test_jumping_moves_all_slice_views(bench):
     assert "not there any more" in bench.errors[-1]
 
 
+def surface(bench, segmentId):
+    segment = bench.session.segmentationNode.GetSegmentation().GetSegment(segmentId)
+    return segment.GetRepresentation("Closed surface")
+
+
 def test_surfaces_are_shown_on_demand(bench):
     session = bench.session
-    segmentId = bench.click(10, 12, 14)
-    segment = session.segmentationNode.GetSegmentation().GetSegment(segmentId)
-    assert segment.GetRepresentation("Closed surface") is None
+    first = bench.click(10, 12, 14)
+    session.nextNodule()
+    second = bench.click(25, 12, 14)
+    assert surface(bench, first) is None
     session.show3d(True)
     bench.settle()
-    assert segment.GetRepresentation("Closed surface").GetNumberOfPoints() > 0
-    bench.click(10, 12, 18)
-    assert segment.GetRepresentation("Closed surface").GetNumberOfPoints() > 0
+    before = surface(bench, second).GetBounds()
+    assert surface(bench, first).GetNumberOfPoints() > 0 and bench.session.segmentationNode.GetDisplayNode()
+    session.nextNodule()
+    third = bench.click(10, 25, 14)
+    assert surface(bench, third).GetNumberOfPoints() > 0 and surface(bench, second).GetBounds() == before
     session.show3d(False)
-    assert segment.GetRepresentation("Closed surface") is None
+    assert [surface(bench, one) for one in (first, second, third)] == [None] * 3
+
+
+def test_while_a_point_is_dragged_its_surface_waits(bench):
+    session = bench.session
+    segmentId = bench.click(10, 12, 14)
+    session.show3d(True)
+    bench.settle()
+    before, point = surface(bench, segmentId).GetBounds(), bench.points()[0]
+    bench.drag(point, bench.ras(20, 12, 14))
+    bench.worker.runOne()
+    bench.drag(point, bench.ras(22, 12, 14))
+    session.poll()
+    np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(20, 12, 14)]))
+    assert surface(bench, segmentId).GetBounds() == before
+    bench.drop(point)
+    bench.settle()
+    assert surface(bench, segmentId).GetBounds() != before
+    session.promptsNode.RemoveAllControlPoints()
+    session.undo()
+    bench.settle()
+    assert surface(bench, segmentId).GetNumberOfPoints() > 0
+
+
+def test_surfaces_that_were_asked_for_before_the_first_nodule(bench):
+    bench.session.show3d(True)
+    bench.settle()
+    segmentId = bench.click(10, 12, 14)
+    assert surface(bench, segmentId).GetNumberOfPoints() > 0

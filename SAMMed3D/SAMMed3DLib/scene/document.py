@@ -44,6 +44,7 @@ class Document:
         volumeNode, segmentationNode, promptsNode: the last two are None until they are needed.
         writer, store: of the last two.
         nodules: by segment ID.
+        staleSurfaces: segments whose closed surface, where one is shown, is older than their voxels.
         isChanging: the scene is being changed from here, so that observers are not news.
 
     Raises:
@@ -61,6 +62,7 @@ class Document:
         self.writer: SegmentWriter | None = None
         self.store: PromptStore | None = None
         self.nodules: dict[str, NoduleState] = {}
+        self.staleSurfaces: dict[str, None] = {}
         self.isChanging = False
         self._shared: SharedTransform | None = None
         segmentationNode = segmentationNode or nodule_segmentation.findSegmentation(volumeNode)
@@ -280,7 +282,8 @@ class Document:
             isCut = np.count_nonzero(free.mask) != np.count_nonzero(block.mask)
             block = free if isCut else block
         with self.changing():
-            self.writer.write(segmentId, block)
+            self.writer.write(segmentId, block, surface=False)
+            self.staleSurfaces[segmentId] = None
             state.block = block
             nodule_segmentation.setScore(self.segmentationNode, segmentId, answer.score)
         self.setMeasurements(segmentId, answer.measurements)
@@ -366,6 +369,7 @@ class Document:
             new for prompt, new in zip(snapshot.prompts, ids, strict=True) if prompt.id in snapshot.absorbed
         }
         self.nodules[segmentId] = state
+        self.staleSurfaces[segmentId] = None
         return state
 
     # -- requests ----------------------------------------------------------------------------------------------------

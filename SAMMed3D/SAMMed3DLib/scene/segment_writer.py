@@ -52,10 +52,16 @@ class SegmentWriter:
         self.volumeNode = volumeNode
         self._written: dict[str, _Written] = {}
 
-    def write(self, segmentId: str, block: MaskBlock) -> None:
+    def write(self, segmentId: str, block: MaskBlock, surface: bool = True) -> None:
         """Replace the whole segment by a block (anything with ``mask`` and ``offset_kji``); nothing inside clears it.
 
         Voxels outside the volume are cut off.
+
+        Args:
+            segmentId: the segment.
+            block: its voxels.
+            surface: where closed surfaces are shown, bring this one up to date too (10 ms and more); else it stays as
+                it is until :meth:`updateSurface`.
 
         Raises:
             SceneError: unknown segment, or a non-linear transform.
@@ -68,19 +74,20 @@ class SegmentWriter:
         # Does nothing for a segment with a layer of its own. (IsSharedBinaryLabelmap, in Slicer 5.12, says the opposite
         # of its name.)
         segmentation.SeparateSegmentLabelmap(segmentId)
-        surfaces = self._hasSurfaces()
-        if surfaces and tight.isEmpty:
+        surfaces, shown, later = self._hasSurfaces(), segment.GetRepresentation(CLOSED_SURFACE), None
+        if surfaces and (tight.isEmpty or not surface):
             # VTK's surface filter reports an error for a labelmap without any voxel inside.
+            later = vtk.vtkPolyData() if tight.isEmpty or shown is None else shown
             segment.RemoveRepresentation(CLOSED_SURFACE)
-        elif surfaces and segment.GetRepresentation(CLOSED_SURFACE) is None:
+        elif surfaces and shown is None:
             # Slicer brings up to date what is there; an empty surface will do.
             segment.AddRepresentation(CLOSED_SURFACE, vtk.vtkPolyData())
         logic = slicer.vtkSlicerSegmentationsModuleLogic
         image = _orientedImage(tight, toSegmentation)
         if not logic.SetBinaryLabelmapToSegment(image, self.segmentationNode, segmentId, logic.MODE_REPLACE):
             raise SceneError(f"Segment '{segment.GetName()}' could not be written. Remove it and click again.")
-        if surfaces and tight.isEmpty:
-            segment.AddRepresentation(CLOSED_SURFACE, vtk.vtkPolyData())
+        if later is not None:
+            segment.AddRepresentation(CLOSED_SURFACE, later)
             segmentation.InvokeEvent(segmentation.RepresentationModified, segmentId)
         self._written[segmentId] = _Written(tight, self._labelmapTime(segmentId))
 
@@ -144,6 +151,20 @@ class SegmentWriter:
         if display is not None:
             display.SetPreferredDisplayRepresentationName3D(CLOSED_SURFACE)
             display.SetVisibility3D(True)
+
+    def updateSurface(self, segmentId: str) -> None:
+        """Make one segment's closed surface, or bring it up to date, from what was last written here.
+
+        Segments that others have changed keep the surface that Slicer made of them.
+
+        Raises:
+            SceneError: unknown segment, or a non-linear transform.
+        """
+        segment = self._segment(segmentId)
+        if segmentId in self._written and not self.wasEdited(segmentId):
+            if segment.GetRepresentation(CLOSED_SURFACE) is None:
+                segment.AddRepresentation(CLOSED_SURFACE, vtk.vtkPolyData())
+            self.write(segmentId, self._written[segmentId].block)
 
     def _segment(self, segmentId: str) -> Any:
         segment = self.segmentationNode.GetSegmentation().GetSegment(segmentId)

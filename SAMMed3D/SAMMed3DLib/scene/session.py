@@ -190,9 +190,8 @@ class Session(SessionCore):
         """Closed surfaces of all nodules; brought up to date when the work pauses."""
         self._shows3d = bool(on)
         with self._telling():
-            if self._bench is not None and self._bench.document.writer is not None:
-                with self._bench.document.changing():
-                    self._bench.document.writer.showSurfaces(self._shows3d)
+            if self._bench is not None:
+                self._bench.show3d(self._shows3d)
 
     # -- history -----------------------------------------------------------------------------------------------------
 

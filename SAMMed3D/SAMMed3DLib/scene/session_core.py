@@ -186,6 +186,8 @@ class SessionCore:
         bench.editor.message.connect(self.message.emit)
         bench.nodesGone.connect(self._onNodesGone)
         bench.workToDo.connect(self._update)
+        if self._shows3d:
+            bench.show3d(True)
 
     def _closeBench(self) -> None:
         bench, self._bench = self._bench, None

@@ -38,6 +38,8 @@ class Workbench:
         self.segmentAll = SegmentAll(self.editor, pipeline)
         self._pipeline = pipeline
         self._edited: dict[str, None] = {}
+        self._shows3d = False
+        self._surfacesLeft = False
         self._isRefreshed = False
         self._watch = DocumentWatch(self.document)
         self._watch.volumeRemoved.connect(self._onVolumeRemoved)
@@ -82,7 +84,13 @@ class Workbench:
     @property
     def hasWork(self) -> bool:
         """Whether :meth:`work` has something to do."""
-        return bool(self._edited) or self.segmentAll.hasWork
+        return bool(self._edited) or self.segmentAll.hasWork or self._hasSurfaceWork
+
+    @property
+    def _hasSurfaceWork(self) -> bool:
+        """Surfaces wait until no answer is awaited: while a point is dragged they would be of no use."""
+        isWanted = self._surfacesLeft or (self._shows3d and bool(self.document.staleSurfaces))
+        return isWanted and self.document.writer is not None and not self.editor.isWaiting
 
     def work(self, seconds: float) -> None:
         """Do small pieces of work for about so long."""
@@ -92,8 +100,33 @@ class Workbench:
                 segmentId = next(iter(self._edited))
                 del self._edited[segmentId]
                 self._lookAgain(segmentId)
-            else:
+            elif self.segmentAll.hasWork:
                 self.segmentAll.work()
+            else:
+                self._updateSurface()
+
+    def show3d(self, on: bool) -> None:
+        """Show closed surfaces, made one at a time, or drop them."""
+        self._shows3d = self._surfacesLeft = on
+        writer = self.document.writer
+        if on:
+            self.document.staleSurfaces = dict.fromkeys(self.document.nodules)
+        elif writer is not None:
+            with self.document.changing():
+                writer.showSurfaces(False)
+        self.workToDo()
+
+    def _updateSurface(self) -> None:
+        document = self.document
+        with document.changing():
+            if document.staleSurfaces:
+                segmentId = next(iter(document.staleSurfaces))
+                del document.staleSurfaces[segmentId]
+                if segmentId in document.nodules:
+                    document.writer.updateSurface(segmentId)
+            else:
+                self._surfacesLeft = False
+                document.writer.showSurfaces(True)
 
     def refresh(self) -> None:
         """Once after opening: ask for what was not answered, measure what was edited, take points that wait."""
