@@ -149,6 +149,29 @@ def test_the_points_of_a_picked_list_go_into_the_selected_nodule(bench):
     assert bench.session.selectedId == segmentId and len(bench.session.rows()) == 1
 
 
+def test_a_list_saved_from_another_scene_makes_its_nodules_again(bench, tmp_path):
+    bench.click(10, 12, 14)
+    bench.click(10, 12, 17)
+    bench.session.nextNodule()
+    bench.click(25, 12, 14)
+    bench.click(25, 12, 16, positive=False)
+    masks = [bench.full(row.segmentId) for row in bench.session.rows()]
+    description = [bench.session.promptsNode.GetNthControlPointDescription(n) for n in range(4)]
+    places = [bench.place(n) for n in range(4)]
+    for node in (bench.session.segmentationNode, bench.session.promptsNode):
+        bench.scene.scene.RemoveNode(node)
+    node = point_list(bench)
+    for place, text in zip(places, description, strict=True):
+        node.SetNthControlPointDescription(node.AddControlPointWorld(*place), text)
+    bench.session.everyClickIsNew = True
+    bench.session.setPrompts(node)
+    bench.settle()
+    rows = bench.session.rows()
+    assert len(rows) == 2 and node.GetNumberOfControlPoints() == 4
+    for row, mask in zip(rows, masks, strict=True):
+        np.testing.assert_array_equal(bench.full(row.segmentId), mask)
+
+
 def test_dragging_a_point_is_live_and_one_step(bench):
     segmentId = bench.click(10, 12, 14)
     bench.click(20, 12, 14)

@@ -103,6 +103,21 @@ def test_a_warp_that_comes_later_is_said_with_the_click(bench):
     np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14)]))
 
 
+def test_a_warp_while_an_answer_is_on_its_way(bench):
+    segmentId = bench.session.click(bench.ras(10, 12, 14))
+    bench.volume.SetAndObserveTransformNodeID(bench.scene.add_warp().GetID())
+    bench.settle()
+    assert "non-linear" in bench.errors[-1] and not bench.session.isBusy
+    bench.session.undo()
+    assert bench.session.undoText == "New nodule" and "non-linear" in bench.errors[-1]
+    bench.volume.SetAndObserveTransformNodeID(None)
+    assert bench.click(20, 12, 14) == segmentId
+    np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14), (20, 12, 14)]))
+    bench.session.undo()
+    bench.session.undo()
+    assert bench.session.rows() == [] and not bench.session.canUndo
+
+
 # -- another model, volume, segmentation ------------------------------------------------------------------------------
 
 

@@ -134,6 +134,11 @@ class Document:
             self.store.close()
         self.store = self.promptsNode = None
 
+    @property
+    def ownsPrompts(self) -> bool:
+        """Whether the point list belongs to no other segmentation."""
+        return self.promptsNode.GetNodeReference(SEGMENTATION_ROLE) in (None, self.segmentationNode)
+
     def _shareTransform(self) -> None:
         if self._shared is not None:
             self._shared.close()

@@ -210,6 +210,14 @@ class NoduleEditor:
         self.document.setRecord(state.segmentId, isPending=False)
 
     def _onAnswer(self, state: NoduleState, result: Result) -> None:
+        try:
+            self._take(state, result)
+        except SceneError as error:  # the volume cannot be placed any more; when it can, the nodule is asked for again
+            state.awaited = None
+            state.open.clear()
+            self.message(str(error), True)
+
+    def _take(self, state: NoduleState, result: Result) -> None:
         """An answer to the latest request, or to one before it, which is shown while the latest is on its way."""
         document, segmentId = self.document, state.segmentId
         if document.nodules.get(segmentId) is not state or state.awaited is None or result.generation > state.awaited:

@@ -101,25 +101,38 @@ class PromptEvents:
             self._placed(prompt.id, prompt.positive, isOurs=False)
         self._editor.select(selected)
 
+    def adoptGroups(self) -> None:
+        """Points of nodules that are not there, in a list saved from another scene: each nodule is made again."""
+        document, selected = self._document, self._editor.selectedId
+        for segmentId in [one for one in document.store.segmentIds() if one not in document.nodules]:
+            group = sorted(document.store.prompts(segmentId), key=lambda prompt: not prompt.positive)
+            made = NEW
+            for prompt in group if group[0].positive else []:
+                made = self._placed(prompt.id, prompt.positive, isOurs=False, named=made) or made
+        self._editor.select(selected)
+
     @_telling
     def _onPlaced(self, pointId: str) -> None:
         prompt = self._store.prompt(pointId)
         self._placed(pointId, self._options.polarity if prompt.segmentId is None else prompt.positive, isOurs=True)
 
-    def _placed(self, pointId: str, positive: bool, isOurs: bool) -> None:
-        """A point of the list becomes a click; one that cannot be used is removed where it was only just placed."""
+    def _placed(self, pointId: str, positive: bool, isOurs: bool, named: str | None = None) -> str | None:
+        """A point of the list becomes a click; one that cannot be used is removed where it was only just placed.
+
+        Returns the nodule's segment ID.
+        """
         try:
             prompt = self._store.prompt(pointId)
-            state = self._noduleFor(prompt.ras, positive, prompt.segmentId)
+            state = self._noduleFor(prompt.ras, positive, named or prompt.segmentId)
             if state is None:
                 if isOurs:
                     self._store.remove(pointId)
-                return
+                return None
             self._store.assign(pointId, state.segmentId, positive)
         except SceneError as error:
             self._editor.message(str(error), True)
-            return
-        self._give(state, pointId)
+            return None
+        return self._give(state, pointId)
 
     def _noduleFor(self, ras: Sequence[float], positive: bool, named: str | None = None) -> NoduleState | None:
         """The nodule of a new point, with its step begun; None where the point is of no use, which is said."""

@@ -155,7 +155,10 @@ class SessionCore:
         if self._bench is not None:
             self._bench.editor.select(selected)
             if node is not None and self.state.takesClicks:
-                self._bench.events.adopt(self._bench.document.store.untagged())
+                document = self._bench.document
+                if document.ownsPrompts:
+                    self._bench.events.adoptGroups()
+                self._bench.events.adopt(document.store.untagged())
 
     def _open(self, volumeNode: Any, segmentationNode: Any = None, promptsNode: Any = None) -> None:
         self._closeBench()

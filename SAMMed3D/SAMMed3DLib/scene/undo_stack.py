@@ -116,7 +116,8 @@ class UndoStack:
     def _move(self, source: list[NoduleChange], target: list[NoduleChange]) -> bool:
         if not source:
             return False
-        change = source.pop()
-        target.append(self._restore(change))
+        reverse = self._restore(source[-1])  # where this fails the step stays
+        source.pop()
+        target.append(reverse)
         self.changed()
         return True

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+
+from SAMMed3DLib.scene.states import Facts, State, stateOf, textOf
+
+ALL = {"hasTorch": True, "hasWeights": True, "hasVolume": True}
+
+
+@pytest.mark.parametrize(
+    ("facts", "state"),
+    [
+        (Facts(), State.NO_TORCH),
+        (Facts(hasTorch=True, error="bad"), State.NO_WEIGHTS),
+        (Facts(hasTorch=True, hasWeights=True), State.NO_VOLUME),
+        (Facts(hasTorch=True, hasWeights=True, error="bad"), State.ERROR),
+        (Facts(**ALL), State.READY),
+        (Facts(**ALL, isPredicting=True), State.PREDICTING),
+        (Facts(**ALL, isPredicting=True, isLoading=True), State.LOADING),
+        (Facts(**ALL, isPredicting=True, isGenerating=True), State.GENERATING),
+        (Facts(**ALL, isPredicting=True, error="bad"), State.ERROR),
+    ],
+)
+def test_the_first_thing_that_is_missing_decides(facts, state):
+    assert stateOf(facts) is state
+
+
+def test_every_state_has_words_and_errors_have_their_own():
+    texts = {state: textOf(state, Facts(error="the file is damaged")) for state in State}
+    assert texts[State.ERROR] == "the file is damaged"
+    assert all(texts.values()) and len(set(texts.values())) == len(State)
+
+
+def test_clicks_are_taken_while_work_goes_on():
+    assert {state for state in State if state.takesClicks} == {
+        State.LOADING, State.READY, State.PREDICTING, State.GENERATING,
+    }
+    assert {state for state in State if state.isWorking} == {State.LOADING, State.PREDICTING, State.GENERATING}
