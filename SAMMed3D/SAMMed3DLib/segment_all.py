@@ -70,7 +70,6 @@ def run_segment_all(options: argparse.Namespace, terminal: Terminal, load_predic
     generator = SamAutomaticMaskGenerator3D(
         predictor, min_diameter_mm=options.min_diameter, max_diameter_mm=options.max_diameter,
         lungs="whole_volume" if options.whole_volume else "auto",
-        min_score=min(0.02, score_threshold(options.sensitivity)),
     )
     with terminal.step("finding nodules") as finding:
         records = generator.generate(_percent(terminal))

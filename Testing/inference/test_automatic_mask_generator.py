@@ -9,7 +9,7 @@ import torch
 from SAMMed3DLib.inference import InputError, PredictionCancelled, SamAutomaticMaskGenerator3D, SamPredictor3D
 from SAMMed3DLib.inference.candidates import Candidate
 from SAMMed3DLib.inference.lungs import LungMask
-from SAMMed3DLib.inference.nodule_score import INPUTS, NoduleScore
+from SAMMed3DLib.inference.nodule_score import BASIC, PAIRS, NoduleScore
 from SAMMed3DLib.model import build_model
 
 from .fakes import PROFILE, ThresholdModel, sphere_volume
@@ -257,7 +257,8 @@ def test_without_an_iou_head_stability_ranks_and_the_user_is_told():
 
 def test_with_an_iou_head_the_score_is_a_probability_of_the_given_rule():
     array, matrix = scan()
-    size_only = NoduleScore(tuple(5.0 * (name == "diameter") for name in INPUTS), 0.0)
+    weights = [float(name == "diameter") for name in BASIC] + [0.0] * len(PAIRS)
+    size_only = NoduleScore((0.0,) * len(BASIC), (1.0,) * len(BASIC), tuple(weights), 0.0)
     generator = generator_for(array, matrix, score=size_only)
     records = generator.generate()
     sizes = [record["features"].diameter_mm for record in records]

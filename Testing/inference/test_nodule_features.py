@@ -8,7 +8,15 @@ import pytest
 from SAMMed3DLib.inference.crop_plan import crop_at
 from SAMMed3DLib.inference.field import Part
 from SAMMed3DLib.inference.nodule_features import describe, object_at
-from SAMMed3DLib.inference.nodule_score import DEFAULT_SCORE, INPUTS, score_inputs
+from SAMMed3DLib.inference.nodule_score import (
+    BASIC,
+    DEFAULT_SCORE,
+    LOWEST_SCORE,
+    PAIRS,
+    NoduleScore,
+    basic_inputs,
+    score_threshold,
+)
 from SAMMed3DLib.model.profile import PROFILES
 
 CROP = crop_at((0.0, 0.0, 0.0), 0.5, PROFILES["nodule"], np.eye(4))
@@ -95,13 +103,39 @@ def test_the_score_prefers_spheres_to_tubes_and_is_a_probability():
     round_one, long_one = (
         describe(part_of(d), (0.0, 0.0, 0.0), iou, hu_of(d)) for d, iou in ((sphere(4.0), 0.85), (tube(2.0, 40), 0.5))
     )
-    high, low = DEFAULT_SCORE(round_one, 0.5, 8.0), DEFAULT_SCORE(long_one, 0.5, 8.0)
-    assert 0.0 <= low < 0.2 < high <= 1.0
-    worst = dataclasses.replace(long_one, predicted_iou=0.0, growth=50.0, diameter_mm=1e-3, off_center=1e9)
-    assert 0.0 <= DEFAULT_SCORE(worst, 0.0, float("nan")) < 0.2
+    high, low = DEFAULT_SCORE(round_one), DEFAULT_SCORE(long_one)
+    assert 0.0 <= low < 0.3 * high and high <= 1.0
+    worst = dataclasses.replace(
+        long_one, predicted_iou=0.0, growth=50.0, diameter_mm=1e-3, off_center=1e9, contrast_hu=1e6, elongation=1e9
+    )
+    assert 0.0 <= DEFAULT_SCORE(worst) <= 1.0
 
 
-def test_every_input_has_a_weight_and_is_finite():
+def test_two_looks_count_equally():
+    first, second = (describe(part_of(sphere(r)), (0.0, 0.0, 0.0), 0.7, hu_of(sphere(r))) for r in (3.0, 6.0))
+    mean = (DEFAULT_SCORE.log_odds(first) + DEFAULT_SCORE.log_odds(second)) / 2
+    assert DEFAULT_SCORE(first, second) == pytest.approx(1 / (1 + np.exp(-mean)))
+
+
+def test_the_regression_is_what_it_says():
+    features = describe(part_of(sphere(4.0)), (0.0, 0.0, 0.0), 0.7, hu_of(sphere(4.0)))
+    basic = basic_inputs(features)
+    weights = np.zeros(len(BASIC) + len(PAIRS))
+    weights[BASIC.index("iou")], weights[len(BASIC) + PAIRS.index((0, 1))] = 2.0, 3.0
+    rule = NoduleScore((0.0,) * len(BASIC), (1.0,) * len(BASIC), tuple(weights), -1.0)
+    assert rule.log_odds(features) == pytest.approx(2 * basic[0] + 3 * basic[0] * min(basic[1], 3.0) - 1)
+
+
+def test_every_input_has_a_coefficient_and_is_finite():
     features = describe(part_of(sphere(4.0)), (0.0, 0.0, 0.0), 0.0, hu_of(sphere(4.0)))
-    values = score_inputs(features, 0.0, float("nan"))
-    assert len(values) == len(INPUTS) == len(DEFAULT_SCORE.weights) and np.isfinite(values).all()
+    values = basic_inputs(features)
+    assert len(values) == len(BASIC) == len(DEFAULT_SCORE.mean) == len(DEFAULT_SCORE.scale)
+    assert len(DEFAULT_SCORE.weights) == len(BASIC) + len(PAIRS) and np.isfinite(values).all()
+
+
+@pytest.mark.parametrize("ranking", ["probability", "stability"])
+def test_the_slider_shows_more_the_further_it_stands(ranking):
+    levels = [score_threshold(place, ranking) for place in np.linspace(0, 1, 11)]
+    assert levels == sorted(levels, reverse=True) and len(set(levels)) == 11
+    assert 0 < levels[-1] == pytest.approx(LOWEST_SCORE) and levels[0] < 1
+    assert score_threshold(-5.0, ranking) == levels[0] and score_threshold(5.0, ranking) == levels[-1]

@@ -20,7 +20,7 @@ from .looks import Look, Looker, Place
 from .lungs import LungMask, find_lungs
 from .mask_nms import suppress
 from .measurements import measure_nodule
-from .nodule_score import DEFAULT_SCORE, NoduleScore
+from .nodule_score import DEFAULT_SCORE, LOWEST_SCORE, NoduleScore
 from .postprocessing import Clicks, voxelize
 from .prediction import Prediction
 from .predictor import SamPredictor3D
@@ -58,7 +58,7 @@ class SamAutomaticMaskGenerator3D:
         min_score: records below this probability are not made. It bounds what the slider "more" can show.
         max_candidates: looked at most, the strongest first.
         max_masks: clicked at most, the best first: the bound of the time.
-        score: how a look becomes a probability.
+        score: how the looks at an object become a probability.
         lung_finder, candidate_finder: what finds them.
 
     Attributes:
@@ -85,7 +85,7 @@ class SamAutomaticMaskGenerator3D:
         point_candidates: ArrayLike | Sequence[Candidate] | None = None,
         lungs: Literal["auto", "whole_volume"] | LungMask = "auto",
         *,
-        min_score: float = 0.02,
+        min_score: float = LOWEST_SCORE,
         max_candidates: int = 250,
         max_masks: int = 60,
         score: NoduleScore = DEFAULT_SCORE,
@@ -152,7 +152,7 @@ class SamAutomaticMaskGenerator3D:
             voxel; ``bbox`` [i, j, k, ni, nj, nk] and ``area`` in voxels; ``predicted_iou`` (None where unknown);
             ``stability_score``; ``point_coords`` [[R, A, S]] mm, the click; ``crop_box`` as bbox, the crop that was
             seen; ``score`` (see :attr:`ranking`); ``prediction``, to go on from with clicks; ``features``
-            (LookFeatures); ``measurements`` (NoduleRecord).
+            (LookFeatures) and ``coarse_features``, of the first look; ``measurements`` (NoduleRecord).
 
         Raises:
             InputError: no image is set, or the given points lie outside of it.
@@ -253,7 +253,7 @@ class SamAutomaticMaskGenerator3D:
             prediction = self.predictor.predict([place.point_ras], [1])
             final = looker.describe(place, prediction.parts[-1], prediction.score)
             if final is not None:
-                found.append(_Found(self._score(final), look, final, prediction))
+                found.append(_Found(self._score(look, final), look, final, prediction))
 
     def _unclicked(self, score: float, look: Look) -> _Found:
         """The mask of a coarse look: without a further encoding, for what a cancelled run has found."""
@@ -264,10 +264,11 @@ class SamAutomaticMaskGenerator3D:
         prediction = Prediction(mask, offset, iou, look.part.logits, look.part.crop, (look.part,))
         return _Found(score, look, look, prediction)
 
-    def _score(self, look: Look) -> float:
+    def _score(self, *looks: Look) -> float:
+        """Of one object; the last look is the one whose mask is kept."""
         if self.ranking == "stability":
-            return look.features.stability
-        return self.score(look.features, look.place.response, look.place.expected_mm)
+            return looks[-1].features.stability
+        return self.score(*(look.features for look in looks))
 
     # -- the result --------------------------------------------------------------------------------------------------
 
@@ -307,6 +308,7 @@ class SamAutomaticMaskGenerator3D:
             "score": each.score,
             "prediction": prediction,
             "features": each.final.features,
+            "coarse_features": each.look.features,
             "measurements": measure_nodule(prediction, self.predictor.image_kji, matrix),
         }
 

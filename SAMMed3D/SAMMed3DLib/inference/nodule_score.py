@@ -1,43 +1,39 @@
 """How likely a mask is a nodule: a calibrated probability, and the slider that trades misses for false positives.
 
-One logistic regression over the features of a look (:mod:`.nodule_features`) and the response of the blob filter. Its
-coefficients come from ``python -m SAMMed3DTrainingLib.score_fitting``: nodules painted into the backgrounds that
-training may use against everything else that the blob filter found there. No real nodule and nothing of the held-out
-background entered.
+One logistic regression over the features of a look (:mod:`.nodule_features`), their squares and products. What it was
+fitted on is said beside its coefficients (:mod:`.nodule_score_coefficients`).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import nodule_score_coefficients as coefficients
 from .nodule_features import LookFeatures
 
-#: Names of what the regression sees, in order; :func:`score_inputs` computes them.
-INPUTS = (
-    "iou", "stability", "diameter", "diameter2", "elongation", "slenderness", "compactness", "growth", "off_center",
-    "contrast", "density", "continued", "outside", "wall", "border", "response", "size_ratio",
+#: What the regression sees first, in order; :func:`basic_inputs` computes it.
+BASIC = (
+    "iou", "stability", "diameter", "elongation", "slenderness", "compactness", "growth", "off_center", "contrast",
+    "density", "continued", "outside", "wall",
 )
+#: Those whose squares and products it sees too.
+COMBINED = ("iou", "stability", "diameter", "compactness", "growth", "contrast", "density", "wall")
+PAIRS = tuple(itertools.combinations_with_replacement([BASIC.index(name) for name in COMBINED], 2))
+_FARTHEST = 3.0
 
 
-def score_inputs(features: LookFeatures, response: float, expected_mm: float) -> NDArray[np.float64]:
-    """What the regression sees of a look, each about of size one.
-
-    Args:
-        features: of the look.
-        response: of the blob filter; 0 where there was none.
-        expected_mm: diameter that the blob filter expects, NaN where there was none.
-    """
+def basic_inputs(features: LookFeatures) -> NDArray[np.float64]:
+    """The features as the regression takes them, each bounded and about of size one."""
     iou = min(max(features.predicted_iou, 0.01), 0.99)
-    size = math.log(features.diameter_mm / 8.0)
     return np.array([
         math.log(iou / (1.0 - iou)),
         4.0 * features.stability,
-        size,
-        size**2,
+        math.log(features.diameter_mm / 8.0),
         math.log(features.elongation),
         math.log(features.slenderness),
         4.0 * features.compactness,
@@ -48,34 +44,57 @@ def score_inputs(features: LookFeatures, response: float, expected_mm: float) ->
         3.0 * features.continued,
         2.0 * features.outside_lung,
         2.0 * features.near_wall,
-        float(features.touches_border),
-        math.log(max(response, 1.0)),
-        0.0 if math.isnan(expected_mm) else min(abs(math.log(features.diameter_mm / expected_mm)), 2.0),
     ])
+
+
+def combined(standardized: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Standardized basic inputs (..., n), bounded, with the products of :data:`PAIRS` behind them."""
+    bounded = np.clip(standardized, -_FARTHEST, _FARTHEST)
+    first, second = zip(*PAIRS, strict=True)
+    return np.concatenate([bounded, bounded[..., first] * bounded[..., second]], axis=-1)
 
 
 @dataclass(frozen=True)
 class NoduleScore:
-    """The regression: probability = 1 / (1 + exp(-(weights . inputs + intercept)))."""
+    """The regression.
 
+    Attributes:
+        mean, scale: (n,) of the basic inputs.
+        weights: of the standardized inputs and their products.
+        intercept: added to them.
+    """
+
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
     weights: tuple[float, ...]
     intercept: float
 
-    def __call__(self, features: LookFeatures, response: float, expected_mm: float) -> float:
-        """Probability in 0..1 that a look shows a nodule."""
-        value = float(np.dot(self.weights, score_inputs(features, response, expected_mm))) + self.intercept
-        return 1.0 / (1.0 + math.exp(-min(max(value, -30.0), 30.0)))
+    def log_odds(self, features: LookFeatures) -> float:
+        """Natural log of the odds that a look shows a nodule."""
+        inputs = combined((basic_inputs(features) - self.mean) / self.scale)
+        return float(inputs @ self.weights) + self.intercept
+
+    def __call__(self, *looks: LookFeatures) -> float:
+        """Probability in 0..1 that an object is a nodule: the mean of the log odds of all looks at it."""
+        return probability(sum(self.log_odds(look) for look in looks) / len(looks))
+
+
+def probability(log_odds: float) -> float:
+    """1 / (1 + exp(-x)), without overflow."""
+    return 1.0 / (1.0 + math.exp(-min(max(log_odds, -30.0), 30.0)))
 
 
 DEFAULT_SCORE = NoduleScore(
-    weights=(1.0, 0.5, 0.0, 0.0, -1.0, -1.0, 0.5, -0.3, -0.5, 0.2, 0.0, -0.5, -0.5, 0.0, -1.0, 0.0, -0.5),
-    intercept=-1.0,
+    coefficients.MEAN, coefficients.SCALE, coefficients.WEIGHTS, coefficients.INTERCEPT
 )
+
+#: Scores below this are hardly ever nodules; the slider's "more" goes no further.
+LOWEST_SCORE = 0.01
 
 _SLIDER = {
     # how far the slider stands from "fewer" to "more": the lowest score that is shown
-    "probability": ((0.0, 0.95), (0.5, 0.5), (1.0, 0.02)),
-    "stability": ((0.0, 0.98), (0.5, 0.9), (1.0, 0.02)),
+    "probability": ((0.0, coefficients.FEW), (0.5, coefficients.USUAL), (1.0, LOWEST_SCORE)),
+    "stability": ((0.0, 0.98), (0.5, 0.9), (1.0, LOWEST_SCORE)),
 }
 
 
@@ -91,5 +110,4 @@ def score_threshold(sensitivity: float, ranking: str = "probability") -> float:
     """
     places, scores = zip(*_SLIDER[ranking], strict=True)
     odds = [math.log(score / (1.0 - score)) for score in scores]
-    value = float(np.interp(min(max(sensitivity, 0.0), 1.0), places, odds))
-    return 1.0 / (1.0 + math.exp(-value))
+    return probability(float(np.interp(min(max(sensitivity, 0.0), 1.0), places, odds)))
