@@ -93,6 +93,22 @@ def test_a_volume_that_the_scene_cannot_place(bench):
     assert bench.click(10, 12, 14)
 
 
+def test_what_was_mended_can_be_clicked(bench):
+    other = bench.addVolume("warped")
+    other.SetAndObserveTransformNodeID(bench.scene.add_warp().GetID())
+    bench.session.setVolume(other)
+    other.SetAndObserveTransformNodeID(None)
+    assert bench.click(10, 12, 14) and bench.session.state is State.READY
+    bench.engine.errors[SetVolume] = "the volume holds NaN"
+    other.GetImageData().Modified()
+    bench.click(10, 12, 18)
+    assert bench.session.state is State.ERROR and len(bench.points()) == 1
+    assert bench.session.click(bench.ras(10, 12, 18)) is None
+    bench.engine.errors.clear()
+    other.GetImageData().Modified()
+    assert bench.click(10, 12, 18) and bench.session.state is State.READY and len(bench.points()) == 2
+
+
 def test_a_warp_that_comes_later_is_said_with_the_click(bench):
     segmentId = bench.click(10, 12, 14)
     point = bench.ras(10, 12, 18)

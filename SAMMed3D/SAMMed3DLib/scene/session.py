@@ -64,6 +64,8 @@ class Session(SessionCore):
         Returns:
             the ID of the nodule's segment, None if the click was refused (see :attr:`message`).
         """
+        if self.state is State.ERROR:
+            self.retry()
         if not self.state.takesClicks:
             self.message(self.stateText, True)
             return None

@@ -212,6 +212,8 @@ class SessionCore:
 
     def preload(self) -> None:
         """Load model and volume and encode a first crop, in the background; nothing if something is missing."""
+        self._preloads = False  # opening again would call this
+        self.retry()
         self._preloads = True
         facts = self._facts()
         if self._bench is not None and facts.hasTorch and facts.hasWeights and not self._problem:
@@ -232,6 +234,14 @@ class SessionCore:
             self._prefetched = (geometry.identity(), voxel)
             request = Prefetch(geometry.identity(), geometry.worldToLocal(rasWorld).tolist())
             self._pipeline.submit(request, lambda _result: None)
+
+    def retry(self) -> None:
+        """What could not be used may have been mended meanwhile: a transform hardened, voxels corrected."""
+        if self._problem:
+            self._open(self._volumeNode)
+        elif self._pipeline.error and self._bench is not None:
+            with self._telling():
+                self._pipeline.ensure(self._bench.document.geometry)
 
     def suspend(self) -> None:
         """Let go of all nodes, before the scene is closed."""
