@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from .geometry import extent_ras, transform_points
+from .geometry import extent_ras, transform_points, world_to_ijk
 from .lungs import LungMask
 from .sampling import sample_grid
 
+_RIM_SAMPLES, _RIM_BINS = 100_000, 21
 _SLAB_CELLS = 3_000_000
 _MARGIN_MM = 6.0
 #: HU and the brightness they are shown as: what is faint counts more than its contrast.
@@ -60,6 +62,20 @@ class BlobField:
         self.grid_to_ras = np.diag([self.cell_mm] * 3 + [1.0])
         self.grid_to_ras[:3, 3] = (low + high) / 2 - self.cell_mm * (size - 1) / 2
         self.shape = tuple(int(n) for n in size[::-1])
+        self._rim = None if lungs is None else self._brightness_of_rim(lungs)
+
+    def _brightness_of_rim(self, lungs: LungMask) -> NDArray[np.float32]:
+        """Median brightness where the share of lung is 0, 0.05, ... 1: what the bare pleura looks like in this scan."""
+        rng = np.random.default_rng(0)
+        rim = np.argwhere(ndimage.binary_dilation(lungs.mask, iterations=2) & (ndimage.uniform_filter(lungs.cells, 3) < 0.999))
+        cells = rim[rng.integers(len(rim), size=_RIM_SAMPLES)] + rng.uniform(-0.5, 0.5, (_RIM_SAMPLES, 3))
+        points = transform_points(lungs.grid_to_ras, cells[:, ::-1])
+        index = world_to_ijk(self._affine, points)[:, ::-1]
+        hu = ndimage.map_coordinates(self._array, index.T, output=np.float32, order=1, mode="nearest")
+        tone = np.interp(hu, *zip(*_TONES, strict=True))
+        bins = np.round(lungs.share_at(points) * (_RIM_BINS - 1)).astype(int)
+        medians = ndimage.median(tone, bins, np.arange(_RIM_BINS))
+        return np.nan_to_num(np.asarray(medians), nan=1.0).astype(np.float32)
 
     def slabs(self, halo: int) -> list[Slab]:
         """Pieces along k, of an even number of planes each."""
@@ -81,13 +97,13 @@ class BlobField:
         shape = (self.shape[2], self.shape[1], slab.stop - slab.start)
         hu = sample_grid(self._array.transpose(2, 1, 0), np.linalg.inv(self._affine) @ slab.grid_to_ras, shape, np.nan)
         hu = np.ascontiguousarray(hu.transpose(2, 1, 0))
-        lung = np.float32(np.interp(_LUNG_HU, *zip(*_TONES, strict=True)))
+        lung = np.float32(np.interp(_LUNG_HU, *zip(*_TONES, strict=True))) if self._rim is None else self._rim[-1]
         tone = np.interp(hu, *zip(*_TONES, strict=True)).astype(np.float32)
         tone[~np.isfinite(hu)] = lung
         if self._lungs is not None:
             to_mask = np.linalg.inv(self._lungs.grid_to_ras) @ slab.grid_to_ras
-            share = sample_grid(self._lungs.mask.astype(np.float32).transpose(2, 1, 0), to_mask, shape, 0.0)
-            tone -= lung
-            tone *= share.transpose(2, 1, 0)
-            tone += lung
+            share = sample_grid(self._lungs.cells.transpose(2, 1, 0), to_mask, shape, 0.0)
+            share = share.transpose(2, 1, 0)
+            bare = np.interp(share, np.linspace(0, 1, _RIM_BINS), self._rim).astype(np.float32)
+            tone = lung + np.maximum(tone - bare, -0.1) * np.clip(2 * share, 0, 1)
         return tone

@@ -26,6 +26,7 @@ _RANGE_HU = (-1024.0, 300.0)
 #: Cells darker than this are air, brighter than ``_TISSUE_HU`` tissue, and between them aerated.
 _AIR_HU, _TISSUE_HU = -965.0, -500.0
 _BODY_HU = -300.0
+_LUNG_HU, _WALL_HU = -860.0, 40.0
 #: Half the width that a region must have; thinner ones are the edges between air and skin, and bronchi.
 _CORE_MM = 4.0
 _SMALLEST_CORE_MM3 = 15e3
@@ -37,6 +38,7 @@ _OUTER_AIR_MM3 = 150e3
 _MOST_OPEN, _LEAST_BOUNDED = 0.15, 0.5
 #: Radius of the closing, which brings nodules at the pleura and vessels into the mask.
 _CLOSING_MM = 12.0
+_LARGEST_HOLE_MM2 = 900.0
 _STEPS = 10
 _OPEN, _BOUNDED = 1, 2
 
@@ -50,12 +52,20 @@ class LungMask:
         grid_to_ras: (4, 4), grid index (i, j, k) to RAS mm.
         found: False where no lungs were found; the mask is empty then, and the caller may search the whole volume.
         message: what was found, for users.
+        share: float32 of the mask's shape, how much of each cell is lung, 0..1: the pleura lies where it is 1/2. None
+            where only the mask is known.
     """
 
     mask: NDArray[np.bool_]
     grid_to_ras: NDArray[np.float64]
     found: bool
     message: str
+    share: NDArray[np.float32] | None = None
+
+    @property
+    def cells(self) -> NDArray[np.float32]:
+        """How much of each cell is lung: ``share`` if it is known, else 1 in the mask."""
+        return self.mask.astype(np.float32) if self.share is None else self.share
 
     @property
     def volume_ml(self) -> float:
@@ -63,9 +73,11 @@ class LungMask:
         return float(np.count_nonzero(self.mask) * abs(np.linalg.det(self.grid_to_ras[:3, :3])) / 1000.0)
 
     def share_at(self, points_ras: ArrayLike) -> NDArray[np.float32]:
-        """How much lung is at points (..., 3): 1 inside, 0 outside, between at the border (trilinear)."""
-        index = np.moveaxis(world_to_ijk(self.grid_to_ras, points_ras), -1, 0)[::-1]
-        return ndimage.map_coordinates(self.mask.astype(np.float32), index, order=1, mode="constant", cval=0.0)
+        """How much lung is at points (3,) or (..., 3): 1 inside, 0 outside, between at the border (trilinear)."""
+        points = np.asarray(points_ras, dtype=np.float64)
+        index = world_to_ijk(self.grid_to_ras, points.reshape(-1, 3))[:, ::-1]
+        share = ndimage.map_coordinates(self.cells, index.T, order=1, mode="grid-constant")
+        return share.reshape(points.shape[:-1])
 
     def inside_fraction(self, mask: NDArray, offset_kji: Sequence[int], ijk_to_ras: NDArray) -> float:
         """The share of an object's voxels that lie in the lungs, 0..1; 0 for an empty object.
@@ -111,8 +123,17 @@ def find_lungs(array_kji: NDArray, ijk_to_ras: ArrayLike, progress: Progress | N
         return _not_found(coarse, "no lungs were found in this volume; the whole volume can be searched instead")
     closed = _close_each(lungs, coarse, lambda share: report(progress, 7 + int(2 * share), _STEPS))
     report(progress, _STEPS, _STEPS)
-    found = LungMask(closed, coarse.grid_to_ras, True, "")
-    return LungMask(closed, coarse.grid_to_ras, True, f"lungs found: {found.volume_ml / 1000:.1f} liters in the volume")
+    liters = np.count_nonzero(closed) * coarse.cell_mm**3 / 1e6
+    share = _share_of_cells(closed, coarse.values)
+    return LungMask(closed, coarse.grid_to_ras, True, f"lungs found: {liters:.1f} liters in the volume", share)
+
+
+def _share_of_cells(closed: NDArray[np.bool_], values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How much of each cell is lung: at the surface, the density of the cell tells where in it the pleura runs."""
+    share = closed.astype(np.float32)
+    surface = ndimage.binary_dilation(closed) & ~closed
+    share[surface] = np.clip((_WALL_HU - values[surface]) / (_WALL_HU - _LUNG_HU), 0.0, 1.0)
+    return share
 
 
 def _no_ct(coarse: CoarseVolume) -> str:
@@ -226,9 +247,17 @@ def _close_each(lungs: NDArray[np.bool_], coarse: CoarseVolume, progress) -> NDA
                       zip(box, lungs.shape, strict=True))
         closed = _closed(labels[grown] == number, _CLOSING_MM / coarse.cell_mm)
         closed &= coarse.known[grown]
-        out[grown] |= np.stack([ndimage.binary_fill_holes(plane) for plane in closed])
+        out[grown] |= np.stack([_filled(plane, _LARGEST_HOLE_MM2 / coarse.cell_mm**2) for plane in closed])
         progress(number / count)
     return out
+
+
+def _filled(plane: NDArray[np.bool_], most_cells: float) -> NDArray[np.bool_]:
+    """A slice with its small holes filled: vessels and nodules, but not the dome of the diaphragm."""
+    holes, count = ndimage.label(ndimage.binary_fill_holes(plane) & ~plane)
+    small = np.bincount(holes.ravel(), minlength=count + 1) <= most_cells
+    small[0] = False
+    return plane | small[holes]
 
 
 def _closed(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
