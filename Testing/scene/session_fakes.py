@@ -54,18 +54,26 @@ class CubeEngine:
         self.asked: list[Any] = []
         self.errors: dict[type, str] = {}
         self.found: list[FoundNodule] = []
+        self.loaded = False
+        self.identity: Any = None
         self.shape = (0, 0, 0)
         self.ijkToRas = np.eye(4)
 
     def run(self, request: Any) -> Any:
         self.asked.append(request)
+        if isinstance(request, SetVolume):
+            self.identity = None
         if type(request) in self.errors:
             raise ValueError(self.errors[type(request)])
         if isinstance(request, LoadModel):
+            self.loaded = True
             return ModelInfo(request.path, "fake", request.device, request.precision)
         if isinstance(request, SetVolume):
+            self.identity = request.identity
             self.shape, self.ijkToRas = request.array_kji.shape, request.ijk_to_ras
             return request.identity
+        if request.identity != self.identity or not self.loaded:
+            raise RequestCancelled()
         if isinstance(request, Predict):
             return self._predict(request)
         if isinstance(request, Measure):

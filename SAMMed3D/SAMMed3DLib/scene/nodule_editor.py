@@ -228,7 +228,7 @@ class NoduleEditor:
             if isLatest and result.error is None and not isSame and not self.pipeline.error:
                 self.request(segmentId)  # the volume has changed meanwhile
             elif isLatest:
-                self._giveUp(state, result.error or self.pipeline.error, result.details)
+                self._giveUp(state, result.error or "", result.details)  # what is wrong with the model was told
             return
         unanswered = self._unanswered(state)
         if self._noteEdit(segmentId, document.begin(segmentId, unanswered)):
