@@ -5,7 +5,10 @@ A control that cannot be used says in its tool tip why not.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 
 from ..scene.states import State
 from ..scene.translation import tr as _
@@ -72,15 +75,19 @@ def whyNoClick(facts: Facts) -> str:
     return "" if facts.state.takesClicks else _("Choose a CT volume first.")
 
 
-def panelView(facts: Facts) -> dict[str, Control]:
-    """The look of each widget, by its name in the .ui file."""
-    return {
+@lru_cache(maxsize=32)
+def panelView(facts: Facts) -> Mapping[str, Control]:
+    """The look of each widget, by its name in the .ui file.
+
+    Remembered, because looking up a translation takes Slicer 0.1 ms, and a drag swings between few sets of facts.
+    """
+    return MappingProxyType({
         **_guidance(facts),
         **_clicking(facts),
         **_history(facts),
         **_segmentAll(facts),
         **_nodules(facts),
-    }
+    })
 
 
 def _usable(tip: str, reason: str = "", **rest) -> Control:

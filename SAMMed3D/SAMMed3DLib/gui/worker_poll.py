@@ -6,6 +6,8 @@ whose slot waits for the next result gives the lock to the worker and leaves no 
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Protocol
 
 import qt
@@ -14,6 +16,9 @@ from ..signal import Signal
 
 INTERVAL_MS = 5
 WAIT_SECONDS = 0.005
+#: Where drawing the views takes all the time between two polls, the worker would starve: it gets a share of that time,
+#: up to this much, which is still no gap that anyone feels.
+LONGEST_WAIT_SECONDS = 0.025
 
 
 class Pollable(Protocol):
@@ -25,8 +30,11 @@ class Pollable(Protocol):
 class WorkerPoll:
     """Calls ``session.poll`` every few milliseconds while the session says that it is busy."""
 
-    def __init__(self, session: Pollable, parent: qt.QObject) -> None:
-        self._session = session
+    def __init__(
+        self, session: Pollable, parent: qt.QObject, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._session, self._clock = session, clock
+        self._polledAt = clock()
         self._polling = False
         self._timer = qt.QTimer(parent)
         self._timer.interval = INTERVAL_MS
@@ -44,6 +52,7 @@ class WorkerPoll:
 
     def _onBusyChanged(self, busy: bool) -> None:
         if busy:
+            self._polledAt = self._clock()
             self._timer.start()
         else:
             self._timer.stop()
@@ -52,9 +61,11 @@ class WorkerPoll:
         if self._polling:  # a result's handler runs an event loop of its own, in a dialog for example
             return
         self._polling = True
+        elsewhere = self._clock() - self._polledAt
         try:
-            busy = self._session.poll(WAIT_SECONDS)
+            busy = self._session.poll(min(max(WAIT_SECONDS, elsewhere / 2), LONGEST_WAIT_SECONDS))
         finally:
             self._polling = False
+            self._polledAt = self._clock()
         if not busy:
             self._timer.stop()
