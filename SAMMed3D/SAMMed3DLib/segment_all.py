@@ -50,7 +50,6 @@ def run_segment_all(options: argparse.Namespace, terminal: Terminal, load_predic
         InputError: the CT cannot be read, or the results cannot be written.
     """
     from .inference import InputError, SamAutomaticMaskGenerator3D
-    from .inference.nodule_score import score_threshold
     from .output_files import check_writable
     from .segmentation_io import WRITABLE, write_segmentation
     from .segmenting import label_map
@@ -75,8 +74,7 @@ def run_segment_all(options: argparse.Namespace, terminal: Terminal, load_predic
         records = generator.generate(_percent(terminal))
     if generator.message:
         terminal.note(f"note: {generator.message}")
-    threshold = score_threshold(options.sensitivity, generator.ranking)
-    nodules = _by_size([record for record in records if record["score"] >= threshold])
+    nodules = _by_size([record for record in records if record["shown_from"] <= options.sensitivity])
     rows = [_row(number, record) for number, record in enumerate(nodules, start=1)]
 
     if options.out is not None:

@@ -32,7 +32,6 @@ from encoder import GEMM, gemm_calls, machine, seconds  # noqa: E402
 from SAMMed3DLib.inference import SamAutomaticMaskGenerator3D, SamPredictor3D  # noqa: E402
 from SAMMed3DLib.inference.candidates import find_candidates  # noqa: E402
 from SAMMed3DLib.inference.lungs import find_lungs  # noqa: E402
-from SAMMed3DLib.inference.nodule_score import score_threshold  # noqa: E402
 from SAMMed3DLib.model import load_model  # noqa: E402
 from SAMMed3DLib.synthesis import chest_phantom  # noqa: E402
 from SAMMed3DLib.volume_io import read_volume  # noqa: E402
@@ -74,7 +73,7 @@ def measure(file: Path, precision: str) -> dict[str, Any]:
     total = seconds(lambda: records.extend(generator.generate()))
     return {
         "shape": array.shape, "seconds": total, "times": times, "candidates": len(generator.candidates),
-        "records": len(records), "shown": sum(record["score"] >= score_threshold(0.5) for record in records),
+        "records": len(records), "shown": sum(record["shown_from"] <= 0.5 for record in records),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0,
         "gflops": (before + gemm_gflops()) / 2.0, "message": generator.message,
     }

@@ -16,6 +16,7 @@ from SAMMed3DLib.inference.nodule_score import (
     NoduleScore,
     basic_inputs,
     score_threshold,
+    shown_from,
 )
 from SAMMed3DLib.model.profile import PROFILES
 
@@ -138,4 +139,6 @@ def test_the_slider_shows_more_the_further_it_stands(ranking):
     levels = [score_threshold(place, ranking) for place in np.linspace(0, 1, 11)]
     assert levels == sorted(levels, reverse=True) and len(set(levels)) == 11
     assert 0 < levels[-1] == pytest.approx(LOWEST_SCORE) and levels[0] < 1
+    assert [shown_from(level, ranking) for level in levels] == pytest.approx(np.linspace(0, 1, 11))
+    assert shown_from(0.0, ranking) == 1.0 and shown_from(1.0, ranking) == 0.0
     assert score_threshold(-5.0, ranking) == levels[0] and score_threshold(5.0, ranking) == levels[-1]

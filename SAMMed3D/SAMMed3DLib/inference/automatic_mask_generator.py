@@ -20,7 +20,7 @@ from .looks import Look, Looker, Place
 from .lungs import LungMask, find_lungs
 from .mask_nms import suppress
 from .measurements import measure_nodule
-from .nodule_score import DEFAULT_SCORE, LOWEST_SCORE, NoduleScore
+from .nodule_score import DEFAULT_SCORE, LOWEST_SCORE, NoduleScore, shown_from
 from .postprocessing import Clicks, voxelize
 from .prediction import Prediction
 from .predictor import SamPredictor3D
@@ -86,8 +86,8 @@ class SamAutomaticMaskGenerator3D:
         lungs: Literal["auto", "whole_volume"] | LungMask = "auto",
         *,
         min_score: float = LOWEST_SCORE,
-        max_candidates: int = 250,
-        max_masks: int = 60,
+        max_candidates: int = 200,
+        max_masks: int = 40,
         score: NoduleScore = DEFAULT_SCORE,
         lung_finder: Callable[..., LungMask] = find_lungs,
         candidate_finder: Callable[..., list[Candidate]] = find_candidates,
@@ -151,8 +151,10 @@ class SamAutomaticMaskGenerator3D:
             one dict per nodule, the best first: ``segmentation`` (uint8 block [k, j, i]) and ``offset_kji``, its first
             voxel; ``bbox`` [i, j, k, ni, nj, nk] and ``area`` in voxels; ``predicted_iou`` (None where unknown);
             ``stability_score``; ``point_coords`` [[R, A, S]] mm, the click; ``crop_box`` as bbox, the crop that was
-            seen; ``score`` (see :attr:`ranking`); ``prediction``, to go on from with clicks; ``features``
-            (LookFeatures) and ``coarse_features``, of the first look; ``measurements`` (NoduleRecord).
+            seen; ``score`` (see :attr:`ranking`) and ``shown_from``, the place of a slider between "fewer" (0) and
+            "more" (1) from which on it is to be shown (0.5: by default); ``prediction``, to go on from with clicks;
+            ``features`` and ``coarse_features`` (LookFeatures) of the last and the first look; ``measurements``
+            (NoduleRecord).
 
         Raises:
             InputError: no image is set, or the given points lie outside of it.
@@ -306,6 +308,7 @@ class SamAutomaticMaskGenerator3D:
             "point_coords": [list(each.final.place.point_ras)],
             "crop_box": _box_in_voxels(prediction.crop, shape, matrix),
             "score": each.score,
+            "shown_from": shown_from(each.score, self.ranking),
             "prediction": prediction,
             "features": each.final.features,
             "coarse_features": each.look.features,

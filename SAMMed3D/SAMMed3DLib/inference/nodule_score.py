@@ -108,6 +108,17 @@ def score_threshold(sensitivity: float, ranking: str = "probability") -> float:
     Returns:
         a threshold for ``record["score"]``, falling with ``sensitivity``, even steps in the odds between fixed points.
     """
-    places, scores = zip(*_SLIDER[ranking], strict=True)
-    odds = [math.log(score / (1.0 - score)) for score in scores]
+    places, odds = _slider_in_odds(ranking)
     return probability(float(np.interp(min(max(sensitivity, 0.0), 1.0), places, odds)))
+
+
+def shown_from(score: float, ranking: str = "probability") -> float:
+    """The slider's place, 0 to 1, from which on a score is shown: the inverse of :func:`score_threshold`."""
+    places, odds = _slider_in_odds(ranking)
+    bounded = min(max(score, 1e-9), 1.0 - 1e-9)
+    return float(np.interp(-math.log(bounded / (1.0 - bounded)), [-value for value in odds], places))
+
+
+def _slider_in_odds(ranking: str) -> tuple[tuple[float, ...], list[float]]:
+    places, scores = zip(*_SLIDER[ranking], strict=True)
+    return places, [math.log(score / (1.0 - score)) for score in scores]
