@@ -43,9 +43,14 @@ def report(progress: Progress | None, done: int, total: int) -> None:
 
 
 def pool_volume(
-    array_kji: NDArray, factors_kji: NDArray, low: float, high: float, progress: Callable[[float], None] | None = None
+    array_kji: NDArray,
+    factors_kji: NDArray,
+    low: float = -np.inf,
+    high: float = np.inf,
+    progress: Callable[[float], None] | None = None,
 ) -> NDArray[np.float32]:
-    """Means over blocks of ``factors_kji`` voxels of the values clipped to low..high; what is left at the end is dropped.
+    """Means over blocks of ``factors_kji`` voxels of the values clipped to low..high; an incomplete last block is
+    dropped.
 
     Args:
         array_kji: (K, J, I), any numeric dtype and memory order.
@@ -61,7 +66,8 @@ def pool_volume(
     step = max(1, int(_CHUNK_VOXELS // max(used[0].size * factors[0], 1)))
     for start in range(0, count[0], step):
         stop = min(start + step, count[0])
-        block = np.clip(used[start * factors[0] : stop * factors[0]], low, high, dtype=np.float32, casting="unsafe")
+        block = used[start * factors[0] : stop * factors[0]].astype(np.float32)
+        np.clip(block, low, high, out=block)
         # slices first: whole planes are added, then the sums shrink
         block = block.reshape(stop - start, factors[0], *block.shape[1:]).sum(axis=1)
         block = np.add.reduceat(block, np.arange(0, block.shape[1], factors[1]), axis=1)

@@ -1,7 +1,7 @@
 """Where the lungs are, by thresholds and shape alone: coarse, but closed over nodules at the pleura.
 
-All work is done on one coarse grid with axes R, A, S, so that oblique, tilted and thick-sliced volumes are treated alike
-and the cost hardly depends on the number of slices. A region of aerated tissue is a lung if it is large enough, dark
+All work is done on one coarse grid with axes R, A, S, so that oblique, tilted and thick-sliced volumes are treated
+alike and the cost hardly depends on the number of slices. A region of aerated tissue is a lung if it is large enough, dark
 but not as dark as air, and not open to the air around the patient, as mattresses and foam are.
 """
 
@@ -33,8 +33,8 @@ _SMALLEST_CORE_MM3 = 15e3
 _SMALLEST_LUNG_MM3 = 40e3
 #: Air regions larger than this, or at a side of the volume, surround the patient.
 _OUTER_AIR_MM3 = 150e3
-#: Of the sight lines from a lung to the left, right, front and back, the share that may meet the air around the patient,
-#: and the share that must end at tissue (the others leave the volume, since scans are cut at the lungs).
+#: Of the sight lines from a lung to the left, right, front and back, the share that may meet the air around the
+#: patient, and the share that must end at tissue (the others leave the volume, since scans are cut at the lungs).
 _MOST_OPEN, _LEAST_BOUNDED = 0.15, 0.5
 #: Radius of the closing, which brings nodules at the pleura and vessels into the mask.
 _CLOSING_MM = 12.0
