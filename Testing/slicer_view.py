@@ -98,10 +98,12 @@ class SliceView:
         self.mapper = vtk.vtkImageMapper()
         self.mapper.SetColorWindow(255)
         self.mapper.SetColorLevel(127.5)
-        self.mapper.SetInputConnection(self.slice_logic.GetImageDataConnection())
         self._image = vtk.vtkActor2D()
         self._image.SetMapper(self.mapper)
         self._image.GetProperty().SetDisplayLocationToBackground()
+        self._image.SetVisibility(False)
+        # First, as what comes later is blended with it.
+        self.renderer.AddViewProp(self._image)
 
         self.group = factory.InstantiateDisplayableManagers(self.renderer)
         self.group.SetMRMLDisplayableNode(self.slice_node)
@@ -128,11 +130,8 @@ class SliceView:
 
     def render(self) -> None:
         """Draws what is pending."""
-        has_image = self.slice_logic.GetImageDataConnection() is not None and self.slice_logic.HasInputs()
-        self.renderer.RemoveViewProp(self._image)
-        if has_image:
-            self.mapper.SetInputConnection(self.slice_logic.GetImageDataConnection())
-            self.renderer.AddViewProp(self._image)
+        self.mapper.SetInputConnection(self.slice_logic.GetImageDataConnection())
+        self._image.SetVisibility(self.slice_logic.HasInputs())
         self.window.Render()
 
     def pixels(self) -> NDArray[np.uint8]:

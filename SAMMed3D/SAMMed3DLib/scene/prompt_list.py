@@ -44,5 +44,7 @@ def createPrompts(volumeNode: Any) -> Any:
     display.SetSelectedColor(*POSITIVE_COLOR)
     display.SetColor(*NEGATIVE_COLOR)
     display.SetPropertiesLabelVisibility(False)
+    # Small nodules are not to vanish behind their prompts (default 3).
+    display.SetGlyphScale(2.0)
     putBeside(node, volumeNode)
     return node
