@@ -91,13 +91,10 @@ class CaseCache:
                 np.save(whole / "image.npy", array, allow_pickle=False)
                 np.savez(whole / "nodules.npz", **{str(i): np.packbits(n.mask) for i, n in enumerate(loaded.nodules)})
                 (whole / "case.json").write_text(json.dumps(description), encoding="utf-8")
-                if entry.exists():  # left half-made by something else than this
-                    shutil.rmtree(entry)
-                try:
-                    whole.replace(entry)
-                except OSError:
-                    if not (entry / "case.json").is_file():  # another process was not faster either
-                        raise
+                if (entry / "case.json").is_file():  # another process was faster
+                    return
+                shutil.rmtree(entry, ignore_errors=True)
+                whole.replace(entry)
         except OSError as error:
             raise DatasetError(
                 f"case {case.full_name} could not be unpacked to {self.folder}: {error.strerror or error}; "

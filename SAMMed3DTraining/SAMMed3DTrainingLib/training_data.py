@@ -19,7 +19,7 @@ from .case_cache import CachedCase, CaseCache
 from .datasets import Case, DatasetError, find_datasets
 from .nodule_samples import NoduleSampler
 from .samples import Sample
-from .splits import Split, read_split, split_cases, write_split
+from .splits import Split, read_split, split_cases
 from .synthetic_samples import SampleSynthesizer
 from .training_config import TrainingConfig, TrainingError
 
@@ -39,7 +39,7 @@ class RunCases:
 
 
 def load_cases(config: TrainingConfig, report: Callable[[str], None]) -> RunCases:
-    """Finds, splits and unpacks the cases of a run; the split is written to its folder, and read from there again.
+    """Finds, splits and unpacks the cases of a run; a continued run keeps the split that lies in its folder.
 
     Args:
         config: of the run.
@@ -79,7 +79,6 @@ def load_cases(config: TrainingConfig, report: Callable[[str], None]) -> RunCase
             report(f"{case.case.full_name}: the label map is empty; the case serves as background only")
     if not any(case.nodules for case in train):
         raise TrainingError("no nodule to train on: all label maps of the training cases are empty")
-    write_split(split, config.folder)
     return RunCases(split, train, val)
 
 

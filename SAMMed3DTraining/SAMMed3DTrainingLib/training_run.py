@@ -24,6 +24,7 @@ from .estimate import estimate
 from .plots import draw_plots
 from .progress import show_as_json, show_as_text
 from .run_folder import SCHEMA, RunFolder
+from .splits import write_split
 from .trainable import Trainable, start_network, starting_checkpoint
 from .trainer import Trainer
 from .training_config import TrainingConfig, TrainingError
@@ -72,7 +73,13 @@ def _run(config: TrainingConfig, folder: RunFolder, world: World) -> str:
         raise TrainingError(
             f"{config.folder} already holds a run: continue it with --resume, or choose another --task_name"
         )
+    if not world.is_main:
+        world.barrier()  # the first process unpacks the scans and writes down the split
     cases = load_cases(config, warn)
+    if world.is_main:
+        if not config.dry_run:
+            write_split(cases.split, config.folder)
+        world.barrier()
     network = Trainable(start_network(config, checkpoint, world.device), config)
     slots = SampleSlots(cases.train, network.model.profile, config)
     validator = Validator(cases.val, config.val_clicks, config.val_nodules, config.seed)
@@ -114,6 +121,7 @@ def _where(folder: RunFolder) -> str:
 def _fail(message: str, folder: RunFolder | None, world: World | None, show: Callable[[dict[str, Any]], None]) -> None:
     """The last event; where even that cannot be written, at least the screen shows it."""
     if world is not None and not world.is_main:
+        sys.stderr.write(f"process {world.rank}: {message}\n")
         return
     try:
         if folder is None:

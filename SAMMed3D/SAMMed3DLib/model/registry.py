@@ -40,6 +40,8 @@ VIT_SIZES: dict[str, ViTSize] = {
     "vit_b": ViTSize(256, 384, 12, 12, (2, 5, 8, 11)),
     "vit_l": ViTSize(256, 1024, 24, 16, (5, 11, 17, 23)),
     "vit_h": ViTSize(256, 1280, 32, 16, (7, 15, 23, 31)),
+    # Not of the public registry: the same code, small enough to train from scratch on a CPU.
+    "vit_tiny": ViTSize(64, 192, 4, 3, (1, 3)),
 }
 
 

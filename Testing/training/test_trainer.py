@@ -1,0 +1,220 @@
+"""A training run learns, saves, validates, obeys, and says clearly why it cannot go on."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+from SAMMed3DLib.inference.errors import InputError
+from SAMMed3DLib.model import build_model, load_model, save_checkpoint
+from SAMMed3DTrainingLib import click_loop, trainer, training_run, training_state
+from SAMMed3DTrainingLib.run_folder import RunFolder, read_events
+from SAMMed3DTrainingLib.training_run import run_training
+
+from .runs import config, events, write_data
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_data(tmp_path_factory.mktemp("data") / "set")
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    """The folder of the work of one whole run."""
+    work = tmp_path_factory.mktemp("finished")
+    assert run_training(config(work, data)) == 0
+    return work
+
+
+def test_a_run_leaves_everything_that_is_promised(finished):
+    folder = finished / "run"
+    for name in ("sam_model_latest", "sam_model_dice_best", "sam_model_loss_best"):
+        model = load_model(folder / f"{name}.pth")
+        assert model.name == "vit_tiny" and model.profile.iou_head
+    assert (folder / "Loss.png").stat().st_size > 5000 and (folder / "Dice.png").stat().st_size > 5000
+    written = json.loads((folder / "config.json").read_text())
+    assert written["preset"] == "full" and written["lr"] == 8e-4 and written["versions"]["torch"] == torch.__version__
+    kinds = [event["event"] for event in events(finished)]
+    assert kinds[0] == "warning" and kinds[1] == "start" and kinds[-1] == "end"
+    assert "FROM SCRATCH" in events(finished, "warning")[0]["message"]
+    steps = events(finished, "step")
+    assert [step["step"] for step in steps] == list(range(1, steps[0]["steps"] + 1))
+    assert all(math.isfinite(step["loss"]) and step["data_s"] <= step["step_s"] for step in steps)
+    validations = events(finished, "validation")
+    assert [v["epoch"] for v in validations] == [1, 2] and validations[0]["best"]
+    assert validations[0]["nodules"] == 2 and len(validations[0]["dice"]) == 1
+    assert events(finished, "end")[0]["reason"] == "finished"
+    # Six nodules train once an epoch, and 30 % of all samples are empty: nine samples, batches of two.
+    assert steps[0]["steps"] == 2 * 5
+
+
+def test_the_same_seed_gives_the_same_weights(finished, data, tmp_path):
+    assert run_training(config(tmp_path, data)) == 0
+    first, second = (load_model(work / "run" / "sam_model_latest.pth").state_dict() for work in (finished, tmp_path))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_is_neither_overwritten_nor_continued_as_another(finished, data):
+    assert run_training(config(finished, data)) == 1
+    assert "--resume" in events(finished, "end")[-1]["message"]
+    assert run_training(config(finished, data, "--resume", "--lr", "0.1")) == 1
+    assert "--lr" in events(finished, "end")[-1]["message"]
+
+
+def test_one_process_per_run(finished, data):
+    with training_run._one_run_at_a_time(finished / "run", trainer.World(0, 1, torch.device("cpu"))):
+        assert run_training(config(finished, data, "--resume")) == 1
+    assert "another process" in events(finished, "end")[-1]["message"]
+
+
+def test_pause_and_stop_through_the_control_file(data, tmp_path, monkeypatch):
+    asked = iter(["run", "pause", "pause", "run", "run", "stop"])
+    monkeypatch.setattr(RunFolder, "command", lambda self: next(asked))
+    monkeypatch.setattr(trainer, "_PAUSE_SECONDS", 0.0)
+    assert run_training(config(tmp_path, data)) == 0
+    kinds = [event["event"] for event in events(tmp_path) if event["event"] not in ("start", "warning")]
+    assert kinds == ["step", "saved", "paused", "resumed", "step", "step", "saved", "end"]
+    assert events(tmp_path, "end")[0]["reason"] == "stopped"
+    monkeypatch.undo()
+    assert run_training(config(tmp_path, data, "--resume")) == 0
+    assert [step["step"] for step in read_events(tmp_path / "run") if step["event"] == "step"] == list(range(1, 11))
+
+
+def test_the_control_file_is_what_it_says(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    assert folder.command() == "run"
+    for word, meaning in (("pause", "pause"), (" STOP\n", "stop"), ("nonsense", "run"), ("", "run")):
+        (tmp_path / "run" / "control").write_text(word)
+        assert folder.command() == meaning
+    folder.set_command("stop")
+    assert folder.command() == "stop"
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(data, tmp_path, monkeypatch):
+    losses = iter([1.0] * 7 + [math.nan] * 9)
+    loss = click_loop.mask_loss
+    monkeypatch.setattr(click_loop, "mask_loss", lambda *given: loss(*given) * next(losses, 1.0))
+    assert run_training(config(tmp_path, data, "--save_minutes", "0")) == 1
+    end = events(tmp_path, "end")[0]
+    assert end["reason"] == "failed" and "not finite" in end["message"]
+    state = torch.load(tmp_path / "run" / "training_state.pth", weights_only=True)
+    assert state["progress"]["update"] >= 1
+    assert all(torch.isfinite(value).all() for value in state["network"]["model"].values())
+
+
+def test_a_full_disk_is_named_and_the_older_state_stays(data, tmp_path, monkeypatch):
+    whole_file, calls = training_state.whole_file, []
+
+    def full_later(path):
+        calls.append(path)
+        if len(calls) > 2:
+            raise InputError(f"{path} could not be written: No space left on device; nothing was changed")
+        return whole_file(path)
+
+    monkeypatch.setattr(training_state, "whole_file", full_later)
+    assert run_training(config(tmp_path, data, "--save_minutes", "0")) == 1
+    assert "No space left" in events(tmp_path, "end")[0]["message"]
+    monkeypatch.undo()
+    assert run_training(config(tmp_path, data, "--save_minutes", "0", "--resume")) == 0
+
+
+def test_quick_learns_the_decoder_only_from_embeddings_computed_once(data, tmp_path, monkeypatch):
+    torch.manual_seed(3)
+    save_checkpoint(build_model("vit_tiny"), tmp_path / "start.pth")
+    encoded = []
+    forward = trainer.EmbeddingBank.fill
+
+    def fill(self, batches, progress=None):
+        forward(self, batches, progress)
+        encoded.append(len(self))
+        monkeypatch.setattr(self._model.image_encoder, "forward", None)  # from here on nobody encodes
+
+    monkeypatch.setattr(trainer.EmbeddingBank, "fill", fill)
+    run = config(tmp_path, data, "--checkpoint", str(tmp_path / "start.pth"), "--preset", "quick")
+    assert run_training(run) == 0
+    assert encoded == [2 * 9]
+    paths = tmp_path / "start.pth", tmp_path / "run" / "sam_model_latest.pth"
+    before, after = (load_model(path).state_dict() for path in paths)
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"prompt_encoder", "mask_decoder"}
+    assert events(tmp_path, "encoding")[-1] == pytest.approx({**events(tmp_path, "encoding")[-1], "done": 18})
+
+
+def test_a_small_cache_is_said(data, tmp_path):
+    torch.manual_seed(3)
+    save_checkpoint(build_model("vit_tiny"), tmp_path / "start.pth")
+    run = config(
+        tmp_path, data, "--checkpoint", str(tmp_path / "start.pth"), "--preset", "quick", "--cache_gb", "0.0005"
+    )
+    assert run_training(run) == 0
+    assert "--cache_gb" in events(tmp_path, "warning")[0]["message"]
+    assert len(events(tmp_path, "step")) == 10
+
+
+def test_standard_adapts_the_encoder_by_lora(data, tmp_path):
+    torch.manual_seed(3)
+    save_checkpoint(build_model("vit_tiny"), tmp_path / "start.pth")
+    run = config(
+        tmp_path, data, "--checkpoint", str(tmp_path / "start.pth"), "--preset", "standard", "--num_epochs", "1"
+    )
+    assert run_training(run) == 0
+    paths = tmp_path / "start.pth", tmp_path / "run" / "sam_model_latest.pth"
+    before, after = (load_model(path).state_dict() for path in paths)
+    weight = "image_encoder.blocks.0.mlp.lin1.weight"
+    change = (after[weight] - before[weight]).double()
+    assert change.any() and torch.linalg.matrix_rank(change, rtol=1e-3) <= 8
+
+
+def test_accumulated_batches_are_one_large_batch(data, tmp_path, monkeypatch):
+    """Nine samples in groups of 2 + 2, 2 + 2 and a tail of 1, or in batches of 4, 4 and 1: the same updates."""
+    monkeypatch.setattr(trainer, "draw_click_count", lambda rng: 2)
+    begun = build_model("vit_tiny")
+    save_checkpoint(begun, tmp_path / "start.pth")
+    common = ("--checkpoint", str(tmp_path / "start.pth"), "--preset", "full", "--num_epochs", "1", "--ema", "0")
+    for name, batch, accumulated in (("large", 4, 1), ("small", 2, 2)):
+        more = ("--batch_size", str(batch), "--accumulation_steps", str(accumulated))
+        assert run_training(config(tmp_path, data, *common, *more, name=name)) == 0
+    large, small = (load_model(tmp_path / name / "sam_model_latest.pth").state_dict() for name in ("large", "small"))
+    start = begun.state_dict()
+    moved, apart = (
+        sum(float((large[n] - other[n]).square().sum()) for n in large) ** 0.5 for other in (start, small)
+    )
+    assert moved > 0 and apart < 0.02 * moved
+    state = torch.load(tmp_path / "small" / "training_state.pth", weights_only=True)
+    assert state["progress"]["update"] == 3
+
+
+def test_dry_run_estimates_and_leaves_no_weights(data, tmp_path, capsys):
+    assert run_training(config(tmp_path, data, "--dry_run")) == 0
+    text = capsys.readouterr().out
+    assert "10 steps of 2" in text and "million parameters learn" in text and "a step" in text
+    assert not list((tmp_path / "run").glob("*.pth"))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--task_name", "a/b"), "task_name"), (("--task_name", "x:y"), "task_name"), (("--lr", "-1"), "--lr"),
+        (("--empty_share", "0.6", "--replay", "0.5"), "nothing"), (("--data", "nowhere"), "not a folder"),
+        (("--device", "cuda:77"), "CUDA"), (("--fold", "3"), "folds"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_a_message(data, tmp_path, capsys, more, message):
+    assert run_training(config(tmp_path, data, *more)) == 1
+    assert message in capsys.readouterr().out
+
+
+def test_a_wrong_checkpoint_is_named(data, tmp_path, capsys):
+    (tmp_path / "bad.pth").write_bytes(b"no checkpoint")
+    assert run_training(config(tmp_path, data, "--checkpoint", str(tmp_path / "bad.pth"))) == 1
+    assert "bad.pth" in capsys.readouterr().out
+
+
+def test_a_work_folder_that_cannot_be_made(data, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    assert run_training(config(tmp_path / "file", data)) == 1
+    assert "--work_dir" in capsys.readouterr().out
