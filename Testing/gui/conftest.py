@@ -33,8 +33,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
-    """In the parent: repeats what the child reports."""
-    if child_process.is_child() or _MISSING:
+    """In the parent: repeats what the child reports. Pytest asks this file about the other folders' tests as well."""
+    if child_process.is_child() or _MISSING or _FOLDER not in item.path.parents:
         return None
     session = item.session
     if _CHILD not in session.stash:

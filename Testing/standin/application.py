@@ -42,8 +42,6 @@ class qMRMLSliceView(QtWidgets.QWidget):
     def __init__(self, view: Any, parent: QtWidgets.QWidget) -> None:
         super().__init__(parent)
         self._view = view
-        self.cursor_shape: QtGui.QCursor | None = None
-        """The view cursor that was set, None when it was unset (for tests)."""
 
     def interactor(self) -> Any:
         """The vtkRenderWindowInteractor."""
@@ -70,14 +68,14 @@ class qMRMLSliceView(QtWidgets.QWidget):
 
     def setViewCursor(self, cursor: QtGui.QCursor) -> None:
         """The cursor over the view."""
-        self.cursor_shape = cursor
+        self.setCursor(cursor)
 
     def setDefaultViewCursor(self, cursor: QtGui.QCursor) -> None:
         """The cursor when none is set."""
 
     def unsetViewCursor(self) -> None:
-        """Back to the default."""
-        self.cursor_shape = None
+        """Slicer sets the arrow (it cannot know the default)."""
+        self.setCursor(QtCore.Qt.CursorShape.ArrowCursor)
 
 
 class qMRMLSliceWidget(QtWidgets.QWidget):

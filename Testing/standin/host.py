@@ -126,15 +126,20 @@ class Host:
 
     def _representation(self, name: str) -> modules.qSlicerScriptedLoadableModuleWidget:
         frame = modules.qSlicerScriptedLoadableModuleWidget(name)
-        frame.python_self = getattr(sys.modules[name], f"{name}Widget")(pythonqt.wrap(frame))
-        setattr(slicer.modules, f"{name}Widget", frame.python_self)
-        frame.python_self.setup()
+        frame.make_python_self = lambda: self._python_widget(name, frame)
+        frame.reload()
         frame.setMRMLScene(slicer.mrmlScene)
         if self._window is not None:
             self._window.setCentralWidget(frame)
             self._window.resize(480, 1000)
             self._window.show()
         return frame
+
+    @staticmethod
+    def _python_widget(name: str, frame: modules.qSlicerScriptedLoadableModuleWidget) -> Any:
+        widget = getattr(sys.modules[name], f"{name}Widget")(pythonqt.wrap(frame))
+        setattr(slicer.modules, f"{name}Widget", widget)
+        return widget
 
     def select(self, name: str | None) -> Any:
         """What the module selector does; None leaves the current module. Returns the Python widget."""

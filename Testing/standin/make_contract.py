@@ -21,14 +21,14 @@ CONTRACT = Path(__file__).with_name("contract.json")
 #: Where a class comes from -> its names. Base classes are added by themselves.
 CLASSES = {
     "Qt": """QObject QTimer QSettings QStandardPaths QUrl QSize QPoint QRect QByteArray QProcess QFile QDir QMimeData
-        QEvent QItemSelectionModel QModelIndex QSignalBlocker QIcon QPixmap QImage QColor QPalette QFont QFontMetrics QCursor
-        QPainter QPen QBrush QKeySequence QClipboard QDesktopServices QKeyEvent QMouseEvent QApplication QWidget QFrame
-        QLabel QPushButton QToolButton QCheckBox QRadioButton QComboBox QLineEdit QTextEdit QPlainTextEdit QSpinBox
-        QDoubleSpinBox QSlider QProgressBar QTableWidget QTableWidgetItem QTreeWidget QTreeWidgetItem QListWidget
-        QListWidgetItem QHeaderView QStackedWidget QTabWidget QGroupBox QSplitter QScrollArea QMenu QAction QShortcut
-        QDialog QMessageBox QFileDialog QInputDialog QProgressDialog QDialogButtonBox QHBoxLayout QVBoxLayout
-        QGridLayout QFormLayout QSizePolicy QSpacerItem QStyle QButtonGroup QMainWindow QStatusBar QToolTip
-        QAbstractItemView""",
+        QEvent QItemSelectionModel QModelIndex QSignalBlocker QIcon QPixmap QImage QColor QPalette QFont
+        QFontMetrics QCursor QPainter QPen QBrush QKeySequence QClipboard QDesktopServices QKeyEvent QMouseEvent
+        QApplication QWidget QFrame QLabel QPushButton QToolButton QCheckBox QRadioButton QComboBox QLineEdit
+        QTextEdit QPlainTextEdit QSpinBox QDoubleSpinBox QSlider QProgressBar QTableWidget QTableWidgetItem
+        QTreeWidget QTreeWidgetItem QListWidget QListWidgetItem QHeaderView QStackedWidget QTabWidget QGroupBox
+        QSplitter QScrollArea QMenu QAction QShortcut QDialog QMessageBox QFileDialog QInputDialog QProgressDialog
+        QDialogButtonBox QHBoxLayout QVBoxLayout QGridLayout QFormLayout QSizePolicy QSpacerItem QStyle QButtonGroup
+        QMainWindow QStatusBar QToolTip QAbstractItemView""",
     "CTK": """ctkCollapsibleButton ctkCollapsibleGroupBox ctkPathLineEdit ctkDirectoryButton ctkSliderWidget
         ctkDoubleSpinBox ctkComboBox ctkCheckBox ctkMenuButton ctkFittedTextBrowser ctkMessageBox
         ctkColorPickerButton ctkSearchBox""",

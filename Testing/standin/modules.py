@@ -71,10 +71,16 @@ class qSlicerScriptedLoadableModuleWidget(QtWidgets.QWidget):
         self._name = name
         self._entered = False
         self.python_self: Any = None
+        self.make_python_self: Any = None
 
     def self(self) -> Any:
         """The Python widget object."""
         return self.python_self
+
+    def reload(self) -> None:
+        """Makes the Python widget, of the class that the module's file has now, and sets it up."""
+        self.python_self = self.make_python_self()
+        self.python_self.setup()
 
     def setMRMLScene(self, scene: Any) -> None:
         """Slot."""

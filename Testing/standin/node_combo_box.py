@@ -28,13 +28,19 @@ class _SceneObservers:
         """Calls the box at changes of the scene."""
         reference = weakref.ref(box)
 
+        def refresh(*_: Any) -> None:
+            if reference() is not None:
+                reference()._refresh()
+
         @vtk.calldata_type(vtk.VTK_OBJECT)
         def added(_scene: Any, _event: str, node: Any) -> None:
-            reference()._node_added(node)
+            if reference() is not None:
+                reference()._node_added(node)
 
         @vtk.calldata_type(vtk.VTK_OBJECT)
         def removed(_scene: Any, _event: str, node: Any) -> None:
-            reference()._node_about_to_be_removed(node)
+            if reference() is not None:
+                reference()._node_about_to_be_removed(node)
 
         self._scene = scene
         self._tags = [
@@ -42,7 +48,7 @@ class _SceneObservers:
             scene.AddObserver(scene.NodeAboutToBeRemovedEvent, removed),
         ]
         for event in (scene.EndCloseEvent, scene.EndImportEvent, scene.EndBatchProcessEvent):
-            self._tags.append(scene.AddObserver(event, lambda *_: reference()._refresh()))
+            self._tags.append(scene.AddObserver(event, refresh))
 
     def close(self, *_: Any) -> None:
         """Stops watching."""

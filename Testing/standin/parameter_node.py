@@ -80,6 +80,8 @@ class _Parameter:
             node.SetParameter(self.name, value.name if self.is_enum else str(value))
 
     def read(self, node: Any) -> Any:
+        if not node.HasParameter(self.name):  # cleared with the scene
+            self.write(node, self.default)
         if self.is_node:
             return node.GetNodeReference(self.name)
         text = node.GetParameter(self.name)
@@ -93,8 +95,6 @@ class _Value:
 
     def __init__(self, parameter: _Parameter, node: Any) -> None:
         self.parameter, self.node = parameter, node
-        if not node.HasParameter(parameter.name):
-            parameter.write(node, parameter.default)
         self.current = parameter.read(node)
         self.writing = False
         reference = weakref.ref(self)
