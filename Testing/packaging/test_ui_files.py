@@ -66,14 +66,28 @@ def _described_names(path: Path) -> dict[str, bool]:
     """Name of a widget in a view (``{"name": Control(...)}``) -> whether that gives it a tool tip."""
     result: dict[str, bool] = {}
     for file in _sources(path):
-        for node in ast.walk(_parsed(file)):
+        nodes = list(ast.walk(_parsed(file)))
+        named = {
+            node.targets[0].id: node.value
+            for node in nodes
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+        }
+        for node in nodes:
             for key, value in zip(node.keys, node.values, strict=True) if isinstance(node, ast.Dict) else ():
-                maker = getattr(getattr(value, "func", None), "id", "")
-                if isinstance(key, ast.Constant) and maker in ("Control", "_usable"):
-                    named = any(word.arg == "toolTip" for word in value.keywords)
-                    tip = named or len(value.args) > (maker == "Control")
-                    result[str(key.value)] = result.get(str(key.value), True) and tip
+                call = named.get(value.id) if isinstance(value, ast.Name) else value
+                if isinstance(key, ast.Constant) and isinstance(call, ast.Call):
+                    tip = _gives_tool_tip(call)
+                    if tip is not None:
+                        result[str(key.value)] = result.get(str(key.value), True) and tip
     return result
+
+
+def _gives_tool_tip(call: ast.Call) -> bool | None:
+    """Whether a Control has a tool tip; None for another call."""
+    maker = getattr(call.func, "id", "")
+    if maker not in ("Control", "_usable"):
+        return None
+    return any(word.arg == "toolTip" for word in call.keywords) or len(call.args) > (maker == "Control")
 
 
 @pytest.fixture(params=FILES, ids=lambda path: path.name)
