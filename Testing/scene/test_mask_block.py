@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from SAMMed3DLib.scene.mask_block import EMPTY_BLOCK, MaskBlock, sameMask, tightBlock
+from SAMMed3DLib.scene.mask_block import EMPTY_BLOCK, MaskBlock, occupiedBox, sameMask, tightBlock
 from scene.masks import blob, full
 
 SHAPE = (20, 22, 24)
@@ -41,3 +41,12 @@ def test_blocks_differ_by_place_size_or_voxels() -> None:
     other[0, 0, 0] ^= 1
     for different in (MaskBlock(blob(), (1, 2, 4)), MaskBlock(other, (1, 2, 3)), MaskBlock(blob()[1:], (1, 2, 3))):
         assert not sameMask(block, different)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+def test_the_occupied_box(dtype) -> None:
+    array = np.zeros((9, 10, 11), dtype)
+    assert occupiedBox(array) is None
+    array[3, 8, 2] = 200
+    array[5, 1, 10] = 1
+    assert occupiedBox(array) == (slice(3, 6), slice(1, 9), slice(2, 11))

@@ -35,19 +35,28 @@ class MaskBlock:
 EMPTY_BLOCK = MaskBlock(np.zeros((1, 1, 1), dtype=np.uint8), (0, 0, 0))
 
 
+def occupiedBox(array: NDArray) -> tuple[slice, slice, slice] | None:
+    """The smallest box [k, j, i] that holds all that is not 0, None without any. No value may be negative."""
+    part, box = array, []
+    for axis in range(3):
+        # Slices first: what is cut off in contiguous memory need not be looked at along the other axes. The largest
+        # value is found ten times faster than whether there is any.
+        hits = np.flatnonzero(part.max(axis=tuple(other for other in range(3) if other != axis), initial=0))
+        if not len(hits):
+            return None
+        box.append(slice(int(hits[0]), int(hits[-1]) + 1))
+        part = part[(slice(None),) * axis + (box[-1],)]
+    return box[0], box[1], box[2]
+
+
 def tightBlock(mask: NDArray, offsetKji: tuple[int, int, int]) -> MaskBlock:
     """The smallest block that holds all voxels of ``mask`` that are not 0, copied; one voxel of 0 if there are none."""
-    inside = np.asarray(mask) != 0
-    offset = [int(start) for start in offsetKji]
-    for axis in range(3):
-        # Slices first: what is cut off in contiguous memory need not be looked at along the other axes.
-        hits = np.flatnonzero(inside.any(axis=tuple(other for other in range(3) if other != axis)))
-        if not len(hits):
-            return EMPTY_BLOCK
-        first, last = int(hits[0]), int(hits[-1]) + 1
-        inside = inside[(slice(None),) * axis + (slice(first, last),)]
-        offset[axis] += first
-    return MaskBlock(inside.astype(np.uint8), (offset[0], offset[1], offset[2]))
+    inside = (np.asarray(mask) != 0).view(np.uint8)
+    box = occupiedBox(inside)
+    if box is None:
+        return EMPTY_BLOCK
+    k, j, i = (int(start) + part.start for start, part in zip(offsetKji, box, strict=True))
+    return MaskBlock(inside[box].copy(), (k, j, i))
 
 
 def sameMask(first: MaskBlock, second: MaskBlock) -> bool:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vtk.util import numpy_support
 
 from .errors import SceneError
-from .mask_block import EMPTY_BLOCK, MaskBlock, tightBlock
+from .mask_block import EMPTY_BLOCK, MaskBlock, occupiedBox, tightBlock
 from .matrices import Affine, toArray, toWorld, transformPoints
 from .volume_geometry import VolumeGeometry
 
@@ -64,7 +64,12 @@ class SegmentLabelmap:
         """The whole segment as tight block in the volume's voxels; what lies outside the volume is left out."""
         if self._array is None:
             return EMPTY_BLOCK
-        own = tightBlock(self._array == self._label, self._start)
+        # Other segments of the layer may widen the box, which is still much smaller than a whole volume.
+        box = occupiedBox(self._array)
+        if box is None:
+            return EMPTY_BLOCK
+        k, j, i = (start + part.start for start, part in zip(self._start, box, strict=True))
+        own = tightBlock(self._array[box] == self._label, (k, j, i))
         if own.isEmpty:
             return EMPTY_BLOCK
         low = np.array(own.offset_kji[::-1], dtype=np.float64) - 0.5
