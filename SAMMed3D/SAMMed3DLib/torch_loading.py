@@ -3,6 +3,9 @@
 ``import torch`` loads a library of some hundred megabytes while it holds Python's lock: the whole application stands
 still for 0.15 s and more. Here the same library is loaded first by a foreign call, which lets go of the lock; the
 import then finds it loaded. On Windows PyTorch does so by itself.
+
+PyTorch's threads are told to sleep while they wait for each other. By default they spin, and where the application
+draws its views or anything else runs on the same cores, a click then takes five to ten times as long.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ import ctypes
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 #: In the order in which they need each other.
@@ -19,9 +24,24 @@ _LIBRARIES = ("libc10", "libtorch_cpu", "libtorch_python")
 
 def load_torch() -> None:
     """Import torch. Raises ModuleNotFoundError where it is not installed."""
-    if "torch" not in sys.modules and os.name == "posix":
-        _load_libraries()
-    import torch  # noqa: F401
+    with _patient_threads():
+        if "torch" not in sys.modules and os.name == "posix":
+            _load_libraries()
+        import torch  # noqa: F401
+
+
+@contextmanager
+def _patient_threads() -> Iterator[None]:
+    """OpenMP reads how to wait when its library is loaded; child processes are not to inherit it. A setting stays."""
+    name = "OMP_WAIT_POLICY"
+    if name in os.environ or "torch" in sys.modules:
+        yield
+        return
+    os.environ[name] = "PASSIVE"
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 def _load_libraries() -> None:
