@@ -86,7 +86,7 @@ class SamAutomaticMaskGenerator3D:
         lungs: Literal["auto", "whole_volume"] | LungMask = "auto",
         *,
         min_score: float = LOWEST_SCORE,
-        max_candidates: int = 200,
+        max_candidates: int = 300,
         max_masks: int = 40,
         score: NoduleScore = DEFAULT_SCORE,
         lung_finder: Callable[..., LungMask] = find_lungs,
