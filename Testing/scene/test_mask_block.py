@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from SAMMed3DLib.scene.mask_block import EMPTY_BLOCK, MaskBlock, occupiedBox, sameMask, tightBlock
+from SAMMed3DLib.scene.mask_block import EMPTY_BLOCK, MaskBlock, labeledBlock, occupiedBox, sameMask, tightBlock
 from scene.masks import blob, full
 
 SHAPE = (20, 22, 24)
@@ -50,3 +50,11 @@ def test_the_occupied_box(dtype) -> None:
     array[3, 8, 2] = 200
     array[5, 1, 10] = 1
     assert occupiedBox(array) == (slice(3, 6), slice(1, 9), slice(2, 11))
+
+
+def test_the_block_of_one_label_among_others() -> None:
+    labels = np.full((12, 12, 14), 7, np.int16)
+    labels[2:9, 1:10, 2:13] = blob() * 3
+    found = labeledBlock(labels, 3, (100, 200, 300))
+    assert sameMask(found, MaskBlock(blob(), (102, 201, 302)))
+    assert labeledBlock(labels, 4, (0, 0, 0)).isEmpty

@@ -184,6 +184,9 @@ def test_neighbors_are_never_erased(slicer_scene) -> None:
     assert full(writer.read(first), SHAPE).sum() == 324
     layers = [labelmap(node, segment_id) for segment_id in (first, second, third)]
     assert len(set(layers)) == 3
+    assert set(np.unique(voxels(node, second))) == {0, node.GetSegmentation().GetSegment(second).GetLabelValue()}, (
+        "nothing of the segments that left is in the layer any more"
+    )
     assert {node.GetSegmentation().GetSegment(segment_id).GetLabelValue() for segment_id in (first, third)} == {1}
 
 
@@ -330,3 +333,23 @@ def test_what_cannot_be_written_is_named(slicer_scene) -> None:
     surfaces.AddSegmentFromClosedSurfaceRepresentation(sphere.GetOutput(), "sphere")
     with pytest.raises(SceneError, match="'from STL' is stored as Closed surface"):
         SegmentWriter(surfaces, volume)
+
+
+def test_leaving_a_shared_layer_keeps_the_surfaces_of_the_others(slicer_scene) -> None:
+    volume = ct(slicer_scene)
+    node = new_segmentation(slicer_scene, volume)
+    first, second = add_segment(node, "a"), add_segment(node, "b")
+    writer = SegmentWriter(node, volume)
+    writer.write(first, MaskBlock(np.ones((5, 5, 5), np.uint8), (2, 2, 2)))
+    writer.write(second, MaskBlock(np.ones((5, 5, 5), np.uint8), (12, 12, 12)))
+    node.GetSegmentation().CollapseBinaryLabelmaps(False)
+    writer = SegmentWriter(node, volume)
+    writer.showSurfaces(True)
+    writer.write(first, MaskBlock(np.ones((5, 5, 5), np.uint8), (4, 2, 2)))
+
+    def center(segment_id: str) -> tuple[float, ...]:
+        return node.GetSegmentation().GetSegment(segment_id).GetRepresentation("Closed surface").GetCenter()
+
+    assert_allclose(center(first), (4, 4, 6), atol=0.2)
+    assert_allclose(center(second), (14, 14, 14), atol=0.2)
+    assert full(writer.read(second), SHAPE).sum() == 125

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vtk.util import numpy_support
 
 from .errors import SceneError
-from .mask_block import EMPTY_BLOCK, MaskBlock, occupiedBox, tightBlock
+from .mask_block import EMPTY_BLOCK, MaskBlock, labeledBlock, tightBlock
 from .matrices import Affine, toArray, toWorld, transformPoints
 from .volume_geometry import VolumeGeometry
 
@@ -47,7 +47,7 @@ class SegmentLabelmap:
         segment = segmentationNode.GetSegmentation().GetSegment(segmentId)
         image = segment.GetRepresentation(BINARY_LABELMAP) if segment is not None else None
         self._geometry = geometry
-        self._array = _voxels(image)
+        self._array = labelmapVoxels(image)
         self.isEmpty = self._array is None
         if self._array is None:
             return
@@ -64,12 +64,7 @@ class SegmentLabelmap:
         """The whole segment as tight block in the volume's voxels; what lies outside the volume is left out."""
         if self._array is None:
             return EMPTY_BLOCK
-        # Other segments of the layer may widen the box, which is still much smaller than a whole volume.
-        box = occupiedBox(self._array)
-        if box is None:
-            return EMPTY_BLOCK
-        k, j, i = (start + part.start for start, part in zip(self._start, box, strict=True))
-        own = tightBlock(self._array[box] == self._label, (k, j, i))
+        own = labeledBlock(self._array, self._label, self._start)
         if own.isEmpty:
             return EMPTY_BLOCK
         low = np.array(own.offset_kji[::-1], dtype=np.float64) - 0.5
@@ -132,8 +127,8 @@ class SegmentLabelmap:
         return result
 
 
-def _voxels(image: Any) -> NDArray | None:
-    """The labelmap's array [k, j, i], None where it holds no voxels."""
+def labelmapVoxels(image: Any) -> NDArray | None:
+    """A labelmap's array [k, j, i], a view; None where it holds no voxels."""
     if image is None or image.GetPointData().GetScalars() is None:
         return None
     low, high = image.GetExtent()[::2], image.GetExtent()[1::2]
