@@ -56,6 +56,19 @@ def test_a_selector_takes_the_first_volume_and_signals_in_order(host: Host, sele
     assert selector.currentNode() is None and seen[-3:] == [None, False, ""]
 
 
+def test_a_selector_with_menu_actions_goes_to_another_node_when_its_own_is_removed(host: Host, selector: Any) -> None:
+    """As Slicer 5.13 was seen to do."""
+    selector.renameEnabled = True
+    _volume(host)
+    second = _volume(host, "Second")
+    assert selector.currentNode() is None
+    selector.setCurrentNode(second)
+    seen: list[Any] = []
+    selector.connect("currentNodeChanged(vtkMRMLNode*)", lambda node: seen.append(node))
+    host.scene.scene.RemoveNode(second)
+    assert [node.GetName() for node in seen] == ["CT"]
+
+
 def test_a_selector_filters(host: Host, selector: Any) -> None:
     labels = host.scene.scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode")
     assert selector.currentNode() is labels
@@ -70,7 +83,7 @@ def test_a_selector_filters(host: Host, selector: Any) -> None:
     assert selector.nodeCount() == 0 and selector.currentNode() is None
 
 
-def test_a_slider_rounds_and_a_section_collapses(host: Host) -> None:
+def test_a_slider_clamps_and_a_section_collapses(host: Host) -> None:
     import ctk
     import qt
 
@@ -79,7 +92,7 @@ def test_a_slider_rounds_and_a_section_collapses(host: Host) -> None:
     slider.connect("valueChanged(double)", lambda value: seen.append(value))
     slider.value = 0.456
     slider.setValue(7.0)
-    assert seen == [0.46, 1.0]
+    assert seen == [0.456, 1.0]
     with pytest.raises(AttributeError):
         slider.setMinimum(0.0)  # no slot in ctk: only the property is there
 

@@ -179,6 +179,10 @@ class qSlicerLayoutManager(QtCore.QObject):
             self._three_d = qMRMLThreeDWidget(self._scene.scene.AddNewNodeByClass("vtkMRMLViewNode", "View1"))
         return self._three_d if index == 0 else None
 
+    def mrmlSliceLogics(self) -> Any:
+        """A vtkCollection of the views' logics."""
+        return self._scene.app.GetSliceLogics()
+
     def setLayout(self, layout: int) -> None:
         """Slot."""
         if layout != self._layout:

@@ -87,7 +87,7 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
 
 
 class ctkSliderWidget(QtWidgets.QWidget):
-    """A slider and a spin box of one value. The spin box rounds to ``decimals``; the slider follows it."""
+    """A slider and a spin box of one value. ``decimals`` rounds what is shown and dragged, not what is set."""
 
     valueChanged = QtCore.Signal(float)
     valueIsChanging = QtCore.Signal(float)
@@ -103,14 +103,14 @@ class ctkSliderWidget(QtWidgets.QWidget):
         self._spin = QtWidgets.QDoubleSpinBox()
         self._spin.setRange(0.0, 99.0)
         self._spin.setDecimals(2)
-        self._tracking = True
+        self._value, self._tracking = 0.0, True
         layout = QtWidgets.QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._slider)
         layout.addWidget(self._spin)
         self._slider.valueChanged.connect(self._slid)
         self._slider.sliderReleased.connect(self._released)
-        self._spin.valueChanged.connect(self._changed)
+        self._spin.valueChanged.connect(self.setValue)
 
     def _slid(self, position: int) -> None:
         minimum, maximum = self._spin.minimum(), self._spin.maximum()
@@ -118,22 +118,26 @@ class ctkSliderWidget(QtWidgets.QWidget):
         if not self._tracking and self._slider.isSliderDown():
             self.valueIsChanging.emit(value)
         else:
-            self._spin.setValue(value)
+            self.setValue(value)
 
     def _released(self) -> None:
         self._slid(self._slider.value())
 
-    def _changed(self, value: float) -> None:
+    def _show(self) -> None:
         minimum, maximum = self._spin.minimum(), self._spin.maximum()
+        blockers = [QtCore.QSignalBlocker(part) for part in (self._slider, self._spin)]
+        self._spin.setValue(self._value)
         if not self._slider.isSliderDown():
-            blocker = QtCore.QSignalBlocker(self._slider)
-            self._slider.setValue(round((value - minimum) / max(maximum - minimum, 1e-12) * self._STEPS))
-            del blocker
-        self.valueChanged.emit(value)
+            self._slider.setValue(round((self._value - minimum) / max(maximum - minimum, 1e-12) * self._STEPS))
+        del blockers
 
     def setValue(self, value: float) -> None:
         """Slot."""
-        self._spin.setValue(value)
+        value = min(max(value, self._spin.minimum()), self._spin.maximum())
+        if value != self._value:
+            self._value = value
+            self._show()
+            self.valueChanged.emit(value)
 
     def setDecimals(self, decimals: int) -> None:
         """Slot."""
@@ -145,16 +149,26 @@ class ctkSliderWidget(QtWidgets.QWidget):
 
     def reset(self) -> None:
         """Slot: 0 or the nearest to it."""
-        self._spin.setValue(0.0)
+        self.setValue(0.0)
+
+    def _limit(get: str, set_: str) -> QtCore.Property:  # noqa: N805
+        def change(self: ctkSliderWidget, limit: float) -> None:
+            blocker = QtCore.QSignalBlocker(self._spin)
+            getattr(self._spin, set_)(limit)
+            del blocker
+            self.setValue(self._value)
+            self._show()
+
+        return QtCore.Property(float, lambda self: getattr(self._spin, get)(), change)
 
     def _spin_property(kind: type, get: str, set_: str) -> QtCore.Property:  # noqa: N805
         return QtCore.Property(
             kind, lambda self: getattr(self._spin, get)(), lambda self, value: getattr(self._spin, set_)(value)
         )
 
-    value = _spin_property(float, "value", "setValue")
-    minimum = _spin_property(float, "minimum", "setMinimum")
-    maximum = _spin_property(float, "maximum", "setMaximum")
+    value = QtCore.Property(float, lambda self: self._value, lambda self, value: self.setValue(value))
+    minimum = _limit("minimum", "setMinimum")
+    maximum = _limit("maximum", "setMaximum")
     singleStep = _spin_property(float, "singleStep", "setSingleStep")
     decimals = _spin_property(int, "decimals", "setDecimals")
     suffix = _spin_property(str, "suffix", "setSuffix")

@@ -98,6 +98,9 @@ class Host:
         self.app.open(self.scene, with_layout=with_layout)
         self.app.testing = testing
         slicer.app = pythonqt.wrap(self.app)
+        slicer.util.selectModule = self.select
+        slicer.util.saveScene = self._save
+        slicer.util.loadScene = self._load
         self._entered: Any = None
         self._folders: list[str] = []
         self._window: QtWidgets.QMainWindow | None = None
@@ -155,6 +158,13 @@ class Host:
     def widget(self, name: str) -> Any:
         """The Python widget object, which is another one after a reload."""
         return getattr(slicer.modules, f"{name}Widget")
+
+    def _save(self, path: str, properties: Any = None) -> bool:
+        self.scene.save(Path(path))
+        return True
+
+    def _load(self, path: str, properties: Any = None) -> None:
+        self.scene.load(Path(path))
 
     def process(self, seconds: float = 0.0) -> None:
         """Runs the event loop once, or for some time."""

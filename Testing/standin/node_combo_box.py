@@ -137,9 +137,13 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         row = self._box.findData(node.GetID(), _ID_ROLE)
         if row >= 0 and not self._scene.IsClosing():
             self.aboutToBeRemoved.emit(node)
+            self._box.blockSignals(True)
             self._box.removeItem(row)
-            if self.currentNode() is None:
-                self._select("")
+            if self.currentNode() is None:  # Qt chose None or a menu action
+                last = None if self._box.currentIndex() == 0 else self.nodeFromIndex(self.nodeCount() - 1)
+                self._select("" if last is None else last.GetID())
+            self._box.blockSignals(False)
+            self._index_changed()
 
     # -- rows
 

@@ -40,6 +40,14 @@ class _PythonQtClass(type):
     _pyside: type
     _name: str
 
+    def __instancecheck__(cls, instance: object) -> bool:
+        """True for the very class and for Python classes derived from it: C++ inheritance is not known to Python."""
+        kind = type(instance)
+        if not isinstance(kind, _PythonQtClass):
+            return False
+        own = _classes.get(kind._pyside, kind)
+        return cls is Wrapper or cls is own or (cls in kind.__mro__ and cls is not own and own in cls.__mro__)
+
     def __getattr__(cls, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
@@ -224,6 +232,8 @@ def _read(wrapper: Wrapper, qt: Any, name: str) -> Any:
         for child in qt.children():
             if child.objectName() == name:
                 return wrap(child)
+    if name in interface.methods:
+        raise AttributeError(f"{wrapper._name}.{name}() exists in Slicer but is not simulated (or gone in Qt 6)")
     raise AttributeError(f"{wrapper._name} has no attribute named '{name}'")
 
 
