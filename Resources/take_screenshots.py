@@ -1,0 +1,57 @@
+"""Takes README's pictures of the module in 3D Slicer, on the synthetic chest; no data of a patient, no download.
+
+    Slicer --no-splash --python-script Resources/take_screenshots.py
+
+Writes Resources/Screenshots/module.png and closes Slicer.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import qt
+import slicer
+
+FOLDER = Path(__file__).resolve().parent / "Screenshots"
+TIMEOUT_SECONDS = 120.0
+CLICKED = 5
+
+
+def main() -> None:
+    """Clicks some nodules, corrects one, and grabs the main window."""
+    from SAMMed3DLib.sample_data import addPhantom
+    from SAMMed3DLib.synthesis.phantom import chest_phantom
+
+    window = slicer.util.mainWindow()
+    window.resize(1500, 900)
+    slicer.util.selectModule("SAMMed3D")
+    widget = slicer.modules.SAMMed3DWidget
+    session = widget.session
+    phantom = chest_phantom(0)
+    widget.ui.volumeSelector.setCurrentNode(addPhantom(phantom))
+    widget.ui.addNoduleButton.click()
+    for nodule in phantom.nodules[:CLICKED]:
+        session.click(nodule["center_ras"], True)
+        session.waitUntilIdle(TIMEOUT_SECONDS, slicer.app.processEvents)
+        widget.ui.nextNoduleButton.click()
+    rows = session.rows()
+    session.accept(rows[0].segmentId)
+    session.flag(rows[3].segmentId)
+    session.select(rows[1].segmentId)
+    session.jumpTo(rows[1].segmentId)
+    widget.ui.show3dButton.click()
+    view = slicer.app.layoutManager().threeDWidget(0).threeDView()
+    view.resetFocalPoint()
+    for _ in range(20):
+        qt.QThread.msleep(50)
+        slicer.app.processEvents()
+    view.resetCamera()
+    slicer.app.processEvents()
+    FOLDER.mkdir(exist_ok=True)
+    window.grab().save(str(FOLDER / "module.png"))
+
+
+try:
+    main()
+finally:
+    slicer.util.exit()
