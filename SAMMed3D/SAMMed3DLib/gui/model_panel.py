@@ -131,7 +131,7 @@ class ModelPanel:
     @staticmethod
     def _absentTitle(entry: ModelEntry) -> str:
         if entry.kind is ModelKind.CATALOG:
-            return _("{title} (download, {size})").format(title=entry.title, size=sizeText(entry.size_bytes))
+            return _("{title} (download)").format(title=entry.title)
         return _("{title} (missing)").format(title=entry.title)
 
     def _begin(self) -> None:
