@@ -99,6 +99,7 @@ def find_peaks(
         for radius, smooth in _levels(block, radii, 2 * cell):
             found.append(_peaks_of_level(smooth, channel, radius, 2 * cell, half_to_ras, everything))
             report(progress, next(steps), total)
+    report(progress, total, total)
     return Peaks.joined(found) if any(len(part) for part in found) else None
 
 

@@ -90,15 +90,16 @@ def find_candidates(
     if peaks is None:
         return []
     odds = nodule_odds(peaks, lungs)
-    solid = field.brightness_of(_SOLID_HU)
-    density = field.background + (peaks.brightness - field.background) / _CONTRAST_LEFT
     kept = best_of_each(peaks, odds, limit)
+    levels = _levels_of(peaks, kept)
+    solid = field.brightness_of(_SOLID_HU)
+    density = field.background + (peaks.brightness[levels] - field.background) / _CONTRAST_LEFT
     return [
         Candidate(
             (float(peaks.ras[n, 0]), float(peaks.ras[n, 1]), float(peaks.ras[n, 2])),
-            float(2 * radius), float(odds[n]), "solid" if density[n] >= solid else "subsolid",
+            float(2 * peaks.radius[level]), float(odds[n]), "solid" if bright >= solid else "subsolid",
         )
-        for n, radius in zip(kept, _radii(peaks, kept), strict=True)
+        for n, level, bright in zip(kept, levels, density, strict=True)
     ]
 
 
@@ -121,10 +122,10 @@ def best_of_each(peaks: Peaks, odds: NDArray, limit: int) -> list[int]:
     return kept
 
 
-def _radii(peaks: Peaks, kept: list[int]) -> NDArray[np.float64]:
-    """The radius of the level that answers most at the place of each peak: the best in rank is often a larger one."""
-    tree = cKDTree(peaks.ras)
-    radii = peaks.radius[kept]
-    for row, near in enumerate(tree.query_ball_point(peaks.ras[kept], _SAME_PLACE * radii)):
-        radii[row] = peaks.radius[near[int(np.argmax(peaks.blob[near]))]]
-    return radii
+def _levels_of(peaks: Peaks, kept: list[int]) -> NDArray[np.intp]:
+    """For each peak the one at its place that answers most, whose level tells the size: the best in rank is often of a
+    larger level."""
+    if not kept:
+        return np.zeros(0, np.intp)
+    near = cKDTree(peaks.ras).query_ball_point(peaks.ras[kept], _SAME_PLACE * peaks.radius[kept])
+    return np.array([indices[int(np.argmax(peaks.blob[indices]))] for indices in near], dtype=np.intp)

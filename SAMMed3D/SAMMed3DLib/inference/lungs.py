@@ -1,8 +1,8 @@
 """Where the lungs are, by thresholds and shape alone: coarse, but closed over nodules at the pleura.
 
 All work is done on one coarse grid with axes R, A, S, so that oblique, tilted and thick-sliced volumes are treated
-alike and the cost hardly depends on the number of slices. A region of aerated tissue is a lung if it is large enough, dark
-but not as dark as air, and not open to the air around the patient, as mattresses and foam are.
+alike and the cost hardly depends on the number of slices. A region of aerated tissue is a lung if it is large enough,
+dark but not as dark as air, and not open to the air around the patient, as mattresses and foam are.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ _SMALLEST_CORE_MM3 = 15e3
 _SMALLEST_LUNG_MM3 = 40e3
 #: Air regions larger than this, or at a side of the volume, surround the patient.
 _OUTER_AIR_MM3 = 150e3
+#: Of the dark cells around padding of 0 HU at least this share is air; around soft tissue at the side of a scan that is
+#: cropped to the lungs it is lung.
+_AIR_AROUND_PADDING = 0.2
 #: Of the sight lines from a lung to the left, right, front and back, the share that may meet the air around the
 #: patient, and the share that must end at tissue (the others leave the volume, since scans are cut at the lungs).
 _MOST_OPEN, _LEAST_BOUNDED = 0.15, 0.5
@@ -168,7 +171,7 @@ def _lung_regions(coarse: CoarseVolume) -> NDArray[np.bool_]:
     chosen = np.flatnonzero(sizes >= _SMALLEST_CORE_MM3)
     if not len(chosen):
         return np.zeros(values.shape, bool)
-    outer = _outer_air(air, coarse)
+    outer = _outer_air(air, coarse) | _padding(air, coarse)
     ends = np.where(outer, np.int8(_OPEN), np.where(values > _BODY_HU, np.int8(_BOUNDED), np.int8(0)))
     opened, bounded = (
         np.asarray(ndimage.mean(share, labels, chosen)) for share in _sight_lines(ends, (_OPEN, _BOUNDED))
@@ -202,6 +205,24 @@ def _outer_air(air: NDArray[np.bool_], coarse: CoarseVolume) -> NDArray[np.bool_
     outer = (at_side & (sizes > 1000.0)) | (sizes > _OUTER_AIR_MM3)
     outer[0] = False
     return outer[labels]
+
+
+def _padding(air: NDArray[np.bool_], coarse: CoarseVolume) -> NDArray[np.bool_]:
+    """Cells of exactly 0 HU in the corners, where scanners and converters pad beyond a round field of view.
+
+    They are told from soft tissue by the air that they border on.
+    """
+    labels, _ = ndimage.label((coarse.values == 0.0) & coarse.known)
+    corners = labels[:, [0, 0, -1, -1], [0, -1, 0, -1]]
+    padding = np.isin(labels, np.unique(corners[corners > 0]))
+    if not padding.any():
+        return padding
+    around = ndimage.binary_dilation(padding, iterations=4) & ~ndimage.binary_dilation(padding, iterations=2)
+    dark = np.count_nonzero(coarse.values[around] < _TISSUE_HU)
+    if np.count_nonzero(air[around]) <= _AIR_AROUND_PADDING * dark:
+        return np.zeros_like(padding)
+    # with the cells where padding and air are mixed, which look like tissue
+    return ndimage.binary_dilation(padding, iterations=3)
 
 
 def _sight_lines(ends: NDArray[np.int8], kinds: Sequence[int]) -> list[NDArray[np.float32]]:
