@@ -276,3 +276,21 @@ def test_the_text_of_every_state_is_shown_somewhere(user: User) -> None:
     assert "Add nodule" in user.ui.statusLabel.text
     user.ui.addNoduleButton.click()
     assert "Click" in user.ui.statusLabel.text
+
+
+def test_everything_that_can_be_used_has_a_tool_tip_at_any_time(user: User) -> None:
+    kinds = ("QPushButton", "QToolButton", "QCheckBox", "QComboBox", "QTableWidget", "ctkSliderWidget",
+             "qMRMLNodeComboBox")
+
+    def bare() -> list[str]:
+        return [name for name, widget in vars(user.ui).items()
+                if widget.className() in kinds and not name.startswith("qt_") and not widget.toolTip]
+
+    user.open()
+    assert bare() == []
+    user.load_volume()
+    user.settle()
+    assert bare() == []
+    user.ui.addNoduleButton.click()
+    user.click_at(CENTER)
+    assert bare() == []
