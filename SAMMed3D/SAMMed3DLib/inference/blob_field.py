@@ -95,8 +95,8 @@ class BlobField:
     def _brightness_of_rim(self, lungs: LungMask) -> NDArray[np.float32]:
         """Median brightness where the share of lung is 0, 0.05, ... 1: what the bare pleura looks like in this scan."""
         rng = np.random.default_rng(0)
-        near = ndimage.binary_dilation(lungs.mask, iterations=2)
-        rim = np.argwhere(near & (ndimage.uniform_filter(lungs.cells, 3) < 0.999))
+        deep = ndimage.binary_erosion(lungs.mask, iterations=2, border_value=1)
+        rim = np.argwhere(ndimage.binary_dilation(lungs.mask, iterations=2) & ~deep)
         if not len(rim):
             rim = np.argwhere(lungs.mask)
         cells = rim[rng.integers(len(rim), size=_RIM_SAMPLES)] + rng.uniform(-0.5, 0.5, (_RIM_SAMPLES, 3))
