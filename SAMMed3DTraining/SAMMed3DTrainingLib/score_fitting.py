@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -55,6 +56,7 @@ class Samples:
         scan: (n,) number of the scan.
         background: (n,) number of its background.
         nodule: (n,) which nodule of the scan; -1 of negatives.
+        response: (n,) of the blob filter; NaN of painted nodules that were looked at without it.
     """
 
     coarse: np.ndarray
@@ -63,6 +65,7 @@ class Samples:
     scan: np.ndarray
     background: np.ndarray
     nodule: np.ndarray
+    response: np.ndarray
 
     def only(self, which: np.ndarray) -> Samples:
         """Those that a boolean (n,) picks."""
@@ -89,7 +92,7 @@ def gather(numbered: Iterator[tuple[int, DetectionScan]], predictor: SamPredicto
         places += [
             Candidate(
                 tuple(np.array(nodule.center_ras) + rng.normal(0.0, 0.12 * nodule.diameter_mm, 3)),
-                float(nodule.diameter_mm * np.exp(rng.normal(0.0, 0.2))), 0.0, nodule.kind,
+                float(nodule.diameter_mm * np.exp(rng.normal(0.0, 0.2))), math.nan, nodule.kind,
             )
             for nodule in scan.nodules
         ]
@@ -103,7 +106,7 @@ def gather(numbered: Iterator[tuple[int, DetectionScan]], predictor: SamPredicto
             nodule, positive = _label(scan, record)
             if positive is not None:
                 inputs = (basic_inputs(record["coarse_features"]), basic_inputs(record["features"]))
-                rows.append((*inputs, positive, number, background, nodule))
+                rows.append((*inputs, positive, number, background, nodule, record["response"]))
         logger.info("%s: %d samples, %d of nodules", scan.name, len(rows) - before, sum(r[2] for r in rows[before:]))
     return Samples(*(np.array(column) for column in zip(*rows, strict=True)))
 
@@ -127,36 +130,69 @@ def _label(scan: DetectionScan, record: dict) -> tuple[int, bool | None]:
 
 @dataclass(frozen=True)
 class Fit:
-    """A regression on standardized inputs and their products."""
+    """A regression on standardized inputs and their products, and on the blob filter's response."""
 
     mean: np.ndarray
     scale: np.ndarray
     weights: np.ndarray
     intercept: float
+    response_weight: float = 0.0
+    usual_response: float = 0.0
 
     def log_odds(self, samples: Samples) -> np.ndarray:
-        """Mean of both looks, (n,)."""
+        """Mean of both looks, and the response; (n,)."""
+        response = np.where(np.isnan(samples.response), self.usual_response, samples.response)
+        return self.of_looks(samples) + self.response_weight * response
+
+    def of_looks(self, samples: Samples) -> np.ndarray:
+        """The part of the looks, (n,)."""
         return np.mean([
             combined((looks - self.mean) / self.scale) @ self.weights + self.intercept
             for looks in (samples.coarse, samples.fine)
         ], axis=0)
 
 
-def fit(samples: Samples, penalty: float = PENALTY, steps: int = 60) -> Fit:
-    """Penalized maximum likelihood by Newton's method; both looks of an object are a sample each."""
+def fit(samples: Samples, penalty: float = PENALTY) -> Fit:
+    """Penalized maximum likelihood in two steps.
+
+    First all samples without the response, both looks of an object a sample each. Then, where there is a response,
+    its weight, the scale of the first step's answer, and corrections of the basic inputs.
+    """
     looks = np.concatenate([samples.coarse, samples.fine])
-    target = np.tile(samples.positive.astype(float), 2)
+    positive = samples.positive.astype(bool)
     mean, scale = looks.mean(axis=0), looks.std(axis=0) + 1e-3
-    inputs = np.concatenate([combined((looks - mean) / scale), np.ones((len(looks), 1))], axis=1)
-    weight = np.where(target > 0, USUAL_PER_SCAN / NODULES_PER_SCAN, 1.0)
-    ridge = penalty * np.eye(inputs.shape[1])
-    ridge[-1, -1] = 1e-6
+    inputs = combined((looks - mean) / scale)
+    beta = _newton(inputs, np.tile(positive, 2), np.full(inputs.shape[1], penalty))
+    first = Fit(mean, scale, beta[:-1], float(beta[-1]))
+    asked = ~np.isnan(samples.response)
+    if not (positive & asked).any():
+        return first
+    some = samples.only(asked)
+    count = len(mean)
+    basic = np.mean([combined((look - mean) / scale)[:, :count] for look in (some.coarse, some.fine)], axis=0)
+    inputs = np.column_stack([first.of_looks(some), some.response, basic])
+    answer, response, *changes, constant = _newton(
+        inputs, positive[asked], np.array([0.01, 0.01, *[penalty] * count])
+    ).tolist()
+    weights = answer * first.weights
+    weights[:count] += changes
+    weight = np.where(positive[asked], USUAL_PER_SCAN / NODULES_PER_SCAN, 1.0)
+    usual = float(np.average(some.response, weights=weight))
+    return Fit(mean, scale, weights, answer * first.intercept + constant, response, usual)
+
+
+def _newton(inputs: np.ndarray, positive: np.ndarray, penalty: np.ndarray, steps: int = 60) -> np.ndarray:
+    """Weights of the inputs (penalized) and a constant, positives weighted down to a usual scan."""
+    inputs = np.column_stack([inputs, np.ones(len(inputs))])
+    target = positive.astype(float)
+    weight = np.where(positive, USUAL_PER_SCAN / NODULES_PER_SCAN, 1.0)
+    ridge = np.append(penalty, 1e-6)
     beta = np.zeros(inputs.shape[1])
     for _ in range(steps):
         expected = 1.0 / (1.0 + np.exp(-np.clip(inputs @ beta, -30.0, 30.0)))
-        hessian = inputs.T @ (inputs * (weight * expected * (1.0 - expected))[:, None]) + ridge
-        beta += np.linalg.solve(hessian, inputs.T @ (weight * (target - expected)) - ridge @ beta)
-    return Fit(mean, scale, beta[:-1], float(beta[-1]))
+        hessian = inputs.T @ (inputs * (weight * expected * (1.0 - expected))[:, None]) + np.diag(ridge)
+        beta += np.linalg.solve(hessian, inputs.T @ (weight * (target - expected)) - ridge * beta)
+    return beta
 
 
 def held_out_log_odds(samples: Samples, penalty: float = PENALTY) -> np.ndarray:
@@ -197,7 +233,8 @@ def as_module(fitted: Fit, few: float, usual: float, about: str) -> str:
         "#: Of the basic inputs: " + ", ".join(BASIC[:7]) + ",\n#: " + ", ".join(BASIC[7:]) + ".",
         numbers("MEAN", fitted.mean) + numbers("SCALE", fitted.scale),
         f"#: Of the {len(BASIC)} standardized inputs and {len(PAIRS)} squares and products.",
-        numbers("WEIGHTS", fitted.weights) + f"INTERCEPT = {fitted.intercept:.4f}\n",
+        numbers("WEIGHTS", fitted.weights) + f"INTERCEPT = {fitted.intercept:.4f}\n"
+        f"RESPONSE_WEIGHT = {fitted.response_weight:.4f}\nUSUAL_RESPONSE = {fitted.usual_response:.4f}\n",
         f"#: Scores with {FEW_RATE:g} and {USUAL_RATE:g} false positives a scan in backgrounds left out of the fit.",
         f"FEW = {few:.4f}\nUSUAL = {usual:.4f}\n",
     ])
@@ -223,10 +260,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.samples:
             np.savez(options.samples, **vars(samples))
     odds = held_out_log_odds(samples)
-    rates = (0.5, 1.0, 2.0, 4.0, 8.0)
-    reached = ", ".join(f"{sensitivity_at(odds, samples, rate):.2f} at {rate:g}" for rate in rates)
+    fitted = fit(samples)
+    asked = ~np.isnan(samples.response)
     counts = f"{len(np.unique(samples.scan))} scans, {int(samples.positive.sum())} samples of nodules, "
     counts += f"{int((~samples.positive.astype(bool)).sum())} of others"
+    if asked.any():  # what is looked at in use comes from the blob filter
+        odds, samples = odds[asked], samples.only(asked)
+    rates = (0.5, 1.0, 2.0, 4.0, 8.0)
+    reached = ", ".join(f"{sensitivity_at(odds, samples, rate):.2f} at {rate:g}" for rate in rates)
     sys.stdout.write(f"{counts}\nleft-out backgrounds: sensitivity {reached} false positives a scan\n")
     few, usual = (threshold_at(odds, samples, rate) for rate in (FEW_RATE, USUAL_RATE))
     sys.stdout.write(f"thresholds: {few:.3f} few, {usual:.3f} usual\n")
@@ -236,7 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "training may use, against everything else found there. Backgrounds left out in turn: sensitivity "
             f"{reached} false positives a scan.", 116,
         )
-        options.write.write_text(as_module(fit(samples), few, usual, about), encoding="utf-8")
+        options.write.write_text(as_module(fitted, few, usual, about), encoding="utf-8")
     return 0
 
 

@@ -115,7 +115,11 @@ def test_the_score_prefers_spheres_to_tubes_and_is_a_probability():
 def test_two_looks_count_equally():
     first, second = (describe(part_of(sphere(r)), (0.0, 0.0, 0.0), 0.7, hu_of(sphere(r))) for r in (3.0, 6.0))
     mean = (DEFAULT_SCORE.log_odds(first) + DEFAULT_SCORE.log_odds(second)) / 2
-    assert DEFAULT_SCORE(first, second) == pytest.approx(1 / (1 + np.exp(-mean)))
+    rule = DEFAULT_SCORE
+    usual = mean + rule.response_weight * rule.usual_response
+    assert rule(first, second) == pytest.approx(1 / (1 + np.exp(-usual)))
+    assert rule(first, second, response=4.0) == pytest.approx(1 / (1 + np.exp(-mean - 4.0 * rule.response_weight)))
+    assert rule(first, response=4.0) > rule(first, response=-4.0)
 
 
 def test_the_regression_is_what_it_says():

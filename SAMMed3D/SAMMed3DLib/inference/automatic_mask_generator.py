@@ -153,8 +153,8 @@ class SamAutomaticMaskGenerator3D:
             ``stability_score``; ``point_coords`` [[R, A, S]] mm, the click; ``crop_box`` as bbox, the crop that was
             seen; ``score`` (see :attr:`ranking`) and ``shown_from``, the place of a slider between "fewer" (0) and
             "more" (1) from which on it is to be shown (0.5: by default); ``prediction``, to go on from with clicks;
-            ``features`` and ``coarse_features`` (LookFeatures) of the last and the first look; ``measurements``
-            (NoduleRecord).
+            ``features`` and ``coarse_features`` (LookFeatures) of the last and the first look; ``response`` of the
+            blob filter (NaN without it); ``measurements`` (NoduleRecord).
 
         Raises:
             InputError: no image is set, or the given points lie outside of it.
@@ -270,7 +270,7 @@ class SamAutomaticMaskGenerator3D:
         """Of one object; the last look is the one whose mask is kept."""
         if self.ranking == "stability":
             return looks[-1].features.stability
-        return self.score(*(look.features for look in looks))
+        return self.score(*(look.features for look in looks), response=looks[-1].place.response)
 
     # -- the result --------------------------------------------------------------------------------------------------
 
@@ -312,6 +312,7 @@ class SamAutomaticMaskGenerator3D:
             "prediction": prediction,
             "features": each.final.features,
             "coarse_features": each.look.features,
+            "response": each.look.place.response,
             "measurements": measure_nodule(prediction, self.predictor.image_kji, matrix),
         }
 

@@ -29,12 +29,12 @@ class Place:
     Attributes:
         point_ras: (3,) mm, the center of a voxel.
         expected_mm: diameter of what is expected there; NaN where nothing is known.
-        response: of the blob filter; 0 where there was none.
+        response: of the blob filter; NaN where there was none.
     """
 
     point_ras: tuple[float, float, float]
     expected_mm: float = float("nan")
-    response: float = 0.0
+    response: float = float("nan")
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,8 @@
 """How likely a mask is a nodule: a calibrated probability, and the slider that trades misses for false positives.
 
-One logistic regression over the features of a look (:mod:`.nodule_features`), their squares and products. What it was
-fitted on is said beside its coefficients (:mod:`.nodule_score_coefficients`).
+One logistic regression over the features of a look (:mod:`.nodule_features`), their squares and products, and the
+response of the blob filter that named the place (:mod:`.candidates`). What it was fitted on is said beside its
+coefficients (:mod:`.nodule_score_coefficients`).
 """
 
 from __future__ import annotations
@@ -62,21 +63,31 @@ class NoduleScore:
         mean, scale: (n,) of the basic inputs.
         weights: of the standardized inputs and their products.
         intercept: added to them.
+        response_weight: of the blob filter's response.
+        usual_response: taken where there is none.
     """
 
     mean: tuple[float, ...]
     scale: tuple[float, ...]
     weights: tuple[float, ...]
     intercept: float
+    response_weight: float = 0.0
+    usual_response: float = 0.0
 
     def log_odds(self, features: LookFeatures) -> float:
-        """Natural log of the odds that a look shows a nodule."""
+        """Natural log of the odds that a look shows a nodule, the blob filter not yet asked."""
         inputs = combined((basic_inputs(features) - self.mean) / self.scale)
         return float(inputs @ self.weights) + self.intercept
 
-    def __call__(self, *looks: LookFeatures) -> float:
-        """Probability in 0..1 that an object is a nodule: the mean of the log odds of all looks at it."""
-        return probability(sum(self.log_odds(look) for look in looks) / len(looks))
+    def __call__(self, *looks: LookFeatures, response: float = math.nan) -> float:
+        """Probability in 0..1 that an object is a nodule.
+
+        Args:
+            looks: at it; the mean of their log odds counts.
+            response: of the blob filter there; NaN where it was not asked.
+        """
+        mean = sum(self.log_odds(look) for look in looks) / len(looks)
+        return probability(mean + self.response_weight * (self.usual_response if math.isnan(response) else response))
 
 
 def probability(log_odds: float) -> float:
@@ -85,7 +96,8 @@ def probability(log_odds: float) -> float:
 
 
 DEFAULT_SCORE = NoduleScore(
-    coefficients.MEAN, coefficients.SCALE, coefficients.WEIGHTS, coefficients.INTERCEPT
+    coefficients.MEAN, coefficients.SCALE, coefficients.WEIGHTS, coefficients.INTERCEPT, coefficients.RESPONSE_WEIGHT,
+    coefficients.USUAL_RESPONSE,
 )
 
 #: Scores below this are hardly ever nodules; the slider's "more" goes no further.
