@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "SAMMed3D" / "bootstrap.py"
+SCRIPT = ROOT / "Testing" / "bootstrap.py"
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_ci_and_readme_use_the_same_test_command() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```bash\n(.*?)```", readme, flags=re.DOTALL)
     assert command in {line for block in blocks for line in block.splitlines()}
-    assert any(line.startswith("python3 SAMMed3D/bootstrap.py demo") for block in blocks for line in block.splitlines())
+    assert any(line.startswith("python3 Testing/bootstrap.py demo") for block in blocks for line in block.splitlines())
 
 
 def test_it_needs_the_standard_library_only() -> None:

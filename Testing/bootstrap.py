@@ -1,8 +1,8 @@
 """Sets up everything in a virtual environment inside the checkout, then runs one command. Needs nothing but Python.
 
-    python3 SAMMed3D/bootstrap.py demo              any `sammed3d` command with its options
-    python3 SAMMed3D/bootstrap.py segment CT.nii.gz --point -45.2,10,-300
-    python3 SAMMed3D/bootstrap.py test              ruff and pytest; further options go to pytest
+    python3 Testing/bootstrap.py demo              any `sammed3d` command with its options
+    python3 Testing/bootstrap.py segment CT.nii.gz --point -45.2,10,-300
+    python3 Testing/bootstrap.py test              ruff and pytest; further options go to pytest
 
 The environment is `.venv` in the checkout (or $SAMMED3D_VENV); it is made once and brought up to date when
 pyproject.toml changes. Delete the folder to start afresh.
