@@ -244,7 +244,9 @@ class Engine:
         prediction = record.get("prediction")
         measurements = self._measure(prediction or _Masked(mask, offset), ijk_to_world)
         iou = record.get("predicted_iou")
-        return FoundNodule(mask, offset, float(record["score"]), iou, measurements, prediction)
+        return FoundNodule(
+            mask, offset, float(record["score"]), iou, measurements, prediction, record.get("shown_from")
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

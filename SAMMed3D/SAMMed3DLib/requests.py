@@ -240,10 +240,11 @@ class FoundNodule:
 
     Attributes:
         mask, offset_kji: the block.
-        score: probability in [0, 1] that it is a nodule; the sensitivity slider works on it.
+        score: probability in [0, 1] that it is a nodule.
         predicted_iou: as :attr:`Segmented.score`.
         measurements: as :attr:`Segmented.measurements`.
         origin: for :attr:`Start.origin`.
+        shown_from: place of the sensitivity slider, 0 to 1, from which on it is shown; None: 1 - score.
     """
 
     mask: NDArray
@@ -252,6 +253,12 @@ class FoundNodule:
     predicted_iou: float | None
     measurements: Mapping[str, Any]
     origin: Any = field(default=None, repr=False)
+    shown_from: float | None = None
+
+    def is_shown_at(self, sensitivity: float) -> bool:
+        """Whether the sensitivity slider at this place shows it."""
+        first = 1.0 - self.score if self.shown_from is None else self.shown_from
+        return sensitivity >= first - 1e-9
 
 
 @dataclass(frozen=True, eq=False)

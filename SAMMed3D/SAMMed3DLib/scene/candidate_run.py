@@ -61,8 +61,8 @@ class CandidateRun:
         self.change: Any = None
 
     def wanted(self, sensitivity: float) -> list[Candidate]:
-        """Those that this sensitivity shows: a score of at least 1 - sensitivity."""
-        return [one for one in self.candidates if one.found.score >= 1.0 - sensitivity - 1e-9]
+        """Those that this sensitivity shows."""
+        return [one for one in self.candidates if one.found.is_shown_at(sensitivity)]
 
     def plan(
         self, sensitivity: float, exists: Callable[[str], bool], isTouched: Callable[[str], bool]
