@@ -187,7 +187,8 @@ class SamAutomaticMaskGenerator3D:
             lungs = self._find_lungs(image, matrix, progress=self._progress.of("lungs"))
             self.lungs_found = lungs if lungs.found else None
             if not lungs.found:
-                self._messages.append(f"{lungs.message}; the whole volume was searched")
+                reason = lungs.message.partition(";")[0]
+                self._messages.append(f"{reason}; the whole volume was searched")
         if self.point_candidates is not None:
             given = list(self.point_candidates)
             self.candidates = [each for each in given if isinstance(each, Candidate)]
