@@ -8,9 +8,10 @@ import pytest
 import torch
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
-    """The tests' networks and masks are small: on busy cores several threads mostly wait for each other."""
+    """The tests' networks and masks are small: on busy cores several threads mostly wait for each other, and
+    results are the same to the bit only with the same number of threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

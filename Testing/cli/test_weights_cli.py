@@ -103,7 +103,7 @@ def test_a_failed_download_is_one_message(folder, monkeypatch, capsys) -> None:
 def test_it_needs_no_torch(folder) -> None:
     code = ("import sys\nsys.modules['torch'] = None\nfrom SAMMed3DLib import cli\n"
             f"raise SystemExit(cli.main(['weights', 'list', '--folder', {str(folder)!r}]))")
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False,
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False,
                          env=os.environ | {"PYTHONPATH": str(ROOT / "SAMMed3D"), "PYTHONIOENCODING": "utf-8"})
     assert run.returncode == 0, run.stderr
     assert "sam_med3d_turbo" in run.stdout
