@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+
 from gui.slicer_user import MODULE
 
 if TYPE_CHECKING:
