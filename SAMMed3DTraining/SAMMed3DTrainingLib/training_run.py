@@ -90,8 +90,10 @@ def _run(config: TrainingConfig, folder: RunFolder, world: World) -> str:
         if world.is_main:
             sys.stdout.write(estimate(trainer, slots, validator) + "\n")
         return ""
-    if config.resume:
+    if config.resume and folder.state.is_file():
         trainer.resume()
+    elif config.resume:
+        warn("nothing was saved of this run yet: it starts at the beginning")
     if world.is_main:
         folder.set_command("run")
         config.write(folder.folder / "config.json", _versions())
