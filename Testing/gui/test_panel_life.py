@@ -115,7 +115,7 @@ def _patch_engine_after_reload(user: User, monkeypatch: pytest.MonkeyPatch) -> N
     original = slicer.util.reloadScriptedModule
 
     def reload(name: str) -> None:
-        importlib.import_module("SAMMed3DLib.gui.panel").Engine = lambda: user.engine
+        monkeypatch.setattr(importlib.import_module("SAMMed3DLib.gui.panel"), "Engine", lambda: user.engine)
         original(name)
 
     monkeypatch.setattr(slicer.util, "reloadScriptedModule", reload)

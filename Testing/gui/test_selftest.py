@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
-
-import pytest
 
 from gui.slicer_user import MODULE
 
@@ -13,9 +10,6 @@ if TYPE_CHECKING:
     from standin.host import Host
 
 
-@pytest.mark.skipif(
-    "SAMMED3D_SELFTEST" not in os.environ, reason="takes minutes on two busy cores: set SAMMED3D_SELFTEST=1 to run it"
-)
 def test_the_modules_self_test_passes(host: Host) -> None:
     import slicer
 
