@@ -8,11 +8,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "SAMMed3D"), str(ROOT / "SAMMed3DTraining")]
+
+
+class test:
+    """For Slicer, which takes this script for a module: there is nothing to show (see ``train.py``)."""
+
+    def __init__(self, parent: Any) -> None:
+        parent.title, parent.hidden = "test.py", True
+
 
 if __name__ == "__main__":
+    sys.path[:0] = [str(ROOT / "SAMMed3D"), str(ROOT / "SAMMed3DTraining")]
     from SAMMed3DTrainingLib.commands import evaluate
 
     sys.exit(evaluate(sys.argv[1:], "test.py"))

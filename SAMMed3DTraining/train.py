@@ -9,14 +9,26 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = [str(ROOT / "SAMMed3D"), str(ROOT / "SAMMed3DTraining")]
-sys.path[:0] = FOLDERS
-# Also for the processes that are started from here.
-os.environ["PYTHONPATH"] = os.pathsep.join([*FOLDERS, *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+class train:
+    """Slicer takes each script beside a module for a module and asks for a class of its name: this one hides itself.
+
+    (qSlicerScriptedLoadableModuleFactory; a script that begins with ``#!`` it would start as a command line module.)
+    """
+
+    def __init__(self, parent: Any) -> None:
+        parent.title, parent.hidden = "train.py", True
+
 
 if __name__ == "__main__":
-    from SAMMed3DTrainingLib.commands import train
+    sys.path[:0] = FOLDERS
+    # Also for the processes that are started from here.
+    os.environ["PYTHONPATH"] = os.pathsep.join([*FOLDERS, *filter(None, [os.environ.get("PYTHONPATH")])])
+    from SAMMed3DTrainingLib.commands import train as run
 
-    sys.exit(train(sys.argv[1:]))
+    sys.exit(run(sys.argv[1:]))
