@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -31,7 +30,7 @@ sys.path[:0] = [str(ROOT / folder) for folder in ("SAMMed3D", "SAMMed3DTraining"
 sys.path.insert(0, str(Path(__file__).parent))
 
 from encoder import machine  # noqa: E402
-from segment_all import gemm_gflops, volume_of  # noqa: E402
+from segment_all import gemm_gflops, peak_mb, volume_of  # noqa: E402
 
 from SAMMed3DLib.inference.candidates import find_candidates  # noqa: E402
 from SAMMed3DLib.inference.lungs import find_lungs  # noqa: E402
@@ -165,7 +164,7 @@ def measure(file: Path) -> dict[str, float]:
     return {
         "lungs": middle - begun, "candidates": ended - middle, "found": len(found), "gflops": gflops,
         "silence": float(np.max(np.diff([*late[1:], ended]))),
-        "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0,
+        "mb": peak_mb(),
     }
 
 
@@ -181,7 +180,6 @@ def print_cost(options: argparse.Namespace) -> bool:
         answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     cost = json.loads(answer.splitlines()[-1])
     print(f"\n{' x '.join(map(str, shape[::-1]))}: lungs {cost['lungs']:.1f} s, candidates {cost['candidates']:.1f} s, "
-          f""
           f"{cost['mb']:.0f} MB at the peak (interpreter, PyTorch and the volume included), "
           f"at most {cost['silence']:.2f} s without progress; "
           f"{cost['gflops']:.0f} GFLOP/s in fp32, {machine(options.threads)}")
