@@ -66,7 +66,7 @@ def prepare(folder: Path, extra: str) -> str:
     python = str(folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
     wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + str(ROOT).encode()).hexdigest()
     stamp = folder / f"sammed3d-installed-{extra or 'plain'}"
-    if Path(python).is_file() and stamp.is_file() and stamp.read_text() == wanted:
+    if Path(python).is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
         return python
     if not Path(python).is_file():
         _say(f"making a virtual environment in {folder}")

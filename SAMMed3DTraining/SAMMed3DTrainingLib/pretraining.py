@@ -168,7 +168,7 @@ def _work(rank: int, config: PretrainingConfig, port: int) -> None:
 def _log(config: PretrainingConfig, rank: int) -> Iterator:
     """A function that appends an event to the run's JSON lines and now and then reports the mean."""
     recent: list[dict[str, float]] = []
-    with (Path(config.work_dir) / f"pretraining_{rank}.jsonl").open("a") as file:
+    with (Path(config.work_dir) / f"pretraining_{rank}.jsonl").open("a", encoding="utf-8") as file:
 
         def write(**event: float) -> None:
             file.write(json.dumps(event) + "\n")
@@ -201,7 +201,7 @@ def main(arguments: list[str] | None = None) -> None:
     work_dir = Path(config.work_dir)
     work_dir.mkdir(parents=True, exist_ok=True)
     training_backgrounds(Path(config.data), work_dir / "backgrounds")
-    (work_dir / "pretraining.json").write_text(json.dumps(vars(config) | {"torch": torch.__version__}, indent=2))
+    (work_dir / "pretraining.json").write_text(json.dumps(vars(config) | {"torch": torch.__version__}, indent=2), encoding="utf-8")
     if config.processes == 1:
         _work(0, config, 0)
         return

@@ -78,7 +78,7 @@ def test_nothing_found_is_a_result(ct, bright, finder, tmp_path, capsys) -> None
     words = ["segment-all", str(ct), "--min-diameter", "30", "--out", str(out), "--table", str(table)]
     assert cli.main(words) == 0
     assert "no nodules found" in capsys.readouterr().out
-    assert not read_labels(out).array_kji.any() and table.read_text().startswith("label,")
+    assert not read_labels(out).array_kji.any() and table.read_text(encoding="utf-8").startswith("label,")
 
 
 @pytest.mark.parametrize(

@@ -69,11 +69,11 @@ def test_nothing_half_written(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="boom"), whole_file(path) as part:
         part.write_text("half")
         raise RuntimeError("boom")
-    assert path.read_text() == "old"
+    assert path.read_text(encoding="utf-8") == "old"
     with pytest.raises(InputError, match="disk full"), whole_file(path) as part:
         part.write_text("half")
         raise OSError(28, "disk full")
-    assert path.read_text() == "old"
+    assert path.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -108,7 +108,7 @@ def test_a_full_disk_leaves_the_old_nrrd(name: str, kept: int, tmp_path: Path, s
     path.write_text("old")
     with pytest.raises(InputError, match="disk full.*nothing was changed"):
         write_segmentation(path, scene.labels, scene.ijk_to_ras)
-    assert path.read_text() == "old"
+    assert path.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 

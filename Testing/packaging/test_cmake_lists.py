@@ -120,8 +120,8 @@ def test_cmake_configures_the_extension(tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     for module in MODULES:
-        given = (build / f"{module}.txt").read_text().split(";")
+        given = (build / f"{module}.txt").read_text(encoding="utf-8").split(";")
         expected = [*listed(module), "TRUE" if has_module_file(module) else "FALSE", ""]
         assert [each for each in given if each] == [each for each in expected if each]
-    tests = (build / "tests.txt").read_text().split(";") if (build / "tests.txt").exists() else [""]
+    tests = (build / "tests.txt").read_text(encoding="utf-8").split(";") if (build / "tests.txt").exists() else [""]
     assert tests == [*(f"{module}.py" for module in MODULES if has_module_file(module)), ""]

@@ -41,7 +41,7 @@ def config(work_dir: Path, data: Path, *more: str, name: str = "run") -> Trainin
 def events(work_dir: Path, kind: str = "", name: str = "run") -> list[dict[str, Any]]:
     """The raw lines of a run's events."""
     path = work_dir / name / "events.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
     return [line for line in lines if not kind or line["event"] == kind]
 
 

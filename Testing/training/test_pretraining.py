@@ -26,7 +26,7 @@ def test_a_run_learns_saves_and_continues(tmp_path: Path, without_scans: None) -
     first = Run(PretrainingConfig(str(tmp_path), str(tmp_path)))
     assert first.step == 2
     pretraining.main(_arguments(tmp_path, 3))
-    events = [json.loads(line) for line in (tmp_path / "pretraining_0.jsonl").read_text().splitlines()]
+    events = [json.loads(line) for line in (tmp_path / "pretraining_0.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [event["step"] for event in events] == [1, 2, 3]
     assert all(math.isfinite(event["loss"]) for event in events)
     second = Run(PretrainingConfig(str(tmp_path), str(tmp_path)))

@@ -82,7 +82,7 @@ def test_runs_and_reports(benchmark, scan, tmp_path, capsys, monkeypatch):
     printed = capsys.readouterr()
     assert code == 1 and "MISSED" in printed.err
     assert "never a benchmark" in printed.out and "LIDC-0001 #1 (3)" in printed.out and "#2" not in printed.out
-    stored = json.loads(figures.read_text())
+    stored = json.loads(figures.read_text(encoding="utf-8"))
     (nodule,) = stored["nodules"]
     assert nodule["dice"][0] == pytest.approx(2 * 125 / (125 + nodule["truth_mm3"] / 0.64))
     assert len(nodule["dice"]) == 2 and len(nodule["first_click_trials"]) == 2

@@ -36,7 +36,7 @@ def test_a_run_leaves_everything_that_is_promised(finished):
         model = load_model(folder / f"{name}.pth")
         assert model.name == "vit_tiny" and model.profile.iou_head
     assert (folder / "Loss.png").stat().st_size > 5000 and (folder / "Dice.png").stat().st_size > 5000
-    written = json.loads((folder / "config.json").read_text())
+    written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert written["preset"] == "full" and written["lr"] == 8e-4 and written["versions"]["torch"] == torch.__version__
     kinds = [event["event"] for event in events(finished)]
     assert kinds[0] == "warning" and kinds[1] == "start" and kinds[-1] == "end"
