@@ -8,6 +8,7 @@ import torch
 
 from inference.fakes import PROFILE, ThresholdModel, sphere_volume
 from inference.volumes import ORIENTATIONS, grid, rotation, world_of
+from SAMMed3DLib import cuda_check
 from SAMMed3DLib.engine import Engine
 from SAMMed3DLib.inference import SamPredictor3D, measure_nodule
 from SAMMed3DLib.requests import (
@@ -264,6 +265,29 @@ def test_another_model_answers_anew():
     predictor = SamPredictor3D(ThresholdModel(gain=5.0))
     predictor.set_image(ARRAY, MATRIX)
     same(ask(engine, 3), predictor.predict(CLICKS, LABELS))
+
+
+@pytest.mark.parametrize(
+    ("answer", "device", "note"),
+    [(None, "cuda", "graphics memory"), (RuntimeError("no kernel image\nmore"), "cpu", "CPU: no kernel image")],
+    ids=["a card that works", "a card that does not compute"],
+)
+def test_auto_takes_a_graphics_card_that_computes(monkeypatch, answer, device, note):
+    def zeros(*_shape, device):
+        if answer is not None:
+            raise answer
+        return torch.ones(1)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "zeros", zeros)
+    asked = []
+    engine = Engine(load=lambda path, device, precision: asked.append(device) or ThresholdModel(push=60.0))
+    cuda_check.cuda_problem.cache_clear()
+    try:
+        info = engine.run(LoadModel("a.pth"), go_on)
+    finally:
+        cuda_check.cuda_problem.cache_clear()
+    assert asked == [device] and note in info.note  # the model itself always lands on the CPU here
 
 
 def test_the_same_file_is_loaded_once():

@@ -17,6 +17,27 @@ def test_torch_works_after_its_libraries_were_loaded_first():
     assert run(_paths() + code) == "tensor(2.)"
 
 
+def test_the_garbage_collector_does_not_walk_through_everything_meanwhile_and_works_as_before_afterwards():
+    code = (
+        "import gc; walks = []; gc.callbacks.append(lambda phase, info: walks.append(info['generation']))\n"
+        "from SAMMed3DLib.torch_loading import load_torch; before = gc.get_threshold(), gc.get_freeze_count()\n"
+        "walks.clear(); load_torch()\n"
+        "print(2 in walks, gc.get_threshold() == before[0], gc.isenabled(), gc.get_freeze_count() > 100_000)\n"
+        "class Node: pass\n"
+        "import weakref; node = Node(); node.itself = node; alive = weakref.ref(node); del node; gc.collect()\n"
+        "print(alive())"
+    )
+    assert run(_paths() + code) == "False True True True\nNone"
+
+
+def test_what_lives_already_is_left_to_the_collector_where_torch_was_there_before():
+    code = (
+        "import gc, torch; from SAMMed3DLib.torch_loading import load_torch; before = gc.get_freeze_count()\n"
+        "load_torch(); print('SAMMed3DLib.inference' in sys.modules, gc.get_freeze_count() == before)"
+    )
+    assert run(_paths() + code) == "True True"
+
+
 def test_the_engine_and_the_worker_do_not_import_torch():
     code = "import sys, SAMMed3DLib.engine, SAMMed3DLib.worker, SAMMed3DLib.requests; print('torch' in sys.modules)"
     assert run(_paths() + code) == "False"

@@ -6,6 +6,7 @@ import platform
 from dataclasses import dataclass
 
 from .machine import cpu_name, free_memory
+from .torch_loading import load_torch
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ def report_device(device: str = "auto", precision: str = "auto") -> DeviceReport
     A device or precision that is not there is reported as the CPU with the reason; so is a broken PyTorch.
     """
     try:
+        load_torch()
         import torch
 
         from .cuda_check import auto_device, cuda_problem

@@ -99,7 +99,8 @@ class Engine:
             return self._loaded[1]
         _go_on(report, "Loading the model")
         self._loaded = None
-        model = self._load(request.path, request.device, request.precision)
+        wanted, note = _device_for(request.device)
+        model = self._load(request.path, wanted, request.precision)
         if self._predictor is None:
             from .inference import SamPredictor3D
 
@@ -109,9 +110,9 @@ class Engine:
         else:
             self._predictor.set_model(model)
         self._trails.clear()
-        device, wanted = str(model.device), request.device
-        fell_back = device == "cpu" and wanted.startswith("cuda")
-        note = "There is not enough graphics memory: the model runs on the CPU" if fell_back else ""
+        device = str(model.device)
+        if device == "cpu" and wanted.startswith("cuda"):
+            note = "There is not enough graphics memory: the model runs on the CPU"
         info = ModelInfo(request.path, model.profile.name, device, getattr(model, "precision", "fp32"), note)
         self._loaded = (request, info)
         return info
@@ -286,13 +287,21 @@ def _new_ones(found: list[FoundNodule], keep: Any) -> list[FoundNodule]:
     return sorted(found, key=lambda nodule: -nodule.score)
 
 
+def _device_for(wanted: str) -> tuple[str, str]:
+    """Where to run what is asked for, and a remark where "auto" passes by a graphics card."""
+    if wanted != "auto":
+        return wanted, ""
+    from .cuda_check import auto_device, cuda_problem
+
+    device, problem = auto_device(), cuda_problem()
+    return device, f"The graphics card cannot be used, the model runs on the CPU: {problem}" if problem else ""
+
+
 def _load_network(path: str, device: str, precision: str) -> Any:
     import torch
 
     from .model import load_model
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         return load_model(path, device=device, precision=precision)
     except torch.OutOfMemoryError:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .cuda_check import auto_device
 from .inference import InputError, NoduleRecord, Prediction, SamPredictor3D, measure_nodule
 from .inference.geometry import voxel_volume
 from .inference.validation import check_box, check_points
@@ -64,7 +65,7 @@ def load_predictor(
         CheckpointError, DeviceError: as :func:`load_model`.
     """
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = auto_device()
     try:
         return SamPredictor3D(_load(checkpoint, model_name, profile, device, precision))
     except torch.OutOfMemoryError:

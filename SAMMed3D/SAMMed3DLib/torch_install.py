@@ -96,7 +96,6 @@ class SlicerServices:
         return {each.metadata["Name"]: each.version for each in importlib.metadata.distributions()
                 if each.metadata["Name"]}
 
-
     def cudaProblem(self) -> str:
         """Why the graphics card does not work with the PyTorch just installed, or ""."""
         from .cuda_check import cuda_problem

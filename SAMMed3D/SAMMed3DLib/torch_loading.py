@@ -4,6 +4,10 @@
 still for 0.15 s and more. Here the same library is loaded first by a foreign call, which lets go of the lock; the
 import then finds it loaded. On Windows PyTorch does so by itself.
 
+The import makes some 300 000 objects. Python's garbage collector walks through all that live, again and again while
+they come and once more soon afterwards, 50 to 130 ms each time and with the lock held. So it is kept from such walks
+while they come, and then told that they are here to stay.
+
 PyTorch's threads are told to sleep while they wait for each other. By default they spin, and where the application
 draws its views or anything else runs on the same cores, a click then takes five to ten times as long.
 """
@@ -11,30 +15,46 @@ draws its views or anything else runs on the same cores, a click then takes five
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib.util
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 #: In the order in which they need each other.
 _LIBRARIES = ("libc10", "libtorch_cpu", "libtorch_python")
+_NEVER = 2**30
+_loading = threading.Lock()
 
 
 def load_torch() -> None:
-    """Import torch. Raises ModuleNotFoundError where it is not installed."""
-    with _patient_threads():
-        if "torch" not in sys.modules and os.name == "posix":
-            _load_libraries()
-        import torch  # noqa: F401
+    """Import torch and what of this package needs it. Raises ModuleNotFoundError where it is not installed."""
+    if f"{__package__}.inference" in sys.modules:
+        return
+    with _loading:
+        if "torch" in sys.modules:  # somebody else has imported it, or this package is reloaded
+            _import()
+            return
+        with _patient_threads(), _no_long_collections():
+            if os.name == "posix":
+                _load_libraries()
+            _import()
+
+
+def _import() -> None:
+    import torch  # noqa: F401
+
+    from . import inference  # noqa: F401
 
 
 @contextmanager
 def _patient_threads() -> Iterator[None]:
     """OpenMP reads how to wait when its library is loaded; child processes are not to inherit it. A setting stays."""
     name = "OMP_WAIT_POLICY"
-    if name in os.environ or "torch" in sys.modules:
+    if name in os.environ:
         yield
         return
     os.environ[name] = "PASSIVE"
@@ -42,6 +62,18 @@ def _patient_threads() -> Iterator[None]:
         yield
     finally:
         del os.environ[name]
+
+
+@contextmanager
+def _no_long_collections() -> Iterator[None]:
+    """Only young objects are looked through; what lives at the end is never looked through again (``gc.freeze``)."""
+    youngest, younger, oldest = gc.get_threshold()
+    gc.set_threshold(youngest, younger, _NEVER)
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.set_threshold(youngest, younger, oldest)
 
 
 def _load_libraries() -> None:

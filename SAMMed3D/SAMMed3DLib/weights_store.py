@@ -23,6 +23,7 @@ from pathlib import Path
 from .chosen_files import ChosenFile, ChosenFiles
 from .model_entry import ModelEntry, ModelKind, WeightsError
 from .part_files import Progress, discard_part, file_sha256, part_path
+from .torch_loading import load_torch
 from .weights import default_checkpoint
 from .weights_catalog import APACHE_2, CATALOG, CatalogModel
 
@@ -49,6 +50,7 @@ def read_architecture(path: Path) -> str:
         WeightsError: not a checkpoint of a known network, or PyTorch is missing.
     """
     try:
+        load_torch()
         from .model import CheckpointError, load_model
     except (ImportError, OSError) as error:  # OSError: a part of PyTorch that does not fit this system
         raise WeightsError("The file cannot be checked without a working PyTorch: install it first.") from error
