@@ -136,8 +136,8 @@ def test_an_ordinary_request_goes_on_when_another_comes(worker, engine):
 def test_cancel_drops_what_is_queued_and_stops_what_runs(worker, engine):
     running = worker.submit(Task("long", steps=5))
     assert engine.running.acquire(timeout=20)
-    worker.submit(Task("queued"))
-    worker.cancel()
+    queued = worker.submit(Task("queued"))
+    assert worker.cancel() == [queued]
     engine.gate.release()
     (only,) = results(worker, 1)
     assert only.generation == running and only.cancelled

@@ -93,13 +93,19 @@ class EngineWorker:
                 self._thread.start()
             return self._generation
 
-    def cancel(self, generation: int | None = None) -> None:
-        """Drop a queued request (without a result), or stop a running one at its next progress callback. None = all."""
+    def cancel(self, generation: int | None = None) -> list[int]:
+        """Drop a queued request, or stop a running one at its next progress callback. None = all.
+
+        Returns:
+            the generations of what was dropped: no result will come of it.
+        """
         with self._changed:
-            self._queued = [job for job in self._queued if generation not in (None, job.generation)]
+            dropped = [job.generation for job in self._queued if generation in (None, job.generation)]
+            self._queued = [job for job in self._queued if job.generation not in dropped]
             for job in self._running:
                 if generation in (None, job.generation):
                     job.cancelled = True
+        return dropped
 
     def take(self, timeout: float = 0.0) -> Result | Progress | None:
         """The next result or progress, waiting up to ``timeout`` seconds; waiting lets the thread run."""

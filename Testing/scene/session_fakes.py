@@ -47,13 +47,15 @@ class CubeEngine:
     Attributes:
         asked: every request that was run.
         errors: type of request -> text of the error to answer with.
-        found: what Generate finds.
+        found, note: what Generate finds and says.
+        modelNote: what there is to know about the loaded model.
     """
 
     def __init__(self) -> None:
         self.asked: list[Any] = []
         self.errors: dict[type, str] = {}
         self.found: list[FoundNodule] = []
+        self.note = self.modelNote = ""
         self.loaded = False
         self.identity: Any = None
         self.shape = (0, 0, 0)
@@ -67,7 +69,7 @@ class CubeEngine:
             raise ValueError(self.errors[type(request)])
         if isinstance(request, LoadModel):
             self.loaded = True
-            return ModelInfo(request.path, "fake", request.device, request.precision)
+            return ModelInfo(request.path, "fake", request.device, request.precision, self.modelNote)
         if isinstance(request, SetVolume):
             self.identity = request.identity
             self.shape, self.ijkToRas = request.array_kji.shape, request.ijk_to_ras
@@ -79,7 +81,7 @@ class CubeEngine:
         if isinstance(request, Measure):
             return {nodule: measurements(block.mask) for nodule, block in request.blocks.items()}
         if isinstance(request, Generate):
-            return Generated(tuple(self.found))
+            return Generated(tuple(self.found), self.note)
         assert isinstance(request, Prefetch)
         return None
 
@@ -116,10 +118,14 @@ class StepWorker:
         self.queued.sort(key=lambda one: (one[1].priority, one[0]))
         return self.generation
 
-    def cancel(self, generation: int | None = None) -> None:
-        running = [one for one in self.queued if isinstance(one[1], Generate) and generation in (None, one[0])]
-        self.stopped.update(number for number, _request in running)
-        self.queued = [one for one in self.queued if one in running or generation not in (None, one[0])]
+    def cancel(self, generation: int | None = None) -> list[int]:
+        """A search that is the first in the queue counts as running."""
+        running = [one[0] for one in self.queued[:1] if isinstance(one[1], Generate)]
+        meant = [number for number, _request in self.queued if generation in (None, number)]
+        self.stopped.update(number for number in meant if number in running)
+        dropped = [number for number in meant if number not in running]
+        self.queued = [one for one in self.queued if one[0] not in dropped]
+        return dropped
 
     def take(self, timeout: float = 0.0) -> Any:
         if not self.results and self.queued and not self.held:

@@ -58,6 +58,13 @@ def test_nothing_is_asked_of_the_worker_before_preload_or_a_click(bench):
     assert len(bench.engine.asked) == 3
 
 
+def test_what_there_is_to_know_about_the_loaded_model_is_told(bench):
+    bench.engine.modelNote = "There is not enough graphics memory: the model runs on the CPU"
+    bench.session.preload()
+    bench.settle()
+    assert (bench.engine.modelNote, False) in bench.heard["message"]
+
+
 def test_a_model_that_cannot_be_loaded(bench):
     bench.engine.errors[LoadModel] = "nodule.pth is damaged: download it again"
     assert bench.session.click(bench.ras(10, 12, 14))

@@ -177,6 +177,7 @@ def test_cancel_keeps_what_was_found(bench):
     bench.session.cancel()
     bench.settle()
     assert len(bench.session.rows()) == 3 and not bench.errors
+    assert "4 nodules found until the search was canceled, 3 shown" in bench.heard["message"][-1][0]
 
 
 def test_clicks_during_the_search_are_kept(bench):
@@ -207,6 +208,33 @@ def test_nothing_found(bench):
     bench.engine.found = []
     assert run(bench) == []
     assert bench.heard["message"][-1] == ("No nodules were found.", False)
+
+
+def test_canceled_before_anything_was_found(bench):
+    bench.session.preload()
+    bench.settle()
+    bench.engine.found = []
+    bench.session.segmentAll()
+    bench.session.cancel()
+    bench.settle()
+    assert bench.heard["message"][-1] == ("The search was canceled before it found a nodule.", False)
+
+
+def test_canceled_while_the_model_is_loading(bench):
+    bench.session.segmentAll()
+    bench.session.cancel()
+    assert bench.session.state is State.LOADING
+    bench.settle()
+    assert bench.session.state is State.READY and bench.session.rows() == []
+    assert bench.heard["message"][-1] == ("The search was canceled.", False)
+    assert len(run(bench)) == 3
+
+
+def test_the_engines_remark_is_told_with_the_result(bench):
+    bench.engine.note = "No lungs were found: the whole volume was searched."
+    run(bench)
+    text, isError = bench.heard["message"][-1]
+    assert "4 nodules found" in text and bench.engine.note in text and not isError
 
 
 def test_a_reopened_run_is_replaced_by_the_next(bench, tmp_path):

@@ -39,6 +39,7 @@ class Pipeline:
 
     Attributes:
         progressed: Signal(Progress).
+        noted: Signal(text): the model is loaded, but there is something to know about it.
         failed: Signal(text, details): the model or the volume cannot be used, or something unexpected happened.
         modelInfo: of the loaded model, or None.
         error: why the model or the volume cannot be used, or "".
@@ -48,12 +49,13 @@ class Pipeline:
         self.worker = worker
         self.models = models
         self.progressed = Signal()
+        self.noted = Signal()
         self.failed = Signal()
         self.modelInfo: ModelInfo | None = None
         self._modelError = self._volumeError = ""
         self._modelKey: Hashable = None
         self._identity: Hashable = None
-        self._waiting: dict[int, tuple[Hashable, OnResult]] = {}
+        self._waiting: dict[int, tuple[Any, OnResult]] = {}
         self._loadingModel: int | None = None
         self._loadingVolume: int | None = None
 
@@ -109,6 +111,8 @@ class Pipeline:
             self.failed(result.error, result.details)
         elif result.value is None:
             self._modelKey = None
+        elif result.value.note:
+            self.noted(result.value.note)
 
     def _onVolume(self, result: Result) -> None:
         if result.generation != self._loadingVolume:
@@ -125,7 +129,7 @@ class Pipeline:
     def submit(self, request: Any, onResult: OnResult) -> int:
         """Queue a request; ``onResult`` is called from :meth:`take`, unless it is dropped before."""
         generation = self.worker.submit(request)
-        self._waiting[generation] = (request.key, onResult)
+        self._waiting[generation] = (request, onResult)
         return generation
 
     def waitsFor(self, generation: int | None) -> bool:
@@ -138,9 +142,10 @@ class Pipeline:
             self.worker.cancel(generation)
 
     def stop(self, generation: int | None) -> None:
-        """Stop a request; its answer, with what was found so far, is still awaited."""
-        if generation is not None:
-            self.worker.cancel(generation)
+        """Stop a request; its answer, with what was found so far, is still awaited. At once where it had not begun."""
+        if generation is not None and generation in self.worker.cancel(generation):
+            request, onResult = self._waiting.pop(generation)
+            onResult(Result(generation, request, cancelled=True))
 
     def dropAll(self) -> None:
         """Cancel everything but the loading of the model, and wait for nothing else."""
@@ -157,11 +162,12 @@ class Pipeline:
             if item.generation in self._waiting:
                 self.progressed(item)
             return True
-        key, onResult = self._waiting.pop(item.generation, (None, None))
+        request, onResult = self._waiting.pop(item.generation, (None, None))
         if onResult is not None:
             # older requests of this key were replaced in the queue: no answer will come
-            for old in [n for n, (other, _slot) in self._waiting.items() if n < item.generation and other == key]:
-                del self._waiting[old]
+            for old in [number for number in self._waiting if number < item.generation]:
+                if self._waiting[old][0].key == request.key:
+                    del self._waiting[old]
             onResult(item)
         return True
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 
 from ..requests import Generate, Generated, Result, Segmented
-from ..signal import Signal
 from . import nodule_segmentation
 from .candidate_run import Candidate, CandidateRun, overlapsAny
 from .errors import SceneError
@@ -26,12 +25,10 @@ class SegmentAll:
     Segments are made and removed one at a time, from :meth:`work`, so that no turn of the event loop takes long.
 
     Attributes:
-        finished: Signal(shown, found).
         sensitivity: 0 (fewest) to 1 (all).
     """
 
     def __init__(self, editor: NoduleEditor, pipeline: Pipeline) -> None:
-        self.finished = Signal()
         self.sensitivity = DEFAULT_SENSITIVITY
         self._editor = editor
         self._document = editor.document
@@ -39,7 +36,7 @@ class SegmentAll:
         self._generation: int | None = None
         self._run: CandidateRun | None = None
         self._todo: deque[tuple[Candidate, bool]] = deque()
-        self._announce = False
+        self._ending: tuple[str, bool] | None = None
 
     # -- the run -----------------------------------------------------------------------------------------------------
 
@@ -97,17 +94,14 @@ class SegmentAll:
         if result.error is not None:
             self._editor.message(result.error, True)
             return
-        isSame = result.request.identity == self._document.geometry.identity()
-        if result.value is None or not isSame:
-            if not isSame:
-                self._editor.message(_("The volume has changed meanwhile: start Segment all again."), True)
-            self.finished(0, 0)
-            return
-        self._take(result.value)
-        if result.value.note:
-            self._editor.message(result.value.note, False)
+        if result.request.identity != self._document.geometry.identity():
+            self._editor.message(_("The volume has changed meanwhile: start Segment all again."), True)
+        elif result.value is None:
+            self._editor.message(_("The search was canceled."), False)
+        else:
+            self._take(result.value, result.cancelled)
 
-    def _take(self, generated: Generated) -> None:
+    def _take(self, generated: Generated, wasStopped: bool) -> None:
         """Earlier findings that nobody touched make room for the new ones, in one step of the history."""
         editor, document = self._editor, self._document
         old = [segmentId for segmentId in list(document.nodules) if not self.isKept(segmentId)]
@@ -119,7 +113,7 @@ class SegmentAll:
         for segmentId in old:
             document.remove(segmentId)
         self._run = run
-        self._announce = True
+        self._ending = generated.note, wasStopped
         self._plan()
         editor.refreshList()
 
@@ -182,9 +176,20 @@ class SegmentAll:
 
     def _done(self) -> None:
         self._editor.refreshList()
-        if self._announce:
-            self._announce = False
-            self.finished(*self.counts)
+        if self._ending is not None:
+            (note, wasStopped), self._ending = self._ending, None
+            self._tell(note, wasStopped)
+
+    def _tell(self, note: str, wasStopped: bool) -> None:
+        """How the search ended, and what the engine has to say about it."""
+        shown, found = self.counts
+        if found and wasStopped:
+            text = _("{found} nodules found until the search was canceled, {shown} shown.")
+        elif found:
+            text = _("{found} nodules found, {shown} shown: accept or reject them; the slider shows more or fewer.")
+        else:
+            text = _("The search was canceled before it found a nodule.") if wasStopped else _("No nodules were found.")
+        self._editor.message(" ".join([text.format(found=found, shown=shown), note]).strip(), False)
 
     def _hide(self, candidate: Candidate) -> None:
         candidate.hidden = self._document.snapshot(candidate.segmentId)

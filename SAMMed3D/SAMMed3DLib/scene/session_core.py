@@ -53,6 +53,7 @@ class SessionCore:
         self._pipeline = Pipeline(worker, models)
         self._pipeline.progressed.connect(self._onProgress)
         self._pipeline.failed.connect(self._onFailed)
+        self._pipeline.noted.connect(self._onNoted)
         self._bench: Workbench | None = None
         self._volumeNode: Any = None
         self._problem = ""
@@ -181,7 +182,6 @@ class SessionCore:
         self._bench = bench
         self._nodes = (bench.document.segmentationNode, bench.document.promptsNode)
         bench.segmentAll.sensitivity = self._sensitivity
-        bench.segmentAll.finished.connect(self._onFound)
         bench.editor.nodulesChanged.connect(self._onNodulesChanged)
         bench.editor.noduleChanged.connect(self._onNoduleChanged)
         bench.editor.selectionChanged.connect(self.selectionChanged.emit)
@@ -365,12 +365,8 @@ class SessionCore:
         if text:
             self.progressed(progress.done, progress.total, text)
 
-    def _onFound(self, shown: int, found: int) -> None:
-        if found:
-            text = _("{found} nodules found, {shown} shown: accept or reject them; the slider shows more or fewer.")
-        else:
-            text = _("No nodules were found.")
-        self.message(text.format(found=found, shown=shown), False)
+    def _onNoted(self, text: str) -> None:
+        self.message(text, False)
 
     def _onFailed(self, text: str, details: str) -> None:
         if details:
