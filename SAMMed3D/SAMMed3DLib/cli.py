@@ -141,7 +141,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def _segment(options: argparse.Namespace, terminal: Terminal) -> int:
     from .inference import InputError
-    from .output_files import check_writable
+    from .output_files import check_apart, check_writable
     from .report import as_dict, table
     from .segmentation_io import WRITABLE, write_segmentation
     from .segmenting import check_prompt, label_map, load_predictor, segment_nodules
@@ -159,9 +159,7 @@ def _segment(options: argparse.Namespace, terminal: Terminal) -> int:
 
     with terminal.step("reading the CT") as reading:
         volume = read_volume(options.ct)
-    for path in (options.out, options.preview):
-        if path is not None and path.exists() and path.samefile(volume.path):
-            raise InputError(f"{path} is the CT itself: give the result another name")
+    check_apart(volume.path, options.out, options.preview)
     with terminal.step("loading the model") as loading:
         predictor = _predictor(options, load_predictor)
     prompts = [prompt.in_ras(options.convention, volume.ijk_to_ras) for prompt in prompts]

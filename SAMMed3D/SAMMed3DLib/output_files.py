@@ -27,6 +27,13 @@ def check_writable(path: Path, endings: tuple[str, ...]) -> None:
     check_folder(place)
 
 
+def check_apart(source: Path, *results: Path | None) -> None:
+    """Makes sure that no result takes the place of the CT. Raises InputError."""
+    for path in results:
+        if path is not None and path.exists() and path.samefile(source):
+            raise InputError(f"{path} is the CT itself: give the result another name")
+
+
 def check_folder(folder: Path) -> None:
     """Makes sure that files can be made in a folder. Raises InputError."""
     try:

@@ -49,8 +49,8 @@ def run_segment_all(options: argparse.Namespace, terminal: Terminal, load_predic
     Raises:
         InputError: the CT cannot be read, or the results cannot be written.
     """
-    from .inference import InputError, SamAutomaticMaskGenerator3D
-    from .output_files import check_writable
+    from .inference import SamAutomaticMaskGenerator3D
+    from .output_files import check_apart, check_writable
     from .segmentation_io import WRITABLE, write_segmentation
     from .segmenting import label_map
     from .volume_io import read_volume
@@ -60,9 +60,7 @@ def run_segment_all(options: argparse.Namespace, terminal: Terminal, load_predic
             check_writable(path, endings)
     with terminal.step("reading the CT") as reading:
         volume = read_volume(options.ct)
-    for path in (options.out, options.table):
-        if path is not None and path.exists() and path.samefile(volume.path):
-            raise InputError(f"{path} is the CT itself: give the result another name")
+    check_apart(volume.path, options.out, options.table)
     with terminal.step("loading the model") as loading:
         predictor = load_predictor()
     predictor.set_image(volume.array_kji, volume.ijk_to_ras)
