@@ -25,7 +25,9 @@ import torch
 from torch.nn import functional as F
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / folder) for folder in ("SAMMed3D", "Testing")]
+sys.path[:0] = [str(ROOT / folder) for folder in ("SAMMed3D", "Testing", "Testing/benchmarks")]
+
+from targets import print_targets  # noqa: E402
 
 from model.padded_reference import padded_encode  # noqa: E402
 from SAMMed3DLib.model import Sam3D, build_model  # noqa: E402
@@ -229,11 +231,7 @@ def report(times: dict[str, list[float]], memory: dict[str, float | None], threa
         (f"MB above the weights, {kind}", used, "<=", TARGET_MEMORY)
         for kind, used in memory.items() if used is not None and kind != "padded"
     ]
-    print("\n| target | measured | wanted | reached |\n|---|---|---|---|")
-    reached = [value >= wanted if sign == ">=" else value <= wanted for _, value, sign, wanted in checks]
-    for (title, value, sign, wanted), good in zip(checks, reached, strict=True):
-        print(f"| {title} | {value:.3g} | {sign} {wanted:g} | {'yes' if good else 'NO'} |")
-    return all(reached)
+    return print_targets(checks)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -29,6 +29,16 @@ def _center(user: User, segment_id: str) -> np.ndarray:
     return (matrix @ np.append(kji[::-1], 1.0))[:3]
 
 
+def _click_twice(user: User) -> tuple[str, np.ndarray, np.ndarray]:
+    """The segment of a nodule with two points, and its mask after each."""
+    user.ui.addNoduleButton.click()
+    user.click_at(CENTER)
+    (segment,) = user.ids()
+    one = user.mask(segment)
+    user.click_at(ASIDE)
+    return segment, one, user.mask(segment)
+
+
 def test_a_click_makes_a_nodule_where_it_was(ready: User) -> None:
     ready.ui.addNoduleButton.click()
     assert ready.widget.clicks.armed and ready.ui.addNoduleButton.checked
@@ -56,12 +66,7 @@ def test_the_key_n_arms_and_escape_ends_it(ready: User) -> None:
 
 
 def test_further_clicks_add_and_shift_clicks_subtract(ready: User) -> None:
-    ready.ui.addNoduleButton.click()
-    ready.click_at(CENTER)
-    (segment,) = ready.ids()
-    one = ready.mask(segment)
-    ready.click_at(ASIDE)
-    two = ready.mask(segment)
+    segment, one, two = _click_twice(ready)
     assert ready.ids() == [segment] and (two & one).sum() == one.sum() and two.sum() > one.sum()
     ready.click_at((5.0, -8.5, 3.0), shift=True)
     three = ready.mask(segment)
@@ -91,12 +96,7 @@ def test_next_nodule_and_every_click_is_new(ready: User) -> None:
 
 
 def test_undo_and_redo_go_through_clicks_and_masks(ready: User) -> None:
-    ready.ui.addNoduleButton.click()
-    ready.click_at(CENTER)
-    (segment,) = ready.ids()
-    one = ready.mask(segment)
-    ready.click_at(ASIDE)
-    two = ready.mask(segment)
+    segment, one, two = _click_twice(ready)
     ready.ui.undoButton.click()
     ready.settle()
     np.testing.assert_array_equal(ready.mask(segment), one)
@@ -129,11 +129,7 @@ def test_dragging_a_point_segments_live_and_is_one_step_of_history(ready: User) 
 
 
 def test_deleting_a_point_segments_again(ready: User) -> None:
-    ready.ui.addNoduleButton.click()
-    ready.click_at(CENTER)
-    (segment,) = ready.ids()
-    one = ready.mask(segment)
-    ready.click_at(ASIDE)
+    segment, one, __ = _click_twice(ready)
     node = ready.session.promptsNode
     assert node.GetNumberOfControlPoints() == 2
     node.RemoveNthControlPoint(1)

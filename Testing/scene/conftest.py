@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from scene.session_bench import Bench
     from slicer_scene import SlicerScene
     from slicer_view import SliceView
 
@@ -36,6 +37,16 @@ def slicer_scene() -> Iterator[SlicerScene]:
     scene = SlicerScene()
     yield scene
     scene.close()
+
+
+@pytest.fixture
+def bench(slicer_scene: SlicerScene) -> Iterator[Bench]:
+    """A session on a small oblique volume."""
+    from scene.session_bench import Bench
+
+    bench = Bench(slicer_scene)
+    yield bench
+    bench.session.close()
 
 
 @pytest.fixture

@@ -17,14 +17,9 @@ from SAMMed3DLib.scene.prompt_store import PromptStore
 from SAMMed3DLib.scene.segment_writer import SegmentWriter
 from scene.events import log_of_store
 from scene.masks import blob, full
+from scene.transforms import rigid
 
 SHAPE = (30, 32, 34)
-
-
-def rigid() -> np.ndarray:
-    matrix = np.eye(4)
-    matrix[:3, :3], matrix[:3, 3] = rotation(30.0, (0.3, 1.0, 0.2)), (12.0, -7.0, 30.0)
-    return matrix
 
 
 def described(volume):

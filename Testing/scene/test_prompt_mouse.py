@@ -10,6 +10,7 @@ from inference.volumes import grid, rotation
 from SAMMed3DLib.scene.prompt_list import createPrompts
 from SAMMed3DLib.scene.prompt_store import PromptStore
 from scene.events import log_of_store
+from scene.transforms import rigid
 from slicer_view import place_mode
 
 SHAPE = (40, 60, 80)
@@ -56,9 +57,8 @@ def test_place_mode_places_at_the_pixel_and_hovering_places_nothing(slicer_scene
 
 def test_a_transformed_list_is_placed_where_the_mouse_is(slicer_scene, setup) -> None:
     view, store, log = setup
-    matrix = np.eye(4)
-    matrix[:3, :3], matrix[:3, 3] = rotation(40.0, (0.3, 1.0, 0.2)), (5.0, -6.0, 7.0)
-    store.node.SetAndObserveTransformNodeID(slicer_scene.add_transform(matrix).GetID())
+    moved = slicer_scene.add_transform(rigid(40.0, shift=(5.0, -6.0, 7.0)))
+    store.node.SetAndObserveTransformNodeID(moved.GetID())
     place_mode(slicer_scene, store.node)
     view.click(180, 140)
     (entry,) = log.take()

@@ -9,11 +9,11 @@ import pytest
 import slicer.util
 from numpy.testing import assert_allclose
 
-from inference.volumes import rotation
 from SAMMed3DLib.scene.errors import SceneError
 from SAMMed3DLib.scene.prompt_list import createPrompts, findPrompts
 from SAMMed3DLib.scene.prompt_store import Prompt, PromptStore
 from scene.events import log_of_store
+from scene.transforms import rigid
 
 
 @pytest.fixture
@@ -258,8 +258,7 @@ def test_show_only_hides_the_prompts_of_others(store) -> None:
 
 
 def test_positions_are_world_and_moving_the_list_moves_nothing(slicer_scene, store) -> None:
-    matrix = np.eye(4)
-    matrix[:3, :3], matrix[:3, 3] = rotation(30.0), (10.0, 20.0, 30.0)
+    matrix = rigid()
     log = log_of_store(store)
     first = store.add((1, 2, 3), True, "S_1")
     store.node.SetAndObserveTransformNodeID(slicer_scene.add_transform(matrix).GetID())

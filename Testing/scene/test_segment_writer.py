@@ -16,16 +16,11 @@ from SAMMed3DLib.scene.mask_block import MaskBlock
 from SAMMed3DLib.scene.segment_writer import SegmentWriter
 from scene.masks import add_segment, blob, full, ijk_to_world, labelmap, mask_positions, new_segmentation, voxels
 from scene.masks import world_positions as world_of_segment
+from scene.transforms import rigid
 
 SHAPE = (24, 30, 36)
 OFFSET = (5, 8, 12)
-
-
-def rigid(degrees: float = 25.0) -> np.ndarray:
-    matrix = np.eye(4)
-    matrix[:3, :3] = rotation(degrees, (0.2, 0.5, 1.0))
-    matrix[:3, 3] = (15.0, -40.0, 7.0)
-    return matrix
+MOVED = rigid(25.0, (0.2, 0.5, 1.0), (15.0, -40.0, 7.0))
 
 
 def ct(scene, ijk_to_ras=None, shape=SHAPE):
@@ -46,7 +41,7 @@ def test_partial_write_is_bit_identical_to_slicers_whole_volume_write(slicer_sce
     shape, spacing, directions = ORIENTATIONS[name]
     volume = ct(slicer_scene, grid(shape, spacing, directions, (10.0, -30.0, 80.0)), shape)
     if transformed:
-        volume.SetAndObserveTransformNodeID(slicer_scene.add_transform(rigid()).GetID())
+        volume.SetAndObserveTransformNodeID(slicer_scene.add_transform(MOVED).GetID())
     node = new_segmentation(slicer_scene, volume)
     segment_id = add_segment(node, "nodule")
     block = MaskBlock(blob(), (20, 30, 40))
@@ -67,9 +62,9 @@ def test_each_may_be_under_a_transform_of_its_own(slicer_scene, volume_moves, se
     volume = ct(slicer_scene, grid(SHAPE, (0.7, 0.8, 1.5), rotation(12.0, (1.0, 0.2, 0.1))))
     node = new_segmentation(slicer_scene, volume, share=False)
     if volume_moves:
-        volume.SetAndObserveTransformNodeID(slicer_scene.add_transform(rigid()).GetID())
+        volume.SetAndObserveTransformNodeID(slicer_scene.add_transform(MOVED).GetID())
     if segmentation_moves:
-        stretched = rigid(-70.0) @ np.diag([1.3, -0.8, 1.1, 1.0])
+        stretched = rigid(-70.0, (0.2, 0.5, 1.0), (15.0, -40.0, 7.0)) @ np.diag([1.3, -0.8, 1.1, 1.0])
         node.SetAndObserveTransformNodeID(slicer_scene.add_transform(stretched).GetID())
     segment_id = add_segment(node, "nodule")
     block = MaskBlock(blob(), OFFSET)
@@ -92,7 +87,7 @@ def test_a_transform_set_later_moves_volume_and_segment_alike(slicer_scene) -> N
     writer = SegmentWriter(node, volume)
     block = MaskBlock(blob(), OFFSET)
     writer.write(segment_id, block)
-    transform = slicer_scene.add_transform(rigid())
+    transform = slicer_scene.add_transform(MOVED)
     for moved in (volume, node):
         moved.SetAndObserveTransformNodeID(transform.GetID())
     assert not writer.wasEdited(segment_id)

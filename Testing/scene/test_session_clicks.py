@@ -3,18 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from SAMMed3DLib.requests import Predict
 from SAMMed3DLib.scene.states import State
-from scene.session_bench import Bench
-
-
-@pytest.fixture
-def bench(slicer_scene):
-    bench = Bench(slicer_scene)
-    yield bench
-    bench.session.close()
 
 
 def test_the_first_click_makes_a_nodule_and_fills_it(bench):

@@ -3,16 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
-
-from scene.session_bench import Bench
-
-
-@pytest.fixture
-def bench(slicer_scene):
-    bench = Bench(slicer_scene)
-    yield bench
-    bench.session.close()
 
 
 def world(bench):

@@ -10,13 +10,6 @@ from SAMMed3DLib.scene.states import State
 from scene.session_bench import IJK_TO_RAS, SHAPE, Bench
 
 
-@pytest.fixture
-def bench(slicer_scene):
-    bench = Bench(slicer_scene)
-    yield bench
-    bench.session.close()
-
-
 def asked(bench, kind):
     return [request for request in bench.engine.asked if isinstance(request, kind)]
 

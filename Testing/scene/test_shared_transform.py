@@ -15,15 +15,10 @@ from SAMMed3DLib.scene.segment_writer import SegmentWriter
 from SAMMed3DLib.scene.shared_transform import SharedTransform
 from SAMMed3DLib.scene.volume_geometry import VolumeGeometry
 from scene.masks import blob, mask_positions, world_positions
+from scene.transforms import rigid
 
 SHAPE = (20, 22, 24)
 OFFSET = (4, 5, 6)
-
-
-def rigid() -> np.ndarray:
-    matrix = np.eye(4)
-    matrix[:3, :3], matrix[:3, 3] = rotation(30.0, (0.3, 1.0, 0.2)), (12.0, -7.0, 30.0)
-    return matrix
 
 
 class Bench:

@@ -12,6 +12,7 @@ from inference.volumes import grid, rotation
 from SAMMed3DLib.scene.slice_clicks import SliceClicks
 from SAMMed3DLib.signal import Signal
 from scene.events import Log
+from scene.transforms import rigid
 from slicer_view import place_mode, set_slice_to_ras
 
 SHAPE = (40, 60, 80)
@@ -85,8 +86,7 @@ def test_clicks_in_any_view_and_plane(slicer_scene, slice_view, volume) -> None:
              (("Red", "Axial"), ("Green", "Coronal"), ("Yellow", "Sagittal"))]
     for view in views:
         view.show(volume)
-    oblique = np.eye(4)
-    oblique[:3, :3], oblique[:3, 3] = rotation(33.0, (1.0, 0.5, 0.2)), (4.0, 5.0, 6.0)
+    oblique = rigid(33.0, (1.0, 0.5, 0.2), (4.0, 5.0, 6.0))
     set_slice_to_ras(views[2], oblique)
     clicks = SliceClicks()
     log = Log(clicks, "clicked")

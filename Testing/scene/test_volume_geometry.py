@@ -9,15 +9,9 @@ from numpy.testing import assert_allclose
 from inference.volumes import ORIENTATIONS, grid, rotation
 from SAMMed3DLib.scene.errors import SceneError
 from SAMMed3DLib.scene.volume_geometry import VolumeGeometry
+from scene.transforms import rigid
 
 SHAPE = (6, 8, 10)
-
-
-def transform(degrees: float = 30.0) -> np.ndarray:
-    matrix = np.eye(4)
-    matrix[:3, :3] = rotation(degrees, (0.3, 1.0, 0.2))
-    matrix[:3, 3] = (12.0, -7.0, 30.0)
-    return matrix
 
 
 @pytest.mark.parametrize("name", ORIENTATIONS)
@@ -41,12 +35,12 @@ def test_array_is_a_view(slicer_scene) -> None:
 def test_chain_of_transforms(slicer_scene) -> None:
     ijk_to_ras = grid(SHAPE, (0.7, 0.8, 2.5), rotation(20.0))
     volume = slicer_scene.add_volume(np.zeros(SHAPE, np.int16), ijk_to_ras)
-    inner = slicer_scene.add_transform(transform(30.0))
+    inner = slicer_scene.add_transform(rigid(30.0))
     outer = slicer_scene.add_transform(np.diag([1.0, -1.2, 0.9, 1.0]))
     inner.SetAndObserveTransformNodeID(outer.GetID())
     volume.SetAndObserveTransformNodeID(inner.GetID())
     geometry = VolumeGeometry(volume)
-    to_world = np.diag([1.0, -1.2, 0.9, 1.0]) @ transform(30.0)
+    to_world = np.diag([1.0, -1.2, 0.9, 1.0]) @ rigid(30.0)
     assert_allclose(geometry.ijkToRas, ijk_to_ras, atol=1e-9)
     assert_allclose(geometry.ijkToWorld, to_world @ ijk_to_ras, atol=1e-9)
     points = np.array([[1.0, 2.0, 3.0], [-4.0, 5.0, 6.0]])
@@ -57,7 +51,7 @@ def test_chain_of_transforms(slicer_scene) -> None:
 
 def test_contains_reaches_to_the_voxels_faces(slicer_scene) -> None:
     volume = slicer_scene.add_volume(np.zeros(SHAPE, np.int16), grid(SHAPE, (0.7, 0.8, 2.5), rotation(20.0)))
-    volume.SetAndObserveTransformNodeID(slicer_scene.add_transform(transform()).GetID())
+    volume.SetAndObserveTransformNodeID(slicer_scene.add_transform(rigid()).GetID())
     geometry = VolumeGeometry(volume)
 
     def inside(i: float, j: float, k: float) -> bool:
@@ -72,7 +66,7 @@ def test_identity_follows_voxels_and_local_geometry_only(slicer_scene) -> None:
     first = VolumeGeometry(volume).identity()
     assert first == VolumeGeometry(volume).identity() and hash(first) == hash(VolumeGeometry(volume).identity())
 
-    volume.SetAndObserveTransformNodeID(slicer_scene.add_transform(transform()).GetID())
+    volume.SetAndObserveTransformNodeID(slicer_scene.add_transform(rigid()).GetID())
     volume.SetName("renamed")
     assert VolumeGeometry(volume).identity() == first
 
@@ -114,7 +108,7 @@ def test_what_cannot_be_used_is_named(slicer_scene) -> None:
 
 def test_linear_transform_under_a_warp_is_refused_too(slicer_scene) -> None:
     volume = slicer_scene.add_volume(np.zeros(SHAPE, np.int16))
-    inner = slicer_scene.add_transform(transform())
+    inner = slicer_scene.add_transform(rigid())
     inner.SetAndObserveTransformNodeID(slicer_scene.add_warp().GetID())
     volume.SetAndObserveTransformNodeID(inner.GetID())
     with pytest.raises(SceneError, match="non-linear"):

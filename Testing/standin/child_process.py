@@ -52,7 +52,7 @@ class Child:
         for line in self._reports:
             data = json.loads(line)
             assert data["nodeid"] == item.nodeid, "the child runs the tests in the parent's order"
-            if isinstance(data["longrepr"], list):  # a skip's place and reason: pytest insists on a tuple, JSON has none
+            if isinstance(data["longrepr"], list):  # of a skip: pytest insists on a tuple, JSON has none
                 data["longrepr"] = tuple(data["longrepr"])
             reports.append(self._config.hook.pytest_report_from_serializable(config=self._config, data=data))
             if data["when"] == "teardown":

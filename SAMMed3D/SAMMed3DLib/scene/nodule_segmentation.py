@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import slicer
-import slicer.util
 import vtk
 
+from .beside_volume import createBeside, findBeside
 from .errors import SceneError
-from .volume_geometry import VolumeGeometry
 
 #: Marks the segmentations that this module made.
 OWN_ATTRIBUTE = "SAMMed3D.Nodules"
+_CLASS = "vtkMRMLSegmentationNode"
 RECORD_TAG = "SAMMed3D.Record"
 SCORE_TAG = "SAMMed3D.Score"
 
@@ -38,13 +38,8 @@ AI, REVIEWED, FLAGGED = "AI", "reviewed", "flagged"
 
 def findSegmentation(volumeNode: Any) -> Any | None:
     """The segmentation that :func:`createSegmentation` made for a volume, also in a reopened scene; None without."""
-    if volumeNode is None or volumeNode.GetScene() is None:
-        return None
     role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
-    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", volumeNode.GetScene()):
-        if node.GetAttribute(OWN_ATTRIBUTE) and node.GetNodeReference(role) is volumeNode:
-            return node
-    return None
+    return findBeside(volumeNode, _CLASS, OWN_ATTRIBUTE, role)
 
 
 def createSegmentation(volumeNode: Any) -> Any:
@@ -53,14 +48,8 @@ def createSegmentation(volumeNode: Any) -> Any:
     Raises:
         SceneError: as VolumeGeometry.
     """
-    VolumeGeometry(volumeNode)
-    scene = volumeNode.GetScene()
-    name = scene.GenerateUniqueName(f"{volumeNode.GetName()} nodules")
-    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
-    node.SetAttribute(OWN_ATTRIBUTE, "1")
-    node.CreateDefaultDisplayNodes()
+    node = createBeside(volumeNode, _CLASS, OWN_ATTRIBUTE, "nodules")
     useGeometryOf(node, volumeNode)
-    putBeside(node, volumeNode)
     display = node.GetDisplayNode()
     display.SetVisibility2DFill(True)
     display.SetVisibility2DOutline(True)
@@ -73,16 +62,6 @@ def useGeometryOf(segmentationNode: Any, volumeNode: Any) -> None:
     # The transform comes first: else it becomes part of the reference geometry.
     segmentationNode.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
     segmentationNode.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
-
-
-def putBeside(node: Any, volumeNode: Any) -> None:
-    """Put a node where its volume is in the subject hierarchy."""
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(volumeNode.GetScene())
-    volumeItem = hierarchy.GetItemByDataNode(volumeNode) if hierarchy is not None else 0
-    if volumeItem:
-        parent = hierarchy.GetItemParent(volumeItem)
-        item = hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(parent, node)
-        hierarchy.SetItemParent(item, parent)
 
 
 def addNodule(segmentationNode: Any, name: str | None = None, color: Sequence[float] | None = None) -> str:
