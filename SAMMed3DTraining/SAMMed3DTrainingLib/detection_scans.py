@@ -5,6 +5,7 @@ Nodules painted into real lungs (their own lesions count as nothing), chests mad
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ import numpy as np
 from scipy import ndimage
 
 from SAMMed3DLib.inference.geometry import transform_points, voxel_spacing, voxel_volume, world_to_ijk
+from SAMMed3DLib.inference.lungs import LungMask, find_lungs
+from SAMMed3DLib.inference.sampling import sample_grid
 from SAMMed3DLib.synthesis import NoduleShapes, chest_phantom, paint_nodule, random_appearance
 from SAMMed3DLib.volume_io import read_labels, read_volume
 
@@ -78,7 +81,7 @@ class DetectionScan:
 
     Attributes:
         name: for tables.
-        source: "held-out", "training", "phantom" or "lidc".
+        source: "held-out", "training", "procedural", "phantom" or "lidc".
         array_kji: int16 HU.
         ijk_to_ras: (4, 4).
         nodules: those that should be found.
@@ -167,6 +170,31 @@ def phantom_scan(seed: int) -> DetectionScan:
         f"phantom {seed}", "phantom", phantom.array_kji, phantom.ijk_to_ras, tuple(nodules),
         _widened(ignored, phantom.ijk_to_ras),
     )
+
+
+def procedural_scan(seed: int, count: int = 12, shapes: NoduleShapes | None = None) -> DetectionScan:
+    """Nodules of all kinds and sizes painted into the lungs of a synthetic chest; its own eight count as nothing."""
+    phantom = chest_phantom(seed)
+    hu, matrix = phantom.array_kji, phantom.ijk_to_ras
+    lungs = find_lungs(hu, matrix)
+    own = _widened(phantom.labels_kji > 0, matrix)
+    to_grid = np.linalg.inv(lungs.grid_to_ras) @ matrix
+    lung = sample_grid(lungs.cells.transpose(2, 1, 0), to_grid, hu.shape[::-1], 0.0).transpose(2, 1, 0) > 0.5
+    background = Background(f"procedural {seed}", hu, matrix, lung, own, _sites_in(lungs, hu, matrix))
+    scan = painted_scan(background, "procedural", np.random.default_rng([seed, 8]), count, shapes)
+    return dataclasses.replace(scan, name=background.name)
+
+
+def _sites_in(lungs: LungMask, hu: np.ndarray, ijk_to_ras: np.ndarray) -> dict[str, np.ndarray]:
+    """Voxel indices (n, 3) as i, j, k at the cells of the lungs: anywhere, near and at the wall, in vessels."""
+    depth = ndimage.distance_transform_edt(lungs.mask) * voxel_spacing(lungs.grid_to_ras)[0]
+    cells = np.argwhere(lungs.mask)
+    index = world_to_ijk(ijk_to_ras, transform_points(lungs.grid_to_ras, cells[:, ::-1]))
+    index = np.clip(np.floor(index + 0.5).astype(int), 0, np.array(hu.shape[::-1]) - 1)
+    deep = depth[tuple(cells.T)]
+    density = hu[tuple(index[:, ::-1].T)]
+    chosen = {"lung": deep > 0, "pleura": deep < 5, "wall": deep < 2.5, "vessel": (deep > 6) & (density > -400)}
+    return {kind: index[which].astype(np.int16) for kind, which in chosen.items()}
 
 
 def lidc_scan(folder: Path, name: str, fewest_readers: int = 2) -> DetectionScan:

@@ -1,9 +1,10 @@
 """How well all nodules of a scan are found: FROC curves as in LUNA16, and how good the masks of the found ones are.
 
-    python -m SAMMed3DTrainingLib.froc [--shared ../shared] [--sets held-out phantom lidc] [--json F]
+    python -m SAMMed3DTrainingLib.froc [--shared ../shared] [--sets held-out procedural phantom lidc] [--json F]
 
-Three sets, fixed here: nodules of 4-20 mm painted into the held-out lungs, which nothing was ever trained or tuned on;
-chests made of nothing; and the real LIDC scans. The hit rule is LUNA16's (Setio et al., Med Image Anal 2017): a
+Four sets, fixed here: nodules of 4-20 mm painted into the held-out lungs, which nothing was ever trained or tuned on,
+and into the lungs of chests made of nothing; those chests with the nodules they come with; and the real LIDC scans. The
+hit rule is LUNA16's (Setio et al., Med Image Anal 2017): a
 detection hits a nodule when its center lies closer to the nodule's center than the nodule's radius; further hits of the
 same nodule count as nothing, and so does whatever lies on lesions that fewer than two readers marked or that have no
 reference at all. Sensitivity is read off at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives a scan; their mean is the CPM.
@@ -33,10 +34,21 @@ from SAMMed3DLib.synthesis import NoduleShapes
 from SAMMed3DLib.weights import default_checkpoint
 
 from .backgrounds import HELD_OUT, Background
-from .detection_scans import KINDS, LIDC_SCANS, DetectionScan, KnownNodule, lidc_scan, painted_scan, phantom_scan
+from .detection_scans import (
+    KINDS,
+    LIDC_SCANS,
+    DetectionScan,
+    KnownNodule,
+    lidc_scan,
+    painted_scan,
+    phantom_scan,
+    procedural_scan,
+)
+from .ranking_fitting import within_lungs
 
 logger = logging.getLogger(__name__)
 
+SETS = ("held-out", "procedural", "phantom", "lidc")
 RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """False positives a scan at which sensitivity is read off."""
 SIZES_MM = ((4, 6), (6, 10), (10, 20))
@@ -171,13 +183,13 @@ def evaluate(
 
 
 def scans_of(name: str, shared: Path, count: int = 12, repeats: int = 3, seed: int = 0) -> Iterator[DetectionScan]:
-    """The scans of a set: "held-out", "phantom" or "lidc".
+    """The scans of a set: one of :data:`SETS`.
 
     Args:
         name: which.
         shared: folder with data/.
-        count: nodules painted into each held-out scan.
-        repeats: how often the held-out scan is painted anew, and how many phantoms there are.
+        count: nodules painted into each held-out or procedural scan.
+        repeats: how often the held-out scan is painted anew, and how many chests made of nothing there are.
         seed: of both.
     """
     if name == "held-out":
@@ -187,8 +199,13 @@ def scans_of(name: str, shared: Path, count: int = 12, repeats: int = 3, seed: i
                 background = Background.cached(
                     shared / "data" / ct, tuple(shared / "data" / mask for mask in masks), Path(folder)
                 )
+            background = within_lungs(background)
             for repeat in range(repeats):
                 yield painted_scan(background, name, np.random.default_rng([seed, repeat, 4]), count, shapes)
+    elif name == "procedural":
+        shapes = NoduleShapes.load()
+        for repeat in range(repeats):
+            yield procedural_scan(100 * seed + repeat + 51, count, shapes)
     elif name == "phantom":
         for repeat in range(repeats):
             yield phantom_scan(100 * seed + repeat + 1)
@@ -196,7 +213,7 @@ def scans_of(name: str, shared: Path, count: int = 12, repeats: int = 3, seed: i
         for scan in LIDC_SCANS:
             yield lidc_scan(shared / "data" / "lidc_idri", scan)
     else:
-        raise ValueError(f"there is no set {name!r}; there are held-out, phantom and lidc")
+        raise ValueError(f"there is no set {name!r}; there are {', '.join(SETS)}")
 
 
 # -- the report -------------------------------------------------------------------------------------------------------
@@ -285,12 +302,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the evaluation; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder with data/ (%(default)s)")
-    parser.add_argument("--sets", nargs="+", default=["held-out", "phantom", "lidc"], metavar="SET",
-                        choices=("held-out", "phantom", "lidc"), help="held-out, phantom, lidc (default: all)")
+    parser.add_argument("--sets", nargs="+", default=list(SETS), metavar="SET", choices=SETS,
+                        help=f"{', '.join(SETS)} (default: all)")
     parser.add_argument("--checkpoint", type=Path, help="default: the model that ships with the module")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--count", type=int, default=12, help="nodules in each held-out scan (%(default)s)")
+    parser.add_argument("--count", type=int, default=12, help="nodules painted into a scan (%(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="scans of each synthetic set (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write all figures there")

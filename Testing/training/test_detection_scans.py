@@ -5,8 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from SAMMed3DTrainingLib import detection_scans
 from SAMMed3DTrainingLib.backgrounds import HELD_OUT, TRAINING, Background
-from SAMMed3DTrainingLib.detection_scans import KINDS, UNMARKED, KnownNodule, painted_scan, phantom_scan
+from SAMMed3DTrainingLib.detection_scans import (
+    KINDS,
+    UNMARKED,
+    KnownNodule,
+    painted_scan,
+    phantom_scan,
+    procedural_scan,
+)
 
 
 def background(lesion=None, name="CT.nii.gz"):
@@ -74,6 +82,26 @@ def test_the_phantom_counts_nodules_up_to_20_mm_and_ignores_larger_ones():
     assert scan.ignored is not None and scan.ignored.any()
     for nodule in scan.nodules:
         assert not scan.ignores(nodule.center_ras)
+
+
+def test_nodules_are_painted_into_a_synthetic_chest_whose_own_count_as_nothing(monkeypatch):
+    made = []
+
+    def smaller(seed):
+        made.append(real(seed, (88, 150, 200), (2.5, 1.6, 1.6)))
+        return made[-1]
+
+    real = detection_scans.chest_phantom
+    monkeypatch.setattr(detection_scans, "chest_phantom", smaller)
+    scan = procedural_scan(2, count=6)
+    assert [nodule.kind for nodule in scan.nodules] == list(KINDS) * 2 and scan.source == "procedural"
+    own = made[0]
+    for nodule in own.nodules:
+        assert scan.ignores(nodule["center_ras"])
+    for nodule in scan.nodules:
+        window = tuple(slice(a, a + n) for a, n in zip(nodule.offset_kji, nodule.mask.shape, strict=True))
+        assert not own.labels_kji[window][nodule.mask].any() and not scan.ignores(nodule.center_ras)
+        assert (scan.array_kji[window] - own.array_kji[window].astype(int))[nodule.mask].mean() > 100
 
 
 def test_a_nodule_needs_voxels():
