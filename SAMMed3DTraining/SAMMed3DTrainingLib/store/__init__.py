@@ -1,0 +1,17 @@
+"""Data sets in nnU-Net's layout, written and kept: no Slicer, no PyTorch; nibabel only while files are written or read.
+
+==================  ==================================================================================================
+export_case         ExportCase: what is written of one CT; StoredCase, WrittenCase: what there is, what was done
+dataset_writer      DatasetWriter: the one owner of what is written into a data set
+case_names          names that every system takes
+dataset_files       which cases a folder holds
+description         dataset.json: what nnU-Net and this package read in it
+manifest            sammed3d_export.json: which cases were written here, and from what
+file_moves          several files change together or not at all, also when the process is killed
+folder_lock         one writer at a time
+voxels              the types that voxels are stored in; checks before anything is written
+nifti_file          voxels into a NIfTI file, with progress and cancel
+stepwise_export     StepwiseExport: many cases, one small step at a time
+folder_import       pairs of image and label files as cases
+==================  ==================================================================================================
+"""

@@ -1,0 +1,333 @@
+"""The one owner of what is written into a data set: cases are added, updated and removed one by one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from .case_names import safe_case_name, same_name, unique_case_name
+from .dataset_files import CaseFiles, case_files, image_file, label_file
+from .description import DESCRIPTION, adopt, describe, read_description
+from .errors import StoreError
+from .export_case import ExportCase, StoredCase, WrittenCase, content_digest
+from .file_moves import STAGING, FileMoves, complete, discard_staged, is_pending
+from .folder_lock import folder_lock
+from .manifest import MANIFEST, CaseRecord, FileRecord, Manifest, read_manifest
+from .nifti_file import Progress, write_nifti
+from .voxels import check_case, stored_image, stored_labels
+
+#: Share of its voxels' bytes that a gzipped CT takes at most, as far as seen; label maps are nearly nothing.
+_IMAGE_SHARE, _LABEL_SHARE, _RESERVE = 0.8, 0.02, 16 << 20
+
+
+class DatasetWriter:
+    """A folder in nnU-Net's layout that cases are written into; it may exist already, with cases of others in it.
+
+    Only cases that were written here, and not changed by anybody else since, are ever replaced or removed; the
+    manifest (:mod:`.manifest`) says which. Every method may be called from any thread; :meth:`put` takes seconds. At
+    any moment, also after a kill or with a full disk, a case is either wholly there or not at all.
+
+    Args:
+        folder: the data set; made by the first case. Nothing is written before.
+
+    Attributes:
+        folder: where it lies.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder).expanduser().absolute()
+        if is_pending(self.folder):
+            # Without the right to write, or while another program is at work, it stays for later.
+            try:
+                with folder_lock(self.folder / STAGING / "lock"):
+                    complete(self.folder)
+            except StoreError:
+                return
+
+    @property
+    def problem(self) -> str:
+        """Why no case can be written into the folder, "" where one can."""
+        try:
+            self._check_place()
+            self._manifest()
+        except StoreError as error:
+            return str(error)
+        return ""
+
+    def cases(self) -> tuple[StoredCase, ...]:
+        """All cases of the data set, those of others too; quick, no image is opened.
+
+        Raises:
+            StoreError: the folder cannot be read.
+        """
+        manifest = read_manifest(self.folder) or Manifest()
+        patients = read_description(self.folder).get("patients")
+        patients = patients if isinstance(patients, dict) else {}
+        return tuple(
+            _stored(self.folder, files, manifest.cases.get(files.name), str(patients.get(files.name, "")))
+            for files in self._files()
+        )
+
+    def add(self, case: ExportCase, progress: Progress | None = None) -> WrittenCase:
+        """Writes a new case. Raises as :meth:`put`, and StoreError where there is a case of this name."""
+        return self._write(case, progress, may_exist=False, must_exist=False)
+
+    def update(self, case: ExportCase, progress: Progress | None = None) -> WrittenCase:
+        """Writes a case anew that was written here. Raises as :meth:`put`, and StoreError where there is none."""
+        return self._write(case, progress, may_exist=True, must_exist=True)
+
+    def put(self, case: ExportCase, progress: Progress | None = None) -> WrittenCase:
+        """Adds a case, or updates it where it was written here; leaves the files alone where nothing has changed.
+
+        Args:
+            case: its arrays may not change meanwhile.
+            progress: called with the share done (0 to 1); returning False stops.
+
+        Raises:
+            StoreError: the name is taken by a case of somebody else, the case or the folder cannot be used, the disk
+                is full, another program writes here. The data set is as it was.
+            ExportCancelled: progress said so; the data set is as it was.
+        """
+        return self._write(case, progress, may_exist=True, must_exist=False)
+
+    def remove(self, name: str) -> int:
+        """Removes a case that was written here, and gives the bytes that are free now.
+
+        Raises:
+            StoreError: there is none, or somebody else wrote or changed it.
+        """
+        with self._locked():
+            manifest = self._manifest()
+            existing = self._existing(name)
+            if name not in manifest.cases:
+                raise StoreError(f"case {name} was not written here: remove it by hand if it is to go")
+            _check_own(self.folder, name, existing, manifest)
+            manifest = manifest.without(name)
+            moves = FileMoves(self.folder)
+            paths = [] if existing is None else [*existing.images, *existing.labels]
+            moves.remove([path.relative_to(self.folder).as_posix() for path in paths])
+            freed = existing.size_bytes if existing is not None else 0
+            with _whole(moves, self.folder):
+                self._stage_lists(moves, manifest, without=name)
+                moves.commit()
+            return freed
+
+    def needed_bytes(self, voxels: int, bytes_per_voxel: int = 2) -> int:
+        """Disk space that a case of so many voxels takes at most, as far as can be foreseen."""
+        return int(voxels * (bytes_per_voxel * _IMAGE_SHARE + _LABEL_SHARE))
+
+    def free_bytes(self) -> int:
+        """Space on the folder's disk."""
+        return shutil.disk_usage(_nearest(self.folder)).free
+
+    def _write(self, case: ExportCase, progress: Progress | None, may_exist: bool, must_exist: bool) -> WrittenCase:
+        if safe_case_name(case.name) != case.name:
+            raise StoreError(f"{case.name!r} is no name for files on every system: use {safe_case_name(case.name)!r}")
+        check_case(case)
+        image, labels = stored_image(case.array_kji), stored_labels(case)
+        content = content_digest(case)
+        with self._locked():
+            manifest = self._manifest()
+            existing = self._existing(case.name)
+            record = manifest.cases.get(case.name)
+            if existing is None and must_exist:
+                raise StoreError(f"there is no case {case.name} to update: add it")
+            if existing is not None:
+                if not may_exist:
+                    raise StoreError(f"there is a case {case.name} already: choose another name")
+                _check_own(self.folder, case.name, existing, manifest)
+                if record is not None and record.content == content and _is_complete(self.folder, record):
+                    return self._unchanged(case, record, manifest)
+            self._check_space(image.size, image.itemsize)
+            moves = FileMoves(self.folder)
+            with _whole(moves, self.folder):
+                total, files = image.nbytes + labels.nbytes, {}
+                for target, array, is_label, before in (
+                    (label_file(case.name), labels, True, 0), (image_file(case.name), image, False, labels.nbytes),
+                ):
+                    part = moves.add(target)
+                    share = _part_of(progress, before / total, array.nbytes / total)
+                    write_nifti(part, array, case.ijk_to_ras, is_label, share)
+                    files[target] = FileRecord.of(part)
+                self._stage_lists(moves, manifest.with_case(case.name, _record(case, content, files)), case.name)
+                moves.commit()
+        size = sum(file.bytes for file in files.values())
+        return WrittenCase(case.name, "added" if existing is None else "updated", size)
+
+    def _unchanged(self, case: ExportCase, record: CaseRecord, manifest: Manifest) -> WrittenCase:
+        if record.fingerprint != case.fingerprint or record.source != case.source:
+            moves = FileMoves(self.folder)
+            with _whole(moves, self.folder):
+                self._stage_lists(moves, manifest.with_case(case.name, _record(case, record.content, record.files)))
+                moves.commit()
+        return WrittenCase(case.name, "unchanged", sum(file.bytes for file in record.files.values()))
+
+    def _stage_lists(self, moves: FileMoves, manifest: Manifest, added: str = "", without: str = "") -> None:
+        """The manifest and ``dataset.json`` as they are to be after the change."""
+        names = {files.name for files in self._files() if files.part == "Tr" and files.images} | {added}
+        training = len(names - {"", without})
+        text = describe(self._description(without), manifest, self.folder.name, training)
+        moves.add_text(MANIFEST, manifest.text())
+        moves.add_text(DESCRIPTION, text)
+
+    def _description(self, without: str) -> dict[str, Any]:
+        description = read_description(self.folder)
+        patients = description.get("patients")
+        if without and isinstance(patients, dict):
+            description["patients"] = {name: patient for name, patient in patients.items() if name != without}
+        return description
+
+    def _manifest(self) -> Manifest:
+        """Raises StoreError where nothing can be added to the folder."""
+        manifest = read_manifest(self.folder)
+        if manifest is not None:
+            return manifest
+        try:
+            return adopt(read_description(self.folder), bool(self._files()))
+        except StoreError as error:
+            raise StoreError(
+                f"nothing can be added to {self.folder}: {error}. Choose another folder (this one can be trained on as "
+                "it is)"
+            ) from error
+
+    def _files(self) -> tuple[CaseFiles, ...]:
+        try:
+            return case_files(self.folder)
+        except OSError as error:
+            raise StoreError(f"{self.folder} cannot be read: {error.strerror or error}") from error
+
+    def _existing(self, name: str) -> CaseFiles | None:
+        found = [files for files in self._files() if same_name(files.name, name)]
+        for files in found:
+            if files.name != name or files.part != "Tr":
+                raise StoreError(f"case {name} would be mistaken for {files.name} in images{files.part}: rename it")
+        return found[0] if found else None
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self._check_place()
+        try:
+            (self.folder / STAGING).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _refused(self.folder, error) from error
+        with folder_lock(self.folder / STAGING / "lock"):
+            complete(self.folder)
+            discard_staged(self.folder)
+            yield
+
+    def _check_place(self) -> None:
+        place = _nearest(self.folder)
+        if not place.is_dir():
+            raise StoreError(f"{place} is a file: choose a folder for the data set")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise StoreError(f"nothing can be written in {place}: it is read-only; choose another folder")
+
+    def _check_space(self, voxels: int, bytes_per_voxel: int) -> None:
+        needed, free = self.needed_bytes(voxels, bytes_per_voxel) + _RESERVE, self.free_bytes()
+        if free < needed:
+            raise StoreError(
+                f"the disk of {self.folder} is nearly full: {free / 1e6:.0f} MB are free, {needed / 1e6:.0f} MB are "
+                "needed. Free some space or choose another folder"
+            )
+
+
+def name_for(cases: Sequence[StoredCase], wanted: str, source: str, taken: Sequence[str] = ()) -> str:
+    """The name under which an image is, or is to be, stored: its old one where it was written here before.
+
+    Args:
+        cases: of the data set.
+        wanted: what it would be called.
+        source: which image it is.
+        taken: names that others are about to get.
+    """
+    for case in cases:
+        if case.source and case.source == source:
+            return case.name
+    return unique_case_name(wanted, [*(case.name for case in cases), *taken])
+
+
+def _stored(folder: Path, files: CaseFiles, record: CaseRecord | None, patient: str) -> StoredCase:
+    missing = "" if files.images and (files.labels or files.part == "Ts") else _missing(files)
+    if record is None or files.part != "Tr":
+        return StoredCase(
+            files.name, files.part, problem=missing, patient=patient, size_bytes=files.size_bytes
+        )
+    own = _is_own(folder, files, record, thorough=False)
+    problem = missing or ("" if own else "changed by another program since it was written here")
+    nodules = {int(value): name for value, name in record.nodules.items()}
+    return StoredCase(
+        files.name, "Tr", own, problem, record.patient, nodules, files.size_bytes, record.written,
+        record.source, record.fingerprint,
+    )
+
+
+def _missing(files: CaseFiles) -> str:
+    return f"labels{files.part} holds no label map for it" if files.images else f"images{files.part} holds no image"
+
+
+def _is_own(folder: Path, files: CaseFiles, record: CaseRecord, thorough: bool) -> bool:
+    for path in (*files.images, *files.labels):
+        known = record.files.get(path.relative_to(folder).as_posix())
+        if known is None or not known.fits(path, thorough):
+            return False
+    return True
+
+
+def _is_complete(folder: Path, record: CaseRecord) -> bool:
+    return all((folder / name).is_file() for name in record.files)
+
+
+def _check_own(folder: Path, name: str, existing: CaseFiles | None, manifest: Manifest) -> None:
+    record = manifest.cases.get(name)
+    if existing is None:
+        return
+    if record is None:
+        raise StoreError(f"case {name} is there already and was not written here: choose another name")
+    if not _is_own(folder, existing, record, thorough=True):
+        raise StoreError(
+            f"case {name} was changed by another program since it was written here: it is left as it is. Move its "
+            "files away, or choose another name"
+        )
+
+
+def _record(case: ExportCase, content: str, files: Mapping[str, FileRecord]) -> CaseRecord:
+    nodules = {str(value): name for value, name in sorted(case.nodules.items())}
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return CaseRecord(case.patient, case.source, case.fingerprint, content, now, nodules, files)
+
+
+def _part_of(progress: Progress | None, start: float, share: float) -> Callable[[float], bool | None] | None:
+    return None if progress is None else lambda done: progress(start + share * done)
+
+
+@contextmanager
+def _whole(moves: FileMoves, folder: Path) -> Iterator[None]:
+    """What was staged goes when anything fails before it counts."""
+    try:
+        yield
+    except OSError as error:
+        moves.discard()
+        raise _refused(folder, error) from error
+    except BaseException:
+        moves.discard()
+        raise
+
+
+def _refused(folder: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"{folder} could not be written: {error.strerror or error}; nothing was changed. Free some space or choose "
+        "another folder"
+    )
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder itself, or the nearest one above that exists."""
+    for place in (folder, *folder.parents):
+        if place.exists():
+            return place
+    return folder

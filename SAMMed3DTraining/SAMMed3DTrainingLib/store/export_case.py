@@ -1,0 +1,110 @@
+"""What goes into a data set, and what is there."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Voxels looked at to recognize an image; all of them are compared before a file is left as it is.
+_SAMPLED_SLICES = 16
+
+
+@dataclass(frozen=True, eq=False)
+class ExportCase:
+    """One CT with its nodules, ready to be written on any thread.
+
+    Attributes:
+        name: the case's name, safe (:func:`.case_names.safe_case_name`).
+        patient: cases of one patient are never torn apart by a split.
+        array_kji: (K, J, I) HU; nobody else changes it.
+        ijk_to_ras: (4, 4) voxel index (i, j, k) to world RAS mm, parent transforms applied.
+        labels_kji: (K, J, I) uint16, nodule n has the value n, 0 outside.
+        nodules: the nodules' names by value, 1 to n without gaps.
+        source: which image it is (:func:`image_source`).
+        fingerprint: changes with anything that is written; cheap, so that a table can tell what is up to date.
+    """
+
+    name: str
+    patient: str
+    array_kji: NDArray
+    ijk_to_ras: NDArray[np.float64]
+    labels_kji: NDArray[np.uint16]
+    nodules: Mapping[int, str]
+    source: str
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class StoredCase:
+    """One case of a data set on disk.
+
+    Attributes:
+        part: "Tr", "Val" or "Ts".
+        is_own: written here, and not changed by anybody else since; only such a case is updated or removed.
+        problem: why a case that was written here is not touched any more, or a label map is missing; else "".
+        patient: "" where nobody says.
+        nodules: names by value; None for a case that was not written here.
+        size_bytes: of its files.
+        written: date and time (ISO 8601, UTC), "" for a case that was not written here.
+        source, fingerprint: as in :class:`ExportCase`, "" for a case that was not written here.
+    """
+
+    name: str
+    part: str = "Tr"
+    is_own: bool = False
+    problem: str = ""
+    patient: str = ""
+    nodules: Mapping[int, str] | None = None
+    size_bytes: int = 0
+    written: str = ""
+    source: str = ""
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class WrittenCase:
+    """What :class:`~.dataset_writer.DatasetWriter` did.
+
+    Attributes:
+        state: "added", "updated" or "unchanged" (nothing was written).
+    """
+
+    name: str
+    state: str
+    size_bytes: int = 0
+    notes: tuple[str, ...] = field(default=())
+
+
+def image_source(array_kji: NDArray) -> str:
+    """Recognizes an image by its size and some of its slices, wherever it lies and whatever its name is."""
+    slices = np.unique(np.linspace(0, len(array_kji) - 1, _SAMPLED_SLICES).astype(int)) if len(array_kji) else []
+    digest = hashlib.sha256(f"{array_kji.shape}".encode())
+    for number in slices:
+        digest.update(_plain_bytes(array_kji[number]))
+    return digest.hexdigest()[:32]
+
+
+def content_digest(case: ExportCase) -> str:
+    """Changes with any voxel, the place, the names or the patient: all that is written."""
+    digest = hashlib.sha256(f"{case.array_kji.shape} {case.patient} {sorted(case.nodules.items())}".encode())
+    digest.update(np.round(case.ijk_to_ras, 6).tobytes())
+    for number in range(len(case.array_kji)):
+        digest.update(_plain_bytes(case.array_kji[number]))
+        digest.update(np.ascontiguousarray(case.labels_kji[number], dtype=np.uint16))
+    return digest.hexdigest()
+
+
+def _plain_bytes(plane: NDArray) -> NDArray:
+    """The same bytes for the same numbers, whether stored as integers or not."""
+    if plane.dtype.kind in "iu" and plane.dtype.itemsize <= 2:
+        return np.ascontiguousarray(plane, dtype=np.int32)
+    if plane.dtype.kind == "f" or plane.dtype.itemsize > 4 or plane.dtype == np.uint32:
+        whole = plane.astype(np.int32) if np.isfinite(plane).all() and np.abs(plane).max(initial=0) < 2**31 else None
+        if whole is None or not np.array_equal(whole, plane):
+            return np.ascontiguousarray(plane, dtype=np.float32)
+        return whole
+    return np.ascontiguousarray(plane, dtype=np.int32)

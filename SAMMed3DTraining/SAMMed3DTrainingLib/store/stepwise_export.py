@@ -1,0 +1,155 @@
+"""Many cases into a data set, one small step at a time: what reads the scene here, what writes files on a thread."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+
+from .dataset_writer import DatasetWriter
+from .errors import ExportCancelled, StoreError
+from .export_case import ExportCase
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """One case to be written.
+
+    Attributes:
+        name: of the case.
+        prepare: called on the thread that steps, quick; gives what makes the case, to be called on the worker thread.
+            Both may raise ValueError with a message for the user.
+    """
+
+    name: str
+    prepare: Callable[[], Callable[[], ExportCase]]
+
+
+@dataclass(frozen=True)
+class ExportProgress:
+    """How far it is: ``stage`` is "reading", "writing" or "done", ``fraction`` runs from 0 to 1."""
+
+    done: int
+    total: int
+    fraction: float
+    name: str
+    stage: str
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What became of one case: ``state`` is "added", "updated", "unchanged", "failed" or "cancelled"."""
+
+    name: str
+    state: str
+    message: str = ""
+    size_bytes: int = 0
+
+
+class StepwiseExport:
+    """Writes cases one after the other; call :meth:`step` until it returns False.
+
+    Args:
+        jobs: the cases; of several with one name the first is written.
+        writer: the data set.
+    """
+
+    def __init__(self, jobs: Sequence[ExportJob], writer: DatasetWriter) -> None:
+        self._jobs, self._writer = list(jobs), writer
+        self._results: list[ExportResult] = []
+        self._answers: SimpleQueue[tuple[ExportResult, BaseException | None]] = SimpleQueue()
+        self._cancelled = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._share = 0.0
+
+    @property
+    def results(self) -> tuple[ExportResult, ...]:
+        """Of the cases that are done, in the order of the jobs."""
+        return tuple(self._results)
+
+    @property
+    def progress(self) -> ExportProgress:
+        """How far it is now."""
+        done, total = len(self._results), len(self._jobs)
+        if done == total:
+            return ExportProgress(done, total, 1.0, "", "done")
+        stage = "reading" if self._thread is None else "writing"
+        return ExportProgress(done, total, (done + self._share) / total, self._jobs[done].name, stage)
+
+    def step(self, wait: float = 0.005) -> bool:
+        """Begins the next case, or looks for at most ``wait`` seconds whether the present one is written.
+
+        Returns:
+            Whether there is more to do.
+        """
+        done = len(self._results)
+        if done == len(self._jobs):
+            return False
+        if self._thread is None:
+            self._begin(self._jobs[done])
+        else:
+            with suppress(Empty):
+                result, error = self._answers.get(timeout=wait)
+                if error is not None:
+                    _log.error("case %s could not be exported", result.name, exc_info=error)
+                self._finish(result)
+        return len(self._results) < len(self._jobs)
+
+    def cancel(self) -> None:
+        """No further case is begun, and the present one is given up; what is written stays."""
+        self._cancelled.set()
+
+    def close(self) -> None:
+        """Cancels, and waits until nothing is being written any more."""
+        self.cancel()
+        while self.step(wait=0.1):
+            pass
+
+    def _begin(self, job: ExportJob) -> None:
+        if self._cancelled.is_set():
+            self._finish(ExportResult(job.name, "cancelled"))
+            return
+        if any(result.name == job.name for result in self._results):
+            self._finish(ExportResult(job.name, "failed", "another row has the same case name: choose one of them"))
+            return
+        try:
+            make = job.prepare()
+        except (ValueError, MemoryError) as error:
+            self._finish(_failure(job.name, error))
+            return
+        self._share = 0.0
+        # A daemon: what is cut off at exit has not begun to count, or is completed when the folder is opened again.
+        self._thread = threading.Thread(target=self._write, args=(job.name, make), name="export", daemon=True)
+        self._thread.start()
+
+    def _finish(self, result: ExportResult) -> None:
+        if self._thread is not None:
+            self._thread.join()
+        self._thread, self._share = None, 0.0
+        self._results.append(result)
+
+    def _write(self, name: str, make: Callable[[], ExportCase]) -> None:
+        try:
+            written = self._writer.put(make(), self._on_progress)
+            self._answers.put((ExportResult(name, written.state, "", written.size_bytes), None))
+        except ExportCancelled:
+            self._answers.put((ExportResult(name, "cancelled"), None))
+        except (StoreError, ValueError, MemoryError) as error:
+            self._answers.put((_failure(name, error), None))
+        except Exception as error:  # whatever it is, whoever waits for the answer gets one
+            self._answers.put((_failure(name, error), error))
+
+    def _on_progress(self, share: float) -> bool:
+        self._share = share
+        return not self._cancelled.is_set()
+
+
+def _failure(name: str, error: BaseException) -> ExportResult:
+    if isinstance(error, MemoryError):
+        return ExportResult(name, "failed", "there is not enough memory for it: close other volumes and try again")
+    return ExportResult(name, "failed", str(error) or type(error).__name__)
