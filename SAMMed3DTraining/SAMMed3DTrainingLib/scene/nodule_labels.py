@@ -1,0 +1,161 @@
+"""The segments of a volume as nodules, and the nodules as one label map."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from SAMMed3DLib.scene.errors import SceneError
+from SAMMed3DLib.scene.mask_block import MaskBlock
+from SAMMed3DLib.scene.nodule_segmentation import REVIEWED, status
+from SAMMed3DLib.scene.segment_labelmap import BINARY_LABELMAP, SegmentLabelmap, segmentationToWorld
+from SAMMed3DLib.scene.translation import tr as _
+from SAMMed3DLib.scene.volume_geometry import VolumeGeometry
+
+#: A ball of this diameter is larger than any nodule (and any mass that is trained on): a lung, a vessel tree.
+LARGEST_NODULE_MM = 60.0
+_TOUCHING = np.ones((3, 3, 3), dtype=bool)
+
+
+@dataclass(frozen=True, eq=False)
+class NoduleMask:
+    """One segment in the voxels of its volume; ``isAccepted`` once somebody has reviewed it."""
+
+    segmentId: str
+    name: str
+    isAccepted: bool
+    block: MaskBlock
+    voxels: int
+
+
+@dataclass(frozen=True, eq=False)
+class NoduleReading:
+    """All nodules of a segmentation.
+
+    Attributes:
+        nodules: in the order of the segments.
+        notes: which segments are left out, and why.
+    """
+
+    nodules: tuple[NoduleMask, ...]
+    notes: tuple[str, ...]
+
+    def chosen(self, acceptedOnly: bool) -> tuple[NoduleMask, ...]:
+        """Those that are to be exported."""
+        return tuple(nodule for nodule in self.nodules if nodule.isAccepted or not acceptedOnly)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelMap:
+    """Nodules as label map.
+
+    Attributes:
+        labels: (K, J, I) uint16; the nodule with the name ``names[n]`` has the value n.
+        names: 1 to n, without gaps.
+        notes: what could not be kept: overlaps, nodules in several pieces.
+    """
+
+    labels: NDArray[np.uint16]
+    names: dict[int, str]
+    notes: tuple[str, ...]
+
+
+def readNodules(segmentationNode: Any, volumeNode: Any) -> NoduleReading:
+    """The segments as nodules in the volume's voxels, wherever the segmentation lies and whatever voxels it has.
+
+    Raises:
+        SceneError: a volume or a transform that cannot be used, or segments that are no label maps.
+    """
+    geometry = VolumeGeometry(volumeNode)
+    segmentationToWorld(segmentationNode)
+    segmentation = segmentationNode.GetSegmentation()
+    voxelMm3 = abs(float(np.linalg.det(geometry.ijkToWorld[:3, :3])))
+    nodules, empty, huge = [], [], []
+    for segmentId in segmentation.GetSegmentIDs():
+        segment = segmentation.GetSegment(segmentId)
+        name = segment.GetName() or segmentId
+        if segment.GetRepresentation(BINARY_LABELMAP) is None and segmentation.GetSourceRepresentationName() not in (
+            "", BINARY_LABELMAP,
+        ):
+            raise SceneError(_(
+                "Segmentation '{name}' is stored as {kind}. Make 'Binary labelmap' its source representation "
+                "(Segmentations module)."
+            ).format(name=segmentationNode.GetName(), kind=segmentation.GetSourceRepresentationName()))
+        block = SegmentLabelmap(segmentationNode, segmentId, geometry).block()
+        voxels = int(np.count_nonzero(block.mask))
+        diameter = float(np.cbrt(6.0 / np.pi * voxels * voxelMm3))
+        if not voxels:
+            empty.append(name)
+        elif diameter > LARGEST_NODULE_MM:
+            huge.append(f"{name}: {diameter:.0f} mm")
+        else:
+            accepted = status(segmentationNode, segmentId) == REVIEWED
+            nodules.append(NoduleMask(segmentId, name, accepted, block, voxels))
+    notes = []
+    if empty:
+        notes.append(_("left out, no voxel in the volume: {names}").format(names=_few(empty)))
+    if huge:
+        notes.append(_("left out, too large for a nodule: {names}").format(names=_few(huge)))
+    return NoduleReading(tuple(nodules), tuple(notes))
+
+
+def labelMap(nodules: Sequence[NoduleMask], shapeKji: tuple[int, int, int]) -> LabelMap:
+    """Nodules into one label map; where they overlap the smaller one wins, or nothing might be left of it."""
+    labels = np.zeros(shapeKji, dtype=np.uint16)
+    for number in sorted(range(len(nodules)), key=lambda n: -nodules[n].voxels):
+        window = labels[_window(nodules[number].block)]
+        window[nodules[number].block.mask != 0] = number + 1
+    names: dict[int, str] = {}
+    overlapping, hidden, split = [], [], []
+    for number, nodule in enumerate(nodules, start=1):
+        window = labels[_window(nodule.block)]
+        mask = window == number
+        kept = int(np.count_nonzero(mask))
+        if not kept:
+            hidden.append(nodule.name)
+            continue
+        value = len(names) + 1
+        window[mask] = value  # downward only: a later nodule's number is never met here
+        names[value] = nodule.name
+        if kept < nodule.voxels:
+            overlapping.append(nodule.name)
+        pieces = ndimage.label(mask, _TOUCHING)[1]
+        if pieces > 1:
+            split.append(f"{nodule.name}: {pieces}")
+    return LabelMap(labels, names, _notes(overlapping, hidden, split))
+
+
+def nodulesDigest(nodules: Sequence[NoduleMask]) -> str:
+    """Changes with any voxel or name of the nodules."""
+    digest = hashlib.sha256()
+    for nodule in nodules:
+        mask = nodule.block.mask
+        digest.update(f"{nodule.name}\0{nodule.block.offset_kji}{mask.shape}".encode())
+        digest.update(np.packbits(mask != 0))
+    return digest.hexdigest()[:32]
+
+
+def _window(block: MaskBlock) -> tuple[slice, slice, slice]:
+    k, j, i = (slice(o, o + n) for o, n in zip(block.offset_kji, block.mask.shape, strict=True))
+    return k, j, i
+
+
+def _notes(overlapping: list[str], hidden: list[str], split: list[str]) -> tuple[str, ...]:
+    notes = []
+    if overlapping:
+        notes.append(_("overlap with a smaller one, which keeps the voxels: {names}").format(names=_few(overlapping)))
+    if hidden:
+        notes.append(_("left out, covered by other nodules: {names}").format(names=_few(hidden)))
+    if split:
+        notes.append(_("in several pieces, each counts as a nodule in training: {names}").format(names=_few(split)))
+    return tuple(notes)
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
