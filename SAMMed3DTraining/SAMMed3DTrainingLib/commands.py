@@ -9,19 +9,11 @@ from collections.abc import Callable
 
 def train(arguments: list[str]) -> int:
     """Fine-tunes a checkpoint, in one process or in one for each GPU."""
-    from .distributed import launch
-    from .training_config import TrainingError, parse_training_options
-    from .training_run import run_training
+    from .training_config import parse_training_options
+    from .training_run import launch_training, run_training
 
     config = parse_training_options(arguments)
-    if not config.multi_gpu:
-        return run_training(config)
-    try:
-        launch(config, arguments)
-    except TrainingError as error:
-        sys.stderr.write(f"train: error: {error}\n")
-        return 1
-    return 0
+    return launch_training(config, arguments) if config.multi_gpu else run_training(config)
 
 
 def evaluate(arguments: list[str], prog: str = "evaluate") -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -13,20 +15,77 @@ import torch
 
 from .progress import duration
 from .trainer import Trainer
-from .training_data import SampleSlots
+from .training_data import RunCases, SampleSlots
 from .validation import Validator
 
 _MEASURED_STEPS = 3
 _Result = TypeVar("_Result")
 
 
-def estimate(trainer: Trainer, slots: SampleSlots, validator: Validator) -> str:
-    """Time and memory of a run in words, from some of its own steps; nothing learns and nothing is saved.
+@dataclass(frozen=True)
+class Estimate:
+    """What a run would cost.
+
+    Attributes:
+        time_s: seconds in all: embeddings, steps and validations.
+        step_s, validation_s, encoding_s: seconds of a step, of a validation and of all embeddings.
+        memory_mb: beyond the loaded network, in MiB; 0 where the system does not say.
+        disk_mb: of the run's folder and of the unpacked cases, in MiB.
+        epochs, steps, samples: of the run; samples of an epoch.
+        batch_size: samples of a step.
+        nodules, cases: that are trained on.
+        validated: nodules of a validation.
+        parameters: that learn.
+        device: where it would run.
+    """
+
+    time_s: float
+    step_s: float
+    validation_s: float
+    encoding_s: float
+    memory_mb: float
+    disk_mb: float
+    epochs: int
+    steps: int
+    samples: int
+    batch_size: int
+    nodules: int
+    cases: int
+    validated: int
+    parameters: int
+    device: str
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        lines = [
+            f"{self.epochs} epochs of {self.samples} samples: {self.steps} steps of {self.batch_size}; "
+            f"{self.parameters / 1e6:.1f} million parameters learn",
+            f"about {duration(self.time_s)} on {self.device}: {self.step_s:.2f} s a step, "
+            f"{duration(self.validation_s)} a validation"
+            + (f", {duration(self.encoding_s)} for the embeddings" if self.encoding_s else ""),
+        ]
+        if self.memory_mb:
+            lines.append(f"about {self.memory_mb / 1024:.1f} GB of memory beyond the loaded network")
+        lines.append(f"about {self.disk_mb / 1024:.2f} GB on the disk")
+        return "\n".join(lines)
+
+
+def show_estimate(estimated: Estimate, as_json: bool) -> None:
+    """Prints an estimate, for people or as one line of JSON ({"event": "estimate", ..., "text": ...})."""
+    values = {"event": "estimate", **asdict(estimated), "text": estimated.text}
+    sys.stdout.write((json.dumps(values) if as_json else estimated.text) + "\n")
+    sys.stdout.flush()
+
+
+def estimate(trainer: Trainer, slots: SampleSlots, validator: Validator, cases: RunCases) -> Estimate:
+    """Time, memory and disk space of a run, from some of its own steps; nothing learns and nothing is saved.
 
     Args:
         trainer: of the run.
         slots: its samples.
         validator: its validation.
+        cases: its cases.
     """
     config, model, device = trainer.config, trainer.network.model, trainer.world.device
     before = _peak_memory(device)
@@ -51,17 +110,22 @@ def estimate(trainer: Trainer, slots: SampleSlots, validator: Validator) -> str:
         data_s = 0.0
     step = max(step_s, data_s) if config.num_workers else step_s + data_s
     encoding = trainer.encodings * (sample_s + encode_s / config.batch_size)
-    total = trainer.steps * step + trainer.epochs * validation_s + encoding
     learning = sum(parameter.numel() for parameter in trainer.network.parameters)
-    lines = [
-        f"{trainer.epochs} epochs of {slots.per_epoch} samples: {trainer.steps} steps of {config.batch_size}; "
-        f"{learning / 1e6:.1f} million parameters learn",
-        f"about {duration(total)} on {device}: {step:.2f} s a step, {duration(validation_s)} a validation"
-        + (f", {duration(encoding)} for the embeddings" if encoding else ""),
-    ]
-    if memory:
-        lines.append(f"about {memory / 2**30:.1f} GB of memory beyond the loaded network")
-    return "\n".join(lines)
+    return Estimate(
+        time_s=trainer.steps * step + trainer.epochs * validation_s + encoding, step_s=step, validation_s=validation_s,
+        encoding_s=encoding, memory_mb=memory / 2**20,
+        disk_mb=(_saved_bytes(trainer, learning) + sum(case.array_kji.nbytes for case in (*cases.train, *cases.val)))
+        / 2**20,
+        epochs=trainer.epochs, steps=trainer.steps, samples=slots.per_epoch, batch_size=config.batch_size,
+        nodules=cases.nodules, cases=len(cases.train), validated=len(validator), parameters=learning,
+        device=str(device),
+    )
+
+
+def _saved_bytes(trainer: Trainer, learning: int) -> int:
+    """Three checkpoints; and the state: the network, the average, and two moments of what learns."""
+    whole = sum(tensor.numel() for tensor in trainer.network.model.state_dict().values())
+    return 4 * (3 * whole + whole + 3 * learning)
 
 
 def _timed(work: Callable[[], _Result]) -> tuple[_Result, float]:

@@ -10,12 +10,15 @@ validation      epoch, step, loss, dice (after each click), mean_dice, nodules, 
 saved           path, reason
 paused, resumed epoch, step
 warning         message
-end             reason ("finished", "stopped" or "failed"), message
+end             reason ("finished", "stopped" or "failed"), message; of a failure also kind: "out_of_memory",
+                "disk_full", "bad_data" (a data set or a case of it) or "other". Where several processes fail, the
+                first one tells why
 =============== =======================================================================================================
 
 After a resumed run the steps since the last saved state appear twice: the later line counts.
 
-``control`` holds one word, written by whoever watches: "run", "pause" or "stop". It is read at every step.
+``control`` holds one word, written by whoever watches: "run", "pause" or "stop". It is read at every step. The other
+small files are described in ``runs/run_files.py``.
 """
 
 from __future__ import annotations
@@ -25,13 +28,12 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from SAMMed3DLib.output_files import whole_file
-
+from .runs import run_files
+from .runs.run_files import Command, RunError
 from .training_config import TrainingError
 
-Command = Literal["run", "pause", "stop"]
 SCHEMA = 1
 
 
@@ -51,7 +53,7 @@ class RunFolder:
         self._echo = echo
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with (folder / "events.jsonl").open("a", encoding="utf-8"):
+            with (folder / run_files.EVENTS).open("a", encoding="utf-8"):
                 pass
         except OSError as error:
             raise TrainingError(
@@ -61,28 +63,28 @@ class RunFolder:
     @property
     def latest(self) -> Path:
         """Weights of the last save."""
-        return self.folder / "sam_model_latest.pth"
+        return self.folder / run_files.LATEST
 
     @property
     def dice_best(self) -> Path:
         """Weights of the highest validation Dice."""
-        return self.folder / "sam_model_dice_best.pth"
+        return self.folder / run_files.DICE_BEST
 
     @property
     def loss_best(self) -> Path:
         """Weights of the lowest validation loss."""
-        return self.folder / "sam_model_loss_best.pth"
+        return self.folder / run_files.LOSS_BEST
 
     @property
     def state(self) -> Path:
         """What --resume continues from."""
-        return self.folder / "training_state.pth"
+        return self.folder / run_files.STATE
 
     def write(self, event: str, **values: Any) -> None:
         """Appends an event. Raises TrainingError when the disk is full."""
         line = {"event": event, "time": round(time.time(), 3), **{k: _plain(v) for k, v in values.items()}}
         try:
-            with (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
+            with (self.folder / run_files.EVENTS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
         except OSError as error:
             raise TrainingError(
@@ -93,16 +95,14 @@ class RunFolder:
 
     def command(self) -> Command:
         """What the control file asks for; "run" where there is none, or nothing readable in it."""
-        try:
-            word = (self.folder / "control").read_text(encoding="utf-8").strip().lower()
-        except (OSError, UnicodeDecodeError):
-            return "run"
-        return word if word in ("pause", "stop") else "run"
+        return run_files.read_command(self.folder)
 
     def set_command(self, command: Command) -> None:
-        """Writes the control file. Raises InputError when it cannot be written."""
-        with whole_file(self.folder / "control") as part:
-            part.write_text(command, encoding="utf-8")
+        """Writes the control file. Raises TrainingError when it cannot be written."""
+        try:
+            run_files.write_command(self.folder, command)
+        except RunError as error:
+            raise TrainingError(f"{error}; free disk space and use --resume") from error
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
@@ -111,7 +111,7 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
     Of steps and validations that a resumed run repeated only the later ones are given.
     """
     try:
-        lines = (folder / "events.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = (folder / run_files.EVENTS).read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
     events: list[dict[str, Any]] = []

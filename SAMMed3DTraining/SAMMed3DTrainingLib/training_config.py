@@ -13,42 +13,16 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from SAMMed3DLib.model.registry import model_names
-from SAMMed3DLib.output_files import whole_file
 
 from .datasets import DEFAULT_PATIENT_PATTERN
+from .presets import PRESETS, Preset
+from .runs.run_files import write_whole
 
-Preset = Literal["quick", "standard", "full"]
 Scheduler = Literal["cosine", "multisteplr", "constant"]
 
 
 class TrainingError(RuntimeError):
     """Training cannot begin or go on; the message says what to do, and what was saved stays."""
-
-
-@dataclass(frozen=True)
-class PresetValues:
-    """What a preset stands for, where the command line says nothing else.
-
-    Attributes:
-        encoder: "frozen" (its embeddings are computed once), "lora" or "full".
-        decoder_lr: learning rate of prompt encoder and mask decoder, as a factor of ``lr``.
-        samples_per_nodule: views of each nodule per epoch.
-        text: for --help.
-    """
-
-    encoder: Literal["frozen", "lora", "full"]
-    lr: float
-    decoder_lr: float
-    num_epochs: int
-    samples_per_nodule: int
-    text: str
-
-
-PRESETS: dict[str, PresetValues] = {
-    "quick": PresetValues("frozen", 2e-4, 1.0, 20, 8, "decoder only, on embeddings computed once: minutes on a CPU"),
-    "standard": PresetValues("lora", 2e-4, 1.0, 30, 4, "LoRA on the image encoder, the rest in full"),
-    "full": PresetValues("full", 8e-5, 0.5, 50, 4, "everything; also what trains from scratch"),
-}
 
 
 @dataclass(frozen=True)
@@ -132,9 +106,18 @@ class TrainingConfig:
             raise TrainingError("--empty_share and --replay together leave nothing for your own nodules")
 
     def write(self, path: Path, versions: dict[str, str]) -> None:
-        """The configuration as JSON, with the versions it ran with; whole or not at all."""
-        with whole_file(path) as part:
-            part.write_text(json.dumps({**dataclasses.asdict(self), "versions": versions}, indent=1), encoding="utf-8")
+        """The configuration as JSON, with absolute paths and the versions it ran with; whole or not at all.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        paths = {"data": [_absolute(each) for each in self.data], "work_dir": _absolute(self.work_dir),
+                 "checkpoint": None if self.checkpoint is None else _absolute(self.checkpoint)}
+        write_whole(path, json.dumps({**dataclasses.asdict(self), **paths, "versions": versions}, indent=1))
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
 
 
 def parse_training_options(arguments: list[str] | None = None, prog: str = "train.py") -> TrainingConfig:
@@ -178,7 +161,8 @@ def training_parser(prog: str = "train.py") -> argparse.ArgumentParser:
     add(run, "model_type", "network when training from scratch", choices=model_names())
     add(run, "preset", "how much learns, see below", choices=get_args(Preset))
     add(run, "resume", "continue the run of this name exactly where it was saved", action="store_true")
-    add(run, "dry_run", "print the estimated time and memory and exit", action="store_true")
+    add(run, "dry_run", "print the estimated time and memory and exit; with --json as a JSON object",
+        action="store_true")
     add(run, "json", "print events as JSON lines instead of text", action="store_true")
     add(run, "seed", "of weights, splits and samples")
 

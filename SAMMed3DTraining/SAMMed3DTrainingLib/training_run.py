@@ -7,7 +7,9 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,14 @@ from SAMMed3DLib import __version__
 from SAMMed3DLib.cuda_check import auto_device
 from SAMMed3DLib.model.precision import DeviceError, resolve_device
 
-from .distributed import World, join_world
-from .estimate import estimate
+from .distributed import World, join_world, launch
+from .estimate import estimate, show_estimate
+from .failures import kind_of
 from .plots import draw_plots
 from .progress import show_as_json, show_as_text
 from .run_folder import SCHEMA, RunFolder
+from .runs import run_files
+from .runs.run_files import RunError, RunUnderWay
 from .splits import write_split
 from .trainable import Trainable, start_network, starting_checkpoint
 from .trainer import Trainer
@@ -39,24 +44,54 @@ def run_training(config: TrainingConfig) -> int:
     try:
         config.check()
         world = join_world(resolve_device(auto_device() if config.device == "auto" else config.device))
+        if config.dry_run:
+            _rehearse(config, world, show)
+            return 0
         folder = RunFolder(config.folder, _listeners(config, world, show))
-        with _one_run_at_a_time(config.folder, world):
+        with _one_run_at_a_time(config, folder, world):
             reason = _run(config, folder, world)
         if world.is_main and reason:
             folder.write("end", reason=reason, message=_where(folder))
             draw_plots(folder.folder)
         return 0
-    except (TrainingError, DeviceError) as error:
-        _fail(str(error), folder, world, show)
-    except torch.OutOfMemoryError:
+    except RunUnderWay as error:
+        _fail(str(error), error, None, world, show)  # the folder belongs to the other process
+    except (TrainingError, DeviceError, RunError) as error:
+        _fail(str(error), error, folder, world, show)
+    except torch.OutOfMemoryError as error:
         _fail("the GPU's memory is exhausted: try a smaller --batch_size (and a larger --accumulation_steps)",
-              folder, world, show)
-    except MemoryError:
-        _fail("the memory is exhausted: try a smaller --batch_size, or --num_workers 0", folder, world, show)
+              error, folder, world, show)
+    except MemoryError as error:
+        _fail("the memory is exhausted: try a smaller --batch_size, or --num_workers 0", error, folder, world, show)
+    except Exception as error:  # whoever follows the run learns that it failed, and was not killed
+        traceback.print_exc()
+        _fail(f"{type(error).__name__}: {error}", error, folder, world, show)
     finally:
         if world is not None:
             world.close()
     return 1
+
+
+def launch_training(config: TrainingConfig, arguments: Sequence[str]) -> int:
+    """Trains in one process for each GPU. Returns the exit code.
+
+    Args:
+        config: with ``multi_gpu``.
+        arguments: the command line that it was made from.
+    """
+    os.environ[run_files.ROOT_PID] = str(os.getpid())  # who ends this process ends them all
+    try:
+        launch(config, arguments)
+    except TrainingError as error:
+        sys.stderr.write(f"train: error: {error}\n")
+        return 1
+    return 0
+
+
+def _rehearse(config: TrainingConfig, world: World, show: Callable[[dict[str, Any]], None]) -> None:
+    """The estimate, without leaving a trace in the folder of runs but for the unpacked cases."""
+    with tempfile.TemporaryDirectory(prefix="sammed3d-") as empty:
+        _run(config, RunFolder(Path(empty), show), world)
 
 
 def _run(config: TrainingConfig, folder: RunFolder, world: World) -> str:
@@ -88,15 +123,14 @@ def _run(config: TrainingConfig, folder: RunFolder, world: World) -> str:
     trainer = Trainer(config, folder, world, network, slots, validator)
     if config.dry_run:
         if world.is_main:
-            sys.stdout.write(estimate(trainer, slots, validator) + "\n")
+            show_estimate(estimate(trainer, slots, validator, cases), config.json)
         return ""
     if config.resume and folder.state.is_file():
         trainer.resume()
     elif config.resume:
         warn("nothing was saved of this run yet: it starts at the beginning")
     if world.is_main:
-        folder.set_command("run")
-        config.write(folder.folder / "config.json", _versions())
+        config.write(folder.folder / run_files.CONFIG, _versions())
         _announce(config, folder, cases, trainer)
     with _signals(trainer):
         return trainer.run()
@@ -120,17 +154,21 @@ def _where(folder: RunFolder) -> str:
     return f"weights in {best}"
 
 
-def _fail(message: str, folder: RunFolder | None, world: World | None, show: Callable[[dict[str, Any]], None]) -> None:
+def _fail(
+    message: str, error: BaseException, folder: RunFolder | None, world: World | None,
+    show: Callable[[dict[str, Any]], None],
+) -> None:
     """The last event; where even that cannot be written, at least the screen shows it."""
+    kind = kind_of(error)
     if world is not None and not world.is_main:
-        sys.stderr.write(f"process {world.rank}: {message}\n")
-        return
+        message = f"process {world.rank}: {message}"
+        sys.stderr.write(f"{message}\n")
     try:
         if folder is None:
             raise TrainingError(message)
-        folder.write("end", reason="failed", message=message)
+        folder.write("end", reason="failed", message=message, kind=kind)
     except TrainingError:
-        show({"event": "end", "reason": "failed", "message": message})
+        show({"event": "end", "reason": "failed", "message": message, "kind": kind})
 
 
 def _listeners(
@@ -160,35 +198,18 @@ def _tensorboard(folder: Path) -> Any:
 
 
 @contextmanager
-def _one_run_at_a_time(folder: Path, world: World) -> Iterator[None]:
+def _one_run_at_a_time(config: TrainingConfig, folder: RunFolder, world: World) -> Iterator[None]:
     """Two processes that write the same run would destroy it. The lock goes with the process, however it ends."""
     if not world.is_main:
         yield
         return
-    path = folder / "lock"
-    try:
-        with path.open("a+b") as file:
-            _lock(file.fileno())
-            yield
-    except BlockingIOError as error:
-        raise TrainingError(
-            f"the run {folder} is under way in another process: stop that one, or choose another --task_name"
-        ) from error
-
-
-def _lock(descriptor: int) -> None:
-    """Raises BlockingIOError where another process holds the lock."""
-    if os.name == "nt":
-        import msvcrt
-
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError as error:
-            raise BlockingIOError(str(error)) from error
-    else:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with run_files.hold_lock(config.folder):
+        folder.set_command("run")
+        pid = int(os.environ.get(run_files.ROOT_PID, os.getpid()))
+        run_files.note_process(config.folder, pid, os.environ.get(run_files.SESSION, ""))
+        if not folder.state.exists():
+            config.write(config.folder / run_files.CONFIG, _versions())
+        yield
 
 
 @contextmanager

@@ -10,8 +10,9 @@ import torch
 
 from SAMMed3DLib.inference.errors import InputError
 from SAMMed3DLib.model import build_model, load_model, save_checkpoint
-from SAMMed3DTrainingLib import click_loop, trainer, training_run, training_state
+from SAMMed3DTrainingLib import click_loop, trainer, training_state
 from SAMMed3DTrainingLib.run_folder import RunFolder, read_events
+from SAMMed3DTrainingLib.runs.run_files import hold_lock
 from SAMMed3DTrainingLib.training_run import run_training
 
 from .runs import config, events, write_data
@@ -65,10 +66,12 @@ def test_a_run_is_neither_overwritten_nor_continued_as_another(finished, data):
     assert "--lr" in events(finished, "end")[-1]["message"]
 
 
-def test_one_process_per_run(finished, data):
-    with training_run._one_run_at_a_time(finished / "run", trainer.World(0, 1, torch.device("cpu"))):
+def test_one_process_per_run(finished, data, capsys):
+    before = events(finished)
+    with hold_lock(finished / "run"):
         assert run_training(config(finished, data, "--resume")) == 1
-    assert "another process" in events(finished, "end")[-1]["message"]
+    assert "another process" in capsys.readouterr().out
+    assert events(finished) == before  # whoever follows the other process must not read that it failed
 
 
 def test_pause_and_stop_through_the_control_file(data, tmp_path, monkeypatch):
