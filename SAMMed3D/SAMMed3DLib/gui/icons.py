@@ -8,6 +8,7 @@ import qt
 
 #: Beside SAMMed3DLib in a checkout and in an installed extension alike.
 FOLDER = Path(__file__).resolve().parents[2] / "Resources" / "Icons"
+_DISABLED_OPACITY = 0.35
 
 
 def isDark(widget: qt.QWidget) -> bool:
@@ -39,7 +40,21 @@ class Icons:
 
 
 def _untinted(pixmap: qt.QPixmap) -> qt.QIcon:
-    """An icon that keeps its colors in a selected row."""
+    """An icon that keeps its colors in a selected row, and is faint on a control that cannot be used.
+
+    Qt makes such an icon gray by itself; what is white, as icons for a dark theme are, then looks as before.
+    """
     icon = qt.QIcon(pixmap)
     icon.addPixmap(pixmap, qt.QIcon.Selected)
+    icon.addPixmap(_faint(pixmap), qt.QIcon.Disabled)
     return icon
+
+
+def _faint(pixmap: qt.QPixmap) -> qt.QPixmap:
+    faint = qt.QPixmap(pixmap.size())
+    faint.fill(qt.QColor(0, 0, 0, 0))
+    painter = qt.QPainter(faint)
+    painter.setOpacity(_DISABLED_OPACITY)
+    painter.drawPixmap(0, 0, pixmap)
+    painter.end()
+    return faint

@@ -1,0 +1,47 @@
+"""Icons for light and dark themes, faint where a control cannot be used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from gui.slicer_user import User
+
+
+def _strongest(icon: Any, mode: Any) -> int:
+    """The largest opacity of an icon's pixels, 0 to 255."""
+    image = icon.pixmap(20, 20, mode).toImage()
+    return max(image.pixelColor(x, y).alpha() for x in range(image.width()) for y in range(image.height()))
+
+
+@pytest.fixture(params=["light", "dark"])
+def themed(user: User, request: pytest.FixtureRequest) -> User:
+    """The module open in a theme."""
+    from PySide6.QtGui import QColor, QPalette
+    from PySide6.QtWidgets import QApplication
+
+    before = QApplication.palette()
+    QApplication.setPalette(QPalette(QColor("#333333" if request.param == "dark" else "#ffffff")))
+    user.theme = request.param
+    user.host.process()
+    user.open()
+    yield user
+    QApplication.setPalette(before)
+
+
+def test_every_button_wears_the_icon_of_the_theme_and_a_faint_one_where_it_cannot_be_used(themed: User) -> None:
+    from PySide6.QtGui import QIcon
+
+    from SAMMed3DLib.gui.icons import Icons, isDark
+    from SAMMed3DLib.gui.panel import _ICONS
+
+    assert isDark(themed.ui.addNoduleButton) == (themed.theme == "dark")
+    icons = Icons(themed.ui.addNoduleButton)
+    for button, name in _ICONS.items():
+        icon = getattr(themed.ui, button).icon
+        assert icon.pixmap(20, 20).toImage() == icons(name).pixmap(20, 20).toImage()
+        assert _strongest(icon, QIcon.Mode.Normal) > 200
+        assert 0 < _strongest(icon, QIcon.Mode.Disabled) < 100
+        assert _strongest(icon, QIcon.Mode.Selected) > 200
