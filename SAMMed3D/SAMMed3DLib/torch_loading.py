@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib
 import importlib.util
 import os
 import sys
@@ -26,13 +27,15 @@ from pathlib import Path
 
 #: In the order in which they need each other.
 _LIBRARIES = ("libc10", "libtorch_cpu", "libtorch_python")
+#: What of this package is built on PyTorch.
+_NEEDS_IT = ("model.checkpoint", "inference.predictor", "inference.automatic_mask_generator")
 _NEVER = 2**30
 _loading = threading.Lock()
 
 
 def load_torch() -> None:
     """Import torch and what of this package needs it. Raises ModuleNotFoundError where it is not installed."""
-    if f"{__package__}.inference" in sys.modules:
+    if f"{__package__}.{_NEEDS_IT[-1]}" in sys.modules:
         return
     with _loading:
         if "torch" in sys.modules:  # somebody else has imported it, or this package is reloaded
@@ -47,7 +50,8 @@ def load_torch() -> None:
 def _import() -> None:
     import torch  # noqa: F401
 
-    from . import inference  # noqa: F401
+    for name in _NEEDS_IT:
+        importlib.import_module(f".{name}", __package__)
 
 
 @contextmanager

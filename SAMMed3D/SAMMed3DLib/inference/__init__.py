@@ -1,13 +1,21 @@
-"""Inference: from a volume and clicks to a mask in the volume's own voxels (numpy, scipy and torch only)."""
+"""Inference: from a volume and clicks to a mask in the volume's own voxels (numpy, scipy and torch only).
 
-from ..model.profile import PreprocessingProfile
-from .automatic_mask_generator import SamAutomaticMaskGenerator3D
-from .embedding_cache import EmbeddingCache
-from .errors import InputError, PredictionCancelled
-from .measurements import NoduleRecord, measure_nodule
-from .prediction import Prediction
-from .predictor import SamPredictor3D
-from .preprocessing import Crop
+The names are imported when they are first used, so that who needs an error or a matrix does not wait for PyTorch.
+"""
+
+from typing import TYPE_CHECKING
+
+from ..lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from ..model.profile import PreprocessingProfile
+    from .automatic_mask_generator import SamAutomaticMaskGenerator3D
+    from .embedding_cache import EmbeddingCache
+    from .errors import InputError, PredictionCancelled
+    from .measurements import NoduleRecord, measure_nodule
+    from .prediction import Prediction
+    from .predictor import SamPredictor3D
+    from .preprocessing import Crop
 
 __all__ = [
     "Crop",
@@ -21,3 +29,14 @@ __all__ = [
     "SamPredictor3D",
     "measure_nodule",
 ]
+
+__getattr__ = lazy_names(__name__, {
+    "..model.profile": ("PreprocessingProfile",),
+    ".automatic_mask_generator": ("SamAutomaticMaskGenerator3D",),
+    ".embedding_cache": ("EmbeddingCache",),
+    ".errors": ("InputError", "PredictionCancelled"),
+    ".measurements": ("NoduleRecord", "measure_nodule"),
+    ".prediction": ("Prediction",),
+    ".predictor": ("SamPredictor3D",),
+    ".preprocessing": ("Crop",),
+})

@@ -1,10 +1,18 @@
-"""The networks: SAM-Med3D exactly (``vit_b_ori`` and its sizes) and the compact ``nodule`` net."""
+"""The networks: SAM-Med3D exactly (``vit_b_ori`` and its sizes) and the compact ``nodule`` net.
 
-from .checkpoint import CheckpointError, load_model, save_checkpoint
-from .precision import DeviceError
-from .profile import PROFILES, PreprocessingProfile, profile_by_name
-from .registry import build_model, model_names
-from .sam import Sam3D
+The names are imported when they are first used: profiles do not need PyTorch.
+"""
+
+from typing import TYPE_CHECKING
+
+from ..lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from .checkpoint import CheckpointError, load_model, save_checkpoint
+    from .precision import DeviceError
+    from .profile import PROFILES, PreprocessingProfile, profile_by_name
+    from .registry import build_model, model_names
+    from .sam import Sam3D
 
 __all__ = [
     "PROFILES",
@@ -18,3 +26,11 @@ __all__ = [
     "profile_by_name",
     "save_checkpoint",
 ]
+
+__getattr__ = lazy_names(__name__, {
+    ".checkpoint": ("CheckpointError", "load_model", "save_checkpoint"),
+    ".precision": ("DeviceError",),
+    ".profile": ("PROFILES", "PreprocessingProfile", "profile_by_name"),
+    ".registry": ("build_model", "model_names"),
+    ".sam": ("Sam3D",),
+})
