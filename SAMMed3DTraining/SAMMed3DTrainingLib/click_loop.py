@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from SAMMed3DLib.model.sam import Sam3D
 
@@ -80,7 +81,7 @@ class ClickLoop(nn.Module):
             learn = click in learned
             with torch.set_grad_enabled(learn and torch.is_grad_enabled()):
                 masks, iou = self._decode(embedding if learn else embedding.detach(), prompts)
-                logits = F.interpolate(masks[:, :1], truth.shape[2:], mode="trilinear", align_corners=False)
+            logits = _on_crop(masks[:, :1].detach(), truth)
             if learn:
                 loss, error = self._loss(masks, logits, iou, truth, is_nodule, alternatives=click == 0)
                 total = total + loss / len(learned)
@@ -89,7 +90,7 @@ class ClickLoop(nn.Module):
                 if click == clicks - 1:
                     figures |= {"dice_last": _dice(logits, truth, is_nodule), "iou_error": error}
             if click + 1 < clicks:
-                prompts.click_again(masks[:, :1].detach(), (logits.detach() > 0)[:, 0].cpu().numpy())
+                prompts.click_again(masks[:, :1].detach(), (logits > 0)[:, 0].cpu().numpy())
         return total, figures
 
     def _decode(self, embedding: Tensor, prompts: _Prompts) -> tuple[Tensor, Tensor]:
@@ -107,8 +108,13 @@ class ClickLoop(nn.Module):
         self, masks: Tensor, logits: Tensor, iou: Tensor, truth: Tensor, is_nodule: Tensor, alternatives: bool
     ) -> tuple[Tensor, float]:
         """Mean over the samples, and the mean error of the predicted IoU. A click on no nodule teaches the IoU head
-        only: whatever mask it gives, its IoU is 0."""
-        loss = mask_loss(logits.float(), truth)[:, 0] * is_nodule
+        only: whatever mask it gives, its IoU is 0. ``logits`` are those of the first mask on the crop."""
+        if torch.is_grad_enabled():
+            # Maps of the crop's size are a quarter of a step's memory and cheap to compute again.
+            loss = checkpoint(_crop_loss, masks[:, :1], truth, use_reentrant=False, preserve_rng_state=False)
+        else:
+            loss = _crop_loss(masks[:, :1], truth)
+        loss = loss * is_nodule
         target = true_iou(logits, truth)
         error = float((iou[:, :1].detach().float() - target).abs().mean())
         if alternatives and masks.shape[1] > 1:
@@ -118,6 +124,16 @@ class ClickLoop(nn.Module):
             target = torch.cat((target, true_iou(masks[:, 1:], cover > 0.5)), dim=1)
         judged = (iou[:, : target.shape[1]].float() - target).square().mean(dim=1)
         return (loss + judged).mean(), error
+
+
+def _on_crop(masks: Tensor, truth: Tensor) -> Tensor:
+    """Low-resolution logits at the resolution of the truth."""
+    return F.interpolate(masks, truth.shape[2:], mode="trilinear", align_corners=False)
+
+
+def _crop_loss(masks: Tensor, truth: Tensor) -> Tensor:
+    """(B,) of low-resolution logits (B, 1, ...), compared on the crop."""
+    return mask_loss(_on_crop(masks, truth).float(), truth)[:, 0]
 
 
 class _Prompts:

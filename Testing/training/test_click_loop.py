@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from SAMMed3DLib.model import build_model
+from SAMMed3DLib.model import attention, build_model, image_encoder
+from SAMMed3DTrainingLib import click_loop
 from SAMMed3DTrainingLib.click_loop import CLICK_COUNTS, ClickLoop, draw_click_count
 from SAMMed3DTrainingLib.samples import Sample
 
@@ -54,6 +55,23 @@ def test_the_gradient_of_a_batch_is_the_mean_of_its_parts(model):
     differences = [w - (a + b) / 2 for w, a, b in zip(whole, first, second, strict=True)]
     apart = math.sqrt(sum(float(d.square().sum()) for d in differences))
     assert norm > 0 and apart < 2e-3 * norm
+
+
+def test_what_is_computed_again_on_the_way_back_changes_no_gradient(model, monkeypatch):
+    samples = [ball_sample(model, 1), ball_sample(model, 2)]
+    again, _ = gradients(model, samples, (0, 1))
+    calls = []
+
+    def at_once(function, *arguments, **unused):
+        calls.append(function)
+        return function(*arguments)
+
+    for module in (click_loop, image_encoder, attention):
+        monkeypatch.setattr(module, "checkpoint", at_once)
+    kept, _ = gradients(model, samples, (0, 1))
+    assert calls
+    for first, second in zip(again, kept, strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-6)
 
 
 def test_encoder_decoder_and_iou_head_all_learn(model):

@@ -11,6 +11,7 @@ import functools
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from .attention import Attention
 from .layers import LayerNorm3d, MLPBlock, PatchConv3d
@@ -33,7 +34,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        y = self.norm2(x)
+        if torch.is_grad_enabled() and y.requires_grad:
+            # The four times wider hidden layer is nearly half of what a training step would keep.
+            return x + checkpoint(self.mlp, y, use_reentrant=False, preserve_rng_state=False)
+        return x + self.mlp(y)
 
 
 class PatchEmbed(nn.Module):
