@@ -18,7 +18,7 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
         text, parent = _text_and_parent(arguments)
         super().__init__(parent)
         self.setText(text)
-        self._collapsed = False
+        self._collapsed = self._flat = False
         self._height = 14
         self._hidden_by_collapsing: list[QtWidgets.QWidget] = []
         self.setCheckable(True)
@@ -65,6 +65,15 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
         self._height = height
 
     collapsedHeight = QtCore.Property(int, _get_height, _set_height)
+
+    def _get_flat(self) -> bool:
+        return self._flat
+
+    def _set_flat(self, flat: bool) -> None:
+        self._flat = flat
+        self.update()
+
+    flat = QtCore.Property(bool, _get_flat, _set_flat)
 
     def sizeHint(self) -> QtCore.QSize:
         hint = super().sizeHint() if self.layout() is None else self.layout().totalSizeHint()

@@ -140,6 +140,8 @@ class _Connector:
             if limits is not None:
                 widget.minimum, widget.maximum = limits.minimum, limits.maximum
             self._use("valueChanged(double)", "value")
+        elif parameter.is_enum and kind is qt.QComboBox:
+            self._use_choices(list(parameter.kind))
         elif parameter.kind is str and kind in (qt.QLineEdit,):
             self._use("textChanged(QString)", "text")
         elif parameter.is_node and kind is slicer.qMRMLNodeComboBox:
@@ -155,6 +157,17 @@ class _Connector:
         self.signal = signal
         self._read = lambda: getattr(self.widget, name)
         self._write = lambda value: setattr(self.widget, name, value)
+
+    def _use_choices(self, choices: list[enum.Enum]) -> None:
+        """A combo box with the enum's values, called as its method ``label`` says."""
+        self.signal = "currentIndexChanged(int)"
+        self._read = lambda: choices[self.widget.currentIndex]
+        self._write = lambda value: self.widget.setCurrentIndex(choices.index(value))
+        chosen = self._read()
+        self.widget.clear()
+        for choice in choices:
+            self.widget.addItem(choice.label() if hasattr(choice, "label") else choice.name)
+        self._write(chosen)
 
     def read(self) -> Any:
         return self._read()

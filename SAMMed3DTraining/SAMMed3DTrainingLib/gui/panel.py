@@ -1,0 +1,315 @@
+"""The module's panel: puts the session and the sections together, and decides nothing itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from SAMMed3DLib.gui.apply_view import ViewWriter
+from SAMMed3DLib.gui.icons import isDark
+from SAMMed3DLib.gui.progress_row import ProgressRow
+
+from ..scene.comparison_view import ComparisonView
+from ..scene.run_plots import RunPlots
+from ..scene.training_source import TrainingSource
+from ..session.runs_api import Runs
+from ..session.train_part import RunsApi
+from ..session.training_session import TrainingSession
+from .close_question import CloseQuestion
+from .compare_section import CompareSection
+from .connections import Connections
+from .data_section import DataSection
+from .icons import Icons
+from .layout_keeper import LayoutKeeper
+from .next_section import NextSection
+from .package_install import installPackages
+from .plot_view import PlotView
+from .scene_watch import SceneWatch
+from .segmentation_module import SegmentationModule
+from .session_poll import SessionPoll
+from .state_view import Facts, jobText, panelView
+from .texts import duration
+from .train_section import TrainSection, defaultFolder
+
+#: Buttons and the icons they wear.
+_ICONS = {
+    "exportButton": "save", "importButton": "open_file", "folderButton": "open_file", "workDirButton": "open_file",
+    "nextFolderButton": "open_file", "addDatasetButton": "add", "removeDatasetButton": "subtract",
+    "checkDatasetButton": "accept", "startButton": "training_start", "pauseButton": "training_pause",
+    "stopButton": "training_stop", "lossButton": "training_loss", "diceButton": "training_dice",
+    "compareButton": "training_compare", "adoptButton": "accept", "continueButton": "training_start",
+    "deleteRunButton": "remove", "sideBySideButton": "training_side", "noduleChartButton": "training_dots",
+    "rankButton": "training_rank", "openNextButton": "next_nodule", "cancelButton": "cancel",
+    "estimateButton": "training_clock",
+}
+_PERMILLE = 1000
+
+
+class Panel:
+    """Everything between ``setup`` and ``cleanup`` of the module's widget.
+
+    Args:
+        widget: the top widget of the .ui file.
+        ui: its named children.
+        session: a TrainingSession.
+        module: the SAMMed3D module.
+    """
+
+    def __init__(self, widget: qt.QWidget, ui: Any, session: TrainingSession, module: SegmentationModule) -> None:
+        self.widget, self.ui, self.session, self.module = widget, ui, session, module
+        self._problem = self._notice = self._adopted = ""
+        self._parameters: Any = None
+        self._entered = False
+        self._view = ViewWriter(ui)
+        icons = self._showIcons()
+        self.layout = LayoutKeeper()
+        self.plots = PlotView(RunPlots(), self.layout)
+        self.comparison = ComparisonView()
+        self._poll = SessionPoll(session, widget)
+        self.data = DataSection(ui, widget, session, icons)
+        self.train = TrainSection(ui, widget, session, module.store, self.plots)
+        self.compare = CompareSection(ui, widget, session, icons, self.plots, self.comparison, self.layout)
+        self.next = NextSection(ui, widget, session, self._openVolume, self._rankingModel)
+        self._progress = ProgressRow(ui, session.job.cancel)
+        self._watch = SceneWatch(widget, self._onScene)
+        self._question = CloseQuestion(session)
+        self._connections = Connections()
+        self._listen()
+        session.compare.setWorkDir(self.train.workDir)
+        session.checkPackages()
+        self.refresh()
+
+    # -- life cycle --------------------------------------------------------------------------------------------------
+
+    def enter(self) -> None:
+        """The user opened the module: what has changed elsewhere is looked at, and a run found on the disk is shown."""
+        self._entered = True
+        self._watch.start()
+        self.session.checkPackages()
+        self.train.refreshCheckpoints()
+        qt.QTimer.singleShot(0, self._lookAround)
+
+    def exit(self) -> None:
+        """Another module is opened. A run goes on, and is still watched."""
+        self._entered = False
+        self._watch.stop()
+
+    def setParameters(self, parameters: Any) -> None:
+        """The parameter node to follow; None between scenes."""
+        self._parameters = parameters
+        self.train.setParameters(parameters)
+        if parameters is not None:
+            if not parameters.datasetFolder:
+                parameters.datasetFolder = str(defaultFolder() / "Dataset")
+            self.onParametersModified()
+
+    def onParametersModified(self) -> None:
+        parameters = self._parameters
+        if parameters is None:
+            return
+        self.session.data.setFolder(Path(parameters.datasetFolder) if parameters.datasetFolder else None)
+        self.session.data.setAcceptedOnly(parameters.acceptedOnly)
+        self.train.push()
+        self.refresh()
+
+    def onSceneStartClose(self) -> None:
+        self.session.suspend()
+        self._watch.stop()
+
+    def onSceneEndClose(self) -> None:
+        self.plots.sceneClosed()
+        self.comparison.sceneClosed()
+        if self._entered:
+            self._watch.start()
+            self._lookAround()
+
+    def close(self, seconds: float) -> None:
+        """Takes everything apart; waits so long at most for what is being computed. A run goes on by itself."""
+        self.exit()
+        self._question.remove()
+        self._connections.close()
+        for part in (self._watch, self.data, self.train, self.compare, self.next, self._poll, self._progress):
+            part.close()
+        self.plots.close()
+        self.layout.giveBack()
+        self.session.close(seconds)
+
+    # -- the look ----------------------------------------------------------------------------------------------------
+
+    def refresh(self, *__: Any) -> None:
+        """Bring every control up to date."""
+        self._view.apply(panelView(self._facts()))
+
+    def showProblem(self, text: str) -> None:
+        """An error, shown until the user closes it or the next success; "" takes it away."""
+        self._problem = text
+        self.refresh()
+
+    def _facts(self) -> Facts:
+        session = self.session
+        data, train, compare, following = session.data, session.train, session.compare, session.next
+        record, status, packages = compare.record, train.status, session.packages
+        suggestion = None if status is None else status.suggestion
+        selected = self.data.selectedDataset
+        sets = data.trainingData
+        return Facts(
+            state=session.state,
+            job=session.job.kind,
+            cancelling=session.job.cancelling,
+            packagesText=str(packages.text) if packages is not None and packages.missing else "",
+            volumes=len(data.rows),
+            toWrite=len(data.toWrite),
+            folder="" if data.folder is None else str(data.folder),
+            written=data.written,
+            datasetSelected=selected >= 0,
+            sets=len(sets),
+            estimate=self.train.estimateText,
+            runText=self.train.runText,
+            hasCurves=self.plots.hasCurves,
+            pausing=bool(status is not None and status.pausing),
+            offersSmaller=(0, 0) if suggestion is None or not status.is_over else
+            (suggestion.batch_size, suggestion.accumulation_steps),
+            run="" if record is None else record.name,
+            runActive=bool(record is not None and record.is_running),
+            runWatched=record is not None and train.isRunning and record.name == train.name,
+            runHasWeights=bool(record is not None and record.weights is not None),
+            runResumable=bool(record is not None and record.resumable),
+            anyRunActive="" if train.isRunning or not compare.running else compare.running[0],
+            adopted=self._adopted,
+            compared=compare.comparison is not None,
+            summary=self.compare.summary,
+            noduleChart=self.plots.chart == "nodulesChart",
+            sideBySide=self.comparison.isSideBySide,
+            lossChart=self.plots.chart == "lossChart",
+            diceChart=self.plots.chart == "diceChart",
+            nextFromFolder=following.folder is not None,
+            nextCount=following.volumes if following.folder is None else -1,
+            nextSelected=self.next.selected is not None,
+            problem=self._problem,
+            notice=self._notice,
+        )
+
+    def _showIcons(self) -> Icons:
+        icons = Icons(self.widget)
+        for button, name in _ICONS.items():
+            getattr(self.ui, button).setIcon(icons(name))
+        self._dark = isDark(self.widget)
+        return icons
+
+    # -- what happens ------------------------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        session, connections = self.session, self._connections
+        for signal in (session.changed, session.data.changed, session.compare.changed, session.next.changed,
+                       self.plots.changed, self.layout.changed):
+            connections.signal(signal, self.refresh)
+        connections.signal(session.job.changed, self._onJob)
+        connections.signal(session.data.changed, self._onData)
+        for part in (session.data, session.train, session.compare, session.next):
+            connections.signal(part.changed, self._onErrors)
+        connections.signal(session.train.started, self._onStarted)
+        connections.signal(session.train.ended, self._onEnded)
+        connections.signal(session.compare.adopted, self._onAdopted)
+        connections.buttons({self.ui.messageButton: self._onMessageButton, self.ui.dismissButton: self._onDismiss})
+
+    def _lookAround(self) -> None:
+        if not self._entered:
+            return
+        self.session.data.refresh()
+        self.session.next.refresh()
+        self.session.compare.refresh()
+        name = self.session.attachToRunning()
+        if name:
+            self._notice = _("{name} is under way and is watched again.").format(name=name)
+        self.refresh()
+
+    def _onScene(self) -> None:
+        self.session.data.refresh()
+        self.session.next.refresh()
+
+    def _onData(self) -> None:
+        self.train.push()
+
+    def _onJob(self) -> None:
+        job = self.session.job
+        self._progress.setBusy(job.isBusy)
+        if job.kind is None:
+            return
+        progress = job.progress
+        text = " ".join(filter(None, [jobText(job.kind), progress.text]))
+        if progress.leftSeconds is not None:
+            text += " " + _("{time} left").format(time=duration(progress.leftSeconds))
+        done, total = (0, 0) if progress.fraction is None else (round(_PERMILLE * progress.fraction), _PERMILLE)
+        self._progress.setProgress(done, total, text)
+
+    def _onErrors(self) -> None:
+        """What a part has to say: an error stays until it is closed, good news until the next."""
+        session = self.session
+        parts = (session.data, session.train, session.compare, session.next)
+        error = "\n".join(filter(None, (part.error for part in parts)))
+        notice = session.data.notice or session.compare.notice
+        for part in parts:
+            part.error = ""
+        session.data.notice = session.compare.notice = ""
+        if error:
+            self._problem = error
+        if notice:
+            self._notice = notice
+        if error or notice:
+            self.refresh()
+
+    def _onStarted(self) -> None:
+        self._problem = self._notice = ""
+        self.plots.forgetRun()
+
+    def _onEnded(self, status: Any) -> None:
+        if status.state == "failed":
+            self._problem = status.message
+        else:
+            self._notice = self.train.runText
+        self.train.refreshCheckpoints()
+        self.refresh()
+
+    def _onAdopted(self, entry: Any) -> None:
+        self._adopted = self.session.compare.selected
+        self.module.use(entry.name)
+        self.train.refreshCheckpoints()
+        self._notice = _("{name} is the model of the SAMMed3D module now.").format(name=entry.title)
+        self.refresh()
+
+    def _onMessageButton(self, checked: bool = False) -> None:
+        if self._problem:
+            self._problem = ""
+            self.session.train.startSmaller()
+        elif self.session.packages is not None and self.session.packages.missing:
+            self._problem = installPackages(self.session.packages, self.session.temporaryFolder(), self.widget)
+            self.session.checkPackages()
+        self.refresh()
+
+    def _onDismiss(self, checked: bool = False) -> None:
+        self.showProblem("")
+
+    def _rankingModel(self) -> tuple[Path | None, str]:
+        device = "auto" if self._parameters is None else self._parameters.device.value
+        return self.module.checkpoint, device
+
+    def _openVolume(self, ranked: Any) -> None:
+        node = None if ranked.nodeId is None else slicer.mrmlScene.GetNodeByID(ranked.nodeId)
+        if node is None and ranked.nodeId is None:
+            with slicer.util.tryWithErrorDisplay(_("The volume cannot be loaded."), waitCursor=True):
+                node = slicer.util.loadVolume(str(ranked.path))
+        if node is None:
+            self.showProblem(_("{name} is no longer in the scene.").format(name=ranked.name))
+            return
+        self.module.openVolume(node, ranked.pointRas)
+
+
+def makePanel(widget: qt.QWidget, ui: Any, runs: RunsApi | None = None) -> Panel:
+    """The panel with everything that it needs. No process and no thread starts yet."""
+    module = SegmentationModule()
+    session = TrainingSession(TrainingSource(), Runs() if runs is None else runs, module.adopt)
+    return Panel(widget, ui, session, module)

@@ -1,0 +1,86 @@
+"""Rows and cells of a QTableWidget, filled without signals going round in circles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import qt
+
+ID_ROLE = 256  # Qt::UserRole
+
+
+class Table:
+    """A table that is filled from values; ``filling`` is true while that goes on.
+
+    Args:
+        captions: (header, its tool tip, stretched, right-aligned) of each column.
+    """
+
+    def __init__(self, table: qt.QTableWidget, captions: Sequence[tuple[str, str, bool, bool]]) -> None:
+        self.widget, self.filling = table, False
+        self._right = [right for __unused, __too, __also, right in captions]
+        table.setHorizontalHeaderLabels([caption for caption, *__unused in captions])
+        header = table.horizontalHeader()
+        header.minimumSectionSize = 22
+        for column, (__, tip, stretched, right) in enumerate(captions):
+            item = table.horizontalHeaderItem(column)
+            item.setToolTip(tip)
+            item.setTextAlignment((qt.Qt.AlignRight if right else qt.Qt.AlignLeft) | qt.Qt.AlignVCenter)
+            header.setSectionResizeMode(
+                column, qt.QHeaderView.Stretch if stretched else qt.QHeaderView.ResizeToContents
+            )
+
+    @contextmanager
+    def fill(self, rows: int):
+        """Within it nothing that changes counts as the user's."""
+        self.filling = True
+        try:
+            if self.widget.rowCount != rows:
+                self.widget.setRowCount(rows)
+            yield
+        finally:
+            self.filling = False
+
+    def cell(self, row: int, column: int, text: str, tip: str = "", *, key: Any = None, editable: bool = False,
+             checked: bool | None = None, icon: qt.QIcon | None = None) -> qt.QTableWidgetItem:
+        """One cell as it is to be; ``checked`` None: it has no check box."""
+        item = self.widget.item(row, column)
+        if item is None:
+            item = qt.QTableWidgetItem("")
+            side = qt.Qt.AlignRight if self._right[column] else qt.Qt.AlignLeft
+            item.setTextAlignment(side | qt.Qt.AlignVCenter)
+            self.widget.setItem(row, column, item)
+        flags = qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled
+        if editable:
+            flags = flags | qt.Qt.ItemIsEditable
+        if checked is not None:
+            flags = flags | qt.Qt.ItemIsUserCheckable
+            item.setCheckState(qt.Qt.Checked if checked else qt.Qt.Unchecked)
+        item.setFlags(flags)
+        item.setText(text)
+        item.setToolTip(tip or text)
+        if icon is not None:
+            item.setIcon(icon)
+        if key is not None:
+            item.setData(ID_ROLE, key)
+        return item
+
+    @property
+    def selectedRow(self) -> int:
+        """-1 where no row is selected."""
+        return self.widget.currentRow() if self.widget.selectedItems() else -1
+
+    def select(self, row: int) -> None:
+        """Without counting as the user's; -1 selects nothing."""
+        if row == self.selectedRow:
+            return
+        self.filling = True
+        try:
+            if row < 0:
+                self.widget.clearSelection()
+            else:
+                self.widget.setCurrentCell(row, self.widget.columnCount - 1)
+        finally:
+            self.filling = False

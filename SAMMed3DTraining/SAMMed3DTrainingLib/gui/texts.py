@@ -1,0 +1,42 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+
+from SAMMed3DLib.scene.translation import tr as _
+
+DASH = "–"
+
+
+def duration(seconds: float | None) -> str:
+    """"45 s", "12 min", "3 h 20 min"; a dash where nobody knows."""
+    if seconds is None or not math.isfinite(seconds):
+        return DASH
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return _("{n} s").format(n=max(round(seconds), 0))
+    if minutes < 100:
+        return _("{n} min").format(n=minutes)
+    return _("{h} h {m} min").format(h=minutes // 60, m=f"{minutes % 60:02}")
+
+
+def size(numberOfBytes: float | None) -> str:
+    """"3.2 MB"."""
+    if numberOfBytes is None:
+        return DASH
+    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
+        if numberOfBytes >= factor:
+            value = numberOfBytes / factor
+            return f"{value:,.{0 if value >= 10 else 1}f} {unit}"
+    return _("{n} kB").format(n=f"{max(numberOfBytes, 0) / 1e3:.0f}")
+
+
+def score(value: float | None) -> str:
+    """A Dice value."""
+    return DASH if value is None or not math.isfinite(value) else f"{value:.3f}"
+
+
+def difference(value: float | None) -> str:
+    """A signed difference of Dice values."""
+    return DASH if value is None or not math.isfinite(value) else f"{value:+.3f}"

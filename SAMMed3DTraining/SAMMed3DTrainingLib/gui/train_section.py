@@ -1,0 +1,216 @@
+"""Section 2: what a run will be like, what it costs, and the run itself with its curves and its log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from SAMMed3DLib.weights_store import WeightsStore
+
+from ..session.settings import gpuNumbers
+from ..session.states import State
+from ..session.train_part import TrainingSettings
+from .connections import Connections
+from .plot_view import PlotView
+from .texts import duration, score, size
+
+_BUNDLED = ""
+_CHECKPOINT_SETTING, _WORK_DIR_SETTING = "SAMMed3DTraining/Checkpoint", "SAMMed3DTraining/WorkDir"
+
+
+class TrainSection:
+    """Shows the session's train part and hands what the user does back to it.
+
+    Args:
+        store: the models that a run can start from.
+        plots: where curves are drawn.
+    """
+
+    def __init__(self, ui: Any, widget: qt.QWidget, session: Any, store: WeightsStore, plots: PlotView) -> None:
+        self._ui, self._widget, self._session, self._store, self._plots = ui, widget, session, store, plots
+        self._parameters: Any = None
+        self._filling = False
+        self._shown: tuple[str, ...] = ()
+        self._checkpoints: list[str] = []
+        self._connections = Connections()
+        self._connections.signal(session.train.changed, self.refresh)
+        self._connections.widget(ui.checkpointCombo, "currentIndexChanged(int)", self._onCheckpoint)
+        self._connections.buttons({
+            ui.workDirButton: self._onWorkDir, ui.estimateButton: self._onEstimate, ui.startButton: self._onStart,
+            ui.pauseButton: self._onPause, ui.stopButton: self._onStop, ui.lossButton: self._onLoss,
+            ui.diceButton: self._onDice,
+        })
+        self._connections.widget(ui.logSection, "contentsCollapsed(bool)", self._onLog)
+        ui.workDirEdit.text = str(self.workDir)
+        self.refreshCheckpoints()
+
+    def close(self) -> None:
+        self._connections.close()
+        self._parameters = None
+
+    # -- settings ----------------------------------------------------------------------------------------------------
+
+    @property
+    def workDir(self) -> Path:
+        """Where runs keep their folders; of this computer, so not kept with the scene."""
+        chosen = slicer.app.userSettings().value(_WORK_DIR_SETTING)
+        return Path(str(chosen)) if chosen else defaultFolder() / "Runs"
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The weights to start from; None: the bundled model."""
+        chosen = str(slicer.app.userSettings().value(_CHECKPOINT_SETTING) or _BUNDLED)
+        return Path(chosen) if chosen in self._checkpoints and chosen != _BUNDLED else None
+
+    def setParameters(self, parameters: Any) -> None:
+        """The parameter node to follow; None between scenes."""
+        self._parameters = parameters
+        self.push()
+
+    def push(self) -> None:
+        """From the widgets to the session."""
+        parameters = self._parameters
+        if parameters is None:
+            return
+        self._session.train.setSettings(TrainingSettings(
+            workDir=self.workDir,
+            runName=parameters.runName.strip() or "nodules",
+            checkpoint=self.checkpoint,
+            preset=parameters.preset.value,
+            epochs=parameters.epochs or None,
+            batchSize=parameters.batchSize,
+            accumulationSteps=parameters.accumulationSteps,
+            learningRate=parameters.learningRate or None,
+            device=parameters.device.value,
+            gpus=gpuNumbers(parameters.gpus),
+        ), self._session.data.trainingData)
+
+    def refreshCheckpoints(self) -> None:
+        """The models as the SAMMed3D module has them now."""
+        combo = self._ui.checkpointCombo
+        entries = [entry for entry in self._store.entries() if entry.installed]
+        self._checkpoints = [_BUNDLED if n == 0 else str(entry.path) for n, entry in enumerate(entries)]
+        chosen = str(slicer.app.userSettings().value(_CHECKPOINT_SETTING) or _BUNDLED)
+        self._filling = True
+        try:
+            combo.clear()
+            for entry, path in zip(entries, self._checkpoints, strict=True):
+                combo.addItem(entry.title, path)
+            combo.setCurrentIndex(self._checkpoints.index(chosen) if chosen in self._checkpoints else 0)
+        finally:
+            self._filling = False
+        self.push()
+
+    # -- the look ----------------------------------------------------------------------------------------------------
+
+    def refresh(self, *__: Any) -> None:
+        """Show the run as it is now."""
+        status = self._session.train.status
+        self._ui.runBar.value = 0 if status is None else round(1000 * status.fraction)
+        if status is None:
+            return
+        self._plots.showRun(self._session.train.name, status.curves)
+        self._showLog(status.log)
+
+    @property
+    def estimateText(self) -> str:
+        """The estimate in words; "" where there is none."""
+        result = self._session.train.estimateResult
+        if not result:
+            return ""
+        parts = [
+            _("About {time} on {device}.").format(time=duration(result.get("time_s")), device=result.get("device")),
+            _("{steps} steps on {nodules} nodules of {cases} cases.").format(
+                steps=result.get("steps"), nodules=result.get("nodules"), cases=result.get("cases")),
+        ]
+        room = [(_("{size} of memory"), result.get("memory_mb")), (_("{size} on the disk"), result.get("disk_mb"))]
+        words = [text.format(size=size(1e6 * value)) for text, value in room if value]
+        return " ".join([*parts, ", ".join(words) + "."] if words else parts)
+
+    @property
+    def runText(self) -> str:
+        """What the run is doing, in words; "" without one."""
+        train = self._session.train
+        status, name = train.status, train.name
+        if not train.runState:
+            return ""
+        if status is None or status.state == "starting":
+            return _("{name} is starting: it reads its data and its weights.").format(name=name)
+        if status.state == "encoding":
+            return _("{name}: computing embeddings, {time} left.").format(name=name, time=duration(status.left_s))
+        best = _(" Best Dice {dice}.").format(dice=score(status.best_dice)) if status.best_dice is not None else ""
+        at = _("epoch {epoch} of {epochs}, step {step} of {steps}").format(
+            epoch=status.epoch, epochs=status.epochs, step=status.step, steps=status.steps)
+        if status.state == "running":
+            return _("{name}: {at}, {time} left.").format(name=name, at=at, time=duration(status.left_s)) + best
+        if status.state == "paused":
+            return _("{name} is paused: {at}.").format(name=name, at=at) + best
+        if status.state == "stopping":
+            return _("{name} is stopping: it saves what it has learned.").format(name=name)
+        ended = {
+            "finished": _("{name} has finished."), "stopped": _("{name} was stopped; it can be continued."),
+            "failed": _("{name} has failed."), "killed": _("{name} was ended from outside; it can be continued."),
+        }[status.state].format(name=name)
+        return ended + best
+
+    def _showLog(self, log: tuple[str, ...]) -> None:
+        if self._ui.logSection.collapsed or log == self._shown:
+            return
+        self._shown = log
+        self._ui.logEdit.setPlainText("\n".join(log))
+        self._ui.logEdit.moveCursor(11)  # QTextCursor::End: Slicer has no QTextCursor in Python
+
+    # -- what the user does ------------------------------------------------------------------------------------------
+
+    def _onCheckpoint(self, index: int) -> None:
+        if not self._filling and 0 <= index < len(self._checkpoints):
+            slicer.app.userSettings().setValue(_CHECKPOINT_SETTING, self._checkpoints[index])
+            self.push()
+
+    def _onWorkDir(self, checked: bool = False) -> None:
+        path = qt.QFileDialog.getExistingDirectory(self._widget, _("Choose the folder for runs"), str(self.workDir))
+        if path:
+            self.setWorkDir(Path(path))
+
+    def setWorkDir(self, folder: Path) -> None:
+        """Another folder for runs; kept in the application's settings."""
+        slicer.app.userSettings().setValue(_WORK_DIR_SETTING, str(folder))
+        self._ui.workDirEdit.text = str(folder)
+        self._session.compare.setWorkDir(folder)
+        self.push()
+
+    def _onEstimate(self, checked: bool = False) -> None:
+        self._session.train.estimate()
+
+    def _onStart(self, checked: bool = False) -> None:
+        self._plots.forgetRun()
+        self._session.train.start()
+
+    def _onPause(self, checked: bool = False) -> None:
+        if self._session.state is State.PAUSED:
+            self._session.train.resume()
+        else:
+            self._session.train.pause()
+
+    def _onStop(self, checked: bool = False) -> None:
+        self._session.train.stop()
+
+    def _onLoss(self, checked: bool = False) -> None:
+        self._plots.toggle("lossChart")
+
+    def _onDice(self, checked: bool = False) -> None:
+        self._plots.toggle("diceChart")
+
+    def _onLog(self, collapsed: bool) -> None:
+        status = self._session.train.status
+        if not collapsed and status is not None:
+            self._showLog(status.log)
+
+
+def defaultFolder() -> Path:
+    """Where data sets and runs go unless the user says otherwise: among the documents."""
+    return Path(qt.QStandardPaths.writableLocation(qt.QStandardPaths.DocumentsLocation)) / "SAMMed3D"

@@ -1,0 +1,203 @@
+"""What to train on: cases of the scene that are written into a data set, and data sets that lie ready."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from SAMMed3DLib.signal import Signal
+
+from .job_slot import JobSlot, Outcome
+from .states import JobKind
+from .train_part import RunsApi
+
+
+class SceneSource(Protocol):
+    """What the session needs of the scene; scene.training_source has it."""
+
+    def rows(self, folder: Path | None, acceptedOnly: bool, names: Mapping[str, str]) -> Sequence[Any]: ...
+
+    def key(self, row: Any) -> Hashable: ...
+
+    def export(self, rows: Sequence[Any], folder: Path, acceptedOnly: bool) -> Any: ...
+
+    def importFiles(self, source: Path, folder: Path) -> Any: ...
+
+    def caseCount(self, folder: Path) -> int: ...
+
+
+@dataclass(frozen=True)
+class DatasetEntry:
+    """A data set that lies ready.
+
+    Attributes:
+        used: the next run trains on it.
+        cases: how many it has; None: not known yet.
+        problems: what the check found, one sentence each; None: not checked yet.
+    """
+
+    folder: Path
+    used: bool = True
+    cases: int | None = None
+    nodules: int | None = None
+    problems: tuple[str, ...] | None = None
+
+
+class DataPart:
+    """The first section of the panel.
+
+    Attributes (signals):
+        changed: rows, ticks, folder or data sets.
+    """
+
+    def __init__(self, source: SceneSource, runs: RunsApi, job: JobSlot, temporaryFolder: Callable[[], Path]) -> None:
+        self.changed = Signal()
+        self._source, self._runs, self._job, self._temporaryFolder = source, runs, job, temporaryFolder
+        self.rows: tuple[Any, ...] = ()
+        self.folder: Path | None = None
+        self.acceptedOnly = True
+        self.datasets: tuple[DatasetEntry, ...] = ()
+        self.written = 0
+        self.error = self.notice = ""
+        self._ticks: dict[Hashable, bool] = {}
+        self._names: dict[str, str] = {}
+
+    # -- the table -----------------------------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Looks at the scene and at the folder again. Cheap."""
+        self.rows = tuple(self._source.rows(self.folder, self.acceptedOnly, self._names))
+        self.written = self._source.caseCount(self.folder) if self.folder is not None else 0
+        self.changed.emit()
+
+    def clear(self) -> None:
+        """No node is to be touched any more: the scene closes."""
+        self.rows = ()
+        self.changed.emit()
+
+    def isIncluded(self, row: Any) -> bool:
+        """Whether a row is ticked; rows that cannot be written never are."""
+        return bool(row.included) and self._ticks.get(self._source.key(row), True) if row.state != "problem" else False
+
+    def setIncluded(self, index: int, included: bool) -> None:
+        self._ticks[self._source.key(self.rows[index])] = included
+        self.changed.emit()
+
+    def rename(self, index: int, name: str) -> None:
+        """Another name for a case that is to be written; made safe for every file system."""
+        node = self.rows[index].volumeNode
+        if node is not None and name.strip():
+            self._names[node.GetID()] = name.strip()
+        self.refresh()
+
+    @property
+    def toWrite(self) -> tuple[Any, ...]:
+        """Rows that Export writes: ticked, and not written already as they are."""
+        return tuple(row for row in self.rows if self.isIncluded(row) and row.state != "unchanged")
+
+    def setFolder(self, folder: Path | None) -> None:
+        if folder != self.folder:
+            self.folder = folder
+            self.refresh()
+
+    def setAcceptedOnly(self, on: bool) -> None:
+        if on != self.acceptedOnly:
+            self.acceptedOnly = on
+            self.refresh()
+
+    # -- what to train on ----------------------------------------------------------------------------------------------
+
+    @property
+    def trainingData(self) -> tuple[Path, ...]:
+        """The folders that the next run reads."""
+        own = (self.folder,) if self.folder is not None and self.written else ()
+        return (*own, *(entry.folder for entry in self.datasets if entry.used and entry.folder != self.folder))
+
+    def addDataset(self, folder: Path, check: bool = True) -> None:
+        """A data set, or a folder that holds several; looked through in a child process."""
+        if all(entry.folder != folder for entry in self.datasets):
+            self.datasets = (*self.datasets, DatasetEntry(folder))
+            self.changed.emit()
+        if check and not self._job.isBusy:
+            self.checkDataset(folder)
+
+    def removeDataset(self, index: int) -> None:
+        """Takes it off the list; its files stay."""
+        self.datasets = self.datasets[:index] + self.datasets[index + 1:]
+        self.changed.emit()
+
+    def useDataset(self, index: int, used: bool) -> None:
+        entries = list(self.datasets)
+        entries[index] = _changed(entries[index], used=used)
+        self.datasets = tuple(entries)
+        self.changed.emit()
+
+    def checkDataset(self, folder: Path) -> None:
+        """Reads every case in a child process and lists what is wrong."""
+        try:
+            task = self._runs.task("check", [str(folder), "--json"], self._temporaryFolder())
+        except (ValueError, OSError, RuntimeError) as error:
+            self._say(error=str(error))
+            return
+
+        def finished(outcome: Outcome) -> None:
+            if outcome.value is not None:
+                result = outcome.value
+                problems = tuple(_problem(each) for each in result.get("problems", ()))
+                self.datasets = tuple(
+                    _changed(entry, cases=result.get("cases"), nodules=result.get("nodules"), problems=problems)
+                    if entry.folder == folder else entry for entry in self.datasets
+                )
+            self._say(error=outcome.error)
+
+        self._job.runTask(JobKind.CHECK, task, "", finished)
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    def export(self) -> None:
+        """Writes what is ticked and new or changed, one case after the other, on a thread."""
+        if self.folder is not None and self.toWrite:
+            self._write(lambda: self._source.export(self.toWrite, self.folder, self.acceptedOnly))
+
+    def importFiles(self, folder: Path) -> None:
+        """Writes the pairs of image and label files of a folder into the data set, on a thread."""
+        if self.folder is not None:
+            self._write(lambda: self._source.importFiles(folder, self.folder))
+
+    def _write(self, make: Callable[[], Any]) -> None:
+        folder = self.folder
+        try:
+            stepper = make()
+        except (ValueError, OSError, RuntimeError) as error:
+            self._say(error=str(error))
+            return
+
+        def finished(outcome: Outcome) -> None:
+            self.refresh()
+            results = outcome.value or ()
+            failed = [f"{each.name}: {each.message}" for each in results if each.state == "failed"]
+            done = [each for each in results if each.state in ("added", "updated", "unchanged")]
+            self._say(error="\n".join([*failed, *filter(None, [outcome.error])]),
+                      notice=self.exported(len(done), folder) if done else "")
+
+        self._job.runStepper(JobKind.EXPORT, stepper, finished)
+
+    #: (number of cases, folder) -> what the status line says; the panel sets a translated one.
+    exported: Callable[[int, Path], str] = staticmethod(lambda count, folder: f"{count} -> {folder}")
+
+    def _say(self, error: str = "", notice: str = "") -> None:
+        self.error, self.notice = error, notice
+        self.changed.emit()
+
+
+def _changed(entry: DatasetEntry, **values: Any) -> DatasetEntry:
+    return DatasetEntry(**{**vars(entry), **values})
+
+
+def _problem(each: Any) -> str:
+    if isinstance(each, dict):
+        return ": ".join(str(each[key]) for key in ("case", "text") if each.get(key))
+    return each if isinstance(each, str) else json.dumps(each)

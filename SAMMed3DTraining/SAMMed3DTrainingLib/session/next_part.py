@@ -1,0 +1,138 @@
+"""The volume that is worth segmenting next: the one that the model is least sure about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from SAMMed3DLib.signal import Signal
+
+from .job_slot import JobSlot, Outcome, Steps
+from .states import JobKind
+from .train_part import RunsApi
+
+
+class VolumeSource(Protocol):
+    """What the session needs of the scene's volumes."""
+
+    def unlabelled(self) -> Sequence[Any]: ...
+
+    def volumeData(self, volumeNode: Any) -> Any: ...
+
+    def writeVolume(self, data: Any, path: Path) -> None: ...
+
+
+@dataclass(frozen=True)
+class RankedVolume:
+    """One volume, with how unsure the model is about it.
+
+    Attributes:
+        nodeId: of a volume of the scene; None for a file.
+        uncertainty: higher is more useful to segment.
+        expectedNodules: how many the model thinks there are.
+        pointRas: the place that it is least sure about, in the file's RAS; None where it found nothing.
+    """
+
+    name: str
+    path: Path
+    nodeId: str | None
+    uncertainty: float
+    candidates: int
+    expectedNodules: float | None
+    pointRas: tuple[float, float, float] | None
+
+
+class NextPart:
+    """The fourth section of the panel.
+
+    Attributes (signals):
+        changed: the list or what is going on.
+    """
+
+    def __init__(self, source: VolumeSource, runs: RunsApi, job: JobSlot, temporaryFolder: Callable[[], Path]) -> None:
+        self.changed = Signal()
+        self._source, self._runs, self._job, self._temporaryFolder = source, runs, job, temporaryFolder
+        self.folder: Path | None = None
+        self.volumes = 0
+        self.ranked: tuple[RankedVolume, ...] = ()
+        self.skipped: tuple[str, ...] = ()
+        self.error = ""
+        self._written: dict[str, str] = {}
+        self._names: dict[str, str] = {}
+
+    def refresh(self) -> None:
+        """Counts the volumes of the scene that have no nodules yet."""
+        self.volumes = len(self._source.unlabelled())
+        self.changed.emit()
+
+    def setFolder(self, folder: Path | None) -> None:
+        """Files to rank instead of the scene's volumes; None: the scene's."""
+        if folder != self.folder:
+            self.folder = folder
+            self.changed.emit()
+
+    def rank(self, checkpoint: Path | None, device: str) -> None:
+        """Lets the model look at every volume, in a child process; the list grows as it goes on."""
+        self.ranked, self.skipped, self.error = (), (), ""
+        if self.folder is not None:
+            self._start([str(self.folder)], checkpoint, device)
+            return
+        nodes = list(self._source.unlabelled())
+        folder = self._temporaryFolder()
+        paths: list[str] = []
+
+        def steps() -> Steps:
+            for number, node in enumerate(nodes):
+                data, path = self._source.volumeData(node), folder / f"{number + 1:03}.nii"
+                self._written[str(path)] = node.GetID()
+                self._names[str(path)] = node.GetName()
+                yield lambda report, data=data, path=path: self._source.writeVolume(data, path)
+                paths.append(str(path))
+
+        def finished(outcome: Outcome) -> None:
+            if outcome.error or outcome.cancelled:
+                self._say(outcome.error)
+            else:
+                self._start(paths, checkpoint, device)
+
+        self._written, self._names = {}, {}
+        self._job.runSteps(JobKind.RANK, steps(), "", finished, parts=len(nodes))
+
+    def _start(self, paths: list[str], checkpoint: Path | None, device: str) -> None:
+        arguments = ["--data", *paths, "--json", "--device", device]
+        if checkpoint is not None:
+            arguments += ["--checkpoint", str(checkpoint)]
+        try:
+            task = self._runs.task("rank", arguments, self._temporaryFolder())
+        except (ValueError, OSError, RuntimeError) as error:
+            self._say(str(error))
+            return
+
+        def item(found: dict[str, Any]) -> None:
+            ranked = [*self.ranked, self._volume(found)]
+            self.ranked = tuple(sorted(ranked, key=lambda each: -each.uncertainty))
+            self.changed.emit()
+
+        def finished(outcome: Outcome) -> None:
+            if outcome.value is not None:
+                self.ranked = tuple(self._volume(each) for each in outcome.value.get("ranked", ()))
+                self.skipped = tuple(f"{Path(p).name}: {why}" for p, why in outcome.value.get("skipped", {}).items())
+            self._say(outcome.error)
+
+        self._job.runTask(JobKind.RANK, task, "", finished, item)
+
+    def _volume(self, found: dict[str, Any]) -> RankedVolume:
+        path = str(found["path"])
+        objects = found.get("objects") or ()
+        point = max(objects, key=lambda each: each.get("uncertainty") or 0.0).get("point_ras") if objects else None
+        return RankedVolume(
+            self._names.get(path, str(found.get("name") or Path(path).name)), Path(path), self._written.get(path),
+            float(found.get("uncertainty") or 0.0), int(found.get("candidates") or 0), found.get("expected_nodules"),
+            None if point is None else tuple(float(x) for x in point),
+        )
+
+    def _say(self, error: str = "") -> None:
+        self.error = error
+        self.changed.emit()

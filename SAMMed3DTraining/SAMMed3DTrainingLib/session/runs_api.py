@@ -1,0 +1,87 @@
+"""The package ``runs`` as the session uses it: child processes of this application's own Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .train_part import TrainingSettings
+
+
+class Runs:
+    """Starts and finds runs and other commands of the training package.
+
+    Args:
+        interpreter: the Python to start them with; looked for once, when first needed.
+    """
+
+    def __init__(self, interpreter: Callable[[], Any] | None = None) -> None:
+        self._find = interpreter
+        self._interpreter: Any | None = None
+        self._histories: dict[Path, Any] = {}
+
+    @property
+    def interpreter(self) -> Any:
+        if self._interpreter is None:
+            from ..runs.interpreter import find_interpreter
+
+            self._interpreter = (self._find or find_interpreter)()
+        return self._interpreter
+
+    def request(self, settings: TrainingSettings, data: tuple[Path, ...]) -> Any:
+        """A checked request with a free name. Raises RunError."""
+        from ..runs.run_request import TrainingRequest, free_name
+
+        request = TrainingRequest(
+            work_dir=settings.workDir, task_name=free_name(settings.workDir, settings.runName), data=data,
+            checkpoint=settings.checkpoint, preset=settings.preset, num_epochs=settings.epochs,
+            batch_size=settings.batchSize, accumulation_steps=settings.accumulationSteps, lr=settings.learningRate,
+            device=settings.device, gpu_ids=settings.gpus,
+        )
+        request.check()
+        return request
+
+    def continuation(self, folder: Path) -> Any:
+        """The request that goes on with a run. Raises RunError."""
+        from ..runs.run_request import TrainingRequest
+
+        return TrainingRequest.of_run(folder)
+
+    def start(self, request: Any) -> Any:
+        """The process. Raises RunError."""
+        from ..runs.run_request import start_training
+
+        return start_training(request, self.interpreter)
+
+    def estimate(self, request: Any, log: Path) -> Any:
+        """The task that measures a run. Raises RunError."""
+        from ..runs.run_request import start_estimate
+
+        return start_estimate(request, self.interpreter, log)
+
+    def monitor(self, folder: Path, process: Any | None) -> Any:
+        """What watches a run; without a process it finds one on the disk."""
+        from ..runs.run_monitor import RunMonitor
+
+        return RunMonitor(folder, process)
+
+    def task(self, command: str, arguments: list[str], folder: Path) -> Any:
+        """Another command of the training package. Raises RunError."""
+        from ..runs.task import start_task
+
+        return start_task(self.interpreter, command, arguments, folder)
+
+    def history(self, workDir: Path) -> Any:
+        """The runs of a folder; one object for each folder, which remembers what it has read."""
+        from ..runs.run_history import RunHistory
+
+        if workDir not in self._histories:
+            self._histories[workDir] = RunHistory(workDir)
+        return self._histories[workDir]
+
+    def packages(self) -> Any:
+        """What is missing."""
+        from ..runs.packages_check import check_packages
+
+        return check_packages()

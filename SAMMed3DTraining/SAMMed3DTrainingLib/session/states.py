@@ -1,0 +1,73 @@
+"""The session's states: one function decides which one holds."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class JobKind(enum.Enum):
+    """Work of seconds or minutes; one at a time."""
+
+    CHECK = "check"
+    EXPORT = "export"
+    ESTIMATE = "estimate"
+    COMPARE = "compare"
+    LOAD = "load"
+    ADOPT = "adopt"
+    RANK = "rank"
+
+
+class State(enum.Enum):
+    """What the module is doing or waiting for."""
+
+    NO_PACKAGES = "no packages"
+    """Python packages that training needs are not installed."""
+    NO_DATA = "no data"
+    """There is no case to train on yet."""
+    READY = "ready"
+    """A run can start."""
+    STARTING = "starting"
+    """The child process reads its data and its weights."""
+    ENCODING = "encoding"
+    """Embeddings are computed before the first step."""
+    TRAINING = "training"
+    PAUSED = "paused"
+    STOPPING = "stopping"
+    """Stop was asked for; the step under way ends and everything is saved."""
+
+    @property
+    def isRunning(self) -> bool:
+        """Whether a training process lives."""
+        return self in _RUNNING
+
+
+_RUNNING = frozenset((State.STARTING, State.ENCODING, State.TRAINING, State.PAUSED, State.STOPPING))
+_OF_RUN = {
+    "starting": State.STARTING, "encoding": State.ENCODING, "running": State.TRAINING, "paused": State.PAUSED,
+    "stopping": State.STOPPING,
+}
+
+
+@dataclass(frozen=True)
+class StateFacts:
+    """What the state is decided by.
+
+    Attributes:
+        packagesMissing: something that training needs is not installed.
+        runState: of the run that is watched, as runs.run_monitor names it; "" without one.
+        hasData: there is a case to train on.
+    """
+
+    packagesMissing: bool = False
+    runState: str = ""
+    hasData: bool = False
+
+
+def stateOf(facts: StateFacts) -> State:
+    """The state that holds: a run that lives comes first, then what is missing."""
+    if facts.runState in _OF_RUN:
+        return _OF_RUN[facts.runState]
+    if facts.packagesMissing:
+        return State.NO_PACKAGES
+    return State.READY if facts.hasData else State.NO_DATA

@@ -1,0 +1,233 @@
+"""Starting, watching and ending a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from SAMMed3DLib.signal import Signal
+
+from .job_slot import JobSlot, Outcome
+from .states import JobKind
+
+ESTIMATE_LOG = "estimate.log"
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What the user chose; None: as the preset has it.
+
+    Attributes:
+        workDir: where runs keep their folders.
+        runName: of the next run; it gets a free name made of this.
+        checkpoint: weights to start from; None: the bundled model.
+        gpus: more than one: a process for each.
+    """
+
+    workDir: Path
+    runName: str = "nodules"
+    checkpoint: Path | None = None
+    preset: str = "quick"
+    epochs: int | None = None
+    batchSize: int = 4
+    accumulationSteps: int = 1
+    learningRate: float | None = None
+    device: str = "auto"
+    gpus: tuple[int, ...] = ()
+
+
+class RunsApi(Protocol):
+    """What the session needs of the package ``runs``; tests pass another one."""
+
+    def request(self, settings: TrainingSettings, data: tuple[Path, ...]) -> Any: ...
+
+    def continuation(self, folder: Path) -> Any: ...
+
+    def start(self, request: Any) -> Any: ...
+
+    def estimate(self, request: Any, log: Path) -> Any: ...
+
+    def monitor(self, folder: Path, process: Any | None) -> Any: ...
+
+    def task(self, command: str, arguments: list[str], folder: Path) -> Any: ...
+
+    def history(self, workDir: Path) -> Any: ...
+
+    def packages(self) -> Any: ...
+
+
+class TrainPart:
+    """The second section of the panel.
+
+    Attributes (signals):
+        changed: the run, its curves or the estimate.
+        started: (request) a run began, or one was found on the disk.
+        ended: (status) the run that was watched is over.
+    """
+
+    def __init__(self, runs: RunsApi, job: JobSlot, temporaryFolder: Callable[[], Path]) -> None:
+        self.changed, self.started, self.ended = Signal(), Signal(), Signal()
+        self._runs, self._job, self._temporaryFolder = runs, job, temporaryFolder
+        self.settings: TrainingSettings | None = None
+        self.data: tuple[Path, ...] = ()
+        self.estimateResult: dict[str, Any] | None = None
+        self.folder: Path | None = None
+        self.status: Any | None = None
+        self.error = ""
+        self._estimated: Any = None
+        self._monitor: Any | None = None
+        self._process: Any | None = None
+
+    # -- what is there -----------------------------------------------------------------------------------------------
+
+    @property
+    def isRunning(self) -> bool:
+        """Whether a run is watched that is not over."""
+        return self._monitor is not None and (self.status is None or not self.status.is_over)
+
+    @property
+    def runState(self) -> str:
+        """As runs.run_monitor names it; "" where no run is watched."""
+        if self._monitor is None:
+            return ""
+        return "starting" if self.status is None else self.status.state
+
+    @property
+    def name(self) -> str:
+        return "" if self.folder is None else self.folder.name
+
+    @property
+    def process(self) -> Any | None:
+        """The child process of a run that was started here."""
+        return self._process
+
+    def setSettings(self, settings: TrainingSettings, data: tuple[Path, ...]) -> None:
+        """What the next run will be like. An estimate holds only for what it was made of."""
+        if (settings, data) == (self.settings, self.data):
+            return
+        self.settings, self.data = settings, data
+        if self._estimated is not None and self._estimated != self._costs():
+            self.estimateResult = self._estimated = None
+        self.error = ""
+        self.changed.emit()
+
+    def _costs(self) -> tuple[Any, ...]:
+        assert self.settings is not None
+        s = self.settings
+        return (s.checkpoint, s.preset, s.epochs, s.batchSize, s.accumulationSteps, s.device, s.gpus, self.data)
+
+    # -- what the user does ------------------------------------------------------------------------------------------
+
+    def estimate(self) -> None:
+        """Measures some steps in a child process: time, memory, disk."""
+        assert self.settings is not None
+        request = self._request()
+        if request is None:
+            return
+        log = self._temporaryFolder() / ESTIMATE_LOG
+        try:
+            task = self._runs.estimate(request, log)
+        except (ValueError, OSError, RuntimeError) as error:
+            self._fail(str(error))
+            return
+        costs = self._costs()
+
+        def finished(outcome: Outcome) -> None:
+            self.estimateResult = outcome.value if not outcome.error and not outcome.cancelled else None
+            self._estimated = costs if self.estimateResult else None
+            self._fail(outcome.error)
+
+        self._job.runTask(JobKind.ESTIMATE, task, "", finished)
+
+    def start(self) -> None:
+        """A new run as set."""
+        request = self._request()
+        if request is not None:
+            self._start(request)
+
+    def startSmaller(self) -> None:
+        """The run that ran out of GPU memory again, with half the batch and the same sum of gradients."""
+        if self.status is not None and self.status.suggestion is not None:
+            self._start(self.status.suggestion)
+
+    def resumeFrom(self, folder: Path) -> None:
+        """Goes on with a run that was stopped or killed, exactly where it was saved."""
+        try:
+            request = self._runs.continuation(folder)
+        except (ValueError, OSError, RuntimeError) as error:
+            self._fail(str(error))
+            return
+        self._start(request)
+
+    def attach(self, folder: Path) -> None:
+        """Watches a run that was started earlier."""
+        self._watch(folder, None)
+
+    def pause(self) -> None:
+        self._command("pause")
+
+    def resume(self) -> None:
+        self._command("resume")
+
+    def stop(self) -> None:
+        """Ends after the step under way; everything is saved."""
+        self._command("stop")
+
+    def kill(self) -> None:
+        """Ends the whole process tree at once; what was saved last stays."""
+        self._command("kill")
+
+    def detach(self) -> None:
+        """Lets the run go on by itself."""
+        self._monitor = self._process = self.status = None
+        self.changed.emit()
+
+    def poll(self) -> None:
+        """Reads what the run wrote since the last time."""
+        if self._monitor is None:
+            return
+        before, self.status = self.status, self._monitor.poll()
+        if self.status != before:
+            self.changed.emit()
+        if self.status.is_over and self.status.caught_up and not (before is not None and before.is_over):
+            self.ended.emit(self.status)
+
+    # -- within ------------------------------------------------------------------------------------------------------
+
+    def _request(self) -> Any | None:
+        assert self.settings is not None
+        try:
+            return self._runs.request(self.settings, self.data)
+        except (ValueError, OSError, RuntimeError) as error:
+            self._fail(str(error))
+            return None
+
+    def _start(self, request: Any) -> None:
+        try:
+            process = self._runs.start(request)
+        except (ValueError, OSError, RuntimeError) as error:
+            self._fail(str(error))
+            return
+        self.error = ""
+        self._watch(Path(request.folder), process)
+
+    def _watch(self, folder: Path, process: Any | None) -> None:
+        self.folder, self._process, self.status = folder, process, None
+        self._monitor = self._runs.monitor(folder, process)
+        self.started.emit()
+        self.changed.emit()
+
+    def _command(self, name: str) -> None:
+        if self._monitor is None:
+            return
+        try:
+            getattr(self._monitor, name)()
+        except (ValueError, OSError, RuntimeError) as error:
+            self._fail(str(error))
+        self.changed.emit()
+
+    def _fail(self, text: str) -> None:
+        self.error = text
+        self.changed.emit()
