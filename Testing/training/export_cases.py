@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from SAMMed3DTrainingLib.store.export_case import ExportCase, image_source
+from SAMMed3DTrainingLib.store.export_case import ExportCase
 
 from .dataset_files import balls, ct, matrix
 
@@ -19,7 +19,7 @@ def export_case(name: str = "a", labels: np.ndarray = LABELS, seed: int = 0, **c
     values = {
         "name": name, "patient": f"patient of {name}", "array_kji": array, "ijk_to_ras": matrix(),
         "labels_kji": labels.astype(np.uint16),
-        "nodules": {n: f"Nodule {n}" for n in range(1, int(labels.max()) + 1)}, "source": image_source(array),
+        "nodules": {n: f"Nodule {n}" for n in range(1, int(labels.max()) + 1)}, "source": f"image {name}",
         "fingerprint": f"{seed}",
     }
     return ExportCase(**{**values, **changes})

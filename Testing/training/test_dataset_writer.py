@@ -216,6 +216,15 @@ def test_a_case_that_somebody_has_corrected_since_is_left_alone(tmp_path, part):
     assert snapshot(tmp_path) == before
 
 
+def test_another_image_never_takes_the_place_of_a_case(tmp_path):
+    writer = DatasetWriter(tmp_path)
+    writer.put(export_case("a"))
+    before = snapshot(tmp_path)
+    with pytest.raises(StoreError, match="another image"):
+        writer.put(export_case("a", seed=3, source="another"))
+    assert snapshot(tmp_path) == before
+
+
 def test_a_copied_data_set_is_still_ours(tmp_path):
     DatasetWriter(tmp_path / "a").put(export_case("a"))
     shutil.copytree(tmp_path / "a", tmp_path / "b", copy_function=shutil.copyfile)

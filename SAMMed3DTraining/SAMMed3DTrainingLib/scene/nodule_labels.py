@@ -18,8 +18,8 @@ from SAMMed3DLib.scene.segment_labelmap import BINARY_LABELMAP, SegmentLabelmap,
 from SAMMed3DLib.scene.translation import tr as _
 from SAMMed3DLib.scene.volume_geometry import VolumeGeometry
 
-#: A ball of this diameter is larger than any nodule (and any mass that is trained on): a lung, a vessel tree.
-LARGEST_NODULE_MM = 60.0
+from ..store.voxels import LARGEST_NODULE_MM
+
 _TOUCHING = np.ones((3, 3, 3), dtype=bool)
 
 

@@ -12,10 +12,8 @@ from SAMMed3DLib.scene.volume_geometry import VolumeGeometry
 
 from ..store.export_case import image_source
 from ..store.nifti_file import is_sheared
+from ..store.voxels import value_problem
 
-_SAMPLED_SLICES = 16
-#: No voxel as dark as lung: not a CT in Hounsfield units (as the data set check says it).
-_NO_CT_ABOVE = -200.0
 _THICKEST_MM = 5.0
 
 
@@ -29,15 +27,7 @@ class VolumeFacts:
 
 def volumeFacts(array: NDArray) -> VolumeFacts:
     """Looks at some slices of the voxels [k, j, i]: some 20 ms for a large CT."""
-    sample = array[:: max(1, len(array) // _SAMPLED_SLICES)]
-    if sample.dtype.kind == "f" and not np.isfinite(sample).all():
-        return VolumeFacts(image_source(array), _("the image holds NaN or infinite values"))
-    lowest, highest = float(sample.min()), float(sample.max())
-    if lowest > _NO_CT_ABOVE:
-        return VolumeFacts(image_source(array), _(
-            "no CT in Hounsfield units: the values run from {lowest:g} to {highest:g}"
-        ).format(lowest=lowest, highest=highest))
-    return VolumeFacts(image_source(array), "")
+    return VolumeFacts(image_source(array), value_problem(array))
 
 
 def placeNotes(geometry: VolumeGeometry) -> list[str]:

@@ -12,6 +12,7 @@ folder_lock         one writer at a time
 voxels              the types that voxels are stored in; checks before anything is written
 nifti_file          voxels into a NIfTI file, with progress and cancel
 stepwise_export     StepwiseExport: many cases, one small step at a time
-folder_import       pairs of image and label files as cases
+file_pairs          which files of a folder are an image and its label map
+folder_import       FolderImport: such pairs as cases
 ==================  ==================================================================================================
 """

@@ -89,8 +89,8 @@ class DatasetWriter:
             progress: called with the share done (0 to 1); returning False stops.
 
         Raises:
-            StoreError: the name is taken by a case of somebody else, the case or the folder cannot be used, the disk
-                is full, another program writes here. The data set is as it was.
+            StoreError: the name is taken by a case of somebody else or by another image, the case or the folder cannot
+                be used, the disk is full, another program writes here. The data set is as it was.
             ExportCancelled: progress said so; the data set is as it was.
         """
         return self._write(case, progress, may_exist=True, must_exist=False)
@@ -141,6 +141,10 @@ class DatasetWriter:
                 if not may_exist:
                     raise StoreError(f"there is a case {case.name} already: choose another name")
                 _check_own(self.folder, case.name, existing, manifest)
+                if record is not None and record.source != case.source:
+                    raise StoreError(
+                        f"case {case.name} is another image: choose another name, or remove the old case first"
+                    )
                 if record is not None and record.content == content and _is_complete(self.folder, record):
                     return self._unchanged(case, record, manifest)
             self._check_space(image.size, image.itemsize)
@@ -160,7 +164,7 @@ class DatasetWriter:
         return WrittenCase(case.name, "added" if existing is None else "updated", size)
 
     def _unchanged(self, case: ExportCase, record: CaseRecord, manifest: Manifest) -> WrittenCase:
-        if record.fingerprint != case.fingerprint or record.source != case.source:
+        if record.fingerprint != case.fingerprint:
             moves = FileMoves(self.folder)
             with _whole(moves, self.folder):
                 self._stage_lists(moves, manifest.with_case(case.name, _record(case, record.content, record.files)))

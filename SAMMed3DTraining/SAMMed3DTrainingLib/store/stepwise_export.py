@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from .dataset_writer import DatasetWriter
-from .errors import ExportCancelled, StoreError
+from .errors import ExportCancelled
 from .export_case import ExportCase
 
 _log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class StepwiseExport:
     def __init__(self, jobs: Sequence[ExportJob], writer: DatasetWriter) -> None:
         self._jobs, self._writer = list(jobs), writer
         self._results: list[ExportResult] = []
-        self._answers: SimpleQueue[tuple[ExportResult, BaseException | None]] = SimpleQueue()
+        self._answers: SimpleQueue[ExportResult | Exception] = SimpleQueue()
         self._cancelled = threading.Event()
         self._thread: threading.Thread | None = None
         self._share = 0.0
@@ -94,10 +94,8 @@ class StepwiseExport:
             self._begin(self._jobs[done])
         else:
             with suppress(Empty):
-                result, error = self._answers.get(timeout=wait)
-                if error is not None:
-                    _log.error("case %s could not be exported", result.name, exc_info=error)
-                self._finish(result)
+                answer = self._answers.get(timeout=wait)
+                self._finish(answer if isinstance(answer, ExportResult) else _failure(self._jobs[done].name, answer))
         return len(self._results) < len(self._jobs)
 
     def cancel(self) -> None:
@@ -119,7 +117,7 @@ class StepwiseExport:
             return
         try:
             make = job.prepare()
-        except (ValueError, MemoryError) as error:
+        except Exception as error:  # the other cases go on
             self._finish(_failure(job.name, error))
             return
         self._share = 0.0
@@ -136,20 +134,21 @@ class StepwiseExport:
     def _write(self, name: str, make: Callable[[], ExportCase]) -> None:
         try:
             written = self._writer.put(make(), self._on_progress)
-            self._answers.put((ExportResult(name, written.state, "", written.size_bytes), None))
+            self._answers.put(ExportResult(name, written.state, "", written.size_bytes))
         except ExportCancelled:
-            self._answers.put((ExportResult(name, "cancelled"), None))
-        except (StoreError, ValueError, MemoryError) as error:
-            self._answers.put((_failure(name, error), None))
+            self._answers.put(ExportResult(name, "cancelled"))
         except Exception as error:  # whatever it is, whoever waits for the answer gets one
-            self._answers.put((_failure(name, error), error))
+            self._answers.put(error)
 
     def _on_progress(self, share: float) -> bool:
         self._share = share
         return not self._cancelled.is_set()
 
 
-def _failure(name: str, error: BaseException) -> ExportResult:
+def _failure(name: str, error: Exception) -> ExportResult:
+    """In words for the user; what is no message for users is logged. To be called on the thread that steps."""
     if isinstance(error, MemoryError):
         return ExportResult(name, "failed", "there is not enough memory for it: close other volumes and try again")
+    if not isinstance(error, ValueError):
+        _log.error("case %s could not be exported", name, exc_info=error)
     return ExportResult(name, "failed", str(error) or type(error).__name__)
