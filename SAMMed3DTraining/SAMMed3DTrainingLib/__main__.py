@@ -1,4 +1,4 @@
-"""``python -m SAMMed3DTrainingLib train|evaluate|check ...``: what the Slicer module and a checkout's scripts start."""
+"""``python -m SAMMed3DTrainingLib COMMAND ...``: what the Slicer module and a checkout's scripts start."""
 
 from __future__ import annotations
 

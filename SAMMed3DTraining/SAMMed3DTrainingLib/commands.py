@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .dataset_check import CheckReport
 
 
 def train(arguments: list[str]) -> int:
@@ -25,26 +29,60 @@ def evaluate(arguments: list[str], prog: str = "evaluate") -> int:
 
 
 def check(arguments: list[str]) -> int:
-    """Lists what is wrong with data sets; exit code 1 where anything is."""
+    """Lists what is wrong with data sets; exit code 1 where anything is, 2 where there is none."""
     from .dataset_check import check_datasets
-    from .datasets import DatasetError
+    from .job import Job, add_job_options
 
     parser = argparse.ArgumentParser(prog="check", description=check.__doc__)
     parser.add_argument("data", help="a data set, or a folder that holds several")
     parser.add_argument("--patient_pattern", help="regular expression; its first group is the patient")
+    add_job_options(parser)
     options = parser.parse_args(arguments)
+    job = Job("check", options.json, options.control)
+    reports: list[CheckReport] = []
 
-    def progress(done: int, total: int) -> None:
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r{done}/{total} " + ("\n" if done == total else ""))
+    def work(job: Job) -> None:
+        def progress(done: int, total: int) -> bool:
+            job.progress(done, total)
+            if not options.json and sys.stderr.isatty():
+                sys.stderr.write(f"\r{done}/{total} " + ("\n" if done == total else ""))
+            return not job.cancelled
 
-    try:
         report = check_datasets(options.data, progress, options.patient_pattern)
-    except DatasetError as error:
-        sys.stderr.write(f"check: error: {error}\n")
-        return 2
-    sys.stdout.write(f"{report}\n")
-    return 0 if report.is_clean else 1
+        if not job.cancelled:
+            reports.append(report)
+            job.result(_as_json(report), str(report))
+
+    code = job.run(work)
+    return code if code or not reports or reports[0].is_clean else 1
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "evaluate": evaluate, "check": check}
+def compare(arguments: list[str]) -> int:
+    """Compares a run's weights with older ones on the cases that it did not train on."""
+    from .comparison import run_comparison
+
+    return run_comparison(arguments)
+
+
+def rank(arguments: list[str]) -> int:
+    """Ranks unlabelled volumes by the model's own uncertainty."""
+    from .active_learning import run_ranking
+
+    return run_ranking(arguments)
+
+
+def _as_json(report: CheckReport) -> dict[str, object]:
+    """What a panel shows of a check."""
+    problems = [{"case": "", "text": problem} for problem in report.problems]
+    problems += [{"case": row.case.full_name, "text": text} for row in report.rows for text in row.problems]
+    return {
+        "cases": len(report.rows), "nodules": sum(len(row.diameters_mm) for row in report.rows),
+        "patients": len({row.case.patient for row in report.rows}), "datasets": [d.name for d in report.datasets],
+        "clean": report.is_clean, "fatal": any(row.fatal for row in report.rows), "problems": problems,
+        "labelled": sum(row.case.label is not None for row in report.rows),
+    }
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": train, "evaluate": evaluate, "check": check, "compare": compare, "rank": rank,
+}

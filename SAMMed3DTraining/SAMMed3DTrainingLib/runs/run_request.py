@@ -230,4 +230,4 @@ def _options(config: dict[str, Any]) -> Iterator[str]:
         elif isinstance(value, (list, tuple)):
             yield from (f"--{name}", *map(str, value))
         elif not isinstance(value, bool):
-            yield from (f"--{name}", repr(value) if isinstance(value, float) else str(value))
+            yield f"--{name}={value!r}" if isinstance(value, float) else f"--{name}={value}"
