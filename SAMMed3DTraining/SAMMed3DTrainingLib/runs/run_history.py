@@ -163,8 +163,9 @@ def _read_record(folder: Path) -> RunRecord:
     config = run_files.read_config(folder)
     note = run_files.read_process(folder)
     begins = note.offset if note else 0
-    first: float | None = note.time if note else None
-    last, best, epochs, nodules, cases = first, None, 0, 0, 0
+    first: float | None = None
+    last = note.time if note else None
+    best, epochs, nodules, cases = None, 0, 0, 0
     state: RunState = "killed"
     message, offset = "", 0
     for line in _lines(folder / run_files.EVENTS):
@@ -176,7 +177,7 @@ def _read_record(folder: Path) -> RunRecord:
             kind, moment = event["event"], float(event["time"])
         except (ValueError, KeyError, TypeError):
             continue
-        first = moment if first is None else min(first, moment)
+        first = moment if first is None else first
         last = moment if last is None else max(last, moment)
         if kind == "start":
             nodules, cases = int(event.get("nodules") or 0), int(event.get("cases") or 0)
@@ -190,7 +191,7 @@ def _read_record(folder: Path) -> RunRecord:
             state = reason if reason in ("finished", "stopped") else "failed"
     checkpoint = config.get("checkpoint")
     return RunRecord(
-        folder.name, folder, state, _moment(first), _moment(last), config, best, epochs, nodules, cases,
+        folder.name, folder, state, _moment(first if first is not None else last), _moment(last), config, best, epochs, nodules, cases,
         checkpoint=Path(checkpoint) if isinstance(checkpoint, str) else None, message=message,
     )
 

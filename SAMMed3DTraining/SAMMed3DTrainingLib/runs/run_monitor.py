@@ -101,9 +101,10 @@ class RunMonitor:
 
     def poll(self) -> RunStatus:
         """The run now."""
-        code = self._exit_code()  # before the events: what a dead process has written is all there
         self._read_note()
+        code = self._exit_code()  # before the events: what a dead process has written is all there
         events = self._events.read()
+        self._read_note()  # after the events: whose they are was noted before them
         if self._events.restarts != self._restarts:
             self._restarts = self._events.restarts
             self._forget()
