@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from SAMMed3DTrainingLib.store import file_pairs
 from SAMMed3DTrainingLib.store.errors import StoreError
 from SAMMed3DTrainingLib.store.file_pairs import find_pairs
 
@@ -61,6 +62,13 @@ def test_problems_are_told(tmp_path, files, words):
     touch(tmp_path, *files)
     (pair,) = find_pairs(tmp_path)
     assert words in pair.problem
+
+
+def test_a_whole_disk_is_not_searched(tmp_path, monkeypatch):
+    touch(tmp_path, *(f"{number}.nii" for number in range(6)))
+    monkeypatch.setattr(file_pairs, "_MOST_FILES", 5)
+    with pytest.raises(StoreError, match="too many images"):
+        find_pairs(tmp_path)
 
 
 def test_nothing_there(tmp_path):

@@ -73,6 +73,16 @@ def test_on_grid_keeps_the_outer_half_of_the_voxels_at_the_edge():
     assert np.array_equal(on_grid(labels, np.eye(4), (12, 12, 12), fine), np.kron(labels, np.ones((4, 4, 4), int)))
 
 
+def test_an_image_that_is_there_under_another_name_is_not_taken_twice(tmp_path):
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.nii.gz", ct(LABELS))
+        write(tmp_path / f"{name}_seg.nii.gz", LABELS)
+    importer = FolderImport(find_pairs(tmp_path), DatasetWriter(tmp_path / "out"))
+    assert run(importer) == {"a": "added", "b": "failed"}
+    assert importer.results[1].message == "the data set holds this image already, as case a"
+
+
+@pytest.mark.filterwarnings("ignore:mr_ct has no negative values")
 def test_what_cannot_be_used_is_told(tmp_path):
     write(tmp_path / "empty_ct.nii.gz", ct(LABELS, 1))
     write(tmp_path / "empty_seg.nii.gz", np.zeros_like(LABELS))

@@ -16,7 +16,7 @@ import pytest
 
 from SAMMed3DTrainingLib.dataset_check import check_datasets
 from SAMMed3DTrainingLib.datasets import find_datasets, load_case
-from SAMMed3DTrainingLib.store import file_moves
+from SAMMed3DTrainingLib.store import dataset_files, file_moves
 from SAMMed3DTrainingLib.store.dataset_writer import DatasetWriter
 from SAMMed3DTrainingLib.store.errors import StoreError
 from SAMMed3DTrainingLib.store.folder_lock import folder_lock
@@ -152,6 +152,15 @@ def test_a_read_only_folder_and_a_file_are_seen_before_the_work(tmp_path, monkey
     assert "is a file" in DatasetWriter(tmp_path / "file" / "below").problem
     monkeypatch.setattr(os, "access", lambda *_arguments: False)
     assert "read-only" in DatasetWriter(tmp_path / "new").problem
+
+
+def test_a_path_that_windows_does_not_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset_files, "LONGEST_PATH", 259)
+    folder = tmp_path / ("x" * (240 - len(str(tmp_path)) - 1))
+    with pytest.raises(StoreError, match="26[0-9] characters long, 259 are allowed"):
+        DatasetWriter(folder).put(export_case("long"))
+    assert not folder.exists()
+    DatasetWriter(tmp_path / "short").put(export_case("long"))
 
 
 def test_one_writer_at_a_time(tmp_path):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 PARTS = ("Tr", "Val", "Ts")
 ENDING = ".nii.gz"
+#: Characters of a path that the system opens; Windows' programs mostly keep to its old limit.
+LONGEST_PATH = 259 if sys.platform == "win32" else 4095
 _ENDINGS = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd", ".png", ".tif", ".tiff")
 
 

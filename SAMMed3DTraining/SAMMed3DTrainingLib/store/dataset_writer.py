@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from . import dataset_files
 from .case_names import safe_case_name, same_name, unique_case_name
 from .dataset_files import CaseFiles, case_files, image_file, label_file
 from .description import DESCRIPTION, adopt, describe, read_description
@@ -128,6 +129,7 @@ class DatasetWriter:
     def _write(self, case: ExportCase, progress: Progress | None, may_exist: bool, must_exist: bool) -> WrittenCase:
         if safe_case_name(case.name) != case.name:
             raise StoreError(f"{case.name!r} is no name for files on every system: use {safe_case_name(case.name)!r}")
+        self._check_length(case.name)
         check_case(case)
         image, labels = stored_image(case.array_kji), stored_labels(case)
         content = content_digest(case)
@@ -230,6 +232,14 @@ class DatasetWriter:
             raise StoreError(f"{place} is a file: choose a folder for the data set")
         if not os.access(place, os.W_OK | os.X_OK):
             raise StoreError(f"nothing can be written in {place}: it is read-only; choose another folder")
+
+    def _check_length(self, name: str) -> None:
+        longest = max(len(str(self.folder / target)) for target in (image_file(name), label_file(name)))
+        if longest > dataset_files.LONGEST_PATH:
+            raise StoreError(
+                f"the path of case {name} would be {longest} characters long, {dataset_files.LONGEST_PATH} are "
+                "allowed: choose a shorter name, or a folder nearer to the root"
+            )
 
     def _check_space(self, voxels: int, bytes_per_voxel: int) -> None:
         needed, free = self.needed_bytes(voxels, bytes_per_voxel) + _RESERVE, self.free_bytes()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +76,6 @@ class WrittenCase:
     name: str
     state: str
     size_bytes: int = 0
-    notes: tuple[str, ...] = field(default=())
 
 
 def image_source(array_kji: NDArray) -> str:

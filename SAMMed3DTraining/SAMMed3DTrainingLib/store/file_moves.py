@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -116,12 +115,6 @@ def discard_staged(folder: Path) -> None:
     for path in staging.glob("*.part"):
         with suppress(OSError):
             path.unlink()
-
-
-def remove_staging(folder: Path) -> None:
-    """Removes the staging folder, lock and all, where nothing is pending."""
-    if not is_pending(folder):
-        shutil.rmtree(folder / STAGING, ignore_errors=True)
 
 
 def _write_through(path: Path, text: str) -> None:

@@ -21,6 +21,8 @@ _LABEL = (
     r"tumor|tumors|tumour|tumours|roi|rois|gt|annotation|annotations"
 )
 _DEEPEST = 4
+#: Somebody's whole disk is not searched.
+_MOST_FILES = 20_000
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,9 @@ def find_pairs(folder: str | Path) -> tuple[FilePair, ...]:
         if not root.is_dir():
             raise StoreError(f"{root} is not a folder: give the folder that holds the images and label maps")
         groups: dict[str, _Group] = {}
-        for path in _candidates(root, 0):
+        for number, path in enumerate(_candidates(root, 0)):
+            if number >= _MOST_FILES:
+                raise StoreError(f"{root} holds too many images: choose the folder that holds those of one data set")
             _sort_in(groups, root, path)
     except OSError as error:
         raise StoreError(f"{root} cannot be read: {error.strerror or error}") from error

@@ -27,7 +27,7 @@ class FolderImport(StepwiseExport):
 
     def __init__(self, pairs: Sequence[FilePair], writer: DatasetWriter) -> None:
         usable = [pair for pair in pairs if not pair.problem]
-        super().__init__([ExportJob(pair.name, _reader(pair)) for pair in usable], writer)
+        super().__init__([ExportJob(pair.name, _reader(pair, writer)) for pair in usable], writer)
 
 
 def read_pair(pair: FilePair) -> ExportCase:
@@ -92,5 +92,12 @@ def on_grid(labels_kji: NDArray, ijk_to_ras: NDArray, shape: Sequence[int], targ
     return ndimage.affine_transform(labels_kji, back, start, tuple(shape), order=0, mode="grid-constant", cval=0)
 
 
-def _reader(pair: FilePair) -> Callable[[], Callable[[], ExportCase]]:
-    return lambda: lambda: read_pair(pair)
+def _reader(pair: FilePair, writer: DatasetWriter) -> Callable[[], Callable[[], ExportCase]]:
+    def read() -> ExportCase:
+        case = read_pair(pair)
+        twin = next((other for other in writer.cases() if other.source == case.source), None)
+        if twin is not None and twin.name != case.name:
+            raise StoreError(f"the data set holds this image already, as case {twin.name}")
+        return case
+
+    return lambda: read
