@@ -98,7 +98,9 @@ def test_what_cannot_be_ended_is_told(tmp_path, monkeypatch):
 
     other = Process(999_999_999, 1, 999_999_999)  # no signal reaches it
     monkeypatch.setattr(process_tree, "processes", lambda: [other])
-    assert end_tree(other.pid, sleep=lambda seconds: None) == {other.pid}
+    seconds = iter(range(100))
+    assert end_tree(other.pid, sleep=lambda _: None, clock=lambda: next(seconds)) == {other.pid}
+    assert next(seconds) < 10
 
 
 def test_a_run_found_on_disk_lives_as_long_as_its_lock_is_held(tmp_path):

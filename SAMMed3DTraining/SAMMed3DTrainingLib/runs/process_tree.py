@@ -19,8 +19,9 @@ from pathlib import Path
 
 from .run_files import SESSION
 
-#: Processes may start others while they are being ended.
-_ROUNDS, _ROUND_SECONDS = 5, 0.02
+_ROUND_SECONDS = 0.02
+#: A process with gigabytes of memory takes a moment to die.
+_DEATH_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,8 @@ def end_tree(
         while alive and clock() < deadline:
             sleep(_ROUND_SECONDS)
             alive = tree(root, session)
-    for _ in range(_ROUNDS):
-        if not alive:
-            break
+    deadline = clock() + _DEATH_SECONDS
+    while alive and clock() < deadline:  # again and again: processes may start others while they are being ended
         # Windows knows no signals: any other than Ctrl+C ends the process.
         _signal(alive, getattr(signal, "SIGKILL", signal.SIGTERM))
         sleep(_ROUND_SECONDS)

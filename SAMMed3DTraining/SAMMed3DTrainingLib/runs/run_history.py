@@ -191,7 +191,8 @@ def _read_record(folder: Path) -> RunRecord:
             state = reason if reason in ("finished", "stopped") else "failed"
     checkpoint = config.get("checkpoint")
     return RunRecord(
-        folder.name, folder, state, _moment(first if first is not None else last), _moment(last), config, best, epochs, nodules, cases,
+        folder.name, folder, state, _moment(last if first is None else first), _moment(last), config, best, epochs,
+        nodules, cases,
         checkpoint=Path(checkpoint) if isinstance(checkpoint, str) else None, message=message,
     )
 
