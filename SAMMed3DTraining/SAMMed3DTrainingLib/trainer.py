@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,7 +34,7 @@ from .validation import Validator
 Key = tuple[int, int]
 _PAUSE_SECONDS = 0.2
 #: Different epochs' worth of samples in the bank of preset quick.
-_BANK_EPOCHS = 2
+BANK_EPOCHS = 2
 
 
 @dataclass
@@ -146,23 +146,38 @@ class Trainer:
         """
         if self._bank is not None:
             self._fill_bank(self._bank)
+        if self.progress.update == 0 and not self._stopping:
+            # What training begins with has to be beaten: where no epoch does, its weights stay the best ones.
+            self._validate(epoch=0)
+        # One source for the whole run: the next epoch's samples are prepared while the last one is validated.
+        source = self._batches(batch for part in self._remaining() for batch in part)
         while self.progress.epoch < self.epochs:
-            if not self._train_epoch():
+            if not self._train_epoch(source):
                 self._save("stopped")
                 return "stopped"
             self._end_epoch()
         return "finished"
 
-    def _train_epoch(self) -> bool:
-        """The rest of the epoch; False when the run is to stop."""
-        keys = self._keys(self.progress.epoch)
+    def _groups(self, epoch: int) -> list[list[list[Key]]]:
+        """The batches of each update of an epoch that is not done yet.
+
+        A state is only saved between updates, so that no gradient is lost.
+        """
+        keys = self._keys(epoch)
         size, group = self.config.batch_size, self.config.accumulation_steps
         batches = [keys[n : n + size] for n in range(0, len(keys), size)]
-        # A state is only saved between updates, so that no gradient is lost.
         groups = [batches[n : n + group] for n in range(0, len(batches), group)]
-        done = -(-self.progress.batch // group)
-        source = self._batches([batch for g in groups[done:] for batch in g])
-        for part in groups[done:]:
+        return groups[-(-self.progress.batch // group) :] if epoch == self.progress.epoch else groups
+
+    def _remaining(self) -> Iterator[list[list[Key]]]:
+        first, groups = self.progress.epoch, self._groups(self.progress.epoch)
+        yield from groups
+        for epoch in range(first + 1, self.epochs):
+            yield from self._groups(epoch)
+
+    def _train_epoch(self, source: Iterator[tuple[list[Sample], Tensor | None]]) -> bool:
+        """The rest of the epoch; False when the run is to stop."""
+        for part in self._groups(self.progress.epoch):
             if not self._may_go_on():
                 return False
             self._update(part, source)
@@ -233,26 +248,32 @@ class Trainer:
     def _end_epoch(self) -> None:
         """Validation, the best weights, and the state at the beginning of the next epoch."""
         progress = self.progress
-        if self.world.is_main:
-            averaged = self.network.averaged()
-            result = self._validator.validate(averaged)
-            better_dice = result.nodules > 0 and result.mean_dice > progress.best_dice
-            better_loss = result.nodules > 0 and result.loss < progress.best_loss
-            if better_dice or not result.nodules:
-                save_weights(averaged, self.folder.dice_best)
-            if better_loss or not result.nodules:
-                save_weights(averaged, self.folder.loss_best)
-            save_weights(averaged, self.folder.latest)
-            progress.best_dice = max(progress.best_dice, result.mean_dice) if result.nodules else progress.best_dice
-            progress.best_loss = min(progress.best_loss, result.loss) if result.nodules else progress.best_loss
-            self.folder.write(
-                "validation", epoch=progress.epoch + 1, step=(progress.epoch + 1) * self.batches_per_epoch,
-                loss=result.loss, dice=result.dice, mean_dice=result.mean_dice, nodules=result.nodules,
-                best=better_dice,
-            )
+        self._validate(progress.epoch + 1)
         progress.epoch, progress.batch = progress.epoch + 1, 0
         self._save("epoch", weights=False)
         self.world.barrier()
+
+    def _validate(self, epoch: int) -> None:
+        """Validates the averaged weights and keeps them where they are the best so far; epoch 0 is the beginning."""
+        if not self.world.is_main or not (epoch or len(self._validator)):
+            return
+        progress = self.progress
+        averaged = self.network.averaged()
+        result = self._validator.validate(averaged)
+        better_dice = result.nodules > 0 and result.mean_dice > progress.best_dice
+        better_loss = result.nodules > 0 and result.loss < progress.best_loss
+        if better_dice or not result.nodules:
+            save_weights(averaged, self.folder.dice_best)
+        if better_loss or not result.nodules:
+            save_weights(averaged, self.folder.loss_best)
+        if epoch:
+            save_weights(averaged, self.folder.latest)
+        progress.best_dice = max(progress.best_dice, result.mean_dice) if result.nodules else progress.best_dice
+        progress.best_loss = min(progress.best_loss, result.loss) if result.nodules else progress.best_loss
+        self.folder.write(
+            "validation", epoch=epoch, step=epoch * self.batches_per_epoch, loss=result.loss, dice=result.dice,
+            mean_dice=result.mean_dice, nodules=result.nodules, best=better_dice,
+        )
 
     def _save(self, reason: str, weights: bool = True) -> None:
         """The state to continue from, and the latest weights."""
@@ -306,9 +327,9 @@ class Trainer:
 
     def _bank_keys(self) -> list[Key]:
         """The samples that the bank holds if there is memory for all."""
-        return list(dict.fromkeys(k for e in range(_BANK_EPOCHS) for k in self.world.share(self._slots.slots(e))))
+        return list(dict.fromkeys(k for e in range(BANK_EPOCHS) for k in self.world.share(self._slots.slots(e))))
 
-    def _batches(self, batches: list[list[Key]]) -> Iterator[tuple[list[Sample], Tensor | None]]:
+    def _batches(self, batches: Iterable[list[Key]]) -> Iterator[tuple[list[Sample], Tensor | None]]:
         if self._bank is not None:
             return (self._bank.batch(batch) for batch in batches)
         return ((samples, None) for samples in loader(self._slots, batches, self.config.num_workers))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,17 +128,18 @@ class SampleSlots(Dataset):
         return SampleSynthesizer([], self._shapes, self._profile, rng).sample()
 
 
-def loader(slots: SampleSlots, batches: Sequence[Sequence[tuple[int, int]]], workers: int) -> Iterator[list[Sample]]:
+def loader(slots: SampleSlots, batches: Iterable[Sequence[tuple[int, int]]], workers: int) -> Iterator[list[Sample]]:
     """The samples of each batch, prepared by worker processes ahead of time.
 
-    Each worker computes on one thread, so that the training's own threads are not crowded out.
+    Each worker computes on one thread, so that the training's own threads are not crowded out. ``batches`` are taken
+    one by one, as they are needed.
     """
-    if workers < 1 or not batches:
+    if workers < 1:
         return iter([slots[key] for key in batch] for batch in batches)
     context = None if platform.system() == "Linux" else "spawn"
     return iter(
         DataLoader(
-            slots, batch_sampler=list(batches), collate_fn=list, num_workers=workers, prefetch_factor=3,
+            slots, batch_sampler=batches, collate_fn=list, num_workers=workers, prefetch_factor=3,
             worker_init_fn=_one_thread, multiprocessing_context=context,
         )
     )

@@ -14,6 +14,7 @@ from SAMMed3DTrainingLib import click_loop, trainer, training_state
 from SAMMed3DTrainingLib.run_folder import RunFolder, read_events
 from SAMMed3DTrainingLib.runs.run_files import hold_lock
 from SAMMed3DTrainingLib.training_run import run_training
+from SAMMed3DTrainingLib.validation import Validation, Validator
 
 from .runs import config, events, write_data
 
@@ -46,11 +47,27 @@ def test_a_run_leaves_everything_that_is_promised(finished):
     assert [step["step"] for step in steps] == list(range(1, steps[0]["steps"] + 1))
     assert all(math.isfinite(step["loss"]) and step["data_s"] <= step["step_s"] for step in steps)
     validations = events(finished, "validation")
-    assert [v["epoch"] for v in validations] == [1, 2] and validations[0]["best"]
+    assert [v["epoch"] for v in validations] == [0, 1, 2] and validations[0]["best"]
     assert validations[0]["nodules"] == 2 and len(validations[0]["dice"]) == 1
     assert events(finished, "end")[0]["reason"] == "finished"
     # Six nodules train once an epoch, and 30 % of all samples are empty: nine samples, batches of two.
     assert steps[0]["steps"] == 2 * 5
+
+
+def test_weights_that_no_epoch_beats_stay_the_best(data, finished, tmp_path, monkeypatch):
+    start = finished / "run" / "sam_model_latest.pth"
+    judged = iter([0.9, 0.5, 0.9])
+    monkeypatch.setattr(
+        Validator, "validate", lambda self, model: Validation((next(judged),), 1.0, 2)
+    )
+    assert run_training(config(tmp_path, data, "--checkpoint", str(start), "--lr", "1e-3")) == 0
+    assert [v["best"] for v in events(tmp_path, "validation")] == [True, False, False]
+    best, latest, before = (
+        load_model(path).state_dict()
+        for path in (*(tmp_path / "run" / f"sam_model_{n}.pth" for n in ("dice_best", "latest")), start)
+    )
+    assert all(torch.equal(best[name], before[name]) for name in best)
+    assert any(not torch.equal(latest[name], before[name]) for name in latest)
 
 
 def test_the_same_seed_gives_the_same_weights(finished, data, tmp_path):
@@ -80,7 +97,7 @@ def test_pause_and_stop_through_the_control_file(data, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "_PAUSE_SECONDS", 0.0)
     assert run_training(config(tmp_path, data)) == 0
     kinds = [event["event"] for event in events(tmp_path) if event["event"] not in ("start", "warning")]
-    assert kinds == ["step", "saved", "paused", "resumed", "step", "step", "saved", "end"]
+    assert kinds == ["validation", "step", "saved", "paused", "resumed", "step", "step", "saved", "end"]
     assert events(tmp_path, "end")[0]["reason"] == "stopped"
     monkeypatch.undo()
     assert run_training(config(tmp_path, data, "--resume")) == 0
@@ -100,7 +117,10 @@ def test_the_control_file_is_what_it_says(tmp_path):
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(data, tmp_path, monkeypatch):
     losses = iter([1.0] * 7 + [math.nan] * 9)
     loss = click_loop.mask_loss
-    monkeypatch.setattr(click_loop, "mask_loss", lambda *given: loss(*given) * next(losses, 1.0))
+    monkeypatch.setattr(
+        click_loop, "mask_loss",
+        lambda *given: loss(*given) * (next(losses, 1.0) if torch.is_grad_enabled() else 1.0),
+    )
     assert run_training(config(tmp_path, data, "--save_minutes", "0")) == 1
     end = events(tmp_path, "end")[0]
     assert end["reason"] == "failed" and "not finite" in end["message"]
