@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -15,8 +16,12 @@ from SAMMed3DTrainingLib.store.stepwise_export import ExportJob, StepwiseExport
 from .export_cases import export_case
 
 
+def made(name: str, make: Callable[[], ExportCase]) -> ExportJob:
+    return ExportJob(name, lambda: iter([None, make]))
+
+
 def job(name: str, seed: int = 0) -> ExportJob:
-    return ExportJob(name, lambda: lambda: export_case(name, seed=seed))
+    return made(name, lambda: export_case(name, seed=seed))
 
 
 def large_case(name: str) -> ExportCase:
@@ -51,17 +56,21 @@ def test_all_cases_are_written_and_progress_rises_to_1(tmp_path):
 def test_the_scene_is_read_here_and_files_are_written_elsewhere(tmp_path):
     threads: dict[str, int] = {}
 
-    def prepare():
-        threads["prepare"] = threading.get_ident()
+    def make():
+        threads["make"] = threading.get_ident()
+        return export_case("a")
 
-        def make():
-            threads["make"] = threading.get_ident()
-            return export_case("a")
+    def read():
+        threads["first"] = threading.get_ident()
+        yield None
+        threads["second"] = threading.get_ident()
+        yield make
 
-        return make
-
-    run(StepwiseExport([ExportJob("a", prepare)], DatasetWriter(tmp_path)))
-    assert threads["prepare"] == threading.get_ident() != threads["make"]
+    export = StepwiseExport([ExportJob("a", read)], DatasetWriter(tmp_path))
+    export.step()
+    assert list(threads) == ["first"] and export.progress.stage == "reading", "one piece a step"
+    run(export)
+    assert threads["first"] == threads["second"] == threading.get_ident() != threads["make"]
 
 
 def test_nothing_to_do(tmp_path):
@@ -73,12 +82,12 @@ def test_nothing_to_do(tmp_path):
     (ValueError("the volume has gone"), "the volume has gone"), (MemoryError(), "not enough memory"),
     (KeyError("surprise"), "surprise"),
 ])
-@pytest.mark.parametrize("where", ["prepare", "make"])
+@pytest.mark.parametrize("where", ["read", "make"])
 def test_a_case_that_fails_does_not_stop_the_others(tmp_path, error, words, where):
     def fail(*_arguments):
         raise error
 
-    bad = ExportJob("bad", fail if where == "prepare" else lambda: fail)
+    bad = ExportJob("bad", fail) if where == "read" else made("bad", fail)
     export = StepwiseExport([job("a"), bad, job("c", 3)], DatasetWriter(tmp_path))
     assert run(export) == [("a", "added"), ("bad", "failed"), ("c", "added")]
     assert words in export.results[1].message
@@ -92,7 +101,7 @@ def test_two_rows_of_one_name(tmp_path):
 
 def test_cancel_in_the_middle_of_a_case(tmp_path):
     writer = DatasetWriter(tmp_path)
-    jobs = [job("a"), ExportJob("big", lambda: lambda: large_case("big")), job("c")]
+    jobs = [job("a"), made("big", lambda: large_case("big")), job("c")]
     export = StepwiseExport(jobs, writer)
     while export.progress.name != "big" or export.progress.fraction <= 1 / 3:
         assert export.step(wait=0.001), "over before it could be cancelled"
@@ -103,7 +112,7 @@ def test_cancel_in_the_middle_of_a_case(tmp_path):
 
 
 def test_close_waits_until_nothing_is_written_any_more(tmp_path):
-    export = StepwiseExport([ExportJob("big", lambda: lambda: large_case("big"))], DatasetWriter(tmp_path))
+    export = StepwiseExport([made("big", lambda: large_case("big"))], DatasetWriter(tmp_path))
     export.step()
     export.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "export"]

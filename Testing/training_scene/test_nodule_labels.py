@@ -30,7 +30,7 @@ def test_the_smaller_of_two_that_overlap_keeps_its_voxels(order):
     assert values == {order[0]: 1, order[1]: 2}
     assert np.count_nonzero(result.labels == values["small"]) == 64
     assert np.count_nonzero(result.labels == values["large"]) == 216 - 8
-    assert result.notes == ("overlap with a smaller one, which keeps the voxels: large",)
+    assert result.notes() == ("overlap with a smaller one, which keeps the voxels: large",)
 
 
 def test_a_nodule_inside_another_stays():
@@ -44,7 +44,7 @@ def test_a_nodule_that_is_there_twice_leaves_no_gap_in_the_numbers():
     result = labelMap(twice, SHAPE)
     assert list(result.names) == [1, 2, 3] and set(result.names.values()) >= {"b", "c"}
     assert np.unique(result.labels).tolist() == [0, 1, 2, 3]
-    (hidden,) = [note for note in result.notes if "covered" in note]
+    (hidden,) = [note for note in result.notes() if "covered" in note]
     assert hidden.endswith(": a") or hidden.endswith(": a again")
     for value, name in result.names.items():
         start = {"a": 0, "a again": 0, "b": 5, "c": 9}[name]
@@ -55,7 +55,7 @@ def test_pieces_are_told():
     mask = np.zeros(SHAPE, bool)
     mask[1, 1, 1] = mask[2, 2, 2] = mask[9, 9, 9] = True
     result = labelMap([NoduleMask("x", "x", False, tightBlock(mask, (0, 0, 0)), 3)], SHAPE)
-    assert result.notes == ("in several pieces, each counts as a nodule in training: x: 2",), "corners touch"
+    assert result.notes() == ("in several pieces, each counts as a nodule in training: x: 2",), "corners touch"
 
 
 def test_what_is_no_nodule_is_left_out_and_told(slicer_scene):

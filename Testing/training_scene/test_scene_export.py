@@ -12,6 +12,7 @@ from SAMMed3DLib.scene.errors import SceneError
 from SAMMed3DLib.volume_io import read_volume
 from SAMMed3DTrainingLib.dataset_check import check_datasets
 from SAMMed3DTrainingLib.datasets import find_datasets, load_case
+from SAMMed3DTrainingLib.scene import scene_export
 from SAMMed3DTrainingLib.scene.export_table import ExportTable, exportRows
 from SAMMed3DTrainingLib.scene.scene_export import SceneExport, caseData, volumeImage
 from SAMMed3DTrainingLib.store.dataset_writer import DatasetWriter
@@ -220,7 +221,8 @@ def test_the_scene_may_change_while_it_is_written(slicer_scene, tmp_path):
     expected = slicer.util.arrayFromVolume(first).copy()
     writer = DatasetWriter(tmp_path)
     stepper = SceneExport(exportRows(writer), writer)
-    stepper.step()
+    while stepper.progress.stage == "reading":
+        stepper.step()
     slicer.util.arrayFromVolume(first)[:] = 0
     slicer_scene.scene.RemoveNode(first)
     slicer_scene.scene.RemoveNode(second)
@@ -229,6 +231,22 @@ def test_the_scene_may_change_while_it_is_written(slicer_scene, tmp_path):
     assert [result.state for result in stepper.results] == ["added", "failed"]
     assert "not in the scene any more" in stepper.results[1].message
     assert np.array_equal(read_back(tmp_path, "first").array_kji, expected)
+
+
+def test_a_volume_that_changes_while_it_is_read(slicer_scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(scene_export, "_PIECE_BYTES", 4 * SHAPE[1] * SHAPE[2] * 2)
+    volume, _segmentation = add_chest(slicer_scene)
+    writer = DatasetWriter(tmp_path)
+    stepper = SceneExport(exportRows(writer), writer)
+    stepper.step()
+    array = slicer.util.arrayFromVolume(volume)
+    array[0] += 1
+    slicer.util.arrayFromVolumeModified(volume)
+    while stepper.step(wait=0.05):
+        pass
+    assert stepper.results[0].state == "failed" and "export it again" in stepper.results[0].message
+    assert export(exportRows(writer), writer) == ["CT added"], "read in four pieces"
+    assert np.array_equal(read_back(tmp_path).array_kji, array)
 
 
 def test_closing_the_scene_cancels(slicer_scene, tmp_path):

@@ -19,7 +19,7 @@ from SAMMed3DLib.scene.volume_geometry import VolumeGeometry
 from ..store.case_names import safe_case_name, same_name
 from ..store.dataset_writer import DatasetWriter, name_for
 from ..store.export_case import StoredCase
-from .nodule_labels import NoduleReading, labelMap, nodulesDigest, readNodules
+from .nodule_labels import NoduleReading, nodulesDigest, readNodules
 from .patient import patientOf
 from .volume_facts import VolumeFacts, placeNotes, volumeFacts
 from .volume_pairs import VolumePair, volumePairs
@@ -61,6 +61,12 @@ class ExportRow:
     sizeBytes: int = 0
     source: str = ""
     fingerprint: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What stays the same of a row while the scene changes: the nodes' IDs, "" for none."""
+        volume, segmentation = self.volumeNode, self.segmentationNode
+        return volume.GetID() if volume else "", segmentation.GetID() if segmentation else ""
 
 
 def exportRows(writer: DatasetWriter | None = None, acceptedOnly: bool = False, scene: Any = None) -> list[ExportRow]:
@@ -177,7 +183,7 @@ def _withNodules(
         ))
     elif accepted < len(chosen):
         notes.append(_("not reviewed by anybody: {count}").format(count=len(chosen) - accepted))
-    notes += labelMap(chosen, geometry.shapeKji).notes
+    notes += reading.notesOf(chosen, geometry.shapeKji)
     fingerprint = fingerprintOf(row.source, geometry.ijkToWorld, row.patient, nodulesDigest(chosen))
     return replace(row, notes=tuple(notes), state=NEW, included=True, fingerprint=fingerprint)
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from SAMMed3DLib.scene.errors import SceneError
 from SAMMed3DLib.scene.mask_block import MaskBlock
@@ -45,10 +44,18 @@ class NoduleReading:
 
     nodules: tuple[NoduleMask, ...]
     notes: tuple[str, ...]
+    _notes: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict, init=False, repr=False)
 
     def chosen(self, acceptedOnly: bool) -> tuple[NoduleMask, ...]:
         """Those that are to be exported."""
         return tuple(nodule for nodule in self.nodules if nodule.isAccepted or not acceptedOnly)
+
+    def notesOf(self, chosen: Sequence[NoduleMask], shapeKji: tuple[int, int, int]) -> tuple[str, ...]:
+        """What happens to these nodules in one label map; found once."""
+        key = tuple(nodule.segmentId for nodule in chosen)
+        if key not in self._notes:
+            self._notes[key] = labelMap(chosen, shapeKji).notes()
+        return self._notes[key]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,12 +65,31 @@ class LabelMap:
     Attributes:
         labels: (K, J, I) uint16; the nodule with the name ``names[n]`` has the value n.
         names: 1 to n, without gaps.
-        notes: what could not be kept: overlaps, nodules in several pieces.
+        overlapping: names of nodules that lost voxels to a smaller one.
+        hidden: names of those that are left out, because others cover them wholly.
+        pieces: "name: number" of those that do not hang together.
     """
 
     labels: NDArray[np.uint16]
     names: dict[int, str]
-    notes: tuple[str, ...]
+    overlapping: tuple[str, ...]
+    hidden: tuple[str, ...]
+    pieces: tuple[str, ...]
+
+    def notes(self) -> tuple[str, ...]:
+        """In words for the user; on the main thread, they are translated."""
+        notes = []
+        if self.overlapping:
+            notes.append(_("overlap with a smaller one, which keeps the voxels: {names}").format(
+                names=_few(self.overlapping)
+            ))
+        if self.hidden:
+            notes.append(_("left out, covered by other nodules: {names}").format(names=_few(self.hidden)))
+        if self.pieces:
+            notes.append(_("in several pieces, each counts as a nodule in training: {names}").format(
+                names=_few(self.pieces)
+            ))
+        return tuple(notes)
 
 
 def readNodules(segmentationNode: Any, volumeNode: Any) -> NoduleReading:
@@ -106,7 +132,12 @@ def readNodules(segmentationNode: Any, volumeNode: Any) -> NoduleReading:
 
 
 def labelMap(nodules: Sequence[NoduleMask], shapeKji: tuple[int, int, int]) -> LabelMap:
-    """Nodules into one label map; where they overlap the smaller one wins, or nothing might be left of it."""
+    """Nodules into one label map; where they overlap the smaller one wins, or nothing might be left of it.
+
+    Needs no scene: it may be called on any thread.
+    """
+    from scipy import ndimage  # 0.1 s that Slicer's start need not wait for
+
     labels = np.zeros(shapeKji, dtype=np.uint16)
     for number in sorted(range(len(nodules)), key=lambda n: -nodules[n].voxels):
         window = labels[_window(nodules[number].block)]
@@ -128,7 +159,7 @@ def labelMap(nodules: Sequence[NoduleMask], shapeKji: tuple[int, int, int]) -> L
         pieces = ndimage.label(mask, _TOUCHING)[1]
         if pieces > 1:
             split.append(f"{nodule.name}: {pieces}")
-    return LabelMap(labels, names, _notes(overlapping, hidden, split))
+    return LabelMap(labels, names, tuple(overlapping), tuple(hidden), tuple(split))
 
 
 def nodulesDigest(nodules: Sequence[NoduleMask]) -> str:
@@ -144,17 +175,6 @@ def nodulesDigest(nodules: Sequence[NoduleMask]) -> str:
 def _window(block: MaskBlock) -> tuple[slice, slice, slice]:
     k, j, i = (slice(o, o + n) for o, n in zip(block.offset_kji, block.mask.shape, strict=True))
     return k, j, i
-
-
-def _notes(overlapping: list[str], hidden: list[str], split: list[str]) -> tuple[str, ...]:
-    notes = []
-    if overlapping:
-        notes.append(_("overlap with a smaller one, which keeps the voxels: {names}").format(names=_few(overlapping)))
-    if hidden:
-        notes.append(_("left out, covered by other nodules: {names}").format(names=_few(hidden)))
-    if split:
-        notes.append(_("in several pieces, each counts as a nodule in training: {names}").format(names=_few(split)))
-    return tuple(notes)
 
 
 def _few(names: Sequence[str]) -> str:

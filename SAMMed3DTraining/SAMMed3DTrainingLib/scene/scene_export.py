@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,18 @@ from SAMMed3DLib.scene.volume_geometry import VolumeGeometry
 
 from ..store.dataset_writer import DatasetWriter
 from ..store.export_case import ExportCase, image_source
-from ..store.stepwise_export import ExportJob, StepwiseExport
+from ..store.stepwise_export import ExportJob, MakeCase, StepwiseExport
 from .export_table import PROBLEM, ExportRow, fingerprintOf
-from .nodule_labels import labelMap, nodulesDigest, readNodules
+from .nodule_labels import NoduleMask, labelMap, nodulesDigest, readNodules
+
+#: Copied in one step: some 10 ms, less than a drawn frame.
+_PIECE_BYTES = 24 << 20
 
 
 class SceneExport(StepwiseExport):
     """Writes the included rows; :meth:`step` belongs on the main thread, called by a timer until it returns False.
 
-    The scene may change meanwhile: each volume is read, copied and let go in the step that begins its case.
+    The scene may change meanwhile: a volume is copied, in a few steps, before its case is written and then let go.
 
     Args:
         rows: of the table; those not included, and those with problems, are left out.
@@ -49,20 +52,8 @@ def caseData(row: ExportRow, acceptedOnly: bool = False) -> ExportCase:
     Raises:
         SceneError: a node was removed, or cannot be used any more.
     """
-    for node in (row.volumeNode, row.segmentationNode):
-        if node is None or node.GetScene() is None:
-            raise SceneError(_("'{title}' is not in the scene any more.").format(title=row.title))
-    geometry = VolumeGeometry(row.volumeNode)
-    nodules = readNodules(row.segmentationNode, row.volumeNode).chosen(acceptedOnly)
-    if not nodules:
-        raise SceneError(_("'{title}' has no nodule to export.").format(title=row.title))
-    labels = labelMap(nodules, geometry.shapeKji)
-    array = geometry.array()
-    source = image_source(array)
-    fingerprint = fingerprintOf(source, geometry.ijkToWorld, row.patient, nodulesDigest(nodules))
-    return ExportCase(
-        row.caseName, row.patient, array.copy(), geometry.ijkToWorld, labels.labels, labels.names, source, fingerprint
-    )
+    *_read, make = _pieces(row, acceptedOnly)
+    return make()
 
 
 def volumeImage(volumeNode: Any) -> tuple[NDArray, Affine]:
@@ -75,9 +66,37 @@ def volumeImage(volumeNode: Any) -> tuple[NDArray, Affine]:
     return np.array(geometry.array()), geometry.ijkToWorld
 
 
-def _reader(row: ExportRow, acceptedOnly: bool) -> Callable[[], Callable[[], ExportCase]]:
-    def prepare() -> Callable[[], ExportCase]:
-        case = caseData(row, acceptedOnly)
-        return lambda: case
+def _reader(row: ExportRow, acceptedOnly: bool) -> Callable[[], Iterator[MakeCase | None]]:
+    return lambda: _pieces(row, acceptedOnly)
 
-    return prepare
+
+def _pieces(row: ExportRow, acceptedOnly: bool) -> Iterator[MakeCase | None]:
+    """Copies a volume piece by piece; what it gives at last needs no node any more."""
+    geometry = _geometry(row)
+    nodules = readNodules(row.segmentationNode, row.volumeNode).chosen(acceptedOnly)
+    if not nodules:
+        raise SceneError(_("'{title}' has no nodule to export.").format(title=row.title))
+    array, identity = geometry.array(), geometry.identity()
+    copied = np.empty_like(array)
+    slices = max(1, _PIECE_BYTES // max(1, array[0].nbytes))
+    for start in range(0, len(array), slices):
+        if start and _geometry(row).identity() != identity:
+            raise SceneError(_("'{title}' was changed while it was read: export it again.").format(title=row.title))
+        copied[start : start + slices] = array[start : start + slices]
+        yield None
+    ijkToWorld = geometry.ijkToWorld
+    yield lambda: _case(row, copied, ijkToWorld, nodules)
+
+
+def _case(row: ExportRow, array: NDArray, ijkToWorld: Affine, nodules: Sequence[NoduleMask]) -> ExportCase:
+    """No node is touched here: it runs on the worker thread."""
+    labels, source = labelMap(nodules, array.shape), image_source(array)
+    fingerprint = fingerprintOf(source, ijkToWorld, row.patient, nodulesDigest(nodules))
+    return ExportCase(row.caseName, row.patient, array, ijkToWorld, labels.labels, labels.names, source, fingerprint)
+
+
+def _geometry(row: ExportRow) -> VolumeGeometry:
+    for node in (row.volumeNode, row.segmentationNode):
+        if node is None or node.GetScene() is None:
+            raise SceneError(_("'{title}' is not in the scene any more.").format(title=row.title))
+    return VolumeGeometry(row.volumeNode)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from .dataset_writer import DatasetWriter
 from .errors import StoreError
 from .export_case import ExportCase, image_source
 from .file_pairs import FilePair, find_pairs
-from .stepwise_export import ExportJob, StepwiseExport
+from .stepwise_export import ExportJob, MakeCase, StepwiseExport
 from .voxels import LARGEST_NODULE_MM, value_problem
 
 __all__ = ["FilePair", "FolderImport", "find_pairs", "read_pair"]
@@ -92,12 +92,12 @@ def on_grid(labels_kji: NDArray, ijk_to_ras: NDArray, shape: Sequence[int], targ
     return ndimage.affine_transform(labels_kji, back, start, tuple(shape), order=0, mode="grid-constant", cval=0)
 
 
-def _reader(pair: FilePair, writer: DatasetWriter) -> Callable[[], Callable[[], ExportCase]]:
-    def read() -> ExportCase:
+def _reader(pair: FilePair, writer: DatasetWriter) -> Callable[[], Iterator[MakeCase]]:
+    def make() -> ExportCase:
         case = read_pair(pair)
         twin = next((other for other in writer.cases() if other.source == case.source), None)
         if twin is not None and twin.name != case.name:
             raise StoreError(f"the data set holds this image already, as case {twin.name}")
         return case
 
-    return lambda: read
+    return lambda: iter([make])

@@ -1,10 +1,10 @@
-"""Many cases into a data set, one small step at a time: what reads the scene here, what writes files on a thread."""
+"""Many cases into a data set, one small step at a time: the scene is read here, files are written on a thread."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -16,18 +16,21 @@ from .export_case import ExportCase
 _log = logging.getLogger(__name__)
 
 
+MakeCase = Callable[[], ExportCase]
+
+
 @dataclass(frozen=True)
 class ExportJob:
     """One case to be written.
 
     Attributes:
         name: of the case.
-        prepare: called on the thread that steps, quick; gives what makes the case, to be called on the worker thread.
-            Both may raise ValueError with a message for the user.
+        read: begun on the thread that steps, one piece a step: yields None after each piece, and at last what makes
+            the case, to be called on the worker thread. Both may raise ValueError with a message for the user.
     """
 
     name: str
-    prepare: Callable[[], Callable[[], ExportCase]]
+    read: Callable[[], Iterator[MakeCase | None]]
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class StepwiseExport:
         self._results: list[ExportResult] = []
         self._answers: SimpleQueue[ExportResult | Exception] = SimpleQueue()
         self._cancelled = threading.Event()
+        self._reading: Iterator[MakeCase | None] | None = None
         self._thread: threading.Thread | None = None
         self._share = 0.0
 
@@ -82,7 +86,7 @@ class StepwiseExport:
         return ExportProgress(done, total, (done + self._share) / total, self._jobs[done].name, stage)
 
     def step(self, wait: float = 0.005) -> bool:
-        """Begins the next case, or looks for at most ``wait`` seconds whether the present one is written.
+        """Reads a piece of the next case, or looks for at most ``wait`` seconds whether the present one is written.
 
         Returns:
             Whether there is more to do.
@@ -91,7 +95,7 @@ class StepwiseExport:
         if done == len(self._jobs):
             return False
         if self._thread is None:
-            self._begin(self._jobs[done])
+            self._read(self._jobs[done])
         else:
             with suppress(Empty):
                 answer = self._answers.get(timeout=wait)
@@ -108,7 +112,7 @@ class StepwiseExport:
         while self.step(wait=0.1):
             pass
 
-    def _begin(self, job: ExportJob) -> None:
+    def _read(self, job: ExportJob) -> None:
         if self._cancelled.is_set():
             self._finish(ExportResult(job.name, "cancelled"))
             return
@@ -116,22 +120,24 @@ class StepwiseExport:
             self._finish(ExportResult(job.name, "failed", "another row has the same case name: choose one of them"))
             return
         try:
-            make = job.prepare()
+            if self._reading is None:
+                self._reading = job.read()
+            make = next(self._reading)
         except Exception as error:  # the other cases go on
             self._finish(_failure(job.name, error))
             return
-        self._share = 0.0
-        # A daemon: what is cut off at exit has not begun to count, or is completed when the folder is opened again.
-        self._thread = threading.Thread(target=self._write, args=(job.name, make), name="export", daemon=True)
-        self._thread.start()
+        if make is not None:
+            # A daemon: what is cut off at exit has not begun to count, or is completed when the folder is opened again.
+            self._thread = threading.Thread(target=self._write, args=(job.name, make), name="export", daemon=True)
+            self._thread.start()
 
     def _finish(self, result: ExportResult) -> None:
         if self._thread is not None:
             self._thread.join()
-        self._thread, self._share = None, 0.0
+        self._reading, self._thread, self._share = None, None, 0.0
         self._results.append(result)
 
-    def _write(self, name: str, make: Callable[[], ExportCase]) -> None:
+    def _write(self, name: str, make: MakeCase) -> None:
         try:
             written = self._writer.put(make(), self._on_progress)
             self._answers.put(ExportResult(name, written.state, "", written.size_bytes))
