@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import signal
 import sys
 import time
@@ -53,7 +54,7 @@ class Job:
         self._clock = clock
         self._begun = clock()
         self._asked = False
-        self._looked = self._told = -_CONTROL_SECONDS
+        self._looked = self._told = -math.inf
         self._terminal = Terminal()
 
     # -- the ear -----------------------------------------------------------------------------------------------------
