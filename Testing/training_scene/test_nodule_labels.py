@@ -10,7 +10,7 @@ import vtk
 from SAMMed3DLib.scene.errors import SceneError
 from SAMMed3DLib.scene.mask_block import tightBlock
 from SAMMed3DLib.scene.nodule_segmentation import addNodule
-from SAMMed3DTrainingLib.scene.nodule_labels import NoduleMask, labelMap, nodulesDigest, readNodules
+from SAMMed3DTrainingLib.scene.nodule_labels import NoduleMask, arrange, nodulesDigest, readNodules
 from scene.masks import new_segmentation
 
 from .chests import SHAPE, add_chest, nodules
@@ -25,36 +25,36 @@ def box(name: str, *edges: tuple[int, int], accepted: bool = False) -> NoduleMas
 @pytest.mark.parametrize("order", [("large", "small"), ("small", "large")])
 def test_the_smaller_of_two_that_overlap_keeps_its_voxels(order):
     masks = {"large": box("large", (0, 6), (0, 6), (0, 6)), "small": box("small", (4, 8), (4, 8), (4, 8))}
-    result = labelMap([masks[name] for name in order], SHAPE)
+    result = arrange([masks[name] for name in order])
     values = {name: value for value, name in result.names.items()}
     assert values == {order[0]: 1, order[1]: 2}
-    assert np.count_nonzero(result.labels == values["small"]) == 64
-    assert np.count_nonzero(result.labels == values["large"]) == 216 - 8
+    assert np.count_nonzero(result.labels(SHAPE) == values["small"]) == 64
+    assert np.count_nonzero(result.labels(SHAPE) == values["large"]) == 216 - 8
     assert result.notes() == ("overlap with a smaller one, which keeps the voxels: large",)
 
 
 def test_a_nodule_inside_another_stays():
-    result = labelMap([box("large", (0, 6), (0, 6), (0, 6)), box("inside", (2, 4), (2, 4), (2, 4))], SHAPE)
-    assert np.count_nonzero(result.labels == 2) == 8
+    result = arrange([box("large", (0, 6), (0, 6), (0, 6)), box("inside", (2, 4), (2, 4), (2, 4))])
+    assert np.count_nonzero(result.labels(SHAPE) == 2) == 8
 
 
 def test_a_nodule_that_is_there_twice_leaves_no_gap_in_the_numbers():
     twice = [box("a", (0, 3), (0, 3), (0, 3)), box("a again", (0, 3), (0, 3), (0, 3)), box("b", (5, 8), (5, 8), (5, 8)),
              box("c", (9, 12), (9, 12), (9, 12))]
-    result = labelMap(twice, SHAPE)
+    result = arrange(twice)
     assert list(result.names) == [1, 2, 3] and set(result.names.values()) >= {"b", "c"}
-    assert np.unique(result.labels).tolist() == [0, 1, 2, 3]
+    assert np.unique(result.labels(SHAPE)).tolist() == [0, 1, 2, 3]
     (hidden,) = [note for note in result.notes() if "covered" in note]
     assert hidden.endswith(": a") or hidden.endswith(": a again")
     for value, name in result.names.items():
         start = {"a": 0, "a again": 0, "b": 5, "c": 9}[name]
-        assert result.labels[start + 1, start + 1, start + 1] == value
+        assert result.labels(SHAPE)[start + 1, start + 1, start + 1] == value
 
 
 def test_pieces_are_told():
     mask = np.zeros(SHAPE, bool)
     mask[1, 1, 1] = mask[2, 2, 2] = mask[9, 9, 9] = True
-    result = labelMap([NoduleMask("x", "x", False, tightBlock(mask, (0, 0, 0)), 3)], SHAPE)
+    result = arrange([NoduleMask("x", "x", False, tightBlock(mask, (0, 0, 0)), 3)])
     assert result.notes() == ("in several pieces, each counts as a nodule in training: x: 2",), "corners touch"
 
 

@@ -183,7 +183,7 @@ def _withNodules(
         ))
     elif accepted < len(chosen):
         notes.append(_("not reviewed by anybody: {count}").format(count=len(chosen) - accepted))
-    notes += reading.notesOf(chosen, geometry.shapeKji)
+    notes += reading.notesOf(chosen)
     fingerprint = fingerprintOf(row.source, geometry.ijkToWorld, row.patient, nodulesDigest(chosen))
     return replace(row, notes=tuple(notes), state=NEW, included=True, fingerprint=fingerprint)
 

@@ -21,6 +21,8 @@ from ..store.voxels import LARGEST_NODULE_MM
 
 _TOUCHING = np.ones((3, 3, 3), dtype=bool)
 
+Window = tuple[slice, slice, slice]
+
 
 @dataclass(frozen=True, eq=False)
 class NoduleMask:
@@ -50,31 +52,38 @@ class NoduleReading:
         """Those that are to be exported."""
         return tuple(nodule for nodule in self.nodules if nodule.isAccepted or not acceptedOnly)
 
-    def notesOf(self, chosen: Sequence[NoduleMask], shapeKji: tuple[int, int, int]) -> tuple[str, ...]:
+    def notesOf(self, chosen: Sequence[NoduleMask]) -> tuple[str, ...]:
         """What happens to these nodules in one label map; found once."""
         key = tuple(nodule.segmentId for nodule in chosen)
         if key not in self._notes:
-            self._notes[key] = labelMap(chosen, shapeKji).notes()
+            self._notes[key] = arrange(chosen).notes()
         return self._notes[key]
 
 
 @dataclass(frozen=True, eq=False)
-class LabelMap:
-    """Nodules as label map.
+class Arrangement:
+    """Nodules that share no voxel any more.
 
     Attributes:
-        labels: (K, J, I) uint16; the nodule with the name ``names[n]`` has the value n.
-        names: 1 to n, without gaps.
+        blocks: one for each nodule that is left, in the order of the segments.
+        names: of these, by their value in the label map: 1 to n, without gaps.
         overlapping: names of nodules that lost voxels to a smaller one.
         hidden: names of those that are left out, because others cover them wholly.
         pieces: "name: number" of those that do not hang together.
     """
 
-    labels: NDArray[np.uint16]
+    blocks: tuple[MaskBlock, ...]
     names: dict[int, str]
     overlapping: tuple[str, ...]
     hidden: tuple[str, ...]
     pieces: tuple[str, ...]
+
+    def labels(self, shapeKji: tuple[int, int, int]) -> NDArray[np.uint16]:
+        """The label map (K, J, I): the nodule with the name ``names[n]`` has the value n."""
+        labels = np.zeros(shapeKji, dtype=np.uint16)
+        for value, block in enumerate(self.blocks, start=1):
+            labels[_window(block)][block.mask != 0] = value
+        return labels
 
     def notes(self) -> tuple[str, ...]:
         """In words for the user; on the main thread, they are translated."""
@@ -131,35 +140,30 @@ def readNodules(segmentationNode: Any, volumeNode: Any) -> NoduleReading:
     return NoduleReading(tuple(nodules), tuple(notes))
 
 
-def labelMap(nodules: Sequence[NoduleMask], shapeKji: tuple[int, int, int]) -> LabelMap:
-    """Nodules into one label map; where they overlap the smaller one wins, or nothing might be left of it.
+def arrange(nodules: Sequence[NoduleMask]) -> Arrangement:
+    """Nodules for one label map; where they overlap the smaller one wins, or nothing might be left of it.
 
     Needs no scene: it may be called on any thread.
     """
     from scipy import ndimage  # 0.1 s that Slicer's start need not wait for
 
-    labels = np.zeros(shapeKji, dtype=np.uint16)
-    for number in sorted(range(len(nodules)), key=lambda n: -nodules[n].voxels):
-        window = labels[_window(nodules[number].block)]
-        window[nodules[number].block.mask != 0] = number + 1
-    names: dict[int, str] = {}
+    masks = _disjoint(nodules)
+    blocks: list[MaskBlock] = []
     overlapping, hidden, split = [], [], []
-    for number, nodule in enumerate(nodules, start=1):
-        window = labels[_window(nodule.block)]
-        mask = window == number
+    names: dict[int, str] = {}
+    for nodule, mask in zip(nodules, masks, strict=True):
         kept = int(np.count_nonzero(mask))
         if not kept:
             hidden.append(nodule.name)
             continue
-        value = len(names) + 1
-        window[mask] = value  # downward only: a later nodule's number is never met here
-        names[value] = nodule.name
+        blocks.append(MaskBlock(mask.view(np.uint8), nodule.block.offset_kji))
+        names[len(blocks)] = nodule.name
         if kept < nodule.voxels:
             overlapping.append(nodule.name)
         pieces = ndimage.label(mask, _TOUCHING)[1]
         if pieces > 1:
             split.append(f"{nodule.name}: {pieces}")
-    return LabelMap(labels, names, tuple(overlapping), tuple(hidden), tuple(split))
+    return Arrangement(tuple(blocks), names, tuple(overlapping), tuple(hidden), tuple(split))
 
 
 def nodulesDigest(nodules: Sequence[NoduleMask]) -> str:
@@ -172,7 +176,31 @@ def nodulesDigest(nodules: Sequence[NoduleMask]) -> str:
     return digest.hexdigest()[:32]
 
 
-def _window(block: MaskBlock) -> tuple[slice, slice, slice]:
+def _disjoint(nodules: Sequence[NoduleMask]) -> list[NDArray[np.bool_]]:
+    """The nodules' masks, each without the voxels of smaller ones."""
+    masks = [nodule.block.mask != 0 for nodule in nodules]
+    order = sorted(range(len(nodules)), key=lambda number: nodules[number].voxels)
+    for place, number in enumerate(order):
+        for smaller in order[:place]:
+            here, there = _common(nodules[number].block, nodules[smaller].block)
+            if here is not None:
+                masks[number][here] &= nodules[smaller].block.mask[there] == 0
+    return masks
+
+
+def _common(first: MaskBlock, second: MaskBlock) -> tuple[Window, Window] | tuple[None, None]:
+    """Where two blocks overlap, as windows of the one and of the other; None where they do not."""
+    here, there = [], []
+    for a, b in zip(_window(first), _window(second), strict=True):
+        start, stop = max(a.start, b.start), min(a.stop, b.stop)
+        if start >= stop:
+            return None, None
+        here.append(slice(start - a.start, stop - a.start))
+        there.append(slice(start - b.start, stop - b.start))
+    return tuple(here), tuple(there)
+
+
+def _window(block: MaskBlock) -> Window:
     k, j, i = (slice(o, o + n) for o, n in zip(block.offset_kji, block.mask.shape, strict=True))
     return k, j, i
 

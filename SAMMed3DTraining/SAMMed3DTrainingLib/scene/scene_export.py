@@ -17,7 +17,7 @@ from ..store.dataset_writer import DatasetWriter
 from ..store.export_case import ExportCase, image_source
 from ..store.stepwise_export import ExportJob, MakeCase, StepwiseExport
 from .export_table import PROBLEM, ExportRow, fingerprintOf
-from .nodule_labels import NoduleMask, labelMap, nodulesDigest, readNodules
+from .nodule_labels import NoduleMask, arrange, nodulesDigest, readNodules
 
 #: Copied in one step: some 10 ms, less than a drawn frame.
 _PIECE_BYTES = 24 << 20
@@ -90,9 +90,10 @@ def _pieces(row: ExportRow, acceptedOnly: bool) -> Iterator[MakeCase | None]:
 
 def _case(row: ExportRow, array: NDArray, ijkToWorld: Affine, nodules: Sequence[NoduleMask]) -> ExportCase:
     """No node is touched here: it runs on the worker thread."""
-    labels, source = labelMap(nodules, array.shape), image_source(array)
+    arrangement, source = arrange(nodules), image_source(array)
     fingerprint = fingerprintOf(source, ijkToWorld, row.patient, nodulesDigest(nodules))
-    return ExportCase(row.caseName, row.patient, array, ijkToWorld, labels.labels, labels.names, source, fingerprint)
+    labels = arrangement.labels(array.shape)
+    return ExportCase(row.caseName, row.patient, array, ijkToWorld, labels, arrangement.names, source, fingerprint)
 
 
 def _geometry(row: ExportRow) -> VolumeGeometry:
