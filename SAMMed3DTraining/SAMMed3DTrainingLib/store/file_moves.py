@@ -127,7 +127,8 @@ def _write_through(path: Path, text: str) -> None:
 def _flush(path: Path) -> None:
     """What was written is on the disk before the journal says so. Not every system can do that for a folder."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        # Windows flushes only what may be written.
+        descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
     except OSError:
         return
     try:
