@@ -15,13 +15,15 @@ from __future__ import annotations
 import json
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
+
+from SAMMed3DLib.inference.errors import InputError
+from SAMMed3DLib.output_files import whole_file
 
 Command = Literal["run", "pause", "stop"]
 
@@ -97,24 +99,16 @@ def write_command(folder: Path, command: Command) -> None:
 
 def write_whole(path: Path, text: str) -> None:
     """Writes a small text file, whole or not at all. Raises RunError when it cannot be written."""
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        part = Path(name)
+    for attempt in range(_REPLACE_TRIES):
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-            for attempt in range(_REPLACE_TRIES):
-                try:
-                    part.replace(path)
-                    return
-                except PermissionError:
-                    if os.name != "nt" or attempt == _REPLACE_TRIES - 1:
-                        raise
-                    time.sleep(_REPLACE_SECONDS)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
+            with whole_file(path) as part:
+                part.write_text(text, encoding="utf-8")
+            return
+        except InputError as error:
+            being_read = os.name == "nt" and isinstance(error.__cause__, PermissionError)
+            if not being_read or attempt == _REPLACE_TRIES - 1:
+                raise RunError(str(error)) from error
+        time.sleep(_REPLACE_SECONDS)
 
 
 # -- the lock ---------------------------------------------------------------------------------------------------------

@@ -256,7 +256,7 @@ class RunMonitor:
             state = "stopping"
         pausing = self._command == "pause" and state in ("encoding", "running", "starting")
         if state == "running":
-            self._set(message=f"Epoch {self.status.epoch} of {self.status.epochs}, step {self.status.step} of "
+            self._set(message=f"Epoch {max(self.status.epoch, 1)} of {self.status.epochs}, step {self.status.step} of "
                               f"{self.status.steps}")
         elif state == "starting" and not self.status.message:
             self._set(message="Loading PyTorch and the cases")

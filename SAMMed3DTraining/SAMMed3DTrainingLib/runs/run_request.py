@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from SAMMed3DLib.inference.errors import InputError
+from SAMMed3DLib.output_files import check_folder
+
 from ..presets import PRESETS, Preset
 from . import run_files
 from .child_process import TrainingProcess
@@ -118,11 +121,10 @@ class TrainingRequest:
         work_dir = Path(self.work_dir)
         try:
             work_dir.mkdir(parents=True, exist_ok=True)
-            run_files.write_whole(work_dir / ".sammed3d", "")
-            (work_dir / ".sammed3d").unlink()
+            check_folder(work_dir)
             free = shutil.disk_usage(work_dir).free
-        except (OSError, RunError) as error:
-            reason = getattr(error, "strerror", None) or error
+        except (OSError, InputError) as error:
+            reason = getattr(error.__cause__ or error, "strerror", None) or error
             yield f"The folder of runs {work_dir} cannot be written ({reason}): choose another one."
             return
         size = Path(self.checkpoint).stat().st_size if self.checkpoint and Path(self.checkpoint).is_file() else 0
