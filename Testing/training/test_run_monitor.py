@@ -67,6 +67,9 @@ def test_from_the_start_to_the_end(folder, monitor, process):
         assert (status.state, status.epochs, status.steps, status.nodules, status.cases) == ("encoding", 2, 10, 6, 3)
         assert status.fraction == pytest.approx(8 / 12) and status.left_s == pytest.approx(1.0)
         assert status.elapsed_s == pytest.approx(60.0)
+        write(folder, validation(0, 0.1))
+        status = monitor.poll()
+        assert (status.state, status.fraction, status.left_s, status.best_dice) == ("running", 0.0, None, 0.1)
         write(folder, *(step(n) for n in range(1, 6)), validation(1, 0.7))
         status = monitor.poll()
         assert (status.state, status.epoch, status.step, status.fraction) == ("running", 1, 5, 0.5)
@@ -80,8 +83,8 @@ def test_from_the_start_to_the_end(folder, monitor, process):
     assert status.weights == folder / DICE_BEST and status.elapsed_s == 90.0 and not status.resumable
     curves = status.curves
     assert curves.steps == [1, 2, 3, 4, 5, 6] and curves.loss == [0.5] * 6
-    assert curves.val_dice == [(0.7, 0.7), (0.6, 0.6)]
-    assert curves.val_best == [True, False] and curves.val_epochs == [1, 2] and curves.rewritten == 0
+    assert curves.val_dice == [(0.1, 0.1), (0.7, 0.7), (0.6, 0.6)]
+    assert curves.val_best == [True, True, False] and curves.val_epochs == [0, 1, 2] and curves.rewritten == 0
     assert monitor.poll() is status  # nothing new, nothing made
 
 

@@ -182,7 +182,7 @@ class RunMonitor:
                 best_dice=self.status.best_dice if event.get("resumed") else None, fraction=0.0,
             )
         elif kind == "step":
-            self._take_step(event)
+            self._take_step(event, present)
         elif kind == "validation":
             self._take_validation(event)
         elif kind == "warning" and present:
@@ -192,13 +192,15 @@ class RunMonitor:
         if kind == "encoding":
             self._take_encoding(event)
         elif kind in ("step", "validation", "resumed"):
+            if self._phase == "encoding" and kind != "step":  # what is told is the share of the steps from here on
+                self._set(fraction=self.status.step / max(self.status.steps, 1), left_s=None)
             self._phase = "running"
         elif kind == "paused":
             self._phase = "paused"
         elif kind == "end" and self._end is None:
             self._end = event
 
-    def _take_step(self, event: dict[str, Any]) -> None:
+    def _take_step(self, event: dict[str, Any], present: bool) -> None:
         step, steps, curves = int(event["step"]), int(event["steps"]), self._curves
         curves.cut(step - 1)
         curves.steps.append(step)
@@ -207,7 +209,7 @@ class RunMonitor:
         curves.revision += 1
         left = event.get("left_s")
         self._set(step=step, steps=steps, epoch=int(event["epoch"]), fraction=step / max(steps, 1),
-                  left_s=None if left is None else float(left))
+                  left_s=float(left) if present and left is not None else None)
 
     def _take_validation(self, event: dict[str, Any]) -> None:
         curves, best = self._curves, bool(event.get("best"))

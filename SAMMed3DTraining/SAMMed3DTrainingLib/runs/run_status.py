@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -43,7 +44,7 @@ class Curves:
         of_validations = (self.val_epochs, self.val_loss, self.val_dice, self.val_mean_dice, self.val_best,
                           self.val_steps)
         for group in (of_steps, of_validations):
-            kept = sum(1 for each in group[-1] if each <= step)
+            kept = bisect_right(group[-1], step)
             if kept < len(group[-1]):
                 for values in group:
                     del values[kept:]
