@@ -57,18 +57,23 @@ def needs_qt() -> None:
 
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
-    """The simulated application with an empty scene. Exceptions in slots, timers and observers fail the test."""
+    """The simulated application with an empty scene.
+
+    Exceptions in slots, timers and observers fail the test, and so does what VTK complains about.
+    """
     from standin import failures, qt_module
     from standin.host import Host
+    from vtk_complaints import no_vtk_complaints
 
     monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: failures.record(error, "callback"))
     monkeypatch.setattr(threading, "excepthook", lambda info: failures.record(info.exc_value, "thread"))
     monkeypatch.setattr(sys, "unraisablehook", lambda info: failures.record(info.exc_value, "destructor"))
     failures.take()
     qt_module.reset()
-    host = Host()
-    yield host
-    errors = host.close() + failures.take()
+    with no_vtk_complaints():
+        host = Host()
+        yield host
+        errors = host.close() + failures.take()
     assert not errors, "\n".join(errors)
     assert not qt_module.leftovers(), f"answers that no dialog asked for: {qt_module.leftovers()}"
 

@@ -31,12 +31,14 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
 
 @pytest.fixture
 def slicer_scene() -> Iterator[SlicerScene]:
-    """A fresh scene; ``slicer.mrmlScene`` is this one."""
+    """A fresh scene; ``slicer.mrmlScene`` is this one. What VTK complains about fails the test."""
     from slicer_scene import SlicerScene
+    from vtk_complaints import no_vtk_complaints
 
-    scene = SlicerScene()
-    yield scene
-    scene.close()
+    with no_vtk_complaints():
+        scene = SlicerScene()
+        yield scene
+        scene.close()
 
 
 @pytest.fixture

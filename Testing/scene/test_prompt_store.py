@@ -315,6 +315,10 @@ def test_what_cannot_be_done_is_named(slicer_scene, volume, store) -> None:
     for change in (store.prompt, lambda p: store.move(p, (1, 2, 3)), lambda p: store.assign(p, "S", True)):
         with pytest.raises(SceneError, match="not there any more"):
             change("99")
+    store.node.SetMaximumNumberOfControlPoints(0)
+    with pytest.raises(SceneError, match="takes no more points"):
+        store.add((1, 2, 3), True, "S_1")
+    store.node.SetMaximumNumberOfControlPoints(-1)
     store.node.SetFixedNumberOfControlPoints(True)
     with pytest.raises(SceneError, match="takes no more points"):
         store.add((1, 2, 3), True, "S_1")

@@ -36,6 +36,21 @@ def content(writer, segment_id):
     )
 
 
+def test_a_deleted_segment_comes_back_with_its_closed_surface(writer) -> None:
+    segmentation = writer.segmentationNode.GetSegmentation()
+    segment_id = segmentation.GetSegmentIDs()[1]
+    writer.showSurfaces(True)
+
+    def surface():
+        return segmentation.GetSegment(segment_id).GetRepresentation("Closed surface")
+
+    points = surface().GetNumberOfPoints()
+    snapshot = takeSnapshot(writer, segment_id)
+    segmentation.RemoveSegment(segment_id)
+    restoreSegment(writer, snapshot)
+    assert surface().IsA("vtkPolyData") and surface().GetNumberOfPoints() == points > 0
+
+
 @pytest.mark.parametrize("position", [0, 1, 2])
 def test_a_deleted_segment_comes_back(writer, position) -> None:
     node, segmentation = writer.segmentationNode, writer.segmentationNode.GetSegmentation()

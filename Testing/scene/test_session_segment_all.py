@@ -77,6 +77,27 @@ def test_all_of_it_is_one_step_of_the_history(bench):
         np.testing.assert_array_equal(bench.full(segmentId), mask)
 
 
+def test_surfaces_come_and_go_with_the_nodules(bench):
+    bench.session.show3d(True)
+    run(bench)
+
+    def surfaces():
+        segmentation = bench.session.segmentationNode.GetSegmentation()
+        found = [segmentation.GetSegment(row.segmentId).GetRepresentation("Closed surface") for row in
+                 bench.session.rows()]
+        return [surface.GetNumberOfPoints() > 0 for surface in found]
+
+    assert surfaces() == [True] * 3
+    steps = [
+        (lambda: bench.session.setSensitivity(1.0), 4), (lambda: bench.session.setSensitivity(0.15), 1),
+        (bench.session.undo, 0), (bench.session.redo, 1),
+    ]
+    for change, count in steps:
+        change()
+        bench.settle()
+        assert surfaces() == [True] * count
+
+
 def test_the_slider_shows_and_hides_without_asking_the_engine(bench):
     ids = [row.segmentId for row in run(bench)]
     count = len(bench.engine.asked)

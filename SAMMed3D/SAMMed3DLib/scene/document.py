@@ -1,7 +1,6 @@
 """One volume with its segmentation and its point list: the nodules as the session sees them.
 
-Segments and points belong to the user, who may change or remove any of them at any time; nothing here outlives that
-with more than a SceneError.
+Segments and points belong to the user, who may change or remove any of them at any time.
 """
 
 from __future__ import annotations
@@ -216,8 +215,9 @@ class Document:
         state = self.nodules.pop(segmentId, None)
         with self.changing():
             self.dropPrompts([] if state is None else state.prompts)
-            if self.segmentationNode is not None:
-                self.segmentationNode.GetSegmentation().RemoveSegment(segmentId)
+            node = self.segmentationNode
+            if node is not None and node.GetSegmentation().GetSegment(segmentId) is not None:
+                node.GetSegmentation().RemoveSegment(segmentId)
 
     def moveBefore(self, segmentId: str, following: str) -> None:
         """Put a segment in front of another one in the list."""

@@ -135,13 +135,14 @@ class PromptStore:
         Raises:
             SceneError: the list takes no more points.
         """
+        most = self.node.GetMaximumNumberOfControlPoints()
+        if self.node.GetFixedNumberOfControlPoints() or 0 <= most <= self.node.GetNumberOfControlPoints():
+            raise SceneError(
+                f"Point list '{self.node.GetName()}' takes no more points: its number of points is locked. "
+                "Unlock it (Markups module) or select another one."
+            )
         with self.quiet():
             index = self.node.AddControlPointWorld(*(float(x) for x in ras))
-            if index < 0:
-                raise SceneError(
-                    f"Point list '{self.node.GetName()}' takes no more points: its number of points is locked. "
-                    "Unlock it (Markups module) or select another one."
-                )
             pointId = self.node.GetNthControlPointID(index)
             self._mirror(Prompt(pointId, self._worldOf(index), positive, segmentId))
         return pointId

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import slicer
+import vtk
 
 from .errors import SceneError
 from .mask_block import MaskBlock
-from .segment_writer import SegmentWriter
+from .segment_writer import CLOSED_SURFACE, SegmentWriter
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +65,9 @@ def restoreSegment(writer: SegmentWriter, snapshot: SegmentSnapshot) -> None:
         before = snapshot.before if snapshot.before in segmentation.GetSegmentIDs() else ""
         if not segmentation.AddSegment(segment, snapshot.segmentId, before):
             raise SceneError(f"Segment '{snapshot.metadata.GetName()}' could not be brought back.")
+        # Where other segments have a surface, Slicer gives the new one an image in its place.
+        if segment.GetRepresentation(CLOSED_SURFACE) is not None:
+            segment.AddRepresentation(CLOSED_SURFACE, vtk.vtkPolyData())
         segmentation.SeparateSegmentLabelmap(snapshot.segmentId)
     writer.write(snapshot.segmentId, snapshot.block)
     display = writer.segmentationNode.GetDisplayNode()
