@@ -27,6 +27,7 @@ sys.path[:0] = [str(ROOT / folder) for folder in ("SAMMed3D", "SAMMed3DTraining"
 
 from SAMMed3DLib.inference.preprocessing import normalize_crop  # noqa: E402
 from SAMMed3DLib.model.precision import PRECISIONS, resolve_precision  # noqa: E402
+from SAMMed3DLib.model.profile import PreprocessingProfile  # noqa: E402
 from SAMMed3DTrainingLib.click_loop import ClickLoop, draw_click_count  # noqa: E402
 from SAMMed3DTrainingLib.datasets import find_datasets  # noqa: E402
 from SAMMed3DTrainingLib.samples import Sample  # noqa: E402
@@ -40,7 +41,7 @@ class PlainCases(Dataset):
 
     images: tuple[Path, ...]
     labels: tuple[Path, ...]
-    profile: object
+    profile: PreprocessingProfile
     resample: bool
 
     def __getitem__(self, number: int) -> Sample:
@@ -56,8 +57,11 @@ class PlainCases(Dataset):
         for axis in range(3):
             if rng.random() < 0.5:
                 hu, truth = np.flip(hu, axis), np.flip(truth, axis)
-        positive = hu[hu > 0]
-        crop = normalize_crop(hu.copy(), spacing, self.profile, (float(positive.mean()), float(positive.std())))
+        statistics = 0.0, 1.0
+        if self.profile.intensity == "zscore_positive":
+            positive = hu[hu > 0]
+            statistics = float(positive.mean()), float(positive.std())
+        crop = normalize_crop(hu.copy(), spacing, self.profile, statistics)
         inside = np.argwhere(truth)
         click = inside[rng.integers(len(inside))].astype(np.float32)
         return Sample(crop, np.ascontiguousarray(truth), click, spacing, "unknown", 0.0)
@@ -77,7 +81,7 @@ def _read(path: Path, spacing_mm: float | None, labels: bool) -> tuple[np.ndarra
     volume = sitk.Resample(
         volume, size, sitk.Transform(), order, volume.GetOrigin(), [spacing_mm] * 3, volume.GetDirection(), 0
     )
-    return sitk.GetArrayViewFromImage(volume).transpose(2, 1, 0), spacing_mm
+    return sitk.GetArrayFromImage(volume).transpose(2, 1, 0), spacing_mm
 
 
 def _crop_or_pad(array: np.ndarray, middle: np.ndarray, size: tuple[int, ...], value: float) -> np.ndarray:
