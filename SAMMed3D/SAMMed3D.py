@@ -99,6 +99,10 @@ class SAMMed3DWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def clicks(self):
         return self.panel.clicks
 
+    def useModel(self, name: str) -> None:
+        """Uses a model of the store by its name, such as one just adopted after a training; open nodules go on."""
+        self.panel.models.choose(name)
+
     def setup(self) -> None:
         """Called when the user opens the module for the first time."""
         ScriptedLoadableModuleWidget.setup(self)

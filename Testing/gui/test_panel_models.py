@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import shutil
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -149,3 +152,57 @@ def test_changing_the_model_keeps_the_nodules(opened: User, tmp_path: Path) -> N
         opened.ui.addModeButton.click()
     opened.click_at((9.0, -4.0, 3.0))
     assert opened.ids() == [segment] and opened.mask(segment).sum() > before.sum()
+
+
+def test_a_model_adopted_in_another_module_is_used_at_once_and_the_nodules_stay(opened: User) -> None:
+    opened.ui.addNoduleButton.click()
+    opened.click_at((5.0, -4.0, 3.0))
+    (segment,) = opened.ids()
+    before = opened.mask(segment)
+    opened.host.select(None)
+    store = opened.widget.panel.models._choice.store
+    entry = store.adopt(BUNDLED, "from the training")
+    opened.widget.useModel(entry.name)
+    opened.settle()
+    assert opened.engine.asked("LoadModel")[-1].path == str(entry.path)
+    assert opened.ids() == [segment] and (opened.mask(segment) == before).all()
+    opened.open()
+    assert opened.ui.modelCombo.currentText == entry.title
+    opened.ui.addModeButton.click()
+    opened.click_at((9.0, -4.0, 3.0))
+    assert opened.mask(segment).sum() > before.sum()
+
+
+def test_a_download_is_canceled_and_gone_on_with(opened: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a server on this computer, whose line stalls in the middle."""
+    from weights.file_server import FileServer, stall_after
+
+    server = FileServer(BUNDLED.read_bytes())
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    store = opened.widget.panel.models._choice.store
+    digest = hashlib.sha256(server.content).hexdigest()
+    store._catalog = (
+        dataclasses.replace(store._catalog[0], url=server.url, size_bytes=len(server.content), sha256=digest),
+    )
+    half = len(server.content) // 2
+    server.answers.append(stall_after(half))
+    try:
+        opened.ui.modelCombo.setCurrentIndex(1)
+        opened.ui.downloadButton.click()
+        bar = opened.ui.modelProgressBar
+        opened.host.wait(lambda: bar.maximum == 1000 and bar.value > 400)
+        assert bar.visible and opened.ui.modelCancelButton.enabled and not opened.ui.modelCombo.enabled
+        opened.ui.modelCancelButton.click()
+        server.stalled.set()
+        _idle(opened)
+        assert not bar.visible and "Download goes on from there" in opened.ui.modelNoteLabel.text
+        opened.ui.downloadButton.click()
+        _idle(opened)
+        assert server.ranges[0] is None and server.ranges[-1].startswith("bytes=")
+        assert "Verified by its SHA-256" in opened.ui.modelNoteLabel.text and "MB" in opened.ui.sizeLabel.text
+        assert opened.engine.asked("LoadModel")[-1].path == opened.ui.locationEdit.text
+        assert Path(opened.ui.locationEdit.text).read_bytes() == server.content
+    finally:
+        server.stalled.set()
+        server.shutdown()
+        server.server_close()

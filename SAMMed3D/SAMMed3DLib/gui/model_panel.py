@@ -100,6 +100,12 @@ class ModelPanel:
             self._filling = False
         self._view.apply({**modelView(chosen, self._working), **deviceView(self._device, self._choice)})
 
+    def choose(self, name: str) -> None:
+        """Use a model of the store, by its name there; open nodules go on with it."""
+        self._choice.choose(name)
+        self._session.setModel()
+        self.refresh()
+
     def download(self) -> None:
         """Fetch the chosen model, with progress; an earlier try is gone on with."""
         self._begin()
@@ -124,7 +130,6 @@ class ModelPanel:
             return
         self.problem.emit("")
         self._session.setModel()
-        self._session.preload()
         self.reportDevice()
         self._session.message.emit(result.message, False)
 
@@ -141,17 +146,11 @@ class ModelPanel:
         self._ui.modelCancelButton.enabled = True
         self.refresh()
 
-    def _choose(self, name: str) -> None:
-        self._choice.choose(name)
-        self._session.setModel()
-        self._session.preload()
-        self.refresh()
-
     # -- what the user does ------------------------------------------------------------------------------------------
 
     def _onChosen(self, index: int) -> None:
         if not self._filling and 0 <= index < len(self._entries):
-            self._choose(self._entries[index].name)
+            self.choose(self._entries[index].name)
 
     def _onDownload(self, checked: bool = False) -> None:
         self.download()
@@ -178,7 +177,7 @@ class ModelPanel:
             self._choice.store.remove(entry.name)
         except WeightsError as error:
             self.problem.emit(str(error))
-        self._choose(self._choice.entry.name)
+        self.choose(self._choice.entry.name)
 
     def _onCopyDevice(self, checked: bool = False) -> None:
         version = f"{slicer.app.applicationName} {slicer.app.applicationVersion}, SAMMed3D {__version__}"
@@ -208,7 +207,7 @@ class ModelPanel:
         elif result.value is not None:
             chosen = self._choice.entry.name == result.value.name
             if chosen or isinstance(result.request, AddModelFile):  # else another was chosen during the download
-                self._choose(result.value.name)
+                self.choose(result.value.name)
         self.refresh()
 
     def _onBusyChanged(self, busy: bool) -> None:
