@@ -93,6 +93,17 @@ def test_it_never_ends_itself_or_those_it_comes_from():
     assert os.getpid() not in tree(os.getpid()) and os.getpid() not in tree(os.getppid())
 
 
+def test_an_older_process_is_nobodys_child(monkeypatch):
+    """Windows gives the number of a dead parent to another process."""
+    from SAMMed3DTrainingLib.runs import process_tree
+
+    table = [Process(10, 1, started=500), Process(11, 10, started=600), Process(12, 11, started=600),
+             Process(13, 10, started=400), Process(14, 13, started=700), Process(15, 99, started=900)]
+    monkeypatch.setattr(process_tree, "processes", lambda: table)
+    assert tree(10) == {10, 11, 12}
+    assert tree(99) == set()  # gone, and so its number may be anyone's
+
+
 def test_what_cannot_be_ended_is_told(tmp_path, monkeypatch):
     from SAMMed3DTrainingLib.runs import process_tree
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -118,14 +119,18 @@ def test_started_paused_found_again_killed_continued_stopped_compared(request_, 
     load_model(stopped.weights)
 
 
-def test_stop_ends_the_sample_processes_too(request_, python):
+def test_a_lost_data_set_does_not_end_a_run_and_kill_ends_the_sample_processes_too(request_, python, tmp_path):
+    data = tmp_path / "set"
+    shutil.copytree(request_.data[0], data)
     more = (*(word for word in MORE if not word.startswith("--num_workers")), "--num_workers=2")
     request = TrainingRequest(
-        request_.work_dir, "workers", request_.data, request_.checkpoint, "full", 40, 2, device="cpu", more=more
+        request_.work_dir, "workers", (data,), request_.checkpoint, "full", 40, 2, device="cpu", more=more
     )
     process = start_training(request, python)
     monitor = RunMonitor(request.folder, process)
-    follow(monitor, lambda status: status.step >= 1)
+    step = follow(monitor, lambda status: status.step >= 1).step
+    shutil.rmtree(data)
+    follow(monitor, lambda status: status.step >= step + 3)
     tree = {each.pid for each in processes() if each.parent == process.pid}
     assert tree
     monitor.kill()

@@ -26,11 +26,17 @@ _DEATH_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class Process:
-    """One line of the system's list; ``group`` is 0 where there are none."""
+    """One line of the system's list.
+
+    Attributes:
+        group: process group; 0 where there are none.
+        started: when, in a unit of the system's; 0 where parents are always true.
+    """
 
     pid: int
     parent: int
     group: int = 0
+    started: int = 0
 
 
 def processes() -> list[Process]:
@@ -53,12 +59,13 @@ def tree(root: int, session: str = "") -> set[int]:
     found = {each.pid for each in listed if root in (each.pid, each.group)}
     if session:
         found |= {each.pid for each in listed if _is_of_session(each.pid, session)}
-    children: dict[int, list[int]] = {}
-    for each in listed:
-        children.setdefault(each.parent, []).append(each.pid)
-    todo = [root, *found]
+    started = {each.pid: each.started for each in listed}
+    todo = list(found)
     while todo:
-        new = [pid for pid in children.get(todo.pop(), ()) if pid not in found]
+        parent = todo.pop()
+        # Windows gives numbers again: whoever is older than its parent is the child of another one of that number.
+        new = [each.pid for each in listed if each.parent == parent and each.pid not in found
+               and each.started >= started[parent]]
         found.update(new)
         todo += new
     return found - _own_line(listed)
@@ -160,14 +167,29 @@ def _windows_processes() -> list[Process]:
     for name in ("Process32FirstW", "Process32NextW"):
         getattr(library, name).argtypes = [wintypes.HANDLE, ctypes.POINTER(Entry)]
     library.CloseHandle.argtypes = [wintypes.HANDLE]
-    snapshot = library.CreateToolhelp32Snapshot(2, 0)
+    library.OpenProcess.restype = wintypes.HANDLE
+    library.OpenProcess.argtypes = [wintypes.DWORD, wintypes.BOOL, wintypes.DWORD]
+    library.GetProcessTimes.argtypes = [wintypes.HANDLE, *[ctypes.POINTER(wintypes.FILETIME)] * 4]
+
+    def started(pid: int) -> int:
+        """100 ns since 1601; 0 for a process of the system, which is nobody's child here."""
+        handle = library.OpenProcess(0x1000, False, pid)  # PROCESS_QUERY_LIMITED_INFORMATION
+        if not handle:
+            return 0
+        times = [wintypes.FILETIME() for _ in range(4)]
+        known = library.GetProcessTimes(handle, *map(ctypes.byref, times))
+        library.CloseHandle(handle)
+        return (times[0].dwHighDateTime << 32 | times[0].dwLowDateTime) if known else 0
+
+    snapshot = library.CreateToolhelp32Snapshot(2, 0)  # TH32CS_SNAPPROCESS
     if snapshot == wintypes.HANDLE(-1).value:
         return []
     try:
         entry, found = Entry(dwSize=ctypes.sizeof(Entry)), []
         more = library.Process32FirstW(snapshot, ctypes.byref(entry))
         while more:
-            found.append(Process(entry.th32ProcessID, entry.th32ParentProcessID))
+            pid = entry.th32ProcessID
+            found.append(Process(pid, entry.th32ParentProcessID, started=started(pid)))
             more = library.Process32NextW(snapshot, ctypes.byref(entry))
     finally:
         library.CloseHandle(snapshot)

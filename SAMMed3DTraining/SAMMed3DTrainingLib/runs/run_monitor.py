@@ -92,6 +92,8 @@ class RunMonitor:
         with suppress(RunError):  # a full disk does not keep it alive
             self._ask("stop")
         self._process.kill_tree(grace_s)
+        if self._own and self._note is not None:  # a launcher may have ended before what it had started
+            AttachedProcess(self.folder).kill_tree(grace_s)
 
     def _ask(self, command: Command) -> None:
         run_files.write_command(self.folder, command)
