@@ -31,6 +31,10 @@ from standin import (
     ui_loader,
 )
 
+#: PySide6's functions without a result give back None without counting it (6.10, Python 3.11, where None can die): each
+#: turn of the event loop takes some references away. These are enough for hours.
+_NONES = [None] * 4_000_000 if sys.version_info < (3, 12) else []
+
 _CLASSES: dict[str, type] = {
     cls.__name__: cls
     for source in (ctk_widgets, node_combo_box, application, modules)
@@ -107,6 +111,8 @@ class Host:
         if with_layout:
             self._window = QtWidgets.QMainWindow()
             self._window.setObjectName("qSlicerMainWindow")
+            self._panels = QtWidgets.QStackedWidget()
+            self._window.setCentralWidget(self._panels)
 
     def load(self, path: Path) -> Any:
         """What the module factory does: imports the file, makes the module object; ``slicer.modules.name`` is there."""
@@ -133,7 +139,7 @@ class Host:
         frame.reload()
         frame.setMRMLScene(slicer.mrmlScene)
         if self._window is not None:
-            self._window.setCentralWidget(frame)
+            self._panels.addWidget(frame)
             self._window.resize(480, 1000)
             self._window.show()
         return frame
@@ -152,6 +158,8 @@ class Host:
         if name is None:
             return None
         self._entered = self.app.moduleManager().module(name).widgetRepresentation()
+        if self._window is not None:
+            self._panels.setCurrentWidget(self._entered)
         self._entered.enter()
         return self.widget(name)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,7 @@ _ICONS = {
     "estimateButton": "training_clock",
 }
 _PERMILLE = 1000
+_PROGRESS_SECONDS = 0.25
 
 
 class Panel:
@@ -59,8 +62,10 @@ class Panel:
         module: the SAMMed3D module.
     """
 
-    def __init__(self, widget: qt.QWidget, ui: Any, session: TrainingSession, module: SegmentationModule) -> None:
+    def __init__(self, widget: qt.QWidget, ui: Any, session: TrainingSession, module: SegmentationModule,
+                 clock: Callable[[], float] = time.monotonic) -> None:
         self.widget, self.ui, self.session, self.module = widget, ui, session, module
+        self._clock, self._progressText, self._progressDue = clock, "", 0.0
         self._problem = self._notice = self._adopted = ""
         self._parameters: Any = None
         self._entered = False
@@ -243,6 +248,10 @@ class Panel:
         text = " ".join(filter(None, [jobText(job.kind), progress.text]))
         if progress.leftSeconds is not None:
             text += " " + _("{time} left").format(time=duration(progress.leftSeconds))
+        # Qt paints a progress bar at once, which takes a while where 3D views are drawn by the processor.
+        if text == self._progressText and self._clock() < self._progressDue:
+            return
+        self._progressText, self._progressDue = text, self._clock() + _PROGRESS_SECONDS
         done, total = (0, 0) if progress.fraction is None else (round(_PERMILLE * progress.fraction), _PERMILLE)
         self._progress.setProgress(done, total, text)
 

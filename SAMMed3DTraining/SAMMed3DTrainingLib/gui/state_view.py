@@ -183,7 +183,7 @@ def _status(facts: Facts) -> str:
     if facts.notice:
         return facts.notice
     if facts.state.isRunning:
-        return facts.runText
+        return _("A run is under way. Slicer can be used as always, and may be closed.")
     if facts.state is State.NO_PACKAGES:
         return _("Some packages are missing: use the button at the top.")
     if facts.state is State.NO_DATA:

@@ -8,7 +8,7 @@ from typing import Any
 
 import qt
 
-ID_ROLE = 256  # Qt::UserRole
+ID_ROLE, CHECK_ROLE = 256, 10  # Qt::UserRole, Qt::CheckStateRole
 
 
 class Table:
@@ -58,6 +58,8 @@ class Table:
         if checked is not None:
             flags = flags | qt.Qt.ItemIsUserCheckable
             item.setCheckState(qt.Qt.Checked if checked else qt.Qt.Unchecked)
+        elif item.data(CHECK_ROLE) is not None:
+            item.setData(CHECK_ROLE, None)
         item.setFlags(flags)
         item.setText(text)
         item.setToolTip(tip or text)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from .connections import Connections
 from .plot_view import PlotView
 from .texts import duration, score, size
 
+#: Curves and log are brought up to date this often.
+DRAW_SECONDS = 1.0
 _BUNDLED = ""
 _CHECKPOINT_SETTING, _WORK_DIR_SETTING = "SAMMed3DTraining/Checkpoint", "SAMMed3DTraining/WorkDir"
 
@@ -30,9 +34,11 @@ class TrainSection:
         plots: where curves are drawn.
     """
 
-    def __init__(self, ui: Any, widget: qt.QWidget, session: Any, store: WeightsStore, plots: PlotView) -> None:
+    def __init__(self, ui: Any, widget: qt.QWidget, session: Any, store: WeightsStore, plots: PlotView,
+                 clock: Callable[[], float] = time.monotonic) -> None:
         self._ui, self._widget, self._session, self._store, self._plots = ui, widget, session, store, plots
         self._parameters: Any = None
+        self._clock, self._drawDue = clock, 0.0
         self._filling = False
         self._shown: tuple[str, ...] = ()
         self._checkpoints: list[str] = []
@@ -113,8 +119,11 @@ class TrainSection:
         self._ui.runBar.value = 0 if status is None else round(1000 * status.fraction)
         if status is None:
             return
-        self._plots.showRun(self._session.train.name, status.curves)
-        self._showLog(status.log)
+        now = self._clock()
+        if now >= self._drawDue or status.is_over:  # drawing a chart takes longer than a step may
+            self._drawDue = now + DRAW_SECONDS
+            self._plots.showRun(self._session.train.name, status.curves)
+            self._showLog(status.log)
 
     @property
     def estimateText(self) -> str:

@@ -145,11 +145,12 @@ class RunPlots:
             node.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
             node.SetXColumnName(xColumn)
             node.SetYColumnName(column)
+            rows = self.node(table).GetNumberOfRows()
             line, dot = slicer.vtkMRMLPlotSeriesNode.LineStyleSolid, slicer.vtkMRMLPlotSeriesNode.MarkerStyleCircle
-            node.SetLineStyle(line if lines else slicer.vtkMRMLPlotSeriesNode.LineStyleNone)
-            node.SetMarkerStyle(dot if marked else slicer.vtkMRMLPlotSeriesNode.MarkerStyleNone)
+            node.SetLineStyle(line if lines and rows > 1 else slicer.vtkMRMLPlotSeriesNode.LineStyleNone)
+            node.SetMarkerStyle(dot if marked or rows == 1 else slicer.vtkMRMLPlotSeriesNode.MarkerStyleNone)
             node.SetColor(*_COLORS[color])
-            if self.node(table).GetNumberOfRows():
+            if rows:
                 chart.AddAndObservePlotSeriesNodeID(node.GetID())
         chart.EndModify(was)
 

@@ -181,7 +181,7 @@ class ComparePart:
         if record is None:
             return
         folder = Path(record.folder)
-        arguments = ["--run", str(folder), "--json", "--device", self.device]
+        arguments = ["--run", str(folder), "--device", self.device]
         try:
             (folder / COMPARISON).parent.mkdir(exist_ok=True)
             task = self._api.task("compare", arguments, (folder / COMPARISON).parent)

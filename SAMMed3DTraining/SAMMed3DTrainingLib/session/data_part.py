@@ -138,7 +138,7 @@ class DataPart:
     def checkDataset(self, folder: Path) -> None:
         """Reads every case in a child process and lists what is wrong."""
         try:
-            task = self._runs.task("check", [str(folder), "--json"], self._temporaryFolder())
+            task = self._runs.task("check", [str(folder)], self._temporaryFolder())
         except (ValueError, OSError, RuntimeError) as error:
             self._say(error=str(error))
             return

@@ -85,7 +85,7 @@ class NextPart:
 
         def steps() -> Steps:
             for number, node in enumerate(nodes):
-                data, path = self._source.volumeData(node), folder / f"{number + 1:03}.nii"
+                data, path = self._source.volumeData(node), folder / f"{number + 1:03}.nii.gz"
                 self._written[str(path)] = node.GetID()
                 self._names[str(path)] = node.GetName()
                 yield lambda report, data=data, path=path: self._source.writeVolume(data, path)
@@ -101,7 +101,7 @@ class NextPart:
         self._job.runSteps(JobKind.RANK, steps(), "", finished, parts=len(nodes))
 
     def _start(self, paths: list[str], checkpoint: Path | None, device: str) -> None:
-        arguments = ["--data", *paths, "--json", "--device", device]
+        arguments = ["--data", *paths, "--device", device]
         if checkpoint is not None:
             arguments += ["--checkpoint", str(checkpoint)]
         try:

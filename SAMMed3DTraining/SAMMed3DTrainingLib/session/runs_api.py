@@ -56,7 +56,7 @@ class Runs:
 
     def estimate(self, request: Any, log: Path) -> Any:
         """The task that measures a run. Raises RunError."""
-        from ..runs.run_request import start_estimate
+        from ..runs.task import start_estimate
 
         return start_estimate(request, self.interpreter, log)
 

@@ -37,7 +37,7 @@ class TrainingSession:
         self.changed, self.paceChanged = Signal(), Signal()
         self._runs = runs
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        self._pace = IDLE_SECONDS
+        self._pace, self._runState = IDLE_SECONDS, ""
         self.packages: Any | None = None
         self.job = JobSlot()
         self.data = DataPart(source, runs, self.job, self.temporaryFolder)
@@ -84,6 +84,9 @@ class TrainingSession:
         """Handles what has happened, waiting up to ``timeout`` seconds for the thread. Returns the pace."""
         self.job.poll(timeout if self.job.usesThread else 0.0)
         self.train.poll()
+        if self.train.runState != self._runState:
+            self._runState = self.train.runState
+            self.compare.refresh()
         self._onChanged()
         return self._pace
 
