@@ -1,7 +1,8 @@
 """Old against new weights on the cases that a run has not trained on: every nodule, with the same simulated clicks.
 
 ``OUT/comparison.json`` holds the table; the masks of both, label maps in the images' own geometry, lie in a folder
-beside it that is new with every comparison. The file appears when everything is there, and not before.
+beside it that is new with every comparison, and are named by their paths from there, so that a run may be renamed. The
+file appears when everything is there, and not before.
 """
 
 from __future__ import annotations
@@ -226,7 +227,7 @@ class _Comparison:
             result = model.evaluate(nodule, self._config.clicks, clicks)
             sides[side] = {"dice": [_rounded(result.dice[n - 1]) for n in shown],
                            "volume_mm3": [round(result.volumes_mm3[n - 1], 2) for n in shown]}
-            for click in (shown[0], shown[-1]):
+            for click in shown:
                 masks[side, click] = _after(result, click)
         return _Row({
             "case": case.full_name, "dataset": case.dataset, "patient": case.patient, "nodule": nodule.name,
@@ -236,7 +237,7 @@ class _Comparison:
         }, masks)
 
     def _write_masks(self, loaded: LoadedCase, rows: Sequence[_Row], masks: Path) -> dict[str, dict[str, str]]:
-        """The masks after the first and after the last shown click, a label map each; by side and click the file."""
+        """A label map for each side and shown click; by side and click its path from the folder of the results."""
         files: dict[str, dict[str, str]] = {side: {} for side in SIDES}
         folder = masks / loaded.case.dataset
         try:
@@ -244,13 +245,13 @@ class _Comparison:
         except OSError as error:
             raise RunError(f"{folder} cannot be made: {error.strerror or error}") from error
         for side in SIDES:
-            for click in dict.fromkeys((self._shown[0], self._shown[-1])):
+            for click in self._shown:
                 labels = np.zeros(loaded.array_kji.shape, np.uint16)
                 for row in rows:
                     _paint(labels, row.masks[side, click], row.values["value"])
                 path = folder / f"{loaded.case.part}_{loaded.case.name}_{side}_{click}.nii.gz"
                 write_segmentation(path, labels, loaded.ijk_to_ras)
-                files[side][str(click)] = str(path)
+                files[side][str(click)] = path.relative_to(self._out).as_posix()
         return files
 
     # -- the table ---------------------------------------------------------------------------------------------------

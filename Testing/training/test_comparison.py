@@ -112,7 +112,7 @@ def test_every_held_out_nodule_with_its_masks(run, config):
         image, truth = read_volume(case["image"]), read_labels(case["label"])
         for side in ("old", "new"):
             for column, click in ((0, "1"), (1, "3")):
-                mask = read_labels(case[side][click])
+                mask = read_labels(path.parent / case[side][click])
                 assert mask.array_kji.shape == image.array_kji.shape
                 assert np.allclose(mask.ijk_to_ras, image.ijk_to_ras)
                 for row in (each for each in content["nodules"] if each["case"] == case["case"]):
@@ -131,7 +131,11 @@ def test_a_second_comparison_takes_the_place_of_the_first(run):
     after = json.loads((run / "comparison" / "comparison.json").read_text(encoding="utf-8"))
     assert after["nodules"] == before["nodules"]  # the same clicks
     assert len(list((run / "comparison").iterdir())) == 2  # the table and one folder of masks
-    assert all((run / after["cases"][0][side]["1"]).is_file() for side in ("old", "new"))
+    files = [case[side]["1"] for case in after["cases"] for side in ("old", "new")]
+    assert len(files) == 4
+    moved = run.rename(run.with_name("renamed"))  # the masks are found all the same
+    assert all((moved / "comparison" / file).is_file() for file in files)
+    moved.rename(run)
 
     # One that is ended leaves what there was.
     assert compare(config, Listener(stop_after=1)) is None

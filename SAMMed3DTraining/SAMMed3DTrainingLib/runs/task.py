@@ -145,6 +145,8 @@ def start_task(interpreter: Interpreter, name: str, arguments: Sequence[str], fo
         raise RunError(f"The folder {folder} cannot be made: {error.strerror or error}; choose another one.") from error
     log, control = folder / _LOG, folder / _CONTROL
     write_whole(control, "run")
+    with suppress(OSError):  # an earlier one's words are of no use
+        log.unlink(missing_ok=True)
     words = [*arguments, "--json", "--control", str(control)]
     process = TrainingProcess.start(interpreter.command(name, words), interpreter.environment(), log, interpreter.cwd)
     return Task(process, log, control)
