@@ -96,6 +96,8 @@ def test_the_graph_sees_what_there_is() -> None:
 SLICER_SIDE = [
     *modules("SAMMed3D", "SAMMed3DTraining"), *modules("SAMMed3DLib.scene", "SAMMed3DLib.gui"),
     "SAMMed3DLib.weights_store", "SAMMed3DLib.model_jobs", "SAMMed3DLib.torch_install", "SAMMed3DLib.weights_cli",
+    *modules("SAMMed3DTrainingLib.scene", "SAMMed3DTrainingLib.gui", "SAMMed3DTrainingLib.session",
+             "SAMMed3DTrainingLib.runs", "SAMMed3DTrainingLib.store"), "SAMMed3DTrainingLib.presets",
 ]
 
 
@@ -122,7 +124,10 @@ def test_the_engine_knows_arrays_only(module: str) -> None:
     assert ours <= {"model", "inference", "lazy_names"}
 
 
-@pytest.mark.parametrize("module", modules("SAMMed3DLib.scene"))
+@pytest.mark.parametrize("module", modules(
+    "SAMMed3DLib.scene", "SAMMed3DTrainingLib.scene", "SAMMed3DTrainingLib.session", "SAMMed3DTrainingLib.runs",
+    "SAMMed3DTrainingLib.store",
+))
 def test_the_scene_knows_no_widgets(module: str) -> None:
     assert not {"qt", "ctk"} & reached(module)
 
