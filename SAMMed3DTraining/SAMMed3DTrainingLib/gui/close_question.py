@@ -31,20 +31,23 @@ class CloseQuestion(qt.QObject):
         """Qt asks: True keeps the event from the window."""
         if event.type() != qt.QEvent.Close or not self._session.train.isRunning:
             return False
-        return not self.ask()
+        if self.ask():
+            return False
+        event.ignore()  # an event that is only kept away counts as accepted
+        return True
 
     def ask(self) -> bool:
         """Whether Slicer may close. Stops the run where the user wants that."""
-        name = self._session.train.name
-        box = qt.QMessageBox(qt.QMessageBox.Question, _("Training is under way"), _(
-            "The run {name} is under way. Shall it stop, or go on without Slicer? Nothing is lost: a run that stops "
-            "can be continued, and one that goes on is found again the next time.").format(name=name))
-        keep = box.addButton(_("Keep running"), qt.QMessageBox.AcceptRole)
-        stop = box.addButton(_("Stop"), qt.QMessageBox.DestructiveRole)
-        box.addButton(qt.QMessageBox.Cancel)
-        box.setDefaultButton(keep)
-        box.exec()
-        pressed = box.clickedButton()
-        if pressed == stop:
+        question = _(
+            "The run {name} is under way. Stop it before Slicer closes?\n\n"
+            "Yes: it saves itself and can be continued later.\n"
+            "No: it goes on without Slicer, and is found again the next time."
+        ).format(name=self._session.train.name)
+        box = qt.QMessageBox
+        answer = slicer.util.messageBox(
+            question, windowTitle=_("Training is under way"), icon=box.Question,
+            standardButtons=box.Yes | box.No | box.Cancel,
+        )
+        if answer == box.Yes:
             self._session.train.stop()
-        return pressed in (keep, stop)
+        return answer != box.Cancel

@@ -22,23 +22,36 @@ class LayoutKeeper:
         self.changed = Signal()
         self.borrowed: int | None = None
         self._before: int | None = None
+        self._manager = slicer.app.layoutManager()
+        if self._manager is not None:
+            self._manager.connect("layoutChanged(int)", self._onLayout)
+
+    def close(self) -> None:
+        """Gives back what is borrowed, and stops watching."""
+        self.giveBack()
+        if self._manager is not None:
+            self._manager.disconnect("layoutChanged(int)", self._onLayout)
+            self._manager = None
 
     def borrow(self, layout: int) -> None:
         """Shows a layout; nothing happens without a main window."""
-        manager = slicer.app.layoutManager()
-        if manager is None:
+        if self._manager is None or layout == self.borrowed:
             return
-        if self._before is None or manager.layout != self.borrowed:  # the user has chosen another one meanwhile
-            self._before = manager.layout
+        if self.borrowed is None:
+            self._before = self._manager.layout
         self.borrowed = layout
-        manager.setLayout(layout)
+        self._manager.setLayout(layout)
         self.changed.emit()
 
     def giveBack(self) -> None:
-        """The layout from before, unless the user has chosen another one meanwhile."""
-        manager, layout, before = slicer.app.layoutManager(), self.borrowed, self._before
-        self.borrowed = self._before = None
-        if manager is not None and layout is not None and before is not None and manager.layout == layout:
-            manager.setLayout(before)
-        if layout is not None:
+        """The layout from before."""
+        if self._manager is None or self.borrowed is None:
+            return
+        self.borrowed = None
+        self._manager.setLayout(self._before)
+        self.changed.emit()
+
+    def _onLayout(self, layout: int) -> None:
+        if self.borrowed is not None and layout != self.borrowed:  # the user has chosen another one: it is theirs
+            self.borrowed = None
             self.changed.emit()

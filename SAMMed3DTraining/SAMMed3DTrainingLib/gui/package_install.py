@@ -25,7 +25,8 @@ def installPackages(state: Any, folder: Path, parent: Any) -> str:
             return str(result.message)
     if not state.requirements:
         return ""
-    lines = "\n".join(f"  {package.requirement}: {package.purpose}" for package in state.missing)
+    wanted = [each for each in (*state.missing, *state.optional_missing) if each.requirement in state.requirements]
+    lines = "\n".join(f"  {package.requirement}: {package.purpose}" for package in wanted)
     question = _("Install these packages into Slicer's Python? Nothing that is there is replaced.\n\n{packages}")
     if not slicer.util.confirmOkCancelDisplay(question.format(packages=lines), parent=parent):
         return ""

@@ -140,7 +140,7 @@ class Panel:
         for part in (self._watch, self.data, self.train, self.compare, self.next, self._poll, self._progress):
             part.close()
         self.plots.close()
-        self.layout.giveBack()
+        self.layout.close()
         self.session.close(seconds)
 
     # -- the look ----------------------------------------------------------------------------------------------------

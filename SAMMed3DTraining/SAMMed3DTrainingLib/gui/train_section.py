@@ -43,7 +43,7 @@ class TrainSection:
         self._shown: tuple[str, ...] = ()
         self._checkpoints: list[str] = []
         self._connections = Connections()
-        self._connections.signal(session.train.changed, self.refresh)
+        self._connections.signal(session.changed, self.refresh)
         self._connections.widget(ui.checkpointCombo, "currentIndexChanged(int)", self._onCheckpoint)
         self._connections.buttons({
             ui.workDirButton: self._onWorkDir, ui.estimateButton: self._onEstimate, ui.startButton: self._onStart,
@@ -171,7 +171,8 @@ class TrainSection:
             return
         self._shown = log
         self._ui.logEdit.setPlainText("\n".join(log))
-        self._ui.logEdit.moveCursor(11)  # QTextCursor::End: Slicer has no QTextCursor in Python
+        bar = self._ui.logEdit.verticalScrollBar()
+        bar.value = bar.maximum
 
     # -- what the user does ------------------------------------------------------------------------------------------
 

@@ -41,7 +41,8 @@ class RunPlots:
         if state == self._drawn and self.node("lossChart") is not None:
             return
         self._drawn = state
-        steps, (loss, first, last) = _thinned(curves.steps, curves.loss, curves.dice_first, curves.dice_last)
+        steps, values = _thinned(curves.steps, curves.loss, curves.dice_first, curves.dice_last)
+        loss, first, last = (_withoutGaps(steps, each) for each in values)
         self._fill("stepTable", {"Step": steps, "Loss": loss, "Dice, first click": first, "Dice, last click": last})
         self._fill("validationTable", {
             "Step": curves.val_steps, "Loss": curves.val_loss, "Dice": curves.val_mean_dice,
@@ -159,6 +160,12 @@ def _numbers(values: Sequence[float | None]) -> np.ndarray:
     return np.array([np.nan if value is None else value for value in values], dtype=float)
 
 
+def _withoutGaps(steps: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Steps without a value (no nodule was clicked) get one between their neighbors: a chart draws no half lines."""
+    known = np.isfinite(values)
+    return np.interp(steps, steps[known], values[known]) if known.any() else np.zeros_like(values)
+
+
 def _thinned(steps: Sequence[float], *curves: Sequence[float | None]) -> tuple[np.ndarray, list[np.ndarray]]:
     """Averages of neighboring steps where there are more than MOST_POINTS."""
     x, ys = np.asarray(steps, dtype=float), [_numbers(curve) for curve in curves]
@@ -167,4 +174,11 @@ def _thinned(steps: Sequence[float], *curves: Sequence[float | None]) -> tuple[n
         return x, ys
     edges = np.arange(0, len(x), size)
     counts = np.diff(np.append(edges, len(x)))
-    return np.add.reduceat(x, edges) / counts, [np.add.reduceat(y, edges) / counts for y in ys]
+    return np.add.reduceat(x, edges) / counts, [_averages(y, edges) for y in ys]
+
+
+def _averages(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    known = np.isfinite(values)
+    counts = np.add.reduceat(known.astype(float), edges)
+    sums = np.add.reduceat(np.where(known, values, 0.0), edges)
+    return np.divide(sums, counts, out=np.full(len(edges), np.nan), where=counts > 0)
