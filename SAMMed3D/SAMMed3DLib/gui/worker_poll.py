@@ -18,7 +18,7 @@ INTERVAL_MS = 5
 WAIT_SECONDS = 0.005
 #: Where drawing the views takes all the time between two polls, the worker would starve: it gets a share of that time,
 #: up to this much, which is still no gap that anyone feels.
-LONGEST_WAIT_SECONDS = 0.025
+LONGEST_WAIT_SECONDS = 0.02
 
 
 class Pollable(Protocol):
