@@ -7,7 +7,9 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -19,6 +21,7 @@ from .training_data import RunCases, SampleSlots
 from .validation import Validator
 
 _MEASURED_STEPS = 3
+_CLEAR_REFS = Path("/proc/self/clear_refs")
 _Result = TypeVar("_Result")
 
 
@@ -88,7 +91,7 @@ def estimate(trainer: Trainer, slots: SampleSlots, validator: Validator, cases: 
         cases: its cases.
     """
     config, model, device = trainer.config, trainer.network.model, trainer.world.device
-    before = _peak_memory(device)
+    before = _begin_peak(device)
     keys = slots.slots(0)[: config.batch_size * _MEASURED_STEPS]
     samples, sample_s = _timed(lambda: [slots[key] for key in keys])
     sample_s /= len(keys)
@@ -134,13 +137,36 @@ def _timed(work: Callable[[], _Result]) -> tuple[_Result, float]:
     return result, time.perf_counter() - begun
 
 
+def _begin_peak(device: torch.device) -> int:
+    """Bytes in use; from now on :func:`_peak_memory` tells the most."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    with suppress(OSError):  # Linux: forgets the peak so far, which loading may have made
+        _CLEAR_REFS.write_text("5", encoding="utf-8")
+    return _linux_memory("VmRSS") or _peak_memory(device)
+
+
 def _peak_memory(device: torch.device) -> int:
-    """Bytes at most so far; 0 where the system does not say."""
+    """Bytes at most; 0 where the system does not say."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    # On Linux getrusage tells the parent's peak where that was larger, as Slicer's is.
+    peak = _linux_memory("VmHWM")
+    if peak:
+        return peak
     try:
         import resource
     except ImportError:  # Windows
         return 0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _linux_memory(name: str) -> int:
+    """A line of /proc/self/status in bytes; 0 where there is none."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)
