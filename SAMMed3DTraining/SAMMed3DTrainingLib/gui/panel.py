@@ -169,6 +169,7 @@ class Panel:
             volumes=len(data.rows),
             toWrite=len(data.toWrite),
             folder="" if data.folder is None else str(data.folder),
+            folderProblem=data.folderProblem,
             written=data.written,
             datasetSelected=selected >= 0,
             sets=len(sets),

@@ -26,7 +26,7 @@ class Facts:
         packagesText: what is missing, in words; "" where nothing is.
         volumes: rows of the table of cases.
         toWrite: rows that Export writes.
-        folder: of the data set; "" where none is chosen.
+        folder, folderProblem: of the data set; "" where none is chosen, and where nothing is wrong with it.
         written: cases in that folder.
         datasetSelected, datasetChecked: a row of "More data sets".
         sets: data sets that the next run trains on.
@@ -58,6 +58,7 @@ class Facts:
     volumes: int = 0
     toWrite: int = 0
     folder: str = ""
+    folderProblem: str = ""
     written: int = 0
     datasetSelected: bool = False
     datasetChecked: bool = False
@@ -186,6 +187,8 @@ def _status(facts: Facts) -> str:
         return _("A run is under way. Slicer can be used as always, and may be closed.")
     if facts.state is State.NO_PACKAGES:
         return _("Some packages are missing: use the button at the top.")
+    if facts.folderProblem:
+        return facts.folderProblem
     if facts.state is State.NO_DATA:
         if not facts.volumes:
             return _("Load CTs and segment nodules in the SAMMed3D module, or add a data set that lies ready.")
@@ -200,7 +203,7 @@ def _status(facts: Facts) -> str:
 
 def _data(facts: Facts) -> dict[str, Control]:
     wait = _wait(facts)
-    noFolder = wait or ("" if facts.folder else _("Choose the folder of the data set first."))
+    noFolder = wait or facts.folderProblem or ("" if facts.folder else _("Choose the folder of the data set first."))
     noRows = noFolder or ("" if facts.toWrite else _noRows(facts))
     count = facts.toWrite
     caption = _("Export") if not count else _("Export 1 case") if count == 1 else _("Export {n} cases").format(n=count)

@@ -32,6 +32,7 @@ class ComparisonView:
         self._second = ""
         self._data: dict[str, Any] | None = None
         self.isSideBySide = False
+        self._before: tuple[str, Sequence[float]] | None = None
 
     @property
     def volumeNode(self) -> Any | None:
@@ -69,6 +70,8 @@ class ComparisonView:
         self.isSideBySide = on
         if on:
             self._alike()
+        else:
+            self._putBack()
         self._arrange()
 
     def close(self) -> None:
@@ -90,6 +93,7 @@ class ComparisonView:
         name = _("Comparison: {case}").format(case=case)
         volume = slicer.util.addVolumeFromArray(data["image"], ijkToRAS=data["ijkToRas"], name=name)
         volume.SetSaveWithScene(False)
+        volume.SetHideFromEditors(True)  # no case of the user's
         volume.CreateDefaultDisplayNodes()
         display = volume.GetDisplayNode()
         display.SetAutoWindowLevel(False)
@@ -97,6 +101,7 @@ class ComparisonView:
         self._volumeId = volume.GetID()
         segmentation = self._scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
         segmentation.SetSaveWithScene(False)
+        segmentation.SetHideFromEditors(True)
         segmentation.CreateDefaultDisplayNodes()
         useGeometryOf(segmentation, volume)
         self._segmentationId = segmentation.GetID()
@@ -137,8 +142,17 @@ class ComparisonView:
         """The right view shows the same slices as the left one."""
         red, yellow = self._sliceNode("Red"), self._sliceNode("Yellow")
         if red is not None and yellow is not None:
+            self._before = (yellow.GetOrientation(), yellow.GetFieldOfView())
             yellow.SetOrientation(red.GetOrientation())
             yellow.SetFieldOfView(*red.GetFieldOfView())
+
+    def _putBack(self) -> None:
+        """The right view as the user had it."""
+        yellow = self._sliceNode("Yellow")
+        if yellow is not None and self._before is not None:
+            yellow.SetOrientation(self._before[0])
+            yellow.SetFieldOfView(*self._before[1])
+        self._before = None
 
     def _sliceNode(self, name: str) -> Any | None:
         nodes = slicer.util.getNodesByClass("vtkMRMLSliceNode", self._scene)

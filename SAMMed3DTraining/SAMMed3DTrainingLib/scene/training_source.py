@@ -41,6 +41,11 @@ class TrainingSource:
         return tuple(None if node is None else node.GetID() for node in (row.volumeNode, row.segmentationNode))
 
     @staticmethod
+    def folderProblem(folder: Path) -> str:
+        """Why no case can be written into a folder; "" where one can."""
+        return DatasetWriter(folder).problem
+
+    @staticmethod
     def caseCount(folder: Path) -> int:
         """How many cases with nodules a data set has."""
         return len(DatasetWriter(folder).cases())

@@ -26,6 +26,8 @@ class SceneSource(Protocol):
 
     def importFiles(self, source: Path, folder: Path) -> Any: ...
 
+    def folderProblem(self, folder: Path) -> str: ...
+
     def caseCount(self, folder: Path) -> int: ...
 
 
@@ -60,7 +62,7 @@ class DataPart:
         self.folder: Path | None = None
         self.acceptedOnly = True
         self.datasets: tuple[DatasetEntry, ...] = ()
-        self.written = 0
+        self.written, self.folderProblem = 0, ""
         self.error = self.notice = ""
         self._ticks: dict[Hashable, bool] = {}
         self._names: dict[str, str] = {}
@@ -69,8 +71,15 @@ class DataPart:
 
     def refresh(self) -> None:
         """Looks at the scene and at the folder again. Cheap."""
-        self.rows = tuple(self._source.rows(self.folder, self.acceptedOnly, self._names))
-        self.written = self._source.caseCount(self.folder) if self.folder is not None else 0
+        self.written, self.folderProblem = 0, ""
+        try:
+            if self.folder is not None:
+                self.folderProblem = self._source.folderProblem(self.folder)
+                self.written = self._source.caseCount(self.folder)
+            self.rows = tuple(self._source.rows(self.folder, self.acceptedOnly, self._names))
+        except (ValueError, OSError, RuntimeError) as error:
+            self.folderProblem = str(error)
+            self.rows = tuple(self._source.rows(None, self.acceptedOnly, self._names))
         self.changed.emit()
 
     def clear(self) -> None:
