@@ -51,6 +51,18 @@ def test_nothing_is_asked_of_the_worker_before_preload_or_a_click(bench):
     assert len(bench.engine.asked) == 3
 
 
+def test_loading_can_be_canceled_and_begins_again_with_a_click(bench):
+    bench.session.preload()
+    bench.session.cancel()
+    assert bench.session.state is State.READY
+    bench.settle()
+    assert [type(one).__name__ for one in bench.engine.asked] == ["Prefetch"] and not bench.errors
+    bench.session.cancel()
+    segmentId = bench.click(10, 12, 14)
+    assert [type(one).__name__ for one in bench.engine.asked[1:]] == ["LoadModel", "SetVolume", "Predict"]
+    assert bench.row(segmentId).volumeMm3 == 125.0
+
+
 def test_what_there_is_to_know_about_the_loaded_model_is_told(bench):
     bench.engine.modelNote = "There is not enough graphics memory: the model runs on the CPU"
     bench.session.preload()

@@ -89,6 +89,14 @@ class Pipeline:
         """Load the model again with the next request, also after an error."""
         self._modelKey, self._modelError = None, ""
 
+    def stopLoading(self) -> None:
+        """Nobody waits for the model or the volume any more; the next request asks for them again."""
+        if self._loadingModel is not None:
+            self.drop(self._loadingModel)
+            self._loadingModel = self._modelKey = None
+        if self._loadingVolume is not None:
+            self.forgetVolume()
+
     def forgetVolume(self) -> None:
         """The volume is gone: nobody waits for it any more."""
         self.drop(self._loadingVolume)

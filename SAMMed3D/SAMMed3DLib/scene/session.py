@@ -242,7 +242,7 @@ class Session(SessionCore):
             self._bench.segmentAll.start()
 
     def cancel(self) -> None:
-        """Stop *Segment all* (what was found is kept), or drop the clicks that wait for an answer."""
+        """Stop *Segment all* (what was found is kept), or drop the clicks that wait for an answer, and loading."""
         if self._bench is None:
             return
         with self._telling():
@@ -250,6 +250,8 @@ class Session(SessionCore):
                 self._bench.segmentAll.stop()
             else:
                 self._bench.editor.cancel()
+            self._pipeline.stopLoading()
+            self._prefetched = None
 
     @property
     def sensitivity(self) -> float:
