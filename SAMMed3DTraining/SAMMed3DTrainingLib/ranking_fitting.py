@@ -32,6 +32,7 @@ from SAMMed3DLib.synthesis import NoduleShapes
 
 from .backgrounds import Background, training_backgrounds
 from .detection_scans import DetectionScan, painted_scan
+from .logistic import as_tuple, fit_logistic
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,6 @@ _NODULE_WEIGHT = 30.0
 """What all peaks of a nodule weigh together; one peak elsewhere weighs 1."""
 _NEGATIVES_PER_SCAN = 12_000
 _PENALTY = 3.0
-_NEWTON_STEPS = 40
 
 
 @dataclass(frozen=True)
@@ -92,19 +92,28 @@ def peaks_of(scan: DetectionScan, background: int) -> PeaksOfScan:
     peaks = find_peaks(field, 3.0, 30.0)
     if peaks is None:
         raise ValueError(f"nothing stands out in {scan.name}")
+    label, distances, radii = label_places(scan, peaks.ras, peaks.radius)
+    logger.info("%s: %d peaks, %d on nodules", scan.name, len(peaks), int((label >= 0).sum()))
+    return PeaksOfScan(background, peaks, measures_of(peaks, lungs), label, distances, radii)
+
+
+def label_places(
+    scan: DetectionScan, centers_ras: np.ndarray, radii_mm: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What places are: (n,) the nodule that a place is on, -1 far from all, -2 to leave out; their distances to the
+    nodules' centers (n, nodules) in mm; and the nodules' radii."""
     centers = np.array([nodule.center_ras for nodule in scan.nodules])
     radii = np.array([nodule.diameter_mm / 2 for nodule in scan.nodules])
-    distances = np.linalg.norm(peaks.ras[:, None] - centers[None], axis=2)
+    distances = np.linalg.norm(centers_ras[:, None] - centers[None], axis=2)
     nearest = np.argmin(distances / radii, axis=1)
-    reach = distances[np.arange(len(peaks)), nearest] / radii[nearest]
-    size = peaks.radius / radii[nearest]
-    label = np.full(len(peaks), -1)
+    reach = distances[np.arange(len(centers_ras)), nearest] / radii[nearest]
+    size = radii_mm / radii[nearest]
+    label = np.full(len(centers_ras), -1)
     label[(reach < 1.6) | (distances < radii + 3.0).any(axis=1)] = -2
-    label[[scan.ignores(center) for center in peaks.ras]] = -2
+    label[[scan.ignores(center) for center in centers_ras]] = -2
     positive = (reach < 0.6) & (size > 0.45) & (size < 1.8)
     label[positive] = nearest[positive]
-    logger.info("%s: %d peaks, %d on nodules", scan.name, len(peaks), int(positive.sum()))
-    return PeaksOfScan(background, peaks, measures_of(peaks, lungs), label, distances, radii)
+    return label, distances, radii
 
 
 def fit(
@@ -119,15 +128,8 @@ def fit(
         targets += [np.ones(len(positive)), np.zeros(len(negative))]
         per_nodule = np.bincount(scan.nodule[positive], minlength=len(scan.radii))
         weights += [_NODULE_WEIGHT / per_nodule[scan.nodule[positive]], np.ones(len(negative))]
-    x = np.concatenate(inputs).astype(np.float64)
-    target, weight = np.concatenate(targets), np.concatenate(weights)
-    ridge = _PENALTY * np.eye(x.shape[1])
-    beta = np.zeros(x.shape[1])
-    for _ in range(_NEWTON_STEPS):
-        expected = 1.0 / (1.0 + np.exp(-np.clip(x @ beta, -30.0, 30.0)))
-        hessian = x.T @ (x * (weight * expected * (1.0 - expected))[:, None]) + ridge
-        beta += np.linalg.solve(hessian, x.T @ (weight * (target - expected)) - ridge @ beta)
-    return beta
+    x = np.concatenate(inputs)
+    return fit_logistic(x, np.concatenate(targets), np.concatenate(weights), np.full(x.shape[1], _PENALTY))
 
 
 def false_before_hit(scan: PeaksOfScan, odds: np.ndarray, limit: int = 2000) -> np.ndarray:
@@ -140,16 +142,12 @@ def false_before_hit(scan: PeaksOfScan, odds: np.ndarray, limit: int = 2000) -> 
 
 def as_module(centers: np.ndarray, scales: np.ndarray, weights: np.ndarray, about: str) -> str:
     """The numbers as a Python file."""
-    def numbers(name: str, values: np.ndarray) -> str:
-        text = textwrap.fill(", ".join(f"{value:.4f}" for value in values), 116, break_on_hyphens=False)
-        return f"{name} = (\n{textwrap.indent(text, '    ')},\n)\n"
-
     return "\n".join([
         f'"""Weights of the ranking, made by ``python -m SAMMed3DTrainingLib.ranking_fitting``.\n\n{about}\n"""\n',
         "#: Of the measures: " + ", ".join(MEASURES[:5]) + ",\n#: " + ", ".join(MEASURES[5:]) + ".",
-        numbers("CENTERS", centers) + numbers("SCALES", scales),
+        as_tuple("CENTERS", centers) + as_tuple("SCALES", scales),
         "#: Of 1, the measures and their products.",
-        numbers("WEIGHTS", weights),
+        as_tuple("WEIGHTS", weights),
     ]).rstrip("\n") + "\n"
 
 

@@ -101,9 +101,7 @@ class BlobField:
             rim = np.argwhere(lungs.mask)
         cells = rim[rng.integers(len(rim), size=_RIM_SAMPLES)] + rng.uniform(-0.5, 0.5, (_RIM_SAMPLES, 3))
         points = transform_points(lungs.grid_to_ras, cells[:, ::-1])
-        index = world_to_ijk(self._affine, points)[:, ::-1]
-        hu = ndimage.map_coordinates(self._array, index.T, output=np.float32, order=1, mode="nearest")
-        tone = np.interp(hu, *self._tones.T)
+        tone = self.brightness_at(points)
         bins = np.round(lungs.share_at(points) * (_RIM_BINS - 1)).astype(int)
         medians = np.full(_RIM_BINS, np.nan, np.float32)
         present = np.unique(bins)
@@ -114,6 +112,12 @@ class BlobField:
     def brightness_of(self, hu: float) -> float:
         """How bright a density is shown; 0 in volumes that are no CT."""
         return float(np.interp(hu, *self._tones.T))
+
+    def brightness_at(self, points_ras: NDArray) -> NDArray[np.float64]:
+        """How bright the volume's own voxels are at points (..., 3) mm: trilinear, the walls not painted over."""
+        index = world_to_ijk(self._affine, points_ras.reshape(-1, 3))[:, ::-1]
+        values = ndimage.map_coordinates(self._array, index.T, output=np.float32, order=1, mode="nearest")
+        return np.interp(values, *self._tones.T).reshape(points_ras.shape[:-1])
 
     def slabs(self, halo: int) -> list[Slab]:
         """Pieces along k, of an even number of planes each (but for the last)."""

@@ -1,8 +1,8 @@
 """Places that may be nodules, found without a network: bright round things in the lungs, of any size.
 
 Blobs of all sizes are found (:mod:`.blob_pyramid`) in a field where the wall of the lungs is painted over
-(:mod:`.blob_field`), so that what sits on the pleura stands free; they are ranked by shape (:mod:`.blob_ranking`), and
-of several on one thing the best stays.
+(:mod:`.blob_field`), so that what sits on the pleura stands free; they are ranked by shape (:mod:`.blob_ranking`), of
+several on one thing the best stays, and those are ranked anew by what rays from them meet (:mod:`.blob_rays`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from scipy.spatial import cKDTree
 from .blob_field import BlobField
 from .blob_pyramid import Peaks, find_peaks
 from .blob_ranking import nodule_odds
+from .blob_rays import ray_measures, ray_odds
 from .coarse_grid import Progress
 from .geometry import as_affine
 from .lungs import LungMask
@@ -26,6 +27,8 @@ LIMIT = 400
 CELL_MM = 1.0
 """Edge of the cells in which small nodules are searched."""
 
+#: So many of the best places of the first ranking are ranked anew by rays.
+_RAYED = 2500
 #: Two peaks are one thing if they are closer than the radius of the better one and than this many of the other's.
 _SAME_THING = 1.5
 #: Peaks closer than this many radii are levels of the same place.
@@ -86,21 +89,51 @@ def find_candidates(
     if lungs is not None and not lungs.found:
         lungs = None
     field = BlobField(array_kji, affine, lungs, CELL_MM)
-    peaks = find_peaks(field, min_diameter_mm, max_diameter_mm, progress)
-    if peaks is None:
+    places = rayed_places(field, lungs, min_diameter_mm, max_diameter_mm, limit, progress)
+    if places is None:
         return []
-    odds = nodule_odds(peaks, lungs)
-    kept = best_of_each(peaks, odds, limit)
-    levels = _levels_of(peaks, kept)
+    odds = ray_odds(places.measures)
     solid = field.brightness_of(_SOLID_HU)
-    density = field.background + (peaks.brightness[levels] - field.background) / _CONTRAST_LEFT
     return [
         Candidate(
-            (float(peaks.ras[n, 0]), float(peaks.ras[n, 1]), float(peaks.ras[n, 2])),
-            float(2 * peaks.radius[level]), float(odds[n]), "solid" if bright >= solid else "subsolid",
+            (float(places.centers_ras[n, 0]), float(places.centers_ras[n, 1]), float(places.centers_ras[n, 2])),
+            float(2 * places.radii_mm[n]), float(odds[n]), "solid" if places.density[n] >= solid else "subsolid",
         )
-        for n, level, bright in zip(kept, levels, density, strict=True)
+        for n in np.argsort(-odds, kind="stable")[: max(limit, 0)]
     ]
+
+
+@dataclass(frozen=True)
+class RayedPlaces:
+    """The best places of the first ranking, the best first, and what rays from them tell.
+
+    Attributes:
+        centers_ras: (n, 3) mm.
+        radii_mm: (n,) of the ball that fits best.
+        density: (n,) brightness in the middle.
+        measures: (n, measures) of :mod:`.blob_rays`.
+    """
+
+    centers_ras: NDArray[np.float64]
+    radii_mm: NDArray[np.float64]
+    density: NDArray[np.float64]
+    measures: NDArray[np.float64]
+
+
+def rayed_places(
+    field: BlobField, lungs: LungMask | None, min_diameter_mm: float, max_diameter_mm: float, limit: int = LIMIT,
+    progress: Progress | None = None,
+) -> RayedPlaces | None:
+    """The places that are ranked by rays: at least ``limit``, one for each thing; None where nothing stands out."""
+    peaks = find_peaks(field, min_diameter_mm, max_diameter_mm, progress)
+    if peaks is None:
+        return None
+    odds = nodule_odds(peaks, lungs)
+    kept = best_of_each(peaks, odds, max(limit, _RAYED))
+    levels = _levels_of(peaks, kept)
+    density = field.background + (peaks.brightness[levels] - field.background) / _CONTRAST_LEFT
+    centers, radii = peaks.ras[kept], peaks.radius[levels]
+    return RayedPlaces(centers, radii, density, ray_measures(field, centers, radii, odds[kept], lungs))
 
 
 def best_of_each(peaks: Peaks, odds: NDArray, limit: int) -> list[int]:
