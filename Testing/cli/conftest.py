@@ -85,7 +85,8 @@ class BrightnessModel:
             grid = torch.stack(torch.meshgrid(centers, centers, centers, indexing="ij"), dim=-1)
             inside = ((grid >= boxes[0, :3]) & (grid <= boxes[0, 3:])).all(dim=-1)
             logits = torch.where(inside, logits, torch.full_like(logits, -20.0))
-        return logits, torch.full((len(logits), 1), 0.875)
+        batch = 1 if coords is None else len(coords)
+        return logits.expand(batch, -1, -1, -1, -1), torch.full((batch, 1), 0.875)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import torch
 from SAMMed3DLib.inference import InputError, PredictionCancelled, SamAutomaticMaskGenerator3D, SamPredictor3D
 from SAMMed3DLib.inference.candidates import Candidate
 from SAMMed3DLib.inference.lungs import LungMask
-from SAMMed3DLib.inference.nodule_score import BASIC, PAIRS, NoduleScore
+from SAMMed3DLib.inference.nodule_score import LOOK, OBJECT, NoduleScore, Regression, pairs_of
 from SAMMed3DLib.model import build_model
 
 from .fakes import PROFILE, ThresholdModel, sphere_volume
@@ -255,15 +255,41 @@ def test_without_an_iou_head_stability_ranks_and_the_user_is_told():
         assert record["predicted_iou"] is None and record["score"] == record["stability_score"]
 
 
+def weighing(input_name, names):
+    """A regression that hears one input only."""
+    weights = [float(name == input_name) for name in names] + [0.0] * len(pairs_of(names))
+    return Regression(names, (0.0,) * len(names), (1.0,) * len(names), tuple(weights), 0.0)
+
+
 def test_with_an_iou_head_the_score_is_a_probability_of_the_given_rule():
     array, matrix = scan()
-    weights = [float(name == "diameter") for name in BASIC] + [0.0] * len(PAIRS)
-    size_only = NoduleScore((0.0,) * len(BASIC), (1.0,) * len(BASIC), tuple(weights), 0.0)
+    size_only = NoduleScore(weighing("diameter", LOOK), weighing("diameter", OBJECT))
     generator = generator_for(array, matrix, score=size_only)
     records = generator.generate()
     sizes = [record["features"].diameter_mm for record in records]
     assert generator.ranking == "probability" and generator.message == ""
     assert sizes == sorted(sizes, reverse=True) and len(sizes) == 3
+    # the threshold model sees the same wherever one clicks
+    assert all(record["agreement"].least == 1.0 for record in records)
+
+
+def test_clicks_elsewhere_in_an_object_tell_how_steady_its_mask_is():
+    class Wandering(BatchModel):
+        """Two clicks at once give nothing."""
+
+        def decode(self, embedding, coords, *others, **options):
+            logits, iou = super().decode(embedding, coords, *others, **options)
+            return (logits - 100.0 if coords is not None and len(coords) == 2 else logits), iou
+
+    array, matrix = scan()
+    rule = NoduleScore(weighing("diameter", LOOK), weighing("agreement", OBJECT))
+    steady, wandering = (
+        generator_for(array, matrix, model, score=rule, points_per_batch=1).generate()
+        for model in (BatchModel(), Wandering())
+    )
+    assert len(steady) == len(wandering) == 3
+    assert {record["agreement"].mean for record in wandering} == {0.0}
+    assert min(record["score"] for record in steady) > max(record["score"] for record in wandering)
 
 
 def test_it_works_with_untrained_weights_of_the_public_architecture():

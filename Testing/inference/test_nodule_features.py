@@ -7,17 +7,20 @@ import pytest
 
 from SAMMed3DLib.inference.crop_plan import crop_at
 from SAMMed3DLib.inference.field import Part
-from SAMMed3DLib.inference.nodule_features import describe, object_at
+from SAMMed3DLib.inference.nodule_features import Agreement, agreement_of, describe, object_at, points_within
 from SAMMed3DLib.inference.nodule_score import (
-    BASIC,
     DEFAULT_SCORE,
+    LOOK,
     LOWEST_SCORE,
-    PAIRS,
-    NoduleScore,
-    basic_inputs,
+    OBJECT,
+    Regression,
+    look_inputs,
+    object_inputs,
+    pairs_of,
     score_threshold,
     shown_from,
 )
+from SAMMed3DLib.inference.nodule_score_coefficients import USUAL_RESPONSE
 from SAMMed3DLib.model.profile import PROFILES
 
 CROP = crop_at((0.0, 0.0, 0.0), 0.5, PROFILES["nodule"], np.eye(4))
@@ -100,42 +103,66 @@ def test_lungs_tell_what_lies_outside_and_at_the_wall():
     assert features.outside_lung == pytest.approx(0.5, abs=0.06) and features.near_wall == pytest.approx(0.5, abs=0.06)
 
 
+def test_clicks_elsewhere_in_a_sphere_agree_and_in_a_tube_they_do_not():
+    ball, long_one = part_of(sphere(5.0)), part_of(tube(2.0))
+    middle = (0.0, 0.0, 0.0)
+    points = points_within(long_one, middle)
+    assert np.abs(points[:, 2]) == pytest.approx((5.2, 5.2), abs=0.4) and np.abs(points[:, :2]).max() < 0.3
+    assert np.linalg.norm(points_within(ball, middle), axis=1) == pytest.approx((2.5, 2.5), abs=0.3)
+    assert agreement_of(ball, middle, [ball, ball], points_within(ball, middle), [0.6, 0.8]) == Agreement(
+        1.0, 1.0, pytest.approx(0.7)
+    )
+    # each click gives the half of the tube that it lies in
+    halves = [part_of(np.maximum(tube(2.0), -np.sign(z) * WORLD[..., 2])) for _, _, z in points]
+    found = agreement_of(long_one, middle, halves, points, [None, None])
+    assert found.mean == pytest.approx(0.5, abs=0.06) and found.least <= found.mean and np.isnan(found.predicted_iou)
+    nothing = part_of(sphere(5.0) + 100.0)
+    assert agreement_of(ball, middle, [ball, nothing], points_within(ball, middle), [0.5, 0.1]).least == 0.0
+
+
 def test_the_score_prefers_spheres_to_tubes_and_is_a_probability():
     round_one, long_one = (
         describe(part_of(d), (0.0, 0.0, 0.0), iou, hu_of(d)) for d, iou in ((sphere(4.0), 0.85), (tube(2.0, 40), 0.5))
     )
-    high, low = DEFAULT_SCORE(round_one), DEFAULT_SCORE(long_one)
+    steady, wandering = Agreement(0.95, 0.93, 0.85), Agreement(0.4, 0.3, 0.5)
+    high, low = DEFAULT_SCORE(round_one, steady), DEFAULT_SCORE(long_one, wandering)
     assert 0.0 <= low < 0.3 * high and high <= 1.0
+    assert DEFAULT_SCORE.of_look(long_one) < 0.3 * DEFAULT_SCORE.of_look(round_one)
     worst = dataclasses.replace(
         long_one, predicted_iou=0.0, growth=50.0, diameter_mm=1e-3, off_center=1e9, contrast_hu=1e6, elongation=1e9
     )
-    assert 0.0 <= DEFAULT_SCORE(worst) <= 1.0
+    assert 0.0 <= DEFAULT_SCORE(worst, Agreement(0.0, 0.0, 0.0), -1e6) <= 1.0
+    assert 0.0 <= DEFAULT_SCORE.of_look(worst, 1e6) <= 1.0
 
 
-def test_two_looks_count_equally():
-    first, second = (describe(part_of(sphere(r)), (0.0, 0.0, 0.0), 0.7, hu_of(sphere(r))) for r in (3.0, 6.0))
-    mean = (DEFAULT_SCORE.log_odds(first) + DEFAULT_SCORE.log_odds(second)) / 2
-    rule = DEFAULT_SCORE
-    usual = mean + rule.response_weight * rule.usual_response
-    assert rule(first, second) == pytest.approx(1 / (1 + np.exp(-usual)))
-    assert rule(first, second, response=4.0) == pytest.approx(1 / (1 + np.exp(-mean - 4.0 * rule.response_weight)))
-    assert rule(first, response=4.0) > rule(first, response=-4.0)
+def test_the_blob_filter_is_heard_where_it_was_asked():
+    features = describe(part_of(sphere(4.0)), (0.0, 0.0, 0.0), 0.7, hu_of(sphere(4.0)))
+    assert DEFAULT_SCORE.of_look(features, 2.0) > DEFAULT_SCORE.of_look(features, -4.0)
+    assert DEFAULT_SCORE.of_look(features) == DEFAULT_SCORE.of_look(features, USUAL_RESPONSE)
 
 
 def test_the_regression_is_what_it_says():
     features = describe(part_of(sphere(4.0)), (0.0, 0.0, 0.0), 0.7, hu_of(sphere(4.0)))
-    basic = basic_inputs(features)
-    weights = np.zeros(len(BASIC) + len(PAIRS))
-    weights[BASIC.index("iou")], weights[len(BASIC) + PAIRS.index((0, 1))] = 2.0, 3.0
-    rule = NoduleScore((0.0,) * len(BASIC), (1.0,) * len(BASIC), tuple(weights), -1.0)
-    assert rule.log_odds(features) == pytest.approx(2 * basic[0] + 3 * basic[0] * min(basic[1], 3.0) - 1)
+    inputs = look_inputs(features, 1.5)
+    count = len(LOOK)
+    pairs = pairs_of(LOOK)
+    weights = np.zeros(count + len(pairs))
+    weights[LOOK.index("iou")], weights[count + pairs.index((0, 2))] = 2.0, 3.0
+    weights[LOOK.index("response")] = 1.0
+    rule = Regression(LOOK, (0.0,) * count, (1.0,) * count, tuple(weights), -1.0)
+    expected = 2 * inputs[0] + 3 * inputs[0] * inputs[2] + 1.5 - 1
+    assert rule.log_odds(inputs) == pytest.approx(expected)
+    assert rule.log_odds(np.stack([inputs, inputs])) == pytest.approx([expected, expected])
 
 
 def test_every_input_has_a_coefficient_and_is_finite():
     features = describe(part_of(sphere(4.0)), (0.0, 0.0, 0.0), 0.0, hu_of(sphere(4.0)))
-    values = basic_inputs(features)
-    assert len(values) == len(BASIC) == len(DEFAULT_SCORE.mean) == len(DEFAULT_SCORE.scale)
-    assert len(DEFAULT_SCORE.weights) == len(BASIC) + len(PAIRS) and np.isfinite(values).all()
+    values = object_inputs(features, float("nan"), Agreement(1.0, 0.0, 1.0))
+    assert np.isfinite(values).all() and np.array_equal(values[: len(LOOK)], look_inputs(features, float("nan")))
+    for rule, names in ((DEFAULT_SCORE.look, LOOK), (DEFAULT_SCORE.clicked, OBJECT)):
+        assert rule.names == names and len(rule.mean) == len(rule.scale) == len(names)
+        assert len(rule.weights) == len(names) + len(pairs_of(names))
+    assert len(values) == len(OBJECT)
 
 
 @pytest.mark.parametrize("ranking", ["probability", "stability"])

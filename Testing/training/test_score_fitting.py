@@ -2,65 +2,100 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from SAMMed3DLib.inference.nodule_score import BASIC, PAIRS, NoduleScore
+from SAMMed3DLib.inference.candidates import Candidate
+from SAMMed3DLib.inference.nodule_score import LOOK, OBJECT, pairs_of
 from SAMMed3DTrainingLib import score_fitting
+from SAMMed3DTrainingLib.detection_scans import DetectionScan, KnownNodule
 from SAMMed3DTrainingLib.score_fitting import Samples, as_module, fit, held_out_log_odds, sensitivity_at, threshold_at
 
-SCANS, NODULES, OTHERS = 6, score_fitting.NODULES_PER_SCAN, 100
+BACKGROUNDS, NODULES, OTHERS = 3, 30, 100
 
 
 def samples(separation=3.0, seed=0):
-    """Nodules that differ from others in their first input only."""
+    """Nodules, with two samples each, that differ from others in their first input only."""
     rng = np.random.default_rng(seed)
     rows = []
-    for scan in range(SCANS):
-        for number in range(NODULES + OTHERS):
-            positive = number < NODULES
-            looks = rng.normal(0.0, 1.0, (2, len(BASIC)))
-            looks[:, 0] += separation * positive
-            response = rng.normal(2.0 * positive) if scan else np.nan
-            rows.append((*looks, positive, scan, scan % 3, number if positive else -1, response))
-    return Samples(*(np.array(column) for column in zip(*rows, strict=True)))
+    for background in range(BACKGROUNDS):
+        for number in range(2 * NODULES + OTHERS):
+            nodule = background * NODULES + number // 2 if number < 2 * NODULES else -1
+            clicked = rng.normal(0.0, 1.0, len(OBJECT))
+            clicked[0] += separation * (nodule >= 0)
+            rows.append((clicked[: len(LOOK)], clicked, nodule, background))
+    return Samples(*(np.array(column) for column in zip(*rows, strict=True)), np.full(BACKGROUNDS, NODULES))
 
 
 def test_what_separates_gets_the_weight_and_left_out_backgrounds_are_judged_well():
     given = samples()
-    fitted = fit(given)
+    fitted = fit(given.clicked, OBJECT, given)
     assert int(np.argmax(np.abs(fitted.weights))) == 0 and fitted.weights[0] > 0.5
-    odds = held_out_log_odds(given)
-    assert sensitivity_at(odds, given, 1.0) > 0.9
-    assert sensitivity_at(held_out_log_odds(samples(0.0)), samples(0.0), 1.0) < 0.5
+    odds = held_out_log_odds(given.clicked, OBJECT, given)
+    assert sensitivity_at(odds, given, 1.0) > 0.85
+    same = samples(0.0)
+    assert sensitivity_at(held_out_log_odds(same.look, LOOK, same), same, 1.0) < 0.5
+
+
+def test_nodules_that_were_no_candidates_count_as_missed():
+    given = samples(30.0)
+    odds = held_out_log_odds(given.look, LOOK, given)
+    assert sensitivity_at(odds, given, 1.0) == 1.0
+    fewer = given.only((given.nodule < 0) | (given.nodule % 2 == 0))
+    assert sensitivity_at(held_out_log_odds(fewer.look, LOOK, fewer), fewer, 1.0) == 0.5
 
 
 def test_thresholds_allow_so_many_false_positives():
     given = samples(1.0)
-    odds = held_out_log_odds(given)
-    for rate in (0.5, 2.0, 8.0):
+    odds = held_out_log_odds(given.look, LOOK, given)
+    for rate in (1.0, 2.0, 8.0):
         above = 1.0 / (1.0 + np.exp(-odds[~given.positive])) > threshold_at(odds, given, rate)
-        assert np.count_nonzero(above) <= rate * SCANS
+        assert np.count_nonzero(above) <= rate * BACKGROUNDS
     assert threshold_at(odds, given, 0.5) > threshold_at(odds, given, 8.0)
 
 
 def test_probabilities_are_those_of_a_usual_scan():
     given = samples(1.5)
-    share = 1.0 / (1.0 + np.exp(-fit(given).log_odds(given)))
-    weight = np.where(given.positive, score_fitting.USUAL_PER_SCAN / NODULES, 1.0)
-    assert np.sum(weight * share) == pytest.approx(np.sum(weight * given.positive), rel=0.2)
+    assert given.weight[given.positive].sum() == pytest.approx(score_fitting.USUAL_PER_SCAN * BACKGROUNDS)
+    share = 1.0 / (1.0 + np.exp(-fit(given.look, LOOK, given).log_odds(given.look)))
+    assert np.sum(given.weight * share) == pytest.approx(np.sum(given.weight * given.positive), rel=0.2)
 
 
 def test_the_written_module_gives_the_same_score():
     given = samples()
-    fitted = fit(given)
+    look, clicked = fit(given.look, LOOK, given), fit(given.clicked, OBJECT, given)
     names: dict = {}
-    exec(as_module(fitted, 0.6, 0.2, "About."), names)  # noqa: S102 - the file is Python that we made
-    rule = NoduleScore(
-        *(names[name] for name in ("MEAN", "SCALE", "WEIGHTS", "INTERCEPT", "RESPONSE_WEIGHT", "USUAL_RESPONSE"))
-    )
-    assert rule.response_weight == pytest.approx(fitted.response_weight, abs=1e-3) and fitted.response_weight > 0.3
-    assert len(rule.weights) == len(BASIC) + len(PAIRS) and (names["FEW"], names["USUAL"]) == (0.6, 0.2)
-    inputs = score_fitting.combined((given.fine[0] - rule.mean) / rule.scale)
-    expected = score_fitting.combined((given.fine[0] - fitted.mean) / fitted.scale) @ fitted.weights + fitted.intercept
-    assert float(inputs @ rule.weights) + rule.intercept == pytest.approx(expected, abs=0.01)
+    exec(as_module(look, clicked, (0.6, 0.2), -1.5, "About."), names)  # noqa: S102 - the file is Python that we made
+    assert (names["FEW"], names["USUAL"], names["USUAL_RESPONSE"]) == (0.6, 0.2, -1.5)
+    for fitted, key, inputs in ((look, "OF_LOOK", given.look), (clicked, "OF_CLICKED", given.clicked)):
+        rule = score_fitting.Regression(fitted.names, *names[key])
+        assert len(rule.weights) == len(rule.names) + len(pairs_of(rule.names))
+        assert rule.log_odds(inputs) == pytest.approx(fitted.log_odds(inputs), abs=0.02)
+
+
+def record(center, shape=(5, 5, 5)):
+    offset = tuple(int(c) - n // 2 for c, n in zip(center[::-1], shape, strict=True))
+    mask = np.ones(shape, np.uint8)
+    return {
+        "prediction": SimpleNamespace(mask=mask, offset_kji=offset, voxels=mask.size),
+        "measurements": SimpleNamespace(centroid_ras=tuple(float(c) for c in center)), "point_coords": [list(center)],
+    }
+
+
+def test_a_sample_is_a_nodule_something_else_or_neither():
+    truth = np.zeros((40, 40, 40), bool)
+    truth[18:23, 18:23, 18:23] = True
+    ignored = np.zeros_like(truth)
+    ignored[:5] = True
+    nodule = KnownNodule.of(truth, np.eye(4))
+    painted = DetectionScan("a", "training", truth, np.eye(4), (nodule,), ignored)
+    bare = DetectionScan("b", "training", truth, np.eye(4), (), ignored)
+    label = score_fitting._label
+    assert label(painted, record((20, 20, 20))) == 0
+    assert label(painted, record((20, 20, 20), (17, 17, 17))) is None, "a leak"
+    assert label(painted, record((30, 20, 20))) is None, "what is beside is looked at in the bare scan"
+    assert label(bare, record((20, 20, 20))) == -1 and label(bare, record((20, 20, 2))) is None
+    near, far = (Candidate((x, 20.0, 20.0), 5.0, 0.0, "solid") for x in (22.0, 30.0))
+    assert score_fitting._is_on_nodule(near, painted) and not score_fitting._is_on_nodule(far, painted)

@@ -20,6 +20,7 @@ from .looks import Look, Looker, Place
 from .lungs import LungMask, find_lungs
 from .mask_nms import suppress
 from .measurements import measure_nodule
+from .nodule_features import Agreement
 from .nodule_score import DEFAULT_SCORE, LOWEST_SCORE, NoduleScore, shown_from
 from .postprocessing import Clicks, voxelize
 from .prediction import Prediction
@@ -86,7 +87,7 @@ class SamAutomaticMaskGenerator3D:
         lungs: Literal["auto", "whole_volume"] | LungMask = "auto",
         *,
         min_score: float = LOWEST_SCORE,
-        max_candidates: int = 300,
+        max_candidates: int = 250,
         max_masks: int = 40,
         score: NoduleScore = DEFAULT_SCORE,
         lung_finder: Callable[..., LungMask] = find_lungs,
@@ -154,7 +155,8 @@ class SamAutomaticMaskGenerator3D:
             seen; ``score`` (see :attr:`ranking`) and ``shown_from``, the place of a slider between "fewer" (0) and
             "more" (1) from which on it is to be shown (0.5: by default); ``prediction``, to go on from with clicks;
             ``features`` and ``coarse_features`` (LookFeatures) of the last and the first look; ``response`` of the
-            blob filter (NaN without it); ``measurements`` (NoduleRecord).
+            blob filter (NaN without it); ``agreement`` of clicks elsewhere in it (None where none were made);
+            ``measurements`` (NoduleRecord).
 
         Raises:
             InputError: no image is set, or the given points lie outside of it.
@@ -256,7 +258,8 @@ class SamAutomaticMaskGenerator3D:
             prediction = self.predictor.predict([place.point_ras], [1])
             final = looker.describe(place, prediction.parts[-1], prediction.score)
             if final is not None:
-                found.append(_Found(self._score(look, final), look, final, prediction))
+                agreement = None if self.ranking == "stability" else looker.agreement(final)
+                found.append(_Found(self._score(final, agreement), look, final, prediction, agreement))
 
     def _unclicked(self, score: float, look: Look) -> _Found:
         """The mask of a coarse look: without a further encoding, for what a cancelled run has found."""
@@ -267,11 +270,13 @@ class SamAutomaticMaskGenerator3D:
         prediction = Prediction(mask, offset, iou, look.part.logits, look.part.crop, (look.part,))
         return _Found(score, look, look, prediction)
 
-    def _score(self, *looks: Look) -> float:
-        """Of one object; the last look is the one whose mask is kept."""
+    def _score(self, look: Look, agreement: Agreement | None = None) -> float:
+        """Of what a look shows; with ``agreement``, of the object that was clicked."""
         if self.ranking == "stability":
-            return looks[-1].features.stability
-        return self.score(*(look.features for look in looks), response=looks[-1].place.response)
+            return look.features.stability
+        if agreement is None:
+            return self.score.of_look(look.features, look.place.response)
+        return self.score(look.features, agreement, look.place.response)
 
     # -- the result --------------------------------------------------------------------------------------------------
 
@@ -314,6 +319,7 @@ class SamAutomaticMaskGenerator3D:
             "features": each.final.features,
             "coarse_features": each.look.features,
             "response": each.look.place.response,
+            "agreement": each.agreement,
             "measurements": measure_nodule(prediction, self.predictor.image_kji, matrix),
         }
 
@@ -321,11 +327,14 @@ class SamAutomaticMaskGenerator3D:
 class _Found:
     """An object that was clicked: its coarse look, the look after the click, and the mask."""
 
-    def __init__(self, score: float, look: Look, final: Look, prediction: Prediction) -> None:
+    def __init__(
+        self, score: float, look: Look, final: Look, prediction: Prediction, agreement: Agreement | None = None
+    ) -> None:
         self.score = score
         self.look = look
         self.final = final
         self.prediction = prediction
+        self.agreement = agreement
 
 
 class _Progress:

@@ -16,7 +16,7 @@ from .crop_plan import plan_crops
 from .field import Part
 from .geometry import transform_points, voxel_index, voxel_spacing, world_to_ijk
 from .lungs import LungMask
-from .nodule_features import LookFeatures, describe, object_at
+from .nodule_features import Agreement, LookFeatures, agreement_of, describe, object_at, points_within
 from .postprocessing import tight_block
 from .predictor import SamPredictor3D
 from .sampling import sample_grid
@@ -112,6 +112,12 @@ class Looker:
     def describe(self, place: Place, part: Part, score: float | None) -> Look | None:
         """The look that a part shows of the object at a place, or None where there is none."""
         return self._look(place, part, score, *self._surroundings(part))
+
+    def agreement(self, look: Look) -> Agreement:
+        """What two clicks elsewhere in the object give, in the crop that shows it: no encoding."""
+        points = points_within(look.part, look.place.point_ras)
+        parts, ious = self._predictor.decode_clicks(look.part.crop, look.part.anchor_ras, points)
+        return agreement_of(look.part, look.place.point_ras, parts, points, ious)
 
     def _look(
         self, place: Place, part: Part, score: float | None, hu: NDArray, in_lung: NDArray | None

@@ -8,6 +8,7 @@ the numbers hardly depend on size and voxel spacing.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,6 +67,20 @@ class LookFeatures:
     center_ras: tuple[float, float, float]
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """What clicks elsewhere in an object give: of a nodule the same mask, of a vessel another piece of it.
+
+    Attributes:
+        mean, least: IoU of their masks with that of the object.
+        predicted_iou: mean of the network's, NaN where that was never trained.
+    """
+
+    mean: float
+    least: float
+    predicted_iou: float
+
+
 def object_at(part: Part, point_ras: ArrayLike, threshold: float = 0.0) -> NDArray[np.bool_] | None:
     """The cells above ``threshold`` that hang together with those at a point; None where there are none near it."""
     labels, count = ndimage.label(part.logits > threshold, _NEIGHBORS_26)
@@ -79,6 +94,37 @@ def object_at(part: Part, point_ras: ArrayLike, threshold: float = 0.0) -> NDArr
         return None
     nearest = found[np.argmin(((found + low - point) ** 2).sum(axis=1))]
     return labels == window[tuple(nearest)]
+
+
+def points_within(part: Part, point_ras: ArrayLike) -> NDArray[np.float64]:
+    """Two points (2, 3) mm in the object at a point: on its longest axis, halfway from its middle to its ends."""
+    cells = transform_points(part.cells_to_ras, np.argwhere(object_at(part, point_ras)))
+    center = cells.mean(axis=0)
+    apart = cells - center
+    variance, axes = np.linalg.eigh(apart.T @ apart / len(cells))
+    # of an ellipsoid, the half axis is sqrt(5) standard deviations
+    halfway = 0.5 * math.sqrt(5.0 * max(float(variance[2]), 0.0)) * axes[:, 2]
+    return np.stack([center + halfway, center - halfway])
+
+
+def agreement_of(
+    part: Part, point_ras: ArrayLike, others: Sequence[Part], points_ras: ArrayLike, ious: Sequence[float | None]
+) -> Agreement:
+    """How far clicks elsewhere agree with the object at a point.
+
+    Args:
+        part, point_ras: the object.
+        others: what the network answered in the same crop to clicks at ``points_ras`` (n, 3), and its predicted
+            ``ious``.
+    """
+    own = object_at(part, point_ras)
+    shares = []
+    for other, point in zip(others, np.reshape(points_ras, (-1, 3)), strict=True):
+        cells = object_at(other, point)
+        same = 0.0 if cells is None else np.count_nonzero(cells & own) / np.count_nonzero(cells | own)
+        shares.append(float(same))
+    known = [iou for iou in ious if iou is not None]
+    return Agreement(float(np.mean(shares)), min(shares), float(np.mean(known)) if known else math.nan)
 
 
 def describe(

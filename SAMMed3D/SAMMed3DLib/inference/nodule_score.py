@@ -1,8 +1,9 @@
 """How likely a mask is a nodule: a calibrated probability, and the slider that trades misses for false positives.
 
-One logistic regression over the features of a look (:mod:`.nodule_features`), their squares and products, and the
-response of the blob filter that named the place (:mod:`.candidates`). What it was fitted on is said beside its
-coefficients (:mod:`.nodule_score_coefficients`).
+Two logistic regressions over the features of a look (:mod:`.nodule_features`), their squares and products, and the
+response of the blob filter that named the place (:mod:`.candidates`): one judges the first look at a place, the other
+the object that was clicked, and hears besides whether clicks elsewhere in it give the same mask. What they were fitted
+on is said beside their coefficients (:mod:`.nodule_score_coefficients`).
 """
 
 from __future__ import annotations
@@ -15,24 +16,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import nodule_score_coefficients as coefficients
-from .nodule_features import LookFeatures
+from .nodule_features import Agreement, LookFeatures
 
-#: What the regression sees first, in order; :func:`basic_inputs` computes it.
-BASIC = (
+#: What both regressions see first, in order; :func:`look_inputs` computes it.
+LOOK = (
     "iou", "stability", "diameter", "elongation", "slenderness", "compactness", "growth", "off_center", "contrast",
-    "density", "continued", "outside", "wall",
+    "density", "continued", "outside", "wall", "response",
 )
-#: Those whose squares and products it sees too.
-COMBINED = ("iou", "stability", "diameter", "compactness", "growth", "contrast", "density", "wall")
-PAIRS = tuple(itertools.combinations_with_replacement([BASIC.index(name) for name in COMBINED], 2))
+#: What the second one sees behind it; :func:`object_inputs` computes all.
+OBJECT = (*LOOK, "agreement", "least agreement", "iou around")
+#: Those whose squares and products they see too.
+COMBINED = ("iou", "diameter", "response", "agreement")
 _FARTHEST = 3.0
 
 
-def basic_inputs(features: LookFeatures) -> NDArray[np.float64]:
-    """The features as the regression takes them, each bounded and about of size one."""
-    iou = min(max(features.predicted_iou, 0.01), 0.99)
+def look_inputs(features: LookFeatures, response: float) -> NDArray[np.float64]:
+    """The features of a look as the regressions take them, each bounded and about of size one.
+
+    Args:
+        features: of the look.
+        response: of the blob filter; NaN where it was not asked.
+    """
     return np.array([
-        math.log(iou / (1.0 - iou)),
+        _logit(features.predicted_iou),
         4.0 * features.stability,
         math.log(features.diameter_mm / 8.0),
         math.log(features.elongation),
@@ -45,49 +51,76 @@ def basic_inputs(features: LookFeatures) -> NDArray[np.float64]:
         3.0 * features.continued,
         2.0 * features.outside_lung,
         2.0 * features.near_wall,
+        coefficients.USUAL_RESPONSE if math.isnan(response) else response,
     ])
 
 
-def combined(standardized: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Standardized basic inputs (..., n), bounded, with the products of :data:`PAIRS` behind them."""
+def object_inputs(features: LookFeatures, response: float, agreement: Agreement) -> NDArray[np.float64]:
+    """The same for an object that was clicked, with what clicks elsewhere in it gave."""
+    around = [4.0 * agreement.mean, 4.0 * agreement.least, _logit(agreement.predicted_iou)]
+    return np.append(look_inputs(features, response), around)
+
+
+def _logit(share: float) -> float:
+    bounded = min(max(share, 0.01), 0.99)
+    return math.log(bounded / (1.0 - bounded))
+
+
+def pairs_of(names: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
+    """Which inputs are multiplied."""
+    members = [index for index, name in enumerate(names) if name in COMBINED]
+    return tuple(itertools.combinations_with_replacement(members, 2))
+
+
+def combined(standardized: NDArray[np.float64], names: tuple[str, ...]) -> NDArray[np.float64]:
+    """Standardized inputs (..., n), bounded, with the products of :func:`pairs_of` behind them."""
     bounded = np.clip(standardized, -_FARTHEST, _FARTHEST)
-    first, second = zip(*PAIRS, strict=True)
+    first, second = zip(*pairs_of(names), strict=True)
     return np.concatenate([bounded, bounded[..., first] * bounded[..., second]], axis=-1)
 
 
 @dataclass(frozen=True)
-class NoduleScore:
-    """The regression.
+class Regression:
+    """A logistic regression.
 
     Attributes:
-        mean, scale: (n,) of the basic inputs.
+        names: of its n inputs.
+        mean, scale: (n,) of them.
         weights: of the standardized inputs and their products.
         intercept: added to them.
-        response_weight: of the blob filter's response.
-        usual_response: taken where there is none.
     """
 
+    names: tuple[str, ...]
     mean: tuple[float, ...]
     scale: tuple[float, ...]
     weights: tuple[float, ...]
     intercept: float
-    response_weight: float = 0.0
-    usual_response: float = 0.0
 
-    def log_odds(self, features: LookFeatures) -> float:
-        """Natural log of the odds that a look shows a nodule, the blob filter not yet asked."""
-        inputs = combined((basic_inputs(features) - self.mean) / self.scale)
-        return float(inputs @ self.weights) + self.intercept
+    def log_odds(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Natural log of the odds of inputs (..., n)."""
+        terms = combined((inputs - np.asarray(self.mean)) / np.asarray(self.scale), self.names)
+        return terms @ np.asarray(self.weights) + self.intercept
 
-    def __call__(self, *looks: LookFeatures, response: float = math.nan) -> float:
-        """Probability in 0..1 that an object is a nodule.
 
-        Args:
-            looks: at it; the mean of their log odds counts.
-            response: of the blob filter there; NaN where it was not asked.
-        """
-        mean = sum(self.log_odds(look) for look in looks) / len(looks)
-        return probability(mean + self.response_weight * (self.usual_response if math.isnan(response) else response))
+@dataclass(frozen=True)
+class NoduleScore:
+    """Probabilities in 0..1 that something is a nodule.
+
+    Attributes:
+        look: judges a look, its inputs named as in ``LOOK``.
+        clicked: judges an object that was clicked, its inputs named as in ``OBJECT``.
+    """
+
+    look: Regression
+    clicked: Regression
+
+    def of_look(self, features: LookFeatures, response: float = math.nan) -> float:
+        """Of what one look shows; ``response`` is that of the blob filter, NaN where it was not asked."""
+        return probability(float(self.look.log_odds(look_inputs(features, response))))
+
+    def __call__(self, features: LookFeatures, agreement: Agreement, response: float = math.nan) -> float:
+        """Of an object that was clicked."""
+        return probability(float(self.clicked.log_odds(object_inputs(features, response, agreement))))
 
 
 def probability(log_odds: float) -> float:
@@ -96,8 +129,8 @@ def probability(log_odds: float) -> float:
 
 
 DEFAULT_SCORE = NoduleScore(
-    coefficients.MEAN, coefficients.SCALE, coefficients.WEIGHTS, coefficients.INTERCEPT, coefficients.RESPONSE_WEIGHT,
-    coefficients.USUAL_RESPONSE,
+    Regression(LOOK, *coefficients.OF_LOOK),
+    Regression(OBJECT, *coefficients.OF_CLICKED),
 )
 
 #: Scores below this are hardly ever nodules; the slider's "more" goes no further.
