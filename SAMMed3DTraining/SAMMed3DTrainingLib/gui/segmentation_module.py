@@ -46,7 +46,7 @@ class SegmentationModule:
         slicer.util.selectModule(MODULE)
         widget = self._widget()
         if widget is not None:
-            widget.ui.volumeSelector.setCurrentNode(volumeNode)
+            widget.logic.getParameterNode().inputVolume = volumeNode
         if pointRas is not None:
             showPoint(pointRas)
 
