@@ -63,6 +63,11 @@ class CompareSection:
         self._connections.close()
         self.view.close()
 
+    def setIcons(self, icons: Icons) -> None:
+        """The theme has changed."""
+        self._icons = icons
+        self.refresh()
+
     def refresh(self, *__: Any) -> None:
         """Show runs and comparison as they are now."""
         runs = self._compare.runs

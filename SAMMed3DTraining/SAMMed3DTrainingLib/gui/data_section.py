@@ -23,7 +23,7 @@ class DataSection:
     def __init__(self, ui: Any, widget: qt.QWidget, session: Any, icons: Icons) -> None:
         self._ui, self._widget, self._session, self._icons = ui, widget, session, icons
         self._data = session.data
-        self._data.exported = lambda count, folder: _("{n} cases are in {folder}.").format(n=count, folder=folder)
+        self._data.exported = _exported
         self._cases = Table(ui.caseTable, (
             ("", _("Ticked cases are written."), False, False),
             (_("Case"), _("Name of the case's files. Double-click to change it."), True, False),
@@ -55,6 +55,11 @@ class DataSection:
         """A row of "More data sets"; -1 where none is selected."""
         row = self._sets.selectedRow
         return row if row < len(self._data.datasets) else -1
+
+    def setIcons(self, icons: Icons) -> None:
+        """The theme has changed."""
+        self._icons = icons
+        self.refresh()
 
     def refresh(self, *__: Any) -> None:
         """Show the rows as they are now."""
@@ -139,6 +144,12 @@ class DataSection:
 
     def _askFolder(self, title: str, start: str = "") -> str:
         return str(qt.QFileDialog.getExistingDirectory(self._widget, title, start) or "")
+
+
+def _exported(count: int, folder: Path) -> str:
+    if count == 1:
+        return _("1 case was written to {folder}.").format(folder=folder)
+    return _("{n} cases were written to {folder}.").format(n=count, folder=folder)
 
 
 def _caseTip(row: Any) -> str:

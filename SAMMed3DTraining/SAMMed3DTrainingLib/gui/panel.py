@@ -67,6 +67,7 @@ class Panel:
         self.widget, self.ui, self.session, self.module = widget, ui, session, module
         self._clock, self._progressText, self._progressDue = clock, "", 0.0
         self._problem = self._notice = self._adopted = ""
+        self._offersSmaller = False
         self._parameters: Any = None
         self._entered = False
         self._view = ViewWriter(ui)
@@ -93,6 +94,10 @@ class Panel:
     def enter(self) -> None:
         """The user opened the module: what has changed elsewhere is looked at, and a run found on the disk is shown."""
         self._entered = True
+        if isDark(self.widget) != self._dark:
+            icons = self._showIcons()
+            self.data.setIcons(icons)
+            self.compare.setIcons(icons)
         self._watch.start()
         self.session.checkPackages()
         self.train.refreshCheckpoints()
@@ -151,7 +156,7 @@ class Panel:
 
     def showProblem(self, text: str) -> None:
         """An error, shown until the user closes it or the next success; "" takes it away."""
-        self._problem = text
+        self._problem, self._offersSmaller = text, False
         self.refresh()
 
     def _facts(self) -> Facts:
@@ -170,18 +175,16 @@ class Panel:
             toWrite=len(data.toWrite),
             folder="" if data.folder is None else str(data.folder),
             folderProblem=data.folderProblem,
-            written=data.written,
             datasetSelected=selected >= 0,
             sets=len(sets),
             estimate=self.train.estimateText,
             runText=self.train.runText,
             hasCurves=self.plots.hasCurves,
             pausing=bool(status is not None and status.pausing),
-            offersSmaller=(0, 0) if suggestion is None or not status.is_over else
-            (suggestion.batch_size, suggestion.accumulation_steps),
+            offersSmaller=(suggestion.batch_size, suggestion.accumulation_steps)
+            if suggestion is not None and self._offersSmaller else (0, 0),
             run="" if record is None else record.name,
             runActive=bool(record is not None and record.is_running),
-            runWatched=record is not None and train.isRunning and record.name == train.name,
             runHasWeights=bool(record is not None and record.weights is not None),
             runResumable=bool(record is not None and record.resumable),
             anyRunActive="" if train.isRunning or not compare.running else compare.running[0],
@@ -266,7 +269,7 @@ class Panel:
             part.error = ""
         session.data.notice = session.compare.notice = ""
         if error:
-            self._problem = error
+            self._problem, self._offersSmaller = error, False
         if notice:
             self._notice = notice
         if error or notice:
@@ -278,7 +281,7 @@ class Panel:
 
     def _onEnded(self, status: Any) -> None:
         if status.state == "failed":
-            self._problem = status.message
+            self._problem, self._offersSmaller = status.message, status.suggestion is not None
         else:
             self._notice = self.train.runText
         self.train.refreshCheckpoints()
@@ -292,8 +295,8 @@ class Panel:
         self.refresh()
 
     def _onMessageButton(self, checked: bool = False) -> None:
-        if self._problem:
-            self._problem = ""
+        if self._offersSmaller:
+            self._problem, self._offersSmaller = "", False
             self.session.train.startSmaller()
         elif self.session.packages is not None and self.session.packages.missing:
             self._problem = installPackages(self.session.packages, self.session.temporaryFolder(), self.widget)

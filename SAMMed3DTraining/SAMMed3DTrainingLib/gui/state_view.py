@@ -27,10 +27,8 @@ class Facts:
         volumes: rows of the table of cases.
         toWrite: rows that Export writes.
         folder, folderProblem: of the data set; "" where none is chosen, and where nothing is wrong with it.
-        written: cases in that folder.
-        datasetSelected, datasetChecked: a row of "More data sets".
+        datasetSelected: a row of "More data sets".
         sets: data sets that the next run trains on.
-        cases: their cases, as far as known.
         estimate: of the run as set, in words; "" where there is none.
         runText: what the run is doing, in words.
         hasCurves: there is something to draw.
@@ -38,9 +36,9 @@ class Facts:
         offersSmaller: (batch size, steps per update) of a run that may fit after all; (0, 0) where there is none.
         run: the selected run; "" without one.
         runActive: it is under way.
-        runWatched: it is the one on the panel.
         runHasWeights, runResumable: of it.
-        anyRunActive: name of a run of this folder that is under way; "".
+        anyRunActive: name of a run of this folder that is under way elsewhere; "".
+        adopted: the run whose weights were adopted last; "".
         compared: there is a comparison of the selected run.
         summary: of it, in words.
         noduleChart, sideBySide, lossChart, diceChart: what is on screen.
@@ -59,11 +57,8 @@ class Facts:
     toWrite: int = 0
     folder: str = ""
     folderProblem: str = ""
-    written: int = 0
     datasetSelected: bool = False
-    datasetChecked: bool = False
     sets: int = 0
-    cases: int = 0
     estimate: str = ""
     runText: str = ""
     hasCurves: bool = False
@@ -71,7 +66,6 @@ class Facts:
     offersSmaller: tuple[int, int] = (0, 0)
     run: str = ""
     runActive: bool = False
-    runWatched: bool = False
     runHasWeights: bool = False
     runResumable: bool = False
     anyRunActive: str = ""

@@ -46,7 +46,7 @@ def test_only_ticked_cases_are_written_under_the_name_typed(trainer: TrainingUse
     trainer.settle()
     names = [path.name for path in sorted((trainer.dataset / "labelsTr").iterdir())]
     assert names == ["Straße_7.nii.gz"]
-    assert "1 cases are in" in trainer.ui.statusLabel.text
+    assert "1 case was written to" in trainer.ui.statusLabel.text
     assert trainer.cells("caseTable", STATE) == ["written", "new"]
     item = trainer.ui.caseTable.item(0, TICK)
     assert item.data(10) is None, "what is written has no tick"

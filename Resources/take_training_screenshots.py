@@ -1,0 +1,111 @@
+"""Takes README's picture of the training module in 3D Slicer, on synthetic chests; no data of a patient, no download.
+
+    Slicer --no-splash --python-script Resources/take_training_screenshots.py
+
+Writes Resources/Screenshots/training.png and closes Slicer. It trains for some minutes; what it makes is removed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import slicer
+
+FOLDER = Path(__file__).resolve().parent / "Screenshots"
+TIMEOUT_SECONDS = 1800.0
+CASES, EPOCHS = 4, 6
+
+
+def add_chest(number: int) -> Any:
+    """A synthetic chest whose nodules count as reviewed."""
+    import numpy as np
+
+    from SAMMed3DLib.sample_data import addPhantom
+    from SAMMed3DLib.scene import nodule_segmentation
+    from SAMMed3DLib.scene.segment_writer import MaskBlock, SegmentWriter
+    from SAMMed3DLib.synthesis.phantom import chest_phantom
+
+    phantom = chest_phantom(number)
+    volume = addPhantom(phantom)
+    volume.SetName(f"Chest {number + 1}")
+    segmentation = nodule_segmentation.createSegmentation(volume)
+    writer = SegmentWriter(segmentation, volume)
+    for value in np.unique(phantom.labels_kji)[1:]:
+        segment = nodule_segmentation.addNodule(segmentation)
+        writer.write(segment, MaskBlock((phantom.labels_kji == value).astype(np.uint8), (0, 0, 0)))
+        nodule_segmentation.setStatus(segmentation, segment, nodule_segmentation.REVIEWED)
+    segmentation.SetDisplayVisibility(False)
+    return volume
+
+
+def rest(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        slicer.app.processEvents()
+
+
+def take(folder: Path) -> None:
+    """Writes cases, trains, compares, and grabs the main window with curves and overlay."""
+    window = slicer.util.mainWindow()
+    window.resize(1500, 940)
+    slicer.util.selectModule("SAMMed3DTraining")
+    widget = slicer.modules.SAMMed3DTrainingWidget
+    ui, session = widget.ui, widget.session
+
+    def wait(run: bool = False) -> None:
+        if not session.waitUntilIdle(TIMEOUT_SECONDS, slicer.app.processEvents, run):
+            raise TimeoutError("a step of the training module did not end")
+
+    widget.panel.train.setWorkDir(folder / "Runs")
+    ui.folderEdit.text = str(folder / "Dataset")
+    for number in range(CASES):
+        add_chest(number)
+    session.data.refresh()
+    ui.exportButton.click()
+    wait()
+    ui.epochsSpinBox.value = EPOCHS
+    ui.runNameEdit.text = "my_nodules"
+    ui.estimateButton.click()
+    wait()
+    ui.startButton.click()
+    wait(run=True)
+    ui.compareButton.click()
+    wait()
+    changes = [nodule.difference or 0.0 for nodule in session.compare.nodules()]
+    ui.noduleTable.setCurrentCell(changes.index(max(changes)), 0)
+    wait()
+    for name in slicer.app.layoutManager().sliceViewNames():
+        node = slicer.app.layoutManager().sliceWidget(name).mrmlSliceNode()
+        width, height, depth = node.GetFieldOfView()
+        node.SetFieldOfView(70.0, 70.0 * height / width, depth)
+    ui.diceButton.click()
+    ui.dataSection.collapsed = True
+    probe = slicer.util.findChild(window, "DataProbeCollapsibleWidget")
+    probe.collapsed = True
+    rest(1.5)
+    FOLDER.mkdir(exist_ok=True)
+    window.grab().save(str(FOLDER / "training.png"))
+
+
+def main() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="sammed3d-screenshots-"))
+    settings = slicer.app.userSettings()
+    before = settings.value("SAMMed3DTraining/WorkDir")
+    try:
+        take(folder)
+    finally:
+        session = slicer.modules.SAMMed3DTrainingWidget.session
+        if session.train.isRunning:
+            session.train.kill()
+        settings.setValue("SAMMed3DTraining/WorkDir", before or "")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+try:
+    main()
+finally:
+    slicer.util.exit()
