@@ -84,9 +84,11 @@ def measure(file: Path, precision: str) -> dict[str, Any]:
     )
     predictor.set_image(array, matrix)
     records: list[dict[str, Any]] = []
+    cpu = time.process_time()
     total = seconds(lambda: records.extend(generator.generate()))
+    cpu = time.process_time() - cpu
     return {
-        "shape": array.shape, "seconds": total, "times": times, "candidates": len(generator.candidates),
+        "shape": array.shape, "seconds": total, "cpu": cpu, "times": times, "candidates": len(generator.candidates),
         "records": len(records), "shown": sum(record["shown_from"] <= 0.5 for record in records),
         "peak_mb": peak_mb(),
         "gflops": (before + gemm_gflops()) / 2.0, "message": generator.message,
@@ -128,7 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     looks = found["seconds"] - sum(found["times"].values())
     print(f"{machine(options.threads)}; {found['gflops']:.0f} GFLOP/s in fp32 around the search\n")
     print(f"| {' x '.join(map(str, found['shape'][::-1]))} | s |\n|---|---|")
-    for name, value in (*found["times"].items(), ("looks, clicks and masks", looks), ("all", found["seconds"])):
+    for name, value in (*found["times"].items(), ("looks, clicks and masks", looks), ("all", found["seconds"]),
+                        ("processor time of all threads", found["cpu"])):
         print(f"| {name} | {value:.1f} |")
     print(f"\n{found['candidates']} candidates, {found['records']} masks, {found['shown']} shown by default; "
           f"peak {found['peak_mb']:.0f} MB {found['message']}")
