@@ -226,6 +226,23 @@ def test_a_scene_saved_while_predicting_is_answered_after_reopening(bench, tmp_p
     again.session.close()
 
 
+def test_the_toolbar_goes_on_placing_into_the_users_list(bench):
+    scene = bench.scene.scene
+    selection = scene.GetFirstNodeByClass("vtkMRMLSelectionNode")
+    curve = scene.AddNewNodeByClass("vtkMRMLMarkupsCurveNode", "airway")
+    chosen = (curve.GetID(), "vtkMRMLMarkupsCurveNode")
+    selection.SetReferenceActivePlaceNodeClassName(chosen[1])
+    selection.SetActivePlaceNodeID(chosen[0])
+    bench.click(10, 12, 14)
+    assert (selection.GetActivePlaceNodeID(), selection.GetActivePlaceNodeClassName()) == chosen
+
+
+def test_without_a_list_of_the_user_the_toolbar_places_prompts(bench):
+    bench.click(10, 12, 14)
+    selection = bench.scene.scene.GetFirstNodeByClass("vtkMRMLSelectionNode")
+    assert selection.GetActivePlaceNodeID() == bench.session.promptsNode.GetID()
+
+
 def test_nothing_else_in_the_scene_changes(bench):
     scene = bench.scene.scene
     before = {scene.GetNthNode(n).GetID(): scene.GetNthNode(n).GetMTime() for n in range(scene.GetNumberOfNodes())}
@@ -241,6 +258,3 @@ def test_nothing_else_in_the_scene_changes(bench):
     # Slicer itself makes a new point list the one that its toolbar places into
     assert set(changed) <= {"SubjectHierarchy", "Selection", "CT"}
     assert bench.volume.GetImageData().GetScalarRange() == (-800.0, -800.0) and SHAPE[0] == 36
-
-
-# -- the list ---------------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from .beside_volume import createBeside, findBeside
@@ -24,7 +26,8 @@ def createPrompts(volumeNode: Any) -> Any:
     Raises:
         SceneError: as VolumeGeometry.
     """
-    node = createBeside(volumeNode, _CLASS, OWN_ATTRIBUTE, "prompts")
+    with _placingStays(volumeNode.GetScene()):
+        node = createBeside(volumeNode, _CLASS, OWN_ATTRIBUTE, "prompts")
     node.SetNodeReferenceID(VOLUME_ROLE, volumeNode.GetID())
     display = node.GetDisplayNode()
     display.SetSelectedColor(*POSITIVE_COLOR)
@@ -33,3 +36,15 @@ def createPrompts(volumeNode: Any) -> Any:
     # Small nodules are not to vanish behind their prompts (default 3).
     display.SetGlyphScale(2.0)
     return node
+
+
+@contextmanager
+def _placingStays(scene: Any) -> Iterator[None]:
+    """Slicer's toolbar goes on placing into the user's list, where there is one: it takes every new list for that."""
+    selection = scene.GetFirstNodeByClass("vtkMRMLSelectionNode")
+    before = None if selection is None else selection.GetActivePlaceNodeID()
+    className = None if selection is None else selection.GetActivePlaceNodeClassName()
+    yield
+    if before and scene.GetNodeByID(before) is not None:
+        selection.SetReferenceActivePlaceNodeClassName(className)
+        selection.SetActivePlaceNodeID(before)
