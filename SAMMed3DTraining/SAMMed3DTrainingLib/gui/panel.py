@@ -251,7 +251,7 @@ class Panel:
         progress = job.progress
         text = " ".join(filter(None, [jobText(job.kind), progress.text]))
         if progress.leftSeconds is not None:
-            text += " " + _("{time} left").format(time=duration(progress.leftSeconds))
+            text += ", " + _("{time} left").format(time=duration(progress.leftSeconds))
         # Qt paints a progress bar at once, which takes a while where 3D views are drawn by the processor.
         if text == self._progressText and self._clock() < self._progressDue:
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,6 +12,9 @@ from SAMMed3DLib.worker import EngineWorker
 
 from .calls import Call, CallEngine
 from .states import JobKind
+
+#: Of a job must be done before its rest can be foreseen.
+_TELLING = 0.1
 
 Steps = Generator[Callable[[Callable[[int, int, str], bool]], Any], Any, Any]
 """Yields functions for the thread and gets their results back; what it does between two is done on the main thread."""
@@ -78,8 +82,9 @@ class JobSlot:
         changed: begun, progressed or ended.
     """
 
-    def __init__(self, worker: EngineWorker | None = None) -> None:
+    def __init__(self, worker: EngineWorker | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.changed = Signal()
+        self._clock, self._begun = clock, 0.0
         self.kind: JobKind | None = None
         self.progress = JobProgress()
         self.cancelling = False
@@ -167,6 +172,7 @@ class JobSlot:
         if self.kind is not None:
             raise RuntimeError(f"{self.kind.value} is still under way")
         self.kind, self.progress, self._finished, self.cancelling = kind, JobProgress(text), finished, False
+        self._begun = self._clock()
 
     def _end(self, outcome: Outcome) -> None:
         finished = self._finished
@@ -186,7 +192,8 @@ class JobSlot:
             self._end(Outcome(error=str(error)))
             return
         if goesOn:
-            self._show(JobProgress(stepper.progress.name, stepper.progress.fraction))
+            fraction = stepper.progress.fraction
+            self._show(JobProgress(stepper.progress.name, fraction, self._left(fraction)))
             return
         cancelled = self.cancelling
         stepper.close()
@@ -236,14 +243,19 @@ class JobSlot:
             return
         if hasattr(message, "done"):  # Progress
             fraction = message.done / message.total if message.total else 0.0
-            whole = (self._part + min(fraction, 1.0)) / self._parts
-            self._show(JobProgress(message.text or self.progress.text, min(whole, 1.0), None))
+            whole = min((self._part + min(fraction, 1.0)) / self._parts, 1.0)
+            self._show(JobProgress(message.text or self.progress.text, whole, self._left(whole)))
             return
         if message.cancelled:
             self.cancelling = True
         self._part += 1
-        self._show(JobProgress(self.progress.text, min(self._part / self._parts, 1.0)))
+        whole = min(self._part / self._parts, 1.0)
+        self._show(JobProgress(self.progress.text, whole, self._left(whole)))
         self._advance(message.value, StepError(message.error) if message.error else None)
+
+    def _left(self, fraction: float) -> float | None:
+        """Seconds to go, if it goes on like this; None in the beginning."""
+        return (self._clock() - self._begun) * (1 - fraction) / fraction if fraction >= _TELLING else None
 
     def _show(self, progress: JobProgress) -> None:
         if progress != self.progress:

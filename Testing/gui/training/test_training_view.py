@@ -133,6 +133,21 @@ def test_a_job_goes_through_its_steps_and_ends_once() -> None:
     slot.close(1.0)
 
 
+def test_a_job_tells_the_time_left() -> None:
+    from SAMMed3DTrainingLib.session.job_slot import JobSlot
+    from SAMMed3DTrainingLib.session.states import JobKind
+
+    times, seen = iter(range(0, 10_000, 10)), []
+    slot = JobSlot(clock=lambda: next(times))
+    slot.changed.connect(lambda: seen.append(slot.progress.leftSeconds))
+    slot.runSteps(JobKind.RANK, Steps().parts(), "", lambda outcome: None, parts=3)
+    for _ in range(500):
+        if not slot.poll(0.01):
+            break
+    assert seen[1:3] == [pytest.approx(20.0), pytest.approx(10.0)]
+    slot.close(1.0)
+
+
 def test_a_job_that_is_canceled_ends_without_a_result() -> None:
     from SAMMed3DTrainingLib.session.job_slot import JobSlot
     from SAMMed3DTrainingLib.session.states import JobKind
