@@ -155,10 +155,8 @@ class SAMMed3DWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneStartClose(self, caller, event) -> None:
         self.setParameterNode(None)
-        self.panel.onSceneStartClose()
 
     def onSceneEndClose(self, caller, event) -> None:
-        self.panel.onSceneEndClose()
         if self.parent.isEntered:
             self.initializeParameterNode()
 

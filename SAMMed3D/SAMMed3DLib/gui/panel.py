@@ -103,13 +103,6 @@ class Panel:
         self._sync.push()
         self.refresh()
 
-    def onSceneStartClose(self) -> None:
-        self.tools.disarm()
-        self.session.suspend()
-
-    def onSceneEndClose(self) -> None:
-        self.session.resume()
-
     def close(self, seconds: float) -> None:
         """Takes everything apart; waits so long at most for what is being computed."""
         self._closed = True

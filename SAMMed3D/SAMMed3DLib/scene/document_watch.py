@@ -22,20 +22,17 @@ class DocumentWatch:
         segmentsRemoved: Signal(): segments are gone.
         segmentsChanged: Signal(): segments were added, renamed, recolored, reordered.
         voxelsChanged: Signal(segmentId): somebody else changed a segment's labelmap.
-        volumeMoved: Signal(): a parent transform of the volume was set or changed.
     """
 
     def __init__(self, document: Document) -> None:
         self.volumeRemoved, self.segmentationRemoved, self.promptsRemoved = Signal(), Signal(), Signal()
         self.segmentsRemoved, self.segmentsChanged = Signal(), Signal()
-        self.voxelsChanged, self.volumeMoved = Signal(), Signal()
+        self.voxelsChanged = Signal()
         self._document = document
         self._observers: list[tuple[Any, int]] = []
         self._segmentation: Any = None
         scene = document.volumeNode.GetScene()
         self._observe(scene, slicer.vtkMRMLScene.NodeRemovedEvent, self._nodeHandler())
-        transformed = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
-        self._observe(document.volumeNode, transformed, lambda _caller, _event: self.volumeMoved())
         self.update()
 
     def update(self) -> None:

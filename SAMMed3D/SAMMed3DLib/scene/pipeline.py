@@ -140,10 +140,6 @@ class Pipeline:
         self._waiting[generation] = (request, onResult)
         return generation
 
-    def waitsFor(self, generation: int | None) -> bool:
-        """Whether the answer is still awaited."""
-        return generation in self._waiting
-
     def drop(self, generation: int | None) -> None:
         """Nobody waits for this answer any more: the request is cancelled."""
         if generation is not None and self._waiting.pop(generation, None) is not None:
