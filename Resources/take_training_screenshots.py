@@ -17,7 +17,7 @@ import slicer
 
 FOLDER = Path(__file__).resolve().parent / "Screenshots"
 TIMEOUT_SECONDS = 1800.0
-CASES, EPOCHS = 4, 6
+CASES, EPOCHS = 3, 5
 
 
 def add_chest(number: int) -> Any:

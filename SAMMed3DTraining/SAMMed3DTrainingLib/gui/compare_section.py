@@ -37,13 +37,13 @@ class CompareSection:
             (_("State"), _("How the run ended, or that it is under way."), False, False),
             (_("Dice"), _("Mean Dice of its best weights on held-out cases, as measured during the run."), False, True),
             (_("Size"), _("Room that it takes on the disk."), False, True),
-        ))
+        ), rows=(2, 5))
         self._nodules = Table(ui.noduleTable, (
             (_("Nodule"), _("Case and nodule; the run has not learned from it."), True, False),
             (_("Old"), _("Dice of the weights that the run began with."), False, True),
             (_("New"), _("Dice of the run's best weights."), False, True),
             (_("Change"), _("New less old; above zero is better."), False, True),
-        ))
+        ), rows=(2, 8))
         self._connections = Connections()
         self._connections.signal(self._compare.changed, self.refresh)
         self._connections.signal(self._compare.shown, self._onShown)

@@ -29,12 +29,12 @@ class DataSection:
             (_("Case"), _("Name of the case's files. Double-click to change it."), True, False),
             (_("Nodules"), _("Nodules that would be written, of all that there are."), False, True),
             (_("State"), _("New, changed since it was written, written, or what stands in the way."), True, False),
-        ))
+        ), rows=(2, 7))
         self._sets = Table(ui.datasetTable, (
             ("", _("Ticked data sets are trained on."), False, False),
             (_("Folder"), _("Where the data set lies."), True, False),
             (_("Cases"), _("Cases and nodules, and what the check found."), False, True),
-        ))
+        ), rows=(2, 4))
         self._connections = Connections()
         self._connections.signal(self._data.changed, self.refresh)
         self._connections.widget(ui.caseTable, "itemChanged(QTableWidgetItem*)", self._onCaseChanged)

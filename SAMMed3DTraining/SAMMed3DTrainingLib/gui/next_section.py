@@ -35,7 +35,7 @@ class NextSection:
             (_("Volume"), _("Double-click to open it in the SAMMed3D module."), True, False),
             (_("Unsure"), _("How unsure the model is: the higher, the more is learned from it."), False, True),
             (_("Nodules"), _("How many nodules the model expects."), False, True),
-        ))
+        ), rows=(2, 6))
         self._connections = Connections()
         self._connections.signal(self._next.changed, self.refresh)
         self._connections.widget(ui.nextSourceCombo, "currentIndexChanged(int)", self._onSource)

@@ -8,6 +8,7 @@ from typing import Any
 
 import qt
 
+_FRAME = 6
 ID_ROLE, CHECK_ROLE = 256, 10  # Qt::UserRole, Qt::CheckStateRole
 
 
@@ -16,10 +17,13 @@ class Table:
 
     Args:
         captions: (header, its tool tip, stretched, right-aligned) of each column.
+        rows: fewest and most that are seen without scrolling; the table is as high as it needs to be.
     """
 
-    def __init__(self, table: qt.QTableWidget, captions: Sequence[tuple[str, str, bool, bool]]) -> None:
+    def __init__(self, table: qt.QTableWidget, captions: Sequence[tuple[str, str, bool, bool]],
+                 rows: tuple[int, int]) -> None:
         self.widget, self.filling = table, False
+        self._seen, self._height = rows, 0
         self._right = [right for __unused, __too, __also, right in captions]
         table.setHorizontalHeaderLabels([caption for caption, *__unused in captions])
         header = table.horizontalHeader()
@@ -39,9 +43,16 @@ class Table:
         try:
             if self.widget.rowCount != rows:
                 self.widget.setRowCount(rows)
+            self._fit(rows)
             yield
         finally:
             self.filling = False
+
+    def _fit(self, rows: int) -> None:
+        least, most = self._seen
+        height = (min(max(rows, least), most) + 1) * self.widget.verticalHeader().defaultSectionSize + _FRAME
+        if height != self._height:
+            self._height = self.widget.minimumHeight = self.widget.maximumHeight = height
 
     def cell(self, row: int, column: int, text: str, tip: str = "", *, key: Any = None, editable: bool = False,
              checked: bool | None = None, icon: qt.QIcon | None = None) -> qt.QTableWidgetItem:
