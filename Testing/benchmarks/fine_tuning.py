@@ -44,11 +44,11 @@ from SAMMed3DTrainingLib.demonstration_data import (  # noqa: E402
 from shared_data import shared_dir  # noqa: E402
 
 DEFAULT_OPTIONS = (
-    "--preset", "standard", "--lr", "5e-4", "--num_epochs", "5", "--samples_per_nodule", "1", "--val_nodules", "24",
+    "--preset", "standard", "--lr", "5e-4", "--num_epochs", "3", "--samples_per_nodule", "1", "--val_nodules", "24",
 )
 TINY_OPTIONS = (
-    "--checkpoint", "a seed, no file", "--model_type", "vit_tiny", "--batch_size", "8", "--num_epochs", "12",
-    "--samples_per_nodule", "4", "--val_nodules", "8",
+    "--checkpoint", "a seed, no file", "--model_type", "vit_tiny", "--batch_size", "8", "--num_epochs", "4",
+    "--samples_per_nodule", "2", "--val_nodules", "8",
 )
 CLICKS = (1, 3, 5)
 RISE_ON_NEW_DOMAIN, ALLOWED_LOSS, RISE_FROM_SEED = 0.03, 0.02, 0.3

@@ -55,7 +55,20 @@ def test_slices_are_never_made_thinner():
         thick_slices(np.zeros((4, 2, 2)), np.diag([1, 1, 6.0, 1]), 5.0)
 
 
-def test_a_nodule_keeps_the_voxels_that_it_fills_by_half():
+@pytest.mark.parametrize("slice_mm", [1.0, 2.5])
+def test_a_nodule_keeps_its_volume(slice_mm):
+    """Of 2.5 mm slices every other voxel of the surface is filled by exactly one half."""
+    thin = scan_with_ball(7)
+    matrix = np.diag([1, 1, slice_mm, 1.0])
+    mask = thin.nodules[0].mask
+    thin = DetectionScan("ball", "training", thin.array_kji, matrix, (
+        KnownNodule.of(mask, matrix, "solid", thin.nodules[0].offset_kji),
+    ))
+    (nodule,) = in_thick_slices(thin, 5.0).nodules
+    assert nodule.mask.sum() * 5.0 == pytest.approx(mask.sum() * slice_mm, rel=0.05)
+
+
+def test_a_nodule_stays_where_it_is():
     scan = in_thick_slices(scan_with_ball(7), 5.0)
     (nodule,) = scan.nodules
     assert scan.array_kji.dtype == np.int16 and scan.array_kji.shape == (6, 24, 24)
