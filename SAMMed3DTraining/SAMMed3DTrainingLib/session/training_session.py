@@ -37,7 +37,8 @@ class TrainingSession:
         self.changed, self.paceChanged = Signal(), Signal()
         self._runs = runs
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        self._pace, self._runState = IDLE_SECONDS, ""
+        self._pace = IDLE_SECONDS
+        self._news: tuple[str, float | None] = ("", None)
         self.packages: Any | None = None
         self.job = JobSlot()
         self.data = DataPart(source, runs, self.job, self.temporaryFolder)
@@ -84,8 +85,10 @@ class TrainingSession:
         """Handles what has happened, waiting up to ``timeout`` seconds for the thread. Returns the pace."""
         self.job.poll(timeout if self.job.usesThread else 0.0)
         self.train.poll()
-        if self.train.runState != self._runState:
-            self._runState = self.train.runState
+        status = self.train.status
+        news = (self.train.runState, None if status is None else status.best_dice)
+        if news != self._news:
+            self._news = news
             self.compare.refresh()
         self._onChanged()
         return self._pace
