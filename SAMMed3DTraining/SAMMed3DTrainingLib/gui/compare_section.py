@@ -8,7 +8,9 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from ..scene.comparison_view import ComparisonView
+from ..scene.comparison_view import COLORS, TRUTH, ComparisonView
+from ..scene.comparison_view import NEW as NEW_WEIGHTS
+from ..scene.comparison_view import OLD as OLD_WEIGHTS
 from ..scene.training_source import readCase
 from .connections import Connections
 from .icons import Icons
@@ -39,11 +41,14 @@ class CompareSection:
             (_("Size"), _("Room that it takes on the disk."), False, True),
         ), rows=(2, 5))
         self._nodules = Table(ui.noduleTable, (
-            (_("Nodule"), _("Case and nodule; the run has not learned from it."), True, False),
-            (_("Old"), _("Dice of the weights that the run began with."), False, True),
-            (_("New"), _("Dice of the run's best weights."), False, True),
+            (_("Nodule"), _("A nodule that the run has not learned from; its true outline is yellow in the views."),
+             True, False),
+            (_("Old"), _("Dice of the weights that the run began with; red in the views."), False, True),
+            (_("New"), _("Dice of the run's best weights; blue in the views."), False, True),
             (_("Change"), _("New less old; above zero is better."), False, True),
         ), rows=(2, 8))
+        for column, name in ((NODULE, TRUTH), (OLD, OLD_WEIGHTS), (NEW, NEW_WEIGHTS)):
+            ui.noduleTable.horizontalHeaderItem(column).setIcon(icons.swatch(COLORS[name]))
         self._connections = Connections()
         self._connections.signal(self._compare.changed, self.refresh)
         self._connections.signal(self._compare.shown, self._onShown)

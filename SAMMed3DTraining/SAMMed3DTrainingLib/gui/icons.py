@@ -21,6 +21,10 @@ class Icons:
         self._shared = SharedIcons(widget)
         self._icons: dict[str, qt.QIcon] = {}
 
+    def swatch(self, color: tuple[float, float, float]) -> qt.QIcon:
+        """A small square of one color (red, green, blue in 0..1)."""
+        return self._shared.swatch(color)
+
     def __call__(self, name: str) -> qt.QIcon:
         """The icon ``name``, such as ``"training_start"``. Raises FileNotFoundError for one that was never drawn."""
         if not name.startswith("training_"):

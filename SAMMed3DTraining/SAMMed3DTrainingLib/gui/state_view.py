@@ -127,7 +127,7 @@ def _wait(facts: Facts) -> str:
     """Only one job at a time."""
     if facts.job is None:
         return ""
-    return _("{what} Wait for it, or cancel it below.").format(what=jobText(facts.job))
+    return _("{what} Wait for it, or cancel it above.").format(what=jobText(facts.job))
 
 
 # -- guidance --------------------------------------------------------------------------------------------------------
