@@ -137,8 +137,11 @@ def test_table_and_json_agree():
 
 def test_targets():
     assert froc.missed_targets("held-out", results()) == [
-        "held-out: sensitivity 0.75 at 4 false positives a scan, below 0.85"
+        "held-out: sensitivity 0.75 for nodules of at least 4 mm at 4 false positives a scan, below 0.85"
     ]
+    tiny = ScanResult("f", "held-out", tuple(found(-math.inf, diameter=3.6) for _ in range(5)), ())
+    assert froc.missed_targets("held-out", [tiny, ScanResult("g", "held-out", (found(0.9),), ())]) == []
+    assert ">= 4 mm" in froc.table([tiny, results()[0]]) and ">= 4 mm" not in froc.table(results())
     assert froc.missed_targets("phantom", results()) == []
     good = ScanResult("c", "lidc", (found(0.9, readers=4, dice=0.8), found(-math.inf, readers=2)), (0.95,) * 8)
     assert froc.missed_targets("lidc", [good]) == []
