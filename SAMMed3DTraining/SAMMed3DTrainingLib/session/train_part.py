@@ -78,14 +78,15 @@ class TrainPart:
         self.error = ""
         self._estimated: Any = None
         self._monitor: Any | None = None
+        self._ended = False
         self._process: Any | None = None
 
     # -- what is there -----------------------------------------------------------------------------------------------
 
     @property
     def isRunning(self) -> bool:
-        """Whether a run is watched that is not over."""
-        return self._monitor is not None and (self.status is None or not self.status.is_over)
+        """Whether a run is watched that is not over, or whose last words have not all been read yet."""
+        return self._monitor is not None and not self._ended
 
     @property
     def runState(self) -> str:
@@ -186,12 +187,13 @@ class TrainPart:
 
     def poll(self) -> None:
         """Reads what the run wrote since the last time."""
-        if self._monitor is None:
+        if self._monitor is None or self._ended:
             return
         before, self.status = self.status, self._monitor.poll()
         if self.status != before:
             self.changed.emit()
-        if self.status.is_over and self.status.caught_up and not (before is not None and before.is_over):
+        if self.status.is_over and self.status.caught_up:
+            self._ended = True
             self.ended.emit(self.status)
 
     # -- within ------------------------------------------------------------------------------------------------------
@@ -214,7 +216,7 @@ class TrainPart:
         self._watch(Path(request.folder), process)
 
     def _watch(self, folder: Path, process: Any | None) -> None:
-        self.folder, self._process, self.status = folder, process, None
+        self.folder, self._process, self.status, self._ended = folder, process, None, False
         self._monitor = self._runs.monitor(folder, process)
         self.started.emit()
         self.changed.emit()

@@ -176,6 +176,19 @@ def test_a_run_found_on_the_disk_is_watched_again(trainer: TrainingUser, runs: F
     assert trainer.ui.stopButton.enabled and "under way" in reasons(trainer)["deleteRunButton"]
 
 
+def test_the_last_words_of_a_long_run_are_read(trainer: TrainingUser, runs: FakeRuns) -> None:
+    with_data(trainer)
+    trainer.press("startButton")
+    ends: list[str] = []
+    trainer.session.train.ended.connect(lambda status: ends.append(status.state))
+    watch(trainer, runs, "finished", caught_up=False)
+    assert not ends and trainer.session.train.isRunning
+    runs.monitor_.set("finished", caught_up=True)
+    trainer.host.wait(lambda: ends, 5)
+    trainer.session.poll()
+    assert ends == ["finished"] and not trainer.session.train.isRunning
+
+
 def test_one_run_at_a_time(trainer: TrainingUser, runs: FakeRuns) -> None:
     with_data(trainer)
     runs.add_run("theirs", trainer.work_dir, state="running")
