@@ -41,6 +41,7 @@ from SAMMed3DTrainingLib.demonstration_data import (  # noqa: E402
     DemonstrationSize,
     make_data,
 )
+from SAMMed3DTrainingLib.run_folder import read_events  # noqa: E402
 from shared_data import shared_dir  # noqa: E402
 
 DEFAULT_OPTIONS = (
@@ -108,6 +109,8 @@ def train(work: Path, name: str, data: Sequence[Path], options: Sequence[str]) -
         command(
             "train", "--task_name", name, "--data", *map(str, data), "--work_dir", str(work / "runs"), *options, *more
         )
+        if read_events(folder)[-1].get("reason") != "finished":
+            raise SystemExit(f"{name} was stopped: start this script again to go on")
         (folder / "done").write_text(f"{time.time() - begun:.0f} s\n", encoding="utf-8")
     return folder / "sam_model_dice_best.pth"
 

@@ -166,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--shared", type=Path, default=shared_dir(), help="folder with data/lidc_idri")
     parser.add_argument("--data", type=Path, help="a data set of yours instead")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--epochs", type=int, default=2, help="of our runs, in each round")
+    parser.add_argument("--epochs", type=int, default=4, help="of our runs, in each round")
     parser.add_argument("--plain-steps", type=int, default=4, help="of the plain loop, in each round")
     options = parser.parse_args(arguments)
     measured = {name: Measured() for name in (*PLAIN, *TARGETS)}
