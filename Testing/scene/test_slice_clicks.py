@@ -226,6 +226,26 @@ def test_dragging_or_clicking_a_point_is_no_click(slicer_scene, view, log) -> No
     assert len(points(log.take())) == 1, "where no point is any more"
 
 
+def test_close_to_a_point_it_is_a_click_when_nothing_moves(slicer_scene, view, log) -> None:
+    node = slicer_scene.scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode")
+    node.CreateDefaultDisplayNodes()
+    node.AddControlPointWorld(*view.to_ras(150, 120))
+    before = list(node.GetNthControlPointPositionWorld(0))
+    view.render()
+    view.move(158, 120)
+    assert node.GetDisplayNode().HasActiveComponent(), "Slicer would drag it from here"
+    view.press()
+    view.release()
+    (ras,) = points(log.take())
+    assert_allclose(ras, view.to_ras(158, 120), atol=1e-6)
+    assert list(node.GetNthControlPointPositionWorld(0)) == before
+    view.click(154, 120)
+    assert points(log.take()) == [], "on its mark the point is meant"
+    view.drag((158, 120), (188, 140))
+    assert points(log.take()) == []
+    assert_allclose(node.GetNthControlPointPositionWorld(0), view.to_ras(180, 140), atol=1e-6)
+
+
 def test_shift_on_a_point_is_a_click(slicer_scene, view, log) -> None:
     """Slicer drags no points while Shift is held: a place beside a point can be taken off."""
     node = slicer_scene.scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode")

@@ -7,12 +7,14 @@ ever.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import slicer
 import slicer.util
+import vtk
 
 from ..signal import Signal
 
@@ -21,6 +23,8 @@ from ..signal import Signal
 _PRIORITY = 0.5
 #: Farther from where the button went down, in pixels, it is a drag.
 _CLICK_REACH = 4
+#: Slicer takes hold of a point from twice as far, in pixels, as its mark reaches. Whoever means the point aims at it.
+_MARK_REACH = 6
 #: The pointer rests when it has not moved for this long.
 REST_MS = 150
 
@@ -55,6 +59,13 @@ class _View:
         x, y, z, _one = self.sliceNode.GetXYToRAS().MultiplyPoint((*xyz, 1.0))
         return x, y, z
 
+    def pixelsBetween(self, one: Sequence[float], other: Sequence[float]) -> float:
+        """How far apart two world points are seen."""
+        toView = vtk.vtkMatrix4x4()
+        vtk.vtkMatrix4x4.Invert(self.sliceNode.GetXYToRAS(), toView)
+        a, b = (toView.MultiplyPoint((*point, 1.0)) for point in (one, other))
+        return math.hypot(a[0] - b[0], a[1] - b[1])
+
 
 @dataclass(frozen=True)
 class _Press:
@@ -62,17 +73,19 @@ class _Press:
     pixel: Pixel
     ras: RasPoint
     shift: bool
+    reach: int
 
     def reaches(self, pixel: Pixel) -> bool:
         """Whether the pointer has stayed where it was pressed."""
-        return max(abs(a - b) for a, b in zip(pixel, self.pixel, strict=True)) <= _CLICK_REACH
+        return max(abs(a - b) for a, b in zip(pixel, self.pixel, strict=True)) <= self.reach
 
 
 class SliceClicks:
     """Says where slice views are clicked, between :meth:`start` and :meth:`stop`.
 
     A click is the left button pressed and released within 4 pixels, without Ctrl or Alt, not in Place mode, and not on
-    a markups control point or handle (that one is being dragged; with Shift Slicer drags none).
+    a markups control point or handle (that one is being dragged; with Shift Slicer drags none). Close to a point of a
+    list, but not on its mark, it is a click when the pointer does not move at all.
 
     Attributes:
         clicked: Signal(ras, shift): world RAS (3,) of the click, and whether Shift was held.
@@ -131,9 +144,13 @@ class SliceClicks:
         shift = bool(interactor.GetShiftKey())
         # With Shift, Slicer pans instead of dragging a point, and does so with the slightest move: the place is where
         # the button went down.
-        if not _isPlacing(view.sliceNode) and (shift or not _isOnMarkup(view.sliceNode)):
-            pixel = tuple(interactor.GetEventPosition())
-            self._press = _Press(interactor, pixel, view.toWorld(pixel), shift)
+        if _isPlacing(view.sliceNode):
+            return
+        pixel = tuple(interactor.GetEventPosition())
+        ras = view.toWorld(pixel)
+        held = [] if shift else _heldMarkups(view.sliceNode)
+        if all(_isBesideMark(display, view, ras) for display in held):
+            self._press = _Press(interactor, pixel, ras, shift, 0 if held else _CLICK_REACH)
 
     def _onMove(self, interactor: Any, _event: str) -> None:
         if self._press is not None:
@@ -186,8 +203,18 @@ def _isPlacing(sliceNode: Any) -> bool:
     return interaction is not None and interaction.GetCurrentInteractionMode() == interaction.Place
 
 
-def _isOnMarkup(sliceNode: Any) -> bool:
-    """Whether the pointer is on a control point or handle, which the left button would drag."""
+def _heldMarkups(sliceNode: Any) -> list[Any]:
+    """Display nodes of markups with a control point or handle under the pointer, which the left button would drag."""
     scene = sliceNode.GetScene()
     nodes = slicer.util.getNodesByClass("vtkMRMLMarkupsDisplayNode", scene) if scene is not None else []
-    return any(node.HasActiveComponent() for node in nodes)
+    return [node for node in nodes if node.HasActiveComponent()]
+
+
+def _isBesideMark(display: Any, view: _View, ras: RasPoint) -> bool:
+    """Whether a place is close to a point of a list and not on its mark."""
+    markup = display.GetDisplayableNode()
+    isPoint = display.GetActiveComponentType() == display.ComponentControlPoint
+    if not isPoint or not markup.IsA("vtkMRMLMarkupsFiducialNode"):
+        return False
+    point = markup.GetNthControlPointPositionWorld(display.GetActiveComponentIndex())
+    return view.pixelsBetween(point, ras) > _MARK_REACH
