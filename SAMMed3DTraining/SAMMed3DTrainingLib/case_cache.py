@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +34,19 @@ class CachedCase:
     array_kji: NDArray
     ijk_to_ras: NDArray[np.float64]
     nodules: tuple[Nodule, ...]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Where processes are not forked (Windows, macOS) the scan travels as its file's name, not voxel by voxel."""
+        array = self.array_kji
+        whole = isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap)  # no view of a part
+        file = array.filename if whole else None
+        return {**self.__dict__, "array_kji": array if file is None else Path(file)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        array = state["array_kji"]
+        if isinstance(array, Path):
+            array = np.load(array, mmap_mode="r", allow_pickle=False)
+        self.__dict__.update({**state, "array_kji": array})
 
 
 class CaseCache:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import pickle
+
 import numpy as np
 import pytest
 
@@ -30,6 +33,18 @@ def test_the_same_as_from_the_files_twice(dataset, tmp_path):
             np.testing.assert_array_equal(mine.mask, theirs.mask)
             assert (mine.name, mine.offset_kji, mine.volume_mm3) == (theirs.name, theirs.offset_kji, theirs.volume_mm3)
     assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_another_process_maps_the_scan_instead_of_being_sent_it(dataset, tmp_path):
+    cached = CaseCache(tmp_path / "cache").load(dataset.cases[0], dataset)
+    sent = pickle.dumps(cached)
+    assert len(sent) < cached.array_kji.nbytes / 4
+    other = pickle.loads(sent)
+    assert isinstance(other.array_kji, np.memmap)
+    np.testing.assert_array_equal(other.array_kji, cached.array_kji)
+    assert [n.name for n in other.nodules] == [n.name for n in cached.nodules]
+    part = pickle.loads(pickle.dumps(dataclasses.replace(cached, array_kji=cached.array_kji[2:5])))
+    np.testing.assert_array_equal(part.array_kji, cached.array_kji[2:5])
 
 
 def test_a_changed_label_map_is_read_again(dataset, tmp_path):
