@@ -45,3 +45,19 @@ def test_every_button_wears_the_icon_of_the_theme_and_a_faint_one_where_it_canno
         assert _strongest(icon, QIcon.Mode.Normal) > 200
         assert 0 < _strongest(icon, QIcon.Mode.Disabled) < 100
         assert _strongest(icon, QIcon.Mode.Selected) > 200
+
+
+def test_the_icons_follow_a_theme_that_changes_while_the_module_is_open(themed: User) -> None:
+    from PySide6.QtGui import QColor, QPalette
+    from PySide6.QtWidgets import QApplication
+
+    from SAMMed3DLib.gui.icons import Icons
+
+    button = themed.ui.undoButton
+    before = button.icon.pixmap(20, 20).toImage()
+    QApplication.setPalette(QPalette(QColor("#ffffff" if themed.theme == "dark" else "#333333")))
+    themed.host.process()
+    themed.load_volume()  # whatever happens next
+    themed.settle()
+    after = button.icon.pixmap(20, 20).toImage()
+    assert after == Icons(button)("undo").pixmap(20, 20).toImage() != before

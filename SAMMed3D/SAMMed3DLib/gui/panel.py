@@ -82,9 +82,7 @@ class Panel:
 
     def enter(self) -> None:
         """The user opened the module: keys work, and the model gets ready once the panel is on screen."""
-        if isDark(self.widget) != self._dark:
-            self._dark = not self._dark
-            self.nodules.setIcons(self._showIcons())
+        self.refresh()
         self._shortcuts.install(slicer.util.mainWindow() or self.widget)
         self.models.enter()
         qt.QTimer.singleShot(0, self._preload)
@@ -121,7 +119,10 @@ class Panel:
     # -- the look ----------------------------------------------------------------------------------------------------
 
     def refresh(self, *__: Any) -> None:
-        """Bring every control up to date."""
+        """Bring every control up to date, the icons too where the theme has changed."""
+        if isDark(self.widget) != self._dark:
+            self._dark = not self._dark
+            self.nodules.setIcons(self._showIcons())
         self._view.apply(panelView(self._facts()))
 
     def showProblem(self, text: str) -> None:
