@@ -1,0 +1,48 @@
+"""Samples prepared by another process are those prepared here, in the same order, and no batch is taken too early."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from SAMMed3DLib.model.registry import default_profile
+from SAMMed3DTrainingLib import training_data
+from SAMMed3DTrainingLib.training_data import SampleSlots, load_cases, loader
+
+from .runs import config, write_data
+
+
+@pytest.fixture
+def slots(tmp_path: Path) -> SampleSlots:
+    options = config(tmp_path, write_data(tmp_path / "set", cases=3))
+    cases = load_cases(options.resolved(from_scratch=True), lambda message: None)
+    return SampleSlots(cases.train, default_profile("vit_tiny"), options.resolved(from_scratch=True))
+
+
+@pytest.mark.parametrize("system", ["Linux", "Windows"])
+def test_a_worker_gives_the_same_samples(slots, monkeypatch, system):
+    monkeypatch.setattr(training_data.platform, "system", lambda: system)  # elsewhere processes are not forked
+    keys = slots.slots(0)[:3]
+    batches = [keys[:2], keys[2:]]
+    here = [sample for batch in loader(slots, batches, 0) for sample in batch]
+    there = [sample for batch in loader(slots, iter(batches), 1) for sample in batch]
+    assert len(here) == len(there) == 3
+    for first, second in zip(here, there, strict=True):
+        np.testing.assert_array_equal(first.crop, second.crop)
+        np.testing.assert_array_equal(first.truth, second.truth)
+
+
+def test_batches_are_taken_as_they_are_needed(slots):
+    taken = []
+
+    def batches():
+        for epoch in range(1000):
+            taken.append(epoch)
+            yield slots.slots(epoch)[:1]
+
+    source = loader(slots, batches(), 0)
+    for _ in range(3):
+        next(source)
+    assert taken == [0, 1, 2]
