@@ -201,7 +201,8 @@ def main(arguments: list[str] | None = None) -> None:
     work_dir = Path(config.work_dir)
     work_dir.mkdir(parents=True, exist_ok=True)
     training_backgrounds(Path(config.data), work_dir / "backgrounds")
-    (work_dir / "pretraining.json").write_text(json.dumps(vars(config) | {"torch": torch.__version__}, indent=2), encoding="utf-8")
+    settings = vars(config) | {"torch": torch.__version__}
+    (work_dir / "pretraining.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
     if config.processes == 1:
         _work(0, config, 0)
         return
