@@ -18,6 +18,8 @@ import slicer
 FOLDER = Path(__file__).resolve().parent / "Screenshots"
 TIMEOUT_SECONDS = 1800.0
 CASES, EPOCHS = 3, 5
+#: A nodule of this size fills its part of the picture.
+WIDE_MM = 8.0
 
 
 def add_chest(number: int) -> Any:
@@ -75,8 +77,9 @@ def take(folder: Path) -> None:
     wait(run=True)
     ui.compareButton.click()
     wait()
-    changes = [nodule.difference or 0.0 for nodule in session.compare.nodules()]
-    ui.noduleTable.setCurrentCell(changes.index(max(changes)), 0)
+    nodules = session.compare.nodules()
+    wide = [nodule for nodule in nodules if (nodule.diameterMm or 0.0) >= WIDE_MM] or nodules
+    ui.noduleTable.setCurrentCell(nodules.index(max(wide, key=lambda nodule: nodule.difference or 0.0)), 0)
     wait()
     for name in slicer.app.layoutManager().sliceViewNames():
         node = slicer.app.layoutManager().sliceWidget(name).mrmlSliceNode()
