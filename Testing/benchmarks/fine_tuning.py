@@ -54,8 +54,8 @@ TINY_OPTIONS = (
 CLICKS = (1, 3, 5)
 RISE_ON_NEW_DOMAIN, ALLOWED_LOSS, RISE_FROM_SEED = 0.03, 0.02, 0.3
 NOTE = (
-    "Real nodules of one patient and painted ones in one scan: it shows that training works, and says nothing about "
-    "other patients. Intervals: 95 %, nodules drawn with replacement."
+    "Real nodules of one patient and painted ones in one scan: they say nothing about other patients. Intervals: 95 %, "
+    "nodules drawn with replacement."
 )
 Scores = Mapping[tuple[str, str], Sequence[float]]
 
