@@ -49,7 +49,7 @@ def peak_mb() -> float:
     """
     status = Path("/proc/self/status")
     if status.exists():
-        return float(re.search(r"VmHWM:\s*(\d+)", status.read_text()).group(1)) / 1024.0
+        return float(re.search(r"VmHWM:\s*(\d+)", status.read_text(encoding="utf-8")).group(1)) / 1024.0
     unit = 1024.0**2 if sys.platform == "darwin" else 1024.0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 

@@ -46,7 +46,7 @@ def until(condition: Callable[[], bool], what: str = "") -> None:
 def numbers(path: Path) -> list[int]:
     """What such a program has written."""
     until(path.exists, f"{path} was not written")
-    return [int(word) for word in path.read_text().split()]
+    return [int(word) for word in path.read_text(encoding="utf-8").split()]
 
 
 def environment() -> dict[str, str]:

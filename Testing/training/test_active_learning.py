@@ -118,7 +118,7 @@ def test_asked_to_end_it_tells_what_it_has(volumes, tmp_path):
     job = Job("rank", True, control, clock=lambda: next(seconds))
     content = rank(RankingConfig((volumes,), out=tmp_path / "r.json"), job, Stopping(**FOUND))
     assert [entry["name"] for entry in content["ranked"]] == ["clear"] and not content["complete"]
-    assert json.loads((tmp_path / "r.json").read_text())["complete"] is False
+    assert json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["complete"] is False
 
 
 def test_which_volumes(tmp_path):

@@ -152,4 +152,4 @@ def test_every_start_has_a_session_of_its_own_in_its_environment(tmp_path):
         process = start(tmp_path, script)
         until(lambda process=process: process.poll() is not None)
         found.append(process.session)
-    assert (tmp_path / "run.log").read_text().split() == found and len(set(found)) == 2
+    assert (tmp_path / "run.log").read_text(encoding="utf-8").split() == found and len(set(found)) == 2

@@ -176,7 +176,7 @@ def test_what_the_run_started_from_is_the_old_one(run, tmp_path):
     values = json.loads((run / "config.json").read_text(encoding="utf-8"))
     (run / "config.json").write_text(json.dumps(values | {"checkpoint": str(path)}), encoding="utf-8")
     compare(ComparisonConfig(run, clicks=1, device="cpu"), Listener())
-    assert json.loads((run / "comparison" / "comparison.json").read_text())["old"]["checkpoint"] == str(path)
+    assert json.loads((run / "comparison" / "comparison.json").read_text(encoding="utf-8"))["old"]["checkpoint"] == str(path)
     path.unlink()
     job = Listener()
     compare(ComparisonConfig(run, clicks=1, device="cpu"), job)

@@ -97,7 +97,7 @@ def test_a_folder_that_cannot_be_written_is_told(trainer: TrainingUser) -> None:
     trainer.look()
     assert trainer.cells("caseTable", CASE) == ["A"]
     assert "a file" in reasons(trainer)["exportButton"] and "a file" in trainer.ui.statusLabel.text
-    assert (trainer.folder / "a file").read_text() == ""
+    assert (trainer.folder / "a file").read_text(encoding="utf-8") == ""
 
 
 def test_choosing_folders(trainer: TrainingUser, runs: FakeRuns) -> None:
@@ -158,7 +158,7 @@ def test_files_become_cases(trainer: TrainingUser) -> None:
     trainer.settle()
     assert not trainer.ui.messageFrame.visible, trainer.ui.messageLabel.text
     assert len(list((trainer.dataset / "imagesTr").iterdir())) == 1
-    assert json.loads((trainer.dataset / "dataset.json").read_text())["numTraining"] == 1
+    assert json.loads((trainer.dataset / "dataset.json").read_text(encoding="utf-8"))["numTraining"] == 1
     assert trainer.ui.startButton.enabled
 
 
