@@ -22,6 +22,8 @@ class test:
 
 if __name__ == "__main__":
     sys.path[:0] = [str(ROOT / "SAMMed3D"), str(ROOT / "SAMMed3DTraining")]
+    from SAMMed3DLib.thread_waiting import wait_shortly
     from SAMMed3DTrainingLib.commands import evaluate
 
+    wait_shortly()
     sys.exit(evaluate(sys.argv[1:], "test.py"))

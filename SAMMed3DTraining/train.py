@@ -29,6 +29,8 @@ if __name__ == "__main__":
     sys.path[:0] = FOLDERS
     # Also for the processes that are started from here.
     os.environ["PYTHONPATH"] = os.pathsep.join([*FOLDERS, *filter(None, [os.environ.get("PYTHONPATH")])])
+    from SAMMed3DLib.thread_waiting import wait_shortly
     from SAMMed3DTrainingLib.commands import train as run
 
+    wait_shortly()
     sys.exit(run(sys.argv[1:]))

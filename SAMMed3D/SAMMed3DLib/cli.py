@@ -19,6 +19,7 @@ from .evaluate_cli import add_evaluate, run_evaluate
 from .prompts import add_prompt_options, join_negative_values
 from .segment_all import add_segment_all, run_segment_all
 from .terminal import Terminal
+from .thread_waiting import wait_shortly
 from .weights_cli import ERRORS as WEIGHTS_ERRORS
 from .weights_cli import add_weights_command
 
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without the superscript 3 is no reason to fail
+    wait_shortly()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == [EVALUATE]:
         options = argparse.Namespace(run=run_evaluate, arguments=words[1:])

@@ -7,9 +7,6 @@ import then finds it loaded. On Windows PyTorch does so by itself.
 The import makes some 300 000 objects. Python's garbage collector walks through all that live, again and again while
 they come and once more soon afterwards, 50 to 130 ms each time and with the lock held. So it is kept from such walks
 while they come, and then told that they are here to stay.
-
-PyTorch's threads are told to sleep while they wait for each other. By default they spin, and where the application
-draws its views or anything else runs on the same cores, a click then takes five to ten times as long.
 """
 
 from __future__ import annotations
@@ -24,6 +21,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from .thread_waiting import waiting_shortly
 
 #: In the order in which they need each other.
 _LIBRARIES = ("libc10", "libtorch_cpu", "libtorch_python")
@@ -41,7 +40,7 @@ def load_torch() -> None:
         if "torch" in sys.modules:  # somebody else has imported it, or this package is reloaded
             _import()
             return
-        with _patient_threads(), _no_long_collections():
+        with waiting_shortly(), _no_long_collections():
             if os.name == "posix":
                 _load_libraries()
             _import()
@@ -52,20 +51,6 @@ def _import() -> None:
 
     for name in _NEEDS_IT:
         importlib.import_module(f".{name}", __package__)
-
-
-@contextmanager
-def _patient_threads() -> Iterator[None]:
-    """OpenMP reads how to wait when its library is loaded; child processes are not to inherit it. A setting stays."""
-    name = "OMP_WAIT_POLICY"
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = "PASSIVE"
-    try:
-        yield
-    finally:
-        del os.environ[name]
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from SAMMed3DLib.thread_waiting import wait_shortly
+
 from .commands import COMMANDS
 
 
@@ -14,6 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("command", choices=sorted(COMMANDS))
     parser.add_argument("options", nargs=argparse.REMAINDER, help="of the command; --help lists them")
     parsed = parser.parse_args(arguments)
+    wait_shortly()
     return COMMANDS[parsed.command](parsed.options)
 
 
