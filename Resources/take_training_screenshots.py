@@ -17,7 +17,7 @@ import slicer
 
 FOLDER = Path(__file__).resolve().parent / "Screenshots"
 TIMEOUT_SECONDS = 1800.0
-CASES, EPOCHS = 3, 5
+CASES, EPOCHS = 3, 3
 #: A nodule of this size fills its part of the picture.
 WIDE_MM = 8.0
 

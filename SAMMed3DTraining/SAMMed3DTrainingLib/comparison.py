@@ -231,7 +231,8 @@ class _Comparison:
                 masks[side, click] = _after(result, click)
         return _Row({
             "case": case.full_name, "dataset": case.dataset, "patient": case.patient, "nodule": nodule.name,
-            "value": value, "diameter_mm": round(nodule.diameter_mm, 2), "truth_mm3": round(nodule.volume_mm3, 2),
+            "label_value": nodule.value, "value": value, "diameter_mm": round(nodule.diameter_mm, 2),
+            "truth_mm3": round(nodule.volume_mm3, 2),
             "center_ras": _center(nodule, loaded.ijk_to_ras), **sides,
             "delta": [_rounded(new - old) for old, new in zip(*(sides[side]["dice"] for side in SIDES), strict=True)],
         }, masks)

@@ -116,11 +116,11 @@ def test_every_held_out_nodule_with_its_masks(run, config):
                 assert mask.array_kji.shape == image.array_kji.shape
                 assert np.allclose(mask.ijk_to_ras, image.ijk_to_ras)
                 for row in (each for each in content["nodules"] if each["case"] == case["case"]):
-                    found = dice(truth.array_kji == row["value"], mask.array_kji == row["value"])
+                    found = dice(truth.array_kji == row["label_value"], mask.array_kji == row["value"])
                     assert found == pytest.approx(row[side]["dice"][column], abs=1e-4)
                     center = np.linalg.inv(image.ijk_to_ras) @ [*row["center_ras"], 1.0]
                     i, j, k = np.round(center[:3]).astype(int)
-                    assert truth.array_kji[k, j, i] == row["value"]
+                    assert truth.array_kji[k, j, i] == row["label_value"]
 
 
 def test_a_second_comparison_takes_the_place_of_the_first(run):

@@ -58,8 +58,8 @@ class ComparisonView:
         writer = SegmentWriter(self.segmentationNode, self.volumeNode)
         reach = max(_REACH * (nodule.diameterMm or 0.0), _LEAST_MM)
         box = _around(nodule.centerRas, reach, data["ijkToRas"], data["image"].shape)
-        for name in (TRUTH, OLD, NEW):
-            writer.write(name, _block(data[name], nodule.value, box))
+        for name, value in ((TRUTH, nodule.labelValue), (OLD, nodule.value), (NEW, nodule.value)):
+            writer.write(name, _block(data[name], value, box))
         showPoint(nodule.centerRas, self._scene)
 
     def setSideBySide(self, on: bool) -> None:

@@ -22,12 +22,14 @@ class NoduleComparison:
     """One nodule of a held-out case.
 
     Attributes:
-        value: of its voxels in the case's label map.
+        labelValue: of its voxels in the case's label map, which it may share with other components.
+        value: of its voxels in the masks of old and new weights.
         old, new: Dice after the chosen number of clicks; None where a model has none.
     """
 
     case: str
     name: str
+    labelValue: int
     value: int
     centerRas: tuple[float, float, float]
     diameterMm: float | None
@@ -89,7 +91,7 @@ class Comparison:
         index = self.clicks.index(clicks)
         return [
             NoduleComparison(
-                str(each["case"]), str(each["nodule"]), int(each.get("value", 0)),
+                str(each["case"]), str(each["nodule"]), int(each["label_value"]), int(each["value"]),
                 tuple(float(x) for x in each["center_ras"]), each.get("diameter_mm"),
                 _at(each["old"]["dice"], index), _at(each["new"]["dice"], index),
             )

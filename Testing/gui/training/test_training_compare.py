@@ -28,12 +28,13 @@ def write_comparison(folder: Path) -> None:
     truth, old, new = (np.zeros(SHAPE_IJK, np.uint8) for _ in range(3))
     for value, (i, j, k) in ((1, (10, 10, 8)), (2, (28, 26, 16))):
         ball = np.linalg.norm((np.indices(SHAPE_IJK).T - (i, j, k)).T * np.reshape((1, 1, 1.5), (3, 1, 1, 1)), axis=0)
-        image[ball < 4], truth[ball < 4], old[ball < 2.5], new[ball < 3.8] = 0, value, value, value
+        image[ball < 4], truth[ball < 4], old[ball < 2.5], new[ball < 3.8] = 0, value, value + 2, value + 2
     for name, array in (("image", image), ("truth", truth), ("old", old), ("new", new)):
         nibabel.save(nibabel.Nifti1Image(array, affine), place / f"{name}.nii.gz")
     nodules = [
-        {"case": "C1", "nodule": f"Nodule {value}", "value": value, "diameter_mm": 8.0, "old": {"dice": [0.4, 0.5]},
-         "center_ras": (affine @ [*center, 1.0])[:3].tolist(), "new": {"dice": [0.8, 0.45]}}
+        {"case": "C1", "nodule": f"Nodule {value}", "label_value": value, "value": value + 2, "diameter_mm": 8.0,
+         "old": {"dice": [0.4, 0.5]}, "new": {"dice": [0.8, 0.45]},
+         "center_ras": (affine @ [*center, 1.0])[:3].tolist()}
         for value, center in ((1, (10, 10, 8)), (2, (28, 26, 16)))
     ]
     mean = {which: {"1": {"mean": value, "low": value - 0.1, "high": value + 0.1}, "5": {"mean": value}}
