@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import qt
@@ -17,18 +18,25 @@ def isDark(widget: qt.QWidget) -> bool:
 
 
 class Icons:
-    """The icons that suit the theme of a widget; each file is read once."""
+    """The icons that suit the theme of a widget; each file is read once.
 
-    def __init__(self, widget: qt.QWidget) -> None:
-        self._folder = FOLDER / ("dark" if isDark(widget) else "light")
+    Args:
+        widget: has the theme.
+        folders: with "light" and "dark" icons; the first that has a name counts.
+    """
+
+    def __init__(self, widget: qt.QWidget, folders: Sequence[Path] = (FOLDER,)) -> None:
+        theme = "dark" if isDark(widget) else "light"
+        self._folders = [folder / theme for folder in folders]
         self._icons: dict[str, qt.QIcon] = {}
 
     def __call__(self, name: str) -> qt.QIcon:
         """The icon ``name``, such as ``"undo"``. Raises FileNotFoundError for a name that was never drawn."""
         if name not in self._icons:
-            path = self._folder / f"{name}.png"
-            if not path.is_file():
-                raise FileNotFoundError(f"no icon {path}")
+            paths = [folder / f"{name}.png" for folder in self._folders]
+            path = next((path for path in paths if path.is_file()), None)
+            if path is None:
+                raise FileNotFoundError(f"no icon {' or '.join(map(str, paths))}")
             self._icons[name] = _untinted(qt.QPixmap(str(path)))
         return self._icons[name]
 

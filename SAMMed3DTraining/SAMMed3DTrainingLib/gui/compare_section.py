@@ -8,12 +8,13 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from SAMMed3DLib.gui.icons import Icons
+
 from ..scene.comparison_view import COLORS, TRUTH, ComparisonView
 from ..scene.comparison_view import NEW as NEW_WEIGHTS
 from ..scene.comparison_view import OLD as OLD_WEIGHTS
 from ..scene.training_source import readCase
 from .connections import Connections
-from .icons import Icons
 from .layout_keeper import SIDE_BY_SIDE, LayoutKeeper
 from .plot_view import PlotView
 from .tables import Table

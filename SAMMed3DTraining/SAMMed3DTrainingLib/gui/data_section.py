@@ -8,8 +8,9 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
+from SAMMed3DLib.gui.icons import Icons
+
 from .connections import Connections
-from .icons import Icons
 from .tables import Table
 from .texts import DASH
 

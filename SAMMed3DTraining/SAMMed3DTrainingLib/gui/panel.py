@@ -12,7 +12,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from SAMMed3DLib.gui.apply_view import ViewWriter
-from SAMMed3DLib.gui.icons import isDark
+from SAMMed3DLib.gui.icons import Icons, isDark
 from SAMMed3DLib.gui.progress_row import ProgressRow
 
 from ..scene.comparison_view import ComparisonView
@@ -25,7 +25,7 @@ from .close_question import CloseQuestion
 from .compare_section import CompareSection
 from .connections import Connections
 from .data_section import DataSection
-from .icons import Icons
+from .icons import trainingIcons
 from .layout_keeper import LayoutKeeper
 from .next_section import NextSection
 from .package_install import installPackages
@@ -203,7 +203,7 @@ class Panel:
         )
 
     def _showIcons(self) -> Icons:
-        icons = Icons(self.widget)
+        icons = trainingIcons(self.widget)
         for button, name in _ICONS.items():
             getattr(self.ui, button).setIcon(icons(name))
         self._dark = isDark(self.widget)
