@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import signal
 import sys
 import time
 import warnings
@@ -27,6 +26,7 @@ from .evaluation_config import EvaluationError
 from .failures import kind_of
 from .progress import duration
 from .runs.run_files import RunError, read_word
+from .signals import obeying_signals
 from .training_config import TrainingError
 
 _WRONG_INPUT = (DatasetError, EvaluationError, InputError, CheckpointError, DeviceError, RunError, TrainingError)
@@ -67,24 +67,11 @@ class Job:
             self._asked = read_word(self._control) == "stop"
         return self._asked
 
-    @contextmanager
-    def obeying_signals(self) -> Iterator[None]:
-        """Ctrl+C and a polite kill are heard as a wish to end; a second one ends it at once."""
-        def hear(number: int, frame: object) -> None:
-            if self._asked:
-                raise KeyboardInterrupt
-            self._asked = True
-
-        try:
-            old = [(name, signal.signal(name, hear)) for name in (signal.SIGINT, signal.SIGTERM)]
-        except ValueError:  # not the main thread
-            yield
-            return
-        try:
-            yield
-        finally:
-            for name, handler in old:
-                signal.signal(name, handler)
+    def _hear(self) -> None:
+        """A first signal is a wish to end; a second one ends it at once."""
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
 
     # -- the voice ---------------------------------------------------------------------------------------------------
 
@@ -139,7 +126,7 @@ class Job:
     def run(self, work: Callable[[Job], None]) -> int:
         """Does the work. Returns the exit code: 0 done, 2 it cannot be done (said why), 130 asked to end."""
         try:
-            with self.obeying_signals(), _notes_of_ours(self.note):
+            with obeying_signals(self._hear), _notes_of_ours(self.note):
                 work(self)
             return 130 if self.cancelled else 0
         except _WRONG_INPUT as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
-import signal
 import sys
 import tempfile
 import traceback
@@ -29,6 +28,7 @@ from .progress import show_as_json, show_as_text
 from .run_folder import SCHEMA, RunFolder
 from .runs import run_files
 from .runs.run_files import RunError, RunUnderWay
+from .signals import obeying_signals
 from .splits import write_split
 from .trainable import Trainable, start_network, starting_checkpoint
 from .trainer import Trainer
@@ -132,7 +132,7 @@ def _run(config: TrainingConfig, folder: RunFolder, world: World) -> str:
     if world.is_main:
         config.write(folder.folder / run_files.CONFIG, _versions())
         _announce(config, folder, cases, trainer)
-    with _signals(trainer):
+    with obeying_signals(trainer.stop):
         return trainer.run()
 
 
@@ -210,19 +210,3 @@ def _one_run_at_a_time(config: TrainingConfig, folder: RunFolder, world: World) 
         if not folder.state.exists():
             config.write(config.folder / run_files.CONFIG, _versions())
         yield
-
-
-@contextmanager
-def _signals(trainer: Trainer) -> Iterator[None]:
-    """Ctrl+C and a polite kill end the run after the step under way, with everything saved."""
-    names = [signal.SIGINT, signal.SIGTERM]
-    try:
-        old = [signal.signal(name, lambda *unused: trainer.stop()) for name in names]
-    except ValueError:  # not the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        for name, handler in zip(names, old, strict=True):
-            signal.signal(name, handler)

@@ -1,0 +1,22 @@
+"""Ctrl+C and a polite kill, heard by whoever is at work."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def obeying_signals(hear: Callable[[], None]) -> Iterator[None]:
+    """Calls ``hear`` at SIGINT and SIGTERM; afterwards they mean what they meant. Only the main thread hears them."""
+    try:
+        old = [(name, signal.signal(name, lambda *unused: hear())) for name in (signal.SIGINT, signal.SIGTERM)]
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        for name, handler in old:
+            signal.signal(name, handler)
