@@ -15,7 +15,7 @@ import dataclasses
 import logging
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,9 +135,17 @@ def fit(
 def false_before_hit(scan: PeaksOfScan, odds: np.ndarray, limit: int = 2000) -> np.ndarray:
     """For each nodule, how many false candidates stand before its first hit (LUNA16's rule); infinity if missed."""
     kept = best_of_each(scan.peaks, odds, limit)
-    false = np.cumsum(scan.nodule[kept] == -1)
-    hits = scan.distances[kept] < scan.radii
-    return np.where(hits.any(axis=0), false[np.argmax(hits, axis=0)].astype(float), np.inf)
+    return before_first_hit(scan.nodule[kept] == -1, scan.distances[kept] < scan.radii)
+
+
+def before_first_hit(is_false: np.ndarray, hits: np.ndarray) -> np.ndarray:
+    """(nodules,) false candidates before the first hit of each, infinity without any.
+
+    Args:
+        is_false: (n,) of the candidates, best first.
+        hits: (n, nodules) whether a candidate hits a nodule.
+    """
+    return np.where(hits.any(axis=0), np.cumsum(is_false)[np.argmax(hits, axis=0)].astype(float), np.inf)
 
 
 def as_module(centers: np.ndarray, scales: np.ndarray, weights: np.ndarray, about: str) -> str:
@@ -151,24 +159,37 @@ def as_module(centers: np.ndarray, scales: np.ndarray, weights: np.ndarray, abou
     ]).rstrip("\n") + "\n"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Paints, fits and reports; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def fitting_parser(description: str | None) -> argparse.ArgumentParser:
+    """The options of every script that fits on painted scans."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder with data/ (%(default)s)")
     parser.add_argument("--cache", type=Path, default=Path("score_fitting"), help="for prepared backgrounds")
     parser.add_argument("--rounds", type=int, default=4, help="scans painted into each background (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--write", type=Path, help="write the weights there")
-    options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    parser.add_argument("--write", type=Path, help="write what was fitted there, as a Python file")
+    return parser
+
+
+def painted_scans(options: argparse.Namespace, stream: int) -> Iterator[tuple[int, DetectionScan]]:
+    """The number of the background and a scan: nodules in the lungs of each background, ``options.rounds`` times.
+
+    Args:
+        options: of :func:`fitting_parser`.
+        stream: of random numbers; what is fitted on top of another fit must not see its scans.
+    """
     shapes = NoduleShapes.load()
-    scans: list[PeaksOfScan] = []
     for number, background in enumerate(training_backgrounds(options.shared / "data", options.cache)):
         background = within_lungs(background)
         for repeat in range(options.rounds):
-            rng = np.random.default_rng([options.seed, repeat, number, 5])
-            scan = painted_scan(background, "training", rng, NODULES_PER_SCAN, shapes, DIAMETERS_MM)
-            scans.append(peaks_of(scan, number))
+            rng = np.random.default_rng([options.seed, repeat, number, stream])
+            yield number, painted_scan(background, "training", rng, NODULES_PER_SCAN, shapes, DIAMETERS_MM)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Paints, fits and reports; returns the exit code."""
+    options = fitting_parser(__doc__).parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    scans = [peaks_of(scan, number) for number, scan in painted_scans(options, stream=5)]
     rng = np.random.default_rng(options.seed)
     sample = np.concatenate(
         [s.measures[s.nodule >= 0] for s in scans] + [s.measures[s.nodule == -1][::20] for s in scans]

@@ -9,13 +9,11 @@ of the held-out background enters.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -23,12 +21,10 @@ from SAMMed3DLib.inference.blob_field import BlobField
 from SAMMed3DLib.inference.blob_rays import MEASURES, terms_of
 from SAMMed3DLib.inference.candidates import CELL_MM, rayed_places
 from SAMMed3DLib.inference.lungs import find_lungs
-from SAMMed3DLib.synthesis import NoduleShapes
 
-from .backgrounds import training_backgrounds
-from .detection_scans import DetectionScan, painted_scan
+from .detection_scans import DetectionScan
 from .logistic import as_tuple, fit_logistic
-from .ranking_fitting import DIAMETERS_MM, NODULES_PER_SCAN, label_places, within_lungs
+from .ranking_fitting import before_first_hit, fitting_parser, label_places, painted_scans
 
 logger = logging.getLogger(__name__)
 
@@ -92,9 +88,7 @@ def fit(scans: Sequence[PlacesOfScan], centers: np.ndarray, scales: np.ndarray) 
 def false_before_hit(scan: PlacesOfScan, odds: np.ndarray) -> np.ndarray:
     """For each nodule, how many false places stand before its first hit (LUNA16's rule); infinity if missed."""
     order = np.argsort(-odds, kind="stable")
-    false = np.cumsum(scan.nodule[order] == -1)
-    hits = scan.distances[order] < scan.radii
-    return np.where(hits.any(axis=0), false[np.argmax(hits, axis=0)].astype(float), np.inf)
+    return before_first_hit(scan.nodule[order] == -1, scan.distances[order] < scan.radii)
 
 
 def as_module(centers: np.ndarray, scales: np.ndarray, weights: np.ndarray, about: str) -> str:
@@ -109,22 +103,9 @@ def as_module(centers: np.ndarray, scales: np.ndarray, weights: np.ndarray, abou
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Paints, fits and reports; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder with data/ (%(default)s)")
-    parser.add_argument("--cache", type=Path, default=Path("score_fitting"), help="for prepared backgrounds")
-    parser.add_argument("--rounds", type=int, default=4, help="scans painted into each background (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--write", type=Path, help="write the weights there")
-    options = parser.parse_args(arguments)
+    options = fitting_parser(__doc__).parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    shapes = NoduleShapes.load()
-    scans: list[PlacesOfScan] = []
-    for number, background in enumerate(training_backgrounds(options.shared / "data", options.cache)):
-        background = within_lungs(background)
-        for repeat in range(options.rounds):
-            rng = np.random.default_rng([options.seed, repeat, number, 9])
-            scan = painted_scan(background, "training", rng, NODULES_PER_SCAN, shapes, DIAMETERS_MM)
-            scans.append(places_of(scan, number))
+    scans = [places_of(scan, number) for number, scan in painted_scans(options, stream=9)]
     sample = np.concatenate([s.measures[s.nodule >= 0] for s in scans] + [s.measures[::10] for s in scans])
     centers, scales = sample.mean(axis=0), sample.std(axis=0) + 1e-3
     first, rayed = [], []

@@ -12,7 +12,6 @@ the held-out background enters.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 import textwrap
@@ -34,7 +33,7 @@ from SAMMed3DLib.weights import default_checkpoint
 from .backgrounds import training_backgrounds
 from .detection_scans import DetectionScan, bare_scan, painted_scan
 from .logistic import as_tuple, fit_logistic
-from .ranking_fitting import within_lungs
+from .ranking_fitting import fitting_parser, within_lungs
 
 logger = logging.getLogger(__name__)
 
@@ -216,13 +215,8 @@ def as_module(look: Regression, clicked: Regression, slider: tuple[float, float]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Gathers samples (or takes them from a file), fits and reports; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder with data/ (%(default)s)")
-    parser.add_argument("--cache", type=Path, default=Path("score_fitting"), help="for prepared backgrounds")
-    parser.add_argument("--rounds", type=int, default=4, help="scans painted into each background (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser = fitting_parser(__doc__)
     parser.add_argument("--samples", type=Path, help="keep the samples there, or take them from there")
-    parser.add_argument("--write", type=Path, help="write the coefficients there")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     if options.samples and options.samples.exists():
