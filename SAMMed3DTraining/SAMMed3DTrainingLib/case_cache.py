@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .datasets import Case, Dataset, DatasetError, load_case
 from .instances import Nodule
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,14 +7,15 @@ Layout (https://github.com/MIC-DKFZ/nnUNet, documentation/dataset_format.md; fac
     <dataset>/dataset.json          optional; version 1 or 2
     <dataset>/splits_final.json     optional; nnU-Net's cross-validation
 
-A path may name one data set, or a folder (a "cache") that holds several.
+A path may name one data set, or a folder (a "cache") that holds several. Four digits at the end of an image's name are
+its channel, unless they number the cases: ``imagesTr/lung_0001.nii.gz`` with ``labelsTr/lung_0001.nii.gz``.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,7 @@ from SAMMed3DLib.inference.geometry import voxel_spacing
 from SAMMed3DLib.volume_io import read_labels, read_volume
 
 from .instances import Nodule, split_instances
+from .store.case_names import CT_CHANNEL, case_and_channel, case_of_label, numbered_names
 
 Part = Literal["Tr", "Val", "Ts"]
 PARTS: tuple[Part, ...] = ("Tr", "Val", "Ts")
@@ -37,6 +39,8 @@ DEFAULT_PATIENT_PATTERN = (
 )
 #: Matrices may differ by this share of a voxel over the whole volume: files round their numbers.
 _GEOMETRY_TOLERANCE = 0.05
+#: A cache's data sets lie this many folders below it at most.
+_LEVELS = 2
 
 
 class DatasetError(ValueError):
@@ -119,14 +123,15 @@ def find_datasets(path: str | Path, patient_pattern: str = DEFAULT_PATIENT_PATTE
         DatasetError: no such folder, no data set in it, or one whose JSON cannot be read.
     """
     root = Path(path).expanduser()
-    if not root.is_dir():
-        raise DatasetError(f"{root} is not a folder; give the folder that holds imagesTr and labelsTr")
     pattern = _patient_pattern(patient_pattern)
-    for folders in ([root], _subfolders(root), [f for folder in _subfolders(root) for f in _subfolders(folder)]):
-        found = [folder for folder in folders if _is_dataset(folder)]
-        if found:
-            datasets = tuple(_read_dataset(folder, pattern) for folder in found)
-            return _with_unique_names(datasets, root)
+    try:
+        if not root.is_dir():
+            raise DatasetError(f"{root} is not a folder; give the folder that holds imagesTr and labelsTr")
+        datasets = tuple(_read_dataset(folder, pattern) for folder in _dataset_folders(root, _LEVELS))
+    except OSError as error:
+        raise DatasetError(f"{error.filename or root} cannot be read: {error.strerror}; check the path") from error
+    if datasets:
+        return _with_unique_names(datasets, root)
     raise DatasetError(
         f"no data set in {root}: it needs imagesTr/ and labelsTr/ (nnU-Net's layout), directly or one or two folders "
         "further down"
@@ -184,6 +189,13 @@ def strip_ending(name: str) -> str:
 # -- reading a folder -------------------------------------------------------------------------------------------------
 
 
+def _dataset_folders(folder: Path, levels: int) -> list[Path]:
+    """The folder itself where it is a data set, else all data sets below it, on whatever level each one lies."""
+    if _is_dataset(folder):
+        return [folder]
+    return [found for sub in _subfolders(folder) for found in _dataset_folders(sub, levels - 1)] if levels else []
+
+
 def _subfolders(folder: Path) -> list[Path]:
     return sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
 
@@ -213,28 +225,43 @@ def _read_dataset(folder: Path, pattern: re.Pattern[str]) -> Dataset:
         return str(patients.get(name) or (match.group(1) if match and match.group(1) else name))
 
     cases = []
+    numbered = numbered_names(*(
+        {strip_ending(path.name) for part in PARTS for path in _files(folder / f"{kind}{part}")}
+        for kind in ("images", "labels")
+    ))
     for part in PARTS:
-        images = _images(folder / f"images{part}", problems)
-        labels = _labels(folder / f"labels{part}", problems)
+        images = _images(folder / f"images{part}", numbered, problems)
+        labels = _labels(folder / f"labels{part}", numbered, problems)
         for name, image in images.items():
             cases.append(Case(name, image, labels.pop(name, None), patient(name), folder.name, part))
         problems += [f"labels{part}/{label.name} has no image in images{part}" for label in labels.values()]
-    listed = _listed_cases(folder, description, problems)
+    listed = _listed_cases(folder, description, numbered, problems)
     known = {case.name for case in cases}
     for name, (image, label) in listed.items():
         if name not in known:
             cases.append(Case(name, image, label, patient(name), folder.name, "Tr"))
     names, ignored = _label_values(description)
     splits = _read_json(folder / "splits_final.json", list)
-    usable = all(isinstance(fold, dict) and {"train", "val"} <= set(fold) for fold in splits)
+    usable = all(
+        isinstance(fold, dict) and all(isinstance(fold.get(half), list) for half in ("train", "val")) for fold in splits
+    )
     if not usable:
         problems.append("splits_final.json is not a list of {train, val}: it is not used")
+    else:
+        problems += _gone_from_splits(splits, {case.name for case in cases})
     return Dataset(
         folder.name, folder, tuple(cases), names, ignored, tuple(splits) if usable else (), tuple(problems)
     )
 
 
-def _images(folder: Path, problems: list[str]) -> dict[str, Path]:
+def _gone_from_splits(splits: list[dict[str, Any]], names: set[str]) -> list[str]:
+    named = {str(name) for fold in splits for half in ("train", "val") for name in fold[half]}
+    gone = sorted(named - names)
+    return [f"splits_final.json names {len(gone)} cases that are not there ({', '.join(gone[:3])}"
+            f"{', ...' if len(gone) > 3 else ''})"] if gone else []
+
+
+def _images(folder: Path, numbered: Collection[str], problems: list[str]) -> dict[str, Path]:
     """Case name -> image; of several channels the first."""
     found: dict[str, Path] = {}
     for path in _files(folder):
@@ -242,11 +269,10 @@ def _images(folder: Path, problems: list[str]) -> dict[str, Path]:
         if not stem:
             problems.append(f"{folder.name}/{path.name} is no image file that can be read ({', '.join(ENDINGS)})")
             continue
-        channel = re.search(r"_(\d{4})$", stem)
-        if channel and channel.group(1) != "0000":
+        name, channel = case_and_channel(stem, numbered)
+        if channel != CT_CHANNEL:
             problems.append(f"{folder.name}/{path.name} is a further channel: only _0000, the CT, is used")
             continue
-        name = stem[: channel.start()] if channel else stem
         if name in found:
             problems.append(f"{folder.name} holds {name} twice: {path.name} is not used, {found[name].name} is")
             continue
@@ -254,10 +280,10 @@ def _images(folder: Path, problems: list[str]) -> dict[str, Path]:
     return found
 
 
-def _labels(folder: Path, problems: list[str]) -> dict[str, Path]:
+def _labels(folder: Path, numbered: Collection[str], problems: list[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in _files(folder):
-        stem = re.sub(r"_0000$", "", strip_ending(path.name))
+        stem = case_of_label(strip_ending(path.name), numbered)
         if not stem:
             problems.append(f"{folder.name}/{path.name} is no image file that can be read ({', '.join(ENDINGS)})")
         elif stem in found:
@@ -277,14 +303,14 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _listed_cases(
-    folder: Path, description: dict[str, Any], problems: list[str]
+    folder: Path, description: dict[str, Any], numbered: Collection[str], problems: list[str]
 ) -> dict[str, tuple[Path, Path | None]]:
     """Cases that ``dataset.json`` lists by their files: version 1's "training", version 2's "dataset"."""
     listed: dict[str, tuple[Path, Path | None]] = {}
     entries: list[tuple[str, Any, Any]] = []
     for entry in description.get("training", []) if isinstance(description.get("training"), list) else []:
         if isinstance(entry, dict) and "image" in entry:
-            name = re.sub(r"_0000$", "", strip_ending(Path(str(entry["image"])).name))
+            name = case_of_label(strip_ending(Path(str(entry["image"])).name), numbered)
             entries.append((name, entry["image"], entry.get("label")))
     table = description.get("dataset")
     for name, entry in (table if isinstance(table, dict) else {}).items():

@@ -186,9 +186,13 @@ class _CaseLoop:
 
 
 def prediction_values(nodules: tuple[Nodule, ...]) -> list[int]:
-    """The value of each nodule's prediction: the reference's where every value is one nodule, else 1, 2, 3, ..."""
+    """The value of each nodule's prediction: the reference's where every value is one nodule, else 1, 2, 3, ...
+
+    Values that a file of 16 bits cannot hold are replaced likewise.
+    """
     values = [nodule.value for nodule in nodules]
-    return values if len(set(values)) == len(values) else list(range(1, len(values) + 1))
+    usable = len(set(values)) == len(values) and max(values, default=0) <= np.iinfo(np.uint16).max
+    return values if usable else list(range(1, len(values) + 1))
 
 
 def _load(case: Case, chosen: EvaluationCases) -> LoadedCase:

@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from SAMMed3DLib.inference.geometry import voxel_volume
 
+_LARGEST_INDEX = 65535
 _TOUCHING = np.ones((3, 3, 3), dtype=bool)
 
 
@@ -68,10 +69,16 @@ def split_instances(
         ignored: values that are no nodules (nnU-Net's "ignore" label).
     """
     labels = np.asarray(labels_kji)
+    values: NDArray | None = None
+    if labels.size and labels.max() > _LARGEST_INDEX:
+        # Values that are codes rather than numbers: an index for each, or the search needs memory up to the largest.
+        values = np.unique(labels[labels > 0])
+        labels = np.where(labels > 0, np.searchsorted(values, labels) + 1, 0)
     voxel_mm3 = voxel_volume(np.asarray(ijk_to_ras, dtype=np.float64))
     nodules: list[Nodule] = []
     for index, box in enumerate(ndimage.find_objects(labels.astype(np.int32, copy=False)), start=1):
-        if box is None or index in ignored:
+        value = index if values is None else int(values[index - 1])
+        if box is None or value in ignored:
             continue
         components, count = ndimage.label(labels[box] == index, _TOUCHING)
         found = []
@@ -80,5 +87,5 @@ def split_instances(
             first = tuple(int(a.start + b.start) for a, b in zip(box, part, strict=True))
             found.append((mask, first, float(np.count_nonzero(mask)) * voxel_mm3))
         found.sort(key=lambda item: -item[2])
-        nodules += [Nodule(index, n, *item) for n, item in enumerate(found[:count], start=1)]
+        nodules += [Nodule(value, n, *item) for n, item in enumerate(found[:count], start=1)]
     return tuple(nodules)

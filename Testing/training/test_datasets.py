@@ -10,6 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from SAMMed3DTrainingLib.datasets import DatasetError, find_datasets, load_case
+from SAMMed3DTrainingLib.store.dataset_files import case_files
 
 from .dataset_files import balls, ct, matrix, write, write_case
 
@@ -101,6 +102,58 @@ def test_what_is_left_out_is_said(tmp_path):
     assert [case.name for case in dataset.cases] == ["a"]
     assert "holds a twice" in text and "further channel" in text and "notes.docx" in text
     assert "labelsTr/b.nii.gz has no image" in text
+
+
+def test_four_digits_that_number_cases_are_no_channels(tmp_path):
+    for number in range(3):
+        write_case(tmp_path, f"lung_{number:04d}", LABELS, channel="")
+    write_case(tmp_path, "ct_0001", None, part="Ts", channel="")
+    write_case(tmp_path, "ct_0002", None, part="Ts", channel="")
+    (tmp_path / "dataset.json").write_text(json.dumps(
+        {"training": [{"image": f"./imagesTr/lung_{n:04d}.nii.gz", "label": f"./labelsTr/lung_{n:04d}.nii.gz"}
+                      for n in range(3)]}
+    ))
+    (dataset,) = find_datasets(tmp_path)
+    assert dataset.problems == ()
+    assert [case.name for case in dataset.part("Tr")] == ["lung_0000", "lung_0001", "lung_0002"]
+    assert all(case.label is not None for case in dataset.part("Tr"))
+    assert [case.name for case in dataset.part("Ts")] == ["ct_0001", "ct_0002"]
+    assert [files.name for files in case_files(tmp_path) if files.part == "Tr"] == [
+        "lung_0000", "lung_0001", "lung_0002"]
+
+
+def test_channels_of_a_case_stay_channels(tmp_path):
+    write_case(tmp_path, "x", LABELS)
+    write_case(tmp_path, "x_0001", LABELS)  # a second case, whose CT is x_0001_0000
+    write_case(tmp_path, "y", LABELS)
+    write(tmp_path / "imagesTr" / "y_0001.nii.gz", ct(LABELS))
+    (dataset,) = find_datasets(tmp_path)
+    assert [(case.name, case.image.name) for case in dataset.cases] == [
+        ("x", "x_0000.nii.gz"), ("x_0001", "x_0001_0000.nii.gz"), ("y", "y_0000.nii.gz")]
+    assert len(dataset.problems) == 1 and "y_0001.nii.gz is a further channel" in dataset.problems[0]
+    assert [files.name for files in case_files(tmp_path)] == ["x", "x_0001", "y"]
+
+
+def test_data_sets_on_different_levels_of_a_cache(tmp_path):
+    write_case(tmp_path / "a", "P1", LABELS)
+    write_case(tmp_path / "group" / "b", "P2", LABELS)
+    write_case(tmp_path / "a" / "old", "P3", LABELS)  # below a data set nothing is looked for
+    assert [dataset.name for dataset in find_datasets(tmp_path)] == ["a", "b"]
+
+
+def test_a_path_that_the_system_refuses(tmp_path):
+    with pytest.raises(DatasetError, match="cannot be read"):
+        find_datasets(tmp_path / ("x" * 300))
+
+
+def test_cases_that_a_fold_names_and_nobody_has_are_said(tmp_path):
+    write_case(tmp_path, "a", LABELS)
+    write_case(tmp_path, "b", LABELS)
+    (tmp_path / "splits_final.json").write_text(json.dumps([{"train": ["a", "gone"], "val": ["b"]}]))
+    (dataset,) = find_datasets(tmp_path)
+    assert dataset.problems == ("splits_final.json names 1 cases that are not there (gone)",)
+    (tmp_path / "splits_final.json").write_text(json.dumps([{"train": None, "val": ["b"]}]))
+    assert "not a list of" in find_datasets(tmp_path)[0].problems[0]
 
 
 @pytest.mark.parametrize("content", ["{", "[]"])

@@ -68,6 +68,7 @@ def test_components_of_one_value_are_numbered():
     labels = balls((12, 12, 12), (12, 28, 28))
     assert prediction_values(split_instances(labels, matrix())) == [1, 2]
     assert prediction_values(split_instances(TWO, matrix())) == [3, 7]
+    assert prediction_values(split_instances(TWO.astype(np.uint32) * 40_000, matrix())) == [1, 2]
 
 
 def environment() -> dict[str, str]:

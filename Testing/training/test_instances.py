@@ -30,6 +30,14 @@ def test_every_voxel_belongs_to_exactly_one_nodule():
     np.testing.assert_array_equal(rebuilt, labels > 0)
 
 
+@pytest.mark.parametrize("kind", [np.uint32, np.uint64])
+def test_values_beyond_every_count_are_nodules_too(kind):
+    labels = np.zeros((5, 6, 7), kind)
+    labels[1, 1, 1:3], labels[3, 3, 3] = 3_000_000_000, 7
+    assert [(n.value, n.voxels) for n in split_instances(labels, MATRIX)] == [(7, 1), (3_000_000_000, 2)]
+    assert [n.value for n in split_instances(labels, MATRIX, {7})] == [3_000_000_000]
+
+
 def test_a_single_voxel_is_a_nodule_and_corners_touch():
     labels = np.zeros((5, 5, 5), np.uint8)
     labels[0, 0, 0] = labels[3, 3, 3] = labels[4, 4, 4] = 1

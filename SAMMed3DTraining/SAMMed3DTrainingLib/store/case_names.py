@@ -16,6 +16,9 @@ _ENDING = re.compile(r"(?i)(\.nii\.gz|\.nii|\.seg\.nrrd|\.nrrd|\.nhdr|\.mha|\.mh
 #: Bytes: file systems take 255, and a path's other parts want room below Windows' 260.
 _LONGEST = 100
 _FALLBACK = "case"
+_CHANNEL = re.compile(r"_(\d{4})$")
+#: The channel that is the CT.
+CT_CHANNEL = "0000"
 
 
 def safe_case_name(text: str) -> str:
@@ -34,6 +37,50 @@ def safe_case_name(text: str) -> str:
         name = f"{_FALLBACK}_{name}"
     # "x_0000" is channel 0 of "x" to nnU-Net.
     return re.sub(r"_0000$", "-0000", name) or _FALLBACK
+
+
+def numbered_names(images: Collection[str], labels: Collection[str]) -> frozenset[str]:
+    """Beginnings of names whose last four digits number cases (``lung_0001``, ``lung_0002``), not nnU-Net's channels.
+
+    They do where a label map has the very name of such an image, or where nothing says that there is a case without
+    the digits: no label map and no channel 0000.
+
+    Args:
+        images, labels: names of all files of a data set without their endings.
+    """
+    numbers: dict[str, set[str]] = {}
+    for stem in images:
+        channel = _CHANNEL.search(stem)
+        if channel:
+            numbers.setdefault(stem[: channel.start()], set()).add(channel.group(1))
+
+    def counts_cases(name: str, found: set[str]) -> bool:
+        if any(
+            f"{name}_{n}" in labels and f"{name}_{n}_{CT_CHANNEL}" not in images for n in found if n != CT_CHANNEL
+        ):
+            return True
+        return CT_CHANNEL not in found and name not in labels and f"{name}_{CT_CHANNEL}" not in labels
+
+    return frozenset(name for name, found in numbers.items() if counts_cases(name, found))
+
+
+def case_and_channel(stem: str, numbered: Collection[str]) -> tuple[str, str]:
+    """The case that a file's name without its ending belongs to, and the channel, "0000" where it states none.
+
+    Args:
+        stem: of an image.
+        numbered: from :func:`numbered_names`.
+    """
+    channel = _CHANNEL.search(stem)
+    if channel is None or stem[: channel.start()] in numbered:
+        return stem, CT_CHANNEL
+    return stem[: channel.start()], channel.group(1)
+
+
+def case_of_label(stem: str, numbered: Collection[str]) -> str:
+    """The case of a label map, by its name without the ending; it may be named like its image, with channel 0000."""
+    name, channel = case_and_channel(stem, numbered)
+    return name if channel == CT_CHANNEL else stem
 
 
 def same_name(first: str, second: str) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from .case_names import case_and_channel, case_of_label, numbered_names
 
 PARTS = ("Tr", "Val", "Ts")
 ENDING = ".nii.gz"
@@ -48,21 +49,30 @@ def label_file(name: str) -> str:
 
 def case_files(folder: Path) -> tuple[CaseFiles, ...]:
     """All cases of a data set by part and name. Raises OSError where a folder cannot be listed."""
+    stems = [
+        {_stem(path) for part in PARTS for path in _image_files(folder / f"{kind}{part}")}
+        for kind in ("images", "labels")
+    ]
+    numbered = numbered_names(*stems)
     cases = []
     for part in PARTS:
-        images = _by_name(folder / f"images{part}", r"_\d{4}$")
-        labels = _by_name(folder / f"labels{part}", r"_0000$")
+        images = _by_name(folder / f"images{part}", lambda stem: case_and_channel(stem, numbered)[0])
+        labels = _by_name(folder / f"labels{part}", lambda stem: case_of_label(stem, numbered))
         for name in sorted(images.keys() | labels.keys()):
             cases.append(CaseFiles(name, part, tuple(images.get(name, ())), tuple(labels.get(name, ()))))
     return tuple(cases)
 
 
-def _by_name(folder: Path, suffix: str) -> dict[str, list[Path]]:
+def _by_name(folder: Path, name_of: Callable[[str], str]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for path in _image_files(folder):
-        ending = next(ending for ending in _ENDINGS if path.name.lower().endswith(ending))
-        found.setdefault(re.sub(suffix, "", path.name[: -len(ending)]), []).append(path)
+        found.setdefault(name_of(_stem(path)), []).append(path)
     return found
+
+
+def _stem(path: Path) -> str:
+    ending = next(ending for ending in _ENDINGS if path.name.lower().endswith(ending))
+    return path.name[: -len(ending)]
 
 
 def _image_files(folder: Path) -> Iterator[Path]:
