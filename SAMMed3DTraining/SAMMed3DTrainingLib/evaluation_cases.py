@@ -56,6 +56,11 @@ def choose_cases(config: EvaluationConfig) -> EvaluationCases:
                      f"({', '.join(bare[:3])}{', ...' if len(bare) > 3 else ''})")
     if cases:
         source = f"the data's {config.data_type} part"
+        lacking = [name for name in by_name if all(case.dataset != name for case in cases)
+                   and any(case.dataset == name and case.label is not None for case in everything)]
+        if lacking:
+            notes.append(f"without a labelled {config.data_type} part, and so left out: {', '.join(lacking)}; give "
+                         "such a data set alone for its held-out split")
         if config.data_type == "Tr":
             notes.append("the Tr part is what checkpoints are trained on: these figures say nothing about new cases")
     else:

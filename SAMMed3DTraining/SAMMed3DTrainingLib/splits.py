@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +23,14 @@ class Split:
     Attributes:
         train, val, test: labelled cases; ``test`` may be empty.
         source: where the split comes from, for logs and reports.
+        notes: labelled cases that are in none of them, and why; one sentence each.
     """
 
     train: tuple[Case, ...]
     val: tuple[Case, ...]
     test: tuple[Case, ...]
     source: str
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
 
 def split_cases(
@@ -68,7 +70,25 @@ def split_cases(
             raise DatasetError("every patient of imagesTr is in imagesVal too: nothing is left to train on")
     else:
         train, val, source = _random(pool, seed, val_fraction)
-    return Split(tuple(train), tuple(val), test, source)
+    used = {case.full_name for case in (*train, *val, *test)}
+    notes = _left_out([case for case in labelled if case.full_name not in used], tested, fold)
+    return Split(tuple(train), tuple(val), test, source, notes)
+
+
+def _left_out(cases: Sequence[Case], tested: set[str], fold: int | None) -> tuple[str, ...]:
+    reasons: dict[str, list[str]] = {}
+    for case in cases:
+        if case.patient in tested:
+            reason = "their patients are in the test part"
+        elif fold is not None:
+            reason = f"fold {fold} of splits_final.json does not name them"
+        else:
+            reason = "their patients are in the Val part"
+        reasons.setdefault(reason, []).append(case.full_name)
+    return tuple(
+        f"{len(names)} labelled cases are not used, {reason} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})"
+        for reason, names in reasons.items()
+    )
 
 
 def write_split(split: Split, folder: Path) -> Path:

@@ -63,6 +63,8 @@ def load_cases(config: TrainingConfig, report: Callable[[str], None]) -> RunCase
             if unlabelled:
                 report(f"{dataset.name}: {len(unlabelled)} images without a label map are not used "
                        f"({', '.join(unlabelled[:3])})")
+        for note in split.notes:
+            report(note)
         owners = {dataset.name: dataset for dataset in datasets}
         cache = CaseCache(Path(config.work_dir) / ".case_cache")
 

@@ -43,6 +43,14 @@ def test_the_part_that_is_asked_for(cache):
     assert len(trained.cases) == 5 and any("trained on" in note for note in trained.notes)
 
 
+def test_a_data_set_of_a_cache_without_the_part_is_not_left_out_in_silence(cache):
+    write_case(cache / "lidc", "T1", LABELS, part="Ts")
+    write_case(cache / "other", "A", LABELS)
+    chosen = choose_cases(config(cache))
+    assert names(chosen) == ["T1"]
+    assert any("left out: other" in note for note in chosen.notes)
+
+
 def test_without_a_test_part_the_runs_own_split_is_used_and_named(cache, tmp_path):
     run = tmp_path / "work_dir" / "tag"
     run.mkdir(parents=True)

@@ -62,6 +62,19 @@ def test_folds(folder):
             split_cases(datasets, fold=fold)
 
 
+def test_labelled_cases_that_are_not_used_are_named(folder):
+    names = [f"P{p}_scan{s}" for p in range(10) for s in (1, 2)]
+    assert split_cases(find_datasets(folder)).notes == ()
+    (folder / "splits_final.json").write_text(json.dumps([{"train": names[:6], "val": names[6:10]}]))
+    (note,) = split_cases(find_datasets(folder), fold=0).notes
+    assert note.startswith("10 labelled cases") and "fold 0" in note and "set/Tr/P5_scan1" in note
+    write_case(folder, "P3_scan9", LABELS, part="Val")
+    write_case(folder, "P4_scan9", LABELS, part="Ts")
+    notes = split_cases(find_datasets(folder)).notes
+    assert len(notes) == 2 and "set/Tr/P3_scan1" in notes[0] and "Val part" in notes[0]
+    assert "set/Tr/P4_scan1" in notes[1] and "test part" in notes[1]
+
+
 def test_one_patient_validates_on_itself_and_says_so(tmp_path):
     write_case(tmp_path, "a", LABELS)
     split = split_cases(find_datasets(tmp_path))
