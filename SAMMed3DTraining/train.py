@@ -31,6 +31,8 @@ if __name__ == "__main__":
     os.environ["PYTHONPATH"] = os.pathsep.join([*FOLDERS, *filter(None, [os.environ.get("PYTHONPATH")])])
     from SAMMed3DLib.thread_waiting import wait_shortly
     from SAMMed3DTrainingLib.commands import train as run
+    from SAMMed3DTrainingLib.progress import accept_any_letters
 
     wait_shortly()
+    accept_any_letters()
     sys.exit(run(sys.argv[1:]))

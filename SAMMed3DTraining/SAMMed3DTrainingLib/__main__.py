@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
+from pathlib import Path
 
-from SAMMed3DLib.thread_waiting import wait_shortly
+if importlib.util.find_spec("SAMMed3DLib") is None:  # a checkout: the engine lies in the module beside this one
+    sys.path.insert(1, str(Path(__file__).resolve().parents[2] / "SAMMed3D"))
 
-from .commands import COMMANDS
+from SAMMed3DLib.thread_waiting import wait_shortly  # noqa: E402
+
+from .commands import COMMANDS  # noqa: E402
+from .progress import accept_any_letters  # noqa: E402
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,6 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("options", nargs=argparse.REMAINDER, help="of the command; --help lists them")
     parsed = parser.parse_args(arguments)
     wait_shortly()
+    accept_any_letters()
     return COMMANDS[parsed.command](parsed.options)
 
 

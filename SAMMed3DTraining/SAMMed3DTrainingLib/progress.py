@@ -9,6 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 
+def accept_any_letters() -> None:
+    """A terminal or a file that cannot show the letters of a name is no reason to fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def show_as_json(event: dict[str, Any]) -> None:
     """Prints an event as one line of JSON, at once."""
     sys.stdout.write(json.dumps(event) + "\n")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ import pytest
 from SAMMed3DTrainingLib.dataset_check import check_datasets
 
 from .dataset_files import SHAPE_KJI, balls, ct, matrix, write, write_case
+from .runs import ROOT
 
 LABELS = balls((8, 12, 12), (16, 28, 28))
 
@@ -94,3 +98,17 @@ def test_the_check_can_be_ended(tmp_path, stop_after):
 
     assert len(check_datasets(tmp_path, progress).rows) == stop_after
     assert seen[-1] == (stop_after, 3)
+
+
+def test_as_readers_of_the_readme_start_it(tmp_path):
+    """From SAMMed3DTraining of a checkout that is not installed, into a file that knows no other letters."""
+    write_case(tmp_path / "Fälle 肺", "Müller", balls((8, 12, 12)))
+    write_case(tmp_path / "Fälle 肺", "B", balls((8, 14, 12)), seed=1)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-m", "SAMMed3DTrainingLib", "check", str(tmp_path)], cwd=ROOT / "SAMMed3DTraining",
+        env={**environment, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}, capture_output=True, text=True,
+        encoding="ascii", check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "M\\xfcller" in done.stdout and "2 cases of 2 patients" in done.stdout
