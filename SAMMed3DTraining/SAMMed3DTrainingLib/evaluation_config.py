@@ -88,6 +88,8 @@ class EvaluationConfig:
             raise EvaluationError("--first_clicks and --worst are whole numbers from 0 upward")
         if self.split_num < 1 or not 0 <= self.split_idx < self.split_num:
             raise EvaluationError(f"--split_idx must be from 0 to {max(self.split_num, 1) - 1}, not {self.split_idx}")
+        if self.seed < 0:
+            raise EvaluationError(f"--seed must be 0 or more, not {self.seed}")
         if not 0 < self.val_fraction < 1:
             raise EvaluationError(f"--val_fraction must be between 0 and 1, not {self.val_fraction}")
         if self.window_hu is not None and not self.window_hu[0] < self.window_hu[1]:

@@ -64,6 +64,11 @@ def test_impossible_values(changes, message):
         EvaluationConfig(**changes).check()
 
 
+def test_a_negative_seed_is_refused():
+    with pytest.raises(EvaluationError, match="--seed"):
+        EvaluationConfig(seed=-1).check()
+
+
 def test_help_needs_no_pytorch():
     code = ("import sys; from SAMMed3DTrainingLib.evaluation_config import evaluation_parser; "
             "evaluation_parser().format_help(); assert 'torch' not in sys.modules")
