@@ -13,11 +13,14 @@ if TYPE_CHECKING:
 
 def train(arguments: list[str]) -> int:
     """Fine-tunes a checkpoint, in one process or in one for each GPU."""
+    from .distributed import is_one_of_several
     from .training_config import parse_training_options
     from .training_run import launch_training, run_training
 
     config = parse_training_options(arguments)
-    return launch_training(config, arguments) if config.multi_gpu else run_training(config)
+    # What torchrun has started is one of the processes already.
+    launches = config.multi_gpu and not is_one_of_several()
+    return launch_training(config, arguments) if launches else run_training(config)
 
 
 def evaluate(arguments: list[str], prog: str = "evaluate") -> int:

@@ -39,8 +39,8 @@ class World:
 
     def share(self, keys: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         """This process's part of an epoch. All parts have the same length: the first keys fill up."""
-        padded = [*keys, *keys[: -len(keys) % self.size]]
-        return padded[self.rank :: self.size]
+        length = -(-len(keys) // self.size) * self.size
+        return [keys[n % len(keys)] for n in range(self.rank, length, self.size)]
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """A module whose gradients are averaged over all processes."""
@@ -70,6 +70,11 @@ class World:
                 dist.destroy_process_group()
 
 
+def is_one_of_several() -> bool:
+    """Whether torchrun, or a launch of ours, has started this process."""
+    return "LOCAL_RANK" in os.environ
+
+
 def join_world(device: torch.device) -> World:
     """This process's place, as torchrun has put it into the environment; one process alone without it.
 
@@ -77,9 +82,9 @@ def join_world(device: torch.device) -> World:
         device: what the configuration asks for; of CUDA each process takes the card of its local rank.
 
     Raises:
-        TrainingError: more processes than cards.
+        TrainingError: more processes than cards, or the processes do not find each other.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = int(os.environ.get("WORLD_SIZE", "1")) if is_one_of_several() else 1
     if size == 1:
         return World(0, 1, device)
     rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
@@ -88,7 +93,12 @@ def join_world(device: torch.device) -> World:
             raise TrainingError(f"process {local} has no GPU of its own: there are {torch.cuda.device_count()}")
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    except (RuntimeError, ValueError) as error:
+        raise TrainingError(
+            f"the processes do not find each other ({str(error).splitlines()[0]}): choose another --port, or none"
+        ) from error
     return World(rank, size, device)
 
 

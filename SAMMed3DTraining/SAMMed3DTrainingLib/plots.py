@@ -1,4 +1,4 @@
-"""Loss.png and Dice.png of a run, drawn from its events."""
+"""A run's curves, from its events: Loss.png and Dice.png, and TensorBoard where it is installed."""
 
 from __future__ import annotations
 
@@ -57,6 +57,38 @@ def draw_plots(folder: Path) -> list[Path]:
         except InputError:
             continue
     return written
+
+
+class TensorBoard:
+    """A run's figures in TensorBoard's format. No run fails for want of them.
+
+    Args:
+        folder: made with the first figure.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writer: Any = None
+        self._works = True
+
+    def hear(self, event: dict[str, Any]) -> None:
+        """Takes the numbers of steps and validations; writes them out with every validation and at the end."""
+        kind = event["event"]
+        if not self._works or kind not in ("step", "validation", "end") or (kind == "end" and self._writer is None):
+            return
+        try:
+            if self._writer is None:
+                from torch.utils.tensorboard import SummaryWriter
+
+                # Steps that a resumed run does again take the place of the old ones.
+                self._writer = SummaryWriter(str(self._folder), purge_step=event["step"])
+            for key, value in event.items():
+                if isinstance(value, float) and key != "time":
+                    self._writer.add_scalar(f"{kind}/{key}", value, event["step"])
+            if kind != "step":
+                self._writer.flush()
+        except Exception:  # not installed, not fitting other packages, a full disk
+            self._works = False
 
 
 def _curve(axes: Any, steps: list[dict[str, Any]], key: str, label: str, color: str) -> None:

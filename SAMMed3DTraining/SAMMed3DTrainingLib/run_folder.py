@@ -3,7 +3,8 @@
 ``events.jsonl`` has one JSON object a line, always with "event" and "time" (seconds since 1970):
 
 =============== =======================================================================================================
-start           schema (1), task_name, config, versions, cases, nodules, patients, split, steps (of all epochs), resumed
+start           schema (1), task_name, config, versions, cases, nodules, patients, split, step (done so far), steps (of
+                all epochs), resumed
 step            epoch, step, steps, loss, dice_first, dice_last, iou_error, lr, data_s, step_s, left_s (seconds to go)
 encoding        done, total (embeddings that preset quick computes before the first step)
 validation      epoch, step, loss, dice (after each click), mean_dice, nodules, best (whether the best so far); that of
@@ -26,6 +27,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -54,8 +56,11 @@ class RunFolder:
         self._echo = echo
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with (folder / run_files.EVENTS).open("a", encoding="utf-8"):
-                pass
+            with (folder / run_files.EVENTS).open("a+b") as file:
+                if file.tell():
+                    file.seek(-1, os.SEEK_END)
+                    if file.read(1) != b"\n":  # a full disk or a kill has torn the last line
+                        file.write(b"\n")
         except OSError as error:
             raise TrainingError(
                 f"the run's folder {folder} cannot be written: {error.strerror or error}; choose another --work_dir"

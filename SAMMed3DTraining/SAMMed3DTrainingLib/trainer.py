@@ -228,17 +228,23 @@ class Trainer:
         bad = self.world.agree(float(not math.isfinite(value)))
         if bad:
             raise TrainingError(
-                f"the loss is not finite at step {self.step + 1}: try a smaller --lr, or --precision fp32. The last "
-                f"saved state ({self.folder.state.name}) is from before and stays"
+                f"the loss is not finite at step {self.step + 1}: try a smaller --lr, or --precision fp32. {self._kept}"
             )
         return value, figures
+
+    @property
+    def _kept(self) -> str:
+        """What is left after a failure."""
+        state = self.folder.state
+        return f"The last saved state ({state.name}) is from before and stays" if state.is_file() \
+            else "Nothing had been saved before"
 
     def _step_optimizer(self) -> None:
         self._scaler.unscale_(self._optimizer)
         norm = nn.utils.clip_grad_norm_(self.network.parameters, self.config.clip)
         if not self._scaler.is_enabled() and not torch.isfinite(norm):
             raise TrainingError(
-                f"the gradient is not finite at step {self.step + 1}: try a smaller --lr. The last saved state stays"
+                f"the gradient is not finite at step {self.step + 1}: try a smaller --lr. {self._kept}"
             )
         self._scaler.step(self._optimizer)
         self._scaler.update()

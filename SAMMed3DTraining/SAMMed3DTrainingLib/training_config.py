@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -94,11 +95,14 @@ class TrainingConfig:
         if not name or name in (".", "..") or any(c in name for c in '/\\:*?"<>|') or name != name.strip(" ."):
             raise TrainingError(f"--task_name {name!r} cannot name a folder on every system: use letters and digits")
         positive = ("batch_size", "accumulation_steps", "num_epochs", "samples_per_nodule", "lora_rank", "lr",
-                    "val_clicks", "val_nodules")
+                    "decoder_lr", "gamma", "clip", "val_clicks", "val_nodules")
         for option in positive:
             value = getattr(self, option)
-            if value is not None and not value > 0:
+            if value is not None and not 0 < value < math.inf:
                 raise TrainingError(f"--{option} must be positive, not {value}")
+        for option in ("seed", "weight_decay", "num_workers", "cache_gb", "save_minutes"):
+            if not getattr(self, option) >= 0:
+                raise TrainingError(f"--{option} must be 0 or more, not {getattr(self, option)}")
         for option in ("empty_share", "replay", "val_fraction", "ema", "warmup"):
             if not 0 <= getattr(self, option) < 1:
                 raise TrainingError(f"--{option} must be in [0, 1), not {getattr(self, option)}")
@@ -136,7 +140,7 @@ def training_parser(prog: str = "train.py") -> argparse.ArgumentParser:
     """The options with their defaults and meanings."""
     parser = argparse.ArgumentParser(
         prog=prog, description="Fine-tune a SAM-Med3D or nodule checkpoint on nnU-Net style data sets.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
         epilog="presets:\n" + "\n".join(
             f"  {name:9} {p.text} (lr {p.lr:g}, {p.num_epochs} epochs, {p.samples_per_nodule} views a nodule)"
             for name, p in PRESETS.items()
@@ -194,7 +198,7 @@ def training_parser(prog: str = "train.py") -> argparse.ArgumentParser:
 
     machine = parser.add_argument_group("machine")
     add(machine, "device", "auto, cpu, cuda, cuda:1, mps")
-    add(machine, "precision", "of the forward pass: auto, fp32, bf16, fp16")
+    add(machine, "precision", "of the forward pass", choices=("auto", "fp32", "bf16", "fp16"))
     add(machine, "num_workers", "processes that prepare samples; 0 prepares them between the steps")
     add(machine, "cache_gb", "memory for the embeddings of preset quick, in GB")
     add(machine, "save_minutes", "the state is saved this often, and after every epoch")

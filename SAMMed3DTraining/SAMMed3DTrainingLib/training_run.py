@@ -9,7 +9,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from SAMMed3DLib.model.precision import DeviceError, resolve_device
 from .distributed import World, join_world, launch
 from .estimate import estimate, show_estimate
 from .failures import kind_of
-from .plots import draw_plots
+from .plots import TensorBoard, draw_plots
 from .progress import show_as_json, show_as_text
 from .run_folder import SCHEMA, RunFolder
 from .runs import run_files
@@ -47,6 +47,7 @@ def run_training(config: TrainingConfig) -> int:
         if config.dry_run:
             _rehearse(config, world, show)
             return 0
+        _refuse_another_run(config)
         folder = RunFolder(config.folder, _listeners(config, world, show))
         with _one_run_at_a_time(config, folder, world):
             reason = _run(config, folder, world)
@@ -88,6 +89,15 @@ def launch_training(config: TrainingConfig, arguments: Sequence[str]) -> int:
     return 0
 
 
+def _refuse_another_run(config: TrainingConfig) -> None:
+    """Before anything is written: the run that lies there stays what it is, its last event included."""
+    with suppress(OSError):  # a name that the system refuses is named by whoever makes the folder
+        if (config.folder / run_files.STATE).exists() and not config.resume:
+            raise TrainingError(
+                f"{config.folder} already holds a run: continue it with --resume, or choose another --task_name"
+            )
+
+
 def _rehearse(config: TrainingConfig, world: World, show: Callable[[dict[str, Any]], None]) -> None:
     """The estimate, without leaving a trace in the folder of runs but for the unpacked cases."""
     with tempfile.TemporaryDirectory(prefix="sammed3d-") as empty:
@@ -104,10 +114,6 @@ def _run(config: TrainingConfig, folder: RunFolder, world: World) -> str:
         reason = f"{config.checkpoint} is no file" if config.checkpoint else f"no weights given for {config.model_type}"
         warn(f"{reason}: TRAINING FROM SCRATCH. That takes many nodules and a GPU; give --checkpoint to fine-tune")
     config = config.resolved(from_scratch=checkpoint is None)
-    if folder.state.exists() and not config.resume and not config.dry_run:
-        raise TrainingError(
-            f"{config.folder} already holds a run: continue it with --resume, or choose another --task_name"
-        )
     if not world.is_main:
         world.barrier()  # the first process unpacks the scans and writes down the split
     cases = load_cases(config, warn)
@@ -175,26 +181,16 @@ def _listeners(
     config: TrainingConfig, world: World, show: Callable[[dict[str, Any]], None]
 ) -> Callable[[dict[str, Any]], None]:
     """Who hears of events: the screen, the plots after every epoch, and TensorBoard where it is installed."""
-    board = _tensorboard(config.folder / "tensorboard") if world.is_main and not config.dry_run else None
+    board = TensorBoard(config.folder / "tensorboard")
 
     def hear(event: dict[str, Any]) -> None:
         show(event)
         if event["event"] == "validation":
             draw_plots(config.folder)
-        if board is not None and event["event"] in ("step", "validation"):
-            for key, value in event.items():
-                if isinstance(value, float) and key != "time":
-                    board.add_scalar(f"{event['event']}/{key}", value, event["step"])
+        if world.is_main:
+            board.hear(event)
 
     return hear
-
-
-def _tensorboard(folder: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(folder))
 
 
 @contextmanager

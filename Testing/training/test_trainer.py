@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+import types
 
 import pytest
 import torch
 
 from SAMMed3DLib.inference.errors import InputError
 from SAMMed3DLib.model import build_model, load_model, save_checkpoint
-from SAMMed3DTrainingLib import click_loop, trainer, training_state
+from SAMMed3DTrainingLib import click_loop, commands, trainer, training_state
+from SAMMed3DTrainingLib.distributed import World
+from SAMMed3DTrainingLib.plots import TensorBoard
 from SAMMed3DTrainingLib.run_folder import RunFolder, read_events
 from SAMMed3DTrainingLib.runs.run_files import hold_lock
 from SAMMed3DTrainingLib.training_run import run_training
 from SAMMed3DTrainingLib.validation import Validation, Validator
 
-from .runs import config, events, write_data
+from .runs import config, events, options, write_data
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +80,11 @@ def test_the_same_seed_gives_the_same_weights(finished, data, tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_run_is_neither_overwritten_nor_continued_as_another(finished, data):
+def test_a_run_is_neither_overwritten_nor_continued_as_another(finished, data, capsys):
+    before = events(finished)
     assert run_training(config(finished, data)) == 1
-    assert "--resume" in events(finished, "end")[-1]["message"]
+    assert "--resume" in capsys.readouterr().out
+    assert events(finished) == before and before[-1]["reason"] == "finished"  # it stays a finished run
     assert run_training(config(finished, data, "--resume", "--lr", "0.1")) == 1
     assert "--lr" in events(finished, "end")[-1]["message"]
 
@@ -123,7 +129,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(data, tmp_path
     )
     assert run_training(config(tmp_path, data, "--save_minutes", "0")) == 1
     end = events(tmp_path, "end")[0]
-    assert end["reason"] == "failed" and "not finite" in end["message"]
+    assert end["reason"] == "failed" and "not finite" in end["message"] and "stays" in end["message"]
     state = torch.load(tmp_path / "run" / "training_state.pth", weights_only=True)
     assert state["progress"]["update"] >= 1
     assert all(torch.isfinite(value).all() for value in state["network"]["model"].values())
@@ -223,12 +229,71 @@ def test_dry_run_estimates_and_leaves_no_weights(data, tmp_path, capsys):
     [
         (("--task_name", "a/b"), "task_name"), (("--task_name", "x:y"), "task_name"), (("--lr", "-1"), "--lr"),
         (("--empty_share", "0.6", "--replay", "0.5"), "nothing"), (("--data", "nowhere"), "not a folder"),
-        (("--device", "cuda:77"), "CUDA"), (("--fold", "3"), "folds"),
+        (("--device", "cuda:77"), "CUDA"), (("--fold", "3"), "folds"), (("--seed", "-1"), "--seed"),
+        (("--weight_decay", "-0.1"), "--weight_decay"), (("--clip", "0"), "--clip"), (("--lr", "inf"), "--lr"),
+        (("--decoder_lr", "-1"), "--decoder_lr"), (("--task_name", "x" * 300), "--work_dir"),
     ],
 )
 def test_what_cannot_be_is_refused_with_a_message(data, tmp_path, capsys, more, message):
     assert run_training(config(tmp_path, data, *more)) == 1
     assert message in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("wrong", [("--multi",), ("--precision", "bogus")])
+def test_options_are_written_out_and_known(data, tmp_path, capsys, wrong):
+    with pytest.raises(SystemExit) as ended:
+        config(tmp_path, data, *wrong)
+    assert ended.value.code == 2 and wrong[0] in capsys.readouterr().err
+
+
+def test_what_torchrun_started_does_not_launch_again(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setattr("SAMMed3DTrainingLib.training_run.launch_training", None)
+    assert commands.train(options(tmp_path, data, "--multi_gpu", "--gpu_ids", "0", "1", "--lr", "-1")) == 1
+
+
+def test_processes_without_a_sample_of_their_own_repeat_others():
+    keys = [(0, 0), (0, 1)]
+    shares = [World(rank, 5, torch.device("cpu")).share(keys) for rank in range(5)]
+    assert [len(share) for share in shares] == [1] * 5
+    assert sorted({key for share in shares for key in share}) == keys
+
+
+def test_a_torn_line_does_not_swallow_the_next_event(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.write("start", step=0)
+    with (tmp_path / "events.jsonl").open("a") as file:
+        file.write('{"event": "step", "st')
+    for _ in range(2):
+        RunFolder(tmp_path).write("start", resumed=True, step=0)
+    assert [event["event"] for event in read_events(tmp_path)] == ["start"] * 3
+    assert len((tmp_path / "events.jsonl").read_text().splitlines()) == 4
+
+
+class _Writer:
+    def __init__(self, folder, purge_step):
+        self.said = [("open", purge_step)]
+        _Writer.last = self
+
+    def add_scalar(self, name, value, step):
+        self.said.append((name, value, step))
+
+    def flush(self):
+        self.said.append(("flush",))
+
+
+def test_tensorboard_gets_the_figures_and_never_ends_a_run(tmp_path, monkeypatch):
+    board = types.ModuleType("torch.utils.tensorboard")
+    board.SummaryWriter = _Writer
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
+    heard = TensorBoard(tmp_path)
+    heard.hear({"event": "end", "reason": "failed"})  # a run that never began leaves nothing
+    heard.hear({"event": "step", "time": 1.0, "step": 7, "loss": 0.5, "dice_first": None})
+    heard.hear({"event": "end", "reason": "finished", "message": ""})
+    assert _Writer.last.said == [("open", 7), ("step/loss", 0.5, 7), ("flush",)]
+    monkeypatch.setattr(_Writer, "add_scalar", lambda *unused: 1 / 0)
+    heard.hear({"event": "step", "time": 1.0, "step": 8, "loss": 0.5})
+    heard.hear({"event": "step", "time": 1.0, "step": 9, "loss": 0.5})
 
 
 def test_a_wrong_checkpoint_is_named(data, tmp_path, capsys):
