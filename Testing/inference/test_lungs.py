@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from SAMMed3DLib.inference.errors import InputError, PredictionCancelled
 from SAMMed3DLib.inference.geometry import transform_points
 from SAMMed3DLib.inference.lungs import LungMask, find_lungs
 from SAMMed3DLib.synthesis.procedural import procedural_block
 
-from .simple_chest import LUNG, SHAPE, TISSUE, chest, ellipsoid, true_lungs
+from .simple_chest import FOAM, LUNG, SHAPE, TISSUE, chest, ellipsoid, true_lungs
 from .volumes import ORIENTATIONS, grid, rotation, world_of
 
 
@@ -108,6 +109,38 @@ def test_an_effusion_stays_outside():
 def test_a_bulla_belongs_to_its_lung():
     array, matrix = chest(balls=(((70.0, 10.0, 20.0), 20.0, -1000.0),))
     assert find_lungs(array, matrix).share_at((70.0, 10.0, 20.0)) == 1.0
+
+
+def test_foam_in_the_shell_of_a_table_is_no_lung():
+    shape = (30, 100, 140)
+    array, matrix = chest(shape, (2.5, 2.5, 4.0))
+    world = world_of(shape, matrix)
+    r, a = world[..., 0], world[..., 1]
+    table = (np.abs(r) < 165) & (a < -86) & (a > -121)
+    array[table & (array < -500)] = 0
+    array[table & (np.abs(r) < 162) & (a < -89) & (a > -118)] = FOAM
+    assert dice(find_lungs(array, matrix), shape, matrix) > 0.95
+
+
+def test_a_mattress_in_a_tray_is_no_lung():
+    shape = (30, 100, 140)
+    array, matrix = chest(shape, (2.5, 2.5, 4.0))
+    world = world_of(shape, matrix)
+    r, a = world[..., 0], world[..., 1]
+    array[(np.abs(r) < 160) & (a > -110) & (a < -55) & (array < -500)] = FOAM
+    array[(((np.abs(r) >= 160) & (np.abs(r) < 163)) | (a <= -110)) & (a > -113) & (a < -50) & (np.abs(r) < 163)] = -100
+    assert dice(find_lungs(array, matrix), shape, matrix) > 0.95
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5])
+def test_the_air_in_an_emphysematous_lung_is_lung(share):
+    array, matrix = chest()
+    lung = true_lungs(world_of(array.shape, matrix))
+    rng = np.random.default_rng(0)
+    field = ndimage.gaussian_filter(rng.normal(size=array.shape), 2.0)
+    airy = lung & (field > np.quantile(field[lung], 1.0 - share))
+    array[airy] = rng.normal(-990, 12, np.count_nonzero(airy))
+    assert dice(find_lungs(array, matrix), array.shape, matrix) > 0.93
 
 
 def test_a_block_of_lung_alone_does_not_fail():

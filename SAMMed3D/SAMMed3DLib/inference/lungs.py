@@ -2,7 +2,8 @@
 
 All work is done on one coarse grid with axes R, A, S, so that oblique, tilted and thick-sliced volumes are treated
 alike and the cost hardly depends on the number of slices. A region of aerated tissue is a lung if it is large enough,
-dark but not as dark as air, and not open to the air around the patient, as mattresses and foam are.
+dark but not as dark as air, and not open to the air around the patient, as mattresses and the foam in tables are. The
+air in an emphysematous lung is lung.
 """
 
 from __future__ import annotations
@@ -31,8 +32,13 @@ _LUNG_HU, _WALL_HU = -860.0, 40.0
 _CORE_MM = 4.0
 _SMALLEST_CORE_MM3 = 15e3
 _SMALLEST_LUNG_MM3 = 40e3
-#: Air regions larger than this, or at a side of the volume, surround the patient.
+#: Air regions larger than this, or at a side of the volume, surround the patient, unless they are within a lung: so
+#: much, then, of what lies so far around them is aerated, too. Around the air outside it is 0.01, even in noisy scans.
 _OUTER_AIR_MM3 = 150e3
+_AROUND_AIR_MM = (3.0, 7.0)
+_LEAST_AERATED_AROUND = 0.2
+#: Half the thickness of what hides the air around the patient: a chest wall is thicker, the shell of a table is not.
+_SHELL_MM = 2.0
 #: Of the dark cells around padding of 0 HU at least this share is air; around soft tissue at the side of a scan that is
 #: cropped to the lungs it is lung.
 _AIR_AROUND_PADDING = 0.2
@@ -162,23 +168,23 @@ def _lung_regions(coarse: CoarseVolume, tick: Callable[[], None]) -> NDArray[np.
     values, cell = coarse.values, coarse.cell_mm
     air = (values < _AIR_HU) & coarse.known
     aerated = (values < _TISSUE_HU) & ~air & coarse.known
+    outer = _outer_air(air, aerated, coarse) | _padding(air, coarse)
+    tick()
     # beyond the border of the volume the lung goes on
-    passable = aerated | ~coarse.known
+    passable = aerated | (air & ~outer) | ~coarse.known
     core = aerated & ndimage.binary_erosion(passable, iterations=max(1, round(_CORE_MM / cell)), border_value=1)
     labels, count = ndimage.label(core)
     sizes = np.bincount(labels.ravel(), minlength=count + 1) * cell**3
     sizes[0] = 0.0
-    chosen = np.flatnonzero(sizes >= _SMALLEST_CORE_MM3)
+    # every other slice tells enough
+    chosen = np.intersect1d(np.flatnonzero(sizes >= _SMALLEST_CORE_MM3), labels[::2])
     if not len(chosen):
         return np.zeros(values.shape, bool)
     tick()
-    outer = _outer_air(air, coarse) | _padding(air, coarse)
+    tissue = values > _BODY_HU
+    opened = _mean_sight(_without_shells(tissue, coarse), outer, _OPEN, labels, chosen)
     tick()
-    # every other slice tells enough
-    ends = np.where(outer, np.int8(_OPEN), np.where(values > _BODY_HU, np.int8(_BOUNDED), np.int8(0)))
-    opened, bounded = (
-        np.asarray(ndimage.mean(share, labels[::2], chosen)) for share in _sight_lines(ends[::2], (_OPEN, _BOUNDED))
-    )
+    bounded = _mean_sight(tissue, outer, _BOUNDED, labels, chosen)
     tick()
     lungs = np.isin(labels, chosen[(opened <= _MOST_OPEN) & (bounded >= _LEAST_BOUNDED)])
     lungs = ndimage.binary_dilation(lungs, iterations=round(_CORE_MM / cell) + 2, mask=aerated)
@@ -197,8 +203,7 @@ def _bullae(lungs: NDArray[np.bool_], air: NDArray[np.bool_]) -> NDArray[np.bool
     return np.isin(labels, numbers[share > 0.5])
 
 
-
-def _outer_air(air: NDArray[np.bool_], coarse: CoarseVolume) -> NDArray[np.bool_]:
+def _outer_air(air: NDArray[np.bool_], aerated: NDArray[np.bool_], coarse: CoarseVolume) -> NDArray[np.bool_]:
     """The air around the patient: large regions, and those at a side (left, right, front, back) of the volume."""
     labels, count = ndimage.label(air)
     sizes = np.bincount(labels.ravel(), minlength=count + 1) * coarse.cell_mm**3
@@ -208,7 +213,24 @@ def _outer_air(air: NDArray[np.bool_], coarse: CoarseVolume) -> NDArray[np.bool_
         at_side[np.unique(part)] = True
     outer = (at_side & (sizes > 1000.0)) | (sizes > _OUTER_AIR_MM3)
     outer[0] = False
+    for number in np.flatnonzero(outer & ~at_side):
+        outer[number] = not _lies_in_lung(labels == number, air | aerated, coarse.cell_mm)
     return outer[labels]
+
+
+def _lies_in_lung(region: NDArray[np.bool_], aerated: NDArray[np.bool_], cell: float) -> bool:
+    """Whether a region of air is in a lung; around the air outside, behind a thin edge, lies skin."""
+    near, far = (max(1, round(reach / cell)) for reach in _AROUND_AIR_MM)
+    close = ndimage.binary_dilation(region, iterations=near)
+    around = ndimage.binary_dilation(close, iterations=max(1, far - near)) & ~close
+    return bool(np.count_nonzero(aerated & around) > _LEAST_AERATED_AROUND * np.count_nonzero(around))
+
+
+def _without_shells(tissue: NDArray[np.bool_], coarse: CoarseVolume) -> NDArray[np.bool_]:
+    """Tissue without thin layers, such as the shell of a table; what lies beyond the volume counts as tissue."""
+    width = max(1, round(_SHELL_MM / coarse.cell_mm))
+    thick = ndimage.binary_erosion(tissue | ~coarse.known, iterations=width, border_value=1)
+    return ndimage.binary_dilation(thick, iterations=width) & tissue
 
 
 def _padding(air: NDArray[np.bool_], coarse: CoarseVolume) -> NDArray[np.bool_]:
@@ -229,21 +251,24 @@ def _padding(air: NDArray[np.bool_], coarse: CoarseVolume) -> NDArray[np.bool_]:
     return ndimage.binary_dilation(padding, iterations=3)
 
 
-def _sight_lines(ends: NDArray[np.int8], kinds: Sequence[int]) -> list[NDArray[np.float32]]:
-    """For every cell the share of its four sight lines in the axial plane that end at each of ``kinds``.
+def _mean_sight(
+    tissue: NDArray[np.bool_], outer: NDArray[np.bool_], kind: int, labels: NDArray, chosen: NDArray
+) -> NDArray[np.float64]:
+    """For each of the ``chosen`` regions, the share of its sight lines in the axial plane that end at ``kind``.
 
     Args:
-        ends: [k, j, i], 0 where one can see through.
-        kinds: values of ``ends`` to count.
+        tissue, outer: what ends a line: tissue (``_BOUNDED``), the air around the patient (``_OPEN``).
+        kind: which of them to count.
+        labels: the regions; every other slice is asked.
+        chosen: numbers of those to tell of.
     """
-    shares = [np.zeros(ends.shape, np.float32) for _ in kinds]
+    ends = np.where(outer[::2], np.int8(_OPEN), np.where(tissue[::2], np.int8(_BOUNDED), np.int8(0)))
+    share = np.zeros(ends.shape, np.float32)
     for axis in (1, 2):
         for flip in (False, True):
             seen = _last_event(np.flip(ends, axis) if flip else ends, axis)
-            seen = np.flip(seen, axis) if flip else seen
-            for share, kind in zip(shares, kinds, strict=True):
-                share += np.float32(0.25) * (seen == kind)
-    return shares
+            share += np.float32(0.25) * ((np.flip(seen, axis) if flip else seen) == kind)
+    return np.asarray(ndimage.mean(share, labels[::2], chosen))
 
 
 def _last_event(event: NDArray[np.int8], axis: int) -> NDArray[np.int8]:
