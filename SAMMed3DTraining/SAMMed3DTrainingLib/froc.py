@@ -8,7 +8,7 @@ hit rule is LUNA16's (Setio et al., Med Image Anal 2017): a
 detection hits a nodule when its center lies closer to the nodule's center than the nodule's radius; further hits of the
 same nodule count as nothing, and so does whatever lies on lesions that fewer than two readers marked or that have no
 reference at all. Sensitivity is read off at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives a scan; their mean is the CPM.
-Exit code 1 when a target is missed, 2 when the data is not there.
+Exit code 1 when a target is missed, 2 when the data is not there or an option cannot be used.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from typing import Any
 
 import numpy as np
 
-from SAMMed3DLib.inference import SamAutomaticMaskGenerator3D, SamPredictor3D
+from SAMMed3DLib.inference import InputError, SamAutomaticMaskGenerator3D, SamPredictor3D
 from SAMMed3DLib.inference.mask_nms import common_voxels
-from SAMMed3DLib.model import load_model
+from SAMMed3DLib.model import CheckpointError, DeviceError, load_model
+from SAMMed3DLib.output_files import check_writable
 from SAMMed3DLib.synthesis import NoduleShapes
 from SAMMed3DLib.weights import default_checkpoint
 
@@ -311,6 +312,20 @@ def as_json(results: Sequence[ScanResult]) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the evaluation; returns the exit code."""
+    options = _options(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for name, folder in FOLDERS.items():
+        if name in options.sets and not (options.shared / folder).is_dir():
+            logger.error("there is no %s: name the folder that holds data/ with --shared", options.shared / folder)
+            return 2
+    try:
+        return _run(options)
+    except (InputError, CheckpointError, DeviceError) as error:
+        logger.error("%s", error)
+        return 2
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder with data/ (%(default)s)")
     parser.add_argument("--sets", nargs="+", default=list(SETS), metavar="SET", choices=SETS,
@@ -318,16 +333,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--checkpoint", type=Path, help="default: the model that ships with the module")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--count", type=int, default=12, help="nodules painted into a scan (%(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, help="scans of each synthetic set (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="write all figures there")
-    options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for name, folder in FOLDERS.items():
-        if name in options.sets and not (options.shared / folder).is_dir():
-            logger.error("there is no %s: name the folder that holds data/ with --shared", options.shared / folder)
-            return 2
+    parser.add_argument("--count", type=_one_or_more, default=12, help="nodules painted into a scan (%(default)s)")
+    parser.add_argument("--repeats", type=_one_or_more, default=3, help="scans of each synthetic set (%(default)s)")
+    parser.add_argument("--seed", type=_whole, default=0)
+    parser.add_argument("--json", type=Path, metavar="FILE.json", help="write all figures there")
+    return parser.parse_args(arguments)
+
+
+def _whole(text: str, least: int = 0) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) >= least):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} upward")
+    return int(text)
+
+
+def _one_or_more(text: str) -> int:
+    return _whole(text, 1)
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.json is not None:
+        check_writable(options.json, (".json",))
     model = load_model(options.checkpoint or default_checkpoint(), device=options.device, precision=options.precision)
     generator = SamAutomaticMaskGenerator3D(SamPredictor3D(model))
     figures, missed = {}, []
@@ -341,7 +366,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout.write(f"{NOTE}\n")
     for line in missed:
         logger.warning("MISSED: %s", line)
-    if options.json:
+    if options.json is not None:
         text = json.dumps({"note": NOTE, "missed": missed, "sets": figures}, indent=1)
         options.json.write_text(text, encoding="utf-8")
     return 1 if missed else 0

@@ -169,3 +169,30 @@ def test_without_data_the_exit_code_is_2(tmp_path):
     assert froc.main(["--shared", str(tmp_path), "--sets", "lidc"]) == 2
     with pytest.raises(ValueError, match="no set"):
         next(froc.scans_of("other", tmp_path))
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--json", "{}/none/figures.json"], "does not exist"),
+        (["--json", "{}"], "must end in .json"),
+        (["--checkpoint", "{}/none.pth"], "is not a file"),
+        (["--device", "abacus"], "unknown device"),
+    ],
+)
+def test_what_cannot_be_used_is_told_before_the_work(words, message, tmp_path, caplog):
+    assert froc.main(["--sets", "phantom", *(word.format(tmp_path) for word in words)]) == 2
+    assert message in caplog.text
+
+
+@pytest.mark.parametrize("words", [["--repeats", "0"], ["--count", "-1"], ["--count", "x"], ["--seed", "-1"]])
+def test_numbers_out_of_range_are_wrong_options(words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        froc.main(["--sets", "phantom", *words])
+    assert stopped.value.code == 2 and "whole number" in capsys.readouterr().err
+
+
+def test_a_file_that_is_missing_is_told(tmp_path, caplog):
+    (tmp_path / "data" / "lidc_idri").mkdir(parents=True)
+    assert froc.main(["--shared", str(tmp_path), "--sets", "lidc"]) == 2
+    assert "LIDC-IDRI-0001" in caplog.text
