@@ -196,7 +196,11 @@ def prediction_values(nodules: tuple[Nodule, ...]) -> list[int]:
 
 
 def _load(case: Case, chosen: EvaluationCases) -> LoadedCase:
-    return load_case(case, chosen.datasets[case.dataset].ignored_values)
+    loaded = load_case(case, chosen.datasets[case.dataset].ignored_values)
+    # For whatever is evaluated, so that all are compared on the same cases.
+    if loaded.array_kji.dtype.kind == "f" and not np.isfinite(loaded.array_kji).all():
+        raise DatasetError(f"case {case.full_name}: the image holds NaN or infinite values; export it again")
+    return loaded
 
 
 def _write(folder: Path, evaluation: Evaluation, chosen: EvaluationCases) -> None:

@@ -211,6 +211,7 @@ def test_a_bad_case_is_named_and_the_others_count(tmp_path, capsys, make, messag
 def test_an_image_with_holes_in_its_numbers(tmp_path, capsys):
     not_finite(tmp_path / "data")
     refused(tmp_path, capsys, "NaN", "-nc", "1", "--device", "cpu", model="sam3d")
+    refused(tmp_path, capsys, "NaN", "-nc", "1")  # no tool is judged on a case that the models cannot use
 
 
 def test_names_with_spaces_and_other_letters(tmp_path, capsys):
