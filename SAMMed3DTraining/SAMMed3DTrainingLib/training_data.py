@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +73,8 @@ def load_cases(config: TrainingConfig, report: Callable[[str], None]) -> RunCase
         def load(cases: Sequence[Case]) -> tuple[CachedCase, ...]:
             return tuple(cache.load(case, owners[case.dataset]) for case in cases)
 
-        train, val = load(split.train), load(split.val)
+        with _warnings_reported(report):
+            train, val = load(split.train), load(split.val)
     except DatasetError as error:
         raise TrainingError(
             f"{error}. 'python -m SAMMed3DTrainingLib check DIR' lists everything that is wrong with a data set"
@@ -82,6 +85,17 @@ def load_cases(config: TrainingConfig, report: Callable[[str], None]) -> RunCase
     if not any(case.nodules for case in train):
         raise TrainingError("no nodule to train on: all label maps of the training cases are empty")
     return RunCases(split, train, val)
+
+
+@contextmanager
+def _warnings_reported(report: Callable[[str], None]) -> Iterator[None]:
+    """What the readers of files doubt about one (an orientation that is not stated, say) belongs to the run."""
+    with warnings.catch_warnings(record=True) as doubts:
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("always", module=r"SAMMed3D(Training)?Lib\b")
+        yield
+    for text in dict.fromkeys(str(doubt.message) for doubt in doubts):
+        report(text)
 
 
 class SampleSlots(Dataset):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -46,3 +47,18 @@ def test_batches_are_taken_as_they_are_needed(slots):
     for _ in range(3):
         next(source)
     assert taken == [0, 1, 2]
+
+
+def test_what_readers_doubt_is_an_event_of_the_run(tmp_path):
+    data = write_data(tmp_path / "set", cases=2)
+    path = data / "imagesTr" / "P0_0000.nii.gz"
+    image = nibabel.load(path)
+    plain = nibabel.Nifti1Image(np.asarray(image.dataobj), image.affine)
+    plain.set_sform(None, code=0)
+    plain.set_qform(None, code=0)
+    nibabel.save(plain, path)
+    label = data / "labelsTr" / "P0.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.asarray(nibabel.load(label).dataobj), nibabel.load(path).affine), label)
+    said = []
+    load_cases(config(tmp_path / "work", data), said.append)
+    assert [text for text in said if "orientation" in text and "P0_0000.nii.gz" in text]
