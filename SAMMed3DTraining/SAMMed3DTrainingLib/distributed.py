@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -16,6 +17,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .training_config import TrainingConfig, TrainingError
+
+#: The first process unpacks a large data set, or validates, while the others wait; torch's 10 minutes are too few.
+_PATIENCE = timedelta(days=2)
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def join_world(device: torch.device) -> World:
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     try:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise TrainingError(
             f"the processes do not find each other ({str(error).splitlines()[0]}): choose another --port, or none"

@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import json
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -19,6 +20,12 @@ from .datasets import DEFAULT_PATIENT_PATTERN
 from .presets import PRESETS, Preset
 from .runs.run_files import write_whole
 
+#: Options of SAM-Med3D's train.py that have nothing to decide here.
+_WITHOUT_EFFECT = {
+    "click_type": "first and later clicks are mixed", "multi_click": "the network's profile says which clicks it sees",
+    "img_size": "the crop's size comes with the network",
+    "allow_partial_weight": "weights fit the network or are refused",
+}
 Scheduler = Literal["cosine", "multisteplr", "constant"]
 
 
@@ -124,6 +131,14 @@ def _absolute(path: str) -> str:
     return str(Path(path).expanduser().absolute())
 
 
+class _WithoutEffect(argparse.Action):
+    """Says why an option that scripts may still give changes nothing."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+                 option_string: str | None = None) -> None:
+        sys.stderr.write(f"note: {option_string} has no effect: {_WITHOUT_EFFECT[self.dest]}\n")
+
+
 def parse_training_options(arguments: list[str] | None = None, prog: str = "train.py") -> TrainingConfig:
     """The command line of ``train.py`` as a configuration."""
     return config_of(training_parser(prog).parse_args(arguments))
@@ -205,4 +220,6 @@ def training_parser(prog: str = "train.py") -> argparse.ArgumentParser:
     add(machine, "multi_gpu", "one process for each of --gpu_ids", action="store_true")
     add(machine, "gpu_ids", "GPUs of --multi_gpu", type=int, nargs="+")
     add(machine, "port", "for the processes of --multi_gpu; 0 finds a free one")
+    for name in _WITHOUT_EFFECT:
+        parser.add_argument(f"--{name}", nargs="?", action=_WithoutEffect, help=argparse.SUPPRESS)
     return parser

@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import types
+from datetime import timedelta
 
 import pytest
 import torch
@@ -13,10 +14,11 @@ import torch
 from SAMMed3DLib.inference.errors import InputError
 from SAMMed3DLib.model import build_model, load_model, save_checkpoint
 from SAMMed3DTrainingLib import click_loop, commands, trainer, training_state
-from SAMMed3DTrainingLib.distributed import World
+from SAMMed3DTrainingLib.distributed import World, join_world
 from SAMMed3DTrainingLib.plots import TensorBoard
 from SAMMed3DTrainingLib.run_folder import RunFolder, read_events
 from SAMMed3DTrainingLib.runs.run_files import hold_lock
+from SAMMed3DTrainingLib.training_config import TrainingError
 from SAMMed3DTrainingLib.training_run import run_training
 from SAMMed3DTrainingLib.validation import Validation, Validator
 
@@ -244,6 +246,29 @@ def test_options_are_written_out_and_known(data, tmp_path, capsys, wrong):
     with pytest.raises(SystemExit) as ended:
         config(tmp_path, data, *wrong)
     assert ended.value.code == 2 and wrong[0] in capsys.readouterr().err
+
+
+def test_scripts_of_sam_med3d_keep_working(data, tmp_path, capsys):
+    old = ("--click_type", "random", "--multi_click", "--img_size", "128", "--allow_partial_weight", "--seed", "5")
+    assert config(tmp_path, data, *old) == config(tmp_path, data, "--seed", "5")
+    told = capsys.readouterr().err
+    assert all(f"{name} has no effect" in told for name in old if name.startswith("--") and name != "--seed")
+
+
+def test_processes_wait_for_the_first_one_to_unpack_a_large_data_set(monkeypatch):
+    for name, value in (("RANK", "1"), ("LOCAL_RANK", "1"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    joined = {}
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda *given, **more: joined.update(more))
+    assert join_world(torch.device("cpu")).rank == 1
+    assert joined["timeout"] >= timedelta(hours=12)
+
+    def nobody_there(*unused, **more):
+        raise RuntimeError("address already in use")
+
+    monkeypatch.setattr("torch.distributed.init_process_group", nobody_there)
+    with pytest.raises(TrainingError, match="--port"):
+        join_world(torch.device("cpu"))
 
 
 def test_what_torchrun_started_does_not_launch_again(data, tmp_path, monkeypatch):
