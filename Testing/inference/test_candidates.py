@@ -171,6 +171,13 @@ def test_a_nodule_at_the_face_of_the_volume_is_found():
     assert is_hit(find_candidates(array, matrix, None)[0], (0.0, 0.0, 29.0), 5.0)
 
 
+@pytest.mark.parametrize("thickness", [1.0, 2.5, 5.0])
+def test_a_ball_in_a_single_slice_is_found(thickness):
+    array, matrix = piece_of_lung([((4.0, -6.0, 0.0), 5.0, 20.0)], (1, 70, 70), (0.8, 0.8, thickness))
+    first = find_candidates(array, matrix, None)[0]
+    assert np.linalg.norm(np.subtract(first.center_ras[:2], (4.0, -6.0))) < 2.0
+
+
 def test_repeatable_and_the_volume_is_not_changed():
     array, matrix, lungs = chest_with(((70.0, 0.0, 0.0), 5.0, 20.0))
     before = array.copy()

@@ -174,6 +174,20 @@ def test_constant_volumes(value):
     assert not lungs.found and "everywhere" in lungs.message
 
 
+@pytest.mark.parametrize("value", [-3024, 4000])
+def test_constant_volumes_are_told_with_their_own_value(value):
+    lungs = find_lungs(np.full((20, 30, 30), value, np.int16), np.eye(4))
+    assert f"is {value} everywhere" in lungs.message
+
+
+def test_an_image_from_0_to_1_and_a_tiny_volume_are_not_called_constant():
+    rng = np.random.default_rng(0)
+    image = find_lungs(rng.random((20, 30, 30), dtype=np.float32), np.eye(4))
+    assert not image.found and "Hounsfield" in image.message
+    tiny = find_lungs(rng.normal(-800, 100, (2, 2, 2)), np.eye(4))
+    assert not tiny.found and "everywhere" not in tiny.message
+
+
 def test_noisy_air():
     array = np.random.default_rng(0).normal(-1000, 15, (40, 60, 60)).astype(np.float32)
     assert not find_lungs(array, np.diag([3.0, 3.0, 3.0, 1.0])).found

@@ -135,6 +135,7 @@ def _peaks_of_level(
     variance = (radius / cell_mm) ** 2 / 3
     answer = _darkening(smooth)
     answer *= np.float32(variance)
+    _lower_border(answer, 2)
     inside = np.zeros(smooth.shape, bool)
     inside[tuple(slice(s.start + 2, s.stop + 2) for s in core)] = True
     strides = [stride // smooth.itemsize for stride in smooth.strides]
@@ -165,6 +166,15 @@ def _darkening(smooth: NDArray[np.float32]) -> NDArray[np.float32]:
             index[axis] = shift
             target -= smooth[tuple(index)]
     return out
+
+
+def _lower_border(answer: NDArray[np.float32], width: int) -> None:
+    """Makes the border the loser of a tie: in a scan of one slice all planes are alike, and one must be the peak."""
+    for axis in range(3):
+        for side in (slice(0, width), slice(-width, None)):
+            index = [slice(None)] * 3
+            index[axis] = side
+            answer[tuple(index)] = np.nextafter(answer[tuple(index)], np.float32(-np.inf))
 
 
 def _hessians(flat: NDArray, at: NDArray, strides: Sequence[int]) -> NDArray[np.float64]:

@@ -122,7 +122,7 @@ def find_lungs(array_kji: NDArray, ijk_to_ras: ArrayLike, progress: Progress | N
         array_kji, affine, CELL_MM, _MOST_CELLS, *_RANGE_HU,
         lambda share: report(progress, int(share * _STEPS * 0.6), _STEPS),
     )
-    reason = _no_ct(coarse)
+    reason = _no_ct(coarse, array_kji)
     if reason:
         return _not_found(coarse, reason)
     report(progress, 6, _STEPS)
@@ -145,12 +145,15 @@ def _share_of_cells(closed: NDArray[np.bool_], values: NDArray[np.float32]) -> N
     return share
 
 
-def _no_ct(coarse: CoarseVolume) -> str:
+def _no_ct(coarse: CoarseVolume, array_kji: NDArray) -> str:
     """Why the volume cannot show lungs, in words, or nothing."""
     values = coarse.values[coarse.known]
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     if high - low < 1.0:
-        return f"the volume is {low:.0f} everywhere: there is nothing to find in it"
+        # clipped and averaged values are alike; the volume's own need not be
+        low, high = float(array_kji.min()), float(array_kji.max())
+        if low == high:
+            return f"the volume is {low:g} everywhere: there is nothing to find in it"
     if low > _TISSUE_HU:
         return (
             f"no lungs were found: the darkest part of the volume has {low:.0f}, where lung has about -850 HU. "
