@@ -132,6 +132,34 @@ def test_points_can_be_given_and_on_a_grid():
     assert len(in_lungs.generate()) == 3 and in_lungs.lungs_found is not None
 
 
+def test_of_a_fine_grid_only_the_best_looks_stay_in_memory():
+    class Seen(SamAutomaticMaskGenerator3D):
+        looks = ()
+
+        def _worth_clicking(self, looks):
+            self.looks = list(looks)
+            return super()._worth_clicking(looks)
+
+    class Specks(BatchModel):
+        """Sees a ball at every click, the brighter the surer."""
+
+        def decode(self, embedding, coords, *others, **options):
+            axes = torch.meshgrid(*[torch.arange(32.0)] * 3, indexing="ij")
+            scale = self.profile.crop_size[0] / 32.0
+            away = torch.stack([torch.stack([a - x / scale for a, x in zip(axes, point, strict=True)]).norm(dim=0)
+                                for point in coords[:, 0]])[:, None]
+            return 10.0 * (2.0 - away), torch.full((len(coords), 1), 0.8)
+
+    array, matrix = scan()
+    predictor = SamPredictor3D(Specks())
+    predictor.set_image(array, matrix)
+    generator = Seen(predictor, points_per_side=6, lungs="whole_volume", max_masks=2, points_per_batch=8)
+    generator.generate()
+    assert 40 <= len(generator.looks) <= 80 + 8
+    best = generator.looks[0][1].part.logits
+    assert best.base is None, "the logits of a whole batch stay in memory with one look"
+
+
 def test_two_runs_give_the_same():
     array, matrix = scan()
     generator = generator_for(array, matrix)

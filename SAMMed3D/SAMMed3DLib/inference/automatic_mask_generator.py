@@ -32,6 +32,8 @@ _SHARES = {"lungs": 0.08, "candidates": 0.22, "looks": 0.45, "clicks": 0.25}
 _STEPS = 1000
 #: Objects this much smaller or larger than allowed in a coarse look are not clicked.
 _SIZE_TOLERANCE = 1.5
+#: Of many thousand looks (a fine grid of points) so many for each mask that may be clicked are kept, the best.
+_LOOKS_PER_MASK = 20
 
 
 class SamAutomaticMaskGenerator3D:
@@ -230,6 +232,9 @@ class SamAutomaticMaskGenerator3D:
     def _look_at(self, places: Sequence[Place], looker: Looker, looks: list[tuple[float, Look]]) -> None:
         def done(batch: Sequence[Look], seen: int) -> None:
             looks.extend((self._score(look), look) for look in batch)
+            most = _LOOKS_PER_MASK * self.max_masks
+            if len(looks) > 2 * most:
+                looks[:] = [(score, look.alone()) for score, look in sorted(looks, key=_falling)[:most]]
             self._progress.at("looks", seen / len(places))
 
         looker.look_at_all(places, self.points_per_batch, self.crop_overlap_ratio, done)
@@ -238,7 +243,7 @@ class SamAutomaticMaskGenerator3D:
         """The best looks of different objects of an allowed size, best first."""
         low, high = self.min_diameter_mm / _SIZE_TOLERANCE, self.max_diameter_mm * _SIZE_TOLERANCE
         kept: list[tuple[float, Look]] = []
-        for score, look in sorted(looks, key=lambda pair: -pair[0]):
+        for score, look in sorted(looks, key=_falling):
             if len(kept) == self.max_masks or score < self.min_score:
                 break
             if not low <= look.features.diameter_mm <= high:
@@ -355,6 +360,11 @@ class _Progress:
     def of(self, phase: str) -> Callable[[int, int], None]:
         """A callback (done, total) for one phase."""
         return lambda done, total: self.at(phase, done / max(total, 1))
+
+
+def _falling(scored: tuple[float, Look]) -> float:
+    """The key that sorts looks by falling score."""
+    return -scored[0]
 
 
 def _place_of(given: Candidate | ArrayLike) -> Place:

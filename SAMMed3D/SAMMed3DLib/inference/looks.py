@@ -6,7 +6,7 @@ A look costs one decoding and no voxel of the volume is computed, so that hundre
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -51,6 +51,10 @@ class Look:
         index = voxel_index(world_to_ijk(self.part.cells_to_ras, point_ras))
         inside = np.all(index >= 0) and np.all(index < np.array(self.part.logits.shape))
         return bool(cells is not None and inside and cells[tuple(index)])
+
+    def alone(self) -> Look:
+        """The same with logits of its own, not those of a whole batch, which would stay in memory with it."""
+        return replace(self, part=replace(self.part, logits=self.part.logits.copy()))
 
     def deepest_point(self) -> NDArray[np.float64]:
         """(3,) mm, the middle of the object's thickest part: where a person would click."""
