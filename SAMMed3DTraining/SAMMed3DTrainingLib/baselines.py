@@ -131,7 +131,8 @@ def _block_at(array_kji: np.ndarray, ijk_to_ras: np.ndarray, seed_ras: np.ndarra
 
 def _threshold(hu: np.ndarray, distance: np.ndarray) -> float:
     """Half way between the lesion at the seed and the lung around it."""
-    lesion = float(hu[distance <= max(SEED_MM, float(np.partition(distance.ravel(), 6)[6]))].mean())
+    nearest = min(6, distance.size - 1)  # the seed's neighbors, where voxels are larger than SEED_MM
+    lesion = float(hu[distance <= max(SEED_MM, float(np.partition(distance.ravel(), nearest)[nearest]))].mean())
     air = hu[(hu < -600) & (hu > -1000)]
     lung = float(np.median(air)) if air.size else -850.0
     return float(np.clip((min(lesion, 100.0) + lung) / 2, LOWEST_HU, HIGHEST_HU))

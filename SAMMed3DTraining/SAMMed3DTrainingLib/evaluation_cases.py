@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .datasets import DEFAULT_PATIENT_PATTERN, Case, Dataset, DatasetError, find_datasets
-from .evaluation_config import EvaluationConfig
+from .evaluation_config import CLASSICS, EvaluationConfig
 from .splits import FILE_NAME, read_split, split_cases
 
 
@@ -91,8 +91,9 @@ def _held_out(config: EvaluationConfig, datasets: Sequence[Dataset], notes: list
     if split is None:
         origin = f"a split made now with seed {config.seed}"
         split = split_cases(datasets, seed=config.seed, val_fraction=config.val_fraction, fold=config.fold)
-        notes.append("which of these cases the checkpoint was trained on is not known")
-    if split.train and {c.patient for c in split.train} & {c.patient for c in split.val}:
+        if config.model not in CLASSICS:
+            notes.append("which of these cases the checkpoint was trained on is not known")
+    if config.model not in CLASSICS and {c.patient for c in split.train} & {c.patient for c in split.val}:
         notes.append("there is one patient only: what is evaluated may have been trained on")
     name = "test" if split.test and config.data_type == "Ts" else "validation"
     cases = split.test if name == "test" else split.val

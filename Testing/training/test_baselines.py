@@ -124,3 +124,11 @@ def test_threshold_does_not_see_ground_glass():
 def test_threshold_refuses_clicks_outside():
     with pytest.raises(ValueError, match="outside"):
         threshold_morphology(np.zeros(SHAPE, dtype=np.int16), matrix(), np.array((500.0, 0.0, 0.0)))
+
+
+def test_a_volume_of_fewer_voxels_than_a_seed_has_neighbors():
+    block = np.full((1, 2, 2), -850, np.int16)
+    block[0, 0, 0] = 50
+    for tool in (region_growing, threshold_morphology):
+        mask = tool(block, np.diag([5.0, 5.0, 5.0, 1.0]), np.zeros(3)).mask
+        assert mask.dtype == np.uint8 and all(n <= most for n, most in zip(mask.shape, block.shape, strict=True))

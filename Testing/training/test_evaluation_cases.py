@@ -85,6 +85,13 @@ def test_one_patient_is_said(tmp_path):
     assert names(chosen) == ["P1"] and any("one patient only" in note for note in chosen.notes)
 
 
+def test_a_tool_without_weights_was_not_trained_on_anything(cache, tmp_path):
+    assert any("trained on is not known" in note for note in choose_cases(config(cache)).notes)
+    assert choose_cases(config(cache, model="threshold")).notes == ()
+    write_case(tmp_path / "one" / "lidc", "P0", LABELS)
+    assert choose_cases(config(tmp_path / "one", model="region_growing")).notes == ()
+
+
 def test_shares_are_disjoint_and_complete(cache):
     shares = [names(choose_cases(config(cache, data_type="Tr", split_num=2, split_idx=n))) for n in range(2)]
     assert sorted(shares[0] + shares[1]) == [f"P{n}" for n in range(5)] and not set(shares[0]) & set(shares[1])
