@@ -283,6 +283,15 @@ def test_without_an_iou_head_stability_ranks_and_the_user_is_told():
         assert record["predicted_iou"] is None and record["score"] == record["stability_score"]
 
 
+def test_without_an_iou_head_even_masks_without_any_stability_can_be_asked_for():
+    array, matrix = scan()
+    timid = BatchModel(dataclasses.replace(PROFILE, iou_head=False), gain=0.5)  # no logit beyond -1 and 1
+    assert generator_for(array, matrix, timid).generate() == []
+    records = generator_for(array, matrix, timid, stability_score_thresh=0.0).generate()
+    assert len(records) == 3
+    assert all(record["score"] == 0.0 and record["shown_from"] == 1.0 for record in records)
+
+
 def weighing(input_name, names):
     """A regression that hears one input only."""
     weights = [float(name == input_name) for name in names] + [0.0] * len(pairs_of(names))

@@ -58,7 +58,8 @@ class SamAutomaticMaskGenerator3D:
         point_candidates: look at these instead: (n, 3) points in RAS mm, or Candidates.
         lungs: "auto" searches in the lungs, and in the whole volume where there are none; "whole_volume" does not ask;
             a LungMask saves finding them again.
-        min_score: records below this probability are not made. It bounds what the slider "more" can show.
+        min_score: records below this probability are not made. It bounds what the slider "more" can show. It says
+            nothing where the score is no probability.
         max_candidates: looked at most, the strongest first.
         max_masks: clicked at most, the best first: the bound of the time.
         score: how the looks at an object become a probability.
@@ -138,6 +139,11 @@ class SamAutomaticMaskGenerator3D:
     def ranking(self) -> Literal["probability", "stability"]:
         """What the score of a record means with this checkpoint."""
         return "probability" if self.predictor.profile.iou_head else "stability"
+
+    @property
+    def _lowest_score(self) -> float:
+        """The lowest score of a record; where that is the stability, its own threshold alone decides."""
+        return self.min_score if self.ranking == "probability" else self.stability_score_thresh
 
     @property
     def message(self) -> str:
@@ -244,7 +250,7 @@ class SamAutomaticMaskGenerator3D:
         low, high = self.min_diameter_mm / _SIZE_TOLERANCE, self.max_diameter_mm * _SIZE_TOLERANCE
         kept: list[tuple[float, Look]] = []
         for score, look in sorted(looks, key=_falling):
-            if len(kept) == self.max_masks or score < self.min_score:
+            if len(kept) == self.max_masks or score < self._lowest_score:
                 break
             if not low <= look.features.diameter_mm <= high:
                 continue
@@ -301,7 +307,7 @@ class SamAutomaticMaskGenerator3D:
     def _is_good(self, each: _Found) -> bool:
         iou = each.prediction.score
         return (
-            each.score >= self.min_score
+            each.score >= self._lowest_score
             and (iou is None or iou >= self.pred_iou_thresh)
             and each.final.features.stability >= self.stability_score_thresh
         )
