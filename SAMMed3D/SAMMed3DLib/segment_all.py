@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import json
 import sys
 import time
@@ -117,14 +118,27 @@ def _row(number: int, record: dict[str, Any]) -> dict[str, Any]:
     """Plain numbers and strings of one nodule."""
     point = record["point_coords"][0]
     iou = record["predicted_iou"]
-    measured = {
-        name: value for name, value in record["measurements"].to_dict().items() if not isinstance(value, (list, tuple))
-    }
+    values = record["measurements"].to_dict()
+    measured = {name: values[name] for name in _measured()}
     return {
         "label": number, "name": f"nodule {number}", "score": round(float(record["score"]), 4),
         "predicted_iou": None if iou is None else float(iou), "stability_score": float(record["stability_score"]),
         "click_r": point[0], "click_a": point[1], "click_s": point[2], **measured,
     }
+
+
+def _measured() -> list[str]:
+    """The measurements that are one number."""
+    from .inference import NoduleRecord
+
+    return [field.name for field in dataclasses.fields(NoduleRecord) if field.name != "centroid_ras"]
+
+
+def _columns() -> list[str]:
+    """The keys of a row, in order: the same table with and without nodules."""
+    return [
+        "label", "name", "score", "predicted_iou", "stability_score", "click_r", "click_a", "click_s", *_measured()
+    ]
 
 
 def _table(rows: Sequence[dict[str, Any]], ranking: str) -> str:
@@ -147,7 +161,7 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     from .output_files import whole_file
 
     with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["label", "name", "score"])
+        writer = csv.DictWriter(file, fieldnames=_columns())
         writer.writeheader()
         writer.writerows(rows)
 

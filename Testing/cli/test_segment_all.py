@@ -78,7 +78,10 @@ def test_nothing_found_is_a_result(ct, bright, finder, tmp_path, capsys) -> None
     words = ["segment-all", str(ct), "--min-diameter", "30", "--out", str(out), "--table", str(table)]
     assert cli.main(words) == 0
     assert "no nodules found" in capsys.readouterr().out
-    assert not read_labels(out).array_kji.any() and table.read_text(encoding="utf-8").startswith("label,")
+    assert not read_labels(out).array_kji.any()
+    assert cli.main(["segment-all", str(ct), "--sensitivity", "1", "--table", str(tmp_path / "some.csv")]) == 0
+    head = (tmp_path / "some.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert table.read_text(encoding="utf-8").splitlines() == [head], "readers find the columns they know"
 
 
 @pytest.mark.parametrize(
