@@ -33,7 +33,7 @@ from SAMMed3DLib.synthesis import NoduleShapes
 
 from .backgrounds import training_backgrounds
 from .click_loop import ClickLoop, draw_click_count
-from .synthetic_samples import SampleSynthesizer
+from .synthetic_samples import SampleSynthesizer, mistakable_places
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +137,8 @@ def _work(rank: int, config: PretrainingConfig, port: int) -> None:
     bf16 = resolve_precision("auto", device) == "bf16"
     rng = np.random.default_rng([config.seed, rank, run.step])
     backgrounds = training_backgrounds(Path(config.data), Path(config.work_dir) / "backgrounds")
-    synthesizer = SampleSynthesizer(backgrounds, NoduleShapes.load(), run.model.profile, rng)
+    mistakable = [mistakable_places(background) for background in backgrounds]
+    synthesizer = SampleSynthesizer(backgrounds, NoduleShapes.load(), run.model.profile, rng, mistakable)
     loop = ClickLoop(run.model)
     with _log(config, rank) as write:
         while run.step < config.steps:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
-from SAMMed3DLib.inference.geometry import transform_points, voxel_spacing
+from SAMMed3DLib.inference.candidates import Candidate, find_candidates
+from SAMMed3DLib.inference.geometry import transform_points, voxel_spacing, world_to_ijk
+from SAMMed3DLib.inference.lungs import find_lungs
 from SAMMed3DLib.inference.preprocessing import Crop, crop_at, prepare_crop, sample_volume
 from SAMMed3DLib.model.profile import PreprocessingProfile
 from SAMMed3DLib.synthesis import NoduleShape, NoduleShapes, paint_nodule, random_appearance
@@ -15,12 +18,16 @@ from SAMMed3DLib.synthesis.nodules import correlated_noise, nodule_outline
 from SAMMed3DLib.synthesis.procedural import procedural_block
 
 from .backgrounds import Background
+from .detection_scans import bare_scan
 from .samples import Sample
 
 DIAMETERS_MM = (3.0, 32.0)
 PROCEDURAL_SHARE = 0.2
-EMPTY_SHARE = 0.08
+EMPTY_SHARE = 0.15
 """Share of clicks on something that is no nodule; they teach the IoU head what a bad mask is."""
+MISTAKABLE_SHARE = 0.7
+"""Of those in real lungs, the share on what the search for nodules takes for one (:func:`mistakable_places`)."""
+_MISTAKABLE_PER_SCAN = 300
 _SITE_SHARES = {"lung": 0.42, "pleura": 0.27, "wall": 0.18, "vessel": 0.13}
 _FEWEST_VOXELS = 6
 _LEAST_CONTRAST_HU = 70.0
@@ -35,8 +42,26 @@ class _Block:
     lung: np.ndarray
 
 
+def mistakable_places(background: Background) -> list[Candidate]:
+    """What looks most like a nodule in a lung that has none: forks and bends of vessels, scars, folds of the pleura."""
+    scan = bare_scan(background, "training")
+    found = find_candidates(
+        background.hu, background.ijk_to_ras, find_lungs(background.hu, background.ijk_to_ras),
+        limit=_MISTAKABLE_PER_SCAN,
+    )
+    return [place for place in found if not scan.ignores(place.center_ras)]
+
+
 class SampleSynthesizer:
-    """Draws samples from backgrounds and shapes; everything random comes from ``rng``."""
+    """Draws samples from backgrounds and shapes; everything random comes from ``rng``.
+
+    Args:
+        backgrounds: real lungs; none = procedural ones only.
+        shapes: of the nodules.
+        profile: how a crop is prepared.
+        rng: source of all randomness.
+        mistakable: for each background what negative clicks go on, None = anything in the lungs.
+    """
 
     def __init__(
         self,
@@ -44,7 +69,9 @@ class SampleSynthesizer:
         shapes: NoduleShapes,
         profile: PreprocessingProfile,
         rng: np.random.Generator,
+        mistakable: Sequence[Sequence[Candidate]] | None = None,
     ) -> None:
+        self._mistakable = mistakable
         self._backgrounds = backgrounds
         self._shapes = shapes
         self._profile = profile
@@ -62,12 +89,16 @@ class SampleSynthesizer:
     def _try(self) -> Sample | None:
         rng, profile = self._rng, self._profile
         diameter = float(np.exp(rng.uniform(*np.log(DIAMETERS_MM))))
-        shape = self._shapes.random(rng, diameter)
         empty = rng.random() < EMPTY_SHARE
+        real = bool(self._backgrounds) and rng.random() >= PROCEDURAL_SHARE
+        scan = self._backgrounds[rng.choice(len(self._backgrounds), p=self._weights)] if real else None
+        mistakable = self._mistaken(scan) if scan is not None and empty else None
+        if mistakable is not None:
+            diameter = float(np.clip(mistakable.diameter_mm, *DIAMETERS_MM))
+        shape = self._shapes.random(rng, diameter)
         spacing, offset, click = self._view(shape)
         half = 0.5 * spacing * np.array(profile.crop_size)
-        place = self._procedural if not self._backgrounds or rng.random() < PROCEDURAL_SHARE else self._real
-        placed = place(offset, half)
+        placed = self._procedural(offset, half) if scan is None else self._real(scan, mistakable, offset, half)
         if placed is None:
             return None
         block, center = placed
@@ -113,13 +144,24 @@ class SampleSynthesizer:
         offset = click if rng.random() < 0.35 else rng.normal(0, 3 * spacing, 3)
         return spacing, offset, click
 
-    def _real(self, offset: np.ndarray, half: np.ndarray) -> tuple[_Block, np.ndarray] | None:
+    def _mistaken(self, scan: Background) -> Candidate | None:
+        """What a negative click goes on, or None for anything."""
+        if self._mistakable is None or self._rng.random() >= MISTAKABLE_SHARE:
+            return None
+        places = self._mistakable[next(n for n, each in enumerate(self._backgrounds) if each is scan)]
+        return places[self._rng.integers(len(places))] if places else None
+
+    def _real(
+        self, scan: Background, mistakable: Candidate | None, offset: np.ndarray, half: np.ndarray
+    ) -> tuple[_Block, np.ndarray] | None:
         rng = self._rng
-        scan = self._backgrounds[rng.choice(len(self._backgrounds), p=self._weights)]
-        kinds = [kind for kind in _SITE_SHARES if len(scan.sites[kind])]
-        shares = np.array([_SITE_SHARES[kind] for kind in kinds])
-        sites = scan.sites[kinds[rng.choice(len(kinds), p=shares / shares.sum())]]
-        site = sites[rng.integers(len(sites))] + rng.uniform(-0.5, 0.5, 3)
+        if mistakable is not None:
+            site = world_to_ijk(scan.ijk_to_ras, mistakable.center_ras)
+        else:
+            kinds = [kind for kind in _SITE_SHARES if len(scan.sites[kind])]
+            shares = np.array([_SITE_SHARES[kind] for kind in kinds])
+            sites = scan.sites[kinds[rng.choice(len(kinds), p=shares / shares.sum())]]
+            site = sites[rng.integers(len(sites))] + rng.uniform(-0.5, 0.5, 3)
         matrix, spacing = scan.ijk_to_ras[:3, :3], voxel_spacing(scan.ijk_to_ras)
         center = transform_points(scan.ijk_to_ras, site)
         # The crop and some voxels around, in whole groups of slices where slices are averaged.
