@@ -329,6 +329,20 @@ def test_clicks_elsewhere_in_an_object_tell_how_steady_its_mask_is():
     assert min(record["score"] for record in steady) > max(record["score"] for record in wandering)
 
 
+def saying(probability, names):
+    """A rule that says the same of everything."""
+    rule, odds = weighing(names[0], names), float(np.log(probability / (1.0 - probability)))
+    return dataclasses.replace(rule, weights=(0.0,) * len(rule.weights), intercept=odds)
+
+
+def test_looks_somewhat_below_the_lowest_score_are_clicked_but_hopeless_ones_are_not():
+    """A click may lift what the first look doubted."""
+    array, matrix = scan()
+    for doubt, count in ((0.2, 3), (0.04, 0)):
+        score = NoduleScore(saying(doubt, LOOK), saying(0.5, OBJECT))
+        assert len(generator_for(array, matrix, score=score, min_score=0.4).generate()) == count
+
+
 def test_it_works_with_untrained_weights_of_the_public_architecture():
     torch.manual_seed(0)
     predictor = SamPredictor3D(build_model("vit_b_ori"))

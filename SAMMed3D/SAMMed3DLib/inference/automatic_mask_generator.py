@@ -32,6 +32,8 @@ _SHARES = {"lungs": 0.08, "candidates": 0.22, "looks": 0.45, "clicks": 0.25}
 _STEPS = 1000
 #: Objects this much smaller or larger than allowed in a coarse look are not clicked.
 _SIZE_TOLERANCE = 1.5
+#: A click tells more than a look: looks with this share of the lowest score are clicked too.
+_WORTH_A_CLICK = 0.25
 #: Of many thousand looks (a fine grid of points) so many for each mask that may be clicked are kept, the best.
 _LOOKS_PER_MASK = 20
 
@@ -250,7 +252,7 @@ class SamAutomaticMaskGenerator3D:
         low, high = self.min_diameter_mm / _SIZE_TOLERANCE, self.max_diameter_mm * _SIZE_TOLERANCE
         kept: list[tuple[float, Look]] = []
         for score, look in sorted(looks, key=_falling):
-            if len(kept) == self.max_masks or score < self._lowest_score:
+            if len(kept) == self.max_masks or score < _WORTH_A_CLICK * self._lowest_score:
                 break
             if not low <= look.features.diameter_mm <= high:
                 continue
