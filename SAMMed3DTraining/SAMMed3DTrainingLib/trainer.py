@@ -355,6 +355,13 @@ class Trainer:
     def _may_go_on_while_encoding(self, done: int, total: int) -> bool:
         if self.world.is_main:
             self.folder.write("encoding", done=done, total=total)
-            if self.folder.command() == "stop":
-                self._stopping = True
+            paused = False
+            while (word := self.folder.command()) == "pause" and not self._stopping:
+                if not paused:
+                    paused = True
+                    self._note("paused")
+                self._sleep(_PAUSE_SECONDS)
+            self._stopping = self._stopping or word == "stop"
+            if paused and not self._stopping:
+                self._note("resumed")
         return not self._stopping

@@ -112,6 +112,19 @@ def test_pause_and_stop_through_the_control_file(data, tmp_path, monkeypatch):
     assert [step["step"] for step in read_events(tmp_path / "run") if step["event"] == "step"] == list(range(1, 11))
 
 
+def test_pause_is_heard_while_embeddings_are_computed(data, tmp_path, monkeypatch):
+    asked = iter(["run", "pause", "pause", "run", "pause", "stop"])
+    monkeypatch.setattr(RunFolder, "command", lambda self: next(asked, "stop"))
+    monkeypatch.setattr(trainer, "_PAUSE_SECONDS", 0.0)
+    save_checkpoint(build_model("vit_tiny"), tmp_path / "start.pth")
+    run = config(tmp_path, data, "--checkpoint", str(tmp_path / "start.pth"), "--preset", "quick")
+    assert run_training(run) == 0
+    kinds = [event["event"] for event in events(tmp_path) if event["event"] not in ("start", "warning")]
+    assert kinds[:6] == ["encoding", "encoding", "paused", "resumed", "encoding", "paused"]
+    assert "resumed" not in kinds[6:] and "step" not in kinds
+    assert events(tmp_path, "end")[0]["reason"] == "stopped"
+
+
 def test_the_control_file_is_what_it_says(tmp_path):
     folder = RunFolder(tmp_path / "run")
     assert folder.command() == "run"
