@@ -8,6 +8,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+#: Embeddings that are computed between two events.
+_BATCH = 4
+
 
 def accept_any_letters() -> None:
     """A terminal or a file that cannot show the letters of a name is no reason to fail."""
@@ -51,8 +54,16 @@ def _start_text(e: dict[str, Any]) -> str:
             f"{e['split']}; {e['steps']} steps")
 
 
+def _encoding_text(e: dict[str, Any]) -> str:
+    """Ten lines in all; an event comes after every batch."""
+    done, total = e["done"], e["total"]
+    return f"embedding {done} of {total}" if done * 10 // total > (done - _BATCH) * 10 // total else ""
+
+
 _TEXTS: dict[str, Callable[[dict[str, Any]], str]] = {
     "start": _start_text,
+    "reading": lambda e: f"reading case {e['done']} of {e['total']}",
+    "encoding": _encoding_text,
     "step": _step_text,
     "validation": _validation_text,
     "paused": lambda e: "paused; write run or stop into the control file",

@@ -6,6 +6,7 @@
 start           schema (1), task_name, config, versions, cases, nodules, patients, split, step (done so far), steps (of
                 all epochs), resumed
 step            epoch, step, steps, loss, dice_first, dice_last, iou_error, lr, data_s, step_s, left_s (seconds to go)
+reading         done, total (cases that are unpacked before training starts; about one event a second)
 encoding        done, total (embeddings that preset quick computes before the first step)
 validation      epoch, step, loss, dice (after each click), mean_dice, nodules, best (whether the best so far); that of
                 epoch 0 is of the weights that the run starts from

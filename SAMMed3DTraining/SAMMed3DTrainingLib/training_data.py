@@ -18,7 +18,7 @@ from SAMMed3DLib.synthesis import NoduleShapes
 
 from .augmentation import NO_AUGMENTATION, Augmentation
 from .case_cache import CachedCase, CaseCache
-from .datasets import Case, DatasetError, find_datasets
+from .datasets import DatasetError, find_datasets
 from .nodule_samples import NoduleSampler
 from .samples import Sample
 from .splits import Split, read_split, split_cases
@@ -40,12 +40,15 @@ class RunCases:
         return sum(len(case.nodules) for case in self.train)
 
 
-def load_cases(config: TrainingConfig, report: Callable[[str], None]) -> RunCases:
+def load_cases(
+    config: TrainingConfig, report: Callable[[str], None], progress: Callable[[int, int], None] | None = None
+) -> RunCases:
     """Finds, splits and unpacks the cases of a run; a continued run keeps the split that lies in its folder.
 
     Args:
         config: of the run.
         report: told, one sentence each, what is left out and why.
+        progress: called after each case with (done, total).
 
     Raises:
         TrainingError: no data, or a case that cannot be used; the message names the file.
@@ -70,11 +73,13 @@ def load_cases(config: TrainingConfig, report: Callable[[str], None]) -> RunCase
         owners = {dataset.name: dataset for dataset in datasets}
         cache = CaseCache(Path(config.work_dir) / ".case_cache")
 
-        def load(cases: Sequence[Case]) -> tuple[CachedCase, ...]:
-            return tuple(cache.load(case, owners[case.dataset]) for case in cases)
-
+        wanted, loaded = (*split.train, *split.val), []
         with _warnings_reported(report):
-            train, val = load(split.train), load(split.val)
+            for case in wanted:
+                loaded.append(cache.load(case, owners[case.dataset]))
+                if progress is not None:
+                    progress(len(loaded), len(wanted))
+        train, val = tuple(loaded[: len(split.train)]), tuple(loaded[len(split.train) :])
     except DatasetError as error:
         raise TrainingError(
             f"{error}. 'python -m SAMMed3DTrainingLib check DIR' lists everything that is wrong with a data set"

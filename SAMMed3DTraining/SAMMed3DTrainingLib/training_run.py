@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -35,6 +36,8 @@ from .trainer import Trainer
 from .training_config import TrainingConfig, TrainingError
 from .training_data import RunCases, SampleSlots, load_cases
 from .validation import Validator
+
+_TOLD_SECONDS = 1.0
 
 
 def run_training(config: TrainingConfig) -> int:
@@ -116,7 +119,7 @@ def _run(config: TrainingConfig, folder: RunFolder, world: World) -> str:
     config = config.resolved(from_scratch=checkpoint is None)
     if not world.is_main:
         world.barrier()  # the first process unpacks the scans and writes down the split
-    cases = load_cases(config, warn)
+    cases = load_cases(config, warn, _reading(folder) if world.is_main and not config.dry_run else None)
     if world.is_main:
         if not config.dry_run:
             write_split(cases.split, config.folder)
@@ -140,6 +143,19 @@ def _run(config: TrainingConfig, folder: RunFolder, world: World) -> str:
         _announce(config, folder, cases, trainer)
     with obeying_signals(trainer.stop):
         return trainer.run()
+
+
+def _reading(folder: RunFolder) -> Callable[[int, int], None]:
+    """Tells of cases that are read, once a second: those that were unpacked before take no time."""
+    last = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _TOLD_SECONDS:
+            last = time.monotonic()
+            folder.write("reading", done=done, total=total)
+
+    return tell
 
 
 def _announce(config: TrainingConfig, folder: RunFolder, cases: RunCases, trainer: Trainer) -> None:

@@ -61,6 +61,9 @@ def test_from_the_start_to_the_end(folder, monitor, process):
     assert monitor.poll().state == "starting" and monitor.status.started is None
     with hold_lock(folder):
         begin(folder)
+        write(folder, {"event": "reading", "done": 3, "total": 40})
+        status = monitor.poll()
+        assert (status.state, status.read) == ("starting", (3, 40)) and "3 of 40" in status.message
         write(folder, start(), {"event": "encoding", "done": 4, "total": 12},
               {"event": "encoding", "done": 8, "total": 12})
         status = monitor.poll()

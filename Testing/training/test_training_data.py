@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from SAMMed3DLib.model.registry import default_profile
-from SAMMed3DTrainingLib import training_data
+from SAMMed3DTrainingLib import training_data, training_run
+from SAMMed3DTrainingLib.run_folder import RunFolder, read_events
 from SAMMed3DTrainingLib.training_data import SampleSlots, load_cases, loader
 
 from .runs import config, write_data
@@ -62,3 +63,18 @@ def test_what_readers_doubt_is_an_event_of_the_run(tmp_path):
     said = []
     load_cases(config(tmp_path / "work", data), said.append)
     assert [text for text in said if "orientation" in text and "P0_0000.nii.gz" in text]
+
+
+def test_reading_many_cases_is_told(tmp_path, monkeypatch):
+    data = write_data(tmp_path / "set", cases=3)
+    told = []
+    load_cases(config(tmp_path / "work", data), lambda message: None, lambda *state: told.append(state))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    clock = iter(np.arange(0.0, 100.0, 0.6))
+    monkeypatch.setattr(training_run.time, "monotonic", lambda: next(clock))
+    folder = RunFolder(tmp_path / "run")
+    tell = training_run._reading(folder)
+    for done in range(1, 5):
+        tell(done, 4)
+    events = [event for event in read_events(tmp_path / "run") if event["event"] == "reading"]
+    assert 1 <= len(events) < 4 and events[-1]["total"] == 4

@@ -147,6 +147,10 @@ class TrainSection:
         status, name = train.status, train.name
         if not train.runState:
             return ""
+        if status is not None and status.state == "starting" and status.read[1]:
+            done, total = status.read
+            return _("{name} is starting: it has read {done} of {total} cases.").format(
+                name=name, done=done, total=total)
         if status is None or status.state == "starting":
             return _("{name} is starting: it reads its data and its weights.").format(name=name)
         if status.state == "encoding":

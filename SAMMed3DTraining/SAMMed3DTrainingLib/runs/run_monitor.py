@@ -191,7 +191,10 @@ class RunMonitor:
             self._set(warnings=(*self.status.warnings[-_WARNINGS:], str(event["message"])))
         if not present:
             return
-        if kind == "encoding":
+        if kind == "reading":
+            done, total = int(event["done"]), int(event["total"])
+            self._set(read=(done, total), message=f"Reading case {done} of {total}")
+        elif kind == "encoding":
             self._take_encoding(event)
         elif kind in ("step", "validation", "resumed"):
             if self._phase == "encoding" and kind != "step":  # what is told is the share of the steps from here on

@@ -67,6 +67,7 @@ class RunStatus:
         best_dice: mean validation Dice of the best weights so far.
         nodules, cases: that are trained on.
         split: how validation cases were chosen.
+        read: cases that are read, of how many; (0, 0) where that takes no time.
         message: why it ended, or what is being done, in words.
         kind: of a failure: "out_of_memory", "disk_full", "bad_data" or "other"; "" without one.
         log: last lines of the run's output.
@@ -90,6 +91,7 @@ class RunStatus:
     nodules: int = 0
     cases: int = 0
     split: str = ""
+    read: tuple[int, int] = (0, 0)
     message: str = ""
     kind: str = ""
     warnings: tuple[str, ...] = ()

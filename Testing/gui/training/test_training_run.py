@@ -122,6 +122,8 @@ def test_a_run_is_watched_paused_and_stopped(trainer: TrainingUser, runs: FakeRu
     trainer.press("startButton")
     assert trainer.session.state.name == "STARTING" and "starting" in trainer.ui.runLabel.text
     assert "under way" in trainer.ui.startButton.toolTip and not trainer.ui.startButton.enabled
+    watch(trainer, runs, "starting", read=(12, 63))
+    assert "12 of 63 cases" in trainer.ui.runLabel.text
     watch(trainer, runs, "encoding", fraction=0.2, left_s=30.0)
     assert "30 s" in trainer.ui.runLabel.text
     watch(trainer, runs, "running", epoch=2, epochs=20, step=10, steps=100, fraction=0.1, left_s=7200.0,
