@@ -1,19 +1,17 @@
 """Fits the score that tells nodules from vessels (:mod:`SAMMed3DLib.inference.nodule_score`).
 
-    python -m SAMMed3DTrainingLib.score_fitting [--shared ../shared] [--rounds 6] [--samples F.npz] [--write F.py]
+    python -m SAMMed3DTrainingLib.score_fitting [--shared ../shared] [--rounds 5] [--samples F.npz] [--write F.py]
 
 What the generator looks at and clicks in the backgrounds that training may use is false, but for their own lesions.
 Nodules are painted into the same lungs, and the candidates on them are positive where the mask is that of the nodule:
-LUNA16's hit rule and a Dice above 0.3. All samples of a nodule weigh as much as those of another, and all nodules
-together half as much as what is none: with the few of a usual scan the penalty would flatten what tells them apart.
-Leaving out one background at a time tells how good it is and where the slider's thresholds lie; on what is judged that
-way, with the four nodules of a usual scan, the log odds are calibrated (Platt scaling). No real nodule and nothing of
+LUNA16's hit rule and a Dice above 0.3. All samples of a nodule weigh as much as those of another, and all nodules of a
+background together as much as the four of a usual scan, so that the probabilities are those of a usual scan. Leaving
+out one background at a time tells how good it is and where the slider's thresholds lie. No real nodule and nothing of
 the held-out background enters.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import sys
 import textwrap
@@ -43,10 +41,8 @@ DIAMETERS_MM = (3.5, 20.0)
 NODULES_PER_SCAN = 20
 LARGE_MM, LARGE_PER_SCAN = (14.0, 32.0), 8
 """Nodules of scans of their own, one for every three others: among small ones there is no room for them."""
-ROUNDS = 6
+ROUNDS = 5
 USUAL_PER_SCAN = 4.0
-NODULE_SHARE = 0.5
-"""What all nodules weigh in the fit, of the weight of what is none."""
 FALSE_PER_SCAN = 300
 """Candidates clicked in each background, the strongest."""
 CANDIDATES = 300
@@ -82,22 +78,14 @@ class Samples:
         return self.nodule >= 0
 
     @property
-    def usual(self) -> np.ndarray:
-        """(n,) what each counts in usual scans: four nodules a background, and each of what is none."""
+    def weight(self) -> np.ndarray:
+        """(n,) what each counts: four nodules a background, and each of what is none."""
         if not self.positive.any():
             return np.ones(len(self.nodule))
         per_nodule = np.bincount(self.nodule[self.positive])
         weight = np.ones(len(self.nodule))
         share = USUAL_PER_SCAN / np.maximum(self.painted[self.background[self.positive]], 1)
         weight[self.positive] = share / per_nodule[self.nodule[self.positive]]
-        return weight
-
-    @property
-    def weight(self) -> np.ndarray:
-        """(n,) what each counts in the fit: the nodules are more than usual."""
-        weight, positive = self.usual, self.positive
-        if positive.any():
-            weight[positive] *= NODULE_SHARE * np.count_nonzero(~positive) / weight[positive].sum()
         return weight
 
     def only(self, which: np.ndarray) -> Samples:
@@ -195,19 +183,6 @@ def held_out_log_odds(inputs: np.ndarray, names: tuple[str, ...], samples: Sampl
     return values
 
 
-def calibration(log_odds: np.ndarray, samples: Samples) -> tuple[float, float]:
-    """Slope and offset that turn log odds (n,) into those of usual scans."""
-    terms = np.column_stack([log_odds, np.ones(len(log_odds))])
-    slope, offset = fit_logistic(terms, samples.positive, samples.usual, np.full(2, 1e-6))
-    return float(slope), float(offset)
-
-
-def calibrated(regression: Regression, slope: float, offset: float) -> Regression:
-    """The regression with its log odds times ``slope`` plus ``offset``."""
-    weights = tuple(slope * weight for weight in regression.weights)
-    return dataclasses.replace(regression, weights=weights, intercept=slope * regression.intercept + offset)
-
-
 def threshold_at(log_odds: np.ndarray, samples: Samples, rate: float) -> float:
     """The score with at most ``rate`` false positives a background."""
     false = np.sort(log_odds[~samples.positive])[::-1]
@@ -257,12 +232,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     counts = f"{int(samples.painted.sum())} nodules ({int(samples.positive.sum())} samples) and "
     counts += f"{int((~samples.positive).sum())} other places in {len(samples.painted)} backgrounds"
     sys.stdout.write(f"{counts}\n")
-    reached, fits = {}, {}
+    reached = {}
     for name, inputs, names in (("look", samples.look, LOOK), ("click", samples.clicked, OBJECT)):
         odds = held_out_log_odds(inputs, names, samples)
-        slope, offset = calibration(odds, samples)
-        odds = slope * odds + offset
-        fits[name] = calibrated(fit(inputs, names, samples), slope, offset)
         rates = (0.5, 1.0, 2.0, 4.0, 8.0)
         reached[name] = ", ".join(f"{sensitivity_at(odds, samples, rate):.2f} at {rate:g}" for rate in rates)
         text = f"left-out backgrounds, after the {name}: sensitivity {reached[name]} false positives a scan"
@@ -275,9 +247,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "training may use, against what else is found there. Backgrounds left out in turn: sensitivity "
             f"{reached['click']} false positives a scan.", 116,
         )
-        usual = float(np.average(samples.look[:, LOOK.index("response")], weights=samples.usual))
-        module = as_module(fits["look"], fits["click"], slider, usual, about)
-        options.write.write_text(module, encoding="utf-8")
+        look, clicked = fit(samples.look, LOOK, samples), fit(samples.clicked, OBJECT, samples)
+        usual = float(np.average(samples.look[:, LOOK.index("response")], weights=samples.weight))
+        options.write.write_text(as_module(look, clicked, slider, usual, about), encoding="utf-8")
     return 0
 
 

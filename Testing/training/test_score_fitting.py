@@ -11,16 +11,7 @@ from SAMMed3DLib.inference.candidates import Candidate
 from SAMMed3DLib.inference.nodule_score import LOOK, OBJECT, pairs_of
 from SAMMed3DTrainingLib import score_fitting
 from SAMMed3DTrainingLib.detection_scans import DetectionScan, KnownNodule
-from SAMMed3DTrainingLib.score_fitting import (
-    Samples,
-    as_module,
-    calibrated,
-    calibration,
-    fit,
-    held_out_log_odds,
-    sensitivity_at,
-    threshold_at,
-)
+from SAMMed3DTrainingLib.score_fitting import Samples, as_module, fit, held_out_log_odds, sensitivity_at, threshold_at
 
 BACKGROUNDS, NODULES, OTHERS = 3, 30, 100
 
@@ -67,30 +58,9 @@ def test_thresholds_allow_so_many_false_positives():
 
 def test_probabilities_are_those_of_a_usual_scan():
     given = samples(1.5)
-    assert given.usual[given.positive].sum() == pytest.approx(score_fitting.USUAL_PER_SCAN * BACKGROUNDS)
-    odds = held_out_log_odds(given.look, LOOK, given)
-    rule = calibrated(fit(given.look, LOOK, given), *calibration(odds, given))
-    share = 1.0 / (1.0 + np.exp(-rule.log_odds(given.look)))
-    assert np.sum(given.usual * share) == pytest.approx(np.sum(given.usual * given.positive), rel=0.1)
-
-
-def test_in_the_fit_nodules_weigh_half_as_much_as_the_rest_and_each_as_much_as_another():
-    given = samples()
-    uneven = given.only(~((given.nodule == 0) & (np.arange(len(given.nodule)) == 0)))
-    weight, positive = uneven.weight, uneven.positive
-    assert weight[positive].sum() == pytest.approx(0.5 * np.count_nonzero(~positive))
-    assert set(weight[~positive]) == {1.0}
-    each = [weight[uneven.nodule == nodule].sum() for nodule in range(BACKGROUNDS * NODULES)]
-    assert each == pytest.approx([each[0]] * len(each))
-
-
-def test_calibration_undoes_a_stretch_and_keeps_the_order():
-    given = samples(2.0)
-    rule = fit(given.clicked, OBJECT, given)
-    odds = rule.log_odds(given.clicked)
-    slope, offset = calibration(odds, given)
-    assert calibration(3.0 * odds - 1.0, given) == pytest.approx((slope / 3.0, offset + slope / 3.0), abs=1e-3)
-    assert calibrated(rule, slope, offset).log_odds(given.clicked) == pytest.approx(slope * odds + offset)
+    assert given.weight[given.positive].sum() == pytest.approx(score_fitting.USUAL_PER_SCAN * BACKGROUNDS)
+    share = 1.0 / (1.0 + np.exp(-fit(given.look, LOOK, given).log_odds(given.look)))
+    assert np.sum(given.weight * share) == pytest.approx(np.sum(given.weight * given.positive), rel=0.2)
 
 
 def test_the_written_module_gives_the_same_score():

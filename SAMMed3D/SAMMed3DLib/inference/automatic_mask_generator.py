@@ -80,7 +80,7 @@ class SamAutomaticMaskGenerator3D:
         predictor: SamPredictor3D,
         points_per_side: int | None = None,
         points_per_batch: int = 4,
-        pred_iou_thresh: float = 0.3,
+        pred_iou_thresh: float = 0.1,
         stability_score_thresh: float = 0.3,
         stability_score_offset: float = 1.0,
         box_nms_thresh: float = 0.3,
