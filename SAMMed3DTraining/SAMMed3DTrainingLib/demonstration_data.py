@@ -46,10 +46,10 @@ class DemonstrationSize:
         nodules: painted into each.
     """
 
-    training_scans: int = 6
-    validation_scans: int = 2
+    training_scans: int = 16
+    validation_scans: int = 4
     test_scans: int = 5
-    thin_training_scans: int = 2
+    thin_training_scans: int = 5
     nodules: int = 12
 
 
