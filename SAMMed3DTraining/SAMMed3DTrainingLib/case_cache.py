@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .datasets import Case, Dataset, DatasetError, load_case
+from .datasets import Case, Dataset, DatasetError, load_finite_case
 from .instances import Nodule
 
 _VERSION = 2
@@ -86,10 +86,7 @@ class CaseCache:
             raise DatasetError(f"the cached copy of {case.full_name} is damaged ({error}): delete {entry}") from error
 
     def _unpack(self, case: Case, dataset: Dataset, entry: Path) -> None:
-        loaded = load_case(case, dataset.ignored_values)
-        array = loaded.array_kji
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise DatasetError(f"case {case.full_name}: the image holds NaN or infinite values; export it again")
+        loaded = load_finite_case(case, dataset.ignored_values)
         description = {
             "ijk_to_ras": loaded.ijk_to_ras.tolist(),
             "nodules": [
@@ -103,7 +100,7 @@ class CaseCache:
             with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=self.folder) as part:
                 whole = Path(part) / "entry"
                 whole.mkdir()
-                np.save(whole / "image.npy", array, allow_pickle=False)
+                np.save(whole / "image.npy", loaded.array_kji, allow_pickle=False)
                 np.savez(whole / "nodules.npz", **{str(i): np.packbits(n.mask) for i, n in enumerate(loaded.nodules)})
                 (whole / "case.json").write_text(json.dumps(description), encoding="utf-8")
                 if (entry / "case.json").is_file():  # another process was faster

@@ -161,6 +161,14 @@ def load_case(case: Case, ignored_values: frozenset[int] = frozenset()) -> Loade
     return LoadedCase(case, image.array_kji, image.ijk_to_ras, nodules)
 
 
+def load_finite_case(case: Case, ignored_values: frozenset[int] = frozenset()) -> LoadedCase:
+    """:func:`load_case`, for those who compute with the image. Raises DatasetError for NaN or infinite values too."""
+    loaded = load_case(case, ignored_values)
+    if loaded.array_kji.dtype.kind == "f" and not np.isfinite(loaded.array_kji).all():
+        raise DatasetError(f"case {case.full_name}: the image holds NaN or infinite values; export it again")
+    return loaded
+
+
 def geometry_mismatch(
     shape: tuple[int, ...], ijk_to_ras: NDArray, label_shape: tuple[int, ...], label_ijk_to_ras: NDArray
 ) -> str:

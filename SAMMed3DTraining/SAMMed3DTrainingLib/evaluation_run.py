@@ -17,7 +17,7 @@ from SAMMed3DLib.output_files import check_folder
 from SAMMed3DLib.segmentation_io import write_segmentation
 from SAMMed3DLib.terminal import Terminal
 
-from .datasets import Case, DatasetError, LoadedCase, load_case
+from .datasets import Case, DatasetError, LoadedCase, load_finite_case
 from .evaluated_models import Evaluated, load_evaluated
 from .evaluation_cases import EvaluationCases, choose_cases
 from .evaluation_config import EvaluationConfig, EvaluationError
@@ -196,11 +196,8 @@ def prediction_values(nodules: tuple[Nodule, ...]) -> list[int]:
 
 
 def _load(case: Case, chosen: EvaluationCases) -> LoadedCase:
-    loaded = load_case(case, chosen.datasets[case.dataset].ignored_values)
-    # For whatever is evaluated, so that all are compared on the same cases.
-    if loaded.array_kji.dtype.kind == "f" and not np.isfinite(loaded.array_kji).all():
-        raise DatasetError(f"case {case.full_name}: the image holds NaN or infinite values; export it again")
-    return loaded
+    # Finite, whatever is evaluated, so that all are compared on the same cases.
+    return load_finite_case(case, chosen.datasets[case.dataset].ignored_values)
 
 
 def _write(folder: Path, evaluation: Evaluation, chosen: EvaluationCases) -> None:
