@@ -11,9 +11,7 @@ import json
 import math
 import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from SAMMed3DLib.terminal import Terminal
 from .datasets import DatasetError
 from .evaluation_config import EvaluationError
 from .failures import kind_of
+from .our_warnings import our_warnings_told
 from .progress import duration
 from .runs.run_files import RunError, read_word
 from .signals import obeying_signals
@@ -126,7 +125,7 @@ class Job:
     def run(self, work: Callable[[Job], None]) -> int:
         """Does the work. Returns the exit code: 0 done, 2 it cannot be done (said why), 130 asked to end."""
         try:
-            with obeying_signals(self._hear), _notes_of_ours(self.note):
+            with obeying_signals(self._hear), our_warnings_told(self.note):
                 work(self)
             return 130 if self.cancelled else 0
         except _WRONG_INPUT as error:
@@ -146,16 +145,3 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
     """--json and --control."""
     parser.add_argument("--json", action="store_true", help="print JSON lines instead of text")
     parser.add_argument("--control", type=Path, metavar="FILE", help="a file in which the word stop ends the command")
-
-
-@contextmanager
-def _notes_of_ours(note: Callable[[str], None]) -> Iterator[None]:
-    """Warnings of our packages become notes; those of others are not shown."""
-    def show(message, category, filename, lineno, file=None, line=None) -> None:  # noqa: ANN001
-        note(str(message))
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.filterwarnings("always", module=r"SAMMed3D(Training)?Lib\b")
-        warnings.showwarning = show
-        yield

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import platform
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from .augmentation import NO_AUGMENTATION, Augmentation
 from .case_cache import CachedCase, CaseCache
 from .datasets import DatasetError, find_datasets
 from .nodule_samples import NoduleSampler
+from .our_warnings import our_warnings_told
 from .samples import Sample
 from .splits import Split, read_split, split_cases
 from .synthetic_samples import SampleSynthesizer
@@ -74,11 +73,14 @@ def load_cases(
         cache = CaseCache(Path(config.work_dir) / ".case_cache")
 
         wanted, loaded = (*split.train, *split.val), []
-        with _warnings_reported(report):
+        doubts: dict[str, None] = {}  # what the readers of files doubt about them, each once
+        with our_warnings_told(doubts.setdefault):
             for case in wanted:
                 loaded.append(cache.load(case, owners[case.dataset]))
                 if progress is not None:
                     progress(len(loaded), len(wanted))
+        for doubt in doubts:
+            report(doubt)
         train, val = tuple(loaded[: len(split.train)]), tuple(loaded[len(split.train) :])
     except DatasetError as error:
         raise TrainingError(
@@ -90,17 +92,6 @@ def load_cases(
     if not any(case.nodules for case in train):
         raise TrainingError("no nodule to train on: all label maps of the training cases are empty")
     return RunCases(split, train, val)
-
-
-@contextmanager
-def _warnings_reported(report: Callable[[str], None]) -> Iterator[None]:
-    """What the readers of files doubt about one (an orientation that is not stated, say) belongs to the run."""
-    with warnings.catch_warnings(record=True) as doubts:
-        warnings.simplefilter("ignore")
-        warnings.filterwarnings("always", module=r"SAMMed3D(Training)?Lib\b")
-        yield
-    for text in dict.fromkeys(str(doubt.message) for doubt in doubts):
-        report(text)
 
 
 class SampleSlots(Dataset):
