@@ -91,14 +91,17 @@ class SampleSynthesizer:
         diameter = float(np.exp(rng.uniform(*np.log(DIAMETERS_MM))))
         empty = rng.random() < EMPTY_SHARE
         real = bool(self._backgrounds) and rng.random() >= PROCEDURAL_SHARE
-        scan = self._backgrounds[rng.choice(len(self._backgrounds), p=self._weights)] if real else None
-        mistakable = self._mistaken(scan) if scan is not None and empty else None
+        number = rng.choice(len(self._backgrounds), p=self._weights) if real else None
+        mistakable = self._mistaken(number) if number is not None and empty else None
         if mistakable is not None:
             diameter = float(np.clip(mistakable.diameter_mm, *DIAMETERS_MM))
         shape = self._shapes.random(rng, diameter)
         spacing, offset, click = self._view(shape)
         half = 0.5 * spacing * np.array(profile.crop_size)
-        placed = self._procedural(offset, half) if scan is None else self._real(scan, mistakable, offset, half)
+        if number is None:
+            placed = self._procedural(offset, half)
+        else:
+            placed = self._real(self._backgrounds[number], mistakable, offset, half)
         if placed is None:
             return None
         block, center = placed
@@ -144,11 +147,11 @@ class SampleSynthesizer:
         offset = click if rng.random() < 0.35 else rng.normal(0, 3 * spacing, 3)
         return spacing, offset, click
 
-    def _mistaken(self, scan: Background) -> Candidate | None:
-        """What a negative click goes on, or None for anything."""
+    def _mistaken(self, number: int) -> Candidate | None:
+        """What a negative click in a background goes on, or None for anything."""
         if self._mistakable is None or self._rng.random() >= MISTAKABLE_SHARE:
             return None
-        places = self._mistakable[next(n for n, each in enumerate(self._backgrounds) if each is scan)]
+        places = self._mistakable[number]
         return places[self._rng.integers(len(places))] if places else None
 
     def _real(
