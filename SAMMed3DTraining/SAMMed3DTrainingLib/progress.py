@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 #: Embeddings that are computed between two events.
-_BATCH = 4
+EMBEDDED_AT_ONCE = 4
 
 
 def accept_any_letters() -> None:
@@ -57,7 +57,7 @@ def _start_text(e: dict[str, Any]) -> str:
 def _encoding_text(e: dict[str, Any]) -> str:
     """Ten lines in all; an event comes after every batch."""
     done, total = e["done"], e["total"]
-    return f"embedding {done} of {total}" if done * 10 // total > (done - _BATCH) * 10 // total else ""
+    return f"embedding {done} of {total}" if done * 10 // total > (done - EMBEDDED_AT_ONCE) * 10 // total else ""
 
 
 _TEXTS: dict[str, Callable[[dict[str, Any]], str]] = {

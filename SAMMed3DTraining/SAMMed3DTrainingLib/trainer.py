@@ -22,6 +22,7 @@ from SAMMed3DLib.model.precision import PRECISIONS, resolve_precision
 from .click_loop import ClickLoop, draw_click_count
 from .distributed import World
 from .embedding_bank import EmbeddingBank
+from .progress import EMBEDDED_AT_ONCE
 from .run_folder import RunFolder
 from .samples import Sample
 from .schedule import learning_rate
@@ -342,7 +343,7 @@ class Trainer:
 
     def _fill_bank(self, bank: EmbeddingBank) -> None:
         keys = self._bank_keys()
-        batches = [keys[n : n + 4] for n in range(0, len(keys), 4)]
+        batches = [keys[n : n + EMBEDDED_AT_ONCE] for n in range(0, len(keys), EMBEDDED_AT_ONCE)]
         samples = loader(self._slots, batches, self.config.num_workers)
         bank.fill(zip(batches, samples, strict=True), lambda done: self._may_go_on_while_encoding(done, len(keys)))
         short = self.world.agree(float(len(bank) < len(keys) and not self._stopping))
