@@ -30,7 +30,7 @@ import numpy as np
 from SAMMed3DLib.inference import InputError, SamAutomaticMaskGenerator3D, SamPredictor3D
 from SAMMed3DLib.inference.mask_nms import common_voxels
 from SAMMed3DLib.model import CheckpointError, DeviceError, load_model
-from SAMMed3DLib.output_files import check_writable
+from SAMMed3DLib.output_files import check_writable, whole_file
 from SAMMed3DLib.synthesis import NoduleShapes
 from SAMMed3DLib.weights import default_checkpoint
 
@@ -368,7 +368,8 @@ def _run(options: argparse.Namespace) -> int:
         logger.warning("MISSED: %s", line)
     if options.json is not None:
         text = json.dumps({"note": NOTE, "missed": missed, "sets": figures}, indent=1)
-        options.json.write_text(text, encoding="utf-8")
+        with whole_file(options.json) as part:
+            part.write_text(text, encoding="utf-8")
     return 1 if missed else 0
 
 
