@@ -28,7 +28,7 @@ class Augmentation:
         shift_hu, gain: standard deviations of an offset and of a relative factor.
         noise_hu: largest standard deviation of added noise, for half of the samples.
         blur_mm: largest standard deviation of a softer (or, subtracted, sharper) kernel, for 40 % of the samples.
-        thick_mm: largest slice thickness that is simulated, for ``thicken`` of the samples.
+        thick_mm: largest slice thickness that is simulated, for ``thicken`` of the samples; thicker ones stay.
         thicken: probability of thicker slices.
     """
 
@@ -58,11 +58,19 @@ class Augmentation:
         return change @ np.asarray(ijk_to_ras, dtype=np.float64)
 
     def looked(
-        self, hu: NDArray[np.float32], spacing_mm: float, rng: np.random.Generator
+        self, hu: NDArray[np.float32], spacing_mm: float, rng: np.random.Generator, slice_mm: float = 0.0
     ) -> NDArray[np.float32]:
-        """A sampled crop (d0, d1, d2) in HU as another scanner would have shown it."""
+        """A sampled crop (d0, d1, d2) in HU as another scanner would have shown it.
+
+        Args:
+            hu: the crop.
+            spacing_mm: of the crop.
+            rng: source of all randomness.
+            slice_mm: slice thickness of the scan. What is drawn below it changes nothing: the scan shows that already.
+        """
         if rng.random() < self.thicken:
-            hu = _thick_slices(hu, round(rng.uniform(1.0, self.thick_mm) / spacing_mm), rng)
+            thickness = rng.uniform(1.0, self.thick_mm)
+            hu = _thick_slices(hu, round(thickness / spacing_mm), rng) if thickness > slice_mm else hu
         if self.blur_mm and rng.random() < 0.4:
             sigma = rng.uniform(0.3, self.blur_mm) / spacing_mm
             smooth = ndimage.gaussian_filter(hu, sigma, truncate=3)

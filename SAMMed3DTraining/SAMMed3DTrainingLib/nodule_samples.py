@@ -25,6 +25,7 @@ from .case_cache import CachedCase
 from .clicks import ClickSimulator
 from .instances import Nodule
 from .samples import Sample
+from .strata import slice_thickness
 
 #: Share of samples that look as inference first does: at the profile's first spacing, centered on the click.
 _FIRST_LOOKS = 0.45
@@ -126,7 +127,7 @@ class NoduleSampler:
     ) -> NDArray[np.float32]:
         profile = self._profile
         values = sample_volume(array_kji, matrix, crop, profile.padding_hu)
-        values = self._augmentation.looked(values, crop.spacing_mm, rng)
+        values = self._augmentation.looked(values, crop.spacing_mm, rng, slice_thickness(matrix))
         statistics = 0.0, 1.0
         if profile.intensity == "zscore_positive":
             statistics = intensity_statistics(array_kji, matrix, click_ras, profile)

@@ -56,6 +56,18 @@ def test_thick_slices_average_along_the_last_axis(thickness):
     np.testing.assert_allclose(only.looked(level, 1.0, np.random.default_rng(1)), level, rtol=1e-5)
 
 
+def test_slices_that_are_thick_already_are_not_averaged_again():
+    only = dataclasses.replace(NO_AUGMENTATION, thicken=1.0, thick_mm=5.0)
+    hu = np.zeros((4, 4, 40), np.float32)
+    hu[:, :, 20] = 600.0
+    changed = [
+        (only.looked(hu.copy(), 1.0, np.random.default_rng(seed), slice_mm) != hu).any()
+        for slice_mm in (3.0, 5.0) for seed in range(40)
+    ]
+    assert 10 < sum(changed[:40]) < 30  # half of what is drawn from 1 to 5 mm lies above 3 mm
+    assert not any(changed[40:])
+
+
 def test_noise_and_calibration_are_of_the_stated_size():
     level = np.full((24, 24, 24), -800.0, np.float32)
     noisy = dataclasses.replace(NO_AUGMENTATION, noise_hu=40.0)
