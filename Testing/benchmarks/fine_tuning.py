@@ -4,7 +4,7 @@
 
 1. Data sets (``SAMMed3DTrainingLib.demonstration_data``): the real nodules of LIDC-IDRI-0001 and -0002 and painted ones
    train, in slices averaged to 5 mm and partly in the scans' own; painted ones in another scan choose the best weights.
-2. The default model is fine-tuned on both (``train``, preset standard), and ``vit_tiny``, a smaller net of the code of
+2. The default model is fine-tuned on both (``train``, preset full), and ``vit_tiny``, a smaller net of the code of
    ``vit_b_ori``, is trained from a seed.
 3. ``evaluate`` clicks on LIDC-IDRI-0003 and on painted nodules in LungFCP, which no training ever saw.
 
@@ -45,7 +45,8 @@ from SAMMed3DTrainingLib.run_folder import read_events  # noqa: E402
 from shared_data import shared_dir  # noqa: E402
 
 DEFAULT_OPTIONS = (
-    "--preset", "standard", "--lr", "5e-4", "--num_epochs", "2", "--samples_per_nodule", "1", "--val_nodules", "24",
+    "--preset", "full", "--lr", "2e-4", "--decoder_lr", "1", "--num_epochs", "6", "--samples_per_nodule", "1",
+    "--val_nodules", "96",
 )
 TINY_OPTIONS = (
     "--checkpoint", "a seed, no file", "--model_type", "vit_tiny", "--num_epochs", "8", "--samples_per_nodule", "1",
