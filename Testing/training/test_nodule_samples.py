@@ -21,9 +21,9 @@ MED3D = dataclasses.replace(PROFILES["sam_med3d"], crop_size=(32, 32, 32))
 NATIVE = dataclasses.replace(PROFILES["lidc_fork_native"], crop_size=(32, 32, 32))
 
 
-def case(labels: np.ndarray) -> CachedCase:
-    nodules = split_instances(labels, matrix())
-    return CachedCase(Case("a", None, None, "a", "set", "Tr"), ct(labels), matrix(), nodules)
+def case(labels: np.ndarray, ijk_to_ras: np.ndarray | None = None) -> CachedCase:
+    to_ras = matrix() if ijk_to_ras is None else ijk_to_ras
+    return CachedCase(Case("a", None, None, "a", "set", "Tr"), ct(labels), to_ras, split_instances(labels, to_ras))
 
 
 @pytest.mark.parametrize("profile", [NODULE, MED3D, NATIVE], ids=lambda profile: profile.name)
@@ -59,6 +59,19 @@ def test_first_looks_and_zooms_as_in_inference():
     assert all(np.allclose(s.click, 32) for s in first)
     zoomed = [s.spacing_mm for s in samples if s.spacing_mm != pytest.approx(NODULE.spacing_mm)]
     assert np.median(zoomed) == pytest.approx(8.0 / NODULE.target_voxels, rel=0.25)
+
+
+@pytest.mark.parametrize(("slice_mm", "changes"), [(1.0, True), (5.0, False)])
+def test_only_scans_of_thin_slices_are_shown_in_thicker_ones(slice_mm, changes):
+    to_ras = matrix()
+    to_ras[2, 2] = slice_mm
+    scan = case(balls((12, 20, 20)), to_ras)
+    thickened = dataclasses.replace(NO_AUGMENTATION, thicken=1.0, thick_mm=5.0)
+    plain, varied = (
+        [NoduleSampler([scan], NODULE, each).sample(0, np.random.default_rng(seed)).crop for seed in range(6)]
+        for each in (NO_AUGMENTATION, thickened)
+    )
+    assert any(not np.array_equal(a, b) for a, b in zip(plain, varied, strict=True)) is changes
 
 
 @pytest.mark.parametrize("profile", [NODULE, MED3D], ids=lambda profile: profile.name)
