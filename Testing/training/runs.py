@@ -39,9 +39,10 @@ def config(work_dir: Path, data: Path, *more: str, name: str = "run") -> Trainin
 
 
 def events(work_dir: Path, kind: str = "", name: str = "run") -> list[dict[str, Any]]:
-    """The raw lines of a run's events."""
+    """The raw lines of a run's events, which may still be going on: a line half written is left out."""
     path = work_dir / name / "events.jsonl"
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    written = path.read_bytes() if path.exists() else b""
+    lines = [json.loads(line) for line in written[: written.rfind(b"\n") + 1].splitlines()]
     return [line for line in lines if not kind or line["event"] == kind]
 
 
