@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 DEFAULT_CHECKPOINT = "Models/sammed3d_nodule.pth"
+CLASSIFIER = "Models/nodule_classifier.pth"
 
 _PACKAGE = Path(__file__).resolve().parent
 #: In a wheel Resources lies inside the package; in a checkout and in an installed Slicer extension beside it.

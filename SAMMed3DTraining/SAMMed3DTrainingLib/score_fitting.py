@@ -1,8 +1,10 @@
 """Fits the score that tells nodules from vessels (:mod:`SAMMed3DLib.inference.nodule_score`).
 
-    python -m SAMMed3DTrainingLib.score_fitting [--shared ../shared] [--rounds 5] [--samples F.npz] [--write F.py]
+    python -m SAMMed3DTrainingLib.score_fitting --classifiers DIR [--shared ../shared] [--rounds 5] [--samples F.npz]
+        [--write F.py]
 
-What the generator looks at and clicks in the backgrounds that training may use is false, but for their own lesions.
+DIR holds what ``classifier_fitting`` trained: each background is judged by the classifier that has not seen it. What
+the generator looks at and clicks in the backgrounds that training may use is false, but for their own lesions.
 Nodules are painted into the same lungs, and the candidates on them are positive where the mask is that of the nodule:
 LUNA16's hit rule and a Dice above 0.3. All samples of a nodule weigh as much as those of another, and all nodules of a
 background together as much as the four of a usual scan, so that the probabilities are those of a usual scan. Leaving
@@ -15,22 +17,35 @@ from __future__ import annotations
 import logging
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from SAMMed3DLib.inference import SamAutomaticMaskGenerator3D, SamPredictor3D
+from SAMMed3DLib.inference.appearance import appearance_of
 from SAMMed3DLib.inference.candidates import Candidate, find_candidates
 from SAMMed3DLib.inference.lungs import find_lungs
 from SAMMed3DLib.inference.mask_nms import common_voxels
-from SAMMed3DLib.inference.nodule_score import LOOK, OBJECT, Regression, combined, look_inputs, object_inputs
+from SAMMed3DLib.inference.nodule_score import (
+    LOOK,
+    OBJECT,
+    PLACE,
+    Regression,
+    combined,
+    look_inputs,
+    object_inputs,
+    place_inputs,
+)
 from SAMMed3DLib.model import load_model
+from SAMMed3DLib.model.nodule_classifier import NoduleClassifier, load_classifier
 from SAMMed3DLib.synthesis import NoduleShapes
 from SAMMed3DLib.weights import default_checkpoint
 
-from .backgrounds import training_backgrounds
+from .backgrounds import TRAINING, training_backgrounds
+from .classifier_fitting import without
 from .detection_scans import DetectionScan, bare_scan, painted_scan
 from .logistic import as_tuple, fit_logistic
 from .ranking_fitting import fitting_parser, within_lungs
@@ -43,10 +58,10 @@ LARGE_MM, LARGE_PER_SCAN = (14.0, 32.0), 8
 """Nodules of scans of their own, one for every three others: among small ones there is no room for them."""
 ROUNDS = 5
 USUAL_PER_SCAN = 4.0
-FALSE_PER_SCAN = 300
-"""Candidates clicked in each background, the strongest."""
-CANDIDATES = 300
-"""Candidates of a painted scan among which a nodule can be found."""
+CANDIDATES = 900
+"""Candidates of a scan that are judged."""
+CLICKED = 300
+"""Those that are clicked, the likeliest; of a painted scan those among them that are on nodules."""
 _ON_NODULE = 1.3
 """Candidates closer to a nodule than that many of its radii are clicked."""
 PENALTY, PRODUCT_PENALTY = 5.0, 20.0
@@ -56,18 +71,16 @@ FEW_RATE, USUAL_RATE = 0.5, 3.0
 
 @dataclass(frozen=True)
 class Samples:
-    """What was looked at and clicked.
+    """What was judged, or what was looked at and clicked.
 
     Attributes:
-        look: (n, look inputs) of the first looks.
-        clicked: (n, object inputs) after the clicks.
+        inputs: (n, inputs) of each regression that hears these samples, "place" or "look" and "click".
         nodule: (n,) number of the nodule among all that were painted, -1 of what is none.
         background: (n,) number of the background.
         painted: (backgrounds,) how many nodules were painted into each.
     """
 
-    look: np.ndarray
-    clicked: np.ndarray
+    inputs: dict[str, np.ndarray]
     nodule: np.ndarray
     background: np.ndarray
     painted: np.ndarray
@@ -90,8 +103,8 @@ class Samples:
 
     def only(self, which: np.ndarray) -> Samples:
         """Those that a boolean (n,) picks."""
-        picked = (values[which] for values in (self.look, self.clicked, self.nodule, self.background))
-        return Samples(*picked, self.painted)
+        inputs = {name: values[which] for name, values in self.inputs.items()}
+        return Samples(inputs, self.nodule[which], self.background[which], self.painted)
 
 
 def scans(shared: Path, cache: Path, rounds: int, seed: int) -> Iterator[tuple[int, DetectionScan]]:
@@ -110,36 +123,85 @@ def scans(shared: Path, cache: Path, rounds: int, seed: int) -> Iterator[tuple[i
             yield number, painted_scan(background, "training", rng, LARGE_PER_SCAN, shapes, LARGE_MM)
 
 
-def gather(numbered: Iterator[tuple[int, DetectionScan]], predictor: SamPredictor3D) -> Samples:
-    """Clicks the candidates of scans: those on nodules where there are nodules, else the strongest."""
-    rows: list[tuple] = []
-    painted: dict[int, int] = {}
+def gather(
+    numbered: Iterator[tuple[int, DetectionScan]], predictor: SamPredictor3D,
+    classifiers: Mapping[int, NoduleClassifier],
+) -> tuple[Samples, Samples]:
+    """Judges the candidates of scans and clicks the likeliest; where there are nodules, those on them.
+
+    Args:
+        numbered: background and scan.
+        predictor: looks and clicks.
+        classifiers: for each background the one that has not seen it.
+
+    Returns:
+        what was judged, and what was clicked.
+    """
+    places, objects, painted = _Rows(("place",)), _Rows(("look", "click")), {}
     first = 0
     for number, scan in numbered:
+        classify = partial(appearance_of, classifier=classifiers[number])
         predictor.set_image(scan.array_kji, scan.ijk_to_ras)
         lungs = find_lungs(scan.array_kji, scan.ijk_to_ras)
-        places = find_candidates(
-            scan.array_kji, scan.ijk_to_ras, lungs, limit=CANDIDATES if scan.nodules else FALSE_PER_SCAN
+        found = find_candidates(scan.array_kji, scan.ijk_to_ras, lungs, limit=CANDIDATES)
+        odds = classify(
+            scan.array_kji, scan.ijk_to_ras, [each.center_ras for each in found], [each.diameter_mm for each in found]
         )
-        if scan.nodules:
-            places = [place for place in places if _is_on_nodule(place, scan)]
+        for place, appearance in zip(found, odds, strict=True):
+            nodule = _nodule_at(scan, place.center_ras)
+            if nodule is not None:
+                inputs = place_inputs(place.diameter_mm, place.response, float(appearance))
+                places.add([inputs], nodule if nodule < 0 else first + nodule, number)
+        likeliest = np.argsort([-place.response - value for place, value in zip(found, odds, strict=True)])[:CLICKED]
+        chosen = [found[n] for n in likeliest if not scan.nodules or _is_on_nodule(found[n], scan)]
         generator = SamAutomaticMaskGenerator3D(
-            predictor, point_candidates=places, lungs=lungs, min_score=0.0, pred_iou_thresh=0.0,
+            predictor, point_candidates=chosen, lungs=lungs, min_score=0.0, pred_iou_thresh=0.0,
             stability_score_thresh=0.0, box_nms_thresh=2.0, containment_thresh=2.0, min_diameter_mm=2.0,
-            max_diameter_mm=60.0, max_masks=len(places),
+            max_diameter_mm=60.0, max_masks=len(chosen), classifier=classify,
         )
-        before = len(rows)
+        before = len(objects)
         for record in generator.generate():
             nodule = _label(scan, record)
             if nodule is not None:
-                look = look_inputs(record["coarse_features"], record["response"])
-                clicked = object_inputs(record["features"], record["response"], record["agreement"])
-                rows.append((look, clicked, -1 if nodule < 0 else first + nodule, number))
+                response = record["response"]
+                look = look_inputs(record["coarse_features"], response, record["coarse_appearance"])
+                click = object_inputs(record["features"], response, record["appearance"], record["agreement"])
+                objects.add([look, click], nodule if nodule < 0 else first + nodule, number)
         painted[number] = painted.get(number, 0) + len(scan.nodules)
         first += len(scan.nodules)
-        logger.info("%s: %d places, %d samples", scan.name, len(places), len(rows) - before)
-    columns = (np.array(column) for column in zip(*rows, strict=True))
-    return Samples(*columns, np.array([painted.get(number, 0) for number in range(max(painted) + 1)]))
+        logger.info("%s: %d places clicked, %d samples", scan.name, len(chosen), len(objects) - before)
+    counts = np.array([painted.get(number, 0) for number in range(max(painted) + 1)])
+    return places.samples(counts), objects.samples(counts)
+
+
+class _Rows:
+    """Samples that are being gathered."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+        self._rows: list[tuple[list[np.ndarray], int, int]] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, inputs: list[np.ndarray], nodule: int, background: int) -> None:
+        self._rows.append((inputs, nodule, background))
+
+    def samples(self, painted: np.ndarray) -> Samples:
+        inputs, nodule, background = zip(*self._rows, strict=True)
+        columns = {name: np.array([row[n] for row in inputs]) for n, name in enumerate(self._names)}
+        return Samples(columns, np.array(nodule), np.array(background), painted)
+
+
+def _nodule_at(scan: DetectionScan, center_ras: Sequence[float]) -> int | None:
+    """Which nodule a place hits by LUNA16's rule, -1 far from all, None for what is neither."""
+    if scan.ignores(center_ras):
+        return None
+    if not scan.nodules:
+        return -1
+    reach = [np.linalg.norm(np.subtract(center_ras, n.center_ras)) / (n.diameter_mm / 2.0) for n in scan.nodules]
+    best = int(np.argmin(reach))
+    return best if reach[best] < 1.0 else None
 
 
 def _is_on_nodule(place: Candidate, scan: DetectionScan) -> bool:
@@ -151,16 +213,13 @@ def _is_on_nodule(place: Candidate, scan: DetectionScan) -> bool:
 
 def _label(scan: DetectionScan, record: dict) -> int | None:
     """Which nodule of the scan a record shows, -1 where it shows none, None for what is neither."""
-    prediction, center = record["prediction"], record["measurements"].centroid_ras
-    if scan.ignores(center) or scan.ignores(record["point_coords"][0]):
-        return None
-    if not scan.nodules:
-        return -1
-    reach = [np.linalg.norm(np.subtract(center, n.center_ras)) / (n.diameter_mm / 2.0) for n in scan.nodules]
-    best = int(np.argmin(reach))
-    nodule = scan.nodules[best]
+    prediction = record["prediction"]
+    found = None if scan.ignores(record["point_coords"][0]) else _nodule_at(scan, record["measurements"].centroid_ras)
+    if found is None or found < 0:
+        return found
+    nodule = scan.nodules[found]
     overlap = 2.0 * common_voxels(nodule, prediction) / (np.count_nonzero(nodule.mask) + prediction.voxels)
-    return best if reach[best] < 1.0 and overlap > 0.3 else None
+    return found if overlap > 0.3 else None
 
 
 def fit(inputs: np.ndarray, names: tuple[str, ...], samples: Samples) -> Regression:
@@ -196,8 +255,17 @@ def sensitivity_at(log_odds: np.ndarray, samples: Samples, rate: float) -> float
     return len(np.unique(samples.nodule[above & samples.positive])) / int(samples.painted.sum())
 
 
-def as_module(look: Regression, clicked: Regression, slider: tuple[float, float], usual: float, about: str) -> str:
-    """The coefficients as a Python file; ``slider`` is few and usual, ``usual`` the usual response."""
+def as_module(
+    regressions: Mapping[str, Regression], slider: tuple[float, float], usual: tuple[float, float], about: str
+) -> str:
+    """The coefficients as a Python file.
+
+    Args:
+        regressions: by name: "place", "look", "click".
+        slider: few and usual.
+        usual: response of the blob filter and appearance of what is clicked.
+        about: how they were made.
+    """
     def numbers(name: str, regression: Regression) -> str:
         values = {"MEAN": regression.mean, "SCALE": regression.scale, "WEIGHTS": regression.weights}
         parts = [as_tuple(f"_{name}_{part}", np.asarray(each)) for part, each in values.items()]
@@ -207,39 +275,62 @@ def as_module(look: Regression, clicked: Regression, slider: tuple[float, float]
 
     return "\n".join([
         f'"""Coefficients of the score, made by ``python -m SAMMed3DTrainingLib.score_fitting``.\n\n{about}\n"""\n',
-        numbers("LOOK", look), numbers("CLICKED", clicked),
-        f"#: Where the blob filter was not asked.\nUSUAL_RESPONSE = {usual:.4f}\n",
+        *(numbers(name.upper(), regression) for name, regression in regressions.items()),
+        "#: Where the blob filter or the classifier was not asked.\n"
+        f"USUAL_RESPONSE = {usual[0]:.4f}\nUSUAL_APPEARANCE = {usual[1]:.4f}\n",
         f"#: Scores with {FEW_RATE:g} and {USUAL_RATE:g} false positives a scan in backgrounds left out of the fit.",
         f"FEW = {slider[0]:.4f}\nUSUAL = {slider[1]:.4f}\n",
     ])
+
+
+def _read(file: Path) -> tuple[Samples, Samples]:
+    with np.load(file) as data:
+        return tuple(
+            Samples({name: data[name] for name in names}, data[f"{kind}_nodule"], data[f"{kind}_background"],
+                    data["painted"])
+            for kind, names in (("places", ("place",)), ("objects", ("look", "click")))
+        )
+
+
+def _write(file: Path, places: Samples, objects: Samples) -> None:
+    np.savez(
+        file, painted=places.painted, **places.inputs, **objects.inputs, places_nodule=places.nodule,
+        places_background=places.background, objects_nodule=objects.nodule, objects_background=objects.background,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Gathers samples (or takes them from a file), fits and reports; returns the exit code."""
     parser = fitting_parser(__doc__)
     parser.set_defaults(rounds=ROUNDS)
+    parser.add_argument("--classifiers", type=Path, help="work folder of classifier_fitting")
     parser.add_argument("--samples", type=Path, help="keep the samples there, or take them from there")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     if options.samples and options.samples.exists():
-        with np.load(options.samples) as data:
-            samples = Samples(**{name: data[name] for name in data.files})
-    else:
+        places, objects = _read(options.samples)
+    elif options.classifiers:
         predictor = SamPredictor3D(load_model(default_checkpoint(), device="cpu", precision="auto"))
-        samples = gather(scans(options.shared, options.cache, options.rounds, options.seed), predictor)
+        classifiers = {n: load_classifier(without(options.classifiers, n)) for n in range(len(TRAINING))}
+        numbered = scans(options.shared, options.cache, options.rounds, options.seed)
+        places, objects = gather(numbered, predictor, classifiers)
         if options.samples:
-            np.savez(options.samples, **vars(samples))
-    counts = f"{int(samples.painted.sum())} nodules ({int(samples.positive.sum())} samples) and "
-    counts += f"{int((~samples.positive).sum())} other places in {len(samples.painted)} backgrounds"
+            _write(options.samples, places, objects)
+    else:
+        parser.error("name --classifiers, or --samples that were gathered before")
+    counts = f"{int(objects.painted.sum())} nodules ({int(objects.positive.sum())} samples) and "
+    counts += f"{int((~objects.positive).sum())} other places in {len(objects.painted)} backgrounds"
     sys.stdout.write(f"{counts}\n")
-    reached = {}
-    for name, inputs, names in (("look", samples.look, LOOK), ("click", samples.clicked, OBJECT)):
+    fitted, reached = {}, {}
+    for name, names, samples in (("place", PLACE, places), ("look", LOOK, objects), ("click", OBJECT, objects)):
+        inputs = samples.inputs[name]
         odds = held_out_log_odds(inputs, names, samples)
         rates = (0.5, 1.0, 2.0, 4.0, 8.0)
         reached[name] = ", ".join(f"{sensitivity_at(odds, samples, rate):.2f} at {rate:g}" for rate in rates)
         text = f"left-out backgrounds, after the {name}: sensitivity {reached[name]} false positives a scan"
         sys.stdout.write(f"{text}\n")
-    slider = (threshold_at(odds, samples, FEW_RATE), threshold_at(odds, samples, USUAL_RATE))
+        fitted[name] = fit(inputs, names, samples)
+    slider = (threshold_at(odds, objects, FEW_RATE), threshold_at(odds, objects, USUAL_RATE))
     sys.stdout.write(f"thresholds: {slider[0]:.3f} few, {slider[1]:.3f} usual\n")
     if options.write:
         about = textwrap.fill(
@@ -247,9 +338,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "training may use, against what else is found there. Backgrounds left out in turn: sensitivity "
             f"{reached['click']} false positives a scan.", 116,
         )
-        look, clicked = fit(samples.look, LOOK, samples), fit(samples.clicked, OBJECT, samples)
-        usual = float(np.average(samples.look[:, LOOK.index("response")], weights=samples.weight))
-        options.write.write_text(as_module(look, clicked, slider, usual, about), encoding="utf-8")
+        usual = np.average(objects.inputs["look"], axis=0, weights=objects.weight)
+        usual = tuple(float(usual[LOOK.index(name)]) for name in ("response", "appearance"))
+        options.write.write_text(as_module(fitted, slider, usual, about), encoding="utf-8")
     return 0
 
 

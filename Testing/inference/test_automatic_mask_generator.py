@@ -9,7 +9,7 @@ import torch
 from SAMMed3DLib.inference import InputError, PredictionCancelled, SamAutomaticMaskGenerator3D, SamPredictor3D
 from SAMMed3DLib.inference.candidates import Candidate
 from SAMMed3DLib.inference.lungs import LungMask
-from SAMMed3DLib.inference.nodule_score import LOOK, OBJECT, NoduleScore, Regression, pairs_of
+from SAMMed3DLib.inference.nodule_score import DEFAULT_SCORE, LOOK, OBJECT, PLACE, NoduleScore, Regression, pairs_of
 from SAMMed3DLib.model import build_model
 
 from .fakes import PROFILE, ThresholdModel, sphere_volume
@@ -49,10 +49,18 @@ def nowhere(array, matrix, progress=None):
     return LungMask(np.zeros((4, 4, 4), bool), np.eye(4), False, "no lungs were found")
 
 
+def undecided(array, matrix, centers, diameters, progress=None, mirrored=False):
+    """A classifier that says the same of everything."""
+    return np.zeros(len(diameters))
+
+
 def generator_for(array, matrix, model=None, spheres=SPHERES, **options):
     predictor = SamPredictor3D(model or BatchModel())
     predictor.set_image(array, matrix)
-    options = {"lungs": "whole_volume", "candidate_finder": lambda *a, **k: candidates_of(spheres), **options}
+    options = {
+        "lungs": "whole_volume", "candidate_finder": lambda *a, **k: candidates_of(spheres), "classifier": undecided,
+        **options,
+    }
     return SamAutomaticMaskGenerator3D(predictor, **options)
 
 
@@ -300,7 +308,9 @@ def weighing(input_name, names):
 
 def test_with_an_iou_head_the_score_is_a_probability_of_the_given_rule():
     array, matrix = scan()
-    size_only = NoduleScore(weighing("diameter", LOOK), weighing("diameter", OBJECT))
+    size_only = dataclasses.replace(
+        DEFAULT_SCORE, look=weighing("diameter", LOOK), clicked=weighing("diameter", OBJECT)
+    )
     generator = generator_for(array, matrix, score=size_only)
     records = generator.generate()
     sizes = [record["features"].diameter_mm for record in records]
@@ -319,7 +329,9 @@ def test_clicks_elsewhere_in_an_object_tell_how_steady_its_mask_is():
             return (logits - 100.0 if coords is not None and len(coords) == 2 else logits), iou
 
     array, matrix = scan()
-    rule = NoduleScore(weighing("diameter", LOOK), weighing("agreement", OBJECT))
+    rule = dataclasses.replace(
+        DEFAULT_SCORE, look=weighing("diameter", LOOK), clicked=weighing("agreement", OBJECT)
+    )
     steady, wandering = (
         generator_for(array, matrix, model, score=rule, points_per_batch=1).generate()
         for model in (BatchModel(), Wandering())
@@ -339,8 +351,64 @@ def test_looks_somewhat_below_the_lowest_score_are_clicked_but_hopeless_ones_are
     """A click may lift what the first look doubted."""
     array, matrix = scan()
     for doubt, count in ((0.2, 3), (0.04, 0)):
-        score = NoduleScore(saying(doubt, LOOK), saying(0.5, OBJECT))
+        score = dataclasses.replace(DEFAULT_SCORE, look=saying(doubt, LOOK), clicked=saying(0.5, OBJECT))
         assert len(generator_for(array, matrix, score=score, min_score=0.4).generate()) == count
+
+
+class Judging:
+    """A classifier that knows what it is to say at each sphere, and remembers what it was asked."""
+
+    def __init__(self, odds):
+        self.odds, self.asked = odds, []
+
+    def __call__(self, array, matrix, centers, diameters, progress=None, mirrored=False):
+        self.asked.append((np.array(centers), np.array(diameters)))
+        nearest = [np.argmin([np.linalg.norm(np.subtract(c, center)) for center, _ in SPHERES]) for c in centers]
+        return np.array([self.odds[n] for n in nearest])
+
+
+def by_appearance(names):
+    return weighing("appearance", names)
+
+
+def test_only_the_likeliest_candidates_are_looked_at():
+    array, matrix = scan()
+    model, judge = BatchModel(), Judging((-2.0, 3.0, 1.0))
+    score = NoduleScore(by_appearance(PLACE), by_appearance(LOOK), by_appearance(OBJECT))
+    generator = generator_for(array, matrix, model, classifier=judge, score=score, max_candidates=2)
+    records = generator.generate()
+    assert [each.center_ras for each in generator.candidates] == [SPHERES[1][0], SPHERES[2][0]]
+    assert [record["appearance"] for record in records] == [3.0, 1.0] == [r["coarse_appearance"] for r in records]
+    assert records[0]["score"] == pytest.approx(1.0 / (1.0 + np.exp(-3.0)))
+
+
+def test_the_object_is_judged_at_its_own_place_and_size_not_at_those_of_the_candidate():
+    array, matrix = scan()
+    off = [Candidate(tuple(np.add(center, 1.5)), 3.0 * radius, 0.9, "solid") for center, radius in SPHERES]
+    judge = Judging((0.0, 0.0, 0.0))
+    generator_for(array, matrix, classifier=judge, candidate_finder=lambda *a, **k: off).generate()
+    (places, sizes), *objects = judge.asked
+    assert len(places) == 3 and sizes == pytest.approx([3.0 * radius for _, radius in SPHERES])
+    assert len(objects) == 3
+    for [center], [diameter] in objects:
+        apart, radius = min((np.linalg.norm(np.subtract(center, c)), r) for c, r in SPHERES)
+        assert apart < 1.0 and diameter == pytest.approx(2.0 * radius, rel=0.2)
+
+
+def test_points_without_a_size_are_not_judged_before_they_are_seen():
+    array, matrix = scan()
+    judge = Judging((0.0, 0.0, 0.0))
+    points = np.array([center for center, _ in SPHERES])
+    records = generator_for(array, matrix, classifier=judge, point_candidates=points).generate()
+    assert [len(centers) for centers, _ in judge.asked] == [0, 1, 1, 1]
+    assert all(np.isnan(r["coarse_appearance"]) and r["appearance"] == 0.0 and 0 < r["score"] < 1 for r in records)
+
+
+def test_where_stability_ranks_objects_are_not_judged():
+    array, matrix = scan()
+    judge = Judging((0.0, 0.0, 0.0))
+    model = BatchModel(dataclasses.replace(PROFILE, iou_head=False))
+    assert len(generator_for(array, matrix, model, classifier=judge).generate()) == 3 and len(judge.asked) == 1
 
 
 def test_it_works_with_untrained_weights_of_the_public_architecture():

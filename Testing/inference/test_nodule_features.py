@@ -13,14 +13,16 @@ from SAMMed3DLib.inference.nodule_score import (
     LOOK,
     LOWEST_SCORE,
     OBJECT,
+    PLACE,
     Regression,
     look_inputs,
     object_inputs,
     pairs_of,
+    place_inputs,
     score_threshold,
     shown_from,
 )
-from SAMMed3DLib.inference.nodule_score_coefficients import USUAL_RESPONSE
+from SAMMed3DLib.inference.nodule_score_coefficients import USUAL_APPEARANCE, USUAL_RESPONSE
 from SAMMed3DLib.model.profile import PROFILES
 
 CROP = crop_at((0.0, 0.0, 0.0), 0.5, PROFILES["nodule"], np.eye(4))
@@ -131,35 +133,46 @@ def test_the_score_prefers_spheres_to_tubes_and_is_a_probability():
     worst = dataclasses.replace(
         long_one, predicted_iou=0.0, growth=50.0, diameter_mm=1e-3, off_center=1e9, contrast_hu=1e6, elongation=1e9
     )
-    assert 0.0 <= DEFAULT_SCORE(worst, Agreement(0.0, 0.0, 0.0), -1e6) <= 1.0
-    assert 0.0 <= DEFAULT_SCORE.of_look(worst, 1e6) <= 1.0
+    assert 0.0 <= DEFAULT_SCORE(worst, Agreement(0.0, 0.0, 0.0), -1e6, 1e6) <= 1.0
+    assert 0.0 <= DEFAULT_SCORE.of_look(worst, 1e6, -1e6) <= 1.0
+    assert 0.0 <= DEFAULT_SCORE.of_place(1e-3, 1e6, -1e6) <= 1.0
 
 
-def test_the_blob_filter_is_heard_where_it_was_asked():
+def test_blob_filter_and_classifier_are_heard_where_they_were_asked():
     features = describe(part_of(sphere(4.0)), (0.0, 0.0, 0.0), 0.7, hu_of(sphere(4.0)))
-    assert DEFAULT_SCORE.of_look(features, 2.0) > DEFAULT_SCORE.of_look(features, -4.0)
-    assert DEFAULT_SCORE.of_look(features) == DEFAULT_SCORE.of_look(features, USUAL_RESPONSE)
+    steady = Agreement(0.95, 0.93, 0.85)
+    for judge in (
+        lambda *asked: DEFAULT_SCORE.of_place(8.0, *asked),
+        lambda *asked: DEFAULT_SCORE.of_look(features, *asked),
+        lambda *asked: DEFAULT_SCORE(features, steady, *asked),
+    ):
+        assert judge(2.0, 0.0) > judge(-4.0, 0.0)
+        assert judge(0.0, 4.0) > judge(0.0, -4.0)
+        assert judge(float("nan"), float("nan")) == judge(USUAL_RESPONSE, USUAL_APPEARANCE)
 
 
 def test_the_regression_is_what_it_says():
     features = describe(part_of(sphere(4.0)), (0.0, 0.0, 0.0), 0.7, hu_of(sphere(4.0)))
-    inputs = look_inputs(features, 1.5)
+    inputs = look_inputs(features, 1.5, -2.0)
     count = len(LOOK)
     pairs = pairs_of(LOOK)
     weights = np.zeros(count + len(pairs))
     weights[LOOK.index("iou")], weights[count + pairs.index((0, 2))] = 2.0, 3.0
-    weights[LOOK.index("response")] = 1.0
+    weights[LOOK.index("response")], weights[LOOK.index("appearance")] = 1.0, 0.5
     rule = Regression(LOOK, (0.0,) * count, (1.0,) * count, tuple(weights), -1.0)
-    expected = 2 * inputs[0] + 3 * inputs[0] * inputs[2] + 1.5 - 1
+    expected = 2 * inputs[0] + 3 * inputs[0] * inputs[2] + 1.5 - 0.5 * 2.0 - 1
     assert rule.log_odds(inputs) == pytest.approx(expected)
     assert rule.log_odds(np.stack([inputs, inputs])) == pytest.approx([expected, expected])
 
 
 def test_every_input_has_a_coefficient_and_is_finite():
     features = describe(part_of(sphere(4.0)), (0.0, 0.0, 0.0), 0.0, hu_of(sphere(4.0)))
-    values = object_inputs(features, float("nan"), Agreement(1.0, 0.0, 1.0))
-    assert np.isfinite(values).all() and np.array_equal(values[: len(LOOK)], look_inputs(features, float("nan")))
-    for rule, names in ((DEFAULT_SCORE.look, LOOK), (DEFAULT_SCORE.clicked, OBJECT)):
+    unknown = (float("nan"), float("nan"))
+    values = object_inputs(features, *unknown, Agreement(1.0, 0.0, 1.0))
+    assert np.isfinite(values).all() and np.array_equal(values[: len(LOOK)], look_inputs(features, *unknown))
+    place = [values[LOOK.index(name)] for name in PLACE]
+    assert np.array_equal(place, place_inputs(features.diameter_mm, *unknown))
+    for rule, names in ((DEFAULT_SCORE.place, PLACE), (DEFAULT_SCORE.look, LOOK), (DEFAULT_SCORE.clicked, OBJECT)):
         assert rule.names == names and len(rule.mean) == len(rule.scale) == len(names)
         assert len(rule.weights) == len(names) + len(pairs_of(names))
     assert len(values) == len(OBJECT)

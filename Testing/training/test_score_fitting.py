@@ -26,30 +26,31 @@ def samples(separation=3.0, seed=0):
             clicked = rng.normal(0.0, 1.0, len(OBJECT))
             clicked[0] += separation * (nodule >= 0)
             rows.append((clicked[: len(LOOK)], clicked, nodule, background))
-    return Samples(*(np.array(column) for column in zip(*rows, strict=True)), np.full(BACKGROUNDS, NODULES))
+    look, click, nodule, background = (np.array(column) for column in zip(*rows, strict=True))
+    return Samples({"look": look, "click": click}, nodule, background, np.full(BACKGROUNDS, NODULES))
 
 
 def test_what_separates_gets_the_weight_and_left_out_backgrounds_are_judged_well():
     given = samples()
-    fitted = fit(given.clicked, OBJECT, given)
+    fitted = fit(given.inputs["click"], OBJECT, given)
     assert int(np.argmax(np.abs(fitted.weights))) == 0 and fitted.weights[0] > 0.5
-    odds = held_out_log_odds(given.clicked, OBJECT, given)
+    odds = held_out_log_odds(given.inputs["click"], OBJECT, given)
     assert sensitivity_at(odds, given, 1.0) > 0.85
     same = samples(0.0)
-    assert sensitivity_at(held_out_log_odds(same.look, LOOK, same), same, 1.0) < 0.5
+    assert sensitivity_at(held_out_log_odds(same.inputs["look"], LOOK, same), same, 1.0) < 0.5
 
 
 def test_nodules_that_were_no_candidates_count_as_missed():
     given = samples(30.0)
-    odds = held_out_log_odds(given.look, LOOK, given)
+    odds = held_out_log_odds(given.inputs["look"], LOOK, given)
     assert sensitivity_at(odds, given, 1.0) == 1.0
     fewer = given.only((given.nodule < 0) | (given.nodule % 2 == 0))
-    assert sensitivity_at(held_out_log_odds(fewer.look, LOOK, fewer), fewer, 1.0) == 0.5
+    assert sensitivity_at(held_out_log_odds(fewer.inputs["look"], LOOK, fewer), fewer, 1.0) == 0.5
 
 
 def test_thresholds_allow_so_many_false_positives():
     given = samples(1.0)
-    odds = held_out_log_odds(given.look, LOOK, given)
+    odds = held_out_log_odds(given.inputs["look"], LOOK, given)
     for rate in (1.0, 2.0, 8.0):
         above = 1.0 / (1.0 + np.exp(-odds[~given.positive])) > threshold_at(odds, given, rate)
         assert np.count_nonzero(above) <= rate * BACKGROUNDS
@@ -59,20 +60,38 @@ def test_thresholds_allow_so_many_false_positives():
 def test_probabilities_are_those_of_a_usual_scan():
     given = samples(1.5)
     assert given.weight[given.positive].sum() == pytest.approx(score_fitting.USUAL_PER_SCAN * BACKGROUNDS)
-    share = 1.0 / (1.0 + np.exp(-fit(given.look, LOOK, given).log_odds(given.look)))
+    share = 1.0 / (1.0 + np.exp(-fit(given.inputs["look"], LOOK, given).log_odds(given.inputs["look"])))
     assert np.sum(given.weight * share) == pytest.approx(np.sum(given.weight * given.positive), rel=0.2)
 
 
 def test_the_written_module_gives_the_same_score():
     given = samples()
-    look, clicked = fit(given.look, LOOK, given), fit(given.clicked, OBJECT, given)
+    fitted = {name: fit(given.inputs[name], names, given) for name, names in (("look", LOOK), ("click", OBJECT))}
     names: dict = {}
-    exec(as_module(look, clicked, (0.6, 0.2), -1.5, "About."), names)  # noqa: S102 - the file is Python that we made
-    assert (names["FEW"], names["USUAL"], names["USUAL_RESPONSE"]) == (0.6, 0.2, -1.5)
-    for fitted, key, inputs in ((look, "OF_LOOK", given.look), (clicked, "OF_CLICKED", given.clicked)):
-        rule = score_fitting.Regression(fitted.names, *names[key])
+    exec(as_module(fitted, (0.6, 0.2), (-1.5, 0.5), "About."), names)  # noqa: S102 - the file is Python that we made
+    assert (names["FEW"], names["USUAL"]) == (0.6, 0.2)
+    assert (names["USUAL_RESPONSE"], names["USUAL_APPEARANCE"]) == (-1.5, 0.5)
+    for name, regression in fitted.items():
+        rule, inputs = score_fitting.Regression(regression.names, *names[f"OF_{name.upper()}"]), given.inputs[name]
         assert len(rule.weights) == len(rule.names) + len(pairs_of(rule.names))
-        assert rule.log_odds(inputs) == pytest.approx(fitted.log_odds(inputs), abs=0.02)
+        assert rule.log_odds(inputs) == pytest.approx(regression.log_odds(inputs), abs=0.02)
+
+
+def test_samples_come_back_from_their_file(tmp_path):
+    given = samples()
+    places = Samples({"place": given.inputs["look"][:5, :3]}, given.nodule[:5], given.background[:5], given.painted)
+    score_fitting._write(tmp_path / "samples.npz", places, given)
+    for back, before in zip(score_fitting._read(tmp_path / "samples.npz"), (places, given), strict=True):
+        assert list(back.inputs) == list(before.inputs)
+        assert all(np.array_equal(back.inputs[name], before.inputs[name]) for name in before.inputs)
+        assert np.array_equal(back.nodule, before.nodule) and np.array_equal(back.background, before.background)
+        assert np.array_equal(back.painted, before.painted)
+
+
+def test_without_classifiers_or_samples_there_is_nothing_to_fit(capsys):
+    with pytest.raises(SystemExit):
+        score_fitting.main([])
+    assert "--classifiers" in capsys.readouterr().err
 
 
 def record(center, shape=(5, 5, 5)):
@@ -99,3 +118,6 @@ def test_a_sample_is_a_nodule_something_else_or_neither():
     assert label(bare, record((20, 20, 20))) == -1 and label(bare, record((20, 20, 2))) is None
     near, far = (Candidate((x, 20.0, 20.0), 5.0, 0.0, "solid") for x in (22.0, 30.0))
     assert score_fitting._is_on_nodule(near, painted) and not score_fitting._is_on_nodule(far, painted)
+    at = score_fitting._nodule_at
+    assert at(painted, near.center_ras) == 0 and at(painted, far.center_ras) is None
+    assert at(bare, far.center_ras) == -1 and at(bare, (20.0, 20.0, 2.0)) is None

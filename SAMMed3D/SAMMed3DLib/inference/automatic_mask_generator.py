@@ -1,18 +1,21 @@
 """All nodules of a volume at once: SAM's automatic mask generator in three dimensions.
 
-As in "Segment Anything" (Kirillov et al. 2023) points are prompted in batches and masks are kept by quality. The points
-are not a blind grid, though: a blob filter names places and sizes (:mod:`.candidates`), each is looked at in a crop of
-its proper zoom, and the best are clicked as a person would click them. What remains is suppressed as masks, not boxes.
+As in "Segment Anything" (Kirillov et al. 2023) points are prompted in batches and masks are kept by quality. The
+points are not a blind grid, though: a blob filter names places and sizes (:mod:`.candidates`), a small classifier
+judges them (:mod:`.appearance`), the best are looked at in crops of their proper zoom, and the best of those are
+clicked as a person would click them. What remains is suppressed as masks, not boxes.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .appearance import appearance_of
 from .candidates import Candidate, find_candidates
 from .errors import InputError, PredictionCancelled
 from .geometry import box_corners, extent_ras, transform_points, voxel_index, world_to_ijk
@@ -27,9 +30,11 @@ from .prediction import Prediction
 from .predictor import SamPredictor3D
 from .validation import check_inside
 
-#: Shares of the whole work, for the progress: lungs, candidates, looks, clicks.
-_SHARES = {"lungs": 0.08, "candidates": 0.22, "looks": 0.45, "clicks": 0.25}
+#: Shares of the whole work, for the progress.
+_SHARES = {"lungs": 0.08, "candidates": 0.22, "appearance": 0.1, "looks": 0.35, "clicks": 0.25}
 _STEPS = 1000
+#: So many candidates are judged for each that may be looked at.
+_JUDGED_PER_LOOK = 6
 #: Objects this much smaller or larger than allowed in a coarse look are not clicked.
 _SIZE_TOLERANCE = 1.5
 #: A click tells more than a look: looks with this share of the lowest score are clicked too.
@@ -62,10 +67,11 @@ class SamAutomaticMaskGenerator3D:
             a LungMask saves finding them again.
         min_score: records below this probability are not made. It bounds what the slider "more" can show. It says
             nothing where the score is no probability.
-        max_candidates: looked at most, the strongest first.
+        max_candidates: looked at most, the likeliest first.
         max_masks: clicked at most, the best first: the bound of the time.
         score: how the looks at an object become a probability.
         lung_finder, candidate_finder: what finds them.
+        classifier: what tells how much a place looks like a nodule, as :func:`.appearance.appearance_of`.
 
     Attributes:
         candidates: of the last run.
@@ -92,11 +98,12 @@ class SamAutomaticMaskGenerator3D:
         lungs: Literal["auto", "whole_volume"] | LungMask = "auto",
         *,
         min_score: float = LOWEST_SCORE,
-        max_candidates: int = 250,
+        max_candidates: int = 150,
         max_masks: int = 40,
         score: NoduleScore = DEFAULT_SCORE,
         lung_finder: Callable[..., LungMask] = find_lungs,
         candidate_finder: Callable[..., list[Candidate]] = find_candidates,
+        classifier: Callable[..., NDArray[np.float64]] = appearance_of,
     ) -> None:
         if points_per_side is not None and point_candidates is not None:
             raise InputError("give either points_per_side or point_candidates, not both")
@@ -123,6 +130,7 @@ class SamAutomaticMaskGenerator3D:
         self.score = score
         self._find_lungs = lung_finder
         self._find_candidates = candidate_finder
+        self._classify = classifier
         self._reset()
 
     def _reset(self) -> None:
@@ -165,8 +173,9 @@ class SamAutomaticMaskGenerator3D:
             seen; ``score`` (see :attr:`ranking`) and ``shown_from``, the place of a slider between "fewer" (0) and
             "more" (1) from which on it is to be shown (0.5: by default); ``prediction``, to go on from with clicks;
             ``features`` and ``coarse_features`` (LookFeatures) of the last and the first look; ``response`` of the
-            blob filter (NaN without it); ``agreement`` of clicks elsewhere in it (None where none were made);
-            ``measurements`` (NoduleRecord).
+            blob filter (NaN without it); ``appearance`` and ``coarse_appearance`` of the object and of the place that
+            was looked at, log odds of the classifier (NaN where it was not asked); ``agreement`` of clicks elsewhere
+            in it (None where none were made); ``measurements`` (NoduleRecord).
 
         Raises:
             InputError: no image is set, or the given points lie outside of it.
@@ -206,17 +215,35 @@ class SamAutomaticMaskGenerator3D:
             self.candidates = [each for each in given if isinstance(each, Candidate)]
             places = [_place_of(each) for each in given]
             check_inside(np.array([place.point_ras for place in places]).reshape(-1, 3), shape, matrix)
+            places = self._judged(places)
         elif self.points_per_side is not None:
             places = [Place(tuple(point)) for point in self._grid(shape, matrix)]
         else:
-            self.candidates = self._find_candidates(
+            found = self._find_candidates(
                 image, matrix, self.lungs_found, min_diameter_mm=self.min_diameter_mm,
-                max_diameter_mm=self.max_diameter_mm, limit=self.max_candidates,
+                max_diameter_mm=self.max_diameter_mm, limit=_JUDGED_PER_LOOK * self.max_candidates,
                 progress=self._progress.of("candidates"),
             )
-            places = [_place_of(each) for each in self.candidates]
-        self._progress.at("candidates", 1.0)
+            judged = self._judged([_place_of(each) for each in found])
+            odds = [self.score.of_place(place.expected_mm, place.response, place.appearance) for place in judged]
+            likeliest = sorted(range(len(found)), key=lambda n: -odds[n])[: self.max_candidates]
+            self.candidates = [found[n] for n in likeliest]
+            places = [judged[n] for n in likeliest]
+        self._progress.at("appearance", 1.0)
         return [_on_voxel(place, shape, matrix) for place in places]
+
+    def _judged(self, places: Sequence[Place]) -> list[Place]:
+        """The places with what the classifier says of those whose size is expected."""
+        self._progress.at("candidates", 1.0)
+        sized = [n for n, place in enumerate(places) if np.isfinite(place.expected_mm)]
+        odds = self._classify(
+            self.predictor.image_kji, self.predictor.ijk_to_ras, [places[n].point_ras for n in sized],
+            [places[n].expected_mm for n in sized], progress=self._progress.of("appearance"),
+        )
+        judged = list(places)
+        for n, value in zip(sized, odds, strict=True):
+            judged[n] = dataclasses.replace(places[n], appearance=float(value))
+        return judged
 
     def _grid(self, shape: tuple[int, ...], matrix: NDArray) -> NDArray[np.float64]:
         """A regular grid of points over the lungs' box (or the volume's), those in the lungs only."""
@@ -266,13 +293,22 @@ class SamAutomaticMaskGenerator3D:
         chosen = self._worth_clicking(looks)
         for number, (_, look) in enumerate(reversed(chosen)):
             self._progress.at("clicks", number / len(chosen))
-            place = Place(tuple(look.deepest_point()), look.place.expected_mm, look.place.response)
+            place = dataclasses.replace(look.place, point_ras=tuple(look.deepest_point()))
             place = _on_voxel(place, self.predictor.image_kji.shape, self.predictor.ijk_to_ras)
             prediction = self.predictor.predict([place.point_ras], [1])
             final = looker.describe(place, prediction.parts[-1], prediction.score)
             if final is not None:
-                agreement = None if self.ranking == "stability" else looker.agreement(final)
+                agreement = None
+                if self.ranking == "probability":
+                    final = dataclasses.replace(final, place=self._judged_as_object(final))
+                    agreement = looker.agreement(final)
                 found.append(_Found(self._score(final, agreement), look, final, prediction, agreement))
+
+    def _judged_as_object(self, look: Look) -> Place:
+        """The place of a look with what the classifier says of the object that was seen there, not of its place."""
+        image, matrix, features = self.predictor.image_kji, self.predictor.ijk_to_ras, look.features
+        [odds] = self._classify(image, matrix, [features.center_ras], [features.diameter_mm], mirrored=True)
+        return dataclasses.replace(look.place, appearance=float(odds))
 
     def _unclicked(self, score: float, look: Look) -> _Found:
         """The mask of a coarse look: without a further encoding, for what a cancelled run has found."""
@@ -288,8 +324,8 @@ class SamAutomaticMaskGenerator3D:
         if self.ranking == "stability":
             return look.features.stability
         if agreement is None:
-            return self.score.of_look(look.features, look.place.response)
-        return self.score(look.features, agreement, look.place.response)
+            return self.score.of_look(look.features, look.place.response, look.place.appearance)
+        return self.score(look.features, agreement, look.place.response, look.place.appearance)
 
     # -- the result --------------------------------------------------------------------------------------------------
 
@@ -332,6 +368,8 @@ class SamAutomaticMaskGenerator3D:
             "features": each.final.features,
             "coarse_features": each.look.features,
             "response": each.look.place.response,
+            "appearance": each.final.place.appearance,
+            "coarse_appearance": each.look.place.appearance,
             "agreement": each.agreement,
             "measurements": measure_nodule(prediction, self.predictor.image_kji, matrix),
         }
@@ -388,7 +426,7 @@ def _on_voxel(place: Place, shape_kji: tuple[int, ...], ijk_to_ras: NDArray) -> 
     """The place moved to the center of the voxel that holds it, within the volume."""
     index = np.clip(voxel_index(world_to_ijk(ijk_to_ras, place.point_ras)), 0, np.array(shape_kji[::-1]) - 1)
     point = transform_points(ijk_to_ras, index)
-    return Place((float(point[0]), float(point[1]), float(point[2])), place.expected_mm, place.response)
+    return dataclasses.replace(place, point_ras=(float(point[0]), float(point[1]), float(point[2])))
 
 
 def _box_in_voxels(crop: Any, shape_kji: tuple[int, ...], ijk_to_ras: NDArray) -> list[int]:

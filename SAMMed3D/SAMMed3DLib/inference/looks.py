@@ -30,11 +30,13 @@ class Place:
         point_ras: (3,) mm, the center of a voxel.
         expected_mm: diameter of what is expected there; NaN where nothing is known.
         response: of the blob filter; NaN where there was none.
+        appearance: log odds of the classifier; NaN where it was not asked.
     """
 
     point_ras: tuple[float, float, float]
     expected_mm: float = float("nan")
     response: float = float("nan")
+    appearance: float = float("nan")
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,9 +1,10 @@
 """How likely a mask is a nodule: a calibrated probability, and the slider that trades misses for false positives.
 
-Two logistic regressions over the features of a look (:mod:`.nodule_features`), their squares and products, and the
-response of the blob filter that named the place (:mod:`.candidates`): one judges the first look at a place, the other
-the object that was clicked, and hears besides whether clicks elsewhere in it give the same mask. What they were fitted
-on is said beside their coefficients (:mod:`.nodule_score_coefficients`).
+Three logistic regressions, each over its inputs, their squares and products. The first judges a place by the response
+of the blob filter that named it (:mod:`.candidates`) and by its appearance (:mod:`.appearance`), before the promptable
+network has seen it; the second hears the features of the first look besides (:mod:`.nodule_features`); the third judges
+the object that was clicked, and hears whether clicks elsewhere in it give the same mask. What they were fitted on is
+said beside their coefficients (:mod:`.nodule_score_coefficients`).
 """
 
 from __future__ import annotations
@@ -18,29 +19,47 @@ from numpy.typing import NDArray
 from . import nodule_score_coefficients as coefficients
 from .nodule_features import Agreement, LookFeatures
 
-#: What both regressions see first, in order; :func:`look_inputs` computes it.
+#: What the first sees, in order; :func:`place_inputs` computes it.
+PLACE = ("diameter", "response", "appearance")
+#: What the others see first; :func:`look_inputs` computes it.
 LOOK = (
     "iou", "stability", "diameter", "elongation", "slenderness", "compactness", "growth", "off_center", "contrast",
-    "density", "continued", "outside", "wall", "response",
+    "density", "continued", "outside", "wall", "response", "appearance",
 )
-#: What the second one sees behind it; :func:`object_inputs` computes all.
+#: What the last one sees behind it; :func:`object_inputs` computes all.
 OBJECT = (*LOOK, "agreement", "least agreement", "iou around")
 #: Those whose squares and products they see too.
-COMBINED = ("iou", "diameter", "response", "agreement")
+COMBINED = ("iou", "diameter", "response", "appearance", "agreement")
 _FARTHEST = 3.0
 
 
-def look_inputs(features: LookFeatures, response: float) -> NDArray[np.float64]:
+def place_inputs(diameter_mm: float, response: float, appearance: float) -> NDArray[np.float64]:
+    """What is known of a place before a look, as the regressions take it.
+
+    Args:
+        diameter_mm: of what is expected there.
+        response: of the blob filter; NaN where it was not asked.
+        appearance: log odds of the classifier; NaN where it was not asked.
+    """
+    return np.array([
+        math.log(diameter_mm / 8.0),
+        coefficients.USUAL_RESPONSE if math.isnan(response) else response,
+        coefficients.USUAL_APPEARANCE if math.isnan(appearance) else appearance,
+    ])
+
+
+def look_inputs(features: LookFeatures, response: float, appearance: float) -> NDArray[np.float64]:
     """The features of a look as the regressions take them, each bounded and about of size one.
 
     Args:
         features: of the look.
-        response: of the blob filter; NaN where it was not asked.
+        response, appearance: as in :func:`place_inputs`.
     """
+    size, response, appearance = place_inputs(features.diameter_mm, response, appearance)
     return np.array([
         _logit(features.predicted_iou),
         4.0 * features.stability,
-        math.log(features.diameter_mm / 8.0),
+        size,
         math.log(features.elongation),
         math.log(features.slenderness),
         4.0 * features.compactness,
@@ -51,14 +70,17 @@ def look_inputs(features: LookFeatures, response: float) -> NDArray[np.float64]:
         3.0 * features.continued,
         2.0 * features.outside_lung,
         2.0 * features.near_wall,
-        coefficients.USUAL_RESPONSE if math.isnan(response) else response,
+        response,
+        appearance,
     ])
 
 
-def object_inputs(features: LookFeatures, response: float, agreement: Agreement) -> NDArray[np.float64]:
+def object_inputs(
+    features: LookFeatures, response: float, appearance: float, agreement: Agreement
+) -> NDArray[np.float64]:
     """The same for an object that was clicked, with what clicks elsewhere in it gave."""
     around = [4.0 * agreement.mean, 4.0 * agreement.least, _logit(agreement.predicted_iou)]
-    return np.append(look_inputs(features, response), around)
+    return np.append(look_inputs(features, response, appearance), around)
 
 
 def _logit(share: float) -> float:
@@ -107,20 +129,28 @@ class NoduleScore:
     """Probabilities in 0..1 that something is a nodule.
 
     Attributes:
+        place: judges a place before a look, its inputs named as in ``PLACE``.
         look: judges a look, its inputs named as in ``LOOK``.
         clicked: judges an object that was clicked, its inputs named as in ``OBJECT``.
     """
 
+    place: Regression
     look: Regression
     clicked: Regression
 
-    def of_look(self, features: LookFeatures, response: float = math.nan) -> float:
-        """Of what one look shows; ``response`` is that of the blob filter, NaN where it was not asked."""
-        return probability(float(self.look.log_odds(look_inputs(features, response))))
+    def of_place(self, diameter_mm: float, response: float, appearance: float) -> float:
+        """Of what is expected at a place; ``response`` of the blob filter and ``appearance`` to the classifier."""
+        return probability(float(self.place.log_odds(place_inputs(diameter_mm, response, appearance))))
 
-    def __call__(self, features: LookFeatures, agreement: Agreement, response: float = math.nan) -> float:
+    def of_look(self, features: LookFeatures, response: float = math.nan, appearance: float = math.nan) -> float:
+        """Of what one look shows; NaN where blob filter or classifier were not asked."""
+        return probability(float(self.look.log_odds(look_inputs(features, response, appearance))))
+
+    def __call__(
+        self, features: LookFeatures, agreement: Agreement, response: float = math.nan, appearance: float = math.nan
+    ) -> float:
         """Of an object that was clicked."""
-        return probability(float(self.clicked.log_odds(object_inputs(features, response, agreement))))
+        return probability(float(self.clicked.log_odds(object_inputs(features, response, appearance, agreement))))
 
 
 def probability(log_odds: float) -> float:
@@ -129,8 +159,9 @@ def probability(log_odds: float) -> float:
 
 
 DEFAULT_SCORE = NoduleScore(
+    Regression(PLACE, *coefficients.OF_PLACE),
     Regression(LOOK, *coefficients.OF_LOOK),
-    Regression(OBJECT, *coefficients.OF_CLICKED),
+    Regression(OBJECT, *coefficients.OF_CLICK),
 )
 
 #: Scores below this are hardly ever nodules; the slider's "more" goes no further.
