@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from SAMMed3DLib.inference import appearance
 from SAMMed3DLib.inference.appearance import appearance_of, classifier_spacing, cube_around, shipped_classifier
 from SAMMed3DLib.inference.errors import PredictionCancelled
+from SAMMed3DLib.model.checkpoint import CheckpointError
 from SAMMed3DLib.model.nodule_classifier import EDGE, SPACING_RANGE_MM, VOXELS_PER_DIAMETER
 
 from .fakes import sphere_volume
@@ -111,3 +113,22 @@ def test_the_shipped_classifier_tells_balls_from_tubes_and_from_lung():
     said = [float(appearance_of(each, matrix, [CENTER], [2 * RADIUS])[0]) for each in (ball, tube, nothing)]
     assert said[0] > 0 > max(said[1:])
     assert shipped_classifier() is shipped_classifier()
+
+
+@pytest.mark.parametrize("content", [None, b"damaged"])
+def test_a_missing_or_damaged_file_is_named_with_the_cure(monkeypatch, tmp_path, content):
+    file = tmp_path / "nodule_classifier.pth"
+    if content is not None:
+        file.write_bytes(content)
+
+    def resource_path(name):
+        if not file.exists():
+            raise FileNotFoundError(f"{name} does not come with this installation")
+        return file
+
+    monkeypatch.setattr(appearance, "resource_path", resource_path)
+    shipped_classifier.cache_clear()
+    with pytest.raises(CheckpointError, match=r"nodule_classifier\.pth: install SAMMed3D again"):
+        shipped_classifier()
+    monkeypatch.undo()
+    assert shipped_classifier() is shipped_classifier(), "what failed is not kept"

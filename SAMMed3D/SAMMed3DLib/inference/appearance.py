@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from ..model.checkpoint import CheckpointError
 from ..model.nodule_classifier import EDGE, SPACING_RANGE_MM, VOXELS_PER_DIAMETER, NoduleClassifier, load_classifier
 from ..weights import CLASSIFIER, resource_path
 from .sampling import sample_grid
@@ -68,8 +69,15 @@ def appearance_of(
 
 @lru_cache(maxsize=1)
 def shipped_classifier() -> NoduleClassifier:
-    """The one that comes with the module, loaded once."""
-    return load_classifier(resource_path(CLASSIFIER))
+    """The one that comes with the module, loaded once.
+
+    Raises:
+        CheckpointError: its file is missing or damaged.
+    """
+    try:
+        return load_classifier(resource_path(CLASSIFIER))
+    except (OSError, CheckpointError) as error:
+        raise CheckpointError(f"finding nodules needs {CLASSIFIER}: install SAMMed3D again. ({error})") from error
 
 
 def classifier_spacing(diameters_mm: ArrayLike) -> NDArray[np.float64]:
