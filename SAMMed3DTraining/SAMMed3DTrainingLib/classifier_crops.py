@@ -21,7 +21,7 @@ from SAMMed3DLib.inference.lungs import find_lungs
 from SAMMed3DLib.model.nodule_classifier import EDGE
 from SAMMed3DLib.synthesis import NoduleShapes
 
-from .backgrounds import training_backgrounds
+from .backgrounds import Background, training_backgrounds
 from .detection_scans import DetectionScan, bare_scan, painted_scan, phantom_scan, procedural_scan
 from .ranking_fitting import within_lungs
 
@@ -36,6 +36,8 @@ LARGE_MM, LARGE_PER_SCAN = (14.0, 32.0), 8
 """Nodules of every fourth painted scan: among small ones there is no room for them."""
 PROCEDURAL_SEEDS = range(5000, 5020)
 """Of the chests made of nothing."""
+_STREAM = 99
+"""Of random numbers for those chests; backgrounds have their own numbers."""
 _FALSE_SPREAD, _TRUE_SPREAD = 0.25, 0.2
 """How far the assumed size is off, standard deviation of its logarithm."""
 _OFF_CENTER = 0.08
@@ -81,11 +83,13 @@ def collect(shared: Path, cache: Path, folder: Path, rounds: int) -> tuple[list[
     for number, background in enumerate(training_backgrounds(shared / "data", cache)):
         scans = _scans_of(within_lungs(background), number, rounds, shapes)
         of_backgrounds.append(Crops.kept(folder / f"crops_{number}.npy", _samples(scans, number)))
-    procedural = _samples((scan for seed in PROCEDURAL_SEEDS for scan in _made_of_nothing(seed, shapes)), 99)
+    procedural = _samples((scan for seed in PROCEDURAL_SEEDS for scan in _made_of_nothing(seed, shapes)), _STREAM)
     return of_backgrounds, Crops.kept(folder / "crops_procedural.npy", procedural)
 
 
-def _scans_of(background, number: int, rounds: int, shapes: NoduleShapes) -> Iterator[tuple[DetectionScan, int]]:
+def _scans_of(
+    background: Background, number: int, rounds: int, shapes: NoduleShapes
+) -> Iterator[tuple[DetectionScan, int]]:
     """A scan, and how many of its candidates are to be taken as no nodules."""
     yield bare_scan(background, "training"), CANDIDATES
     for repeat in range(rounds):

@@ -77,7 +77,7 @@ def shipped_classifier() -> NoduleClassifier:
     try:
         return load_classifier(resource_path(CLASSIFIER))
     except (OSError, CheckpointError) as error:
-        raise CheckpointError(f"finding nodules needs {CLASSIFIER}: install SAMMed3D again. ({error})") from error
+        raise CheckpointError(f"finding nodules needs {CLASSIFIER}: install SAMMed3D again ({error})") from error
 
 
 def classifier_spacing(diameters_mm: ArrayLike) -> NDArray[np.float64]:
