@@ -19,6 +19,7 @@ from SAMMed3DLib.inference.appearance import classifier_spacing, cube_around
 from SAMMed3DLib.inference.candidates import find_candidates
 from SAMMed3DLib.inference.lungs import find_lungs
 from SAMMed3DLib.model.nodule_classifier import EDGE
+from SAMMed3DLib.output_files import whole_file
 from SAMMed3DLib.synthesis import NoduleShapes
 
 from .backgrounds import Background, training_backgrounds
@@ -33,7 +34,7 @@ CANDIDATES = 2500
 """Places of each background that are no nodules, the strongest; of a chest made of nothing a tenth."""
 SMALL_MM, SMALL_PER_SCAN = (3.5, 20.0), 20
 LARGE_MM, LARGE_PER_SCAN = (14.0, 32.0), 8
-"""Nodules of every fourth painted scan: among small ones there is no room for them."""
+"""Nodules of every fourth painted scan, by themselves: among small ones there is no room for them."""
 PROCEDURAL_SEEDS = range(5000, 5020)
 """Of the chests made of nothing."""
 _STREAM = 99
@@ -66,12 +67,10 @@ class Crops:
             rows = [(_finer_cube(scan, center, spacing), spacing, truth) for scan, center, spacing, truth in make]
             hu, spacing, truth = (np.array(column) for column in zip(*rows, strict=True))
             file.parent.mkdir(parents=True, exist_ok=True)
-            part = file.with_name(file.name + ".part.npy")
-            np.save(part, hu)
-            part.replace(file)
-            part = about.with_name(about.name + ".part.npz")
-            np.savez(part, spacing_mm=spacing, is_nodule=truth)
-            part.replace(about)
+            with whole_file(file) as part:
+                np.save(part, hu)
+            with whole_file(about) as part:
+                np.savez(part, spacing_mm=spacing, is_nodule=truth)
         with np.load(about) as data:
             return cls(np.load(file, mmap_mode="r"), data["spacing_mm"], data["is_nodule"])
 

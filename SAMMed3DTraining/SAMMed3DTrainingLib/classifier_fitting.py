@@ -10,7 +10,6 @@ fitted (:mod:`.score_fitting`). No real nodule and nothing of the held-out backg
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 import time
@@ -23,9 +22,11 @@ import torch.nn.functional as F
 
 from SAMMed3DLib.model.nodule_classifier import NoduleClassifier
 from SAMMed3DLib.model.precision import resolve_precision
+from SAMMed3DLib.output_files import whole_file
 from SAMMed3DLib.weights import CLASSIFIER
 
 from .classifier_crops import Crops, collect, views
+from .ranking_fitting import painting_parser
 
 logger = logging.getLogger(__name__)
 
@@ -85,9 +86,8 @@ def separation(network: NoduleClassifier, crops: Crops) -> float:
 def save(network: NoduleClassifier, file: Path) -> None:
     """The weights in float16; the file appears whole or not at all."""
     state = {name: value.half() if value.is_floating_point() else value for name, value in network.state_dict().items()}
-    part = file.with_name(file.name + ".part")
-    torch.save({"model_state_dict": state}, part)
-    part.replace(file)
+    with whole_file(file) as part:
+        torch.save({"model_state_dict": state}, part)
 
 
 def without(folder: Path, number: int) -> Path:
@@ -97,14 +97,12 @@ def without(folder: Path, number: int) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains the classifiers asked for; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder with data/ (%(default)s)")
-    parser.add_argument("--cache", type=Path, default=Path("score_fitting"), help="for prepared backgrounds")
+    parser = painting_parser(__doc__)
+    parser.set_defaults(rounds=ROUNDS)
     parser.add_argument("--work_dir", type=Path, required=True, help="for crops and weights")
     parser.add_argument("--without", type=int, nargs="*", help="backgrounds to leave out, one at a time; -1: none; "
                         "default: none, then each")
     parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="scans painted into each background (%(default)s)")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     of_backgrounds, procedural = collect(options.shared, options.cache, options.work_dir, options.rounds)

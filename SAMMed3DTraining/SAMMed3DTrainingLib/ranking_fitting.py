@@ -159,12 +159,18 @@ def as_module(centers: np.ndarray, scales: np.ndarray, weights: np.ndarray, abou
     ]).rstrip("\n") + "\n"
 
 
-def fitting_parser(description: str | None) -> argparse.ArgumentParser:
-    """The options of every script that fits on painted scans."""
+def painting_parser(description: str | None) -> argparse.ArgumentParser:
+    """The options of every script that learns from painted scans."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder with data/ (%(default)s)")
     parser.add_argument("--cache", type=Path, default=Path("score_fitting"), help="for prepared backgrounds")
     parser.add_argument("--rounds", type=int, default=4, help="scans painted into each background (%(default)s)")
+    return parser
+
+
+def fitting_parser(description: str | None) -> argparse.ArgumentParser:
+    """Those of every script that fits what is written as a Python file."""
+    parser = painting_parser(description)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", type=Path, help="write what was fitted there, as a Python file")
     return parser

@@ -45,6 +45,7 @@ from SAMMed3DLib.synthesis import NoduleShapes
 from SAMMed3DLib.weights import default_checkpoint
 
 from .backgrounds import TRAINING, training_backgrounds
+from .classifier_crops import LARGE_MM, LARGE_PER_SCAN, SMALL_MM, SMALL_PER_SCAN
 from .classifier_fitting import without
 from .detection_scans import DetectionScan, bare_scan, painted_scan
 from .logistic import as_tuple, fit_logistic
@@ -52,14 +53,10 @@ from .ranking_fitting import fitting_parser, within_lungs
 
 logger = logging.getLogger(__name__)
 
-DIAMETERS_MM = (3.5, 20.0)
-NODULES_PER_SCAN = 20
-LARGE_MM, LARGE_PER_SCAN = (14.0, 32.0), 8
-"""Nodules of scans of their own, one for every three others: among small ones there is no room for them."""
 ROUNDS = 5
 USUAL_PER_SCAN = 4.0
 CANDIDATES = 900
-"""Candidates of a scan that are judged."""
+"""Candidates of a scan that are judged, as many as the generator judges."""
 CLICKED = 300
 """Those that are clicked, the likeliest; of a painted scan those among them that are on nodules."""
 _ON_NODULE = 1.3
@@ -116,7 +113,7 @@ def scans(shared: Path, cache: Path, rounds: int, seed: int) -> Iterator[tuple[i
     for repeat in range(rounds):
         for number, background in enumerate(backgrounds):
             rng = np.random.default_rng([seed, repeat, number, 31])
-            yield number, painted_scan(background, "training", rng, NODULES_PER_SCAN, shapes, DIAMETERS_MM)
+            yield number, painted_scan(background, "training", rng, SMALL_PER_SCAN, shapes, SMALL_MM)
     for repeat in range(max(1, rounds // 3)):
         for number, background in enumerate(backgrounds):
             rng = np.random.default_rng([seed, repeat, number, 32])
@@ -334,7 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout.write(f"thresholds: {slider[0]:.3f} few, {slider[1]:.3f} usual\n")
     if options.write:
         about = textwrap.fill(
-            f"From {counts}: nodules of {DIAMETERS_MM[0]:g}-{LARGE_MM[1]:g} mm painted into the backgrounds that "
+            f"From {counts}: nodules of {SMALL_MM[0]:g}-{LARGE_MM[1]:g} mm painted into the backgrounds that "
             "training may use, against what else is found there. Backgrounds left out in turn: sensitivity "
             f"{reached['click']} false positives a scan.", 116,
         )

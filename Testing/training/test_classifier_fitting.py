@@ -75,14 +75,13 @@ def test_the_same_seed_trains_the_same_weights():
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def scan(with_nodule=True):
+def scan():
     truth = np.zeros((60, 60, 60), bool)
     truth[26:34, 26:34, 26:34] = True
     array = np.where(truth, 0, -850).astype(np.int16)
-    nodules = (KnownNodule.of(truth, np.eye(4), "solid"),) if with_nodule else ()
     ignored = np.zeros_like(truth)
     ignored[:, :, :12] = True
-    return DetectionScan("a", "training", array, np.eye(4), nodules, ignored)
+    return DetectionScan("a", "training", array, np.eye(4), (KnownNodule.of(truth, np.eye(4), "solid"),), ignored)
 
 
 def test_what_is_near_a_nodule_or_counts_as_nothing_is_no_sample(monkeypatch, tmp_path):

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..model.checkpoint import CheckpointError
 from ..model.nodule_classifier import EDGE, SPACING_RANGE_MM, VOXELS_PER_DIAMETER, NoduleClassifier, load_classifier
 from ..weights import CLASSIFIER, resource_path
-from .sampling import sample_grid
+from .preprocessing import Crop, sample_volume
 
 #: Crops that are judged at once.
 _BATCH = 32
@@ -91,5 +91,4 @@ def cube_around(
     """(edge, edge, edge) HU along R, A, S around a point; air beyond the volume."""
     to_ras = np.diag([spacing_mm, spacing_mm, spacing_mm, 1.0])
     to_ras[:3, 3] = np.asarray(center_ras) - spacing_mm * (edge - 1) / 2
-    to_ijk = np.linalg.inv(ijk_to_ras) @ to_ras
-    return sample_grid(array_kji.transpose(2, 1, 0), to_ijk, (edge, edge, edge), _AIR_HU)
+    return sample_volume(array_kji, ijk_to_ras, Crop(to_ras, (edge, edge, edge)), _AIR_HU)

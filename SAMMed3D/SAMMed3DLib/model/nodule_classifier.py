@@ -57,7 +57,7 @@ def load_classifier(path: str | os.PathLike[str]) -> NoduleClassifier:
     weights = read_weights(path)
     check_layout(classifier, "nodule_classifier", weights, Path(path))
     classifier.load_state_dict(weights)
-    return classifier.float().eval().requires_grad_(False).to(memory_format=torch.channels_last_3d)
+    return classifier.eval().requires_grad_(False).to(memory_format=torch.channels_last_3d)
 
 
 def _layer(inputs: int, outputs: int, stride: int) -> nn.Sequential:
