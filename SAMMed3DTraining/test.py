@@ -22,9 +22,9 @@ class test:
 
 if __name__ == "__main__":
     sys.path[:0] = [str(ROOT / "SAMMed3D"), str(ROOT / "SAMMed3DTraining")]
-    from SAMMed3DLib.thread_waiting import wait_shortly
+    from SAMMed3DLib.torch_setup.thread_waiting import wait_shortly
     from SAMMed3DTrainingLib.commands import evaluate
-    from SAMMed3DTrainingLib.progress import accept_any_letters
+    from SAMMed3DTrainingLib.runs.progress import accept_any_letters
 
     wait_shortly()
     accept_any_letters()

@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import __version__
-from .evaluate_cli import COMMAND as EVALUATE
-from .evaluate_cli import add_evaluate, run_evaluate
-from .prompts import add_prompt_options, join_negative_values
-from .segment_all import add_segment_all, run_segment_all
-from .terminal import Terminal
-from .thread_waiting import wait_shortly
-from .weights_cli import ERRORS as WEIGHTS_ERRORS
-from .weights_cli import add_weights_command
+from .commandline.evaluate_cli import COMMAND as EVALUATE
+from .commandline.evaluate_cli import add_evaluate, run_evaluate
+from .commandline.prompts import add_prompt_options, join_negative_values
+from .commandline.segment_all import add_segment_all, run_segment_all
+from .commandline.terminal import Terminal
+from .commandline.weights_cli import ERRORS as WEIGHTS_ERRORS
+from .commandline.weights_cli import add_weights_command
+from .torch_setup.thread_waiting import wait_shortly
 
 EXAMPLES = """examples:
   sammed3d demo                                             nodules in a synthetic chest, nothing else needed
@@ -142,12 +142,12 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _segment(options: argparse.Namespace, terminal: Terminal) -> int:
+    from .commandline.report import as_dict, table
+    from .commandline.segmenting import check_prompt, label_map, load_predictor, segment_nodules
+    from .files.output_files import check_apart, check_writable
+    from .files.segmentation_io import WRITABLE, write_segmentation
+    from .files.volume_io import read_volume
     from .inference import InputError
-    from .output_files import check_apart, check_writable
-    from .report import as_dict, table
-    from .segmentation_io import WRITABLE, write_segmentation
-    from .segmenting import check_prompt, label_map, load_predictor, segment_nodules
-    from .volume_io import read_volume
 
     prompts = options.nodules or []
     if not prompts:
@@ -174,7 +174,7 @@ def _segment(options: argparse.Namespace, terminal: Terminal) -> int:
             labels = label_map(results, volume.array_kji.shape)
             write_segmentation(options.out, labels, volume.ijk_to_ras, names)
     if options.preview is not None:
-        from .preview import write_picture
+        from .commandline.preview import write_picture
 
         with terminal.step(f"drawing {options.preview}"):
             write_picture(options.preview, volume, results)
@@ -188,14 +188,14 @@ def _segment(options: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _segment_all(options: argparse.Namespace, terminal: Terminal) -> int:
-    from .segmenting import load_predictor
+    from .commandline.segmenting import load_predictor
 
     return run_segment_all(options, terminal, lambda: _predictor(options, load_predictor))
 
 
 def _demo(options: argparse.Namespace, terminal: Terminal) -> int:
-    from .demo import run_demo
-    from .segmenting import load_predictor
+    from .commandline.demo import run_demo
+    from .commandline.segmenting import load_predictor
 
     return run_demo(options, terminal, lambda: _predictor(options, load_predictor))
 

@@ -10,10 +10,10 @@ from pathlib import Path
 if importlib.util.find_spec("SAMMed3DLib") is None:  # a checkout: the engine lies in the module beside this one
     sys.path.insert(1, str(Path(__file__).resolve().parents[2] / "SAMMed3D"))
 
-from SAMMed3DLib.thread_waiting import wait_shortly  # noqa: E402
+from SAMMed3DLib.torch_setup.thread_waiting import wait_shortly  # noqa: E402
 
 from .commands import COMMANDS  # noqa: E402
-from .progress import accept_any_letters  # noqa: E402
+from .runs.progress import accept_any_letters  # noqa: E402
 
 
 def main(arguments: list[str] | None = None) -> int:

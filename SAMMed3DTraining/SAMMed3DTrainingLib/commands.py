@@ -8,14 +8,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .dataset_check import CheckReport
+    from .data.dataset_check import CheckReport
 
 
 def train(arguments: list[str]) -> int:
     """Fine-tunes a checkpoint, in one process or in one for each GPU."""
-    from .distributed import is_one_of_several
-    from .training_config import parse_training_options
-    from .training_run import launch_training, run_training
+    from .train.distributed import is_one_of_several
+    from .train.training_config import parse_training_options
+    from .train.training_run import launch_training, run_training
 
     config = parse_training_options(arguments)
     # What torchrun has started is one of the processes already.
@@ -25,16 +25,16 @@ def train(arguments: list[str]) -> int:
 
 def evaluate(arguments: list[str], prog: str = "evaluate") -> int:
     """Evaluates a checkpoint, a 2D model or a classic tool with simulated clicks; exit code 2 for wrong input."""
-    from .evaluation_config import parse_evaluation_options
-    from .evaluation_run import run_evaluation
+    from .evaluate.evaluation_config import parse_evaluation_options
+    from .evaluate.evaluation_run import run_evaluation
 
     return run_evaluation(parse_evaluation_options(arguments, prog), prog)
 
 
 def check(arguments: list[str]) -> int:
     """Lists what is wrong with data sets; exit code 1 where anything is, 2 where there is none."""
-    from .dataset_check import check_datasets
-    from .job import Job, add_job_options
+    from .data.dataset_check import check_datasets
+    from .runs.job import Job, add_job_options
 
     parser = argparse.ArgumentParser(prog="check", description=check.__doc__)
     parser.add_argument("data", help="a data set, or a folder that holds several")
@@ -62,14 +62,14 @@ def check(arguments: list[str]) -> int:
 
 def compare(arguments: list[str]) -> int:
     """Compares a run's weights with older ones on the cases that it did not train on."""
-    from .comparison import run_comparison
+    from .evaluate.comparison import run_comparison
 
     return run_comparison(arguments)
 
 
 def rank(arguments: list[str]) -> int:
     """Ranks unlabelled volumes by the model's own uncertainty."""
-    from .active_learning import run_ranking
+    from .evaluate.active_learning import run_ranking
 
     return run_ranking(arguments)
 

@@ -30,12 +30,12 @@ sys.path[:0] = [str(ROOT / "SAMMed3D"), str(Path(__file__).parent)]
 
 from encoder import GEMM, gemm_calls, machine, seconds  # noqa: E402
 
+from SAMMed3DLib.files.volume_io import read_volume  # noqa: E402
+from SAMMed3DLib.finding.candidates import find_candidates  # noqa: E402
+from SAMMed3DLib.finding.lungs import find_lungs  # noqa: E402
 from SAMMed3DLib.inference import SamAutomaticMaskGenerator3D, SamPredictor3D  # noqa: E402
-from SAMMed3DLib.inference.candidates import find_candidates  # noqa: E402
-from SAMMed3DLib.inference.lungs import find_lungs  # noqa: E402
 from SAMMed3DLib.model import load_model  # noqa: E402
 from SAMMed3DLib.synthesis import chest_phantom  # noqa: E402
-from SAMMed3DLib.volume_io import read_volume  # noqa: E402
 from SAMMed3DLib.weights import default_checkpoint  # noqa: E402
 
 TARGET_SECONDS, TARGET_MB = 30.0, 2500.0

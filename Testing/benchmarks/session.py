@@ -22,11 +22,11 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / folder) for folder in ("SAMMed3D", "Testing")]
 
-from SAMMed3DLib.engine import Engine  # noqa: E402
 from SAMMed3DLib.scene.scripting import BundledModel  # noqa: E402
 from SAMMed3DLib.scene.session import Session  # noqa: E402
 from SAMMed3DLib.synthesis.phantom import chest_phantom  # noqa: E402
-from SAMMed3DLib.worker import EngineWorker  # noqa: E402
+from SAMMed3DLib.worker.engine import Engine  # noqa: E402
+from SAMMed3DLib.worker.worker import EngineWorker  # noqa: E402
 from slicer_scene import SlicerScene  # noqa: E402
 
 TIMER = 0.005

@@ -31,11 +31,11 @@ from encoder import GEMM, gemm_calls, machine, seconds
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / folder) for folder in ("SAMMed3D", "SAMMed3DTraining", "Testing")]
 
+from SAMMed3DLib.files.volume_io import Volume, write_volume  # noqa: E402
 from SAMMed3DLib.synthesis import chest_phantom  # noqa: E402
-from SAMMed3DLib.volume_io import Volume, write_volume  # noqa: E402
-from SAMMed3DTrainingLib.run_folder import read_events  # noqa: E402
-from SAMMed3DTrainingLib.trainer import BANK_EPOCHS  # noqa: E402
-from SAMMed3DTrainingLib.training_config import PRESETS  # noqa: E402
+from SAMMed3DTrainingLib.train.run_folder import read_events  # noqa: E402
+from SAMMed3DTrainingLib.train.trainer import BANK_EPOCHS  # noqa: E402
+from SAMMed3DTrainingLib.train.training_config import PRESETS  # noqa: E402
 from shared_data import shared_dir  # noqa: E402
 
 SCANS = ("LIDC-IDRI-0001", "LIDC-IDRI-0002", "LIDC-IDRI-0003")

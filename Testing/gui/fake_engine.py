@@ -14,7 +14,7 @@ Report = Callable[[int, int, str], bool]
 
 
 class FakeEngine:
-    """Stands for :class:`SAMMed3DLib.engine.Engine` on the worker's thread.
+    """Stands for :class:`SAMMed3DLib.worker.engine.Engine` on the worker's thread.
 
     Attributes:
         requests: what was asked, in order.
@@ -52,14 +52,14 @@ class FakeEngine:
         return [request for request in self.requests if type(request).__name__ == name]
 
     def _wait(self, report: Report) -> None:
-        from SAMMed3DLib.requests import RequestCancelled
+        from SAMMed3DLib.worker.requests import RequestCancelled
 
         while not self.gate.wait(0.002):
             if not report(0, 0, "waiting"):
                 raise RequestCancelled()
 
     def _LoadModel(self, request: Any, report: Report) -> Any:
-        from SAMMed3DLib.requests import ModelInfo
+        from SAMMed3DLib.worker.requests import ModelInfo
 
         return ModelInfo(request.path, "balls", "cpu", "fp32")
 
@@ -74,7 +74,7 @@ class FakeEngine:
         return {name: self._measure(block.mask) for name, block in request.blocks.items()}
 
     def _Predict(self, request: Any, report: Report) -> Any:
-        from SAMMed3DLib.requests import Segmented
+        from SAMMed3DLib.worker.requests import Segmented
 
         full = np.zeros(self._volume.array_kji.shape, dtype=bool)
         if request.start is not None:
@@ -91,7 +91,7 @@ class FakeEngine:
         return Segmented(mask, offset, 0.9, self._measure(mask), len(request.points))
 
     def _Generate(self, request: Any, report: Report) -> Any:
-        from SAMMed3DLib.requests import FoundNodule, Generated, RequestCancelled
+        from SAMMed3DLib.worker.requests import FoundNodule, Generated, RequestCancelled
 
         found: list[FoundNodule] = []
         for number, (center, score) in enumerate(self.found):

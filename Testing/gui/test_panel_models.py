@@ -95,7 +95,7 @@ def test_a_file_that_is_no_checkpoint_is_refused_in_words(opened: User, tmp_path
 
 
 def test_fine_tuned_models_appear_by_themselves(opened: User, tmp_path: Path) -> None:
-    from SAMMed3DLib.weights_store import FINETUNED_FOLDER
+    from SAMMed3DLib.weights.store import FINETUNED_FOLDER
 
     before = _titles(opened)
     folder = opened.widget.panel.models._choice.store.folder / FINETUNED_FOLDER
@@ -109,8 +109,8 @@ def test_a_failed_download_says_what_to_do_and_can_be_tried_again(
     opened: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The network is not touched: the store's download fails as an offline machine's does."""
-    from SAMMed3DLib.model_entry import WeightsError
-    from SAMMed3DLib.weights_store import WeightsStore
+    from SAMMed3DLib.weights.model_entry import WeightsError
+    from SAMMed3DLib.weights.store import WeightsStore
 
     def offline(self: object, *arguments: object, **options: object) -> None:
         raise WeightsError("There is no connection to example.org. Download the file elsewhere and open it.")

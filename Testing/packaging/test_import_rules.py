@@ -89,15 +89,17 @@ def modules(*prefixes: str) -> list[str]:
 def test_the_graph_sees_what_there_is() -> None:
     assert "torch" in reached("SAMMed3DLib.inference.predictor")
     assert "SAMMed3DLib.model.sam" in reached("SAMMed3DLib.model.checkpoint")
-    assert "torch" not in reached("SAMMed3DLib.device_report"), "inside a function"
-    assert "SAMMed3DLib.inference" in reached("SAMMed3DLib.output_files"), "a package around a module is imported too"
+    assert "torch" not in reached("SAMMed3DLib.torch_setup.device_report"), "inside a function"
+    found = reached("SAMMed3DLib.files.output_files")
+    assert "SAMMed3DLib.inference" in found, "a package around a module is imported too"
 
 
 SLICER_SIDE = [
     *modules("SAMMed3D", "SAMMed3DTraining"), *modules("SAMMed3DLib.scene", "SAMMed3DLib.gui"),
-    "SAMMed3DLib.weights_store", "SAMMed3DLib.model_jobs", "SAMMed3DLib.torch_install", "SAMMed3DLib.weights_cli",
+    "SAMMed3DLib.weights.store", "SAMMed3DLib.weights.model_jobs", "SAMMed3DLib.torch_setup.torch_install",
+    "SAMMed3DLib.commandline.weights_cli",
     *modules("SAMMed3DTrainingLib.scene", "SAMMed3DTrainingLib.gui", "SAMMed3DTrainingLib.session",
-             "SAMMed3DTrainingLib.runs", "SAMMed3DTrainingLib.store"), "SAMMed3DTrainingLib.presets",
+             "SAMMed3DTrainingLib.runs", "SAMMed3DTrainingLib.store"), "SAMMed3DTrainingLib.train.presets",
 ]
 
 
@@ -110,23 +112,19 @@ def test_opening_the_module_imports_nothing_slow(module: str) -> None:
 
 @pytest.mark.parametrize("module", [
     "SAMMed3DLib.inference", "SAMMed3DLib.inference.errors", "SAMMed3DLib.inference.geometry", "SAMMed3DLib.model",
-    "SAMMed3DLib.model.profile", "SAMMed3DLib.output_files",
+    "SAMMed3DLib.model.profile", "SAMMed3DLib.files.output_files",
 ])
 def test_an_error_or_a_matrix_needs_no_torch(module: str) -> None:
     assert "torch" not in reached(module)
 
 
-#: The classifier comes with the module: what judges places looks where it lies, and nothing else in the engine does.
-FINDS_A_FILE = ("SAMMed3DLib.inference.appearance", "SAMMed3DLib.inference.automatic_mask_generator")
-
-
-@pytest.mark.parametrize("module", modules("SAMMed3DLib.model", "SAMMed3DLib.inference"))
+@pytest.mark.parametrize("module", modules("SAMMed3DLib.model", "SAMMed3DLib.inference", "SAMMed3DLib.finding"))
 def test_the_engine_knows_arrays_only(module: str) -> None:
     outside = {name for name in reached(module) if name not in FILES}
     assert outside <= {"numpy", "scipy", "torch"}
     ours = {name.split(".")[1] for name in reached(module) if name.count(".") > 0 and name in FILES}
-    files = {"weights"} if module in FINDS_A_FILE else set()
-    assert ours <= {"model", "inference", "lazy_names"} | files
+    others = {"finding", "weights"} if module.startswith("SAMMed3DLib.finding") else set()
+    assert ours <= {"model", "inference", "lazy_names"} | others
 
 
 @pytest.mark.parametrize("module", modules(
@@ -135,6 +133,12 @@ def test_the_engine_knows_arrays_only(module: str) -> None:
 ))
 def test_the_scene_knows_no_widgets(module: str) -> None:
     assert not {"qt", "ctk"} & reached(module)
+
+
+@pytest.mark.parametrize("module", modules("SAMMed3D", "SAMMed3DTraining", "SAMMed3DLib", "SAMMed3DTrainingLib"))
+def test_the_product_does_not_know_the_laboratory(module: str) -> None:
+    """Research is not installed."""
+    assert "Research" not in FILES[module].read_text(encoding="utf-8").replace("python -m Research", "")
 
 
 def test_names_of_packages_are_ours_alone() -> None:

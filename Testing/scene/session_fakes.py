@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from SAMMed3DLib.requests import (
+from SAMMed3DLib.worker.requests import (
     FoundNodule,
     Generate,
     Generated,

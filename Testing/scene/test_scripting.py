@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from SAMMed3DLib.requests import LoadModel, Predict
 from SAMMed3DLib.scene.errors import SceneError
 from SAMMed3DLib.scene.nodule_segmentation import findSegmentation, status
 from SAMMed3DLib.scene.prompt_list import findPrompts
 from SAMMed3DLib.scene.scripting import segment, segmentAll
 from SAMMed3DLib.scene.segment_writer import SegmentWriter
+from SAMMed3DLib.worker.requests import LoadModel, Predict
 from scene.session_bench import SHAPE, Bench
 from scene.session_fakes import CubeEngine, FakeModels, StepWorker, found, place
 

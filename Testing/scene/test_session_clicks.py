@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from SAMMed3DLib.requests import Predict
 from SAMMed3DLib.scene.states import State
+from SAMMed3DLib.worker.requests import Predict
 
 
 def test_the_first_click_makes_a_nodule_and_fills_it(bench):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from SAMMed3DLib.requests import LoadModel, SetVolume
 from SAMMed3DLib.scene.states import State
+from SAMMed3DLib.worker.requests import LoadModel, SetVolume
 from scene.session_bench import Bench
 
 

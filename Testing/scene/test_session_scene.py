@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from SAMMed3DLib.requests import SetVolume
 from SAMMed3DLib.scene.states import State
+from SAMMed3DLib.worker.requests import SetVolume
 from scene.session_bench import IJK_TO_RAS, SHAPE, Bench
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from SAMMed3DLib.requests import Generate, Predict
 from SAMMed3DLib.scene.states import State
+from SAMMed3DLib.worker.requests import Generate, Predict
 from scene.session_bench import Bench
 from scene.session_fakes import found
 

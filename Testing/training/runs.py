@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from SAMMed3DTrainingLib.training_config import TrainingConfig, parse_training_options
+from SAMMed3DTrainingLib.train.training_config import TrainingConfig, parse_training_options
 
 from .dataset_files import balls, write_case
 

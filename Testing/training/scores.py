@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from SAMMed3DTrainingLib.baselines import Region
-from SAMMed3DTrainingLib.nodule_scores import FirstClick, NoduleScore
+from SAMMed3DTrainingLib.evaluate.baselines import Region
+from SAMMed3DTrainingLib.evaluate.nodule_scores import FirstClick, NoduleScore
 
 
 def score(

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from SAMMed3DLib.inference import InputError
-from SAMMed3DTrainingLib.active_learning import (
+from SAMMed3DTrainingLib.data.datasets import DatasetError
+from SAMMed3DTrainingLib.evaluate.active_learning import (
     MEASURE,
     MEASURE_STABILITY,
     GeneratorFinder,
@@ -19,8 +20,7 @@ from SAMMed3DTrainingLib.active_learning import (
     uncertainty,
     unlabelled_images,
 )
-from SAMMed3DTrainingLib.datasets import DatasetError
-from SAMMed3DTrainingLib.job import Job
+from SAMMed3DTrainingLib.runs.job import Job
 
 from .dataset_files import SHAPE_KJI, balls, ct, write, write_case
 

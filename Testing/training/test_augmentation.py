@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from SAMMed3DTrainingLib.augmentation import NO_AUGMENTATION, Augmentation
+from SAMMed3DTrainingLib.data.augmentation import NO_AUGMENTATION, Augmentation
 
 MATRIX = np.array(((0.0, -0.6, 0.1, 10.0), (0.8, 0.0, 0.0, -20.0), (0.0, 0.1, 2.0, 30.0), (0.0, 0.0, 0.0, 1.0)))
 CENTER = np.array((3.0, -4.0, 50.0))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from SAMMed3DTrainingLib.baselines import region_growing, threshold_morphology
-from SAMMed3DTrainingLib.evaluation import dice
+from SAMMed3DTrainingLib.evaluate.baselines import region_growing, threshold_morphology
+from SAMMed3DTrainingLib.evaluate.evaluation import dice
 
 SHAPE, SPACING = (48, 72, 72), np.array((1.25, 0.8, 0.8))
 CENTER = np.array((24, 36, 36))

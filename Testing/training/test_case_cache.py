@@ -8,8 +8,8 @@ import pickle
 import numpy as np
 import pytest
 
-from SAMMed3DTrainingLib.case_cache import CaseCache
-from SAMMed3DTrainingLib.datasets import DatasetError, find_datasets, load_case
+from SAMMed3DTrainingLib.data.case_cache import CaseCache
+from SAMMed3DTrainingLib.data.datasets import DatasetError, find_datasets, load_case
 
 from .dataset_files import balls, ct, write, write_case
 

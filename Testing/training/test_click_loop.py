@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from SAMMed3DLib.model import attention, build_model, image_encoder
-from SAMMed3DTrainingLib import click_loop
-from SAMMed3DTrainingLib.click_loop import CLICK_COUNTS, ClickLoop, draw_click_count
-from SAMMed3DTrainingLib.samples import Sample
+from SAMMed3DTrainingLib.data.samples import Sample
+from SAMMed3DTrainingLib.train import click_loop
+from SAMMed3DTrainingLib.train.click_loop import CLICK_COUNTS, ClickLoop, draw_click_count
 
 from .networks import small_vit
 

@@ -8,16 +8,16 @@ import shutil
 import numpy as np
 import pytest
 
+from SAMMed3DLib.files.volume_io import read_labels, read_volume
 from SAMMed3DLib.model import build_model, load_model, save_checkpoint
-from SAMMed3DLib.volume_io import read_labels, read_volume
 from SAMMed3DLib.weights import default_checkpoint
-from SAMMed3DTrainingLib.comparison import ComparisonConfig, compare, run_comparison
-from SAMMed3DTrainingLib.datasets import DatasetError, find_datasets
-from SAMMed3DTrainingLib.evaluation import dice
-from SAMMed3DTrainingLib.job import Job
+from SAMMed3DTrainingLib.data.datasets import DatasetError, find_datasets
+from SAMMed3DTrainingLib.data.splits import Split, write_split
+from SAMMed3DTrainingLib.evaluate.comparison import ComparisonConfig, compare, run_comparison
+from SAMMed3DTrainingLib.evaluate.evaluation import dice
+from SAMMed3DTrainingLib.runs.job import Job
 from SAMMed3DTrainingLib.runs.run_files import DICE_BEST, RunError
-from SAMMed3DTrainingLib.splits import Split, write_split
-from SAMMed3DTrainingLib.training_config import parse_training_options
+from SAMMed3DTrainingLib.train.training_config import parse_training_options
 
 from .dataset_files import balls, write_case
 

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from SAMMed3DTrainingLib.dataset_check import check_datasets
+from SAMMed3DTrainingLib.data.dataset_check import check_datasets
 
 from .dataset_files import SHAPE_KJI, balls, ct, matrix, write, write_case
 from .runs import ROOT

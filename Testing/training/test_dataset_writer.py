@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from SAMMed3DTrainingLib.commands import check
-from SAMMed3DTrainingLib.dataset_check import check_datasets
-from SAMMed3DTrainingLib.datasets import find_datasets, load_case
+from SAMMed3DTrainingLib.data.dataset_check import check_datasets
+from SAMMed3DTrainingLib.data.datasets import find_datasets, load_case
 from SAMMed3DTrainingLib.store.dataset_writer import DatasetWriter, name_for
 from SAMMed3DTrainingLib.store.errors import ExportCancelled, StoreError
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from SAMMed3DTrainingLib.datasets import DatasetError, find_datasets, load_case
+from SAMMed3DTrainingLib.data.datasets import DatasetError, find_datasets, load_case
 from SAMMed3DTrainingLib.store.dataset_files import case_files
 
 from .dataset_files import balls, ct, matrix, write, write_case

@@ -8,10 +8,10 @@ import pytest
 from SAMMed3DLib.inference import InputError
 from SAMMed3DLib.model import CheckpointError
 from SAMMed3DLib.weights import default_checkpoint
-from SAMMed3DTrainingLib.clicks import ClickSimulator
-from SAMMed3DTrainingLib.evaluated_models import ClickedSlices, ClickedVolume, load_evaluated
-from SAMMed3DTrainingLib.evaluation_config import CLASSICS, EvaluationConfig, EvaluationError
-from SAMMed3DTrainingLib.instances import split_instances
+from SAMMed3DTrainingLib.data.instances import split_instances
+from SAMMed3DTrainingLib.evaluate.clicks import ClickSimulator
+from SAMMed3DTrainingLib.evaluate.evaluated_models import ClickedSlices, ClickedVolume, load_evaluated
+from SAMMed3DTrainingLib.evaluate.evaluation_config import CLASSICS, EvaluationConfig, EvaluationError
 
 from .dataset_files import balls, ct, matrix
 from .peer_weights import SMALL_ADAPTED, need_segment_anything, written

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from SAMMed3DTrainingLib.clicks import ClickSimulator
-from SAMMed3DTrainingLib.evaluation import (
+from SAMMed3DTrainingLib.evaluate.clicks import ClickSimulator
+from SAMMed3DTrainingLib.evaluate.evaluation import (
     NoduleResult,
     dice,
     evaluate_nodule,

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from SAMMed3DTrainingLib.evaluation_config import EvaluationConfig, EvaluationError, parse_evaluation_options
+from SAMMed3DTrainingLib.evaluate.evaluation_config import EvaluationConfig, EvaluationError, parse_evaluation_options
 
 
 def test_the_familiar_call():
@@ -70,6 +70,6 @@ def test_a_negative_seed_is_refused():
 
 
 def test_help_needs_no_pytorch():
-    code = ("import sys; from SAMMed3DTrainingLib.evaluation_config import evaluation_parser; "
+    code = ("import sys; from SAMMed3DTrainingLib.evaluate.evaluation_config import evaluation_parser; "
             "evaluation_parser().format_help(); assert 'torch' not in sys.modules")
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})

@@ -11,11 +11,11 @@ import pytest
 
 from SAMMed3DLib.inference import InputError
 from SAMMed3DLib.inference.geometry import transform_points
-from SAMMed3DTrainingLib import evaluation_plots
-from SAMMed3DTrainingLib.baselines import Region
-from SAMMed3DTrainingLib.datasets import Case, LoadedCase
-from SAMMed3DTrainingLib.evaluation_plots import draw_dice, draw_volumes, draw_worst
-from SAMMed3DTrainingLib.instances import split_instances
+from SAMMed3DTrainingLib.data.datasets import Case, LoadedCase
+from SAMMed3DTrainingLib.data.instances import split_instances
+from SAMMed3DTrainingLib.evaluate import evaluation_plots
+from SAMMed3DTrainingLib.evaluate.baselines import Region
+from SAMMed3DTrainingLib.evaluate.evaluation_plots import draw_dice, draw_volumes, draw_worst
 
 from .dataset_files import balls, ct, matrix
 from .scores import score

@@ -16,10 +16,10 @@ import torch
 
 from SAMMed3DLib.weights import default_checkpoint
 from SAMMed3DTrainingLib.__main__ import main
-from SAMMed3DTrainingLib.datasets import find_datasets
-from SAMMed3DTrainingLib.evaluation_run import prediction_values
-from SAMMed3DTrainingLib.instances import split_instances
-from SAMMed3DTrainingLib.splits import split_cases, write_split
+from SAMMed3DTrainingLib.data.datasets import find_datasets
+from SAMMed3DTrainingLib.data.instances import split_instances
+from SAMMed3DTrainingLib.data.splits import split_cases, write_split
+from SAMMed3DTrainingLib.evaluate.evaluation_run import prediction_values
 
 from .dataset_files import SHAPE_KJI, balls, ct, matrix, write, write_case
 from .networks import small_vit
@@ -251,7 +251,7 @@ def test_a_device_that_is_not_there(tmp_path, capsys):
 
 
 def test_interrupting_leaves_no_report(tmp_path, capsys, monkeypatch):
-    from SAMMed3DTrainingLib import evaluation_run
+    from SAMMed3DTrainingLib.evaluate import evaluation_run
 
     def interrupt(*unused):
         raise KeyboardInterrupt

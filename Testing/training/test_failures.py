@@ -7,10 +7,10 @@ import errno
 import pytest
 import torch
 
-from SAMMed3DTrainingLib import training_run
-from SAMMed3DTrainingLib.datasets import DatasetError
-from SAMMed3DTrainingLib.failures import kind_of
-from SAMMed3DTrainingLib.training_config import TrainingError
+from SAMMed3DTrainingLib.data.datasets import DatasetError
+from SAMMed3DTrainingLib.runs.failures import kind_of
+from SAMMed3DTrainingLib.train import training_run
+from SAMMed3DTrainingLib.train.training_config import TrainingError
 
 from .runs import config, events, write_data
 

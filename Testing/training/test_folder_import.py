@@ -8,9 +8,9 @@ import pytest
 import SimpleITK as sitk
 
 from inference.volumes import grid, rotation
-from SAMMed3DLib.itk_geometry import place_image
-from SAMMed3DTrainingLib.dataset_check import check_datasets
-from SAMMed3DTrainingLib.datasets import find_datasets, load_case
+from SAMMed3DLib.files.itk_geometry import place_image
+from SAMMed3DTrainingLib.data.dataset_check import check_datasets
+from SAMMed3DTrainingLib.data.datasets import find_datasets, load_case
 from SAMMed3DTrainingLib.store.dataset_writer import DatasetWriter
 from SAMMed3DTrainingLib.store.errors import StoreError
 from SAMMed3DTrainingLib.store.folder_import import FilePair, FolderImport, find_pairs, on_grid, read_pair

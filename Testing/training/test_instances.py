@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from SAMMed3DTrainingLib.instances import split_instances
+from SAMMed3DTrainingLib.data.instances import split_instances
 
 MATRIX = np.diag([0.5, 0.5, 2.0, 1.0])
 

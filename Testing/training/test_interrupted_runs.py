@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from SAMMed3DLib.model import load_model
-from SAMMed3DTrainingLib.run_folder import read_events
+from SAMMed3DTrainingLib.train.run_folder import read_events
 
 from .runs import events, options, start, write_data
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from SAMMed3DTrainingLib.dataset_check import check_datasets
-from SAMMed3DTrainingLib.datasets import find_datasets, load_case
+from SAMMed3DTrainingLib.data.dataset_check import check_datasets
+from SAMMed3DTrainingLib.data.datasets import find_datasets, load_case
 from SAMMed3DTrainingLib.store import dataset_files, file_moves
 from SAMMed3DTrainingLib.store.dataset_writer import DatasetWriter
 from SAMMed3DTrainingLib.store.errors import StoreError

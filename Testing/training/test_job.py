@@ -12,7 +12,7 @@ import pytest
 
 from SAMMed3DLib.inference import InputError
 from SAMMed3DTrainingLib.commands import COMMANDS, check
-from SAMMed3DTrainingLib.job import Job
+from SAMMed3DTrainingLib.runs.job import Job
 
 from .dataset_files import balls, write_case
 
@@ -76,7 +76,7 @@ def test_our_own_mistakes_are_not_hidden():
 
 def test_warnings_become_notes(capsys):
     def work(job):
-        warnings.warn_explicit("ours", UserWarning, "a.py", 1, module="SAMMed3DLib.volume_io")
+        warnings.warn_explicit("ours", UserWarning, "a.py", 1, module="SAMMed3DLib.files.volume_io")
         warnings.warn_explicit("theirs", UserWarning, "b.py", 1, module="numpy")
 
     assert Job("x", True).run(work) == 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from SAMMed3DTrainingLib.evaluation import NoduleResult
-from SAMMed3DTrainingLib.metrics import (
+from SAMMed3DTrainingLib.evaluate.evaluation import NoduleResult
+from SAMMed3DTrainingLib.evaluate.metrics import (
     area_under_curve,
     bootstrap_interval,
     clicks_needed,

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from SAMMed3DLib.model.profile import PROFILES
-from SAMMed3DTrainingLib.augmentation import NO_AUGMENTATION, Augmentation
-from SAMMed3DTrainingLib.case_cache import CachedCase
-from SAMMed3DTrainingLib.datasets import Case
-from SAMMed3DTrainingLib.instances import split_instances
-from SAMMed3DTrainingLib.nodule_samples import NoduleSampler
+from SAMMed3DTrainingLib.data.augmentation import NO_AUGMENTATION, Augmentation
+from SAMMed3DTrainingLib.data.case_cache import CachedCase
+from SAMMed3DTrainingLib.data.datasets import Case
+from SAMMed3DTrainingLib.data.instances import split_instances
+from SAMMed3DTrainingLib.data.nodule_samples import NoduleSampler
 
 from .dataset_files import balls, ct, matrix
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from SAMMed3DTrainingLib.baselines import Region
-from SAMMed3DTrainingLib.datasets import Case, LoadedCase
-from SAMMed3DTrainingLib.evaluated_models import ClickedVolume
-from SAMMed3DTrainingLib.instances import split_instances
-from SAMMed3DTrainingLib.metrics import surface_dice, variation
-from SAMMed3DTrainingLib.nodule_scores import score_nodule
+from SAMMed3DTrainingLib.data.datasets import Case, LoadedCase
+from SAMMed3DTrainingLib.data.instances import split_instances
+from SAMMed3DTrainingLib.evaluate.baselines import Region
+from SAMMed3DTrainingLib.evaluate.evaluated_models import ClickedVolume
+from SAMMed3DTrainingLib.evaluate.metrics import surface_dice, variation
+from SAMMed3DTrainingLib.evaluate.nodule_scores import score_nodule
 
 from .dataset_files import SHAPE_KJI, SPACING, balls, ct, matrix
 from .scores import score

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from SAMMed3DLib.model import CheckpointError, save_checkpoint
-from SAMMed3DTrainingLib.peers import sam_package
-from SAMMed3DTrainingLib.peers.layout import SIZES, SamLayout
-from SAMMed3DTrainingLib.peers.peer2d import PEERS, Peer2D
-from SAMMed3DTrainingLib.peers.sam2d import Sam2D, load_sam2d
+from SAMMed3DTrainingLib.evaluate import sam_package
+from SAMMed3DTrainingLib.evaluate.peer2d import PEERS, Peer2D
+from SAMMed3DTrainingLib.evaluate.peer_layout import SIZES, SamLayout
+from SAMMed3DTrainingLib.evaluate.sam2d import Sam2D, load_sam2d
 
 from .networks import small_vit
 from .peer_weights import SMALL, SMALL_ADAPTED, made, need_segment_anything, written

@@ -15,7 +15,7 @@ from SAMMed3DTrainingLib.runs import run_request
 from SAMMed3DTrainingLib.runs.interpreter import Interpreter, find_interpreter
 from SAMMed3DTrainingLib.runs.run_files import CONFIG, STATE, RunError, RunUnderWay, hold_lock
 from SAMMed3DTrainingLib.runs.run_request import TrainingRequest, free_name, start_training
-from SAMMed3DTrainingLib.training_config import TrainingConfig, parse_training_options
+from SAMMed3DTrainingLib.train.training_config import TrainingConfig, parse_training_options
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,7 +34,7 @@ def test_nothing_heavy_is_imported():
     names = [path.stem for path in (ROOT / "SAMMed3DTraining/SAMMed3DTrainingLib/runs").glob("*.py")]
     imports = "; ".join(f"import SAMMed3DTrainingLib.runs.{name}" for name in names if name != "__init__")
     folders = [str(ROOT / "SAMMed3D"), str(ROOT / "SAMMed3DTraining")]
-    script = (f"import sys; sys.path[:0] = {folders!r}; {imports}; import SAMMed3DTrainingLib.presets; "
+    script = (f"import sys; sys.path[:0] = {folders!r}; {imports}; import SAMMed3DTrainingLib.train.presets; "
               "print([n for n in ('torch', 'numpy', 'scipy', 'SimpleITK', 'nibabel') if n in sys.modules])")
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]" and len(names) > 8

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from SAMMed3DTrainingLib.clicks import ClickSimulator
-from SAMMed3DTrainingLib.evaluation import dice
-from SAMMed3DTrainingLib.slicewise import AxialSlices, SlicewisePredictor, evaluate_slices
+from SAMMed3DTrainingLib.evaluate.clicks import ClickSimulator
+from SAMMed3DTrainingLib.evaluate.evaluation import dice
+from SAMMed3DTrainingLib.evaluate.slicewise import AxialSlices, SlicewisePredictor, evaluate_slices
 
 SHAPE = (12, 20, 24)
 SPACING = (2.0, 0.9, 0.7)  # k, j, i of a scan that runs to R, A, S

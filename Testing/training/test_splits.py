@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from SAMMed3DTrainingLib.datasets import DatasetError, find_datasets
-from SAMMed3DTrainingLib.splits import read_split, split_cases, write_split
+from SAMMed3DTrainingLib.data.datasets import DatasetError, find_datasets
+from SAMMed3DTrainingLib.data.splits import read_split, split_cases, write_split
 
 from .dataset_files import balls, write_case
 

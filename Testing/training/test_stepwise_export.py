@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from SAMMed3DTrainingLib.dataset_check import check_datasets
+from SAMMed3DTrainingLib.data.dataset_check import check_datasets
 from SAMMed3DTrainingLib.store.dataset_writer import DatasetWriter
 from SAMMed3DTrainingLib.store.export_case import ExportCase
 from SAMMed3DTrainingLib.store.stepwise_export import ExportJob, StepwiseExport

@@ -3,15 +3,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from SAMMed3DLib.inference.candidates import Candidate
+from SAMMed3DLib.finding.candidates import Candidate
 from SAMMed3DLib.inference.geometry import transform_points
-from SAMMed3DLib.inference.lungs import LungMask
 from SAMMed3DLib.model.profile import PROFILES
 from SAMMed3DLib.synthesis import NoduleShapes
-from SAMMed3DTrainingLib import synthetic_samples
-from SAMMed3DTrainingLib.backgrounds import Background
-from SAMMed3DTrainingLib.samples import Sample
-from SAMMed3DTrainingLib.synthetic_samples import SampleSynthesizer, mistakable_places
+from SAMMed3DTrainingLib.data import synthetic_samples
+from SAMMed3DTrainingLib.data.samples import Sample
+from SAMMed3DTrainingLib.data.synthetic_samples import Background, SampleSynthesizer
 
 PROFILE = PROFILES["nodule"]
 
@@ -100,7 +98,7 @@ def test_seed_decides_everything() -> None:
                for a, b in zip(first, again, strict=True))
 
 
-def _dotted() -> tuple[Background, list[Candidate]]:
+def dotted() -> tuple[Background, list[Candidate]]:
     """The background with bright balls of 6 mm, as forks of vessels are, one of them in the lesion."""
     background = _background()
     hu, voxels = background.hu.copy(), [(30, 60, 60), (20, 60, 90), (30, 30, 70), (50, 110, 110)]
@@ -117,7 +115,7 @@ def _dotted() -> tuple[Background, list[Candidate]]:
 def test_negative_clicks_go_on_what_can_be_mistaken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthetic_samples, "EMPTY_SHARE", 1.0)
     monkeypatch.setattr(synthetic_samples, "PROCEDURAL_SHARE", 0.0)
-    background, places = _dotted()
+    background, places = dotted()
     shares = []
     for mistakable in ([places[:3]], None):
         rng = np.random.default_rng(3)
@@ -130,17 +128,3 @@ def test_negative_clicks_go_on_what_can_be_mistaken(monkeypatch: pytest.MonkeyPa
             bright.append(sample.crop[0, x - 2 : x + 3, y - 2 : y + 3, z - 2 : z + 3].max() > 0.6)
         shares.append(np.mean(bright))
     assert shares[0] > 0.5 and shares[0] > shares[1] + 0.25
-
-
-def test_what_can_be_mistaken_is_found_outside_of_the_lesions(monkeypatch: pytest.MonkeyPatch) -> None:
-    background, places = _dotted()
-    everywhere = np.ones((30, 45, 45), bool)
-    grid = np.diag([2.0, 2.0, 3.0, 1.0])
-    monkeypatch.setattr(
-        synthetic_samples, "find_lungs", lambda hu, matrix: LungMask(everywhere, grid, True, ""),
-    )
-    found = np.array([place.center_ras for place in mistakable_places(background)])
-    for place in places[:3]:
-        assert np.linalg.norm(found - place.center_ras, axis=1).min() < 2.5
-    index = np.floor(np.linalg.solve(background.ijk_to_ras[:3, :3], found.T).T + 0.5).astype(int)
-    assert not background.lesion[index[:, 2], index[:, 1], index[:, 0]].any()

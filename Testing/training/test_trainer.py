@@ -13,14 +13,15 @@ import torch
 
 from SAMMed3DLib.inference.errors import InputError
 from SAMMed3DLib.model import build_model, load_model, save_checkpoint
-from SAMMed3DTrainingLib import click_loop, commands, trainer, training_state
-from SAMMed3DTrainingLib.distributed import World, join_world
-from SAMMed3DTrainingLib.plots import TensorBoard
-from SAMMed3DTrainingLib.run_folder import RunFolder, read_events
+from SAMMed3DTrainingLib import commands
 from SAMMed3DTrainingLib.runs.run_files import hold_lock
-from SAMMed3DTrainingLib.training_config import TrainingError
-from SAMMed3DTrainingLib.training_run import run_training
-from SAMMed3DTrainingLib.validation import Validation, Validator
+from SAMMed3DTrainingLib.train import click_loop, trainer, training_state
+from SAMMed3DTrainingLib.train.distributed import World, join_world
+from SAMMed3DTrainingLib.train.plots import TensorBoard
+from SAMMed3DTrainingLib.train.run_folder import RunFolder, read_events
+from SAMMed3DTrainingLib.train.training_config import TrainingError
+from SAMMed3DTrainingLib.train.training_run import run_training
+from SAMMed3DTrainingLib.train.validation import Validation, Validator
 
 from .runs import config, events, options, write_data
 
@@ -286,7 +287,7 @@ def test_processes_wait_for_the_first_one_to_unpack_a_large_data_set(monkeypatch
 
 def test_what_torchrun_started_does_not_launch_again(data, tmp_path, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "0")
-    monkeypatch.setattr("SAMMed3DTrainingLib.training_run.launch_training", None)
+    monkeypatch.setattr("SAMMed3DTrainingLib.train.training_run.launch_training", None)
     assert commands.train(options(tmp_path, data, "--multi_gpu", "--gpu_ids", "0", "1", "--lr", "-1")) == 1
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from SAMMed3DLib.model.registry import default_profile
-from SAMMed3DTrainingLib import training_data, training_run
-from SAMMed3DTrainingLib.run_folder import RunFolder, read_events
-from SAMMed3DTrainingLib.training_data import SampleSlots, load_cases, loader
+from SAMMed3DTrainingLib.data import training_data
+from SAMMed3DTrainingLib.data.training_data import SampleSlots, load_cases, loader
+from SAMMed3DTrainingLib.train import training_run
+from SAMMed3DTrainingLib.train.run_folder import RunFolder, read_events
 
 from .runs import config, write_data
 

@@ -8,10 +8,10 @@ import slicer
 import slicer.util
 
 from inference.volumes import grid, rotation
+from SAMMed3DLib.files.volume_io import read_volume
 from SAMMed3DLib.scene.errors import SceneError
-from SAMMed3DLib.volume_io import read_volume
-from SAMMed3DTrainingLib.dataset_check import check_datasets
-from SAMMed3DTrainingLib.datasets import find_datasets, load_case
+from SAMMed3DTrainingLib.data.dataset_check import check_datasets
+from SAMMed3DTrainingLib.data.datasets import find_datasets, load_case
 from SAMMed3DTrainingLib.scene import scene_export
 from SAMMed3DTrainingLib.scene.export_table import ExportTable, exportRows
 from SAMMed3DTrainingLib.scene.scene_export import SceneExport, caseData, volumeImage

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from SAMMed3DLib import download as download_module
-from SAMMed3DLib import http_stream
-from SAMMed3DLib.download import download
-from SAMMed3DLib.download_errors import DownloadCancelled, DownloadError
-from SAMMed3DLib.network_errors import explain, may_pass
-from SAMMed3DLib.part_files import discard_part, file_sha256, part_path
+from SAMMed3DLib.weights import download as download_module
+from SAMMed3DLib.weights import http_stream
+from SAMMed3DLib.weights.download import download
+from SAMMed3DLib.weights.download_errors import DownloadCancelled, DownloadError
+from SAMMed3DLib.weights.network_errors import explain, may_pass
+from SAMMed3DLib.weights.part_files import discard_part, file_sha256, part_path
 
 from .file_server import FileServer, answer_status, drop_after, stall_after
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from SAMMed3DLib.model_entry import WeightsError
-from SAMMed3DLib.model_jobs import ModelJobs
-from SAMMed3DLib.weights_catalog import CatalogModel
-from SAMMed3DLib.weights_engine import AddModelFile, FetchModel, ReportDevice
-from SAMMed3DLib.weights_store import WeightsStore
+from SAMMed3DLib.weights.catalog import CatalogModel
+from SAMMed3DLib.weights.model_entry import WeightsError
+from SAMMed3DLib.weights.model_jobs import ModelJobs
+from SAMMed3DLib.weights.store import WeightsStore
+from SAMMed3DLib.weights.weights_engine import AddModelFile, FetchModel, ReportDevice
 
 from .file_server import answer_status, stall_after
 

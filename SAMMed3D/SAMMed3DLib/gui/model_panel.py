@@ -9,12 +9,12 @@ import slicer
 from slicer.i18n import tr as _
 
 from .. import __version__
-from ..device_report import DeviceReport
-from ..model_entry import ModelEntry, ModelKind, WeightsError
-from ..model_jobs import ModelJobs
 from ..signal import Signal
-from ..torch_install import Outcome, TorchInstaller
-from ..weights_engine import AddModelFile, ReportDevice
+from ..torch_setup.device_report import DeviceReport
+from ..torch_setup.torch_install import Outcome, TorchInstaller
+from ..weights.model_entry import ModelEntry, ModelKind, WeightsError
+from ..weights.model_jobs import ModelJobs
+from ..weights.weights_engine import AddModelFile, ReportDevice
 from .apply_view import ViewWriter
 from .model_choice import ModelChoice
 from .state_view import Control

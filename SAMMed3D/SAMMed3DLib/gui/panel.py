@@ -7,13 +7,13 @@ from typing import Any
 import qt
 import slicer
 
-from ..engine import Engine
-from ..model_jobs import ModelJobs
 from ..scene.session import Session
 from ..scene.slice_clicks import SliceClicks
 from ..scene.states import State
-from ..torch_install import TorchInstaller
-from ..worker import EngineWorker
+from ..torch_setup.torch_install import TorchInstaller
+from ..weights.model_jobs import ModelJobs
+from ..worker.engine import Engine
+from ..worker.worker import EngineWorker
 from .apply_view import ViewWriter
 from .click_tools import ClickTools
 from .icons import Icons, isDark
@@ -217,7 +217,7 @@ class Panel:
         self.models.installTorch(cpuOnly=True)
 
     def _onLink(self, link: str) -> None:
-        from ..sample_data import loadPhantom
+        from ..scene.sample_data import loadPhantom
 
         loadPhantom()
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from ..lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from ..finding.automatic_mask_generator import SamAutomaticMaskGenerator3D
     from ..model.profile import PreprocessingProfile
-    from .automatic_mask_generator import SamAutomaticMaskGenerator3D
     from .embedding_cache import EmbeddingCache
     from .errors import InputError, PredictionCancelled
     from .measurements import NoduleRecord, measure_nodule
@@ -32,7 +32,7 @@ __all__ = [
 
 __getattr__ = lazy_names(__name__, {
     "..model.profile": ("PreprocessingProfile",),
-    ".automatic_mask_generator": ("SamAutomaticMaskGenerator3D",),
+    "..finding.automatic_mask_generator": ("SamAutomaticMaskGenerator3D",),
     ".embedding_cache": ("EmbeddingCache",),
     ".errors": ("InputError", "PredictionCancelled"),
     ".measurements": ("NoduleRecord", "measure_nodule"),

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..requests import FoundNodule, Start
+from ..worker.requests import FoundNodule, Start
 from .nodule_state import NoduleSnapshot
 
 #: Of a found nodule that shares more of its voxels than this with another nodule, only the other one is shown.

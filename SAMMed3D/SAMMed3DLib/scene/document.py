@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import slicer.util
 
-from ..requests import Predict, Segmented, Start
+from ..worker.requests import Predict, Segmented, Start
 from . import nodule_segmentation
 from .errors import SceneError
 from .mask_block import EMPTY_BLOCK, MaskBlock

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..requests import Measure, Result, Segmented
 from ..signal import Signal
+from ..worker.requests import Measure, Result, Segmented
 from .document import Document
 from .errors import SceneError
 from .mask_block import EMPTY_BLOCK, MaskBlock

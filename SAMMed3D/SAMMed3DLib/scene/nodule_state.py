@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..requests import Start
+from ..worker.requests import Start
 from .mask_block import MaskBlock
 from .prompt_store import Prompt
 from .segment_snapshot import SegmentSnapshot

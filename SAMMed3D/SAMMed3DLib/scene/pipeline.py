@@ -6,8 +6,8 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..requests import LoadModel, ModelInfo, Progress, Result, SetVolume
 from ..signal import Signal
+from ..worker.requests import LoadModel, ModelInfo, Progress, Result, SetVolume
 from .volume_geometry import VolumeGeometry
 
 OnResult = Callable[[Result], None]

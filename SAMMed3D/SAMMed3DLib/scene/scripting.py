@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from ..engine import Engine
-from ..torch_state import torchAvailable
+from ..torch_setup.torch_state import torchAvailable
 from ..weights import default_checkpoint
-from ..worker import EngineWorker
+from ..worker.engine import Engine
+from ..worker.worker import EngineWorker
 from .errors import SceneError
 from .pipeline import ModelProvider
 from .session import Session

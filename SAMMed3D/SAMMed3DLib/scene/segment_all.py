@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from ..requests import Generate, Generated, Result, Segmented
+from ..worker.requests import Generate, Generated, Result, Segmented
 from . import nodule_segmentation
 from .candidate_run import Candidate, CandidateRun, overlapsAny
 from .errors import SceneError

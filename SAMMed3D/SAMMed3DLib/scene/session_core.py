@@ -11,8 +11,8 @@ from typing import Any
 
 import slicer
 
-from ..requests import Generate, ModelInfo, Prefetch, Progress
 from ..signal import Signal
+from ..worker.requests import Generate, ModelInfo, Prefetch, Progress
 from .document import Document
 from .errors import SceneError
 from .options import Options

@@ -9,7 +9,7 @@ import slicer
 
 from SAMMed3DLib.gui.model_choice import ModelChoice, applicationStore
 from SAMMed3DLib.scene.views import showPoint
-from SAMMed3DLib.weights_store import WeightsStore
+from SAMMed3DLib.weights.store import WeightsStore
 
 MODULE = "SAMMed3D"
 
@@ -22,7 +22,7 @@ class SegmentationModule:
 
     def adopt(self, weights: Path, name: str) -> Any:
         """Copies weights into the list of models, after reading them; for a thread (seconds). Raises WeightsError."""
-        from SAMMed3DLib.torch_loading import load_torch
+        from SAMMed3DLib.torch_setup.torch_loading import load_torch
 
         load_torch()
         return self.store.adopt(weights, name)

@@ -11,7 +11,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from SAMMed3DLib.weights_store import WeightsStore
+from SAMMed3DLib.weights.store import WeightsStore
 
 from ..session.settings import gpuNumbers
 from ..session.states import State

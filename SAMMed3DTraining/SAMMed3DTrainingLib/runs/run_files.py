@@ -22,8 +22,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from SAMMed3DLib.files.output_files import whole_file
 from SAMMed3DLib.inference.errors import InputError
-from SAMMed3DLib.output_files import whole_file
 
 Command = Literal["run", "pause", "stop"]
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from SAMMed3DLib.files.output_files import check_folder
 from SAMMed3DLib.inference.errors import InputError
-from SAMMed3DLib.output_files import check_folder
 
-from ..presets import PRESETS, Preset
+from ..train.presets import PRESETS, Preset
 from . import run_files
 from .child_process import TrainingProcess
 from .interpreter import Interpreter

@@ -96,7 +96,7 @@ def readCase(files: Any) -> dict[str, Any]:
     Raises:
         InputError: a file cannot be read.
     """
-    from SAMMed3DLib.volume_io import read_labels, read_volume
+    from SAMMed3DLib.files.volume_io import read_labels, read_volume
 
     image = read_volume(files.image)
     result = {"image": image.array_kji, "ijkToRas": image.ijk_to_ras}

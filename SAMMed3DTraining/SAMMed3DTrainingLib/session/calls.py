@@ -1,4 +1,4 @@
-"""Functions as requests for the worker thread of :mod:`SAMMed3DLib.worker`."""
+"""Functions as requests for the worker thread of :mod:`SAMMed3DLib.worker.worker`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from SAMMed3DLib.worker import Report
+from SAMMed3DLib.worker.worker import Report
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class Call:
 
 
 class CallEngine:
-    """Runs calls; see :class:`SAMMed3DLib.worker.EngineProtocol`."""
+    """Runs calls; see :class:`SAMMed3DLib.worker.worker.EngineProtocol`."""
 
     def run(self, request: Call, report: Report) -> Any:
         """What the function returns."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from SAMMed3DLib.signal import Signal
-from SAMMed3DLib.worker import EngineWorker
+from SAMMed3DLib.worker.worker import EngineWorker
 
 from .calls import Call, CallEngine
 from .states import JobKind

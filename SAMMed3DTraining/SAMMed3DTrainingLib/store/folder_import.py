@@ -39,11 +39,11 @@ def read_pair(pair: FilePair) -> ExportCase:
         StoreError: a file cannot be read, it is no CT, or there is no nodule in it.
     """
     # These load PyTorch and nibabel, which the application's start need not wait for.
+    from SAMMed3DLib.files.volume_io import read_labels, read_volume
     from SAMMed3DLib.inference.errors import InputError
-    from SAMMed3DLib.volume_io import read_labels, read_volume
 
-    from ..datasets import geometry_mismatch
-    from ..instances import split_instances
+    from ..data.datasets import geometry_mismatch
+    from ..data.instances import split_instances
 
     if pair.problem or pair.image is None or pair.label is None:
         raise StoreError(pair.problem or "an image and its label map are needed")

@@ -11,7 +11,7 @@ import pytest
 if TYPE_CHECKING:
     from gui.training.fake_runs import FakeRuns
     from gui.training.training_user import TrainingUser
-    from SAMMed3DLib.weights_store import WeightsStore
+    from SAMMed3DLib.weights.store import WeightsStore
     from standin.host import Host
 
 
@@ -21,7 +21,7 @@ def own_store(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> We
     import SAMMed3DLib.gui.model_choice
     import SAMMed3DLib.gui.panel
     import SAMMed3DTrainingLib.gui.segmentation_module
-    from SAMMed3DLib.weights_store import WeightsStore
+    from SAMMed3DLib.weights.store import WeightsStore
 
     store = WeightsStore(tmp_path / "models")
     for module in (SAMMed3DLib.gui.model_choice, SAMMed3DLib.gui.panel, SAMMed3DTrainingLib.gui.segmentation_module):

@@ -12,7 +12,7 @@ from gui.training.fake_runs import FakeMonitor, FakeRuns
 
 if TYPE_CHECKING:
     from gui.training.training_user import TrainingUser
-    from SAMMed3DLib.weights_store import WeightsStore
+    from SAMMed3DLib.weights.store import WeightsStore
 
 
 @pytest.mark.skipif("SAMMED3D_SELFTEST" not in os.environ, reason="takes minutes: set SAMMED3D_SELFTEST to run it")

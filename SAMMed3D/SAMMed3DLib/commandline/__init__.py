@@ -1,0 +1,1 @@
+"""The commands of ``sammed3d`` and what they print and write."""

@@ -1,0 +1,201 @@
+"""``sammed3d segment-all``: all nodules of a CT at once, as a segmentation and a table."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .prompts import NodulePrompt
+from .terminal import Terminal
+
+NOTE = "Not a medical device: what is listed may be no nodule, and nodules may be missing."
+
+
+def add_segment_all(commands: argparse._SubParsersAction, add_model_options: Callable) -> argparse.ArgumentParser:
+    """Adds the command's options."""
+    parser = commands.add_parser("segment-all", help="find and segment all nodules of a CT", allow_abbrev=False)
+    parser.add_argument("ct", metavar="CT", help="NIfTI, NRRD or MetaImage file, or a DICOM series folder")
+    add_model_options(parser)
+    search = parser.add_argument_group("search")
+    search.add_argument("--sensitivity", type=_share, default=0.5, metavar="0..1",
+                        help="fewer (0) or more (1), with fewer or more false ones among them (default: %(default)s)")
+    search.add_argument("--min-diameter", type=_millimeters, default=3.0, metavar="MM",
+                        help="smallest nodule, diameter of the sphere of its volume (default: %(default)s)")
+    search.add_argument("--max-diameter", type=_millimeters, default=40.0, metavar="MM",
+                        help="largest nodule (default: %(default)s)")
+    search.add_argument("--whole-volume", action="store_true", help="search outside of the lungs too")
+    results = parser.add_argument_group("results")
+    results.add_argument("--out", type=Path, metavar="FILE", help="label map or Slicer segmentation "
+                         "(.nii.gz, .nii, .nrrd, .mha; .seg.nrrd); nodule n, the n-th largest, has label n")
+    results.add_argument("--table", type=Path, metavar="FILE.csv", help="measurements and scores of all nodules")
+    results.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    return parser
+
+
+def run_segment_all(options: argparse.Namespace, terminal: Terminal, load_predictor: Callable) -> int:
+    """Runs the command; returns the exit code.
+
+    Args:
+        options: of :func:`add_segment_all`.
+        terminal: for progress and notes.
+        load_predictor: gives the predictor that the options ask for.
+
+    Raises:
+        InputError: the CT cannot be read, or the results cannot be written.
+    """
+    from ..files.output_files import check_apart, check_writable
+    from ..files.segmentation_io import WRITABLE, write_segmentation
+    from ..files.volume_io import read_volume
+    from ..inference import SamAutomaticMaskGenerator3D
+    from .segmenting import label_map
+
+    for path, endings in ((options.out, WRITABLE), (options.table, (".csv",))):
+        if path is not None:
+            check_writable(path, endings)
+    with terminal.step("reading the CT") as reading:
+        volume = read_volume(options.ct)
+    check_apart(volume.path, options.out, options.table)
+    with terminal.step("loading the model") as loading:
+        predictor = load_predictor()
+    predictor.set_image(volume.array_kji, volume.ijk_to_ras)
+    generator = SamAutomaticMaskGenerator3D(
+        predictor, min_diameter_mm=options.min_diameter, max_diameter_mm=options.max_diameter,
+        lungs="whole_volume" if options.whole_volume else "auto",
+    )
+    with terminal.step("finding nodules") as finding:
+        records = generator.generate(_percent(terminal))
+    if generator.message:
+        terminal.note(f"note: {generator.message}")
+    nodules = _by_size([record for record in records if record["shown_from"] <= options.sensitivity])
+    rows = [_row(number, record) for number, record in enumerate(nodules, start=1)]
+
+    if options.out is not None:
+        with terminal.step(f"writing {options.out}"):
+            labels = label_map(_segments(nodules), volume.array_kji.shape)
+            names = {row["label"]: row["name"] for row in rows}
+            write_segmentation(options.out, labels, volume.ijk_to_ras, names)
+    if options.table is not None:
+        with terminal.step(f"writing {options.table}"):
+            _write_csv(options.table, rows)
+    if options.json:
+        seconds = {"read": reading.seconds, "load": loading.seconds, "find": finding.seconds}
+        text = json.dumps({
+            "ct": str(options.ct), "ranking": generator.ranking, "message": generator.message, "note": NOTE,
+            "seconds": {name: round(value, 3) for name, value in seconds.items()}, "nodules": rows,
+        }, indent=2, allow_nan=False)
+    else:
+        text = _table(rows, generator.ranking)
+    sys.stdout.write(f"{text}\n")
+    if not options.json:
+        terminal.note(NOTE)
+    return 0
+
+
+def _by_size(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(records, key=lambda record: -record["measurements"].volume_mm3)
+
+
+def _segments(records: Sequence[dict[str, Any]]) -> list:
+    from .segmenting import SegmentedNodule
+
+    return [
+        SegmentedNodule(
+            number, f"nodule {number}", NodulePrompt((tuple(record["point_coords"][0]),), (True,)),
+            record["prediction"], record["measurements"], (),
+        )
+        for number, record in enumerate(records, start=1)
+    ]
+
+
+def _row(number: int, record: dict[str, Any]) -> dict[str, Any]:
+    """Plain numbers and strings of one nodule."""
+    point = record["point_coords"][0]
+    iou = record["predicted_iou"]
+    values = record["measurements"].to_dict()
+    measured = {name: values[name] for name in _measured()}
+    return {
+        "label": number, "name": f"nodule {number}", "score": round(float(record["score"]), 4),
+        "predicted_iou": None if iou is None else float(iou), "stability_score": float(record["stability_score"]),
+        "click_r": point[0], "click_a": point[1], "click_s": point[2], **measured,
+    }
+
+
+def _measured() -> list[str]:
+    """The measurements that are one number."""
+    from ..inference import NoduleRecord
+
+    return [field.name for field in dataclasses.fields(NoduleRecord) if field.name != "centroid_ras"]
+
+
+def _columns() -> list[str]:
+    """The keys of a row, in order: the same table with and without nodules."""
+    return [
+        "label", "name", "score", "predicted_iou", "stability_score", "click_r", "click_a", "click_s", *_measured()
+    ]
+
+
+def _table(rows: Sequence[dict[str, Any]], ranking: str) -> str:
+    """An aligned table, the largest nodule first."""
+    from .report import aligned, number
+
+    if not rows:
+        return "no nodules found"
+    lines = [["nodule", ranking, "volume mm³", "long mm", "short mm", "mean HU", "R, A, S mm"]]
+    for row in rows:
+        place = ", ".join(f"{row[axis]:.0f}" for axis in ("click_r", "click_a", "click_s"))
+        lines.append([
+            row["name"], number(row["score"], 2), number(row["volume_mm3"], 1), number(row["long_axis_mm"], 1),
+            number(row["short_axis_mm"], 1), number(row["mean_hu"], 0), place,
+        ])
+    return aligned(lines)
+
+
+def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    from ..files.output_files import whole_file
+
+    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=_columns())
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _percent(terminal: Terminal) -> Callable[[int, int], None]:
+    """Tells every tenth, with the time that is left."""
+    begun, told = time.perf_counter(), [0]
+
+    def progress(done: int, total: int) -> None:
+        share = done / total
+        if int(10 * share) > told[0] and share < 1.0:
+            told[0] = int(10 * share)
+            left = (time.perf_counter() - begun) * (1.0 - share) / share
+            terminal.part(f"{10 * told[0]} % (about {left:.0f} s left)")
+
+    return progress
+
+
+def _share(text: str) -> float:
+    value = _number(text)
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return value
+
+
+def _millimeters(text: str) -> float:
+    value = _number(text)
+    if not 0.0 < value < 1000.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a length in millimeters")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from error

@@ -1,0 +1,126 @@
+"""Writes nodules as a label map (.nii, .nii.gz, .nrrd, .mha) or as a segmentation that 3D Slicer opens (.seg.nrrd).
+
+Both hold one label per voxel: where two nodules overlap, the later one wins. Header fields of .seg.nrrd: Slicer's
+developer guide, "Segmentations", and vtkMRMLSegmentationStorageNode; a segment's terminology is the nodule in the lung.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from ..inference.errors import InputError
+from .itk_geometry import place_image
+from .output_files import whole_file
+
+WRITABLE = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha")
+
+TERMINOLOGY = (
+    "Segmentation category and type - DICOM master list~SCT^49755003^Morphologically Altered Structure"
+    "~SCT^27925004^Nodule~^^~Anatomic codes - DICOM master list~SCT^39607008^Lung~^^"
+)
+
+#: Colors that differ from each other, from bone and from lung, for color-blind eyes too (after Okabe and Ito, 2008).
+COLORS = ((0.34, 0.71, 0.91), (0.90, 0.62, 0.00), (0.00, 0.72, 0.52), (0.95, 0.90, 0.25), (0.84, 0.37, 0.00),
+          (0.80, 0.47, 0.65), (0.55, 0.86, 0.85), (0.60, 0.60, 1.00))
+
+
+def segment_color(label: int) -> tuple[float, float, float]:
+    """Red, green, blue from 0 to 1 for a label from 1 upward; they come round again."""
+    return COLORS[(label - 1) % len(COLORS)]
+
+
+def write_segmentation(
+    path: str | Path, labels_kji: NDArray, ijk_to_ras: NDArray, names: Mapping[int, str] | None = None
+) -> None:
+    """Writes a label map, whole or not at all.
+
+    Args:
+        path: the ending decides the format, one of ``WRITABLE``.
+        labels_kji: (K, J, I) whole numbers; 0 is background.
+        ijk_to_ras: 4x4, voxel index (i, j, k) to RAS mm.
+        names: names of the labels, kept in .seg.nrrd; "nodule 3" where one is missing. Named labels become segments
+            even when empty.
+
+    Raises:
+        InputError: the ending is not known, or the place cannot be written.
+    """
+    path = Path(path)
+    labels = np.ascontiguousarray(labels_kji)
+    labels = labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.uint16)
+    named = {int(label): f"nodule {label}" for label in np.unique(labels) if label} | dict(names or {})
+    lower = path.name.lower()
+    if not lower.endswith(WRITABLE):
+        raise InputError(f"{path} cannot be written: the name must end in {' or '.join(WRITABLE)}")
+    with whole_file(path) as part:
+        if lower.endswith((".nii", ".nii.gz")):
+            _nifti(labels, ijk_to_ras).to_filename(part)
+            return
+        image = sitk.GetImageFromArray(labels)
+        place_image(image, ijk_to_ras)
+        if lower.endswith(".seg.nrrd"):
+            for key, value in _segment_fields(labels, dict(sorted(named.items()))).items():
+                image.SetMetaData(key, value)
+        try:
+            sitk.WriteImage(image, str(part), useCompression=True)
+        except RuntimeError as error:
+            raise OSError(str(error).strip().splitlines()[-1]) from error
+        if lower.endswith(".nrrd"):
+            _check_whole_nrrd(part, labels.nbytes)
+
+
+def _check_whole_nrrd(path: Path, length: int) -> None:
+    """Raises OSError unless the gzip stream of a NRRD file holds ``length`` bytes: ITK is silent about a full disk."""
+    stream, found = zlib.decompressobj(wbits=31), 0
+    try:
+        with path.open("rb") as file:
+            while file.readline().strip():  # the header ends with an empty line
+                pass
+            while block := file.read(1 << 20):
+                found += len(stream.decompress(block))
+    except zlib.error as error:
+        raise OSError(f"it came out damaged ({error}); is the disk full?") from error
+    if found != length or not stream.eof:
+        raise OSError("it came out incomplete; is the disk full?")
+
+
+def _nifti(labels: NDArray, ijk_to_ras: NDArray) -> nibabel.Nifti1Image:
+    image = nibabel.Nifti1Image(labels.T, ijk_to_ras)
+    image.set_sform(ijk_to_ras, code=1)
+    axes = ijk_to_ras[:3, :3] / np.linalg.norm(ijk_to_ras[:3, :3], axis=0)
+    square = np.allclose(axes.T @ axes, np.eye(3), atol=1e-4)
+    image.set_qform(ijk_to_ras if square else None, code=1 if square else 0)  # a quaternion cannot hold a shear
+    image.header.set_xyzt_units("mm")
+    image.header.set_intent("label", name="nodules")
+    return image
+
+
+def _segment_fields(labels: NDArray, names: Mapping[int, str]) -> dict[str, str]:
+    fields = {
+        "Segmentation_ContainedRepresentationNames": "Binary labelmap|",
+        "Segmentation_MasterRepresentation": "Binary labelmap",
+        "Segmentation_ReferenceImageExtentOffset": "0 0 0",
+    }
+    blocks = ndimage.find_objects(labels, max_label=max(names, default=0))
+    for number, (label, name) in enumerate(names.items()):
+        block = blocks[label - 1]
+        extent = [edge for part in reversed(block) for edge in (part.start, part.stop - 1)] if block else [0, -1] * 3
+        fields |= {
+            f"Segment{number}_ID": f"Segment_{label}",
+            f"Segment{number}_Name": name,
+            f"Segment{number}_NameAutoGenerated": "0",
+            f"Segment{number}_Color": " ".join(f"{part:g}" for part in segment_color(label)),
+            f"Segment{number}_ColorAutoGenerated": "0",
+            f"Segment{number}_LabelValue": str(label),
+            f"Segment{number}_Layer": "0",
+            f"Segment{number}_Extent": " ".join(str(edge) for edge in extent),
+            f"Segment{number}_Tags": f"TerminologyEntry:{TERMINOLOGY}|",
+        }
+    return fields

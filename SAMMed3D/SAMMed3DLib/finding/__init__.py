@@ -1,0 +1,1 @@
+"""Finding all nodules: lungs, candidates, the classifier of places, scores and the automatic mask generator."""

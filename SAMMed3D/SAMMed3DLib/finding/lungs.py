@@ -1,0 +1,322 @@
+"""Where the lungs are, by thresholds and shape alone: coarse, but closed over nodules at the pleura.
+
+All work is done on one coarse grid with axes R, A, S, so that oblique, tilted and thick-sliced volumes are treated
+alike and the cost hardly depends on the number of slices. A region of aerated tissue is a lung if it is large enough,
+dark but not as dark as air, and not open to the air around the patient, as mattresses and the foam in tables are. The
+air in an emphysematous lung is lung.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+
+from ..inference.geometry import as_affine, transform_points, world_to_ijk
+from .coarse_grid import CoarseVolume, Progress, coarse_volume, report
+
+CELL_MM = 2.0
+"""Edge of a cell of the mask; larger in volumes of more than ``_MOST_CELLS``."""
+
+_MOST_CELLS = 8_000_000
+#: Values beyond are clipped: padding below -1024 is air, metal and bone are tissue.
+_RANGE_HU = (-1024.0, 300.0)
+#: Cells darker than this are air, brighter than ``_TISSUE_HU`` tissue, and between them aerated.
+_AIR_HU, _TISSUE_HU = -965.0, -500.0
+_BODY_HU = -300.0
+_LUNG_HU, _WALL_HU = -860.0, 40.0
+#: Half the width that a region must have; thinner ones are the edges between air and skin, and bronchi.
+_CORE_MM = 4.0
+_SMALLEST_CORE_MM3 = 15e3
+_SMALLEST_LUNG_MM3 = 40e3
+#: Air regions larger than this, or at a side of the volume, surround the patient, unless they are within a lung: so
+#: much, then, of what lies so far around them is aerated, too. Around the air outside it is 0.01, even in noisy scans.
+_OUTER_AIR_MM3 = 150e3
+_AROUND_AIR_MM = (3.0, 7.0)
+_LEAST_AERATED_AROUND = 0.2
+#: Half the thickness of what hides the air around the patient: a chest wall is thicker, the shell of a table is not.
+_SHELL_MM = 2.0
+#: Of the dark cells around padding of 0 HU at least this share is air; around soft tissue at the side of a scan that is
+#: cropped to the lungs it is lung.
+_AIR_AROUND_PADDING = 0.2
+#: Of the sight lines from a lung to the left, right, front and back, the share that may meet the air around the
+#: patient, and the share that must end at tissue (the others leave the volume, since scans are cut at the lungs).
+_MOST_OPEN, _LEAST_BOUNDED = 0.15, 0.5
+#: Radius of the closing, which brings nodules at the pleura and vessels into the mask.
+_CLOSING_MM = 12.0
+_LARGEST_HOLE_MM2 = 900.0
+_STEPS = 10
+_OPEN, _BOUNDED = 1, 2
+
+
+@dataclass(frozen=True, eq=False)
+class LungMask:
+    """The lungs with their vessels and nodules, up to the pleura.
+
+    Attributes:
+        mask: bool [k, j, i] on a coarse grid, axes S, A, R.
+        grid_to_ras: (4, 4), grid index (i, j, k) to RAS mm.
+        found: False where no lungs were found; the mask is empty then, and the caller may search the whole volume.
+        message: what was found, for users.
+        share: float32 of the mask's shape, how much of each cell is lung, 0..1: the pleura lies where it is 1/2. None
+            where only the mask is known.
+    """
+
+    mask: NDArray[np.bool_]
+    grid_to_ras: NDArray[np.float64]
+    found: bool
+    message: str
+    share: NDArray[np.float32] | None = None
+
+    @property
+    def cells(self) -> NDArray[np.float32]:
+        """How much of each cell is lung: ``share`` if it is known, else 1 in the mask."""
+        return self.mask.astype(np.float32) if self.share is None else self.share
+
+    @property
+    def volume_ml(self) -> float:
+        """Volume of the mask."""
+        return float(np.count_nonzero(self.mask) * abs(np.linalg.det(self.grid_to_ras[:3, :3])) / 1000.0)
+
+    def share_at(self, points_ras: ArrayLike) -> NDArray[np.float32]:
+        """How much lung is at points (3,) or (..., 3): 1 inside, 0 outside, between at the border (trilinear)."""
+        points = np.asarray(points_ras, dtype=np.float64)
+        index = world_to_ijk(self.grid_to_ras, points.reshape(-1, 3))[:, ::-1]
+        share = ndimage.map_coordinates(self.cells, index.T, order=1, mode="grid-constant")
+        return share.reshape(points.shape[:-1])
+
+    def inside_fraction(self, mask: NDArray, offset_kji: Sequence[int], ijk_to_ras: NDArray) -> float:
+        """The share of an object's voxels that lie in the lungs, 0..1; 0 for an empty object.
+
+        Args:
+            mask: block [k, j, i] of a volume, not 0 inside the object.
+            offset_kji: the block's first voxel.
+            ijk_to_ras: (4, 4) of the volume.
+        """
+        voxels = np.argwhere(mask) + np.asarray(offset_kji)
+        if not len(voxels):
+            return 0.0
+        return float(self.share_at(transform_points(ijk_to_ras, voxels[:, ::-1])).mean())
+
+
+def find_lungs(array_kji: NDArray, ijk_to_ras: ArrayLike, progress: Progress | None = None) -> LungMask:
+    """Finds the lungs in a CT.
+
+    Args:
+        array_kji: (K, J, I) in HU, any numeric dtype.
+        ijk_to_ras: (4, 4).
+        progress: called with (done, total); returning False cancels.
+
+    Returns:
+        A mask; ``found`` is False, with the reason in ``message``, where there are no lungs.
+
+    Raises:
+        InputError: the matrix is none.
+        PredictionCancelled: ``progress`` returned False.
+    """
+    affine = as_affine(ijk_to_ras)
+    coarse = coarse_volume(
+        array_kji, affine, CELL_MM, _MOST_CELLS, *_RANGE_HU,
+        lambda share: report(progress, int(share * _STEPS * 0.6), _STEPS),
+    )
+    reason = _no_ct(coarse, array_kji)
+    if reason:
+        return _not_found(coarse, reason)
+    report(progress, 6, _STEPS)
+    lungs = _lung_regions(coarse, lambda: report(progress, 6, _STEPS))
+    report(progress, 7, _STEPS)
+    if not lungs.any():
+        return _not_found(coarse, "no lungs were found in this volume; the whole volume can be searched instead")
+    closed = _close_each(lungs, coarse, lambda share: report(progress, 7 + int(2 * share), _STEPS))
+    report(progress, _STEPS, _STEPS)
+    liters = np.count_nonzero(closed) * coarse.cell_mm**3 / 1e6
+    share = _share_of_cells(closed, coarse.values)
+    return LungMask(closed, coarse.grid_to_ras, True, f"lungs found: {liters:.1f} liters in the volume", share)
+
+
+def _share_of_cells(closed: NDArray[np.bool_], values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How much of each cell is lung: at the surface, the density of the cell tells where in it the pleura runs."""
+    share = closed.astype(np.float32)
+    surface = ndimage.binary_dilation(closed) & ~closed
+    share[surface] = np.clip((_WALL_HU - values[surface]) / (_WALL_HU - _LUNG_HU), 0.0, 1.0)
+    return share
+
+
+def _no_ct(coarse: CoarseVolume, array_kji: NDArray) -> str:
+    """Why the volume cannot show lungs, in words, or nothing."""
+    values = coarse.values[coarse.known]
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    if high - low < 1.0:
+        # clipped and averaged values are alike; the volume's own need not be
+        low, high = float(array_kji.min()), float(array_kji.max())
+        if low == high:
+            return f"the volume is {low:g} everywhere: there is nothing to find in it"
+    if low > _TISSUE_HU:
+        return (
+            f"no lungs were found: the darkest part of the volume has {low:.0f}, where lung has about -850 HU. "
+            "If this is a chest CT, its values must be in Hounsfield units"
+        )
+    return ""
+
+
+def _not_found(coarse: CoarseVolume, message: str) -> LungMask:
+    return LungMask(np.zeros(coarse.values.shape, bool), coarse.grid_to_ras, False, message)
+
+
+def _lung_regions(coarse: CoarseVolume, tick: Callable[[], None]) -> NDArray[np.bool_]:
+    """Aerated tissue of the lungs, without their vessels; ``tick`` is called now and then."""
+    values, cell = coarse.values, coarse.cell_mm
+    air = (values < _AIR_HU) & coarse.known
+    aerated = (values < _TISSUE_HU) & ~air & coarse.known
+    outer = _outer_air(air, aerated, coarse) | _padding(air, coarse)
+    tick()
+    # beyond the border of the volume the lung goes on
+    passable = aerated | (air & ~outer) | ~coarse.known
+    core = aerated & ndimage.binary_erosion(passable, iterations=max(1, round(_CORE_MM / cell)), border_value=1)
+    labels, count = ndimage.label(core)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1) * cell**3
+    sizes[0] = 0.0
+    # every other slice tells enough
+    chosen = np.intersect1d(np.flatnonzero(sizes >= _SMALLEST_CORE_MM3), labels[::2])
+    if not len(chosen):
+        return np.zeros(values.shape, bool)
+    tick()
+    tissue = values > _BODY_HU
+    opened = _mean_sight(_without_shells(tissue, coarse), outer, _OPEN, labels, chosen)
+    tick()
+    bounded = _mean_sight(tissue, outer, _BOUNDED, labels, chosen)
+    tick()
+    lungs = np.isin(labels, chosen[(opened <= _MOST_OPEN) & (bounded >= _LEAST_BOUNDED)])
+    lungs = ndimage.binary_dilation(lungs, iterations=round(_CORE_MM / cell) + 2, mask=aerated)
+    return _without_small(lungs | _bullae(lungs, air & ~outer), cell)
+
+
+def _bullae(lungs: NDArray[np.bool_], air: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Regions of air that border on lung with more than half of their surface."""
+    labels, count = ndimage.label(air)
+    if not count:
+        return air
+    surface = ndimage.grey_dilation(labels, size=(3, 3, 3))
+    surface[labels > 0] = 0
+    numbers = np.unique(surface[surface > 0])
+    share = np.asarray(ndimage.mean(lungs, surface, numbers))
+    return np.isin(labels, numbers[share > 0.5])
+
+
+def _outer_air(air: NDArray[np.bool_], aerated: NDArray[np.bool_], coarse: CoarseVolume) -> NDArray[np.bool_]:
+    """The air around the patient: large regions, and those at a side (left, right, front, back) of the volume."""
+    labels, count = ndimage.label(air)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1) * coarse.cell_mm**3
+    at_side = np.zeros(count + 1, bool)
+    unknown = ndimage.binary_dilation(~coarse.known, border_value=0)
+    for part in (labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1], labels[unknown]):
+        at_side[np.unique(part)] = True
+    outer = (at_side & (sizes > 1000.0)) | (sizes > _OUTER_AIR_MM3)
+    outer[0] = False
+    for number in np.flatnonzero(outer & ~at_side):
+        outer[number] = not _lies_in_lung(labels == number, air | aerated, coarse.cell_mm)
+    return outer[labels]
+
+
+def _lies_in_lung(region: NDArray[np.bool_], aerated: NDArray[np.bool_], cell: float) -> bool:
+    """Whether a region of air is in a lung; around the air outside, behind a thin edge, lies skin."""
+    near, far = (max(1, round(reach / cell)) for reach in _AROUND_AIR_MM)
+    close = ndimage.binary_dilation(region, iterations=near)
+    around = ndimage.binary_dilation(close, iterations=max(1, far - near)) & ~close
+    return bool(np.count_nonzero(aerated & around) > _LEAST_AERATED_AROUND * np.count_nonzero(around))
+
+
+def _without_shells(tissue: NDArray[np.bool_], coarse: CoarseVolume) -> NDArray[np.bool_]:
+    """Tissue without thin layers, such as the shell of a table; what lies beyond the volume counts as tissue."""
+    width = max(1, round(_SHELL_MM / coarse.cell_mm))
+    thick = ndimage.binary_erosion(tissue | ~coarse.known, iterations=width, border_value=1)
+    return ndimage.binary_dilation(thick, iterations=width) & tissue
+
+
+def _padding(air: NDArray[np.bool_], coarse: CoarseVolume) -> NDArray[np.bool_]:
+    """Cells of exactly 0 HU in the corners, where scanners and converters pad beyond a round field of view.
+
+    They are told from soft tissue by the air that they border on.
+    """
+    labels, _ = ndimage.label((coarse.values == 0.0) & coarse.known)
+    corners = labels[:, [0, 0, -1, -1], [0, -1, 0, -1]]
+    padding = np.isin(labels, np.unique(corners[corners > 0]))
+    if not padding.any():
+        return padding
+    around = ndimage.binary_dilation(padding, iterations=4) & ~ndimage.binary_dilation(padding, iterations=2)
+    dark = np.count_nonzero(coarse.values[around] < _TISSUE_HU)
+    if np.count_nonzero(air[around]) <= _AIR_AROUND_PADDING * dark:
+        return np.zeros_like(padding)
+    # with the cells where padding and air are mixed, which look like tissue
+    return ndimage.binary_dilation(padding, iterations=3)
+
+
+def _mean_sight(
+    tissue: NDArray[np.bool_], outer: NDArray[np.bool_], kind: int, labels: NDArray, chosen: NDArray
+) -> NDArray[np.float64]:
+    """For each of the ``chosen`` regions, the share of its sight lines in the axial plane that end at ``kind``.
+
+    Args:
+        tissue, outer: what ends a line: tissue (``_BOUNDED``), the air around the patient (``_OPEN``).
+        kind: which of them to count.
+        labels: the regions; every other slice is asked.
+        chosen: numbers of those to tell of.
+    """
+    ends = np.where(outer[::2], np.int8(_OPEN), np.where(tissue[::2], np.int8(_BOUNDED), np.int8(0)))
+    share = np.zeros(ends.shape, np.float32)
+    for axis in (1, 2):
+        for flip in (False, True):
+            seen = _last_event(np.flip(ends, axis) if flip else ends, axis)
+            share += np.float32(0.25) * ((np.flip(seen, axis) if flip else seen) == kind)
+    return np.asarray(ndimage.mean(share, labels[::2], chosen))
+
+
+def _last_event(event: NDArray[np.int8], axis: int) -> NDArray[np.int8]:
+    """The nearest value that is not 0 at a lower index along an axis, 0 where there is none."""
+    index = np.where(event != 0, np.expand_dims(np.arange(1, event.shape[axis] + 1, dtype=np.int32),
+                                                tuple(a for a in range(3) if a != axis)), 0)
+    last = np.maximum.accumulate(index, axis=axis)
+    return np.where(last > 0, np.take_along_axis(event, np.maximum(last - 1, 0), axis=axis), np.int8(0))
+
+
+def _without_small(lungs: NDArray[np.bool_], cell: float) -> NDArray[np.bool_]:
+    labels, count = ndimage.label(lungs)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1) * cell**3
+    keep = sizes >= _SMALLEST_LUNG_MM3
+    keep[0] = False
+    return keep[labels]
+
+
+def _close_each(lungs: NDArray[np.bool_], coarse: CoarseVolume, progress: Callable[[float], None]) -> NDArray[np.bool_]:
+    """Each lung closed by a ball and its holes filled slice by slice; together, they would be closed over the heart."""
+    labels, count = ndimage.label(lungs)
+    out = lungs.copy()
+    reach = int(np.ceil(_CLOSING_MM / coarse.cell_mm)) + 1
+    for number, box in enumerate(ndimage.find_objects(labels), start=1):
+        grown = tuple(slice(max(s.start - reach, 0), min(s.stop + reach, n)) for s, n in
+                      zip(box, lungs.shape, strict=True))
+        closed = _closed(labels[grown] == number, _CLOSING_MM / coarse.cell_mm)
+        closed &= coarse.known[grown]
+        out[grown] |= np.stack([_filled(plane, _LARGEST_HOLE_MM2 / coarse.cell_mm**2) for plane in closed])
+        progress(number / count)
+    return out
+
+
+def _filled(plane: NDArray[np.bool_], most_cells: float) -> NDArray[np.bool_]:
+    """A slice with its small holes filled: vessels and nodules, but not the dome of the diaphragm."""
+    holes, count = ndimage.label(ndimage.binary_fill_holes(plane) & ~plane)
+    small = np.bincount(holes.ravel(), minlength=count + 1) <= most_cells
+    small[0] = False
+    return plane | small[holes]
+
+
+def _closed(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
+    """Closing by a ball; the mask goes on beyond the border of its array."""
+    pad = int(np.ceil(radius)) + 1
+    padded = np.pad(mask, pad, mode="edge")
+    dilated = ndimage.distance_transform_edt(~padded) <= radius
+    eroded = ndimage.distance_transform_edt(np.pad(dilated, 1, constant_values=False))[1:-1, 1:-1, 1:-1] > radius
+    return (eroded | padded)[(slice(pad, -pad),) * 3]

@@ -1,0 +1,81 @@
+"""Importing PyTorch on a worker thread without stopping the main thread.
+
+``import torch`` loads a library of some hundred megabytes while it holds Python's lock: the whole application stands
+still for 0.15 s and more. Here the same library is loaded first by a foreign call, which lets go of the lock; the
+import then finds it loaded. On Windows PyTorch does so by itself.
+
+The import makes some 300 000 objects. Python's garbage collector walks through all that live, again and again while
+they come and once more soon afterwards, 50 to 130 ms each time and with the lock held. So it is kept from such walks
+while they come, and then told that they are here to stay.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import importlib.util
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .thread_waiting import waiting_shortly
+
+#: In the order in which they need each other.
+_LIBRARIES = ("libc10", "libtorch_cpu", "libtorch_python")
+#: What of this package is built on PyTorch.
+_NEEDS_IT = ("model.checkpoint", "inference.predictor", "finding.automatic_mask_generator")
+_LIBRARY = __package__.rpartition(".")[0]
+_NEVER = 2**30
+_loading = threading.Lock()
+
+
+def load_torch() -> None:
+    """Import torch and what of this package needs it. Raises ModuleNotFoundError where it is not installed."""
+    if f"{_LIBRARY}.{_NEEDS_IT[-1]}" in sys.modules:
+        return
+    with _loading:
+        if "torch" in sys.modules:  # somebody else has imported it, or this package is reloaded
+            _import()
+            return
+        with waiting_shortly(), _no_long_collections():
+            if os.name == "posix":
+                _load_libraries()
+            _import()
+
+
+def _import() -> None:
+    import torch  # noqa: F401
+
+    for name in _NEEDS_IT:
+        importlib.import_module(f"{_LIBRARY}.{name}")
+
+
+@contextmanager
+def _no_long_collections() -> Iterator[None]:
+    """Only young objects are looked through; what lives at the end is never looked through again (``gc.freeze``)."""
+    youngest, younger, oldest = gc.get_threshold()
+    gc.set_threshold(youngest, younger, _NEVER)
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.set_threshold(youngest, younger, oldest)
+
+
+def _load_libraries() -> None:
+    """Best effort: what cannot be loaded here is loaded by the import, or its error is told there."""
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:
+        return
+    folder = Path(found.origin).parent / "lib"
+    suffix = ".dylib" if sys.platform == "darwin" else ".so"
+    dlopen = ctypes.CDLL(None).dlopen
+    dlopen.restype, dlopen.argtypes = ctypes.c_void_p, [ctypes.c_char_p, ctypes.c_int]
+    for name in _LIBRARIES:
+        path = folder / f"{name}{suffix}"
+        if path.is_file():
+            dlopen(os.fsencode(path), os.RTLD_NOW | os.RTLD_LOCAL)

@@ -1,0 +1,1 @@
+"""What the application talks to: one worker thread, its requests, and the engine behind them. Imports no PyTorch."""

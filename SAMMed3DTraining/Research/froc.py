@@ -1,0 +1,377 @@
+"""How well all nodules of a scan are found: FROC curves as in LUNA16, and how good the masks of the found ones are.
+
+    python -m Research.froc [--shared ../shared] [--sets held-out procedural phantom lidc] [--json F]
+
+Four sets, fixed here: nodules of 4-20 mm painted into the held-out lungs, which nothing was ever trained or tuned on,
+and into the lungs of chests made of nothing; those chests with the nodules they come with; and the real LIDC scans. The
+hit rule is LUNA16's (Setio et al., Med Image Anal 2017): a
+detection hits a nodule when its center lies closer to the nodule's center than the nodule's radius; further hits of the
+same nodule count as nothing, and so does whatever lies on lesions that fewer than two readers marked or that have no
+reference at all. Sensitivity is read off at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives a scan; their mean is the CPM.
+Exit code 1 when a target is missed, 2 when the data is not there or an option cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from SAMMed3DLib.files.output_files import check_writable, whole_file
+from SAMMed3DLib.finding.mask_nms import common_voxels
+from SAMMed3DLib.inference import InputError, SamAutomaticMaskGenerator3D, SamPredictor3D
+from SAMMed3DLib.model import CheckpointError, DeviceError, load_model
+from SAMMed3DLib.synthesis import NoduleShapes
+from SAMMed3DLib.weights import default_checkpoint
+
+from .backgrounds import HELD_OUT, cached_background
+from .detection_scans import (
+    KINDS,
+    LIDC_SCANS,
+    DetectionScan,
+    KnownNodule,
+    lidc_scan,
+    painted_scan,
+    phantom_scan,
+    procedural_scan,
+)
+from .ranking_fitting import within_lungs
+
+logger = logging.getLogger(__name__)
+
+SETS = ("held-out", "procedural", "phantom", "lidc")
+RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""False positives a scan at which sensitivity is read off."""
+SIZES_MM = ((4, 6), (6, 10), (10, 20))
+NOTE = "Few patients and synthesis: a development and regression set, never a benchmark."
+FOLDERS = {"held-out": "data/background", "lidc": "data/lidc_idri"}
+TARGETS = {"held-out": (0.85, 4.0), "lidc": (1.0, 8.0)}
+"""Set: least sensitivity, at so many false positives a scan, for nodules of at least 4 mm (a painted one may come out
+smaller in voxels than it was drawn); of lidc, for the nodules that four readers marked."""
+LEAST_DICE = 0.7
+
+
+@dataclass(frozen=True)
+class Found:
+    """What became of one nodule.
+
+    Attributes:
+        nodule: which.
+        is_candidate: whether the search looked at it at all.
+        score: of its best detection; -inf where there is none.
+        dice: of that detection; 0 where there is none.
+    """
+
+    nodule: KnownNodule
+    is_candidate: bool
+    score: float = -math.inf
+    dice: float = 0.0
+
+
+@dataclass(frozen=True)
+class ScanResult:
+    """One scan: its nodules, and the scores of its false positives."""
+
+    scan: str
+    source: str
+    found: tuple[Found, ...]
+    false_positives: tuple[float, ...]
+    seconds: float = 0.0
+
+
+def match(
+    scan: DetectionScan, records: Sequence[Mapping[str, Any]], candidates_ras: np.ndarray | None = None,
+    seconds: float = 0.0,
+) -> ScanResult:
+    """Which detections hit which nodules.
+
+    Args:
+        scan: with the truth.
+        records: of SamAutomaticMaskGenerator3D: ``measurements``, ``score``, ``prediction``.
+        candidates_ras: (n, 3) the places that were looked at; None counts the records' own.
+    """
+    centers = np.array([record["measurements"].centroid_ras for record in records]).reshape(-1, 3)
+    looked_at = centers if candidates_ras is None else np.asarray(candidates_ras, dtype=float).reshape(-1, 3)
+    is_hit = np.zeros(len(records), dtype=bool)
+    found = []
+    for nodule in scan.nodules:
+        hits = np.flatnonzero(_within(centers, nodule))
+        is_hit[hits] = True
+        candidate = bool(_within(looked_at, nodule).any())
+        if not len(hits):
+            found.append(Found(nodule, candidate))
+            continue
+        best = records[max(hits, key=lambda index: records[index]["score"])]
+        prediction = best["prediction"]
+        dice = 2.0 * common_voxels(nodule, prediction) / (np.count_nonzero(nodule.mask) + prediction.voxels)
+        found.append(Found(nodule, candidate, float(best["score"]), dice))
+    false = tuple(
+        float(record["score"])
+        for record, center, hit in zip(records, centers, is_hit, strict=True)
+        if not hit and not scan.ignores(center) and not scan.ignores(record["point_coords"][0])
+    )
+    return ScanResult(scan.name, scan.source, tuple(found), false, seconds)
+
+
+def _within(points: np.ndarray, nodule: KnownNodule) -> np.ndarray:
+    return np.linalg.norm(points - np.asarray(nodule.center_ras), axis=1) < nodule.diameter_mm / 2.0
+
+
+@dataclass(frozen=True)
+class Froc:
+    """A free-response curve: how many nodules are found at how many false positives a scan.
+
+    Attributes:
+        thresholds: (n,) falling scores.
+        sensitivity, false_positives: (n,) share of nodules found, and false positives a scan, at each threshold.
+    """
+
+    thresholds: np.ndarray
+    sensitivity: np.ndarray
+    false_positives: np.ndarray
+
+    @classmethod
+    def of(cls, found: Sequence[Found], false_positives: Sequence[float], scans: int) -> Froc:
+        """From nodules and the scores of all false positives in ``scans`` scans."""
+        hits = np.sort([each.score for each in found if each.score > -math.inf])
+        false = np.sort(np.asarray(false_positives, dtype=float))
+        thresholds = np.unique(np.concatenate([hits, false, [math.inf]]))[::-1]
+        counts = [len(values) - np.searchsorted(values, thresholds, side="left") for values in (hits, false)]
+        return cls(thresholds, counts[0] / max(len(found), 1), counts[1] / max(scans, 1))
+
+    def sensitivity_at(self, rate: float) -> float:
+        """The best sensitivity with at most ``rate`` false positives a scan."""
+        return float(self.sensitivity[self.false_positives <= rate].max(initial=0.0))
+
+    def threshold_at(self, rate: float) -> float:
+        """The lowest score with at most ``rate`` false positives a scan."""
+        return float(self.thresholds[self.false_positives <= rate].min(initial=math.inf))
+
+    @property
+    def cpm(self) -> float:
+        """Mean sensitivity over :data:`RATES`, LUNA16's competition metric."""
+        return float(np.mean([self.sensitivity_at(rate) for rate in RATES]))
+
+
+def evaluate(
+    scans: Iterator[DetectionScan] | Sequence[DetectionScan], generator: SamAutomaticMaskGenerator3D,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[ScanResult]:
+    """Run the generator on every scan."""
+    results = []
+    for scan in scans:
+        generator.predictor.set_image(scan.array_kji, scan.ijk_to_ras)
+        begun = clock()
+        records = generator.generate()
+        seconds = clock() - begun
+        places = np.array([candidate.center_ras for candidate in generator.candidates])
+        results.append(match(scan, records, places, seconds))
+        logger.info(
+            "%s: %d of %d nodules among %d candidates, %d masks, %.0f s", scan.name,
+            sum(each.score > -math.inf for each in results[-1].found), len(scan.nodules), len(places), len(records),
+            seconds,
+        )
+    return results
+
+
+def scans_of(name: str, shared: Path, count: int = 12, repeats: int = 3, seed: int = 0) -> Iterator[DetectionScan]:
+    """The scans of a set: one of :data:`SETS`.
+
+    Args:
+        name: which.
+        shared: folder with data/.
+        count: nodules painted into each held-out or procedural scan.
+        repeats: how often the held-out scan is painted anew, and how many chests made of nothing there are.
+        seed: of both.
+    """
+    if name == "held-out":
+        shapes = NoduleShapes.load()
+        for ct, masks in HELD_OUT.items():
+            with tempfile.TemporaryDirectory() as folder:
+                background = cached_background(
+                    shared / "data" / ct, tuple(shared / "data" / mask for mask in masks), Path(folder)
+                )
+            background = within_lungs(background)
+            for repeat in range(repeats):
+                yield painted_scan(background, name, np.random.default_rng([seed, repeat, 4]), count, shapes)
+    elif name == "procedural":
+        shapes = NoduleShapes.load()
+        for repeat in range(repeats):
+            yield procedural_scan(100 * seed + repeat + 51, count, shapes)
+    elif name == "phantom":
+        for repeat in range(repeats):
+            yield phantom_scan(100 * seed + repeat + 1)
+    elif name == "lidc":
+        for scan in LIDC_SCANS:
+            yield lidc_scan(shared / "data" / "lidc_idri", scan)
+    else:
+        raise ValueError(f"there is no set {name!r}; there are {', '.join(SETS)}")
+
+
+# -- the report -------------------------------------------------------------------------------------------------------
+
+
+def groups_of(results: Sequence[ScanResult]) -> dict[str, list[Found]]:
+    """All nodules, and those of each kind and size."""
+    found = [each for result in results for each in result.found]
+    groups = {"all": found}
+    wanted = _of_wanted_size(found)
+    if len(wanted) < len(found):
+        groups[f">= {SIZES_MM[0][0]} mm"] = wanted
+    groups |= {kind: [each for each in found if each.nodule.kind == kind] for kind in KINDS}
+    for low, high in SIZES_MM:
+        groups[f"{low}-{high} mm"] = [each for each in found if low <= each.nodule.diameter_mm < high]
+    groups["> 20 mm"] = [each for each in found if each.nodule.diameter_mm >= 20]
+    return {name: members for name, members in groups.items() if members}
+
+
+def _of_wanted_size(found: Sequence[Found]) -> list[Found]:
+    """Without nodules whose painted voxels come to less than the smallest size that is asked for."""
+    return [each for each in found if each.nodule.diameter_mm >= SIZES_MM[0][0]]
+
+
+def table(results: Sequence[ScanResult]) -> str:
+    """Sensitivity by kind and size; false positives are those of all scans, whatever the group."""
+    false = [score for result in results for score in result.false_positives]
+    head = f"{'nodules':<14}{'n':>4}{'looked at':>11}" + "".join(f"{f'@{rate:g}':>7}" for rate in RATES)
+    lines = [f"{head}{'CPM':>7}{'Dice':>7}"]
+    for name, found in groups_of(results).items():
+        froc = Froc.of(found, false, len(results))
+        hits = [each.dice for each in found if each.score > -math.inf]
+        cells = "".join(f"{froc.sensitivity_at(rate):7.2f}" for rate in RATES)
+        looked_at = np.mean([each.is_candidate for each in found])
+        mean = f"{np.mean(hits):7.2f}" if hits else f"{'-':>7}"
+        lines.append(f"{name:<14}{len(found):4d}{looked_at:11.2f}{cells}{froc.cpm:7.2f}{mean}")
+    seconds = np.mean([result.seconds for result in results])
+    lines.append(f"{len(results)} scans, {len(false) / len(results):.1f} false positives each at the lowest score, "
+                 f"{seconds:.0f} s each; Dice: mean of the hits")
+    return "\n".join(lines)
+
+
+def nodule_lines(results: Sequence[ScanResult]) -> str:
+    """One line per nodule: how many false positives of its scan stand above it."""
+    lines = [f"{'nodule':<20}{'mm':>6}{'readers':>9}{'score':>8}{'FP above':>10}{'Dice':>7}"]
+    for result in results:
+        for number, each in enumerate(result.found, start=1):
+            above = sum(score >= each.score for score in result.false_positives)
+            score = "missed" if each.score == -math.inf else f"{each.score:.2f}"
+            lines.append(
+                f"{f'{result.scan} #{number}':<20}{each.nodule.diameter_mm:6.1f}{each.nodule.readers or 0:9d}{score:>8}"
+                f"{above:10d}{each.dice:7.2f}"
+            )
+    return "\n".join(lines)
+
+
+def missed_targets(name: str, results: Sequence[ScanResult]) -> list[str]:
+    """What a set falls short of, in words."""
+    if name not in TARGETS:
+        return []
+    least, rate = TARGETS[name]
+    found = [each for result in results for each in result.found]
+    false = [score for result in results for score in result.false_positives]
+    missed = []
+    if name == "lidc":
+        for result in results:
+            for number, each in enumerate(result.found, start=1):
+                above = sum(score >= each.score for score in result.false_positives)
+                if each.nodule.readers == 4 and (above > rate or each.dice < LEAST_DICE):
+                    missed.append(f"{result.scan} #{number}: {above} false positives above it, Dice {each.dice:.2f}")
+        return missed
+    reached = Froc.of(_of_wanted_size(found), false, len(results)).sensitivity_at(rate)
+    if reached < least:
+        size = f"nodules of at least {SIZES_MM[0][0]} mm"
+        missed.append(
+            f"{name}: sensitivity {reached:.2f} for {size} at {rate:g} false positives a scan, below {least:.2f}"
+        )
+    return missed
+
+
+def as_json(results: Sequence[ScanResult]) -> dict[str, Any]:
+    """All figures of a set, for files."""
+    false = [score for result in results for score in result.false_positives]
+    groups = {}
+    for name, found in groups_of(results).items():
+        froc = Froc.of(found, false, len(results))
+        groups[name] = {
+            "nodules": len(found), "looked_at": float(np.mean([each.is_candidate for each in found])),
+            "sensitivity": {f"{rate:g}": froc.sensitivity_at(rate) for rate in RATES}, "cpm": froc.cpm,
+            "dice_of_hits": [each.dice for each in found if each.score > -math.inf],
+        }
+    return {"scans": len(results), "seconds": [result.seconds for result in results], "groups": groups}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the evaluation; returns the exit code."""
+    options = _options(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for name, folder in FOLDERS.items():
+        if name in options.sets and not (options.shared / folder).is_dir():
+            logger.error("there is no %s: name the folder that holds data/ with --shared", options.shared / folder)
+            return 2
+    try:
+        return _run(options)
+    except (InputError, CheckpointError, DeviceError) as error:
+        logger.error("%s", error)
+        return 2
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder with data/ (%(default)s)")
+    parser.add_argument("--sets", nargs="+", default=list(SETS), metavar="SET", choices=SETS,
+                        help=f"{', '.join(SETS)} (default: all)")
+    parser.add_argument("--checkpoint", type=Path, help="default: the model that ships with the module")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--count", type=_one_or_more, default=12, help="nodules painted into a scan (%(default)s)")
+    parser.add_argument("--repeats", type=_one_or_more, default=3, help="scans of each synthetic set (%(default)s)")
+    parser.add_argument("--seed", type=_whole, default=0)
+    parser.add_argument("--json", type=Path, metavar="FILE.json", help="write all figures there")
+    return parser.parse_args(arguments)
+
+
+def _whole(text: str, least: int = 0) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) >= least):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} upward")
+    return int(text)
+
+
+def _one_or_more(text: str) -> int:
+    return _whole(text, 1)
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.json is not None:
+        check_writable(options.json, (".json",))
+    model = load_model(options.checkpoint or default_checkpoint(), device=options.device, precision=options.precision)
+    generator = SamAutomaticMaskGenerator3D(SamPredictor3D(model))
+    figures, missed = {}, []
+    for name in options.sets:
+        results = evaluate(scans_of(name, options.shared, options.count, options.repeats, options.seed), generator)
+        sys.stdout.write(f"\n{name}\n{table(results)}\n")
+        if name == "lidc":
+            sys.stdout.write(f"{nodule_lines(results)}\n")
+        missed += missed_targets(name, results)
+        figures[name] = as_json(results)
+    sys.stdout.write(f"{NOTE}\n")
+    for line in missed:
+        logger.warning("MISSED: %s", line)
+    if options.json is not None:
+        text = json.dumps({"note": NOTE, "missed": missed, "sets": figures}, indent=1)
+        with whole_file(options.json) as part:
+            part.write_text(text, encoding="utf-8")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,234 @@
+"""Training of the bundled ``nodule`` model on synthesis: the run that made the shipped weights, for anyone to repeat.
+
+    python -m Research.pretraining --data ../shared/data --work_dir work --steps 6000 --processes 2
+
+Each process draws its own samples and the gradients are averaged after every step, so that on a CPU two processes of
+one thread each do the work of one with two threads, without waiting for synthesis.  A run continues where it stopped;
+the learning rate follows a cosine over ``--steps``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+
+from SAMMed3DLib.finding.candidates import Candidate, find_candidates
+from SAMMed3DLib.finding.lungs import find_lungs
+from SAMMed3DLib.model import build_model, save_checkpoint
+from SAMMed3DLib.model.precision import resolve_precision
+from SAMMed3DLib.synthesis import NoduleShapes
+from SAMMed3DTrainingLib.data.synthetic_samples import Background, SampleSynthesizer
+from SAMMed3DTrainingLib.train.click_loop import ClickLoop, draw_click_count
+
+from .backgrounds import training_backgrounds
+from .detection_scans import bare_scan
+
+logger = logging.getLogger(__name__)
+
+_MISTAKABLE_PER_SCAN = 300
+
+
+@dataclass(frozen=True)
+class PretrainingConfig:
+    """Everything that decides a run; written to its work folder."""
+
+    data: str
+    work_dir: str
+    steps: int = 6000
+    batch_size: int = 4
+    lr: float = 1e-3
+    weight_decay: float = 0.02
+    warmup: int = 150
+    ema: float = 0.998
+    processes: int = 2
+    threads: int = 1
+    seed: int = 2023
+    save_every: int = 100
+    device: str = "cpu"
+
+
+def mistakable_places(background: Background) -> list[Candidate]:
+    """What looks most like a nodule in a lung that has none: forks and bends of vessels, scars, folds of the pleura."""
+    scan = bare_scan(background, "training")
+    found = find_candidates(
+        background.hu, background.ijk_to_ras, find_lungs(background.hu, background.ijk_to_ras),
+        limit=_MISTAKABLE_PER_SCAN,
+    )
+    return [place for place in found if not scan.ignores(place.center_ras)]
+
+
+class ExponentialAverage:
+    """Running average of a module's parameters: the weights that are shipped."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.values = {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, value in module.state_dict().items():
+            self.values[name].lerp_(value, 1 - decay)
+
+
+def learning_rate(step: int, config: PretrainingConfig) -> float:
+    """Linear warm-up, then a cosine down to a fiftieth."""
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    progress = min((step - config.warmup) / max(config.steps - config.warmup, 1), 1)
+    return config.lr * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def average_gradients(module: nn.Module, processes: int) -> None:
+    """The mean of every gradient over all processes, in one message."""
+    gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in module.parameters()]
+    flat = torch.cat([g.flatten() for g in gradients])
+    dist.all_reduce(flat)
+    flat /= processes
+    for parameter, value in zip(module.parameters(), flat.split([g.numel() for g in gradients]), strict=True):
+        parameter.grad = value.view_as(parameter)
+
+
+class Run:
+    """The state of a run in its work folder: weights, their average, optimizer, step."""
+
+    def __init__(self, config: PretrainingConfig) -> None:
+        self.config = config
+        torch.manual_seed(config.seed)
+        self.model = build_model("nodule", device=config.device)
+        self.model.requires_grad_(True)
+        self.model.train()
+        # One-dimensional parameters (norms, biases) are not decayed.
+        decay = [p for p in self.model.parameters() if p.ndim > 1]
+        plain = [p for p in self.model.parameters() if p.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decay, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            lr=config.lr, betas=(0.9, 0.98),
+        )
+        self.average = ExponentialAverage(self.model, config.ema)
+        self.step = 0
+        self._file = Path(config.work_dir) / "pretraining_latest.pth"
+        if self._file.exists():
+            state = torch.load(self._file, weights_only=True, map_location=config.device)
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.average.values = state["average"]
+            self.step = state["step"]
+
+    def save(self) -> None:
+        """Write the state of the run and the averaged weights as a checkpoint, each atomically."""
+        part = self._file.with_suffix(".part")
+        torch.save(
+            {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
+             "average": self.average.values, "step": self.step}, part,
+        )
+        part.replace(self._file)
+        shipped = build_model("nodule")
+        shipped.load_state_dict(self.average.values)
+        save_checkpoint(shipped, self._file.with_name("sammed3d_nodule.pth"), half=True)
+
+
+def _work(rank: int, config: PretrainingConfig, port: int) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(config.threads)
+    if config.processes > 1:
+        dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=config.processes)
+    run = Run(config)
+    device = torch.device(config.device)
+    bf16 = resolve_precision("auto", device) == "bf16"
+    rng = np.random.default_rng([config.seed, rank, run.step])
+    backgrounds = training_backgrounds(Path(config.data), Path(config.work_dir) / "backgrounds")
+    mistakable = [mistakable_places(background) for background in backgrounds]
+    synthesizer = SampleSynthesizer(backgrounds, NoduleShapes.load(), run.model.profile, rng, mistakable)
+    loop = ClickLoop(run.model)
+    with _log(config, rank) as write:
+        while run.step < config.steps:
+            started = time.perf_counter()
+            for group in run.optimizer.param_groups:
+                group["lr"] = learning_rate(run.step, config)
+            samples = [synthesizer.sample() for _ in range(config.batch_size)]
+            drawn = time.perf_counter()
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                loss, figures = loop(samples, draw_click_count(rng), rng.spawn(len(samples)))
+            run.optimizer.zero_grad()
+            loss.backward()
+            if config.processes > 1:
+                average_gradients(run.model, config.processes)
+            norm = nn.utils.clip_grad_norm_(run.model.parameters(), 1.0)
+            if not torch.isfinite(norm):
+                raise FloatingPointError(f"the gradient is not finite at step {run.step}; the last saved state is kept")
+            run.optimizer.step()
+            run.step += 1
+            run.average.update(run.model, run.step)
+            write(step=run.step, loss=loss.item(), norm=norm.item(), synthesis_s=drawn - started,
+                  step_s=time.perf_counter() - started, **figures)
+            if rank == 0 and (run.step % config.save_every == 0 or run.step == config.steps):
+                run.save()
+
+
+@contextmanager
+def _log(config: PretrainingConfig, rank: int) -> Iterator:
+    """A function that appends an event to the run's JSON lines and now and then reports the mean."""
+    recent: list[dict[str, float]] = []
+    with (Path(config.work_dir) / f"pretraining_{rank}.jsonl").open("a", encoding="utf-8") as file:
+
+        def write(**event: float) -> None:
+            file.write(json.dumps(event) + "\n")
+            recent.append(event)
+            if len(recent) == 50:
+                file.flush()
+                if rank == 0:
+                    keys = ("loss", "dice_first", "dice_last", "norm", "synthesis_s", "step_s")
+                    means = {key: np.nanmean([e.get(key, math.nan) for e in recent]) for key in keys}
+                    logger.info("step %d  %s", event["step"], "  ".join(f"{k} {v:.3f}" for k, v in means.items()))
+                recent.clear()
+
+        yield write
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="folder with lidc_idri/ and background/")
+    parser.add_argument("--work_dir", required=True, help="where the run keeps its state, log and weights")
+    for name, kind, text in (
+        ("steps", int, "optimizer steps in all"), ("batch_size", int, "samples per process and step"),
+        ("lr", float, "highest learning rate"), ("processes", int, "processes that share the work"),
+        ("threads", int, "threads per process"), ("seed", int, "seed of weights and samples"),
+        ("device", str, "cpu or cuda"),
+    ):
+        parser.add_argument(f"--{name}", type=kind, default=getattr(PretrainingConfig, name),
+                            help=f"{text} (default %(default)s)")
+    config = PretrainingConfig(**vars(parser.parse_args(arguments)))
+    work_dir = Path(config.work_dir)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    training_backgrounds(Path(config.data), work_dir / "backgrounds")
+    settings = vars(config) | {"torch": torch.__version__}
+    (work_dir / "pretraining.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
+    if config.processes == 1:
+        _work(0, config, 0)
+        return
+    os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(_work, (config, port), nprocs=config.processes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Reading data sets and turning their cases into training samples."""

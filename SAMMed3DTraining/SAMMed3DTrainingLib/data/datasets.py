@@ -1,0 +1,384 @@
+"""nnU-Net style data sets as people have them: which cases there are, and what is in a case.
+
+Layout (https://github.com/MIC-DKFZ/nnUNet, documentation/dataset_format.md; facts only)::
+
+    <dataset>/imagesTr|imagesVal|imagesTs/<case>[_0000].nii.gz     .nii, .nrrd, .mha and .mhd too
+    <dataset>/labelsTr|labelsVal|labelsTs/<case>.nii.gz
+    <dataset>/dataset.json          optional; version 1 or 2
+    <dataset>/splits_final.json     optional; nnU-Net's cross-validation
+
+A path may name one data set, or a folder (a "cache") that holds several. Four digits at the end of an image's name are
+its channel, unless they number the cases: ``imagesTr/lung_0001.nii.gz`` with ``labelsTr/lung_0001.nii.gz``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from SAMMed3DLib.files.volume_io import read_labels, read_volume
+from SAMMed3DLib.inference.errors import InputError
+from SAMMed3DLib.inference.geometry import voxel_spacing
+
+from ..store.case_names import CT_CHANNEL, case_and_channel, case_of_label, numbered_names
+from .instances import Nodule, split_instances
+
+Part = Literal["Tr", "Val", "Ts"]
+PARTS: tuple[Part, ...] = ("Tr", "Val", "Ts")
+ENDINGS = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd")
+#: A case's name less what numbers the patient's scans and nodules.
+DEFAULT_PATIENT_PATTERN = (
+    r"(?i)^(.+?)(?:[_\-.](?:scan|ses|session|study|series|visit|tp|timepoint|t|nodule|lesion|n)[_\-]?\d+)*$"
+)
+#: Matrices may differ by this share of a voxel over the whole volume: files round their numbers.
+_GEOMETRY_TOLERANCE = 0.05
+#: A cache's data sets lie this many folders below it at most.
+_LEVELS = 2
+
+
+class DatasetError(ValueError):
+    """A data set cannot be used; the message names the file and the cure."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image with, mostly, its label map.
+
+    Attributes:
+        name: nnU-Net's case identifier: the file name without channel and ending.
+        patient: cases of one patient are never torn apart by a split.
+        part: "Tr", "Val" or "Ts".
+    """
+
+    name: str
+    image: Path
+    label: Path | None
+    patient: str
+    dataset: str
+    part: Part
+
+    @property
+    def full_name(self) -> str:
+        """Unique over all data sets of a run."""
+        return f"{self.dataset}/{self.part}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set's cases.
+
+    Attributes:
+        label_names: what the label values mean, as far as ``dataset.json`` says.
+        ignored_values: label values that are no nodules.
+        splits: ``splits_final.json``: one {"train": [case], "val": [case]} per fold.
+        problems: what is wrong with the folder, one sentence each; nothing is left out in silence.
+    """
+
+    name: str
+    folder: Path
+    cases: tuple[Case, ...]
+    label_names: Mapping[int, str]
+    ignored_values: frozenset[int] = frozenset()
+    splits: tuple[Mapping[str, list[str]], ...] = ()
+    problems: tuple[str, ...] = ()
+
+    def part(self, part: Part) -> tuple[Case, ...]:
+        """The cases of one part."""
+        return tuple(case for case in self.cases if case.part == part)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedCase:
+    """A case in memory.
+
+    Attributes:
+        array_kji: (K, J, I) HU.
+        ijk_to_ras: (4, 4) of the image.
+        nodules: of the label map; empty where it is empty or there is none.
+    """
+
+    case: Case
+    array_kji: NDArray
+    ijk_to_ras: NDArray[np.float64]
+    nodules: tuple[Nodule, ...]
+
+
+def find_datasets(path: str | Path, patient_pattern: str = DEFAULT_PATIENT_PATTERN) -> tuple[Dataset, ...]:
+    """The data set in a folder, or all data sets in the folders below it (two levels), sorted by name.
+
+    Args:
+        path: a data set or a cache of several.
+        patient_pattern: regular expression whose first group is the patient in a case's name. The default drops
+            endings such as ``_scan2``, ``_t1`` or ``_nodule3``. A ``patients`` table in ``dataset.json``
+            ({case: patient}) comes first.
+
+    Raises:
+        DatasetError: no such folder, no data set in it, or one whose JSON cannot be read.
+    """
+    root = Path(path).expanduser()
+    pattern = _patient_pattern(patient_pattern)
+    try:
+        if not root.is_dir():
+            raise DatasetError(f"{root} is not a folder; give the folder that holds imagesTr and labelsTr")
+        datasets = tuple(_read_dataset(folder, pattern) for folder in _dataset_folders(root, _LEVELS))
+    except OSError as error:
+        raise DatasetError(f"{error.filename or root} cannot be read: {error.strerror}; check the path") from error
+    if datasets:
+        return _with_unique_names(datasets, root)
+    raise DatasetError(
+        f"no data set in {root}: it needs imagesTr/ and labelsTr/ (nnU-Net's layout), directly or one or two folders "
+        "further down"
+    )
+
+
+def load_case(case: Case, ignored_values: frozenset[int] = frozenset()) -> LoadedCase:
+    """Reads a case and cuts its label map into nodules.
+
+    Raises:
+        DatasetError: a file cannot be read, is 4D, holds fractions as labels, or the label map lies elsewhere than its
+            image.
+    """
+    try:
+        image = read_volume(case.image)
+        if case.label is None:
+            return LoadedCase(case, image.array_kji, image.ijk_to_ras, ())
+        labels = read_labels(case.label)
+    except InputError as error:
+        raise DatasetError(f"case {case.full_name}: {error}") from error
+    mismatch = geometry_mismatch(image.array_kji.shape, image.ijk_to_ras, labels.array_kji.shape, labels.ijk_to_ras)
+    if mismatch:
+        raise DatasetError(
+            f"case {case.full_name}: {mismatch}; resample {case.label.name} onto the grid of {case.image.name}"
+        )
+    nodules = split_instances(labels.array_kji, image.ijk_to_ras, ignored_values)
+    return LoadedCase(case, image.array_kji, image.ijk_to_ras, nodules)
+
+
+def load_finite_case(case: Case, ignored_values: frozenset[int] = frozenset()) -> LoadedCase:
+    """:func:`load_case`, for those who compute with the image. Raises DatasetError for NaN or infinite values too."""
+    loaded = load_case(case, ignored_values)
+    if loaded.array_kji.dtype.kind == "f" and not np.isfinite(loaded.array_kji).all():
+        raise DatasetError(f"case {case.full_name}: the image holds NaN or infinite values; export it again")
+    return loaded
+
+
+def geometry_mismatch(
+    shape: tuple[int, ...], ijk_to_ras: NDArray, label_shape: tuple[int, ...], label_ijk_to_ras: NDArray
+) -> str:
+    """What is different between the grids of an image and its label map, or "" where they are the same."""
+    if tuple(shape) != tuple(label_shape):
+        return f"the label map has {label_shape[::-1]} voxels, its image {shape[::-1]}"
+    ends = [(-0.5, size - 0.5) for size in shape]
+    corners = np.array([[i, j, k, 1.0] for k in ends[0] for j in ends[1] for i in ends[2]])
+    places, label_places = ((corners @ m.T)[:, :3] for m in (ijk_to_ras, label_ijk_to_ras))
+    apart = np.abs(places - label_places).max()
+    tolerance = _GEOMETRY_TOLERANCE * float(np.min(voxel_spacing(ijk_to_ras)))
+    if apart <= tolerance:
+        return ""
+    nearest = np.linalg.norm(places[:, None] - label_places[None], axis=-1).min(axis=1)
+    if nearest.max() <= tolerance:
+        return "the label map is stored in another orientation (flipped axes) than its image"
+    return f"the label map lies up to {apart:.1f} mm away from its image"
+
+
+def strip_ending(name: str) -> str:
+    """A file name without the ending of an image file; "" where it has none."""
+    lower = name.lower()
+    return next((name[: -len(ending)] for ending in ENDINGS if lower.endswith(ending)), "")
+
+
+# -- reading a folder -------------------------------------------------------------------------------------------------
+
+
+def _dataset_folders(folder: Path, levels: int) -> list[Path]:
+    """The folder itself where it is a data set, else all data sets below it, on whatever level each one lies."""
+    if _is_dataset(folder):
+        return [folder]
+    return [found for sub in _subfolders(folder) for found in _dataset_folders(sub, levels - 1)] if levels else []
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
+
+
+def _is_dataset(folder: Path) -> bool:
+    return any((folder / f"{kind}{part}").is_dir() for kind in ("images", "labels") for part in PARTS)
+
+
+def _patient_pattern(text: str) -> re.Pattern[str]:
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise DatasetError(f"{text!r} is not a regular expression: {error}") from error
+    if pattern.groups < 1:
+        raise DatasetError(f"{text!r} needs a group in parentheses around the patient's name")
+    return pattern
+
+
+def _read_dataset(folder: Path, pattern: re.Pattern[str]) -> Dataset:
+    description = _read_json(folder / "dataset.json", dict)
+    problems: list[str] = []
+    patients = description.get("patients", {})
+    patients = patients if isinstance(patients, dict) else {}
+
+    def patient(name: str) -> str:
+        match = pattern.match(name)
+        return str(patients.get(name) or (match.group(1) if match and match.group(1) else name))
+
+    cases = []
+    numbered = numbered_names(*(
+        {strip_ending(path.name) for part in PARTS for path in _files(folder / f"{kind}{part}")}
+        for kind in ("images", "labels")
+    ))
+    for part in PARTS:
+        images = _images(folder / f"images{part}", numbered, problems)
+        labels = _labels(folder / f"labels{part}", numbered, problems)
+        for name, image in images.items():
+            cases.append(Case(name, image, labels.pop(name, None), patient(name), folder.name, part))
+        problems += [f"labels{part}/{label.name} has no image in images{part}" for label in labels.values()]
+    listed = _listed_cases(folder, description, numbered, problems)
+    known = {case.name for case in cases}
+    for name, (image, label) in listed.items():
+        if name not in known:
+            cases.append(Case(name, image, label, patient(name), folder.name, "Tr"))
+    names, ignored = _label_values(description)
+    splits = _read_json(folder / "splits_final.json", list)
+    usable = all(
+        isinstance(fold, dict) and all(isinstance(fold.get(half), list) for half in ("train", "val")) for fold in splits
+    )
+    if not usable:
+        problems.append("splits_final.json is not a list of {train, val}: it is not used")
+    else:
+        problems += _gone_from_splits(splits, {case.name for case in cases})
+    return Dataset(
+        folder.name, folder, tuple(cases), names, ignored, tuple(splits) if usable else (), tuple(problems)
+    )
+
+
+def _gone_from_splits(splits: list[dict[str, Any]], names: set[str]) -> list[str]:
+    named = {str(name) for fold in splits for half in ("train", "val") for name in fold[half]}
+    gone = sorted(named - names)
+    return [f"splits_final.json names {len(gone)} cases that are not there ({', '.join(gone[:3])}"
+            f"{', ...' if len(gone) > 3 else ''})"] if gone else []
+
+
+def _images(folder: Path, numbered: Collection[str], problems: list[str]) -> dict[str, Path]:
+    """Case name -> image; of several channels the first."""
+    found: dict[str, Path] = {}
+    for path in _files(folder):
+        stem = strip_ending(path.name)
+        if not stem:
+            problems.append(f"{folder.name}/{path.name} is no image file that can be read ({', '.join(ENDINGS)})")
+            continue
+        name, channel = case_and_channel(stem, numbered)
+        if channel != CT_CHANNEL:
+            problems.append(f"{folder.name}/{path.name} is a further channel: only _0000, the CT, is used")
+            continue
+        if name in found:
+            problems.append(f"{folder.name} holds {name} twice: {path.name} is not used, {found[name].name} is")
+            continue
+        found[name] = path
+    return found
+
+
+def _labels(folder: Path, numbered: Collection[str], problems: list[str]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in _files(folder):
+        stem = case_of_label(strip_ending(path.name), numbered)
+        if not stem:
+            problems.append(f"{folder.name}/{path.name} is no image file that can be read ({', '.join(ENDINGS)})")
+        elif stem in found:
+            problems.append(f"{folder.name} holds {stem} twice: {path.name} is not used, {found[stem].name} is")
+        else:
+            found[stem] = path
+    return found
+
+
+def _files(folder: Path) -> list[Path]:
+    """Files that could be images: no hidden ones, no raw data beside a .mhd header, no notes."""
+    if not folder.is_dir():
+        return []
+    skipped = (".raw", ".zraw", ".json", ".txt", ".csv", ".md", ".pkl", ".npz")
+    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    return [p for p in files if not p.name.lower().endswith(skipped)]
+
+
+def _listed_cases(
+    folder: Path, description: dict[str, Any], numbered: Collection[str], problems: list[str]
+) -> dict[str, tuple[Path, Path | None]]:
+    """Cases that ``dataset.json`` lists by their files: version 1's "training", version 2's "dataset"."""
+    listed: dict[str, tuple[Path, Path | None]] = {}
+    entries: list[tuple[str, Any, Any]] = []
+    for entry in description.get("training", []) if isinstance(description.get("training"), list) else []:
+        if isinstance(entry, dict) and "image" in entry:
+            name = case_of_label(strip_ending(Path(str(entry["image"])).name), numbered)
+            entries.append((name, entry["image"], entry.get("label")))
+    table = description.get("dataset")
+    for name, entry in (table if isinstance(table, dict) else {}).items():
+        if isinstance(entry, dict) and entry.get("images"):
+            entries.append((str(name), entry["images"][0], entry.get("label")))
+    for name, image, label in entries:
+        path = _listed_file(folder, str(image))
+        if path is None:
+            problems.append(f"dataset.json lists {image}, which does not exist")
+            continue
+        listed[name] = (path, _listed_file(folder, str(label)) if label else None)
+    return listed
+
+
+def _listed_file(folder: Path, name: str) -> Path | None:
+    """A file of version 1 is named without its channel."""
+    path = folder / name
+    stem = strip_ending(path.name)
+    candidates = [path, path.with_name(f"{stem}_0000{path.name[len(stem):]}")]
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+
+def _label_values(description: dict[str, Any]) -> tuple[dict[int, str], frozenset[int]]:
+    """Names by value, from {"1": "nodule"} (version 1) or {"nodule": 1} (version 2), and the value to ignore."""
+    names: dict[int, str] = {}
+    labels = description.get("labels")
+    for key, value in (labels if isinstance(labels, dict) else {}).items():
+        text, number = (value, key) if isinstance(value, str) else (key, value)
+        try:
+            names[int(number)] = str(text)
+        except (TypeError, ValueError):
+            continue  # a region of several labels
+    return names, frozenset(value for value, name in names.items() if name.lower() == "ignore")
+
+
+def _read_json(path: Path, kind: type) -> Any:
+    """The file's content; an empty dict or list where there is no such file. Raises DatasetError."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        return kind()
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path} cannot be read: {error}; correct the file or remove it") from error
+    if not isinstance(content, kind):
+        wanted = "object" if kind is dict else "list"
+        raise DatasetError(f"{path} holds no JSON {wanted}; correct the file or remove it")
+    return content
+
+
+def _with_unique_names(datasets: tuple[Dataset, ...], root: Path) -> tuple[Dataset, ...]:
+    """Data sets of the same name in different folders are told apart by their path below the root."""
+    names = [dataset.name for dataset in datasets]
+    if len(set(names)) == len(names):
+        return datasets
+    renamed = []
+    for dataset in datasets:
+        name = "_".join(dataset.folder.relative_to(root).parts)
+        cases = tuple(Case(c.name, c.image, c.label, c.patient, name, c.part) for c in dataset.cases)
+        renamed.append(
+            Dataset(name, dataset.folder, cases, dataset.label_names, dataset.ignored_values, dataset.splits,
+                    dataset.problems)
+        )
+    return tuple(renamed)

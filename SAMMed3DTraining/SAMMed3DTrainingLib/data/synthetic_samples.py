@@ -1,0 +1,275 @@
+"""Endless training samples: a real nodule shape painted into a lung, cropped as inference would crop it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from SAMMed3DLib.finding.candidates import Candidate
+from SAMMed3DLib.inference.geometry import transform_points, voxel_spacing, world_to_ijk
+from SAMMed3DLib.inference.preprocessing import Crop, crop_at, prepare_crop, sample_volume
+from SAMMed3DLib.model.profile import PreprocessingProfile
+from SAMMed3DLib.synthesis import NoduleShape, NoduleShapes, paint_nodule, random_appearance
+from SAMMed3DLib.synthesis.nodules import correlated_noise, nodule_outline
+from SAMMed3DLib.synthesis.procedural import procedural_block
+
+from .samples import Sample
+
+DIAMETERS_MM = (3.0, 32.0)
+PROCEDURAL_SHARE = 0.2
+EMPTY_SHARE = 0.15
+"""Share of clicks on something that is no nodule; they teach the IoU head what a bad mask is."""
+MISTAKABLE_SHARE = 0.7
+"""Of those in real lungs, the share on what the search for nodules takes for one."""
+_SITE_SHARES = {"lung": 0.42, "pleura": 0.27, "wall": 0.18, "vessel": 0.13}
+_FEWEST_VOXELS = 6
+_LEAST_CONTRAST_HU = 70.0
+
+
+@dataclass
+class _Block:
+    """A piece of a scan: float32 HU [k, j, i], its matrix and its lung."""
+
+    hu: np.ndarray
+    ijk_to_ras: np.ndarray
+    lung: np.ndarray
+
+
+@dataclass(frozen=True)
+class Background:
+    """A lung CT, cropped to its lungs.
+
+    Attributes:
+        hu: int16 [k, j, i].
+        ijk_to_ras: (4, 4); axes parallel to R, A, S.
+        lung: bool [k, j, i], the lungs with their vessels, up to the pleura.
+        lesion: bool [k, j, i], the scan's own lesions and a margin; no training sample may touch them.
+        sites: voxel indices (n, 3) as i, j, k, by kind: "lung", "pleura" (within 5 mm of the lung's surface),
+            "wall" (on the surface) and "vessel".
+    """
+
+    name: str
+    hu: np.ndarray
+    ijk_to_ras: np.ndarray
+    lung: np.ndarray
+    lesion: np.ndarray
+    sites: dict[str, np.ndarray]
+
+
+class SampleSynthesizer:
+    """Draws samples from backgrounds and shapes; everything random comes from ``rng``.
+
+    Args:
+        backgrounds: real lungs; none = procedural ones only.
+        shapes: of the nodules.
+        profile: how a crop is prepared.
+        rng: source of all randomness.
+        mistakable: for each background what negative clicks go on, None = anything in the lungs.
+    """
+
+    def __init__(
+        self,
+        backgrounds: list[Background],
+        shapes: NoduleShapes,
+        profile: PreprocessingProfile,
+        rng: np.random.Generator,
+        mistakable: Sequence[Sequence[Candidate]] | None = None,
+    ) -> None:
+        self._mistakable = mistakable
+        self._backgrounds = backgrounds
+        self._shapes = shapes
+        self._profile = profile
+        self._rng = rng
+        sizes = np.array([np.cbrt(b.lung.sum()) for b in backgrounds], float)
+        self._weights = sizes / sizes.sum() if len(sizes) else sizes
+
+    def sample(self) -> Sample:
+        """The next sample; draws again where nothing of the nodule is left in the lung."""
+        while True:
+            sample = self._try()
+            if sample is not None:
+                return sample
+
+    def _try(self) -> Sample | None:
+        rng, profile = self._rng, self._profile
+        diameter = float(np.exp(rng.uniform(*np.log(DIAMETERS_MM))))
+        empty = rng.random() < EMPTY_SHARE
+        real = bool(self._backgrounds) and rng.random() >= PROCEDURAL_SHARE
+        number = rng.choice(len(self._backgrounds), p=self._weights) if real else None
+        mistakable = self._mistaken(number) if number is not None and empty else None
+        if mistakable is not None:
+            diameter = float(np.clip(mistakable.diameter_mm, *DIAMETERS_MM))
+        shape = self._shapes.random(rng, diameter)
+        spacing, offset, click = self._view(shape)
+        half = 0.5 * spacing * np.array(profile.crop_size)
+        if number is None:
+            placed = self._procedural(offset, half)
+        else:
+            placed = self._real(self._backgrounds[number], mistakable, offset, half)
+        if placed is None:
+            return None
+        block, center = placed
+        kind = "none"
+        if not empty:
+            look = random_appearance(rng, diameter_mm=diameter)
+            kind = look.kind
+            before = block.hu.copy()
+            label = paint_nodule(block.hu, block.ijk_to_ras, shape, center, look, rng, block.lung)
+            if not label.any() or (block.hu - before)[label].mean() < _LEAST_CONTRAST_HU:
+                return None
+            if rng.random() < 0.1:
+                self._paint_neighbor(block, shape, center)
+        self._scan(block)
+
+        crop = crop_at(center + offset, spacing, profile, block.ijk_to_ras)
+        truth = np.zeros(profile.crop_size, bool)
+        if not empty:
+            lung = sample_volume(block.lung.astype(np.float32), block.ijk_to_ras, crop, 0.0) > 0.5
+            truth = _on_crop(shape, center, crop) & lung
+            if truth.sum() < _FEWEST_VOXELS:
+                return None
+        index = crop.index_of(center + click)
+        inside = tuple(np.clip(np.floor(index + 0.5), 0, np.array(truth.shape) - 1).astype(int))
+        if not empty and not truth[inside]:
+            index = _click_in(truth, rng)
+        image = prepare_crop(block.hu, block.ijk_to_ras, crop, profile)
+        return self._flip(Sample(image, truth, np.asarray(index, np.float32), spacing, kind, diameter))
+
+    def _view(self, shape: NoduleShape) -> tuple[float, np.ndarray, np.ndarray]:
+        """Spacing, the crop's center and the first click relative to the nodule's center, as inference has them.
+
+        Half are first looks (the profile's first spacing, centered on the click), half are zoomed in or out with the
+        nodule near the middle.
+        """
+        rng, profile = self._rng, self._profile
+        click = shape.interior_point(rng, rng.choice([0.85, 0.5, 0.1], p=[0.4, 0.4, 0.2]))
+        low, high = profile.spacing_range_mm
+        if rng.random() < 0.45:
+            return float(profile.spacing_mm * np.exp(rng.normal(0, 0.08))), click, click
+        wanted = shape.diameter_mm / profile.target_voxels * np.exp(rng.normal(0, 0.3))
+        spacing = float(np.clip(wanted, low, high))
+        offset = click if rng.random() < 0.35 else rng.normal(0, 3 * spacing, 3)
+        return spacing, offset, click
+
+    def _mistaken(self, number: int) -> Candidate | None:
+        """What a negative click in a background goes on, or None for anything."""
+        if self._mistakable is None or self._rng.random() >= MISTAKABLE_SHARE:
+            return None
+        places = self._mistakable[number]
+        return places[self._rng.integers(len(places))] if places else None
+
+    def _real(
+        self, scan: Background, mistakable: Candidate | None, offset: np.ndarray, half: np.ndarray
+    ) -> tuple[_Block, np.ndarray] | None:
+        rng = self._rng
+        if mistakable is not None:
+            site = world_to_ijk(scan.ijk_to_ras, mistakable.center_ras)
+        else:
+            kinds = [kind for kind in _SITE_SHARES if len(scan.sites[kind])]
+            shares = np.array([_SITE_SHARES[kind] for kind in kinds])
+            sites = scan.sites[kinds[rng.choice(len(kinds), p=shares / shares.sum())]]
+            site = sites[rng.integers(len(sites))] + rng.uniform(-0.5, 0.5, 3)
+        matrix, spacing = scan.ijk_to_ras[:3, :3], voxel_spacing(scan.ijk_to_ras)
+        center = transform_points(scan.ijk_to_ras, site)
+        # The crop and some voxels around, in whole groups of slices where slices are averaged.
+        middle = site + np.linalg.solve(matrix, offset)
+        reach = half / spacing + 3
+        low = np.maximum(np.floor(middle - reach), 0).astype(int)
+        high = np.minimum(np.ceil(middle + reach) + 1, scan.hu.shape[::-1]).astype(int)
+        merge = self._slices_to_merge(spacing[2])
+        low[2] += rng.integers(merge) if low[2] + merge < high[2] else 0
+        high[2] -= (high[2] - low[2]) % merge
+        if (high - low < 2).any():
+            return None
+        window = tuple(slice(a, b) for a, b in zip(low[::-1], high[::-1], strict=True))
+        if scan.lesion[window].any():
+            return None
+        affine = scan.ijk_to_ras.copy()
+        affine[:3, 3] += matrix @ low
+        hu = scan.hu[window].astype(np.float32)
+        lung = scan.lung[window]
+        if merge > 1:
+            hu = hu.reshape(-1, merge, *hu.shape[1:]).mean(axis=1)
+            lung = lung.reshape(-1, merge, *lung.shape[1:]).mean(axis=1) >= 0.5
+            affine[:3, 3] += affine[:3, 2] * (merge - 1) / 2
+            affine[:3, 2] *= merge
+        return _Block(hu, affine, lung), center
+
+    def _slices_to_merge(self, slice_mm: float) -> int:
+        """How many slices are averaged into one, for scans up to 3.2 mm thick."""
+        most = int(3.2 / slice_mm)
+        return int(self._rng.integers(1, most + 1)) if most > 1 and self._rng.random() < 0.65 else 1
+
+    def _procedural(self, offset: np.ndarray, half: np.ndarray) -> tuple[_Block, np.ndarray]:
+        rng = self._rng
+        in_plane = rng.uniform(0.55, 0.9)
+        spacing = np.array([in_plane, in_plane, float(np.exp(rng.uniform(np.log(0.6), np.log(3.0))))])
+        shape_ijk = np.ceil(2 * half / spacing).astype(int) + 6
+        hu, lung = procedural_block(rng, tuple(shape_ijk[::-1]), tuple(spacing[::-1]))
+        affine = np.diag([*spacing, 1.0])
+        affine[:3, 3] = -spacing * (shape_ijk - 1) / 2 + rng.uniform(-0.5, 0.5, 3) * spacing
+        # Slide towards the lung where the middle of the block is wall.
+        inside = np.argwhere(lung)
+        if len(inside):
+            goal = transform_points(affine, inside[rng.integers(len(inside))][::-1])
+            middle_is_lung = lung[tuple(n // 2 for n in lung.shape)]
+            center = -offset if middle_is_lung else np.clip(goal, -0.4 * half, 0.4 * half)
+        else:
+            center = -offset
+        return _Block(hu.astype(np.float32), affine, lung), center
+
+    def _paint_neighbor(self, block: _Block, shape: NoduleShape, center: np.ndarray) -> None:
+        """A second nodule near the first that the click does not mean."""
+        rng = self._rng
+        diameter = float(np.exp(rng.uniform(np.log(3), np.log(20))))
+        other = self._shapes.random(rng, diameter)
+        direction = rng.standard_normal(3)
+        apart = shape.radius_mm + other.radius_mm + rng.uniform(0, 15)
+        paint_nodule(block.hu, block.ijk_to_ras, other, center + direction / np.linalg.norm(direction) * apart,
+                     random_appearance(rng), rng, block.lung)
+
+    def _scan(self, block: _Block) -> None:
+        """What differs from scanner to scanner: kernel, noise, calibration."""
+        rng = self._rng
+        spacing = voxel_spacing(block.ijk_to_ras)[::-1]
+        draw = rng.random()
+        if draw < 0.25:
+            block.hu = _smooth(block.hu, rng.uniform(0.3, 0.9) / spacing)
+        elif draw < 0.4:
+            block.hu += rng.uniform(0.3, 1.2) * (block.hu - _smooth(block.hu, 0.8 / spacing))
+        if rng.random() < 0.5:
+            block.hu += rng.uniform(3, 45) * correlated_noise(rng, block.hu.shape, spacing, rng.uniform(0.6, 1.5))
+        block.hu *= rng.uniform(0.97, 1.03)
+        block.hu += rng.normal(0, 12)
+
+    def _flip(self, sample: Sample) -> Sample:
+        """Random mirror images along every axis and exchange of the two in-plane axes."""
+        rng = self._rng
+        crop, truth, click = sample.crop, sample.truth, sample.click.copy()
+        for axis in range(3):
+            if rng.random() < 0.5:
+                crop, truth = np.flip(crop, axis + 1), np.flip(truth, axis)
+                click[axis] = truth.shape[axis] - 1 - click[axis]
+        if rng.random() < 0.5:
+            crop, truth, click = crop.swapaxes(1, 2), truth.swapaxes(0, 1), click[[1, 0, 2]]
+        return Sample(
+            np.ascontiguousarray(crop), np.ascontiguousarray(truth), click, sample.spacing_mm, sample.kind,
+            sample.diameter_mm,
+        )
+
+
+def _smooth(hu: np.ndarray, sigma_kji: np.ndarray) -> np.ndarray:
+    return ndimage.gaussian_filter(hu, sigma_kji, truncate=3)
+
+
+def _on_crop(shape: NoduleShape, center_ras: np.ndarray, crop: Crop) -> np.ndarray:
+    """The nodule's outline on a crop, bool (d0, d1, d2)."""
+    return nodule_outline(crop.shape[::-1], crop.crop_to_ras, shape, center_ras).transpose(2, 1, 0)
+
+
+def _click_in(truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    inside = np.argwhere(truth)
+    return inside[rng.integers(len(inside))].astype(np.float32)

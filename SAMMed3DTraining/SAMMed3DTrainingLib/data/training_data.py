@@ -1,0 +1,161 @@
+"""What a run sees: its cases, and the order of its samples."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from SAMMed3DLib.model.profile import PreprocessingProfile
+from SAMMed3DLib.synthesis import NoduleShapes
+
+from ..runs.our_warnings import our_warnings_told
+from ..train.training_config import TrainingConfig, TrainingError
+from .augmentation import NO_AUGMENTATION, Augmentation
+from .case_cache import CachedCase, CaseCache
+from .datasets import DatasetError, find_datasets
+from .nodule_samples import NoduleSampler
+from .samples import Sample
+from .splits import Split, read_split, split_cases
+from .synthetic_samples import SampleSynthesizer
+
+
+@dataclass(frozen=True)
+class RunCases:
+    """The unpacked cases of a run."""
+
+    split: Split
+    train: tuple[CachedCase, ...]
+    val: tuple[CachedCase, ...]
+
+    @property
+    def nodules(self) -> int:
+        """Number of nodules to train on."""
+        return sum(len(case.nodules) for case in self.train)
+
+
+def load_cases(
+    config: TrainingConfig, report: Callable[[str], None], progress: Callable[[int, int], None] | None = None
+) -> RunCases:
+    """Finds, splits and unpacks the cases of a run; a continued run keeps the split that lies in its folder.
+
+    Args:
+        config: of the run.
+        report: told, one sentence each, what is left out and why.
+        progress: called after each case with (done, total).
+
+    Raises:
+        TrainingError: no data, or a case that cannot be used; the message names the file.
+    """
+    try:
+        datasets = tuple(d for path in config.data for d in find_datasets(path, config.patient_pattern))
+        names = [dataset.name for dataset in datasets]
+        if len(set(names)) < len(names):
+            raise DatasetError(f"two of the data sets have the same name ({', '.join(sorted(names))}): rename a folder")
+        split = read_split(config.folder, datasets) if config.resume else None
+        if split is None:
+            split = split_cases(datasets, seed=config.seed, val_fraction=config.val_fraction, fold=config.fold)
+        for dataset in datasets:
+            for problem in dataset.problems:
+                report(f"{dataset.name}: {problem}")
+            unlabelled = [case.name for case in dataset.part("Tr") if case.label is None]
+            if unlabelled:
+                report(f"{dataset.name}: {len(unlabelled)} images without a label map are not used "
+                       f"({', '.join(unlabelled[:3])})")
+        for note in split.notes:
+            report(note)
+        owners = {dataset.name: dataset for dataset in datasets}
+        cache = CaseCache(Path(config.work_dir) / ".case_cache")
+
+        wanted, loaded = (*split.train, *split.val), []
+        doubts: dict[str, None] = {}  # what the readers of files doubt about them, each once
+        with our_warnings_told(doubts.setdefault):
+            for case in wanted:
+                loaded.append(cache.load(case, owners[case.dataset]))
+                if progress is not None:
+                    progress(len(loaded), len(wanted))
+        for doubt in doubts:
+            report(doubt)
+        train, val = tuple(loaded[: len(split.train)]), tuple(loaded[len(split.train) :])
+    except DatasetError as error:
+        raise TrainingError(
+            f"{error}. 'python -m SAMMed3DTrainingLib check DIR' lists everything that is wrong with a data set"
+        ) from error
+    for case in (*train, *val):
+        if not case.nodules:
+            report(f"{case.case.full_name}: the label map is empty; the case serves as background only")
+    if not any(case.nodules for case in train):
+        raise TrainingError("no nodule to train on: all label maps of the training cases are empty")
+    return RunCases(split, train, val)
+
+
+class SampleSlots(Dataset):
+    """The samples of a run by number: slot ``n`` of epoch ``e`` is the same in every process and after every resume.
+
+    Args:
+        cases: to train on.
+        profile: of the network.
+        config: shares, augmentation, seed.
+    """
+
+    def __init__(self, cases: Sequence[CachedCase], profile: PreprocessingProfile, config: TrainingConfig) -> None:
+        self._config = config
+        self._profile = profile
+        augmentation = Augmentation() if config.augment else NO_AUGMENTATION
+        self._sampler = NoduleSampler(cases, profile, augmentation)
+        self._shapes: NoduleShapes | None = None
+        # Synthetic lungs need a profile that shows lungs in HU at a spacing that can be chosen.
+        self._replay = config.replay if profile.spacing_mm is not None else 0.0
+
+    def slots(self, epoch: int) -> list[tuple[int, int]]:
+        """(epoch, slot) in this epoch's order."""
+        count = self.per_epoch
+        order = np.random.default_rng([self._config.seed, epoch]).permutation(count)
+        return [(epoch, int(slot)) for slot in order]
+
+    @property
+    def per_epoch(self) -> int:
+        """Samples of an epoch: every nodule as often as is asked for, and the empty and synthetic ones on top."""
+        own = len(self._sampler) * int(self._config.samples_per_nodule or 1)
+        return own + round(own * self._extra_share / (1 - self._extra_share))
+
+    @property
+    def _extra_share(self) -> float:
+        return self._config.empty_share + self._replay
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, slot = key
+        rng = np.random.default_rng([self._config.seed, epoch, slot])
+        own = len(self._sampler) * int(self._config.samples_per_nodule or 1)
+        if slot < own:
+            return self._sampler.sample(slot % len(self._sampler), rng)
+        if rng.random() * self._extra_share < self._config.empty_share:
+            return self._sampler.empty(rng)
+        self._shapes = self._shapes or NoduleShapes.load()
+        return SampleSynthesizer([], self._shapes, self._profile, rng).sample()
+
+
+def loader(slots: SampleSlots, batches: Iterable[Sequence[tuple[int, int]]], workers: int) -> Iterator[list[Sample]]:
+    """The samples of each batch, prepared by worker processes ahead of time.
+
+    Each worker computes on one thread, so that the training's own threads are not crowded out. ``batches`` are taken
+    one by one, as they are needed.
+    """
+    if workers < 1:
+        return iter([slots[key] for key in batch] for batch in batches)
+    context = None if platform.system() == "Linux" else "spawn"
+    return iter(
+        DataLoader(
+            slots, batch_sampler=batches, collate_fn=list, num_workers=workers, prefetch_factor=3,
+            worker_init_fn=_one_thread, multiprocessing_context=context,
+        )
+    )
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,261 @@
+"""Which unlabelled volume teaches the model most: the one about which it is least sure.
+
+All objects of a volume are found as "segment all" finds them. Each has two uncertainties:
+
+* Is it a nodule? The entropy of its calibrated probability p, in bits: 1 at p = 0.5, 0 at p = 0 and 1 (uncertainty
+  sampling: Lewis and Gale, SIGIR 1994; with entropy: Settles, Active Learning Literature Survey, 2009).
+* If it is one, is its outline right? What the network itself expects to be wrong, 1 - predicted IoU, and how much the
+  mask changes with the threshold, 1 - stability (both of Kirillov et al., Segment Anything, ICCV 2023), on average.
+
+An object's uncertainty is the first plus p times the second; a volume's is the sum over its most uncertain objects, as
+summing over detections ranked images best for Brust, Kaeding and Denzler (Active Learning for Deep Object Detection,
+VISAPP 2019). Only so many objects count that a noisy scan with a hundred faint ones does not beat everything.
+
+A checkpoint whose IoU head was never trained (the public SAM-Med3D weights) knows no probability: there an object's
+uncertainty is 1 - stability.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from SAMMed3DLib.commandline.segmenting import load_predictor
+from SAMMed3DLib.files.volume_io import Volume, read_volume
+from SAMMed3DLib.inference import InputError, SamAutomaticMaskGenerator3D
+from SAMMed3DLib.torch_setup.cuda_check import auto_device
+
+from ..data.datasets import DEFAULT_PATIENT_PATTERN, ENDINGS, DatasetError, find_datasets, strip_ending
+from ..runs.job import Job, add_job_options
+from ..runs.progress import duration
+from ..runs.run_files import write_whole
+
+SCHEMA = 1
+#: Objects of a volume that count.
+COUNTED = 5
+#: Objects of a volume that are told.
+_TOLD = 10
+MEASURE = ("sum over the five most uncertain objects of: entropy (bits) of the probability p of being a nodule, plus p "
+           "times the mean of 1 - predicted IoU and 1 - stability")
+MEASURE_STABILITY = "sum of 1 - stability over the five most uncertain objects (no probability is known)"
+SOURCE = ("Lewis and Gale, SIGIR 1994; Settles, Active Learning Literature Survey, 2009; Kirillov et al., Segment "
+          "Anything, ICCV 2023; Brust et al., Active Learning for Deep Object Detection, VISAPP 2019")
+
+
+class Finder(Protocol):
+    """Finds the objects of volumes: SamAutomaticMaskGenerator3D behind a simpler face."""
+
+    ranking: str
+
+    def find(self, volume: Volume, progress: Callable[[int, int], bool]) -> list[dict[str, Any]] | None:
+        """Records as the generator gives them; None when ``progress`` said False. Raises InputError."""
+
+
+class GeneratorFinder:
+    """The real one.
+
+    Args:
+        checkpoint: None for the bundled nodule model.
+        device, precision: of the network.
+    """
+
+    def __init__(self, checkpoint: Path | None, device: str = "auto", precision: str = "auto") -> None:
+        device = auto_device() if device == "auto" else device
+        path = None if checkpoint is None else str(checkpoint)
+        self._predictor = load_predictor(path, None, None, device, precision)
+        self.ranking: str = SamAutomaticMaskGenerator3D(self._predictor).ranking
+
+    def find(self, volume: Volume, progress: Callable[[int, int], bool]) -> list[dict[str, Any]] | None:
+        """See :class:`Finder`."""
+        self._predictor.set_image(volume.array_kji, volume.ijk_to_ras)
+        generator = SamAutomaticMaskGenerator3D(self._predictor)
+        records = generator.generate(progress)
+        return None if generator.cancelled else records
+
+
+@dataclass(frozen=True)
+class RankingConfig:
+    """One ranking.
+
+    Attributes:
+        data: files, data sets (their images without label maps), folders of files, DICOM series folders.
+        checkpoint: None for the bundled nodule model.
+        out: file of the result; None for none.
+    """
+
+    data: tuple[Path, ...]
+    checkpoint: Path | None = None
+    out: Path | None = None
+    device: str = "auto"
+    precision: str = "auto"
+
+
+def rank(
+    config: RankingConfig, job: Job, load: Callable[[Path | None, str, str], Finder] = GeneratorFinder
+) -> dict[str, Any]:
+    """Ranks volumes, the most useful first. When asked to end, what was ranked so far is the result.
+
+    Args:
+        config: of the ranking.
+        job: is told of progress and of every volume.
+        load: loads the model.
+
+    Raises:
+        DatasetError, InputError, CheckpointError, DeviceError, RunError: with what to do.
+    """
+    paths = unlabelled_images(config.data)
+    job.progress(0, len(paths), "loading the model")
+    finder = load(config.checkpoint, config.device, config.precision)
+    ranked: list[dict[str, Any]] = []
+    skipped: dict[str, str] = {}
+    for done, path in enumerate(paths):
+        if job.cancelled:
+            break
+
+        def progress(part: int, whole: int, done: int = done, path: Path = path) -> bool:
+            job.progress(done + part / max(whole, 1), len(paths), path.name)
+            return not job.cancelled
+
+        job.progress(done, len(paths), path.name)
+        begun = time.perf_counter()
+        try:
+            volume = read_volume(path)
+            records = finder.find(volume, progress)
+        except InputError as error:
+            skipped[str(path)] = str(error)
+            job.note(f"{path.name} is left out: {error}")
+            continue
+        if records is None:
+            break
+        entry = _entry(path, volume.name, records, finder.ranking, time.perf_counter() - begun)
+        ranked.append(entry)
+        job.item(entry, f"{path.name}: uncertainty {entry['uncertainty']:.2f}, {entry['candidates']} objects, "
+                        f"{duration(entry['seconds'])}")
+    if not ranked and not job.cancelled:
+        raise DatasetError("no volume could be ranked: " + "; ".join(skipped.values()))
+    ranked.sort(key=lambda each: (-each["uncertainty"], each["path"]))
+    content = {
+        "schema": SCHEMA, "measure": MEASURE if finder.ranking == "probability" else MEASURE_STABILITY,
+        "source": SOURCE, "checkpoint": str(config.checkpoint) if config.checkpoint else "bundled",
+        "complete": len(ranked) + len(skipped) == len(paths), "ranked": ranked, "skipped": skipped,
+    }
+    if config.out is not None:
+        write_whole(config.out, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
+    job.result(content, _text(content))
+    return content
+
+
+def uncertainty(record: dict[str, Any], ranking: str) -> float:
+    """Of one object, see the top of this file.
+
+    Args:
+        record: of the generator: "score", "predicted_iou" (or None), "stability_score".
+        ranking: "probability" or "stability", what the score means.
+    """
+    stability = min(max(float(record["stability_score"]), 0.0), 1.0)
+    if ranking != "probability":
+        return 1.0 - stability
+    p = min(max(float(record["score"]), 0.0), 1.0)
+    entropy = -sum(q * math.log2(q) for q in (p, 1.0 - p) if q > 0)
+    doubts = [1.0 - stability]
+    if record["predicted_iou"] is not None:
+        doubts.append(1.0 - min(max(float(record["predicted_iou"]), 0.0), 1.0))
+    return entropy + p * sum(doubts) / len(doubts)
+
+
+def unlabelled_images(data: Sequence[Path]) -> list[Path]:
+    """The volumes that are named: each once, in order.
+
+    Raises:
+        DatasetError: a path that is not there, or one without any unlabelled volume.
+    """
+    found: dict[Path, None] = {}
+    for path in (Path(each).expanduser() for each in data):
+        if path.is_file():
+            found[path.absolute()] = None
+        elif path.is_dir():
+            found.update(dict.fromkeys(each.absolute() for each in _in_folder(path)))
+        else:
+            raise DatasetError(f"{path} is not there: give volumes, a data set, or a folder of volumes")
+    return list(found)
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    try:
+        datasets = find_datasets(folder, DEFAULT_PATIENT_PATTERN)
+    except DatasetError:
+        datasets = ()
+    if datasets:
+        images = [case.image for dataset in datasets for case in dataset.cases if case.label is None]
+        if not images:
+            raise DatasetError(f"every volume of {folder} has its label map: there is nothing left to label")
+        return images
+    files = sorted(each for each in folder.iterdir() if each.is_file() and not each.name.startswith("."))
+    images = [each for each in files if strip_ending(each.name) and not each.name.lower().endswith(".seg.nrrd")]
+    if images:
+        return images
+    if files:
+        return [folder]  # a DICOM series, as read_volume will tell
+    raise DatasetError(f"no volume in {folder}: files end in {', '.join(ENDINGS)}, or are a DICOM series")
+
+
+def _entry(path: Path, name: str, records: list[dict[str, Any]], ranking: str, seconds: float) -> dict[str, Any]:
+    objects = [
+        {
+            "point_ras": [round(float(each), 3) for each in record["point_coords"][0]],
+            "score": round(float(record["score"]), 4),
+            "predicted_iou": None if record["predicted_iou"] is None else round(float(record["predicted_iou"]), 4),
+            "stability": round(float(record["stability_score"]), 4),
+            "uncertainty": round(uncertainty(record, ranking), 4),
+            "diameter_mm": round(float(record["measurements"].equivalent_diameter_mm), 2),
+        }
+        for record in records
+    ]
+    objects.sort(key=lambda each: -each["uncertainty"])
+    expected = sum(each["score"] for each in objects) if ranking == "probability" else None
+    return {
+        "path": str(path), "name": name, "uncertainty": round(sum(o["uncertainty"] for o in objects[:COUNTED]), 4),
+        "candidates": len(objects), "expected_nodules": None if expected is None else round(expected, 2),
+        "seconds": round(seconds, 2), "objects": objects[:_TOLD],
+    }
+
+
+def _text(content: dict[str, Any]) -> str:
+    lines = [f"{'uncertainty':>11} {'objects':>8}  volume"]
+    lines += [f"{each['uncertainty']:>11.3f} {each['candidates']:>8}  {each['path']}" for each in content["ranked"]]
+    lines += [f"left out: {path}: {reason}" for path, reason in content["skipped"].items()]
+    if not content["complete"]:
+        lines.append("ended before all volumes were ranked")
+    return "\n".join([*lines, f"measure: {content['measure']}", f"after: {content['source']}"])
+
+
+def ranking_parser(prog: str = "rank") -> argparse.ArgumentParser:
+    """The options with their defaults and meanings."""
+    parser = argparse.ArgumentParser(prog=prog, allow_abbrev=False, description="Rank unlabelled volumes by how much "
+                                     "the model would learn from them: by its own uncertainty.")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, metavar="PATH", help="volumes, data sets (their "
+                        "images without label maps), folders of volumes, DICOM series folders")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights (default: the bundled nodule model)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where the result is written as JSON")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
+    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"),
+                        help="of the image encoder (default auto)")
+    add_job_options(parser)
+    return parser
+
+
+def run_ranking(arguments: list[str], prog: str = "rank") -> int:
+    """The command ``rank``. Returns the exit code: 0 done, 2 it cannot be done, 130 asked to end."""
+    options = ranking_parser(prog).parse_args(arguments)
+    config = RankingConfig(tuple(options.data), options.checkpoint, options.out, options.device, options.precision)
+
+    def work(job: Job) -> None:
+        rank(config, job)
+
+    return Job(prog, options.json, options.control).run(work)

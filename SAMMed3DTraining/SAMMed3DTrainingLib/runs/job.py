@@ -1,0 +1,147 @@
+"""A command that may take minutes: it tells how far it is, can be asked to end, and has one clear last word.
+
+For people notes and progress go to standard error and the result to standard output. With ``--json`` everything is one
+JSON object a line on standard output, as ``runs/task.py`` reads it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from SAMMed3DLib.commandline.terminal import Terminal
+from SAMMed3DLib.inference.errors import InputError
+from SAMMed3DLib.model import CheckpointError, DeviceError
+
+from ..data.datasets import DatasetError
+from ..evaluate.evaluation_config import EvaluationError
+from ..train.training_config import TrainingError
+from .failures import kind_of
+from .our_warnings import our_warnings_told
+from .progress import duration
+from .run_files import RunError, read_word
+from .stop_signals import obeying_signals
+
+_WRONG_INPUT = (DatasetError, EvaluationError, InputError, CheckpointError, DeviceError, RunError, TrainingError)
+_CONTROL_SECONDS = 0.2
+_TOLD_SECONDS = 0.25
+
+
+class Job:
+    """The voice and the ear of a command.
+
+    Args:
+        prog: its name, for messages.
+        as_json: print JSON lines.
+        control: file in which the word "stop" asks it to end; None for none.
+        clock: seconds.
+    """
+
+    def __init__(
+        self, prog: str, as_json: bool = False, control: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.prog = prog
+        self._json = as_json
+        self._control = control
+        self._clock = clock
+        self._begun = clock()
+        self._asked = False
+        self._looked = self._told = -math.inf
+        self._terminal = Terminal()
+
+    # -- the ear -----------------------------------------------------------------------------------------------------
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was asked to end, by a signal or by the control file. Cheap."""
+        if not self._asked and self._control is not None and self._clock() - self._looked >= _CONTROL_SECONDS:
+            self._looked = self._clock()
+            self._asked = read_word(self._control) == "stop"
+        return self._asked
+
+    def _hear(self) -> None:
+        """A first signal is a wish to end; a second one ends it at once."""
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+
+    # -- the voice ---------------------------------------------------------------------------------------------------
+
+    def note(self, text: str) -> None:
+        """What users should know."""
+        if self._json:
+            self._print({"event": "note", "message": text})
+        else:
+            self._terminal.note(f"note: {text}")
+
+    def progress(self, done: float, total: float, message: str = "") -> None:
+        """How far it is; told a few times a second at most."""
+        if self._clock() - self._told < _TOLD_SECONDS and done < total:
+            return
+        self._told = self._clock()
+        left = (self._clock() - self._begun) / done * (total - done) if done > 0 else None
+        if self._json:
+            self._print({"event": "progress", "done": done, "total": total, "left_s": left, "message": message})
+
+    def item(self, values: dict[str, Any], text: str) -> None:
+        """One result as it comes."""
+        if self._json:
+            self._print({"event": "item", **values})
+        else:
+            self._terminal.note(text)
+
+    def result(self, values: dict[str, Any], text: str) -> None:
+        """The last word of work that is done."""
+        if self._json:
+            self._print({"event": "result", **values})
+        else:
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+
+    def error(self, message: str, kind: str) -> None:
+        """The last word of work that cannot be done."""
+        if self._json:
+            self._print({"event": "error", "message": message, "kind": kind})
+        else:
+            self._terminal.note(f"{self.prog}: error: {message}")
+
+    def took(self) -> str:
+        """Time since the begin, for people."""
+        return duration(self._clock() - self._begun)
+
+    def _print(self, values: dict[str, Any]) -> None:
+        sys.stdout.write(json.dumps(values, allow_nan=False) + "\n")
+        sys.stdout.flush()
+
+    # -- the work ----------------------------------------------------------------------------------------------------
+
+    def run(self, work: Callable[[Job], None]) -> int:
+        """Does the work. Returns the exit code: 0 done, 2 it cannot be done (said why), 130 asked to end."""
+        try:
+            with obeying_signals(self._hear), our_warnings_told(self.note):
+                work(self)
+            return 130 if self.cancelled else 0
+        except _WRONG_INPUT as error:
+            self.error(str(error), kind_of(error))
+        except (MemoryError, RuntimeError) as error:
+            if kind_of(error) != "out_of_memory":
+                raise
+            self.error("out of memory: close other programs, or use --device cpu", "out_of_memory")
+        except OSError as error:
+            self.error(f"{error.filename or ''}: {error.strerror or error}".removeprefix(": "), kind_of(error))
+        except KeyboardInterrupt:
+            return 130
+        return 2
+
+
+def add_job_options(parser: argparse.ArgumentParser) -> None:
+    """--json and --control."""
+    parser.add_argument("--json", action="store_true", help="print JSON lines instead of text")
+    parser.add_argument("--control", type=Path, metavar="FILE", help="a file in which the word stop ends the command")

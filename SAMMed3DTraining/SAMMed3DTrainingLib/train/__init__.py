@@ -1,0 +1,1 @@
+"""Fine-tuning: options, network, loop, state of a run."""

@@ -1,0 +1,234 @@
+"""One training step of a promptable network: encode once, click several times, learn from what the clicks gave.
+
+As SAM and SAM-Med3D train (Kirillov et al. 2023; Wang et al. 2023): the first click, then clicks into the error of the
+last mask, whose logits go in as the next prompt. Other than the public SAM-Med3D loop, every sample is its own nodule,
+the IoU head learns the true IoU, some samples are on no nodule at all, and the logits between clicks carry no gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from SAMMed3DLib.model.sam import Sam3D
+
+from ..data.samples import Sample
+from ..evaluate.clicks import Click, ClickSimulator, bounding_box
+from .losses import mask_loss, true_iou
+
+LOGIT_LIMIT = 12.0
+CLICK_COUNTS = (1, 2, 3, 4, 5, 6, 8)
+CLICK_COUNT_SHARES = (0.1, 0.2, 0.2, 0.2, 0.12, 0.1, 0.08)
+_NEXT_CLICKS = ("random", "challenge", "jitter")
+_NEXT_CLICK_SHARES = (0.5, 0.25, 0.25)
+_BOX_SHARE, _BOX_ALONE_SHARE, _ROUGH_SHARE = 0.2, 0.12, 0.1
+
+
+def draw_click_count(rng: np.random.Generator) -> int:
+    """How often to click in a step."""
+    return int(rng.choice(CLICK_COUNTS, p=CLICK_COUNT_SHARES))
+
+
+class ClickLoop(nn.Module):
+    """The loss of a batch. A module, so that torch's DistributedDataParallel sees one forward pass per step.
+
+    All randomness of a sample comes from its own generator, and the loss is a mean over the samples: a batch gives the
+    same gradient however it is divided among processes.
+
+    Args:
+        model: the network; what its profile says decides which prompts it is shown.
+    """
+
+    def __init__(self, model: Sam3D) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        samples: Sequence[Sample],
+        clicks: int,
+        rngs: Sequence[np.random.Generator],
+        embedding: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The loss to differentiate and figures to log.
+
+        Args:
+            samples: of one batch.
+            clicks: number of clicks, the first included; the same for all.
+            rngs: one generator a sample.
+            embedding: (B, ...) of the samples' crops, where it is known (a frozen encoder).
+
+        Returns:
+            a scalar, and ``dice_first`` and ``dice_last`` over the nodules (NaN without any), ``iou_error``.
+        """
+        device = self.model.device
+        truth = torch.from_numpy(np.stack([sample.truth for sample in samples]))[:, None].to(device)
+        is_nodule = truth.flatten(1).any(dim=1)
+        prompts = _Prompts(samples, rngs, self.model)
+        if embedding is None:
+            crops = torch.from_numpy(np.stack([sample.crop for sample in samples])).to(device)
+            embedding = self.model.image_encoder(crops)
+        total = embedding.new_zeros((), dtype=torch.float32)
+        figures: dict[str, float] = {}
+        learned = {0, clicks // 2, clicks - 1}
+        for click in range(clicks):
+            learn = click in learned
+            with torch.set_grad_enabled(learn and torch.is_grad_enabled()):
+                masks, iou = self._decode(embedding if learn else embedding.detach(), prompts)
+            logits = _on_crop(masks[:, :1].detach(), truth)
+            if learn:
+                loss, error = self._loss(masks, logits, iou, truth, is_nodule, alternatives=click == 0)
+                total = total + loss / len(learned)
+                if click == 0:
+                    figures["dice_first"] = _dice(logits, truth, is_nodule)
+                if click == clicks - 1:
+                    figures |= {"dice_last": _dice(logits, truth, is_nodule), "iou_error": error}
+            if click + 1 < clicks:
+                prompts.click_again(masks[:, :1].detach(), (logits > 0)[:, 0].cpu().numpy())
+        return total, figures
+
+    def _decode(self, embedding: Tensor, prompts: _Prompts) -> tuple[Tensor, Tensor]:
+        """Low-resolution logits (B, M, ...) and predicted IoU (B, M); M is 1 without multimask output."""
+        encoder, decoder = self.model.prompt_encoder, self.model.mask_decoder
+        sparse, dense = encoder(points=prompts.points(), boxes=prompts.boxes(), masks=prompts.previous)
+        if self.model.profile.multimask:
+            return decoder.predict_all(embedding, encoder.get_dense_pe(), sparse, dense)
+        return decoder(
+            image_embeddings=embedding, image_pe=encoder.get_dense_pe(), sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense, multimask_output=False,
+        )
+
+    def _loss(
+        self, masks: Tensor, logits: Tensor, iou: Tensor, truth: Tensor, is_nodule: Tensor, alternatives: bool
+    ) -> tuple[Tensor, float]:
+        """Mean over the samples, and the mean error of the predicted IoU. A click on no nodule teaches the IoU head
+        only: whatever mask it gives, its IoU is 0. ``logits`` are those of the first mask on the crop."""
+        if torch.is_grad_enabled():
+            # Maps of the crop's size are a quarter of a step's memory and cheap to compute again.
+            loss = checkpoint(_crop_loss, masks[:, :1], truth, use_reentrant=False, preserve_rng_state=False)
+        else:
+            loss = _crop_loss(masks[:, :1], truth)
+        loss = loss * is_nodule
+        target = true_iou(logits, truth)
+        error = float((iou[:, :1].detach().float() - target).abs().mean())
+        if alternatives and masks.shape[1] > 1:
+            # They are compared at their own resolution, with the share of each cell that is nodule.
+            cover = F.adaptive_avg_pool3d(truth.float(), masks.shape[2:])
+            loss = loss + 0.5 * mask_loss(masks[:, 1:].float(), cover).min(dim=1).values * is_nodule
+            target = torch.cat((target, true_iou(masks[:, 1:], cover > 0.5)), dim=1)
+        judged = (iou[:, : target.shape[1]].float() - target).square().mean(dim=1)
+        return (loss + judged).mean(), error
+
+
+def _on_crop(masks: Tensor, truth: Tensor) -> Tensor:
+    """Low-resolution logits at the resolution of the truth."""
+    return F.interpolate(masks, truth.shape[2:], mode="trilinear", align_corners=False)
+
+
+def _crop_loss(masks: Tensor, truth: Tensor) -> Tensor:
+    """(B,) of low-resolution logits (B, 1, ...), compared on the crop."""
+    return mask_loss(_on_crop(masks, truth).float(), truth)[:, 0]
+
+
+class _Prompts:
+    """Clicks, boxes and previous logits of a batch as they grow."""
+
+    def __init__(self, samples: Sequence[Sample], rngs: Sequence[np.random.Generator], model: Sam3D) -> None:
+        self._samples, self._rngs = samples, rngs
+        self._profile, self._device = model.profile, model.device
+        self._simulators = [
+            {method: ClickSimulator(method, seed=rng) for method in _NEXT_CLICKS} for rng in rngs
+        ]
+        self._points = [[sample.click] for sample in samples]
+        self._labels = [[1] for _ in samples]
+        self._boxes = torch.full((len(samples), 6), math.nan)
+        cells = model.low_res_size
+        # Boxes of some samples only need an encoder that takes NaN for "no box".
+        mixed_boxes = self._profile.boxes and self._profile.prompt_rule == "all"
+        previous = torch.zeros(len(samples), 1, *cells)
+        for n, (sample, rng) in enumerate(zip(samples, rngs, strict=True)):
+            draw = rng.random()
+            if not sample.truth.any():
+                continue
+            if mixed_boxes and draw < _BOX_SHARE:
+                self._boxes[n] = _drawn_box(sample.truth, rng)
+                if draw < _BOX_ALONE_SHARE:
+                    self._points[n], self._labels[n] = [], []
+            elif _BOX_SHARE <= draw < _BOX_SHARE + _ROUGH_SHARE:
+                previous[n] = self._rough_start(n, sample.truth, rng, cells)
+        self.previous = previous.to(self._device)
+
+    def points(self) -> tuple[Tensor, Tensor] | None:
+        """Coordinates (B, N, 3) and labels (B, N), padded with -1; all clicks or the newest, as the profile says."""
+        newest = self._profile.prompt_rule == "newest"
+        points = [p[-1:] if newest else p for p in self._points]
+        labels = [p[-1:] if newest else p for p in self._labels]
+        most = max(max(len(p) for p in points), 1)
+        coords = torch.zeros(len(points), most, 3)
+        signs = torch.full((len(points), most), -1)
+        for n, (its_points, its_labels) in enumerate(zip(points, labels, strict=True)):
+            for m, (point, label) in enumerate(zip(its_points, its_labels, strict=True)):
+                coords[n, m] = torch.from_numpy(np.asarray(point, np.float32))
+                signs[n, m] = label
+        return coords.to(self._device), signs.to(self._device)
+
+    def boxes(self) -> Tensor | None:
+        """(B, 6) with NaN rows, or None without any box."""
+        return self._boxes.to(self._device) if torch.isfinite(self._boxes).any() else None
+
+    def click_again(self, low_res: Tensor, masks: np.ndarray) -> None:
+        """The next click of every nodule, into the error of its mask."""
+        self.previous = low_res.float().clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+        for n, sample in enumerate(self._samples):
+            if sample.truth.any():
+                method = _NEXT_CLICKS[self._rngs[n].choice(3, p=_NEXT_CLICK_SHARES)]
+                self._add(n, self._simulators[n][method].next_click(sample.truth, masks[n]))
+
+    def _rough_start(
+        self, n: int, truth: np.ndarray, rng: np.random.Generator, cells: tuple[int, int, int]
+    ) -> Tensor:
+        """A rough mask to be corrected, as logits, with its first correcting click."""
+        rough = _rough(truth, rng)
+        click = self._simulators[n]["random"].next_click(truth, rough)
+        if click is not None:
+            self._points[n], self._labels[n] = [], []
+            self._add(n, click)
+        cover = F.adaptive_avg_pool3d(torch.from_numpy(rough)[None, None].float(), cells)
+        return (cover[0] * 2 - 1) * rng.uniform(4, 10)
+
+    def _add(self, n: int, click: Click | None) -> None:
+        if click is not None:
+            self._points[n].append(np.asarray(click[0], np.float32))
+            self._labels[n].append(int(click[1]))
+
+
+def _drawn_box(truth: np.ndarray, rng: np.random.Generator) -> Tensor:
+    """The bounding box as a hand draws it, (6,): lowest and highest corner as crop indices."""
+    box = bounding_box(truth)
+    low = np.array([part.start for part in box], dtype=float)
+    high = np.array([part.stop - 1 for part in box], dtype=float)
+    slack = 0.5 + 0.08 * (high - low)
+    low, high = low + rng.normal(0, slack), high + rng.normal(0, slack)
+    return torch.from_numpy(np.concatenate((np.minimum(low, high), np.maximum(low, high)))).float()
+
+
+def _rough(truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The truth displaced, grown or shrunk, as a mask to be corrected."""
+    shift = np.round(rng.normal(0, 1.2, 3)).astype(int)
+    rough = np.roll(truth, shift, axis=(0, 1, 2))
+    blurred = F.avg_pool3d(torch.from_numpy(rough)[None, None].float(), 5, stride=1, padding=2)[0, 0].numpy()
+    return blurred > rng.uniform(0.15, 0.85)
+
+
+@torch.no_grad()
+def _dice(logits: Tensor, truth: Tensor, is_nodule: Tensor) -> float:
+    mask = logits > 0
+    both = (mask & truth).flatten(1).sum(dim=1)
+    dice = 2 * both / (mask.flatten(1).sum(dim=1) + truth.flatten(1).sum(dim=1)).clamp(min=1)
+    return float(dice[is_nodule].mean()) if is_nodule.any() else math.nan

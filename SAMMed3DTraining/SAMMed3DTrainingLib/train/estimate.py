@@ -1,0 +1,172 @@
+"""What a run would cost, measured on a few of its own steps: --dry_run."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from ..data.training_data import RunCases, SampleSlots
+from ..runs.progress import duration
+from .trainer import Trainer
+from .validation import Validator
+
+_MEASURED_STEPS = 3
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run would cost.
+
+    Attributes:
+        time_s: seconds in all: embeddings, steps and validations.
+        step_s, validation_s, encoding_s: seconds of a step, of a validation and of all embeddings.
+        memory_mb: beyond the loaded network, in MiB; 0 where the system does not say.
+        disk_mb: of the run's folder and of the unpacked cases, in MiB.
+        epochs, steps, samples: of the run; samples of an epoch.
+        batch_size: samples of a step.
+        nodules, cases: that are trained on.
+        validated: nodules of a validation.
+        parameters: that learn.
+        device: where it would run.
+    """
+
+    time_s: float
+    step_s: float
+    validation_s: float
+    encoding_s: float
+    memory_mb: float
+    disk_mb: float
+    epochs: int
+    steps: int
+    samples: int
+    batch_size: int
+    nodules: int
+    cases: int
+    validated: int
+    parameters: int
+    device: str
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        lines = [
+            f"{self.epochs} epochs of {self.samples} samples: {self.steps} steps of {self.batch_size}; "
+            f"{self.parameters / 1e6:.1f} million parameters learn",
+            f"about {duration(self.time_s)} on {self.device}: {self.step_s:.2f} s a step, "
+            f"{duration(self.validation_s)} a validation"
+            + (f", {duration(self.encoding_s)} for the embeddings" if self.encoding_s else ""),
+        ]
+        if self.memory_mb:
+            lines.append(f"about {self.memory_mb / 1024:.1f} GB of memory beyond the loaded network")
+        lines.append(f"about {self.disk_mb / 1024:.2f} GB on the disk")
+        return "\n".join(lines)
+
+
+def show_estimate(estimated: Estimate, as_json: bool) -> None:
+    """Prints an estimate, for people or as one line of JSON ({"event": "estimate", ..., "text": ...})."""
+    values = {"event": "estimate", **asdict(estimated), "text": estimated.text}
+    sys.stdout.write((json.dumps(values) if as_json else estimated.text) + "\n")
+    sys.stdout.flush()
+
+
+def estimate(trainer: Trainer, slots: SampleSlots, validator: Validator, cases: RunCases) -> Estimate:
+    """Time, memory and disk space of a run, from some of its own steps; nothing learns and nothing is saved.
+
+    Args:
+        trainer: of the run.
+        slots: its samples.
+        validator: its validation.
+        cases: its cases.
+    """
+    config, model, device = trainer.config, trainer.network.model, trainer.world.device
+    before = _begin_peak(device)
+    keys = slots.slots(0)[: config.batch_size * _MEASURED_STEPS]
+    samples, sample_s = _timed(lambda: [slots[key] for key in keys])
+    sample_s /= len(keys)
+    encode_s, step_s = 0.0, math.inf
+    for n in range(0, len(keys), config.batch_size):
+        part, embedding = samples[n : n + config.batch_size], None
+        if trainer.encodings:
+            crops = torch.from_numpy(np.stack([sample.crop for sample in part]))
+            embedding, encode_s = _timed(lambda crops=crops: model.encode(crops))
+        keys_of_part = keys[n : n + config.batch_size]
+        _, seconds = _timed(lambda k=keys_of_part, p=part, e=embedding: trainer.rehearse(k, p, e))
+        step_s = min(step_s, seconds)
+    memory = max(_peak_memory(device) - before, 0)
+    _, validation_s = _timed(lambda: validator.validate(trainer.network.averaged()))
+
+    sample_s /= max(config.num_workers, 1)
+    data_s = sample_s * config.batch_size
+    if trainer.encodings:
+        data_s = 0.0
+    step = max(step_s, data_s) if config.num_workers else step_s + data_s
+    encoding = trainer.encodings * (sample_s + encode_s / config.batch_size)
+    learning = sum(parameter.numel() for parameter in trainer.network.parameters)
+    return Estimate(
+        time_s=trainer.steps * step + trainer.epochs * validation_s + encoding, step_s=step, validation_s=validation_s,
+        encoding_s=encoding, memory_mb=memory / 2**20,
+        disk_mb=(_saved_bytes(trainer, learning) + sum(case.array_kji.nbytes for case in (*cases.train, *cases.val)))
+        / 2**20,
+        epochs=trainer.epochs, steps=trainer.steps, samples=slots.per_epoch, batch_size=config.batch_size,
+        nodules=cases.nodules, cases=len(cases.train), validated=len(validator), parameters=learning,
+        device=str(device),
+    )
+
+
+def _saved_bytes(trainer: Trainer, learning: int) -> int:
+    """Three checkpoints; and the state: the network, the average, and two moments of what learns."""
+    whole = sum(tensor.numel() for tensor in trainer.network.model.state_dict().values())
+    return 4 * (3 * whole + whole + 3 * learning)
+
+
+def _timed(work: Callable[[], _Result]) -> tuple[_Result, float]:
+    begun = time.perf_counter()
+    result = work()
+    return result, time.perf_counter() - begun
+
+
+def _begin_peak(device: torch.device) -> int:
+    """Bytes in use; from now on :func:`_peak_memory` tells the most."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    with suppress(OSError):  # Linux: forgets the peak so far, which loading may have made
+        _CLEAR_REFS.write_text("5", encoding="utf-8")
+    return _linux_memory("VmRSS") or _peak_memory(device)
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes at most; 0 where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    # On Linux getrusage tells the parent's peak where that was larger, as Slicer's is.
+    peak = _linux_memory("VmHWM")
+    if peak:
+        return peak
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _linux_memory(name: str) -> int:
+    """A line of /proc/self/status in bytes; 0 where there is none."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)

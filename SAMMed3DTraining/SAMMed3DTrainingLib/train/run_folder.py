@@ -1,0 +1,147 @@
+"""A run's folder: its events, its control file and where its weights lie. Other programs follow a run through it.
+
+``events.jsonl`` has one JSON object a line, always with "event" and "time" (seconds since 1970):
+
+=============== =======================================================================================================
+start           schema (1), task_name, config, versions, cases, nodules, patients, split, step (done so far), steps (of
+                all epochs), resumed
+step            epoch, step, steps, loss, dice_first, dice_last, iou_error, lr, data_s, step_s, left_s (seconds to go)
+reading         done, total (cases that are unpacked before training starts; about one event a second)
+encoding        done, total (embeddings that preset quick computes before the first step)
+validation      epoch, step, loss, dice (after each click), mean_dice, nodules, best (whether the best so far); that of
+                epoch 0 is of the weights that the run starts from
+saved           path, reason
+paused, resumed epoch, step
+warning         message
+end             reason ("finished", "stopped" or "failed"), message; of a failure also kind: "out_of_memory",
+                "disk_full", "bad_data" (a data set or a case of it) or "other". Where several processes fail, the
+                first one tells why
+=============== =======================================================================================================
+
+After a resumed run the steps since the last saved state appear twice: the later line counts.
+
+``control`` holds one word, written by whoever watches: "run", "pause" or "stop". It is read at every step. The other
+small files are described in ``runs/run_files.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..runs import run_files
+from ..runs.run_files import Command, RunError
+from .training_config import TrainingError
+
+SCHEMA = 1
+
+
+class RunFolder:
+    """The files of one run.
+
+    Args:
+        folder: made if need be.
+        echo: called with every event, to show it.
+
+    Raises:
+        TrainingError: the folder cannot be made or written.
+    """
+
+    def __init__(self, folder: Path, echo: Callable[[dict[str, Any]], None] | None = None) -> None:
+        self.folder = folder
+        self._echo = echo
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / run_files.EVENTS).open("a+b") as file:
+                if file.tell():
+                    file.seek(-1, os.SEEK_END)
+                    if file.read(1) != b"\n":  # a full disk or a kill has torn the last line
+                        file.write(b"\n")
+        except OSError as error:
+            raise TrainingError(
+                f"the run's folder {folder} cannot be written: {error.strerror or error}; choose another --work_dir"
+            ) from error
+
+    @property
+    def latest(self) -> Path:
+        """Weights of the last save."""
+        return self.folder / run_files.LATEST
+
+    @property
+    def dice_best(self) -> Path:
+        """Weights of the highest validation Dice."""
+        return self.folder / run_files.DICE_BEST
+
+    @property
+    def loss_best(self) -> Path:
+        """Weights of the lowest validation loss."""
+        return self.folder / run_files.LOSS_BEST
+
+    @property
+    def state(self) -> Path:
+        """What --resume continues from."""
+        return self.folder / run_files.STATE
+
+    def write(self, event: str, **values: Any) -> None:
+        """Appends an event. Raises TrainingError when the disk is full."""
+        line = {"event": event, "time": round(time.time(), 3), **{k: _plain(v) for k, v in values.items()}}
+        try:
+            with (self.folder / run_files.EVENTS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise TrainingError(
+                f"{self.folder} cannot be written: {error.strerror or error}; free disk space and use --resume"
+            ) from error
+        if self._echo is not None:
+            self._echo(line)
+
+    def command(self) -> Command:
+        """What the control file asks for; "run" where there is none, or nothing readable in it."""
+        return run_files.read_command(self.folder)
+
+    def set_command(self, command: Command) -> None:
+        """Writes the control file. Raises TrainingError when it cannot be written."""
+        try:
+            run_files.write_command(self.folder, command)
+        except RunError as error:
+            raise TrainingError(f"{error}; free disk space and use --resume") from error
+
+
+def read_events(folder: Path) -> list[dict[str, Any]]:
+    """All events of a run so far, in order; a line that is still being written is left out.
+
+    Of steps and validations that a resumed run repeated only the later ones are given.
+    """
+    try:
+        lines = (folder / run_files.EVENTS).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    events: list[dict[str, Any]] = []
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if not isinstance(event, dict) or "event" not in event:
+            continue
+        if event["event"] == "start" and event.get("resumed"):
+            begun = event.get("step", 0)
+            events = [e for e in events if e["event"] not in ("step", "validation") or e.get("step", 0) <= begun]
+        events.append(event)
+    return events
+
+
+def _plain(value: Any) -> Any:
+    """NaN is no JSON."""
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

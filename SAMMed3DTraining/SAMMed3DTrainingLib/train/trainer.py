@@ -1,0 +1,368 @@
+"""The training run: epochs of click loops, validation, saving; it can be paused, stopped, killed and continued.
+
+Nothing random depends on anything but the seed, the epoch and the sample's number, so a run that was killed and
+continued is the run that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from SAMMed3DLib.model.precision import PRECISIONS, resolve_precision
+
+from ..data.samples import Sample
+from ..data.training_data import SampleSlots, loader
+from ..runs.progress import EMBEDDED_AT_ONCE
+from .click_loop import ClickLoop, draw_click_count
+from .distributed import World
+from .embedding_bank import EmbeddingBank
+from .run_folder import RunFolder
+from .schedule import learning_rate
+from .trainable import Trainable, save_weights
+from .training_config import TrainingConfig, TrainingError
+from .training_state import load_state, save_state
+from .validation import Validator
+
+Key = tuple[int, int]
+_PAUSE_SECONDS = 0.2
+#: Different epochs' worth of samples in the bank of preset quick.
+BANK_EPOCHS = 2
+
+
+@dataclass
+class Progress:
+    """Where a run is; saved with its state.
+
+    Attributes:
+        epoch: the one under way, from 0.
+        batch: batches of it that are done.
+        update: updates of the weights so far.
+        best_dice, best_loss: of all validations.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    update: int = 0
+    best_dice: float = -math.inf
+    best_loss: float = math.inf
+
+
+@dataclass
+class _Pace:
+    """How long steps take, for the time that is left."""
+
+    seconds: list[float] = field(default_factory=list)
+
+    def note(self, seconds: float) -> None:
+        self.seconds = [*self.seconds[-49:], seconds]
+
+    def left(self, steps: int) -> float:
+        return float(np.median(self.seconds)) * steps if self.seconds else math.nan
+
+
+class Trainer:
+    """One process of a run.
+
+    Args:
+        config: resolved.
+        folder: the run's.
+        world: this process among all.
+        network: what learns.
+        slots: the samples.
+        validator: chooses the best weights.
+        clock, sleep: measure and wait.
+    """
+
+    def __init__(
+        self, config: TrainingConfig, folder: RunFolder, world: World, network: Trainable, slots: SampleSlots,
+        validator: Validator, clock: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.config, self.folder, self.world, self.network = config, folder, world, network
+        self.progress = Progress()
+        self._slots, self._validator, self._clock, self._sleep = slots, validator, clock, sleep
+        self._loop = world.wrap(ClickLoop(network.model))
+        self._optimizer = network.optimizer(config)
+        precision = resolve_precision(config.precision, world.device)
+        self._dtype = PRECISIONS[precision]
+        self._scaler = torch.amp.GradScaler(world.device.type, enabled=precision == "fp16")
+        self._bank = EmbeddingBank(network.model, config.cache_gb * 2**30) if config.encoder == "frozen" else None
+        self._pace = _Pace()
+        self._saved_at = clock()
+        self._stopping = False
+
+    # -- the size of a run -------------------------------------------------------------------------------------------
+
+    @property
+    def epochs(self) -> int:
+        """Epochs in all."""
+        return int(self.config.num_epochs or 1)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches of one process per epoch: a step of the run each."""
+        per_process = -(-self._slots.per_epoch // self.world.size)
+        return -(-per_process // self.config.batch_size)
+
+    @property
+    def updates_per_epoch(self) -> int:
+        """Updates of the weights per epoch."""
+        return -(-self.batches_per_epoch // self.config.accumulation_steps)
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.epochs * self.batches_per_epoch
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self.progress.epoch * self.batches_per_epoch + self.progress.batch
+
+    # -- the run -----------------------------------------------------------------------------------------------------
+
+    def resume(self) -> None:
+        """Continues where the run was saved. Raises TrainingError."""
+        values = load_state(self.folder.state, self.config, self.network, self._optimizer, self._scaler)
+        self.progress = Progress(**values)
+
+    def stop(self) -> None:
+        """Ends the run after the step under way, with everything saved."""
+        self._stopping = True
+
+    def run(self) -> str:
+        """Trains to the end. Returns "finished" or "stopped".
+
+        Raises:
+            TrainingError: the loss is not finite, or files cannot be written; what was saved last stays.
+        """
+        if self._bank is not None:
+            self._fill_bank(self._bank)
+        if self.progress.update == 0 and not self._stopping:
+            # What training begins with has to be beaten: where no epoch does, its weights stay the best ones.
+            self._validate(epoch=0)
+        # One source for the whole run: the next epoch's samples are prepared while the last one is validated.
+        source = self._batches(batch for part in self._remaining() for batch in part)
+        while self.progress.epoch < self.epochs:
+            if not self._train_epoch(source):
+                self._save("stopped")
+                return "stopped"
+            self._end_epoch()
+        return "finished"
+
+    def _groups(self, epoch: int) -> list[list[list[Key]]]:
+        """The batches of each update of an epoch that is not done yet.
+
+        A state is only saved between updates, so that no gradient is lost.
+        """
+        keys = self._keys(epoch)
+        size, group = self.config.batch_size, self.config.accumulation_steps
+        batches = [keys[n : n + size] for n in range(0, len(keys), size)]
+        groups = [batches[n : n + group] for n in range(0, len(batches), group)]
+        return groups[-(-self.progress.batch // group) :] if epoch == self.progress.epoch else groups
+
+    def _remaining(self) -> Iterator[list[list[Key]]]:
+        first, groups = self.progress.epoch, self._groups(self.progress.epoch)
+        yield from groups
+        for epoch in range(first + 1, self.epochs):
+            yield from self._groups(epoch)
+
+    def _train_epoch(self, source: Iterator[tuple[list[Sample], Tensor | None]]) -> bool:
+        """The rest of the epoch; False when the run is to stop."""
+        for part in self._groups(self.progress.epoch):
+            if not self._may_go_on():
+                return False
+            self._update(part, source)
+            if self._clock() - self._saved_at > 60 * self.config.save_minutes:
+                self._save("time")
+        return True
+
+    def _update(self, batches: Sequence[Sequence[Key]], source: Iterator[tuple[list[Sample], Tensor | None]]) -> None:
+        """One update of the weights from one or several batches, each weighted with its size."""
+        config, progress = self.config, self.progress
+        rate = learning_rate(
+            progress.update, self.epochs * self.updates_per_epoch, self.updates_per_epoch, config
+        )
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
+        total = sum(len(batch) for batch in batches)
+        self._optimizer.zero_grad(set_to_none=True)
+        for number, batch in enumerate(batches):
+            begun = self._clock()
+            samples, embedding = next(source)
+            drawn = self._clock()
+            last = number == len(batches) - 1
+            loss, figures = self._backward(batch, samples, embedding, len(batch) / total, synchronize=last)
+            if last:
+                self._step_optimizer()
+            progress.batch += 1
+            ended = self._clock()
+            self._pace.note(ended - begun)
+            if self.world.is_main:
+                self.folder.write(
+                    "step", epoch=progress.epoch + 1, step=self.step, steps=self.steps, loss=loss, lr=rate,
+                    data_s=drawn - begun, step_s=ended - begun, left_s=self._pace.left(self.steps - self.step),
+                    **figures,
+                )
+
+    def _backward(
+        self, keys: Sequence[Key], samples: list[Sample], embedding: Tensor | None, weight: float, synchronize: bool
+    ) -> tuple[float, dict[str, float]]:
+        progress, config = self.progress, self.config
+        clicks = draw_click_count(np.random.default_rng([config.seed, 3, progress.epoch, progress.batch]))
+        rngs = [np.random.default_rng([config.seed, 4, progress.epoch, *key]) for key in keys]
+        later = self._loop.no_sync() if self.world.size > 1 and not synchronize else contextlib.nullcontext()
+        with later:
+            with torch.autocast(self.world.device.type, self._dtype, enabled=self._dtype != torch.float32):
+                loss, figures = self._loop(samples, clicks, rngs, embedding)
+            self._scaler.scale(loss * weight).backward()
+        value = float(loss.detach())
+        bad = self.world.agree(float(not math.isfinite(value)))
+        if bad:
+            raise TrainingError(
+                f"the loss is not finite at step {self.step + 1}: try a smaller --lr, or --precision fp32. {self._kept}"
+            )
+        return value, figures
+
+    @property
+    def _kept(self) -> str:
+        """What is left after a failure."""
+        state = self.folder.state
+        return f"The last saved state ({state.name}) is from before and stays" if state.is_file() \
+            else "Nothing had been saved before"
+
+    def _step_optimizer(self) -> None:
+        self._scaler.unscale_(self._optimizer)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters, self.config.clip)
+        if not self._scaler.is_enabled() and not torch.isfinite(norm):
+            raise TrainingError(
+                f"the gradient is not finite at step {self.step + 1}: try a smaller --lr. {self._kept}"
+            )
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self.progress.update += 1
+        self.network.update_average(self.progress.update)
+
+    def _end_epoch(self) -> None:
+        """Validation, the best weights, and the state at the beginning of the next epoch."""
+        progress = self.progress
+        self._validate(progress.epoch + 1)
+        progress.epoch, progress.batch = progress.epoch + 1, 0
+        self._save("epoch", weights=False)
+        self.world.barrier()
+
+    def _validate(self, epoch: int) -> None:
+        """Validates the averaged weights and keeps them where they are the best so far; epoch 0 is the beginning."""
+        if not self.world.is_main or not (epoch or len(self._validator)):
+            return
+        progress = self.progress
+        averaged = self.network.averaged()
+        result = self._validator.validate(averaged)
+        better_dice = result.nodules > 0 and result.mean_dice > progress.best_dice
+        better_loss = result.nodules > 0 and result.loss < progress.best_loss
+        if better_dice or not result.nodules:
+            save_weights(averaged, self.folder.dice_best)
+        if better_loss or not result.nodules:
+            save_weights(averaged, self.folder.loss_best)
+        if epoch:
+            save_weights(averaged, self.folder.latest)
+        progress.best_dice = max(progress.best_dice, result.mean_dice) if result.nodules else progress.best_dice
+        progress.best_loss = min(progress.best_loss, result.loss) if result.nodules else progress.best_loss
+        self.folder.write(
+            "validation", epoch=epoch, step=epoch * self.batches_per_epoch, loss=result.loss, dice=result.dice,
+            mean_dice=result.mean_dice, nodules=result.nodules, best=better_dice,
+        )
+
+    def _save(self, reason: str, weights: bool = True) -> None:
+        """The state to continue from, and the latest weights."""
+        self._saved_at = self._clock()
+        if not self.world.is_main:
+            return
+        save_state(self.folder.state, self.config, self.network, self._optimizer, self._scaler, vars(self.progress))
+        if weights:
+            save_weights(self.network.averaged(), self.folder.latest)
+        self.folder.write("saved", path=self.folder.latest, reason=reason)
+
+    def _may_go_on(self) -> bool:
+        """What the control file says, for all processes alike; waits while it says pause."""
+        paused = False
+        while True:
+            word = self.folder.command() if self.world.is_main else "run"
+            code = self.world.agree(float({"run": 0, "pause": 1, "stop": 2}["stop" if self._stopping else word]))
+            if code == 1 and not paused:
+                paused = True
+                self._save("paused")
+                self._note("paused")
+            if code != 1:
+                if paused and code == 0:
+                    self._note("resumed")
+                return code == 0
+            self._sleep(_PAUSE_SECONDS)
+
+    def _note(self, event: str, **values: Any) -> None:
+        if self.world.is_main:
+            self.folder.write(event, epoch=self.progress.epoch + 1, step=self.step, **values)
+
+    def rehearse(self, keys: Sequence[Key], samples: list[Sample], embedding: Tensor | None) -> None:
+        """Forward and backward of a step whose gradients are thrown away, to see what it costs."""
+        self._backward(keys, samples, embedding, 1.0, synchronize=False)
+        self._optimizer.zero_grad(set_to_none=True)
+
+    # -- samples -----------------------------------------------------------------------------------------------------
+
+    def _keys(self, epoch: int) -> list[Key]:
+        """This process's samples of an epoch, in order."""
+        if self._bank is None:
+            return self.world.share(self._slots.slots(epoch))
+        stored = [key for key in self._bank_keys() if key in self._bank]
+        order = np.random.default_rng([self.config.seed, 5, epoch]).permutation(len(stored))
+        return [stored[n] for n in np.resize(order, len(self.world.share(self._slots.slots(epoch))))]
+
+    @property
+    def encodings(self) -> int:
+        """Samples that are encoded before the first step."""
+        return len(self._bank_keys()) if self._bank is not None else 0
+
+    def _bank_keys(self) -> list[Key]:
+        """The samples that the bank holds if there is memory for all."""
+        return list(dict.fromkeys(k for e in range(BANK_EPOCHS) for k in self.world.share(self._slots.slots(e))))
+
+    def _batches(self, batches: Iterable[list[Key]]) -> Iterator[tuple[list[Sample], Tensor | None]]:
+        if self._bank is not None:
+            return (self._bank.batch(batch) for batch in batches)
+        return ((samples, None) for samples in loader(self._slots, batches, self.config.num_workers))
+
+    def _fill_bank(self, bank: EmbeddingBank) -> None:
+        keys = self._bank_keys()
+        batches = [keys[n : n + EMBEDDED_AT_ONCE] for n in range(0, len(keys), EMBEDDED_AT_ONCE)]
+        samples = loader(self._slots, batches, self.config.num_workers)
+        bank.fill(zip(batches, samples, strict=True), lambda done: self._may_go_on_while_encoding(done, len(keys)))
+        short = self.world.agree(float(len(bank) < len(keys) and not self._stopping))
+        if short and self.world.is_main:
+            self.folder.write(
+                "warning", message=f"the embeddings of {len(bank)} of {len(keys)} samples fit into --cache_gb "
+                f"{self.config.cache_gb:g}: the run sees only those",
+            )
+
+    def _may_go_on_while_encoding(self, done: int, total: int) -> bool:
+        if self.world.is_main:
+            self.folder.write("encoding", done=done, total=total)
+            paused = False
+            while (word := self.folder.command()) == "pause" and not self._stopping:
+                if not paused:
+                    paused = True
+                    self._note("paused")
+                self._sleep(_PAUSE_SECONDS)
+            self._stopping = self._stopping or word == "stop"
+            if paused and not self._stopping:
+                self._note("resumed")
+        return not self._stopping

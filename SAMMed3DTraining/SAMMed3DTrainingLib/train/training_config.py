@@ -1,0 +1,225 @@
+"""Everything that decides a training run, and its command line.
+
+The option names are those of SAM-Med3D's ``train.py``; what is new or no longer there is said in README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from SAMMed3DLib.model.registry import model_names
+
+from ..data.datasets import DEFAULT_PATIENT_PATTERN
+from ..runs.run_files import write_whole
+from .presets import PRESETS, Preset
+
+#: Options of SAM-Med3D's train.py that have nothing to decide here.
+_WITHOUT_EFFECT = {
+    "click_type": "first and later clicks are mixed", "multi_click": "the network's profile says which clicks it sees",
+    "img_size": "the crop's size comes with the network",
+    "allow_partial_weight": "weights fit the network or are refused",
+}
+Scheduler = Literal["cosine", "multisteplr", "constant"]
+
+
+class TrainingError(RuntimeError):
+    """Training cannot begin or go on; the message says what to do, and what was saved stays."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """A run. ``None`` means: as the preset has it. Written to the run's folder, resolved."""
+
+    task_name: str
+    data: tuple[str, ...] = ("sam_med3d_cache",)
+    checkpoint: str | None = None
+    model_type: str = "nodule"
+    work_dir: str = "work_dir"
+    preset: Preset = "standard"
+    num_epochs: int | None = None
+    batch_size: int = 4
+    accumulation_steps: int = 1
+    lr: float | None = None
+    decoder_lr: float | None = None
+    weight_decay: float = 0.02
+    lr_scheduler: Scheduler = "cosine"
+    step_size: tuple[int, ...] = (120, 180)
+    gamma: float = 0.1
+    warmup: float = 0.05
+    ema: float = 0.99
+    clip: float = 1.0
+    lora_rank: int = 8
+    samples_per_nodule: int | None = None
+    empty_share: float = 0.08
+    replay: float = 0.15
+    augment: bool = True
+    val_fraction: float = 0.2
+    fold: int | None = None
+    val_clicks: int = 3
+    val_nodules: int = 48
+    patient_pattern: str = DEFAULT_PATIENT_PATTERN
+    seed: int = 2023
+    device: str = "auto"
+    precision: str = "auto"
+    num_workers: int = 1
+    cache_gb: float = 2.0
+    save_minutes: float = 5.0
+    resume: bool = False
+    multi_gpu: bool = False
+    gpu_ids: tuple[int, ...] = (0,)
+    port: int = 0
+    dry_run: bool = False
+    json: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """Where the run keeps everything: ``work_dir/task_name``."""
+        return Path(self.work_dir) / self.task_name
+
+    @property
+    def encoder(self) -> str:
+        """How the image encoder learns: "frozen", "lora" or "full"."""
+        return PRESETS[self.preset].encoder
+
+    def resolved(self, from_scratch: bool) -> TrainingConfig:
+        """With the preset's values filled in; from scratch everything learns, at a rate of its own."""
+        preset = PRESETS["full" if from_scratch else self.preset]
+        defaults = {"num_epochs": preset.num_epochs, "samples_per_nodule": preset.samples_per_nodule,
+                    "lr": 8e-4 if from_scratch else preset.lr, "decoder_lr": 1.0 if from_scratch else preset.decoder_lr}
+        missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
+        return dataclasses.replace(self, preset="full" if from_scratch else self.preset, **missing)
+
+    def check(self) -> None:
+        """Raises TrainingError for values that no run can have."""
+        name = self.task_name
+        if not name or name in (".", "..") or any(c in name for c in '/\\:*?"<>|') or name != name.strip(" ."):
+            raise TrainingError(f"--task_name {name!r} cannot name a folder on every system: use letters and digits")
+        positive = ("batch_size", "accumulation_steps", "num_epochs", "samples_per_nodule", "lora_rank", "lr",
+                    "decoder_lr", "gamma", "clip", "val_clicks", "val_nodules")
+        for option in positive:
+            value = getattr(self, option)
+            if value is not None and not 0 < value < math.inf:
+                raise TrainingError(f"--{option} must be positive, not {value}")
+        for option in ("seed", "weight_decay", "num_workers", "cache_gb", "save_minutes"):
+            if not getattr(self, option) >= 0:
+                raise TrainingError(f"--{option} must be 0 or more, not {getattr(self, option)}")
+        for option in ("empty_share", "replay", "val_fraction", "ema", "warmup"):
+            if not 0 <= getattr(self, option) < 1:
+                raise TrainingError(f"--{option} must be in [0, 1), not {getattr(self, option)}")
+        if self.empty_share + self.replay >= 1:
+            raise TrainingError("--empty_share and --replay together leave nothing for your own nodules")
+
+    def write(self, path: Path, versions: dict[str, str]) -> None:
+        """The configuration as JSON, with absolute paths and the versions it ran with; whole or not at all.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        paths = {"data": [_absolute(each) for each in self.data], "work_dir": _absolute(self.work_dir),
+                 "checkpoint": None if self.checkpoint is None else _absolute(self.checkpoint)}
+        write_whole(path, json.dumps({**dataclasses.asdict(self), **paths, "versions": versions}, indent=1))
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
+
+
+class _WithoutEffect(argparse.Action):
+    """Says why an option that scripts may still give changes nothing."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+                 option_string: str | None = None) -> None:
+        sys.stderr.write(f"note: {option_string} has no effect: {_WITHOUT_EFFECT[self.dest]}\n")
+
+
+def parse_training_options(arguments: list[str] | None = None, prog: str = "train.py") -> TrainingConfig:
+    """The command line of ``train.py`` as a configuration."""
+    return config_of(training_parser(prog).parse_args(arguments))
+
+
+def config_of(options: argparse.Namespace) -> TrainingConfig:
+    """A configuration from parsed options; lists become tuples."""
+    known = {field.name for field in dataclasses.fields(TrainingConfig)}
+    values: dict[str, Any] = {key: value for key, value in vars(options).items() if key in known}
+    return TrainingConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def training_parser(prog: str = "train.py") -> argparse.ArgumentParser:
+    """The options with their defaults and meanings."""
+    parser = argparse.ArgumentParser(
+        prog=prog, description="Fine-tune a SAM-Med3D or nodule checkpoint on nnU-Net style data sets.",
+        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+        epilog="presets:\n" + "\n".join(
+            f"  {name:9} {p.text} (lr {p.lr:g}, {p.num_epochs} epochs, {p.samples_per_nodule} views a nodule)"
+            for name, p in PRESETS.items()
+        ),
+    )
+
+    def add(group: argparse._ArgumentGroup, name: str, text: str, *flags: str, **more: Any) -> None:
+        default = getattr(TrainingConfig, name, None)
+        shown = " ".join(str(v) for v in default) if isinstance(default, tuple) else default
+        suffix = "" if default is None or isinstance(default, bool) else f" (default {shown})"
+        if "action" not in more:
+            more.setdefault("type", type(default) if default is not None else str)
+        more.setdefault("default", list(default) if isinstance(default, tuple) else default)
+        group.add_argument(*flags, f"--{name}", help=(text + suffix).replace("%", "%%"), **more)
+
+    run = parser.add_argument_group("run")
+    run.add_argument("--task_name", required=True, help="name of the run: its folder in --work_dir")
+    add(run, "data", "data sets, or folders that hold several", "-tdp", type=str, nargs="+", metavar="DIR")
+    add(run, "work_dir", "where runs keep their folders", metavar="DIR")
+    add(run, "checkpoint", "weights to start from; a name that is no file trains from scratch, after a warning. "
+                           "Default: the bundled model for --model_type nodule", metavar="FILE")
+    add(run, "model_type", "network when training from scratch", choices=model_names())
+    add(run, "preset", "how much learns, see below", choices=get_args(Preset))
+    add(run, "resume", "continue the run of this name exactly where it was saved", action="store_true")
+    add(run, "dry_run", "print the estimated time and memory and exit; with --json as a JSON object",
+        action="store_true")
+    add(run, "json", "print events as JSON lines instead of text", action="store_true")
+    add(run, "seed", "of weights, splits and samples")
+
+    learning = parser.add_argument_group("learning")
+    add(learning, "num_epochs", "epochs; default: the preset's", type=int)
+    add(learning, "batch_size", "samples per process and step")
+    add(learning, "accumulation_steps", "batches whose gradients make one update")
+    add(learning, "lr", "highest learning rate; default: the preset's", type=float)
+    add(learning, "decoder_lr", "factor for prompt encoder and decoder; default: the preset's", type=float)
+    add(learning, "weight_decay", "of AdamW")
+    add(learning, "lr_scheduler", "after the warm-up", choices=get_args(Scheduler))
+    add(learning, "step_size", "epochs at which multisteplr lowers the rate", type=int, nargs="+")
+    add(learning, "gamma", "factor of multisteplr")
+    add(learning, "warmup", "share of all steps")
+    add(learning, "ema", "decay of the averaged weights, which are what is saved; 0 averages nothing")
+    add(learning, "clip", "largest norm of the gradient")
+    add(learning, "lora_rank", "rank of the updates of preset standard")
+
+    samples = parser.add_argument_group("samples")
+    add(samples, "samples_per_nodule", "views of each nodule per epoch; default: the preset's", type=int)
+    add(samples, "empty_share", "share of clicks on no nodule")
+    add(samples, "replay", "share of synthetic nodules, against forgetting (CT windows and z-score profiles)")
+    samples.add_argument("--no_augment", dest="augment", action="store_false", help="show the scans as they are")
+    add(samples, "val_fraction", "share of the patients held out, where the data has no Val part")
+    add(samples, "fold", "of splits_final.json", type=int)
+    add(samples, "val_clicks", "clicks of the validation; their mean Dice chooses the best weights")
+    add(samples, "val_nodules", "most nodules that are validated per epoch")
+    add(samples, "patient_pattern", "regular expression; its first group is the patient in a case's name")
+
+    machine = parser.add_argument_group("machine")
+    add(machine, "device", "auto, cpu, cuda, cuda:1, mps")
+    add(machine, "precision", "of the forward pass", choices=("auto", "fp32", "bf16", "fp16"))
+    add(machine, "num_workers", "processes that prepare samples; 0 prepares them between the steps")
+    add(machine, "cache_gb", "memory for the embeddings of preset quick, in GB")
+    add(machine, "save_minutes", "the state is saved this often, and after every epoch")
+    add(machine, "multi_gpu", "one process for each of --gpu_ids", action="store_true")
+    add(machine, "gpu_ids", "GPUs of --multi_gpu", type=int, nargs="+")
+    add(machine, "port", "for the processes of --multi_gpu; 0 finds a free one")
+    for name in _WITHOUT_EFFECT:
+        parser.add_argument(f"--{name}", nargs="?", action=_WithoutEffect, help=argparse.SUPPRESS)
+    return parser

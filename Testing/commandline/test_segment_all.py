@@ -1,0 +1,104 @@
+"""``sammed3d segment-all`` from argument list to exit code, with a network that finds what is bright."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from SAMMed3DLib import cli
+from SAMMed3DLib.files.volume_io import read_labels
+from SAMMed3DLib.finding.candidates import Candidate
+from SAMMed3DLib.finding.lungs import LungMask
+from SAMMed3DLib.inference import SamAutomaticMaskGenerator3D
+
+
+@pytest.fixture
+def finder(scene, monkeypatch):
+    """Candidates on the two balls, and no lungs."""
+    found = [
+        Candidate(tuple(scene.center_ras(number)), 2.0 * scene.radii_mm[number], 0.9, "solid") for number in (1, 0)
+    ]
+    nothing = LungMask(np.zeros((2, 2, 2), bool), np.eye(4), False, "no lungs were found")
+
+    class Generator(SamAutomaticMaskGenerator3D):
+        def __init__(self, *args, **options) -> None:
+            super().__init__(
+                *args, **options, lung_finder=lambda *a, **k: nothing, candidate_finder=lambda *a, **k: list(found)
+            )
+
+    monkeypatch.setattr("SAMMed3DLib.inference.SamAutomaticMaskGenerator3D", Generator)
+
+
+def test_segmentation_and_tables_agree(ct, scene, bright, finder, tmp_path, capsys) -> None:
+    out, table = tmp_path / "all.seg.nrrd", tmp_path / "all.csv"
+    words = ["segment-all", str(ct), "--out", str(out), "--table", str(table), "--sensitivity", "1"]
+    assert cli.main(words) == 0
+    labels = read_labels(out)
+    np.testing.assert_allclose(labels.ijk_to_ras, scene.ijk_to_ras, atol=1e-5)
+    # the largest has label 1, as in the scene
+    for label in (1, 2):
+        found, truth = labels.array_kji == label, scene.labels == label
+        assert 2.0 * np.count_nonzero(found & truth) / (found.sum() + truth.sum()) > 0.85
+    with table.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == ["nodule 1", "nodule 2"]
+    assert float(rows[0]["volume_mm3"]) > float(rows[1]["volume_mm3"]) > 0
+    clicks = np.array([[float(row[f"click_{axis}"]) for axis in "ras"] for row in rows])
+    for number in (0, 1):
+        assert np.linalg.norm(clicks[number] - scene.center_ras(number)) < 2.0
+    assert all(0 < float(row["score"]) <= 1 for row in rows)
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[0].split()[:2] == ["nodule", "probability"]
+    assert len(printed.out.splitlines()) == 4
+    assert "whole volume" in printed.err and "Not a medical device" in printed.err and "% (about" in printed.err
+
+
+def test_json_holds_the_same(ct, scene, bright, finder, capsys) -> None:
+    assert cli.main(["segment-all", str(ct), "--json", "--sensitivity", "1"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["ranking"] == "probability" and "whole volume" in result["message"]
+    assert [nodule["label"] for nodule in result["nodules"]] == [1, 2]
+    assert set(result["seconds"]) == {"read", "load", "find"}
+
+
+def test_fewer_shows_a_part_of_more(ct, scene, bright, finder, capsys) -> None:
+    shown = []
+    for sensitivity in ("0", "0.5", "1"):
+        assert cli.main(["segment-all", str(ct), "--json", "--sensitivity", sensitivity]) == 0
+        shown.append({tuple(np.round([n["click_r"], n["click_a"], n["click_s"]], 3))
+                      for n in json.loads(capsys.readouterr().out)["nodules"]})
+    assert shown[0] <= shown[1] <= shown[2] and len(shown[2]) == 2
+
+
+def test_nothing_found_is_a_result(ct, bright, finder, tmp_path, capsys) -> None:
+    out, table = tmp_path / "none.nii.gz", tmp_path / "none.csv"
+    words = ["segment-all", str(ct), "--min-diameter", "30", "--out", str(out), "--table", str(table)]
+    assert cli.main(words) == 0
+    assert "no nodules found" in capsys.readouterr().out
+    assert not read_labels(out).array_kji.any()
+    assert cli.main(["segment-all", str(ct), "--sensitivity", "1", "--table", str(tmp_path / "some.csv")]) == 0
+    head = (tmp_path / "some.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert table.read_text(encoding="utf-8").splitlines() == [head], "readers find the columns they know"
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--out", "x.txt"], "must end in"),
+        (["--table", "x.xls"], "must end in"),
+        (["--min-diameter", "9", "--max-diameter", "4"], "ordered"),
+    ],
+)
+def test_options_that_cannot_be_used(ct, bright, finder, words, message, capsys) -> None:
+    assert cli.main(["segment-all", str(ct), *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--sensitivity", "2"], ["--sensitivity", "x"], ["--min-diameter", "-1"]])
+def test_numbers_out_of_range(ct, words) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["segment-all", str(ct), *words])
+    assert stopped.value.code == 2

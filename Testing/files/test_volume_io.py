@@ -1,0 +1,256 @@
+"""Reading CTs: the geometry of every format, and files that cannot be used."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import struct
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from SAMMed3DLib.files import dicom_io
+from SAMMed3DLib.files.volume_io import read_labels, read_volume, stem
+from SAMMed3DLib.inference import InputError
+
+
+def write_itk(path: Path, scene) -> Path:
+    """The scene written by SimpleITK, its geometry given in ITK's own terms."""
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ scene.ijk_to_ras
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    image = sitk.GetImageFromArray(scene.array)
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+def write_dicom(folder: Path, scene, description: str = "LUNG", drop: int | None = None) -> Path:
+    """The scene as a DICOM series, stored with rescale intercept -1024; file names not in the order of the slices."""
+    folder.mkdir(parents=True, exist_ok=True)
+    matrix = np.diag([-1.0, -1.0, 1.0, 1.0]) @ scene.ijk_to_ras
+    i_axis, j_axis = (matrix[:3, axis] / np.linalg.norm(matrix[:3, axis]) for axis in (0, 1))
+    uid = f"1.2.826.0.1.{abs(hash((str(folder), description))) % 10**9}"
+    for k, plane in enumerate(scene.array):
+        if k == drop:
+            continue
+        image = sitk.GetImageFromArray(plane)
+        image.SetSpacing(np.linalg.norm(matrix[:3, :2], axis=0).tolist())
+        position = matrix[:3, 3] + k * matrix[:3, 2]
+        tags = {
+            "0008|0060": "CT", "0008|103e": description, "0020|000d": "1.2.826.0.1.5", "0020|000e": uid,
+            "0020|0013": str(k), "0020|0032": "\\".join(f"{value:.6f}" for value in position),
+            "0020|0037": "\\".join(f"{value:.8f}" for value in (*i_axis, *j_axis)),
+            "0028|1052": "-1024", "0028|1053": "1", "0008|0018": f"{uid}.{k + 1}",
+        }
+        for key, value in tags.items():
+            image.SetMetaData(key, value)
+        writer = sitk.ImageFileWriter()
+        writer.KeepOriginalImageUIDOn()
+        writer.SetFileName(str(folder / f"{(k * 7) % 40:03d}-{description}.dcm"))
+        writer.Execute(image)
+    return folder
+
+
+def test_nifti_geometry_and_values(ct: Path, scene) -> None:
+    volume = read_volume(ct)
+    np.testing.assert_array_equal(volume.array_kji, scene.array)
+    np.testing.assert_allclose(volume.ijk_to_ras, scene.ijk_to_ras, atol=1e-5)
+    assert volume.array_kji.dtype == np.int16
+    assert volume.array_kji.flags.c_contiguous
+    assert volume.name == "scan é"
+
+
+@pytest.mark.parametrize("ending", ["nrrd", "mha", "mhd"])
+def test_itk_formats(ending: str, tmp_path: Path, scene) -> None:
+    volume = read_volume(write_itk(tmp_path / f"a b ü.{ending}", scene))
+    np.testing.assert_array_equal(volume.array_kji, scene.array)
+    np.testing.assert_allclose(volume.ijk_to_ras, scene.ijk_to_ras, atol=1e-5)
+
+
+def test_a_sheared_nifti_keeps_its_matrix(tmp_path: Path, scene) -> None:
+    sheared = scene.ijk_to_ras.copy()
+    sheared[:3, 2] += (0.0, 0.4, 0.0)  # a tilted gantry
+    nibabel.Nifti1Image(scene.array.T, sheared).to_filename(tmp_path / "tilted.nii")
+    np.testing.assert_allclose(read_volume(tmp_path / "tilted.nii").ijk_to_ras, sheared, atol=1e-5)
+
+
+def test_rescaling_of_nifti_is_applied(tmp_path: Path, scene) -> None:
+    image = nibabel.Nifti1Image((scene.array + 1024).T, scene.ijk_to_ras)
+    image.header.set_slope_inter(1.0, -1024.0)
+    image.to_filename(tmp_path / "scaled.nii.gz")
+    volume = read_volume(tmp_path / "scaled.nii.gz")
+    assert volume.array_kji.dtype == np.float32
+
+
+def test_a_fourth_axis_of_one_is_dropped(tmp_path: Path, scene) -> None:
+    nibabel.Nifti1Image(scene.array.T[..., None], scene.ijk_to_ras).to_filename(tmp_path / "one.nii.gz")
+    np.testing.assert_array_equal(read_volume(tmp_path / "one.nii.gz").array_kji, scene.array)
+
+
+def test_dicom_series_in_a_folder_below_and_by_one_of_its_files(tmp_path: Path, scene) -> None:
+    folder = write_dicom(tmp_path / "study" / "sériё 1", scene)
+    first = next(folder.iterdir())
+    assert sitk.ReadImage(str(first)).GetMetaData("0028|1052").strip() == "-1024"
+    for path in (folder, tmp_path / "study", first):
+        volume = read_volume(path)
+        np.testing.assert_array_equal(volume.array_kji, scene.array)
+        np.testing.assert_allclose(volume.ijk_to_ras, scene.ijk_to_ras, atol=1e-3)
+
+
+def test_dicom_of_a_left_handed_volume_is_read_the_other_way_up(tmp_path: Path, scene) -> None:
+    class LeftHanded:  # GDCM sorts slices along the normal of rows and columns, here against k
+        array = scene.array
+        ijk_to_ras = scene.ijk_to_ras @ np.diag([1.0, 1.0, -1.0, 1.0])
+
+    volume = read_volume(write_dicom(tmp_path / "left", LeftHanded))
+    back = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, -1, len(scene.array) - 1], [0, 0, 0, 1]])
+    np.testing.assert_array_equal(volume.array_kji, scene.array[::-1])
+    np.testing.assert_allclose(volume.ijk_to_ras, LeftHanded.ijk_to_ras @ back, atol=1e-3)
+
+
+def test_a_tilted_gantry_in_dicom_gives_the_sheared_matrix(tmp_path: Path, scene) -> None:
+    class Tilted:
+        array = scene.array
+        ijk_to_ras = scene.ijk_to_ras.copy()
+
+    Tilted.ijk_to_ras[:3, 2] += (0.0, 0.5, 0.0)
+    volume = read_volume(write_dicom(tmp_path / "tilt", Tilted))
+    np.testing.assert_array_equal(volume.array_kji, scene.array)
+    np.testing.assert_allclose(volume.ijk_to_ras, Tilted.ijk_to_ras, atol=1e-3)
+
+
+def test_a_missing_slice_is_noted(tmp_path: Path, scene) -> None:
+    with pytest.warns(UserWarning, match="not evenly spaced"):
+        read_volume(write_dicom(tmp_path / "gap", scene, drop=11))
+
+
+def test_a_series_without_positions_is_refused(tmp_path: Path, scene, monkeypatch) -> None:
+    folder = write_dicom(tmp_path / "s", scene)
+    tags = dicom_io._tags
+    monkeypatch.setattr(dicom_io, "_tags", lambda file: {k: v for k, v in tags(file).items() if k != "0020|0032"})
+    with pytest.raises(InputError, match="do not say where they lie"):
+        read_volume(folder)
+
+
+def test_a_series_copied_twice_is_refused(tmp_path: Path, scene) -> None:
+    folder = write_dicom(tmp_path / "s", scene)
+    for file in list(folder.iterdir()):
+        shutil.copy(file, folder / f"copy of {file.name}")
+    with pytest.raises(InputError, match="40 slices that lie where another one lies"):
+        read_volume(folder)
+
+
+def test_gdcm_keeps_its_remarks_to_itself(tmp_path: Path, scene, capfd) -> None:
+    write_dicom(tmp_path / "a" / "b", scene)
+    read_volume(tmp_path)
+    assert capfd.readouterr().err == ""
+
+
+def test_several_series_are_listed(tmp_path: Path, scene) -> None:
+    write_dicom(tmp_path / "s", scene, "LUNG")
+    write_dicom(tmp_path / "s", scene, "BONE")
+    with pytest.raises(InputError, match="2 DICOM series: name one file") as caught:
+        read_volume(tmp_path / "s")
+    assert "CT, LUNG, 40 files" in str(caught.value)
+    assert "CT, BONE, 40 files" in str(caught.value)
+
+
+def test_a_folder_without_a_series(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("nothing")
+    with pytest.raises(InputError, match="holds no DICOM series: give"):
+        read_volume(tmp_path)
+
+
+def test_bad_files(tmp_path: Path, ct: Path, scene, labels_file: Path) -> None:
+    def nifti(name: str, array: np.ndarray) -> Path:
+        nibabel.Nifti1Image(array, scene.ijk_to_ras).to_filename(tmp_path / name)
+        return tmp_path / name
+
+    def raw(name: str, content: bytes) -> Path:
+        (tmp_path / name).write_bytes(content)
+        return tmp_path / name
+
+    rgb = np.zeros((5, 5, 5), np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]))
+    sitk.WriteImage(sitk.Image([5, 5, 5], sitk.sitkVectorUInt8, 3), str(tmp_path / "rgb.nrrd"))
+    sitk.WriteImage(sitk.Image([5, 5, 5, 2], sitk.sitkInt16), str(tmp_path / "4d.nrrd"))
+    sitk.WriteImage(sitk.Image([5, 5], sitk.sitkInt16), str(tmp_path / "2d.mha"))
+    singular = (
+        b"NRRD0004\ntype: uint8\ndimension: 3\nspace: left-posterior-superior\nsizes: 2 2 2\n"
+        b"space directions: (1,0,0) (1,0,0) (0,0,1)\nkinds: domain domain domain\nencoding: raw\n"
+        b"space origin: (0,0,0)\n\n" + b"\0" * 8
+    )
+    flat = bytearray(nifti("flat.nii", scene.array.T).read_bytes())
+    flat[254:256] = (1).to_bytes(2, "little")  # sform_code
+    for row in (280, 296, 312):
+        flat[row + 8 : row + 12] = bytes(4)  # its third column
+    cases = {
+        "does not exist": tmp_path / "absent.nii.gz",
+        "is 4D .80 x 70 x 40 x 2.: save one": nifti("4d.nii.gz", np.stack([scene.array.T] * 2, axis=-1)),
+        "is 4D .5 x 5 x 5 x 2.": tmp_path / "4d.nrrd",
+        "is a 2D image": tmp_path / "2d.mha",
+        "several values per voxel": nifti("rgb.nii", rgb),
+        "RGB or vectors": tmp_path / "rgb.nrrd",
+        "is a label volume.*from 0 to 2": labels_file,
+        "is a label volume.*give the CT": nifti("float_labels.nii.gz", scene.labels.T.astype(np.float32)),
+        "cannot be read: it is truncated": raw("cut.nii.gz", ct.read_bytes()[:4000]),
+        "not an image of a known kind": raw("text.nii.gz", b"hello"),
+        "cannot be read": raw("text.nrrd", b"hello"),
+        "cannot be read.*DICOM series folder": raw("picture.xyz", b"hello"),
+        "singular": raw("singular.nrrd", singular),
+        "is singular: two axes": raw("flat.nii", bytes(flat)),
+    }
+    for message, path in cases.items():
+        with pytest.raises(InputError, match=message):
+            read_volume(path)
+
+
+@pytest.mark.parametrize("ending", ["nii", "nii.gz"])
+@pytest.mark.parametrize("length", [0.0, float("nan")])
+def test_a_voxel_size_of_0_is_refused(ending: str, length: float, tmp_path: Path, scene) -> None:
+    """nibabel makes 1 mm of it, with every volume wrong."""
+    path = tmp_path / f"a.{ending}"
+    nibabel.Nifti1Image(scene.array.T, None).to_filename(path)
+    open_file = gzip.open if ending == "nii.gz" else open
+    with open_file(path, "rb") as file:
+        content = bytearray(file.read())
+    content[80:84] = struct.pack("<f", length)  # pixdim[1]
+    with open_file(path, "wb") as file:
+        file.write(content)
+    with pytest.raises(InputError, match="voxel size of a.* x 1 x 1 mm: correct"):
+        read_volume(path)
+
+
+def test_a_place_that_may_not_be_entered(tmp_path: Path, monkeypatch) -> None:
+    def refused(*given: object, **options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", refused)
+    with pytest.raises(InputError, match="may not be read: Permission denied"):
+        read_volume(tmp_path / "a.nii.gz")
+
+
+def test_a_ct_without_negative_values_is_read_with_a_note(tmp_path: Path, scene) -> None:
+    nibabel.Nifti1Image((scene.array + 1024).astype(np.uint16).T, scene.ijk_to_ras).to_filename(tmp_path / "u.nii.gz")
+    with pytest.warns(UserWarning, match="Hounsfield"):
+        read_volume(tmp_path / "u.nii.gz")
+
+
+def test_labels_are_read_as_whole_numbers(labels_file: Path, ct: Path, scene) -> None:
+    labels = read_labels(labels_file)
+    np.testing.assert_array_equal(labels.array_kji, scene.labels)
+    assert labels.array_kji.dtype == np.uint8
+    with pytest.raises(InputError, match="not a label volume"):
+        read_labels(ct)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("a.nii.gz", "a"), ("a.b.SEG.nrrd", "a.b"), ("a.mha", "a"), ("folder", "folder"), ("1.2.840", "1.2")],
+)
+def test_stem(name: str, expected: str) -> None:
+    assert stem(Path(name)) == expected

@@ -1,0 +1,489 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from inference.fakes import PROFILE, ThresholdModel, sphere_volume
+from inference.volumes import ORIENTATIONS, grid, world_of
+from SAMMed3DLib.finding.candidates import Candidate
+from SAMMed3DLib.finding.lungs import LungMask
+from SAMMed3DLib.finding.nodule_score import DEFAULT_SCORE, LOOK, OBJECT, PLACE, NoduleScore, Regression, pairs_of
+from SAMMed3DLib.inference import InputError, PredictionCancelled, SamAutomaticMaskGenerator3D, SamPredictor3D
+from SAMMed3DLib.model import build_model
+
+#: Center in RAS mm and radius.
+SPHERES = (((-20.0, -20.0, 10.0), 5.0), ((18.0, 15.0, -8.0), 7.0), ((-15.0, 18.0, -10.0), 4.0))
+
+
+class BatchModel(ThresholdModel):
+    """The threshold model for several clicks at once; its predicted IoU is what the click's sphere deserves."""
+
+    def decode(self, embedding, coords, labels, boxes, mask, multimask_output=False):
+        logits, iou = super().decode(embedding, coords, labels, boxes, mask, multimask_output)
+        batch = 1 if coords is None else len(coords)
+        return logits.expand(batch, -1, -1, -1, -1).clone(), iou.expand(batch, -1).clone()
+
+
+def scan(name="axial LPS", spheres=SPHERES):
+    shape, spacing, directions = ORIENTATIONS[name]
+    matrix = grid(shape, spacing, directions)
+    world = world_of(shape, matrix)
+    return np.max([sphere_volume(world, center, radius) for center, radius in spheres], axis=0), matrix
+
+
+def candidates_of(spheres=SPHERES):
+    return [Candidate(center, 2.0 * radius, 0.9, "solid") for center, radius in spheres]
+
+
+def everywhere(array, matrix, progress=None):
+    to_ras = np.diag([60.0, 60.0, 60.0, 1.0])
+    to_ras[:3, 3] = -90.0
+    return LungMask(np.ones((4, 4, 4), bool), to_ras, True, "")
+
+
+def nowhere(array, matrix, progress=None):
+    return LungMask(np.zeros((4, 4, 4), bool), np.eye(4), False, "no lungs were found")
+
+
+def undecided(array, matrix, centers, diameters, progress=None, mirrored=False):
+    """A classifier that says the same of everything."""
+    return np.zeros(len(diameters))
+
+
+def generator_for(array, matrix, model=None, spheres=SPHERES, **options):
+    predictor = SamPredictor3D(model or BatchModel())
+    predictor.set_image(array, matrix)
+    options = {
+        "lungs": "whole_volume", "candidate_finder": lambda *a, **k: candidates_of(spheres), "classifier": undecided,
+        **options,
+    }
+    return SamAutomaticMaskGenerator3D(predictor, **options)
+
+
+def dice(record, truth):
+    found = record["prediction"].full_mask(truth.shape).astype(bool)
+    return 2.0 * np.count_nonzero(found & truth) / (np.count_nonzero(found) + np.count_nonzero(truth))
+
+
+def truth_of(array, matrix, sphere):
+    return np.linalg.norm(world_of(array.shape, matrix) - np.array(sphere[0]), axis=-1) <= sphere[1]
+
+
+# -- what is found ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["axial LPS", "sagittal", "oblique", "gantry tilt"])
+def test_every_sphere_is_found_once_in_every_orientation(name):
+    array, matrix = scan(name)
+    records = generator_for(array, matrix).generate()
+    assert len(records) == len(SPHERES)
+    for sphere in SPHERES:
+        assert max(dice(record, truth_of(array, matrix, sphere)) for record in records) > 0.9
+
+
+def test_records_have_the_keys_of_sam_and_agree_with_themselves():
+    array, matrix = scan()
+    records = generator_for(array, matrix).generate()
+    assert [record["score"] for record in records] == sorted((r["score"] for r in records), reverse=True)
+    for record in records:
+        i, j, k, ni, nj, nk = record["bbox"]
+        assert record["segmentation"].dtype == np.uint8 and record["segmentation"].shape == (nk, nj, ni)
+        assert record["offset_kji"] == (k, j, i)
+        assert record["area"] == np.count_nonzero(record["segmentation"]) == record["prediction"].voxels
+        assert record["predicted_iou"] == pytest.approx(0.8) and 0 < record["stability_score"] <= 1
+        assert 0 < record["score"] < 1
+        [point] = record["point_coords"]
+        index = np.rint(np.linalg.inv(matrix) @ [*point, 1.0])[:3].astype(int)
+        assert record["segmentation"][tuple((index - (i, j, k))[::-1])] == 1
+        first, size = np.array(record["crop_box"][:3]), np.array(record["crop_box"][3:])
+        assert np.all(first >= 0) and np.all(first + size <= array.shape[::-1])
+        assert np.all(first <= (i, j, k)) and np.all(first + size >= np.array((i, j, k)) + (ni, nj, nk))
+        assert record["measurements"].volume_mm3 > 0
+
+
+def test_several_candidates_in_one_object_give_one_mask():
+    array, matrix = scan(spheres=SPHERES[:1])
+    center = np.array(SPHERES[0][0])
+    many = [(tuple(center + shift), 5.0) for shift in ((0, 0, 0), (2, 0, 0), (0, -2, 1), (1, 1, -2))]
+    assert len(generator_for(array, matrix, spheres=many).generate()) == 1
+
+
+def test_sizes_outside_the_limits_are_dropped():
+    array, matrix = scan()
+    found = generator_for(array, matrix, min_diameter_mm=9.0, max_diameter_mm=12.0).generate()
+    assert [round(record["measurements"].equivalent_diameter_mm) for record in found] == [10]
+
+
+def test_thresholds_of_sam_drop_masks():
+    array, matrix = scan()
+    assert generator_for(array, matrix, pred_iou_thresh=0.81).generate() == []
+    assert generator_for(array, matrix, stability_score_thresh=1.0).generate() == []
+    assert len(generator_for(array, matrix, pred_iou_thresh=0.79, stability_score_thresh=0.0).generate()) == 3
+
+
+def test_candidates_on_nothing_give_nothing():
+    array, matrix = scan()
+    assert generator_for(array, matrix, spheres=[((0.0, 0.0, 0.0), 4.0)]).generate() == []
+
+
+def test_points_can_be_given_and_on_a_grid():
+    array, matrix = scan()
+    given = generator_for(array, matrix, point_candidates=np.array([center for center, _ in SPHERES]))
+    assert len(given.generate()) == 3 and given.candidates == []
+    on_grid = generator_for(array, matrix, points_per_side=12)
+    assert len(on_grid.generate()) == 3
+    in_lungs = generator_for(array, matrix, points_per_side=12, lungs="auto", lung_finder=everywhere)
+    assert len(in_lungs.generate()) == 3 and in_lungs.lungs_found is not None
+
+
+def test_of_a_fine_grid_only_the_best_looks_stay_in_memory():
+    class Seen(SamAutomaticMaskGenerator3D):
+        looks = ()
+
+        def _worth_clicking(self, looks):
+            self.looks = list(looks)
+            return super()._worth_clicking(looks)
+
+    class Specks(BatchModel):
+        """Sees a ball at every click, the brighter the surer."""
+
+        def decode(self, embedding, coords, *others, **options):
+            axes = torch.meshgrid(*[torch.arange(32.0)] * 3, indexing="ij")
+            scale = self.profile.crop_size[0] / 32.0
+            away = torch.stack([torch.stack([a - x / scale for a, x in zip(axes, point, strict=True)]).norm(dim=0)
+                                for point in coords[:, 0]])[:, None]
+            return 10.0 * (2.0 - away), torch.full((len(coords), 1), 0.8)
+
+    array, matrix = scan()
+    predictor = SamPredictor3D(Specks())
+    predictor.set_image(array, matrix)
+    generator = Seen(predictor, points_per_side=6, lungs="whole_volume", max_masks=2, points_per_batch=8)
+    generator.generate()
+    assert 40 <= len(generator.looks) <= 80 + 8
+    best = generator.looks[0][1].part.logits
+    assert best.base is None, "the logits of a whole batch stay in memory with one look"
+
+
+def test_two_runs_give_the_same():
+    array, matrix = scan()
+    generator = generator_for(array, matrix)
+    first, second = generator.generate(), generator.generate()
+    for a, b in zip(first, second, strict=True):
+        assert a["score"] == b["score"] and a["bbox"] == b["bbox"]
+        assert np.array_equal(a["segmentation"], b["segmentation"])
+
+
+# -- embeddings -------------------------------------------------------------------------------------------------------
+
+
+def test_clicking_a_found_nodule_costs_no_encoding_and_gives_its_mask():
+    array, matrix = scan()
+    model = BatchModel()
+    generator = generator_for(array, matrix, model)
+    records = generator.generate()
+    encoded = model.encoded
+    for record in records:
+        again = generator.predictor.predict(record["point_coords"], [1])
+        assert np.array_equal(again.mask, record["segmentation"]) and again.offset_kji == record["offset_kji"]
+        point = np.array(record["point_coords"][0])
+        further = np.stack([point, point + (1.0, 0.5, 0.0)])
+        on = generator.predictor.predict(further, [1, 1], previous=record["prediction"])
+        assert on.voxels > 0
+    assert model.encoded == encoded
+
+
+def test_candidates_close_together_share_a_crop():
+    near = [((-20.0, -20.0, 10.0), 3.0), ((-12.0, -20.0, 10.0), 3.0), ((-20.0, -12.0, 10.0), 3.0)]
+    array, matrix = scan(spheres=near)
+    alone, shared = BatchModel(), BatchModel()
+    apart = generator_for(array, matrix, alone, near, crop_overlap_ratio=1.0).generate()
+    together = generator_for(array, matrix, shared, near, crop_overlap_ratio=0.0).generate()
+    assert len(apart) == len(together) == 3
+    assert shared.encoded == alone.encoded - 2
+
+
+def test_clicks_of_one_crop_are_decoded_in_batches():
+    array, matrix = scan()
+    points = np.array([SPHERES[1][0]]) + np.linspace(-4, 4, 5)[:, None]
+    model = BatchModel()
+    generator_for(array, matrix, model, point_candidates=points, points_per_batch=3).generate()
+    assert [len(prompt["coords"]) for prompt in model.prompts[:2]] == [3, 2]
+
+
+# -- progress and cancelling ------------------------------------------------------------------------------------------
+
+
+def test_progress_rises_to_its_total():
+    array, matrix = scan()
+    seen = []
+    generator_for(array, matrix).generate(lambda done, total: seen.append((done, total)))
+    done = [each for each, _ in seen]
+    assert done == sorted(done) and len({total for _, total in seen}) == 1 and seen[-1][0] == seen[-1][1]
+    assert len(set(done)) >= 6
+
+
+def test_cancelling_before_anything_was_seen_returns_nothing():
+    array, matrix = scan()
+    generator = generator_for(array, matrix)
+    assert generator.generate(lambda done, total: False) == [] and generator.cancelled
+
+
+def test_cancelling_returns_what_was_found_so_far_without_further_encodings():
+    array, matrix = scan()
+    model = BatchModel()
+    generator = generator_for(array, matrix, model)
+    encoded = []
+
+    def progress(done, total):
+        encoded.append(model.encoded)
+        return model.encoded < 2
+
+    records = generator.generate(progress)
+    assert generator.cancelled and 1 <= len(records) < 3
+    assert model.encoded == encoded[-1] == 2
+    assert all(max(dice(record, truth_of(array, matrix, sphere)) for sphere in SPHERES) > 0.9 for record in records)
+
+
+def test_cancelling_between_clicks_keeps_the_objects_not_clicked_yet():
+    array, matrix = scan()
+    model = BatchModel()
+    generator = generator_for(array, matrix, model)
+    looks = 3
+    records = generator.generate(lambda done, total: model.encoded <= looks + 1)
+    assert generator.cancelled and len(records) == 3
+
+
+def test_the_predictors_own_progress_can_cancel_too():
+    array, matrix = scan()
+    generator = generator_for(array, matrix)
+    generator.predictor.progress = lambda text: False
+    assert generator.generate() == [] and generator.cancelled
+    generator.predictor.progress = None
+    assert len(generator.generate()) == 3 and not generator.cancelled
+
+
+def test_finders_that_are_cancelled_return_nothing():
+    array, matrix = scan()
+
+    def cancelled(*args, progress, **options):
+        assert progress(1, 2) is None
+        raise PredictionCancelled("stop")
+
+    generator = generator_for(array, matrix, candidate_finder=cancelled)
+    assert generator.generate() == [] and generator.cancelled
+
+
+# -- ranking ----------------------------------------------------------------------------------------------------------
+
+
+def test_without_an_iou_head_stability_ranks_and_the_user_is_told():
+    array, matrix = scan()
+    model = BatchModel(dataclasses.replace(PROFILE, iou_head=False))
+    generator = generator_for(array, matrix, model)
+    records = generator.generate()
+    assert generator.ranking == "stability" and "stability" in generator.message
+    assert len(records) == 3
+    for record in records:
+        assert record["predicted_iou"] is None and record["score"] == record["stability_score"]
+
+
+def test_without_an_iou_head_even_masks_without_any_stability_can_be_asked_for():
+    array, matrix = scan()
+    timid = BatchModel(dataclasses.replace(PROFILE, iou_head=False), gain=0.5)  # no logit beyond -1 and 1
+    assert generator_for(array, matrix, timid).generate() == []
+    records = generator_for(array, matrix, timid, stability_score_thresh=0.0).generate()
+    assert len(records) == 3
+    assert all(record["score"] == 0.0 and record["shown_from"] == 1.0 for record in records)
+
+
+def weighing(input_name, names):
+    """A regression that hears one input only."""
+    weights = [float(name == input_name) for name in names] + [0.0] * len(pairs_of(names))
+    return Regression(names, (0.0,) * len(names), (1.0,) * len(names), tuple(weights), 0.0)
+
+
+def test_with_an_iou_head_the_score_is_a_probability_of_the_given_rule():
+    array, matrix = scan()
+    size_only = dataclasses.replace(
+        DEFAULT_SCORE, look=weighing("diameter", LOOK), clicked=weighing("diameter", OBJECT)
+    )
+    generator = generator_for(array, matrix, score=size_only)
+    records = generator.generate()
+    sizes = [record["features"].diameter_mm for record in records]
+    assert generator.ranking == "probability" and generator.message == ""
+    assert sizes == sorted(sizes, reverse=True) and len(sizes) == 3
+    # the threshold model sees the same wherever one clicks
+    assert all(record["agreement"].least == 1.0 for record in records)
+
+
+def test_clicks_elsewhere_in_an_object_tell_how_steady_its_mask_is():
+    class Wandering(BatchModel):
+        """Two clicks at once give nothing."""
+
+        def decode(self, embedding, coords, *others, **options):
+            logits, iou = super().decode(embedding, coords, *others, **options)
+            return (logits - 100.0 if coords is not None and len(coords) == 2 else logits), iou
+
+    array, matrix = scan()
+    rule = dataclasses.replace(
+        DEFAULT_SCORE, look=weighing("diameter", LOOK), clicked=weighing("agreement", OBJECT)
+    )
+    steady, wandering = (
+        generator_for(array, matrix, model, score=rule, points_per_batch=1).generate()
+        for model in (BatchModel(), Wandering())
+    )
+    assert len(steady) == len(wandering) == 3
+    assert {record["agreement"].mean for record in wandering} == {0.0}
+    assert min(record["score"] for record in steady) > max(record["score"] for record in wandering)
+
+
+def saying(probability, names):
+    """A rule that says the same of everything."""
+    rule, odds = weighing(names[0], names), float(np.log(probability / (1.0 - probability)))
+    return dataclasses.replace(rule, weights=(0.0,) * len(rule.weights), intercept=odds)
+
+
+def test_looks_somewhat_below_the_lowest_score_are_clicked_but_hopeless_ones_are_not():
+    """A click may lift what the first look doubted."""
+    array, matrix = scan()
+    for doubt, count in ((0.2, 3), (0.04, 0)):
+        score = dataclasses.replace(DEFAULT_SCORE, look=saying(doubt, LOOK), clicked=saying(0.5, OBJECT))
+        assert len(generator_for(array, matrix, score=score, min_score=0.4).generate()) == count
+
+
+class Judging:
+    """A classifier that knows what it is to say at each sphere, and remembers what it was asked."""
+
+    def __init__(self, odds):
+        self.odds, self.asked = odds, []
+
+    def __call__(self, array, matrix, centers, diameters, progress=None, mirrored=False):
+        self.asked.append((np.array(centers), np.array(diameters)))
+        nearest = [np.argmin([np.linalg.norm(np.subtract(c, center)) for center, _ in SPHERES]) for c in centers]
+        return np.array([self.odds[n] for n in nearest])
+
+
+def by_appearance(names):
+    return weighing("appearance", names)
+
+
+def test_only_the_likeliest_candidates_are_looked_at():
+    array, matrix = scan()
+    model, judge = BatchModel(), Judging((-2.0, 3.0, 1.0))
+    score = NoduleScore(by_appearance(PLACE), by_appearance(LOOK), by_appearance(OBJECT))
+    generator = generator_for(array, matrix, model, classifier=judge, score=score, max_candidates=2)
+    records = generator.generate()
+    assert [each.center_ras for each in generator.candidates] == [SPHERES[1][0], SPHERES[2][0]]
+    assert [record["appearance"] for record in records] == [3.0, 1.0] == [r["coarse_appearance"] for r in records]
+    assert records[0]["score"] == pytest.approx(1.0 / (1.0 + np.exp(-3.0)))
+
+
+def test_the_object_is_judged_at_its_own_place_and_size_not_at_those_of_the_candidate():
+    array, matrix = scan()
+    off = [Candidate(tuple(np.add(center, 1.5)), 3.0 * radius, 0.9, "solid") for center, radius in SPHERES]
+    judge = Judging((0.0, 0.0, 0.0))
+    generator_for(array, matrix, classifier=judge, candidate_finder=lambda *a, **k: off).generate()
+    (places, sizes), *objects = judge.asked
+    assert len(places) == 3 and sizes == pytest.approx([3.0 * radius for _, radius in SPHERES])
+    assert len(objects) == 3
+    for [center], [diameter] in objects:
+        apart, radius = min((np.linalg.norm(np.subtract(center, c)), r) for c, r in SPHERES)
+        assert apart < 1.0 and diameter == pytest.approx(2.0 * radius, rel=0.2)
+
+
+def test_points_without_a_size_are_not_judged_before_they_are_seen():
+    array, matrix = scan()
+    judge = Judging((0.0, 0.0, 0.0))
+    points = np.array([center for center, _ in SPHERES])
+    records = generator_for(array, matrix, classifier=judge, point_candidates=points).generate()
+    assert [len(centers) for centers, _ in judge.asked] == [0, 1, 1, 1]
+    assert all(np.isnan(r["coarse_appearance"]) and r["appearance"] == 0.0 and 0 < r["score"] < 1 for r in records)
+
+
+def test_where_stability_ranks_objects_are_not_judged():
+    array, matrix = scan()
+    judge = Judging((0.0, 0.0, 0.0))
+    model = BatchModel(dataclasses.replace(PROFILE, iou_head=False))
+    assert len(generator_for(array, matrix, model, classifier=judge).generate()) == 3 and len(judge.asked) == 1
+
+
+def test_it_works_with_untrained_weights_of_the_public_architecture():
+    torch.manual_seed(0)
+    predictor = SamPredictor3D(build_model("vit_b_ori"))
+    array, matrix = scan()
+    predictor.set_image(array, matrix)
+    points = np.array([SPHERES[0][0]])
+    generator = SamAutomaticMaskGenerator3D(
+        predictor, point_candidates=points, lungs="whole_volume", min_diameter_mm=0.5, max_diameter_mm=500.0,
+        stability_score_thresh=0.0,
+    )
+    records = generator.generate()
+    assert generator.ranking == "stability" and "sam_med3d" in generator.message
+    for record in records:
+        assert record["predicted_iou"] is None and 0 <= record["score"] <= 1
+
+
+# -- input ------------------------------------------------------------------------------------------------------------
+
+
+def test_no_lungs_searches_the_whole_volume_and_says_so():
+    array, matrix = scan()
+    generator = generator_for(array, matrix, lungs="auto", lung_finder=nowhere)
+    assert len(generator.generate()) == 3
+    assert generator.lungs_found is None and "whole volume" in generator.message
+
+
+def test_lungs_can_be_given():
+    array, matrix = scan()
+    asked = []
+    lungs = everywhere(array, matrix)
+    generator = generator_for(
+        array, matrix, lungs=lungs, candidate_finder=lambda a, m, given, **k: asked.append(given) or []
+    )
+    assert generator.generate() == [] and asked == [lungs]
+
+
+VOLUMES = {
+    "air": (np.full((40, 60, 60), -1000, np.int16), (0.7, 0.7, 1.25)),
+    "constant": (np.full((40, 60, 60), 40.0, np.float32), (0.7, 0.7, 1.25)),
+    "one slice": (np.random.default_rng(0).normal(-800, 50, (1, 64, 64)).astype(np.int16), (0.7, 0.7, 5.0)),
+    "tiny": (np.random.default_rng(0).normal(-800, 50, (3, 4, 5)).astype(np.int16), (0.7, 0.7, 1.25)),
+    "MR": (np.random.default_rng(0).gamma(2.0, 150.0, (30, 64, 64)).astype(np.float32), (1.0, 1.0, 4.0)),
+    "thick": (np.random.default_rng(0).normal(-850, 40, (24, 90, 90)).astype(np.int16), (1.0, 1.0, 5.0)),
+    "head": (
+        np.where(np.hypot(*np.mgrid[-40:40, -40:40])[None] < 36, 40, -1000).repeat(30, axis=0).astype(np.int16),
+        (2.0, 2.0, 3.0),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VOLUMES)
+def test_volumes_without_nodules_end_in_a_result_or_a_message(name):
+    array, spacing = VOLUMES[name]
+    predictor = SamPredictor3D(BatchModel())
+    predictor.set_image(array, np.diag([*spacing, 1.0]))
+    generator = SamAutomaticMaskGenerator3D(predictor, max_candidates=20, max_masks=4)
+    records = generator.generate()
+    assert isinstance(records, list)
+    assert generator.lungs_found is not None or "lungs" in generator.message or "everywhere" in generator.message
+
+
+def test_input_that_cannot_be_used_is_refused():
+    array, matrix = scan()
+    predictor = SamPredictor3D(BatchModel())
+    with pytest.raises(InputError, match="no image"):
+        SamAutomaticMaskGenerator3D(predictor).generate()
+    with pytest.raises(InputError, match="either"):
+        SamAutomaticMaskGenerator3D(predictor, points_per_side=3, point_candidates=[[0, 0, 0]])
+    with pytest.raises(InputError, match="mm"):
+        SamAutomaticMaskGenerator3D(predictor, min_diameter_mm=9, max_diameter_mm=5)
+    with pytest.raises(InputError, match="points_per_batch"):
+        SamAutomaticMaskGenerator3D(predictor, points_per_batch=0)
+    predictor.set_image(array, matrix)
+    with pytest.raises(InputError, match="point_candidates"):
+        SamAutomaticMaskGenerator3D(predictor, point_candidates=[[0, 0]]).generate()
+    with pytest.raises(InputError, match="outside"):
+        SamAutomaticMaskGenerator3D(predictor, point_candidates=[[5000, 0, 0]], lungs="whole_volume").generate()

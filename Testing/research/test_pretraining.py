@@ -1,0 +1,71 @@
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from Research import pretraining
+from Research.pretraining import PretrainingConfig, Run, learning_rate
+from SAMMed3DLib.finding.lungs import LungMask
+from SAMMed3DLib.model import load_model
+from training.test_synthetic_samples import dotted
+
+
+@pytest.fixture
+def without_scans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Procedural backgrounds only: the repository holds no CT."""
+    monkeypatch.setattr(pretraining, "training_backgrounds", lambda data, cache: [])
+
+
+def _arguments(folder: Path, steps: int) -> list[str]:
+    return ["--data", str(folder), "--work_dir", str(folder), "--steps", str(steps), "--batch_size", "2",
+            "--processes", "1", "--seed", "5"]
+
+
+def test_a_run_learns_saves_and_continues(tmp_path: Path, without_scans: None) -> None:
+    pretraining.main(_arguments(tmp_path, 2))
+    first = Run(PretrainingConfig(str(tmp_path), str(tmp_path)))
+    assert first.step == 2
+    pretraining.main(_arguments(tmp_path, 3))
+    events = [json.loads(line) for line in (tmp_path / "pretraining_0.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [event["step"] for event in events] == [1, 2, 3]
+    assert all(math.isfinite(event["loss"]) for event in events)
+    second = Run(PretrainingConfig(str(tmp_path), str(tmp_path)))
+    assert second.step == 3
+    moved = [
+        name for (name, a), b in zip(first.model.named_parameters(), second.model.parameters(), strict=True)
+        if not torch.equal(a, b)
+    ]
+    # One-click steps never look at the padding embeddings alone; nearly everything else must move.
+    assert len(moved) > 0.9 * len(list(first.model.parameters()))
+    shipped = load_model(tmp_path / "sammed3d_nodule.pth")
+    assert shipped.name == "nodule"
+    name = "mask_decoder.mask_tokens"
+    # shipped weights are rounded to half precision
+    assert torch.equal(shipped.state_dict()[name], second.average.values[name].half().float())
+
+
+def test_learning_rate_warms_up_and_falls() -> None:
+    config = PretrainingConfig("", "", steps=1000, warmup=100, lr=1.0)
+    rates = [learning_rate(step, config) for step in range(1000)]
+    assert rates[0] == pytest.approx(0.01)
+    assert max(rates) == pytest.approx(1.0)
+    assert rates.index(max(rates)) in (99, 100)
+    assert all(a >= b for a, b in zip(rates[100:], rates[101:], strict=False))
+    assert rates[-1] == pytest.approx(0.02, abs=1e-3)
+
+
+def test_what_can_be_mistaken_is_found_outside_of_the_lesions(monkeypatch: pytest.MonkeyPatch) -> None:
+    background, places = dotted()
+    everywhere = np.ones((30, 45, 45), bool)
+    grid = np.diag([2.0, 2.0, 3.0, 1.0])
+    monkeypatch.setattr(
+        pretraining, "find_lungs", lambda hu, matrix: LungMask(everywhere, grid, True, ""),
+    )
+    found = np.array([place.center_ras for place in pretraining.mistakable_places(background)])
+    for place in places[:3]:
+        assert np.linalg.norm(found - place.center_ras, axis=1).min() < 2.5
+    index = np.floor(np.linalg.solve(background.ijk_to_ras[:3, :3], found.T).T + 0.5).astype(int)
+    assert not background.lesion[index[:, 2], index[:, 1], index[:, 0]].any()
