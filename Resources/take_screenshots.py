@@ -19,7 +19,7 @@ CLICKED = 5
 
 def main() -> None:
     """Clicks some nodules, corrects one, and grabs the main window."""
-    from SAMMed3DLib.scene.sample_data import addPhantom
+    from SAMMed3DLib.gui.sample_data import addPhantom
     from SAMMed3DLib.synthesis.phantom import chest_phantom
 
     window = slicer.util.mainWindow()

@@ -26,8 +26,8 @@ def add_chest(number: int) -> Any:
     """A synthetic chest whose nodules count as reviewed."""
     import numpy as np
 
+    from SAMMed3DLib.gui.sample_data import addPhantom
     from SAMMed3DLib.scene import nodule_segmentation
-    from SAMMed3DLib.scene.sample_data import addPhantom
     from SAMMed3DLib.scene.segment_writer import MaskBlock, SegmentWriter
     from SAMMed3DLib.synthesis.phantom import chest_phantom
 

@@ -55,7 +55,7 @@ Nodule shapes: LIDC-IDRI, CC BY 3.0 (Armato et al., doi:10.7937/K9/TCIA.2015.LO9
 
 def registerSampleData() -> None:
     """Adds the chest phantom and the tutorial's CT to the Sample Data module."""
-    from SAMMed3DLib.scene.sample_data import register
+    from SAMMed3DLib.gui.sample_data import register
 
     register()
 

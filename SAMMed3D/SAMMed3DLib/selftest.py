@@ -13,7 +13,7 @@ import numpy as np
 import slicer
 import vtk
 
-from .scene.sample_data import addPhantom
+from .gui.sample_data import addPhantom
 from .synthesis.phantom import ChestPhantom, chest_phantom
 
 #: Of four nodules with one click each; the model's card says what it reaches on average.

@@ -34,7 +34,7 @@ def evaluate(arguments: list[str], prog: str = "evaluate") -> int:
 def check(arguments: list[str]) -> int:
     """Lists what is wrong with data sets; exit code 1 where anything is, 2 where there is none."""
     from .data.dataset_check import check_datasets
-    from .runs.job import Job, add_job_options
+    from .job import Job, add_job_options
 
     parser = argparse.ArgumentParser(prog="check", description=check.__doc__)
     parser.add_argument("data", help="a data set, or a folder that holds several")

@@ -76,7 +76,7 @@ def test_an_installed_wheel_finds_its_resources(wheel: Path, tmp_path: Path) -> 
     )
     assert run.returncode == 0, run.stderr
     where, checkpoint = (Path(line) for line in run.stdout.split("\n")[:2])
-    assert where == tmp_path / "t" / "SAMMed3DLib" / "weights.py"
+    assert where == tmp_path / "t" / "SAMMed3DLib" / "weights" / "__init__.py"
     assert checkpoint == tmp_path / "t" / "SAMMed3DLib" / "Resources" / "Models" / "sammed3d_nodule.pth"
 
 

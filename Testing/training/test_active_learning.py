@@ -20,7 +20,7 @@ from SAMMed3DTrainingLib.evaluate.active_learning import (
     uncertainty,
     unlabelled_images,
 )
-from SAMMed3DTrainingLib.runs.job import Job
+from SAMMed3DTrainingLib.job import Job
 
 from .dataset_files import SHAPE_KJI, balls, ct, write, write_case
 

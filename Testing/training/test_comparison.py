@@ -15,7 +15,7 @@ from SAMMed3DTrainingLib.data.datasets import DatasetError, find_datasets
 from SAMMed3DTrainingLib.data.splits import Split, write_split
 from SAMMed3DTrainingLib.evaluate.comparison import ComparisonConfig, compare, run_comparison
 from SAMMed3DTrainingLib.evaluate.evaluation import dice
-from SAMMed3DTrainingLib.runs.job import Job
+from SAMMed3DTrainingLib.job import Job
 from SAMMed3DTrainingLib.runs.run_files import DICE_BEST, RunError
 from SAMMed3DTrainingLib.train.training_config import parse_training_options
 

@@ -12,7 +12,7 @@ import pytest
 
 from SAMMed3DLib.inference import InputError
 from SAMMed3DTrainingLib.commands import COMMANDS, check
-from SAMMed3DTrainingLib.runs.job import Job
+from SAMMed3DTrainingLib.job import Job
 
 from .dataset_files import balls, write_case
 

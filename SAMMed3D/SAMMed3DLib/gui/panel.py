@@ -217,7 +217,7 @@ class Panel:
         self.models.installTorch(cpuOnly=True)
 
     def _onLink(self, link: str) -> None:
-        from ..scene.sample_data import loadPhantom
+        from .sample_data import loadPhantom
 
         loadPhantom()
 

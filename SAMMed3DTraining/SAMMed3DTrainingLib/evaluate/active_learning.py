@@ -32,7 +32,7 @@ from SAMMed3DLib.inference import InputError, SamAutomaticMaskGenerator3D
 from SAMMed3DLib.torch_setup.cuda_check import auto_device
 
 from ..data.datasets import DEFAULT_PATIENT_PATTERN, ENDINGS, DatasetError, find_datasets, strip_ending
-from ..runs.job import Job, add_job_options
+from ..job import Job, add_job_options
 from ..runs.progress import duration
 from ..runs.run_files import write_whole
 

@@ -26,8 +26,8 @@ from SAMMed3DLib.inference.geometry import transform_points
 
 from ..data.datasets import DEFAULT_PATIENT_PATTERN, DatasetError, LoadedCase, load_case
 from ..data.instances import Nodule
+from ..job import Job, add_job_options
 from ..runs import run_files
-from ..runs.job import Job, add_job_options
 from ..runs.run_files import RunError, write_whole
 from .clicks import ClickSimulator
 from .evaluated_models import Evaluated, load_evaluated

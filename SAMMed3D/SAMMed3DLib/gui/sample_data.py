@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import queue
 import threading
-from pathlib import Path
 from typing import Any
 
 import qt
 import slicer
 from slicer.i18n import tr as _
 
+from .icons import FOLDER
+
 CATEGORY = "SAMMed3D"
 PHANTOM_NAME = "ChestPhantom"
-_ICONS = Path(__file__).resolve().parents[2] / "Resources" / "Icons"
 _CT_CHEST_SHA256 = "4507b664690840abb6cb9af2d919377ffc4ef75b167cb6fd0f747befdb12e38e"
 LUNG_WINDOW, LUNG_LEVEL = 1500.0, -500.0
 
@@ -32,7 +32,7 @@ def register() -> None:
         uris="sammed3d:phantom",
         fileNames="ChestPhantom.nrrd",
         nodeNames=PHANTOM_NAME,
-        thumbnailFileName=str(_ICONS / "ChestPhantom.png"),
+        thumbnailFileName=str(FOLDER / "ChestPhantom.png"),
         customDownloader=lambda source: loadPhantom(),
     )
     logic.registerCustomSampleDataSource(
@@ -42,7 +42,7 @@ def register() -> None:
         fileNames="CT-chest.nrrd",
         nodeNames="CTChest",
         checksums=f"SHA256:{_CT_CHEST_SHA256}",
-        thumbnailFileName=str(_ICONS / "SAMMed3D.png"),
+        thumbnailFileName=str(FOLDER / "SAMMed3D.png"),
     )
 
 

@@ -19,14 +19,14 @@ from SAMMed3DLib.commandline.terminal import Terminal
 from SAMMed3DLib.inference.errors import InputError
 from SAMMed3DLib.model import CheckpointError, DeviceError
 
-from ..data.datasets import DatasetError
-from ..evaluate.evaluation_config import EvaluationError
-from ..train.training_config import TrainingError
-from .failures import kind_of
-from .our_warnings import our_warnings_told
-from .progress import duration
-from .run_files import RunError, read_word
-from .stop_signals import obeying_signals
+from .data.datasets import DatasetError
+from .evaluate.evaluation_config import EvaluationError
+from .runs.failures import kind_of
+from .runs.our_warnings import our_warnings_told
+from .runs.progress import duration
+from .runs.run_files import RunError, read_word
+from .runs.stop_signals import obeying_signals
+from .train.training_config import TrainingError
 
 _WRONG_INPUT = (DatasetError, EvaluationError, InputError, CheckpointError, DeviceError, RunError, TrainingError)
 _CONTROL_SECONDS = 0.2
