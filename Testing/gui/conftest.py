@@ -32,17 +32,16 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(child_process.Reporter(config))
 
 
-def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     """In the parent: repeats what the child reports. Pytest asks this file about the other folders' tests as well."""
     if child_process.is_child() or _MISSING or _FOLDER not in item.path.parents:
         return None
-    session = item.session
-    if _CHILD not in session.stash:
-        here = [other for other in session.items if _FOLDER in other.path.parents]
-        session.stash[_CHILD] = child_process.Child(session, here)
-        session.config.add_cleanup(session.stash[_CHILD].close)
+    config = item.config
+    if _CHILD not in config.stash:
+        config.stash[_CHILD] = child_process.Child(config, _FOLDER)
+        config.add_cleanup(config.stash[_CHILD].close)
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    for report in session.stash[_CHILD].run(item):
+    for report in config.stash[_CHILD].run(item, nextitem):
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
