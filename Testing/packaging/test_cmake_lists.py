@@ -61,12 +61,15 @@ def listed(build: Path, module: str) -> list[str]:
 
 
 def on_disk(module: str) -> set[str]:
-    """What the running module needs: its own file, its package, its resources."""
+    """What the running module needs: its own file, its package, its resources.
+
+    Not py.typed: that tells type checkers, which read the wheel.
+    """
     folder = ROOT / module
     files = [*(folder / f"{module}Lib").rglob("*"), *(folder / "Resources").rglob("*"), folder / f"{module}.py"]
     return {
         file.relative_to(folder).as_posix() for file in files
-        if file.is_file() and not file.name.startswith(".") and "__pycache__" not in file.parts
+        if file.is_file() and not file.name.startswith((".", "py.typed")) and "__pycache__" not in file.parts
     }
 
 

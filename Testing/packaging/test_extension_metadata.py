@@ -1,6 +1,7 @@
 """What Slicer's Extensions Index checks of an extension's repository, checked before it does.
 
-After scripts/check_description_files.py and the checklist for tier 3 of github.com/Slicer/ExtensionsIndex.
+After scripts/check_description_files.py and the checklist for tier 3 of github.com/Slicer/ExtensionsIndex, and its schema
+1.0.2. Resources/Documentation/extensions_index.md has the state of every line of the checklist.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = ("SAMMed3D", "SAMMed3DTraining")
 LICENSE_NAMES = {"LICENSE", "LICENCE", "License.txt", "license.txt", "LICENSE.txt", "COPYING", "COPYING.txt"}
+#: Schema 1.0.2: key -> the type of its value. The first three are required, others than these forbidden.
 SCHEMA_KEYS = {
-    "$schema", "category", "scm_url", "scm_revision", "scm_type", "build_dependencies", "build_subdirectory", "enabled",
-    "tier",
+    "$schema": str, "category": str, "scm_url": str, "scm_revision": str, "scm_type": str, "build_dependencies": list,
+    "dicom_support_rule": str, "build_subdirectory": str, "enabled": bool, "tier": int,
 }
+#: Text that names addresses; Testing is about other addresses.
+TEXTS = ("*.toml", "*.md", "*.json", "*.yml", "*.yaml", "*.py", "CMakeLists.txt")
 (ENTRY,) = (ROOT / "Resources").glob("*.json")
 
 
@@ -66,12 +70,28 @@ def test_the_extension_is_named_alike_everywhere(cmake, entry) -> None:
 
 
 def test_the_catalog_entry_keeps_to_its_schema(entry) -> None:
-    assert set(entry) <= SCHEMA_KEYS
+    assert set(entry) <= set(SCHEMA_KEYS)
     assert {"$schema", "category", "scm_url"} <= set(entry)
+    assert [key for key, value in entry.items() if type(value) is not SCHEMA_KEYS[key]] == []
     assert entry["category"] == "Segmentation"
-    assert entry["tier"] == 3
+    assert entry["tier"] in (1, 3, 5)
     assert b"\r" not in ENTRY.read_bytes()
-    assert entry["$schema"].endswith("/slicer-extension-catalog-entry-schema-v1.0.1.json#")
+    assert entry["$schema"].endswith("/slicer-extension-catalog-entry-schema-v1.0.2.json#")
+
+
+def test_the_repository_has_one_address(cmake) -> None:
+    """The homepage in CMakeLists.txt is the address; whoever moves the repository finds all others by it."""
+    homepage = value(cmake, "HOMEPAGE").removeprefix("https://github.com/")
+    run = subprocess.run(["git", "ls-files", "-z", "--", *TEXTS], cwd=ROOT, capture_output=True, text=True, check=False)
+    if run.returncode != 0:
+        pytest.skip("not a git checkout")
+    files = [ROOT / name for name in run.stdout.split("\0") if name and not name.startswith("Testing/")]
+    found = {
+        (file.relative_to(ROOT).as_posix(), address) for file in files if file.is_file()
+        for address in re.findall(r"(?:github|githubusercontent)\.com/(\w+/Slicer\w*SAMMed3D\w*)", file.read_text("utf-8"))
+    }
+    assert {address for _name, address in found} == {homepage}, found
+    assert {"CMakeLists.txt", "pyproject.toml", "Resources/SAMMed3D.json"} <= {name for name, _ in found}
 
 
 def test_dependencies_agree(cmake, entry) -> None:

@@ -34,7 +34,8 @@ def packaged_sources() -> set[str]:
     """Every tracked kind of file, as it is named in the wheel."""
     names = set()
     for module in ("SAMMed3D", "SAMMed3DTraining"):
-        for file in (ROOT / module / f"{module}Lib").rglob("*.py"):
+        library = ROOT / module / f"{module}Lib"
+        for file in (*library.rglob("*.py"), library / "py.typed"):
             names.add(file.relative_to(ROOT / module).as_posix())
     for kind in ("Models", "Shapes"):
         for file in (ROOT / "SAMMed3D" / "Resources" / kind).glob("*"):
@@ -54,7 +55,8 @@ def test_the_wheel_names_the_license_the_command_and_the_extras(wheel: Path) -> 
         metadata = archive.read(by_name["METADATA"]).decode()
         assert "sammed3d = SAMMed3DLib.cli:main" in archive.read(by_name["entry_points.txt"]).decode()
     assert "License-Expression: Apache-2.0" in metadata
-    assert "LICENSE.txt" in by_name
+    assert "License-File: SAMMed3D/Resources/Shapes/ATTRIBUTION.txt" in metadata, "the shapes are CC BY"
+    assert {"LICENSE.txt", "ATTRIBUTION.txt"} <= set(by_name)
     assert {"train", "eval", "test"} <= {
         line.removeprefix("Provides-Extra: ") for line in metadata.splitlines() if line.startswith("Provides-Extra: ")
     }
