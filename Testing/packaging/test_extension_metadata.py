@@ -1,7 +1,7 @@
 """What Slicer's Extensions Index checks of an extension's repository, checked before it does.
 
-After scripts/check_description_files.py and the checklist for tier 3 of github.com/Slicer/ExtensionsIndex, and its schema
-1.0.2. Resources/Documentation/extensions_index.md has the state of every line of the checklist.
+After scripts/check_description_files.py and the checklist for tier 3 of github.com/Slicer/ExtensionsIndex, and its
+schema 1.0.2. Resources/Documentation/extensions_index.md has the state of every line of the checklist.
 """
 
 from __future__ import annotations
@@ -86,9 +86,10 @@ def test_the_repository_has_one_address(cmake) -> None:
     if run.returncode != 0:
         pytest.skip("not a git checkout")
     files = [ROOT / name for name in run.stdout.split("\0") if name and not name.startswith("Testing/")]
+    pattern = re.compile(r"(?:github|githubusercontent)\.com/(\w+/Slicer\w*SAMMed3D\w*)")
     found = {
         (file.relative_to(ROOT).as_posix(), address) for file in files if file.is_file()
-        for address in re.findall(r"(?:github|githubusercontent)\.com/(\w+/Slicer\w*SAMMed3D\w*)", file.read_text("utf-8"))
+        for address in pattern.findall(file.read_text(encoding="utf-8"))
     }
     assert {address for _name, address in found} == {homepage}, found
     assert {"CMakeLists.txt", "pyproject.toml", "Resources/SAMMed3D.json"} <= {name for name, _ in found}
