@@ -1,10 +1,19 @@
-"""Penalized logistic regression, and its coefficients as lines of a Python file."""
+"""Penalized logistic regression, and the file that its weights go to."""
 
 from __future__ import annotations
 
-import textwrap
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from SAMMed3DLib.files.output_files import whole_file
+from SAMMed3DLib.finding.regression import Regression
+
+_NUMBERS = ("centers", "scales", "weights")
 
 _FLATTEST = 30.0
 """Log odds beyond that are those of certainty."""
@@ -31,7 +40,34 @@ def fit_logistic(
     return beta
 
 
-def as_tuple(name: str, values: np.ndarray) -> str:
-    """``NAME = (...)`` with four digits, folded at 116 columns."""
-    text = textwrap.fill(", ".join(f"{value:.4f}" for value in values), 116, break_on_hyphens=False)
-    return f"{name} = (\n{textwrap.indent(text, '    ')},\n)\n"
+def as_values(regression: Regression) -> dict[str, Any]:
+    """What ``finding.json`` holds of a regression, four digits of each number."""
+    intercept = regression.intercept
+    return {
+        "inputs": list(regression.names),
+        **{name: [round(float(value), 4) for value in getattr(regression, name)] for name in _NUMBERS},
+        "intercept": None if intercept is None else round(intercept, 4),
+    }
+
+
+def write_section(path: Path, section: str, made_by: str, about: str, values: Mapping[str, Any]) -> None:
+    """Puts what a script fitted into the file that the module reads (:mod:`SAMMed3DLib.finding.regression`).
+
+    Args:
+        path: a copy of ``finding.json``, whose other sections stay; a new file gets this one only.
+        section: of the file.
+        made_by: the command.
+        about: what it was fitted on and how good it is.
+        values: regressions and plain numbers, by name.
+    """
+    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    content[section] = {"made_by": made_by, "about": about} | {
+        name: as_values(value) if isinstance(value, Regression) else value for name, value in values.items()
+    }
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    with whole_file(path) as part:
+        part.write_text(re.sub(r"\[[^][]*\]", _in_one_line, text) + "\n", encoding="utf-8")
+
+
+def _in_one_line(found: re.Match[str]) -> str:
+    return f"[{' '.join(found[0][1:-1].split())}]"

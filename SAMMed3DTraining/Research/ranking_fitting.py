@@ -1,6 +1,6 @@
 """Fits the weights that rank blobs (:mod:`SAMMed3DLib.finding.blob_ranking`).
 
-    python -m Research.ranking_fitting [--shared ../shared] [--rounds 4] [--write F.py]
+    python -m Research.ranking_fitting [--shared ../shared] [--rounds 4] [--write finding.json]
 
 Nodules are painted into the backgrounds that training may use. Peaks near the center of one and of its size are
 positive, peaks far from all are negative, and those between or on the scans' own lesions are left out. All peaks of one
@@ -14,7 +14,6 @@ import argparse
 import dataclasses
 import logging
 import sys
-import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,16 +23,17 @@ from scipy import ndimage
 
 from SAMMed3DLib.finding.blob_field import BlobField
 from SAMMed3DLib.finding.blob_pyramid import Peaks, find_peaks
-from SAMMed3DLib.finding.blob_ranking import MEASURES, measures_of, terms_of
+from SAMMed3DLib.finding.blob_ranking import MEASURES, measures_of
 from SAMMed3DLib.finding.candidates import CELL_MM, best_of_each
 from SAMMed3DLib.finding.lungs import find_lungs
+from SAMMed3DLib.finding.regression import Regression
 from SAMMed3DLib.inference.geometry import transform_points
 from SAMMed3DLib.synthesis import NoduleShapes
 from SAMMed3DTrainingLib.data.synthetic_samples import Background
 
 from .backgrounds import training_backgrounds
 from .detection_scans import DetectionScan, painted_scan
-from .logistic import as_tuple, fit_logistic
+from .logistic import fit_logistic, write_section
 
 logger = logging.getLogger(__name__)
 
@@ -119,18 +119,20 @@ def label_places(
 
 def fit(
     scans: Sequence[PeaksOfScan], centers: np.ndarray, scales: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    """Penalized maximum likelihood by Newton's method: the weights of the ranking's terms."""
+) -> Regression:
+    """Penalized maximum likelihood by Newton's method."""
+    ranking = Regression(MEASURES, tuple(centers), tuple(scales))
     inputs, targets, weights = [], [], []
     for scan in scans:
         positive, negative = np.flatnonzero(scan.nodule >= 0), np.flatnonzero(scan.nodule == -1)
         negative = rng.choice(negative, min(_NEGATIVES_PER_SCAN, len(negative)), replace=False)
-        inputs.append(terms_of(scan.measures[np.concatenate([positive, negative])], centers, scales))
+        inputs.append(ranking.terms(scan.measures[np.concatenate([positive, negative])]))
         targets += [np.ones(len(positive)), np.zeros(len(negative))]
         per_nodule = np.bincount(scan.nodule[positive], minlength=len(scan.radii))
         weights += [_NODULE_WEIGHT / per_nodule[scan.nodule[positive]], np.ones(len(negative))]
     x = np.concatenate(inputs)
-    return fit_logistic(x, np.concatenate(targets), np.concatenate(weights), np.full(x.shape[1], _PENALTY))
+    fitted = fit_logistic(x, np.concatenate(targets), np.concatenate(weights), np.full(x.shape[1], _PENALTY))
+    return dataclasses.replace(ranking, weights=tuple(fitted))
 
 
 def false_before_hit(scan: PeaksOfScan, odds: np.ndarray, limit: int = 2000) -> np.ndarray:
@@ -149,17 +151,6 @@ def before_first_hit(is_false: np.ndarray, hits: np.ndarray) -> np.ndarray:
     return np.where(hits.any(axis=0), np.cumsum(is_false)[np.argmax(hits, axis=0)].astype(float), np.inf)
 
 
-def as_module(centers: np.ndarray, scales: np.ndarray, weights: np.ndarray, about: str) -> str:
-    """The numbers as a Python file."""
-    return "\n".join([
-        f'"""Weights of the ranking, made by ``python -m Research.ranking_fitting``.\n\n{about}\n"""\n',
-        "#: Of the measures: " + ", ".join(MEASURES[:5]) + ",\n#: " + ", ".join(MEASURES[5:]) + ".",
-        as_tuple("CENTERS", centers) + as_tuple("SCALES", scales),
-        "#: Of 1, the measures and their products.",
-        as_tuple("WEIGHTS", weights),
-    ]).rstrip("\n") + "\n"
-
-
 def painting_parser(description: str | None) -> argparse.ArgumentParser:
     """The options of every script that learns from painted scans."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -170,10 +161,11 @@ def painting_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def fitting_parser(description: str | None) -> argparse.ArgumentParser:
-    """Those of every script that fits what is written as a Python file."""
+    """The options of every script that fits what the module reads from ``finding.json``."""
     parser = painting_parser(description)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--write", type=Path, help="write what was fitted there, as a Python file")
+    parser.add_argument("--write", type=Path, metavar="FILE.json",
+                        help="write what was fitted there: SAMMed3D/Resources/Models/finding.json, or a copy")
     return parser
 
 
@@ -204,20 +196,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     centers, scales = sample.mean(axis=0), sample.std(axis=0)
     ranks = []
     for number in sorted({scan.background for scan in scans}):
-        weights = fit([s for s in scans if s.background != number], centers, scales, rng)
+        ranking = fit([s for s in scans if s.background != number], centers, scales, rng)
         for scan in scans:
             if scan.background == number:
-                odds = terms_of(scan.measures, centers, scales) @ weights
-                ranks.append(false_before_hit(scan, odds)[scan.radii < 10.0])
+                ranks.append(false_before_hit(scan, ranking.log_odds(scan.measures))[scan.radii < 10.0])
     first = np.concatenate(ranks)
     recall = ", ".join(f"{np.mean(first < limit):.3f} before {limit}" for limit in LIMITS)
     report = f"{len(scans)} scans; backgrounds left out in turn: recall of {len(first)} nodules of 4-20 mm {recall} "
     report += "false candidates"
     sys.stdout.write(report + "\n")
     if options.write:
-        weights = fit(scans, centers, scales, rng)
-        about = textwrap.fill(report[0].upper() + report[1:] + ".", 116)
-        options.write.write_text(as_module(centers, scales, weights, about), encoding="utf-8")
+        fitted = {"peak": fit(scans, centers, scales, rng)}
+        write_section(options.write, "blob_ranking", "python -m Research.ranking_fitting", f"{report}.", fitted)
     return 0
 
 

@@ -1,6 +1,6 @@
 """Fits the weights with which rays rank blobs anew (:mod:`SAMMed3DLib.finding.blob_rays`).
 
-    python -m Research.ray_fitting [--shared ../shared] [--rounds 4] [--write F.py]
+    python -m Research.ray_fitting [--shared ../shared] [--rounds 4] [--write finding.json]
 
 The best blobs of the first ranking (``ranking_fitting``) are asked, in scans with nodules painted into the lungs of the
 backgrounds that training may use. Leaving out one background at a time tells how good it is; no real nodule and nothing
@@ -9,21 +9,22 @@ of the held-out background enters.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from SAMMed3DLib.finding.blob_field import BlobField
-from SAMMed3DLib.finding.blob_rays import MEASURES, terms_of
+from SAMMed3DLib.finding.blob_rays import MEASURES
 from SAMMed3DLib.finding.candidates import CELL_MM, rayed_places
 from SAMMed3DLib.finding.lungs import find_lungs
+from SAMMed3DLib.finding.regression import Regression
 
 from .detection_scans import DetectionScan
-from .logistic import as_tuple, fit_logistic
+from .logistic import fit_logistic, write_section
 from .ranking_fitting import before_first_hit, fitting_parser, label_places, painted_scans
 
 logger = logging.getLogger(__name__)
@@ -66,8 +67,9 @@ def places_of(scan: DetectionScan, background: int) -> PlacesOfScan:
     return PlacesOfScan(background, places.measures, label, distances, radii)
 
 
-def fit(scans: Sequence[PlacesOfScan], centers: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """The weights of the terms."""
+def fit(scans: Sequence[PlacesOfScan], centers: np.ndarray, scales: np.ndarray) -> Regression:
+    """Penalized maximum likelihood by Newton's method."""
+    ranking = Regression(MEASURES, tuple(centers), tuple(scales))
     inputs, targets, weights = [], [], []
     for scan in scans:
         used = scan.nodule > -2
@@ -76,29 +78,20 @@ def fit(scans: Sequence[PlacesOfScan], centers: np.ndarray, scales: np.ndarray) 
         per_nodule = np.bincount(nodule[positive], minlength=len(scan.radii))
         weight = np.ones(len(nodule))
         weight[positive] = _NODULE_WEIGHT / per_nodule[nodule[positive]]
-        inputs.append(terms_of(scan.measures[used], centers, scales))
+        inputs.append(ranking.terms(scan.measures[used]))
         targets.append(positive)
         weights.append(weight)
     x = np.concatenate(inputs)
     count = len(centers)
     penalty = np.concatenate([[1e-6], np.full(count, _PENALTY), np.full(x.shape[1] - count - 1, _PRODUCT_PENALTY)])
-    return fit_logistic(x, np.concatenate(targets), np.concatenate(weights), penalty, steps=15)
+    fitted = fit_logistic(x, np.concatenate(targets), np.concatenate(weights), penalty, steps=15)
+    return dataclasses.replace(ranking, weights=tuple(fitted))
 
 
 def false_before_hit(scan: PlacesOfScan, odds: np.ndarray) -> np.ndarray:
     """For each nodule, how many false places stand before its first hit (LUNA16's rule); infinity if missed."""
     order = np.argsort(-odds, kind="stable")
     return before_first_hit(scan.nodule[order] == -1, scan.distances[order] < scan.radii)
-
-
-def as_module(centers: np.ndarray, scales: np.ndarray, weights: np.ndarray, about: str) -> str:
-    """The numbers as a Python file."""
-    names = textwrap.fill("Of the measures: " + ", ".join(MEASURES) + ".", 110).replace("\n", "\n#: ")
-    return "\n".join([
-        f'"""Weights of the rays, made by ``python -m Research.ray_fitting``.\n\n{about}\n"""\n',
-        f"#: {names}", as_tuple("CENTERS", centers) + as_tuple("SCALES", scales),
-        "#: Of 1, the measures and their products.", as_tuple("WEIGHTS", weights),
-    ]).rstrip("\n") + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -110,12 +103,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     centers, scales = sample.mean(axis=0), sample.std(axis=0) + 1e-3
     first, rayed = [], []
     for number in sorted({scan.background for scan in scans}):
-        weights = fit([scan for scan in scans if scan.background != number], centers, scales)
+        ranking = fit([scan for scan in scans if scan.background != number], centers, scales)
         for scan in scans:
             if scan.background == number:
                 small = scan.radii < 10.0
                 first.append(false_before_hit(scan, -np.arange(len(scan.nodule), dtype=float))[small])
-                rayed.append(false_before_hit(scan, terms_of(scan.measures, centers, scales) @ weights)[small])
+                rayed.append(false_before_hit(scan, ranking.log_odds(scan.measures))[small])
     before, after = np.concatenate(first), np.concatenate(rayed)
     recall = ", ".join(
         f"{np.mean(after < limit):.3f} before {limit} (without rays {np.mean(before < limit):.3f})" for limit in LIMITS
@@ -124,8 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report += "false candidates"
     sys.stdout.write(report + "\n")
     if options.write:
-        about = textwrap.fill(report + ".", 116)
-        options.write.write_text(as_module(centers, scales, fit(scans, centers, scales), about), encoding="utf-8")
+        fitted = {"blob": fit(scans, centers, scales)}
+        write_section(options.write, "blob_rays", "python -m Research.ray_fitting", f"{report}.", fitted)
     return 0
 
 

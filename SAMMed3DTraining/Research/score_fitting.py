@@ -1,7 +1,7 @@
 """Fits the score that tells nodules from vessels (:mod:`SAMMed3DLib.finding.nodule_score`).
 
     python -m Research.score_fitting --classifiers DIR [--shared ../shared] [--rounds 5] [--samples F.npz]
-        [--write F.py]
+        [--write finding.json]
 
 DIR holds what ``classifier_fitting`` trained: each background is judged by the classifier that has not seen it. What
 the generator looks at and clicks in the backgrounds that training may use is false, but for their own lesions.
@@ -14,9 +14,9 @@ the held-out background enters.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,16 +28,8 @@ from SAMMed3DLib.finding.appearance import appearance_of
 from SAMMed3DLib.finding.candidates import Candidate, find_candidates
 from SAMMed3DLib.finding.lungs import find_lungs
 from SAMMed3DLib.finding.mask_nms import common_voxels
-from SAMMed3DLib.finding.nodule_score import (
-    LOOK,
-    OBJECT,
-    PLACE,
-    Regression,
-    combined,
-    look_inputs,
-    object_inputs,
-    place_inputs,
-)
+from SAMMed3DLib.finding.nodule_score import COMBINED, LOOK, OBJECT, PLACE, look_inputs, object_inputs, place_inputs
+from SAMMed3DLib.finding.regression import Regression
 from SAMMed3DLib.inference import SamAutomaticMaskGenerator3D, SamPredictor3D
 from SAMMed3DLib.model import load_model
 from SAMMed3DLib.model.nodule_classifier import NoduleClassifier, load_classifier
@@ -48,7 +40,7 @@ from .backgrounds import TRAINING, training_backgrounds
 from .classifier_crops import LARGE_MM, LARGE_PER_SCAN, SMALL_MM, SMALL_PER_SCAN
 from .classifier_fitting import without
 from .detection_scans import DetectionScan, bare_scan, painted_scan
-from .logistic import as_tuple, fit_logistic
+from .logistic import fit_logistic, write_section
 from .ranking_fitting import fitting_parser, within_lungs
 
 logger = logging.getLogger(__name__)
@@ -222,12 +214,13 @@ def _label(scan: DetectionScan, record: dict) -> int | None:
 def fit(inputs: np.ndarray, names: tuple[str, ...], samples: Samples) -> Regression:
     """Penalized maximum likelihood on inputs (n, names) of the samples."""
     mean, scale = inputs.mean(axis=0), inputs.std(axis=0) + 1e-3
-    terms = combined((inputs - mean) / scale, names)
+    regression = Regression(names, tuple(mean), tuple(scale), intercept=0.0, multiplied=COMBINED)
+    terms = regression.terms(inputs)
     penalty = np.full(terms.shape[1] + 1, PRODUCT_PENALTY)
     penalty[: len(names)], penalty[-1] = PENALTY, 1e-6
     terms = np.column_stack([terms, np.ones(len(terms))])
     beta = fit_logistic(terms, samples.positive, samples.weight, penalty)
-    return Regression(names, tuple(mean), tuple(scale), tuple(beta[:-1]), float(beta[-1]))
+    return dataclasses.replace(regression, weights=tuple(beta[:-1]), intercept=float(beta[-1]))
 
 
 def held_out_log_odds(inputs: np.ndarray, names: tuple[str, ...], samples: Samples) -> np.ndarray:
@@ -250,34 +243,6 @@ def sensitivity_at(log_odds: np.ndarray, samples: Samples, rate: float) -> float
     """Share of all nodules whose best sample stands above that score."""
     above = 1.0 / (1.0 + np.exp(-log_odds)) > threshold_at(log_odds, samples, rate)
     return len(np.unique(samples.nodule[above & samples.positive])) / int(samples.painted.sum())
-
-
-def as_module(
-    regressions: Mapping[str, Regression], slider: tuple[float, float], usual: tuple[float, float], about: str
-) -> str:
-    """The coefficients as a Python file.
-
-    Args:
-        regressions: by name: "place", "look", "click".
-        slider: few and usual.
-        usual: response of the blob filter and appearance of what is clicked.
-        about: how they were made.
-    """
-    def numbers(name: str, regression: Regression) -> str:
-        values = {"MEAN": regression.mean, "SCALE": regression.scale, "WEIGHTS": regression.weights}
-        parts = [as_tuple(f"_{name}_{part}", np.asarray(each)) for part, each in values.items()]
-        names = ", ".join(f"_{name}_{part}" for part in values)
-        listed = textwrap.fill("Of " + ", ".join(regression.names) + ".", 110).replace("\n", "\n#: ")
-        return f"#: {listed}\n" + "".join(parts) + f"OF_{name} = ({names}, {regression.intercept:.4f})\n"
-
-    return "\n".join([
-        f'"""Coefficients of the score, made by ``python -m Research.score_fitting``.\n\n{about}\n"""\n',
-        *(numbers(name.upper(), regression) for name, regression in regressions.items()),
-        "#: Where the blob filter or the classifier was not asked.\n"
-        f"USUAL_RESPONSE = {usual[0]:.4f}\nUSUAL_APPEARANCE = {usual[1]:.4f}\n",
-        f"#: Scores with {FEW_RATE:g} and {USUAL_RATE:g} false positives a scan in backgrounds left out of the fit.",
-        f"FEW = {slider[0]:.4f}\nUSUAL = {slider[1]:.4f}\n",
-    ])
 
 
 def _read(file: Path) -> tuple[Samples, Samples]:
@@ -330,14 +295,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     slider = (threshold_at(odds, objects, FEW_RATE), threshold_at(odds, objects, USUAL_RATE))
     sys.stdout.write(f"thresholds: {slider[0]:.3f} few, {slider[1]:.3f} usual\n")
     if options.write:
-        about = textwrap.fill(
-            f"From {counts}: nodules of {SMALL_MM[0]:g}-{LARGE_MM[1]:g} mm painted into the backgrounds that "
-            "training may use, against what else is found there. Backgrounds left out in turn: sensitivity "
-            f"{reached['click']} false positives a scan.", 116,
+        about = (
+            f"From {counts}: nodules of {SMALL_MM[0]:g}-{LARGE_MM[1]:g} mm painted into the backgrounds that training "
+            f"may use, against what else is found there. Backgrounds left out in turn: sensitivity {reached['click']} "
+            f"false positives a scan. Slider: scores with {FEW_RATE:g} and {USUAL_RATE:g} false positives a scan in "
+            "backgrounds left out of the fit. Usual: where the blob filter or the classifier was not asked."
         )
         usual = np.average(objects.inputs["look"], axis=0, weights=objects.weight)
-        usual = tuple(float(usual[LOOK.index(name)]) for name in ("response", "appearance"))
-        options.write.write_text(as_module(fitted, slider, usual, about), encoding="utf-8")
+        values = {
+            **fitted,
+            "usual": {name: round(float(usual[LOOK.index(name)]), 4) for name in ("response", "appearance")},
+            "slider": {"few": round(slider[0], 4), "usual": round(slider[1], 4)},
+        }
+        write_section(options.write, "nodule_score", "python -m Research.score_fitting", about, values)
     return 0
 
 

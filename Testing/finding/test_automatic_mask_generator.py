@@ -10,7 +10,8 @@ from inference.fakes import PROFILE, ThresholdModel, sphere_volume
 from inference.volumes import ORIENTATIONS, grid, world_of
 from SAMMed3DLib.finding.candidates import Candidate
 from SAMMed3DLib.finding.lungs import LungMask
-from SAMMed3DLib.finding.nodule_score import DEFAULT_SCORE, LOOK, OBJECT, PLACE, NoduleScore, Regression, pairs_of
+from SAMMed3DLib.finding.nodule_score import LOOK, OBJECT, PLACE, NoduleScore, default_score
+from SAMMed3DLib.finding.regression import Regression
 from SAMMed3DLib.inference import InputError, PredictionCancelled, SamAutomaticMaskGenerator3D, SamPredictor3D
 from SAMMed3DLib.model import build_model
 
@@ -301,14 +302,14 @@ def test_without_an_iou_head_even_masks_without_any_stability_can_be_asked_for()
 
 def weighing(input_name, names):
     """A regression that hears one input only."""
-    weights = [float(name == input_name) for name in names] + [0.0] * len(pairs_of(names))
-    return Regression(names, (0.0,) * len(names), (1.0,) * len(names), tuple(weights), 0.0)
+    weights = (*(float(name == input_name) for name in names), 0.0)
+    return Regression(names, (0.0,) * len(names), (1.0,) * len(names), weights, 0.0, multiplied=names[:1])
 
 
 def test_with_an_iou_head_the_score_is_a_probability_of_the_given_rule():
     array, matrix = scan()
     size_only = dataclasses.replace(
-        DEFAULT_SCORE, look=weighing("diameter", LOOK), clicked=weighing("diameter", OBJECT)
+        default_score(), look=weighing("diameter", LOOK), clicked=weighing("diameter", OBJECT)
     )
     generator = generator_for(array, matrix, score=size_only)
     records = generator.generate()
@@ -329,7 +330,7 @@ def test_clicks_elsewhere_in_an_object_tell_how_steady_its_mask_is():
 
     array, matrix = scan()
     rule = dataclasses.replace(
-        DEFAULT_SCORE, look=weighing("diameter", LOOK), clicked=weighing("agreement", OBJECT)
+        default_score(), look=weighing("diameter", LOOK), clicked=weighing("agreement", OBJECT)
     )
     steady, wandering = (
         generator_for(array, matrix, model, score=rule, points_per_batch=1).generate()
@@ -350,7 +351,7 @@ def test_looks_somewhat_below_the_lowest_score_are_clicked_but_hopeless_ones_are
     """A click may lift what the first look doubted."""
     array, matrix = scan()
     for doubt, count in ((0.2, 3), (0.04, 0)):
-        score = dataclasses.replace(DEFAULT_SCORE, look=saying(doubt, LOOK), clicked=saying(0.5, OBJECT))
+        score = dataclasses.replace(default_score(), look=saying(doubt, LOOK), clicked=saying(0.5, OBJECT))
         assert len(generator_for(array, matrix, score=score, min_score=0.4).generate()) == count
 
 

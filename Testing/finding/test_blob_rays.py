@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from SAMMed3DLib.finding.blob_field import BlobField
-from SAMMed3DLib.finding.blob_ray_weights import CENTERS, SCALES, WEIGHTS
-from SAMMed3DLib.finding.blob_rays import MEASURES, ray_measures, ray_odds, terms_of
+from SAMMed3DLib.finding.blob_rays import MEASURES, ray_measures, ray_odds
 from SAMMed3DLib.finding.lungs import LungMask
 from SAMMed3DLib.synthesis.anatomy import Tubes, paint_tubes
 
@@ -77,11 +76,3 @@ def test_rays_of_tiny_blobs_are_not_shorter_than_voxels_and_leave_the_volume_unh
 def test_flat_surroundings_have_no_contrast():
     flat, _ = measured(np.full(SHAPE, -860.0))
     assert flat["contrast"] == pytest.approx(0.0, abs=1e-6) and flat["ahead 2"] == pytest.approx(0.0, abs=1e-6)
-
-
-def test_weights_fit_the_terms():
-    count = len(MEASURES)
-    assert len(CENTERS) == len(SCALES) == count
-    terms = terms_of(np.array([CENTERS]))
-    assert terms.shape == (1, len(WEIGHTS)) == (1, 1 + count + count * (count + 1) // 2)
-    assert terms[0, 0] == 1 and not terms[0, 1:].any()

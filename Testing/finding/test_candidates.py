@@ -8,8 +8,7 @@ import pytest
 from inference.volumes import ORIENTATIONS, grid, world_of
 from SAMMed3DLib.finding.blob_field import BlobField
 from SAMMed3DLib.finding.blob_pyramid import COARSE, FINE, MEDIAN, find_peaks
-from SAMMed3DLib.finding.blob_ranking import MEASURES, measures_of, nodule_odds, terms_of
-from SAMMed3DLib.finding.blob_ranking_weights import CENTERS, SCALES, WEIGHTS
+from SAMMed3DLib.finding.blob_ranking import MEASURES, measures_of, nodule_odds
 from SAMMed3DLib.finding.candidates import find_candidates
 from SAMMed3DLib.finding.lungs import LungMask, find_lungs
 from SAMMed3DLib.inference.errors import InputError, PredictionCancelled
@@ -247,14 +246,6 @@ def test_a_tube_is_not_round():
     (tube, tube_odds), (round_one, round_odds) = best(hu, np.eye(4)), best(ball, matrix)
     assert tube[MEASURES.index("roundness")] < 0.2 < 0.7 < round_one[MEASURES.index("roundness")]
     assert round_odds > tube_odds + 2
-
-
-def test_weights_fit_the_terms():
-    count = len(MEASURES)
-    assert len(CENTERS) == len(SCALES) == count
-    terms = terms_of(np.array([CENTERS], np.float32))
-    assert terms.shape == (1, len(WEIGHTS)) == (1, 1 + count + count * (count + 1) // 2)
-    assert terms[0, 0] == 1 and not terms[0, 1:].any()
 
 
 def test_candidates_are_values():

@@ -7,20 +7,19 @@ import pytest
 
 from SAMMed3DLib.finding.nodule_features import Agreement, agreement_of, describe, object_at, points_within
 from SAMMed3DLib.finding.nodule_score import (
-    DEFAULT_SCORE,
+    COMBINED,
     LOOK,
     LOWEST_SCORE,
     OBJECT,
     PLACE,
-    Regression,
+    default_score,
     look_inputs,
     object_inputs,
-    pairs_of,
     place_inputs,
     score_threshold,
     shown_from,
 )
-from SAMMed3DLib.finding.nodule_score_coefficients import USUAL_APPEARANCE, USUAL_RESPONSE
+from SAMMed3DLib.finding.regression import Regression, fitted_values
 from SAMMed3DLib.inference.crop_plan import crop_at
 from SAMMed3DLib.inference.field import Part
 from SAMMed3DLib.model.profile import PROFILES
@@ -127,39 +126,39 @@ def test_the_score_prefers_spheres_to_tubes_and_is_a_probability():
         describe(part_of(d), (0.0, 0.0, 0.0), iou, hu_of(d)) for d, iou in ((sphere(4.0), 0.85), (tube(2.0, 40), 0.5))
     )
     steady, wandering = Agreement(0.95, 0.93, 0.85), Agreement(0.4, 0.3, 0.5)
-    high, low = DEFAULT_SCORE(round_one, steady), DEFAULT_SCORE(long_one, wandering)
+    high, low = default_score()(round_one, steady), default_score()(long_one, wandering)
     assert 0.0 <= low < 0.3 * high and high <= 1.0
-    assert DEFAULT_SCORE.of_look(long_one) < 0.3 * DEFAULT_SCORE.of_look(round_one)
+    assert default_score().of_look(long_one) < 0.3 * default_score().of_look(round_one)
     worst = dataclasses.replace(
         long_one, predicted_iou=0.0, growth=50.0, diameter_mm=1e-3, off_center=1e9, contrast_hu=1e6, elongation=1e9
     )
-    assert 0.0 <= DEFAULT_SCORE(worst, Agreement(0.0, 0.0, 0.0), -1e6, 1e6) <= 1.0
-    assert 0.0 <= DEFAULT_SCORE.of_look(worst, 1e6, -1e6) <= 1.0
-    assert 0.0 <= DEFAULT_SCORE.of_place(1e-3, 1e6, -1e6) <= 1.0
+    assert 0.0 <= default_score()(worst, Agreement(0.0, 0.0, 0.0), -1e6, 1e6) <= 1.0
+    assert 0.0 <= default_score().of_look(worst, 1e6, -1e6) <= 1.0
+    assert 0.0 <= default_score().of_place(1e-3, 1e6, -1e6) <= 1.0
 
 
 def test_blob_filter_and_classifier_are_heard_where_they_were_asked():
     features = describe(part_of(sphere(4.0)), (0.0, 0.0, 0.0), 0.7, hu_of(sphere(4.0)))
-    steady = Agreement(0.95, 0.93, 0.85)
+    steady, usual = Agreement(0.95, 0.93, 0.85), fitted_values("nodule_score")["usual"]
     for judge in (
-        lambda *asked: DEFAULT_SCORE.of_place(8.0, *asked),
-        lambda *asked: DEFAULT_SCORE.of_look(features, *asked),
-        lambda *asked: DEFAULT_SCORE(features, steady, *asked),
+        lambda *asked: default_score().of_place(8.0, *asked),
+        lambda *asked: default_score().of_look(features, *asked),
+        lambda *asked: default_score()(features, steady, *asked),
     ):
         assert judge(2.0, 0.0) > judge(-4.0, 0.0)
         assert judge(0.0, 4.0) > judge(0.0, -4.0)
-        assert judge(float("nan"), float("nan")) == judge(USUAL_RESPONSE, USUAL_APPEARANCE)
+        assert judge(float("nan"), float("nan")) == judge(usual["response"], usual["appearance"])
 
 
 def test_the_regression_is_what_it_says():
     features = describe(part_of(sphere(4.0)), (0.0, 0.0, 0.0), 0.7, hu_of(sphere(4.0)))
     inputs = look_inputs(features, 1.5, -2.0)
     count = len(LOOK)
-    pairs = pairs_of(LOOK)
+    pairs = Regression(LOOK, (), (), multiplied=COMBINED).pairs
     weights = np.zeros(count + len(pairs))
     weights[LOOK.index("iou")], weights[count + pairs.index((0, 2))] = 2.0, 3.0
     weights[LOOK.index("response")], weights[LOOK.index("appearance")] = 1.0, 0.5
-    rule = Regression(LOOK, (0.0,) * count, (1.0,) * count, tuple(weights), -1.0)
+    rule = Regression(LOOK, (0.0,) * count, (1.0,) * count, tuple(weights), -1.0, COMBINED)
     expected = 2 * inputs[0] + 3 * inputs[0] * inputs[2] + 1.5 - 0.5 * 2.0 - 1
     assert rule.log_odds(inputs) == pytest.approx(expected)
     assert rule.log_odds(np.stack([inputs, inputs])) == pytest.approx([expected, expected])
@@ -172,9 +171,9 @@ def test_every_input_has_a_coefficient_and_is_finite():
     assert np.isfinite(values).all() and np.array_equal(values[: len(LOOK)], look_inputs(features, *unknown))
     place = [values[LOOK.index(name)] for name in PLACE]
     assert np.array_equal(place, place_inputs(features.diameter_mm, *unknown))
-    for rule, names in ((DEFAULT_SCORE.place, PLACE), (DEFAULT_SCORE.look, LOOK), (DEFAULT_SCORE.clicked, OBJECT)):
-        assert rule.names == names and len(rule.mean) == len(rule.scale) == len(names)
-        assert len(rule.weights) == len(names) + len(pairs_of(names))
+    score = default_score()
+    for rule, names in ((score.place, PLACE), (score.look, LOOK), (score.clicked, OBJECT)):
+        assert rule.names == names
     assert len(values) == len(OBJECT)
 
 

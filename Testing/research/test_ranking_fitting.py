@@ -1,20 +1,17 @@
 from __future__ import annotations
 
-import importlib.util
-
 import numpy as np
 
 from Research.detection_scans import DetectionScan, KnownNodule
 from Research.ranking_fitting import (
     PeaksOfScan,
-    as_module,
     false_before_hit,
     fit,
     peaks_of,
     within_lungs,
 )
 from SAMMed3DLib.finding.blob_pyramid import Peaks
-from SAMMed3DLib.finding.blob_ranking import MEASURES, terms_of
+from SAMMed3DLib.finding.blob_ranking import MEASURES
 from SAMMed3DTrainingLib.data.synthetic_samples import Background
 
 RADIUS = 5.0
@@ -78,8 +75,7 @@ def made_up(count: int = 400) -> PeaksOfScan:
 def test_the_fit_puts_nodules_first():
     scan = made_up()
     centers, scales = np.zeros(len(MEASURES)), np.ones(len(MEASURES))
-    weights = fit([scan], centers, scales, np.random.default_rng(0))
-    odds = terms_of(scan.measures, centers, scales) @ weights
+    odds = fit([scan], centers, scales, np.random.default_rng(0)).log_odds(scan.measures)
     assert false_before_hit(scan, odds).tolist() == [0.0, 0.0, 0.0]
     assert false_before_hit(scan, -odds).min() > 20
 
@@ -88,15 +84,3 @@ def test_missed_nodules_stand_after_everything():
     scan = made_up()
     scan.distances[:, 1] = 1000.0
     assert np.isinf(false_before_hit(scan, np.zeros(len(scan.peaks)))).tolist() == [False, True, False]
-
-
-def test_the_module_that_is_written_can_be_read(tmp_path):
-    file = tmp_path / "weights.py"
-    count = len(MEASURES)
-    file.write_text(as_module(np.arange(count), np.ones(count), np.arange(55) / 7, "About."), encoding="utf-8")
-    spec = importlib.util.spec_from_file_location("weights", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert tuple(range(count)) == module.CENTERS and len(module.WEIGHTS) == 55
-    assert module.WEIGHTS[7] == 1.0
-    assert max(len(line) for line in file.read_text(encoding="utf-8").splitlines()) <= 120

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import numpy as np
 import pytest
 
-from Research.logistic import as_tuple, fit_logistic
-from Research.ray_fitting import PlacesOfScan, as_module, false_before_hit, fit, places_of
-from SAMMed3DLib.finding.blob_rays import MEASURES, terms_of
+from Research.logistic import fit_logistic
+from Research.ray_fitting import PlacesOfScan, false_before_hit, fit, places_of
+from SAMMed3DLib.finding.blob_rays import MEASURES
 
 from .test_ranking_fitting import RADIUS, ball_scan
 
@@ -26,7 +24,7 @@ def made_up(count=400):
 def test_the_fit_puts_nodules_first():
     scan = made_up()
     centers, scales = np.zeros(len(MEASURES)), np.ones(len(MEASURES))
-    odds = terms_of(scan.measures, centers, scales) @ fit([scan], centers, scales)
+    odds = fit([scan], centers, scales).log_odds(scan.measures)
     assert false_before_hit(scan, odds).tolist() == [0.0, 0.0, 0.0]
     assert false_before_hit(scan, -odds).min() > 20
 
@@ -35,9 +33,9 @@ def test_places_that_are_left_out_say_nothing():
     scan = made_up()
     scan.nodule[:200] = -2
     centers, scales = np.zeros(len(MEASURES)), np.ones(len(MEASURES))
-    weights = fit([scan], centers, scales)
+    before = fit([scan], centers, scales)
     scan.measures[:200] = 1e3
-    assert np.array_equal(fit([scan], centers, scales), weights)
+    assert np.array_equal(fit([scan], centers, scales).weights, before.weights)
 
 
 def test_a_painted_ball_is_a_place():
@@ -45,17 +43,6 @@ def test_a_painted_ball_is_a_place():
     assert found.background == 7 and found.measures.shape == (len(found.nodule), len(MEASURES))
     assert (found.nodule == 0).any() and (found.distances[found.nodule == 0, 0] < 0.6 * found.radii[0]).all()
     assert false_before_hit(found, -np.arange(len(found.nodule), dtype=float))[0] < 5
-
-
-def test_the_module_that_is_written_can_be_read(tmp_path):
-    file = tmp_path / "weights.py"
-    count = len(MEASURES)
-    terms = 1 + count + count * (count + 1) // 2
-    file.write_text(as_module(np.arange(count), np.ones(count), np.arange(terms) / 7, "About."), encoding="utf-8")
-    spec = importlib.util.spec_from_file_location("weights", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert tuple(range(count)) == module.CENTERS and len(module.WEIGHTS) == terms
 
 
 def test_the_regression_finds_the_odds_and_its_penalty_shrinks_them():
@@ -68,9 +55,3 @@ def test_the_regression_finds_the_odds_and_its_penalty_shrinks_them():
     assert abs(fit_logistic(inputs, target, ones, np.array([5e3, 1e-6]))[0]) < 1.0
     doubled = fit_logistic(np.tile(inputs, (2, 1)), np.tile(target, 2), np.full(2 * len(target), 0.5), np.full(2, 1e-6))
     assert doubled == pytest.approx(free, abs=1e-6)
-
-
-def test_numbers_are_written_as_a_tuple():
-    names: dict = {}
-    exec(as_tuple("VALUES", np.array([1.0, -0.25])), names)  # noqa: S102 - the text is ours
-    assert names["VALUES"] == (1.0, -0.25)

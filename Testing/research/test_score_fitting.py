@@ -9,9 +9,9 @@ import pytest
 
 from Research import score_fitting
 from Research.detection_scans import DetectionScan, KnownNodule
-from Research.score_fitting import Samples, as_module, fit, held_out_log_odds, sensitivity_at, threshold_at
+from Research.score_fitting import Samples, fit, held_out_log_odds, sensitivity_at, threshold_at
 from SAMMed3DLib.finding.candidates import Candidate
-from SAMMed3DLib.finding.nodule_score import LOOK, OBJECT, pairs_of
+from SAMMed3DLib.finding.nodule_score import LOOK, OBJECT
 
 BACKGROUNDS, NODULES, OTHERS = 3, 30, 100
 
@@ -62,19 +62,6 @@ def test_probabilities_are_those_of_a_usual_scan():
     assert given.weight[given.positive].sum() == pytest.approx(score_fitting.USUAL_PER_SCAN * BACKGROUNDS)
     share = 1.0 / (1.0 + np.exp(-fit(given.inputs["look"], LOOK, given).log_odds(given.inputs["look"])))
     assert np.sum(given.weight * share) == pytest.approx(np.sum(given.weight * given.positive), rel=0.2)
-
-
-def test_the_written_module_gives_the_same_score():
-    given = samples()
-    fitted = {name: fit(given.inputs[name], names, given) for name, names in (("look", LOOK), ("click", OBJECT))}
-    names: dict = {}
-    exec(as_module(fitted, (0.6, 0.2), (-1.5, 0.5), "About."), names)  # noqa: S102 - the file is Python that we made
-    assert (names["FEW"], names["USUAL"]) == (0.6, 0.2)
-    assert (names["USUAL_RESPONSE"], names["USUAL_APPEARANCE"]) == (-1.5, 0.5)
-    for name, regression in fitted.items():
-        rule, inputs = score_fitting.Regression(regression.names, *names[f"OF_{name.upper()}"]), given.inputs[name]
-        assert len(rule.weights) == len(rule.names) + len(pairs_of(rule.names))
-        assert rule.log_odds(inputs) == pytest.approx(regression.log_odds(inputs), abs=0.02)
 
 
 def test_samples_come_back_from_their_file(tmp_path):

@@ -28,7 +28,7 @@ from .looks import Look, Looker, Place
 from .lungs import LungMask, find_lungs
 from .mask_nms import suppress
 from .nodule_features import Agreement
-from .nodule_score import DEFAULT_SCORE, LOWEST_SCORE, NoduleScore, shown_from
+from .nodule_score import LOWEST_SCORE, NoduleScore, default_score, shown_from
 
 #: Shares of the whole work, for the progress.
 _SHARES = {"lungs": 0.08, "candidates": 0.22, "appearance": 0.1, "looks": 0.35, "clicks": 0.25}
@@ -69,7 +69,7 @@ class SamAutomaticMaskGenerator3D:
             nothing where the score is no probability.
         max_candidates: looked at most, the likeliest first.
         max_masks: clicked at most, the best first: the bound of the time.
-        score: how the looks at an object become a probability.
+        score: how the looks at an object become a probability; None = the one that comes with the module.
         lung_finder, candidate_finder: what finds them.
         classifier: what tells how much a place looks like a nodule, as :func:`.appearance.appearance_of`.
 
@@ -100,7 +100,7 @@ class SamAutomaticMaskGenerator3D:
         min_score: float = LOWEST_SCORE,
         max_candidates: int = 150,
         max_masks: int = 40,
-        score: NoduleScore = DEFAULT_SCORE,
+        score: NoduleScore | None = None,
         lung_finder: Callable[..., LungMask] = find_lungs,
         candidate_finder: Callable[..., list[Candidate]] = find_candidates,
         classifier: Callable[..., NDArray[np.float64]] = appearance_of,
@@ -127,7 +127,7 @@ class SamAutomaticMaskGenerator3D:
         self.min_score = min_score
         self.max_candidates = max_candidates
         self.max_masks = max_masks
-        self.score = score
+        self.score = score or default_score()
         self._find_lungs = lung_finder
         self._find_candidates = candidate_finder
         self._classify = classifier

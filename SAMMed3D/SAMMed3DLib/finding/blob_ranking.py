@@ -7,24 +7,20 @@ backgrounds (``python -m Research.ranking_fitting``).
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from ..inference.geometry import world_to_ijk
 from .blob_pyramid import COARSE, MEDIAN, Peaks
-from .blob_ranking_weights import CENTERS, SCALES, WEIGHTS
 from .lungs import LungMask
+from .regression import fitted
 
 MEASURES = (
     "log blob", "roundness", "flatness", "log radius", "brightness", "lung within 4 mm", "lung within 12 mm",
     "coarse", "median",
 )
 _REACHES_MM = (4.0, 12.0)
-#: Measures farther from the center than that many scales say no more.
-_CLIP = 3.0
 
 
 def measures_of(peaks: Peaks, lungs: LungMask | None) -> NDArray[np.float32]:
@@ -53,13 +49,6 @@ def measures_of(peaks: Peaks, lungs: LungMask | None) -> NDArray[np.float32]:
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def terms_of(measures: NDArray, centers: ArrayLike = CENTERS, scales: ArrayLike = SCALES) -> NDArray[np.float32]:
-    """The polynomial's terms, (n, 55): 1, the measures in units of their scales, and their products."""
-    unit = np.clip((measures - np.float32(centers)) / np.float32(scales), -_CLIP, _CLIP)
-    products = [unit[:, a] * unit[:, b] for a, b in itertools.combinations_with_replacement(range(unit.shape[1]), 2)]
-    return np.stack([np.ones(len(unit), np.float32), *unit.T, *products], axis=1)
-
-
 def nodule_odds(peaks: Peaks, lungs: LungMask | None) -> NDArray[np.float32]:
     """Log odds of each peak, (n,); only their order means something in another scan."""
-    return terms_of(measures_of(peaks, lungs)) @ np.float32(WEIGHTS)
+    return fitted("blob_ranking", "peak", MEASURES).log_odds(measures_of(peaks, lungs)).astype(np.float32)

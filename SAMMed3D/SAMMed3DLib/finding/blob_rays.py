@@ -7,14 +7,12 @@ regression to nodules painted into the training backgrounds (``python -m Researc
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from .blob_field import BlobField
-from .blob_ray_weights import CENTERS, SCALES, WEIGHTS
 from .lungs import LungMask
+from .regression import fitted
 
 MEASURES = (
     "ahead 1.5", "opposite 1.5", "ahead 2", "opposite 2", "across 2", "open 1.5", "open 2", "mean 1", "mean 1.5",
@@ -32,7 +30,6 @@ _OPPOSITE, _ACROSS = -0.3, 0.5
 _LEAST_CONTRAST = 0.05
 #: A ray is open while it is brighter than this share of the contrast.
 _OPEN = 0.5
-_CLIP = 3.0
 
 
 def ray_measures(
@@ -86,14 +83,7 @@ def _directions() -> NDArray[np.float64]:
     return np.stack([np.cos(angle) * flat, np.sin(angle) * flat, height], axis=1)
 
 
-def terms_of(measures: NDArray, centers: ArrayLike = CENTERS, scales: ArrayLike = SCALES) -> NDArray[np.float64]:
-    """1, the measures in units of their scales, and their products: (n, 210)."""
-    unit = np.clip((measures - np.asarray(centers)) / np.asarray(scales), -_CLIP, _CLIP)
-    products = [unit[:, a] * unit[:, b] for a, b in itertools.combinations_with_replacement(range(unit.shape[1]), 2)]
-    return np.stack([np.ones(len(unit)), *unit.T, *products], axis=1)
-
-
 def ray_odds(measures: NDArray) -> NDArray[np.float64]:
     """Log odds of each blob, (n,)."""
-    return terms_of(measures) @ np.asarray(WEIGHTS)
+    return fitted("blob_rays", "blob", MEASURES).log_odds(measures).astype(np.float64)
 

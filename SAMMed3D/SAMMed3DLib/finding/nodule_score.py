@@ -4,20 +4,20 @@ Three logistic regressions, each over its inputs, their squares and products. Th
 of the blob filter that named it (:mod:`.candidates`) and by its appearance (:mod:`.appearance`), before the promptable
 network has seen it; the second hears the features of the first look besides (:mod:`.nodule_features`); the third judges
 the object that was clicked, and hears whether clicks elsewhere in it give the same mask. What they were fitted on is
-said beside their coefficients (:mod:`.nodule_score_coefficients`).
+said beside their weights (:mod:`.regression`).
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import nodule_score_coefficients as coefficients
 from .nodule_features import Agreement, LookFeatures
+from .regression import Regression, fitted, fitted_values
 
 #: What the first sees, in order; :func:`place_inputs` computes it.
 PLACE = ("diameter", "response", "appearance")
@@ -30,7 +30,8 @@ LOOK = (
 OBJECT = (*LOOK, "agreement", "least agreement", "iou around")
 #: Those whose squares and products they see too.
 COMBINED = ("iou", "diameter", "response", "appearance", "agreement")
-_FARTHEST = 3.0
+#: Of the fit (:func:`.regression.fitted_values`).
+_SECTION = "nodule_score"
 
 
 def place_inputs(diameter_mm: float, response: float, appearance: float) -> NDArray[np.float64]:
@@ -41,10 +42,11 @@ def place_inputs(diameter_mm: float, response: float, appearance: float) -> NDAr
         response: of the blob filter; NaN where it was not asked.
         appearance: log odds of the classifier; NaN where it was not asked.
     """
+    usual = fitted_values(_SECTION)["usual"]
     return np.array([
         math.log(diameter_mm / 8.0),
-        coefficients.USUAL_RESPONSE if math.isnan(response) else response,
-        coefficients.USUAL_APPEARANCE if math.isnan(appearance) else appearance,
+        usual["response"] if math.isnan(response) else response,
+        usual["appearance"] if math.isnan(appearance) else appearance,
     ])
 
 
@@ -88,42 +90,6 @@ def _logit(share: float) -> float:
     return math.log(bounded / (1.0 - bounded))
 
 
-def pairs_of(names: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
-    """Which inputs are multiplied."""
-    members = [index for index, name in enumerate(names) if name in COMBINED]
-    return tuple(itertools.combinations_with_replacement(members, 2))
-
-
-def combined(standardized: NDArray[np.float64], names: tuple[str, ...]) -> NDArray[np.float64]:
-    """Standardized inputs (..., n), bounded, with the products of :func:`pairs_of` behind them."""
-    bounded = np.clip(standardized, -_FARTHEST, _FARTHEST)
-    first, second = zip(*pairs_of(names), strict=True)
-    return np.concatenate([bounded, bounded[..., first] * bounded[..., second]], axis=-1)
-
-
-@dataclass(frozen=True)
-class Regression:
-    """A logistic regression.
-
-    Attributes:
-        names: of its n inputs.
-        mean, scale: (n,) of them.
-        weights: of the standardized inputs and their products.
-        intercept: added to them.
-    """
-
-    names: tuple[str, ...]
-    mean: tuple[float, ...]
-    scale: tuple[float, ...]
-    weights: tuple[float, ...]
-    intercept: float
-
-    def log_odds(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Natural log of the odds of inputs (..., n)."""
-        terms = combined((inputs - np.asarray(self.mean)) / np.asarray(self.scale), self.names)
-        return terms @ np.asarray(self.weights) + self.intercept
-
-
 @dataclass(frozen=True)
 class NoduleScore:
     """Probabilities in 0..1 that something is a nodule.
@@ -158,20 +124,20 @@ def probability(log_odds: float) -> float:
     return 1.0 / (1.0 + math.exp(-min(max(log_odds, -30.0), 30.0)))
 
 
-DEFAULT_SCORE = NoduleScore(
-    Regression(PLACE, *coefficients.OF_PLACE),
-    Regression(LOOK, *coefficients.OF_LOOK),
-    Regression(OBJECT, *coefficients.OF_CLICK),
-)
+@lru_cache(maxsize=1)
+def default_score() -> NoduleScore:
+    """The score that comes with the module. Raises InputError when its file is missing or damaged."""
+    return NoduleScore(
+        fitted(_SECTION, "place", PLACE, COMBINED),
+        fitted(_SECTION, "look", LOOK, COMBINED),
+        fitted(_SECTION, "click", OBJECT, COMBINED),
+    )
+
 
 #: Scores below this are hardly ever nodules; the slider's "more" goes no further.
 LOWEST_SCORE = 0.01
-
-_SLIDER = {
-    # how far the slider stands from "fewer" to "more": the lowest score that is shown
-    "probability": ((0.0, coefficients.FEW), (0.5, coefficients.USUAL), (1.0, LOWEST_SCORE)),
-    "stability": ((0.0, 0.98), (0.5, 0.9), (1.0, LOWEST_SCORE)),
-}
+#: Stabilities at which the slider stands at "fewer" and in the middle.
+_STABILITIES = (0.98, 0.9)
 
 
 def score_threshold(sensitivity: float, ranking: str = "probability") -> float:
@@ -196,5 +162,7 @@ def shown_from(score: float, ranking: str = "probability") -> float:
 
 
 def _slider_in_odds(ranking: str) -> tuple[tuple[float, ...], list[float]]:
-    places, scores = zip(*_SLIDER[ranking], strict=True)
-    return places, [math.log(score / (1.0 - score)) for score in scores]
+    """How far the slider stands from "fewer" to "more", and the log odds of the lowest score that is shown there."""
+    slider = fitted_values(_SECTION)["slider"]
+    few, usual = (slider["few"], slider["usual"]) if ranking == "probability" else _STABILITIES
+    return (0.0, 0.5, 1.0), [math.log(score / (1.0 - score)) for score in (few, usual, LOWEST_SCORE)]

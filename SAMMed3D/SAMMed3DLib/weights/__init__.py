@@ -6,6 +6,8 @@ from pathlib import Path
 
 DEFAULT_CHECKPOINT = "Models/sammed3d_nodule.pth"
 CLASSIFIER = "Models/nodule_classifier.pth"
+#: Weights of the regressions with which nodules are found (:mod:`SAMMed3DLib.finding.regression`).
+FITTED = "Models/finding.json"
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 #: In a wheel Resources lies inside the package; in a checkout and in an installed Slicer extension beside it.
