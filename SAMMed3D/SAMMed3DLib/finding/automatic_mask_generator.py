@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -211,13 +211,13 @@ class SamAutomaticMaskGenerator3D:
                 reason = lungs.message.partition(";")[0]
                 self._messages.append(f"{reason}; the whole volume was searched")
         if self.point_candidates is not None:
-            given = list(self.point_candidates)
+            given = list(cast("Sequence[Candidate | ArrayLike]", self.point_candidates))
             self.candidates = [each for each in given if isinstance(each, Candidate)]
             places = [_place_of(each) for each in given]
             check_inside(np.array([place.point_ras for place in places]).reshape(-1, 3), shape, matrix)
             places = self._judged(places)
         elif self.points_per_side is not None:
-            places = [Place(tuple(point)) for point in self._grid(shape, matrix)]
+            places = [Place((r, a, s)) for r, a, s in self._grid(shape, matrix, self.points_per_side)]
         else:
             found = self._find_candidates(
                 image, matrix, self.lungs_found, min_diameter_mm=self.min_diameter_mm,
@@ -245,7 +245,7 @@ class SamAutomaticMaskGenerator3D:
             judged[n] = dataclasses.replace(places[n], appearance=float(value))
         return judged
 
-    def _grid(self, shape: tuple[int, ...], matrix: NDArray) -> NDArray[np.float64]:
+    def _grid(self, shape: tuple[int, ...], matrix: NDArray, per_side: int) -> NDArray[np.float64]:
         """A regular grid of points over the lungs' box (or the volume's), those in the lungs only."""
         low, high = extent_ras(shape, matrix)
         lungs = self.lungs_found
@@ -253,7 +253,7 @@ class SamAutomaticMaskGenerator3D:
             cells = np.argwhere(lungs.mask)[:, ::-1]
             corners = transform_points(lungs.grid_to_ras, np.stack([cells.min(axis=0), cells.max(axis=0)]))
             low, high = np.maximum(low, corners.min(axis=0)), np.minimum(high, corners.max(axis=0))
-        steps = (np.arange(self.points_per_side) + 0.5) / self.points_per_side
+        steps = (np.arange(per_side) + 0.5) / per_side
         grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
         points = low + grid * (high - low)
         ijk = world_to_ijk(matrix, points)
@@ -415,7 +415,8 @@ def _falling(scored: tuple[float, Look]) -> float:
 
 def _place_of(given: Candidate | ArrayLike) -> Place:
     if isinstance(given, Candidate):
-        return Place(tuple(given.center_ras), given.diameter_mm, given.response)
+        r, a, s = given.center_ras
+        return Place((r, a, s), given.diameter_mm, given.response)
     point = np.asarray(given, dtype=np.float64)
     if point.shape != (3,) or not np.isfinite(point).all():
         raise InputError("point_candidates must be Candidates or points of shape (n, 3): R, A, S in mm")

@@ -51,7 +51,7 @@ class Peaks:
     channel: NDArray[np.int8]
     blob: NDArray[np.float64]
     brightness: NDArray[np.float64]
-    curvatures: NDArray[np.float64]
+    curvatures: NDArray[np.floating]
 
     def __len__(self) -> int:
         return len(self.radius)

@@ -19,7 +19,7 @@ from ..inference.postprocessing import tight_block
 from ..inference.predictor import SamPredictor3D
 from ..inference.sampling import sample_grid
 from .lungs import LungMask
-from .nodule_features import Agreement, LookFeatures, agreement_of, describe, object_at, points_within
+from .nodule_features import Agreement, LookFeatures, agreement_of, describe, object_at, points_within, seen_object
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Look:
 
     def deepest_point(self) -> NDArray[np.float64]:
         """(3,) mm, the middle of the object's thickest part: where a person would click."""
-        cells = object_at(self.part, self.place.point_ras)
+        cells = seen_object(self.part, self.place.point_ras)
         block, start = tight_block(cells)
         distance = ndimage.distance_transform_edt(np.pad(block, 1), sampling=voxel_spacing(self.part.cells_to_ras))
         deepest = np.argwhere(distance >= 0.999 * distance.max()) - 1 + start

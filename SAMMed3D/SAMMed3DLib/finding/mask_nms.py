@@ -47,7 +47,7 @@ def suppress(
         alive[best] = False
         meet = alive & np.all((low < high[best]) & (high > low[best]), axis=1)
         for other in np.flatnonzero(meet):
-            common = common_voxels(blocks[best], blocks[other])
+            common = common_voxels(blocks[int(best)], blocks[int(other)])
             iou = common / (sizes[best] + sizes[other] - common)
             if iou > iou_threshold or common / min(sizes[best], sizes[other]) > containment:
                 alive[other] = False

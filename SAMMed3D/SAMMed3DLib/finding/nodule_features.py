@@ -96,9 +96,17 @@ def object_at(part: Part, point_ras: ArrayLike, threshold: float = 0.0) -> NDArr
     return labels == window[tuple(nearest)]
 
 
+def seen_object(part: Part, point_ras: ArrayLike, threshold: float = 0.0) -> NDArray[np.bool_]:
+    """:func:`object_at` of a look that saw something. Raises ValueError where it did not."""
+    cells = object_at(part, point_ras, threshold)
+    if cells is None:
+        raise ValueError(f"there is no object at {point_ras!r}")
+    return cells
+
+
 def points_within(part: Part, point_ras: ArrayLike) -> NDArray[np.float64]:
     """Two points (2, 3) mm in the object at a point: on its longest axis, halfway from its middle to its ends."""
-    cells = transform_points(part.cells_to_ras, np.argwhere(object_at(part, point_ras)))
+    cells = transform_points(part.cells_to_ras, np.argwhere(seen_object(part, point_ras)))
     center = cells.mean(axis=0)
     apart = cells - center
     variance, axes = np.linalg.eigh(apart.T @ apart / len(cells))
@@ -117,7 +125,7 @@ def agreement_of(
         others: what the network answered in the same crop to clicks at ``points_ras`` (n, 3), and its predicted
             ``ious``.
     """
-    own = object_at(part, point_ras)
+    own = seen_object(part, point_ras)
     shares = []
     for other, point in zip(others, np.reshape(points_ras, (-1, 3)), strict=True):
         cells = object_at(other, point)
@@ -148,8 +156,8 @@ def describe(
     cells = object_at(part, point_ras)
     if cells is None:
         return None
-    spread = object_at(part, point_ras, _GENEROUS_LOGIT)
-    loose = object_at(part, point_ras, -offset)
+    spread = seen_object(part, point_ras, _GENEROUS_LOGIT)
+    loose = seen_object(part, point_ras, -offset)
     count = np.count_nonzero(cells)
     volume = count * voxel_volume(part.cells_to_ras)
     radius = float((3.0 / (4.0 * math.pi) * volume) ** (1.0 / 3.0))

@@ -123,7 +123,7 @@ def prior_logits(parts: Sequence[Part], crop: Crop, cells: tuple[int, int, int] 
     return np.clip(sample_parts(parts, grid_to_ras, cells, outside=0.0), -_LARGEST_PRIOR, _LARGEST_PRIOR)
 
 
-def block_to_ras(ijk_to_ras: NDArray, offset_kji: Sequence[int]) -> NDArray[np.float64]:
+def block_to_ras(ijk_to_ras: NDArray, offset_kji: Sequence[int] | NDArray) -> NDArray[np.float64]:
     """4x4 from the index (k, j, i) within a block of the volume to RAS mm."""
     affine = np.eye(4)
     affine[:3, :3] = ijk_to_ras[:3, [2, 1, 0]]

@@ -36,8 +36,11 @@ _FEW_POINTS = 64
 class MaskBlock(Protocol):
     """What is measured: a :class:`Prediction`, or any mask block of a volume."""
 
-    mask: NDArray
-    offset_kji: tuple[int, int, int]
+    @property
+    def mask(self) -> NDArray: ...
+
+    @property
+    def offset_kji(self) -> tuple[int, int, int]: ...
 
 
 @dataclass(frozen=True)

@@ -289,7 +289,7 @@ def _values_at(parts: Sequence[Part], points_ras: NDArray) -> NDArray[np.float32
 def _corrected_field(
     parts: Sequence[Part],
     ijk_to_ras: NDArray,
-    start: NDArray[np.int64],
+    start: NDArray,
     shape: tuple[int, ...],
     corrections: Sequence[_Correction],
 ) -> NDArray[np.float32]:

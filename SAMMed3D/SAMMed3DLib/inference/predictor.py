@@ -248,7 +248,7 @@ class SamPredictor3D:
     def _start(self, mask: Any, box: NDArray | None, multimask: bool) -> _State:
         """The state before the first click: what a mask or a box alone gives."""
         if mask is not None:
-            block, offset = mask_block(mask, self._array.shape)
+            block, offset = mask_block(mask, self.image_kji.shape)
             diameter, extent, center = mask_extent(block, offset, self._ijk_to_ras)
             crop = self._crop(center, self.zoom.spacing_for(diameter, extent))
             logits = logits_of_mask(block, offset, self._ijk_to_ras, crop, self._cells)
@@ -307,7 +307,7 @@ class SamPredictor3D:
             views.append(self._view(looks[-1], clicks))
 
     def _view(self, state: _State, clicks: Clicks) -> ObjectView | None:
-        return view_object(state.parts[-1], clicks.positive_ras, self._array.shape, self._ijk_to_ras)
+        return view_object(state.parts[-1], clicks.positive_ras, self.image_kji.shape, self._ijk_to_ras)
 
     def _can_zoom_out(self, parts: Sequence[Part]) -> bool:
         """Whether an object that leaves the crop could still be seen whole in a coarser one."""
@@ -359,8 +359,8 @@ class SamPredictor3D:
 
         def run() -> tuple[Tensor, Tensor]:
             embedding = self._embedding(crop, anchor_ras)
-            prompts = [None if p is None else p.to(self.model.device) for p in (coords, point_labels, boxes, mask)]
-            return self.model.decode(embedding, *prompts, multimask_output=multimask)
+            shown = [None if p is None else p.to(self.model.device) for p in (coords, point_labels, boxes, mask)]
+            return self.model.decode(embedding, shown[0], shown[1], shown[2], shown[3], multimask_output=multimask)
 
         logits, iou = self._with_memory(run)
         answers = [np.ascontiguousarray(answer, dtype=np.float32) for answer in logits[0].float().cpu().numpy()]
@@ -386,7 +386,7 @@ class SamPredictor3D:
         embedding = self.cache.get(key)
         if embedding is None:
             self._report("Encoding")
-            prepared = prepare_crop(self._array, self._ijk_to_ras, crop, self.profile, anchor_ras)
+            prepared = prepare_crop(self.image_kji, self._ijk_to_ras, crop, self.profile, anchor_ras)
             embedding = self.model.encode(torch.from_numpy(prepared)[None].to(self.model.device))
             self.cache.put(key, embedding)
         return embedding.to(self.model.device)
@@ -402,7 +402,7 @@ class SamPredictor3D:
         warnings.warn(message, RuntimeWarning, stacklevel=2)
         self._report(message)
         self.cache.clear()
-        move = getattr(self.model, "to_device", None) or self.model.to
+        move = getattr(self.model, "to_device", None) or getattr(self.model, "to")  # noqa: B009  # a network of torch
         move("cpu")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -422,7 +422,7 @@ class SamPredictor3D:
         predictions = []
         for logits, score in zip(answers, scores, strict=True):
             parts = (*others, Part(newest.crop, logits, newest.anchor_ras))
-            mask, offset = voxelize(parts, self._array, self._ijk_to_ras, clicks, largest_only=largest_only)
+            mask, offset = voxelize(parts, self.image_kji, self._ijk_to_ras, clicks, largest_only=largest_only)
             bounded = None if score is None else float(np.clip(score, 0.0, 1.0))
             predictions.append(Prediction(mask, offset, bounded, logits, newest.crop, parts))
         return dataclasses.replace(predictions[0], alternatives=tuple(predictions[1:]))

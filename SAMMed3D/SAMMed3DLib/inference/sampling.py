@@ -7,6 +7,7 @@ wanted grid to continuous source indices. Images go through it into crops, logit
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ _MOST_SAMPLES = 2 * 2**20
 
 
 def sample_grid(
-    source: NDArray, grid_to_source: NDArray, shape: tuple[int, int, int], cval: float
+    source: NDArray, grid_to_source: NDArray, shape: Sequence[int], cval: float
 ) -> NDArray[np.float32]:
     """Trilinear samples of ``source`` at every point of a grid, float32 of ``shape``.
 
@@ -37,7 +38,7 @@ def sample_grid(
         cval: value outside.
     """
     out = np.full(shape, cval, dtype=np.float32)
-    axes = _axis_of_each_grid_axis(grid_to_source, shape)
+    axes = _axis_of_each_grid_axis(grid_to_source, out.shape)
     if axes is None:
         # memory is copied along its grain
         order = sorted(range(3), key=lambda axis: -abs(source.strides[axis]))
@@ -48,7 +49,7 @@ def sample_grid(
     return out
 
 
-def _axis_of_each_grid_axis(affine: NDArray, shape: tuple[int, int, int]) -> tuple[int, int, int] | None:
+def _axis_of_each_grid_axis(affine: NDArray, shape: Sequence[int]) -> tuple[int, int, int] | None:
     """The source axis along which each grid axis runs, or None if the grid lies obliquely."""
     matrix = np.abs(affine[:3, :3])
     axes = tuple(int(axis) for axis in matrix.argmax(axis=0))
@@ -159,7 +160,7 @@ def _sample_oblique(source: NDArray, affine: NDArray, out: NDArray[np.float32]) 
         half = out.shape[axis] // 2
         shifted = affine.copy()
         shifted[:3, 3] += affine[:3, axis] * half
-        index = [slice(None)] * 3
+        index: list[slice] = [slice(None)] * 3
         index[axis] = slice(0, half)
         _sample_oblique(source, affine, out[tuple(index)])
         index[axis] = slice(half, None)
@@ -167,7 +168,7 @@ def _sample_oblique(source: NDArray, affine: NDArray, out: NDArray[np.float32]) 
         return
 
     block = source[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-    block = torch.from_numpy(np.array(block, dtype=np.float32, order="C"))
+    values = torch.from_numpy(np.array(block, dtype=np.float32, order="C"))
     steps = [np.arange(n, dtype=np.float64) for n in out.shape]
     grid = np.empty((*out.shape, 3), dtype=np.float32)
     inside = np.ones(out.shape, dtype=bool)
@@ -182,6 +183,6 @@ def _sample_oblique(source: NDArray, affine: NDArray, out: NDArray[np.float32]) 
         # grid_sample wants -1..1 over the block's centers, last source axis first
         grid[..., 2 - axis] = (position - low[axis]) * (2.0 / max(high[axis] - low[axis] - 1, 1)) - 1.0
     sampled = torch.nn.functional.grid_sample(
-        block[None, None], torch.from_numpy(grid)[None], mode="bilinear", padding_mode="border", align_corners=True
+        values[None, None], torch.from_numpy(grid)[None], mode="bilinear", padding_mode="border", align_corners=True
     )
     np.copyto(out, sampled[0, 0].numpy(), where=inside)

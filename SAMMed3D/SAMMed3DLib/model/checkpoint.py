@@ -63,6 +63,7 @@ def load_model(
     resolved = resolve_device(device)
     precision = resolve_precision(precision, resolved)
     named = profile_by_name(profile) if isinstance(profile, str) else None
+    given = None if isinstance(profile, str) else profile
     file = Path(path)
     _check_file(file)
     payload = _unpickle(file)
@@ -73,7 +74,7 @@ def load_model(
     boxes = BOX_KEY in weights
     if named is not None and architecture in VIT_SIZES:  # a named rule holds for every size, with or without boxes
         named = dataclasses.replace(named, crop_size=default_profile(architecture).crop_size, boxes=boxes)
-    chosen = _profile(named or profile, payload, boxes, architecture, file)
+    chosen = _profile(named or given, payload, boxes, architecture, file)
     try:
         model = skeleton(architecture, chosen, boxes=boxes)
     except ValueError as error:

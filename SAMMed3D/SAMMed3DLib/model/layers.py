@@ -75,7 +75,7 @@ class UpConv3d(nn.ConvTranspose3d):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 2, 2)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # no output_size: it is always twice
         """(..., in_channels) -> (..., 8, out_channels), the children in the order (d, h, w) = 000, 001, ... 111."""
         weight = self.weight.flatten(2).permute(2, 1, 0).flatten(0, 1)
         bias = None if self.bias is None else self.bias.repeat(8)

@@ -57,7 +57,9 @@ def load_classifier(path: str | os.PathLike[str]) -> NoduleClassifier:
     weights = read_weights(path)
     check_layout(classifier, "nodule_classifier", weights, Path(path))
     classifier.load_state_dict(weights)
-    return classifier.eval().requires_grad_(False).to(memory_format=torch.channels_last_3d)
+    classifier.eval().requires_grad_(False)
+    # torch's stubs know no memory format of five axes here
+    return classifier.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
 
 
 def _layer(inputs: int, outputs: int, stride: int) -> nn.Sequential:

@@ -21,6 +21,8 @@ NOT_A_POINT, NEGATIVE, POSITIVE = -1, 0, 1
 class PositionEmbeddingRandom3D(nn.Module):
     """Random Fourier features of coordinates in [0, 1]^3: [sin, cos, sin]; the second sine is a quirk of the source."""
 
+    positional_encoding_gaussian_matrix: Tensor
+
     def __init__(self, features: int) -> None:
         super().__init__()
         self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(3, features))

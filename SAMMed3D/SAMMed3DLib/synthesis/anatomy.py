@@ -108,7 +108,11 @@ def _cylinder_table() -> np.ndarray:
 
 
 def tube_occupancy(
-    tubes: Tubes, shape: Sequence[int], spacing: Sequence[float], sigma_mm: float, out: np.ndarray | None = None
+    tubes: Tubes,
+    shape: Sequence[int],
+    spacing: Sequence[float] | np.ndarray,
+    sigma_mm: float,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """How much of each voxel the tubes fill, seen through a Gaussian point spread.
 
@@ -157,7 +161,7 @@ def tube_occupancy(
 
 
 def paint_tubes(
-    hu: np.ndarray, tubes: Tubes, spacing: Sequence[float], sigma_mm: float, value: float
+    hu: np.ndarray, tubes: Tubes, spacing: Sequence[float] | np.ndarray, sigma_mm: float, value: float
 ) -> None:
     """Paints tubes of ``value`` HU over ``hu`` [k, j, i] in place, touching only the block that they cross."""
     if not len(tubes.radii):
@@ -177,13 +181,13 @@ def soft_edge(depth_mm: np.ndarray, sigma_mm: float) -> np.ndarray:
 
 
 def smooth_field(
-    rng: np.random.Generator, shape: Sequence[int], spacing: Sequence[float], correlation_mm: float
+    rng: np.random.Generator, shape: Sequence[int], spacing: Sequence[float] | np.ndarray, correlation_mm: float
 ) -> np.ndarray:
     """Gaussian random field with zero mean and unit variance at every voxel; white below the voxel size.
 
     White noise on a grid of ``correlation_mm``, carried to the voxels by one small matrix per axis.
     """
-    matrices = []
+    matrices: list[np.ndarray | None] = []
     for count, step in zip(shape, spacing, strict=True):
         if correlation_mm <= step:
             matrices.append(None)

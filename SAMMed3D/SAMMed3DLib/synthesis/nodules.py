@@ -15,6 +15,7 @@ from scipy import ndimage
 from .shapes import NoduleShape
 
 Kind = Literal["solid", "part-solid", "ground-glass"]
+_KINDS: tuple[Kind, ...] = ("solid", "ground-glass", "part-solid")
 LUNG_HU = -860.0
 
 
@@ -56,7 +57,7 @@ def random_appearance(
     """
     if kind is None:
         shares = (0.45, 0.35, 0.2) if diameter_mm > 12 else (0.62, 0.22, 0.16)
-        kind = ("solid", "ground-glass", "part-solid")[rng.choice(3, p=shares)]
+        kind = _KINDS[rng.choice(3, p=shares)]
     solid = kind == "solid"
     # A few calcified and a few faint solid nodules.
     density = rng.uniform(-150, 120) if rng.random() < 0.92 else rng.uniform(120, 600)

@@ -211,10 +211,10 @@ class _Chest:
         for _ in range(13):
             gaps = np.min([np.linalg.norm(points - aim, axis=1) for aim in aims], axis=0)
             aims.append(points[np.argmax(gaps * rng.uniform(0.7, 1, len(points)))])
-        aims = np.array(aims)
-        starts = hilum + rng.normal(0, 6, (len(aims), 3))
+        goals = np.array(aims)
+        starts = hilum + rng.normal(0, 6, (len(goals), 3))
         return grow_tree(
-            rng, starts, aims - starts, rng.uniform(2.0, 4.2, len(aims)), self._in_lung(-1.5, near=hilum),
+            rng, starts, goals - starts, rng.uniform(2.0, 4.2, len(goals)), self._in_lung(-1.5, near=hilum),
             minimum_radius=0.4, maximum_segments=6000, pull=lambda tips: unit(tips - hilum),
         )
 
@@ -294,7 +294,7 @@ class _Chest:
             start + np.arange(count) * step
             for start, count, step in zip(self.origin, self.shape, self.spacing, strict=True)
         ]
-        return np.meshgrid(*axes, indexing="ij", sparse=True)
+        return list(np.meshgrid(*axes, indexing="ij", sparse=True))
 
     def _refined(self, coarse: np.ndarray) -> np.ndarray:
         """Linear interpolation from the coarse grid to the voxels, one small matrix per axis."""

@@ -6,6 +6,8 @@ patient's left, (110, 0, 0) in the middle of the chest.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from .anatomy import Tubes
@@ -18,6 +20,7 @@ SPINE_Y = 52.0
 HILA = {"right": (112.0, 8.0, -42.0), "left": (116.0, 8.0, 42.0)}
 
 Coordinates = tuple[np.ndarray, np.ndarray, np.ndarray]
+Extent = np.ndarray | float
 
 
 def body_depth(at: Coordinates) -> np.ndarray:
@@ -155,14 +158,14 @@ def smooth_minimum(a: np.ndarray, b: np.ndarray, reach_mm: float) -> np.ndarray:
     return np.minimum(a, b) - overlap**2 / (4 * reach_mm)
 
 
-def _superellipse(y: np.ndarray, x: np.ndarray, depth: np.ndarray, width: np.ndarray, power: float) -> np.ndarray:
+def _superellipse(y: np.ndarray, x: np.ndarray, depth: Extent, width: Extent, power: float) -> np.ndarray:
     """About the distance to a superellipse in mm, negative inside, measured along the ray from its middle."""
     level = ((np.abs(x) / width) ** power + (np.abs(y) / depth) ** power) ** (1 / power)
     level = np.maximum(level, 1e-3)
     return np.sqrt(x * x + y * y) * (1 - 1 / level)
 
 
-def _ellipsoid(at: Coordinates, center: tuple[float, ...], radii: np.ndarray) -> np.ndarray:
+def _ellipsoid(at: Coordinates, center: tuple[float, ...], radii: Sequence[float] | np.ndarray) -> np.ndarray:
     """About the distance to an ellipsoid in mm, negative inside."""
     offsets = [axis - middle for axis, middle in zip(at, center, strict=True)]
     level = np.sqrt(sum((offset / radius) ** 2 for offset, radius in zip(offsets, radii, strict=True)))
