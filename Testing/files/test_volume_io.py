@@ -9,10 +9,10 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 
-from SAMMed3DLib.files import dicom_io
 from SAMMed3DLib.files.volume_io import read_labels, read_volume, stem
 from SAMMed3DLib.inference import InputError
 
@@ -124,23 +124,41 @@ def test_a_tilted_gantry_in_dicom_gives_the_sheared_matrix(tmp_path: Path, scene
     np.testing.assert_allclose(volume.ijk_to_ras, Tilted.ijk_to_ras, atol=1e-3)
 
 
-def test_a_missing_slice_is_noted(tmp_path: Path, scene) -> None:
-    with pytest.warns(UserWarning, match="not evenly spaced"):
-        read_volume(write_dicom(tmp_path / "gap", scene, drop=11))
+def test_a_missing_slice_is_noted_and_masks_are_not_stretched(tmp_path: Path, scene) -> None:
+    with pytest.warns(UserWarning, match="1 slice is missing in .*S 7.0 to 10.0 mm.: the voxels between"):
+        volume = read_volume(write_dicom(tmp_path / "gap", scene, drop=11))
+    kept = np.delete(np.arange(40), 11)
+    np.testing.assert_array_equal(volume.array_kji[kept], scene.array[kept])
+    np.testing.assert_allclose(volume.ijk_to_ras, scene.ijk_to_ras, atol=1e-3)
+    between = scene.array[10:13:2].astype(float).mean(axis=0)
+    assert np.abs(volume.array_kji[11] - between).max() <= 0.5
 
 
-def test_a_series_without_positions_is_refused(tmp_path: Path, scene, monkeypatch) -> None:
+def test_a_series_without_positions_is_refused(tmp_path: Path, scene) -> None:
     folder = write_dicom(tmp_path / "s", scene)
-    tags = dicom_io._tags
-    monkeypatch.setattr(dicom_io, "_tags", lambda file: {k: v for k, v in tags(file).items() if k != "0020|0032"})
+    for file in folder.iterdir():
+        data = pydicom.dcmread(file)
+        del data.ImagePositionPatient
+        data.save_as(file)
     with pytest.raises(InputError, match="do not say where they lie"):
         read_volume(folder)
 
 
-def test_a_series_copied_twice_is_refused(tmp_path: Path, scene) -> None:
+def test_copies_of_slices_are_left_out_and_named(tmp_path: Path, scene) -> None:
     folder = write_dicom(tmp_path / "s", scene)
     for file in list(folder.iterdir()):
         shutil.copy(file, folder / f"copy of {file.name}")
+    with pytest.warns(UserWarning, match="copy of 000-LUNG.dcm .a copy of 000-LUNG.dcm.* and 36 more"):
+        volume = read_volume(folder)
+    np.testing.assert_array_equal(volume.array_kji, scene.array)
+
+
+def test_slices_in_the_place_of_others_are_refused(tmp_path: Path, scene) -> None:
+    folder = write_dicom(tmp_path / "s", scene)
+    for file in list(folder.iterdir()):
+        data = pydicom.dcmread(file)
+        data.SOPInstanceUID += ".9"
+        data.save_as(folder / f"again {file.name}")
     with pytest.raises(InputError, match="40 slices that lie where another one lies"):
         read_volume(folder)
 
@@ -156,8 +174,8 @@ def test_several_series_are_listed(tmp_path: Path, scene) -> None:
     write_dicom(tmp_path / "s", scene, "BONE")
     with pytest.raises(InputError, match="2 DICOM series: name one file") as caught:
         read_volume(tmp_path / "s")
-    assert "CT, LUNG, 40 files" in str(caught.value)
-    assert "CT, BONE, 40 files" in str(caught.value)
+    assert "CT, LUNG, 40 slices" in str(caught.value)
+    assert "CT, BONE, 40 slices" in str(caught.value)
 
 
 def test_a_folder_without_a_series(tmp_path: Path) -> None:
@@ -229,7 +247,7 @@ def test_a_place_that_may_not_be_entered(tmp_path: Path, monkeypatch) -> None:
     def refused(*given: object, **options: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "exists", refused)
+    monkeypatch.setattr(Path, "stat", refused)
     with pytest.raises(InputError, match="may not be read: Permission denied"):
         read_volume(tmp_path / "a.nii.gz")
 

@@ -65,11 +65,11 @@ def test_what_is_wrong_is_found(tmp_path):
     assert "no label map" in problems(report, "alone")
     assert "one or two voxels" in problems(report, "speck")
     assert "lies in air" in problems(report, "air")
-    assert "no HU" in problems(report, "unit") and "air" not in problems(report, "unit")
+    assert "not in Hounsfield units" in problems(report, "unit") and "air" not in problems(report, "unit")
     assert "geometry is missing" in problems(report, "bare")
     assert "NaN" in problems(report, "nan")
     assert "mm away" in problems(report, "moved")
-    assert {row.case.name for row in report.rows if row.fatal} == {"nan", "moved"}
+    assert {row.case.name for row in report.rows if row.fatal} == {"nan", "moved", "unit"}
     assert any("orphan" in problem for problem in report.problems)
     assert not report.is_clean
     for row in report.rows:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
@@ -14,11 +17,12 @@ def flip_lps_ras(matrix: NDArray) -> NDArray[np.float64]:
     return _LPS_RAS @ matrix
 
 
-def image_to_ras(image: sitk.Image) -> NDArray[np.float64]:
-    """The 4x4 IJK-to-RAS matrix of a 3D image."""
+def image_to_ras(image: sitk.Image | sitk.ImageFileReader) -> NDArray[np.float64]:
+    """The 4x4 IJK-to-RAS matrix of an image, of more than three axes the first three."""
+    axes = image.GetDimension()
     matrix = np.eye(4)
-    matrix[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
-    matrix[:3, 3] = image.GetOrigin()
+    matrix[:3, :3] = np.reshape(image.GetDirection(), (axes, axes))[:3, :3] * np.array(image.GetSpacing()[:3])
+    matrix[:3, 3] = image.GetOrigin()[:3]
     return flip_lps_ras(matrix)
 
 
@@ -29,3 +33,14 @@ def place_image(image: sitk.Image, ijk_to_ras: NDArray) -> None:
     image.SetSpacing(spacing.tolist())
     image.SetDirection((matrix[:3, :3] / spacing).ravel().tolist())
     image.SetOrigin(matrix[:3, 3].tolist())
+
+
+@contextmanager
+def quiet_itk() -> Iterator[None]:
+    """Within it, ITK and GDCM write no remarks to standard error."""
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)

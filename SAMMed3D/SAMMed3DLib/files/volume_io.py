@@ -1,33 +1,36 @@
 """Reads a CT into the engine's terms: an array [k, j, i] and its 4x4 IJK-to-RAS matrix.
 
-NIfTI is read by nibabel (sheared matrices included, which SimpleITK refuses), NRRD and MetaImage by SimpleITK, DICOM by
-:mod:`.dicom_io`.
+NIfTI is read by :mod:`.nifti_io`, NRRD and MetaImage by :mod:`.itk_io`, DICOM by :mod:`.dicom_io`; all lie where 3D
+Slicer shows them, or are refused.
 """
 
 from __future__ import annotations
 
+import gzip
 import re
 import warnings
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ..inference.errors import InputError
-from ..inference.geometry import as_affine
-from ..inference.validation import looks_like_labels
+from ..inference.geometry import as_affine, voxel_spacing
+from ..inference.validation import hounsfield_doubt, looks_like_labels
 from .dicom_io import read_series
-from .itk_geometry import image_to_ras
+from .image_file import FileError, check_kind, given_path, label_volume
+from .itk_io import read_itk
+from .nifti_io import read_nifti
 from .output_files import whole_file
 
 READABLE = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", "a DICOM series folder")
 
 _LARGEST_FLOAT_LABEL = 255
-_NIFTI_INTENT_LABEL = 1002
+_SMALLEST_VOXEL_MM, _LARGEST_VOXEL_MM = 0.05, 20.0
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,12 @@ def read_volume(path: str | Path) -> Volume:
     A fourth axis of length 1 is dropped. Rescale slope and intercept are applied.
 
     Raises:
-        InputError: the file is missing, unreadable, truncated, 2D, 4D, RGB or a label volume, its matrix is singular,
-            or the folder holds no series or several (they are listed). The message names the cure.
+        InputError: the file is missing, unreadable, damaged, 2D, 4D, RGB or a label volume, it is not in HU, its matrix
+            is singular, it does not state its voxel size, or the folder holds no series or several (they are listed).
+            The message names the cure. What is doubtful comes as a warning.
     """
-    volume = _read(Path(path).expanduser(), labels=False)
-    _refuse_labels(volume)
+    volume = _read(path, labels=False)
+    _refuse_others(volume)
     return volume
 
 
@@ -67,7 +71,7 @@ def read_labels(path: str | Path) -> Volume:
     Raises:
         InputError: as :func:`read_volume`, but for values that are not whole numbers >= 0.
     """
-    volume = _read(Path(path).expanduser(), labels=True)
+    volume = _read(path, labels=True)
     array = volume.array_kji
     if array.size and (array.min() < 0 or (array.dtype.kind == "f" and not np.array_equal(array, np.round(array)))):
         raise InputError(f"{volume.path} is not a label volume: its values are not whole numbers from 0 upward")
@@ -89,26 +93,45 @@ def stem(path: Path) -> str:
     return re.sub(r"(\.nii\.gz|\.seg\.nrrd|\.[^.]*)$", "", path.name, flags=re.IGNORECASE) or path.name
 
 
-def _read(path: Path, labels: bool) -> Volume:
+def _read(named: str | Path, labels: bool) -> Volume:
+    path = given_path(named)
     try:
-        if not path.exists():
-            raise InputError(f"{path} does not exist; check the path")
-        if path.is_dir() or _is_dicom(path):
-            array, matrix = read_series(path)
-        elif path.name.lower().endswith((".nii", ".nii.gz")):
-            array, matrix = _read_nifti(path, labels)
-        else:
-            array, matrix = _read_itk(path, labels)
+        check_kind(path)
+        array, matrix = _reader_of(path)(path, labels)
+    except InputError:
+        raise
     except PermissionError as error:
         raise InputError(f"{path} may not be read: {error.strerror}; change its permissions") from error
+    except (FileError, EOFError, RuntimeError, ValueError, zlib.error, gzip.BadGzipFile) as error:
+        if "determinant is 0" in str(error):
+            raise InputError(
+                f"the matrix of {path.name} is singular: two axes of the volume coincide or a spacing is 0. "
+                "Correct the volume's spacing and direction matrix"
+            ) from error
+        raise _unreadable(path, error) from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}; check the path and the disk") from error
     if array.dtype.kind not in "iuf":
         raise InputError(f"{path} holds values of type {array.dtype}; export it as a volume of real numbers")
-    if array.dtype == np.float64:
-        array = array.astype(np.float32)
+    if array.dtype.kind == "f" and array.dtype != np.float32:
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float32)
     array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
-    return Volume(array, as_affine(matrix, f"the matrix of {path.name}"), stem(path), path)
+    matrix = as_affine(matrix, f"the matrix of {path.name}")
+    _check_spacing(path, matrix)
+    return Volume(array, matrix, stem(path), path)
+
+
+def _reader_of(path: Path) -> Callable[[Path, bool], tuple[NDArray, NDArray[np.float64]]]:
+    """What reads a file or folder of this name and content. Raises FileError."""
+    name = path.name.lower()
+    if path.is_dir() or _is_dicom(path):
+        return lambda folder, labels: read_series(folder)
+    if name.endswith((".nii", ".nii.gz")):
+        return read_nifti
+    if name.endswith((".nrrd", ".nhdr", ".mha", ".mhd")):
+        return read_itk
+    raise FileError(f"files named {path.suffix or 'without an ending'} are not read")
 
 
 def _is_dicom(path: Path) -> bool:
@@ -116,105 +139,39 @@ def _is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def _read_nifti(path: Path, labels: bool) -> tuple[NDArray, NDArray]:
-    try:
-        image = nibabel.load(path)
-        shape, kind = _space_shape(image.shape), image.get_data_dtype()
-        if kind.fields is not None:
-            raise _colors(path)
-        _check_axes(path, shape)
-        if not labels and int(image.header["intent_code"]) == _NIFTI_INTENT_LABEL:
-            raise _labels(path, "its header says so")
-        _check_nifti_spacing(path, image)
-        array = np.asanyarray(image.dataobj).reshape(shape, order="F")
-    except InputError:
-        raise
-    except (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
-        raise _unreadable(path, error) from error
-    if not (image.header["sform_code"] or image.header["qform_code"]):
-        warnings.warn(
-            f"{path.name} does not state its orientation (sform and qform codes are 0): left and right may be swapped",
-            stacklevel=2,
+def _check_spacing(path: Path, ijk_to_ras: NDArray[np.float64]) -> None:
+    """Raises InputError for voxels that no CT of a person has: the units are others than mm, or the size is lost."""
+    spacing = voxel_spacing(ijk_to_ras)
+    if spacing.min() < _SMALLEST_VOXEL_MM or spacing.max() > _LARGEST_VOXEL_MM:
+        size = " x ".join(f"{length:.4g}" for length in spacing)
+        raise InputError(
+            f"the voxels of {path.name} would be {size} mm large, as those of no CT of a person: correct the volume's "
+            "spacing and its units (mm)"
         )
-    return array.T, image.affine
 
 
-def _check_nifti_spacing(path: Path, image: nibabel.Nifti1Image) -> None:
-    """Raises InputError where the header's voxel size counts and is 0: nibabel makes 1 mm of it."""
-    if image.header["sform_code"] > 0:
-        return
-    with nibabel.openers.ImageOpener(path) as file:
-        spacing = image.header_class.from_fileobj(file, check=False)["pixdim"][1:4]
-    if not np.all(np.isfinite(spacing) & (spacing != 0)):
-        numbers = " x ".join(f"{length:g}" for length in spacing)
-        raise InputError(f"the voxel size of {path.name} is {numbers} mm: correct the volume's spacing")
+def _refuse_others(volume: Volume) -> None:
+    """Raises InputError for label maps, those stored as floating-point numbers too, and for what is surely not in HU.
 
-
-def _read_itk(path: Path, labels: bool) -> tuple[NDArray, NDArray]:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-        if not labels and any(key.startswith("Segment0_") for key in reader.GetMetaDataKeys()):
-            raise _labels(path, "it is a segmentation")
-        _check_axes(path, _space_shape(reader.GetSize()))
-        if reader.GetNumberOfComponents() != 1:
-            raise _colors(path)
-        image = reader.Execute()
-    except RuntimeError as error:
-        if "determinant is 0" in str(error):
-            raise InputError(
-                f"the matrix of {path.name} is singular: two axes of the volume coincide or a spacing is 0. "
-                "Correct the volume's spacing and direction matrix"
-            ) from error
-        raise _unreadable(path, error) from error
-    while image.GetDimension() > 3:
-        image = image[..., 0]
-    return sitk.GetArrayFromImage(image), image_to_ras(image)
-
-
-def _space_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape without trailing axes of length 1 after the third."""
-    shape = tuple(shape)
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    return shape
-
-
-def _check_axes(path: Path, shape: tuple[int, ...]) -> None:
-    size = " x ".join(str(length) for length in shape)
-    if len(shape) > 3:
-        raise InputError(f"{path} is 4D ({size}): save one time point or channel as a 3D volume and give that")
-    if len(shape) < 3:
-        raise InputError(f"{path} is a {len(shape)}D image ({size}): give the whole 3D volume, not one slice")
-
-
-def _refuse_labels(volume: Volume) -> None:
-    """Refuses label maps, those stored as floating-point numbers too; warns where a CT has no values below 0."""
+    Warns where the values are doubtful.
+    """
     array = volume.array_kji
-    if array.size == 0 or not array.min() >= 0:
-        return
-    if array.dtype.kind == "f":
+    counted = array
+    if array.dtype.kind == "f" and array.min() >= 0 and array.max() <= _LARGEST_FLOAT_LABEL:
         sample = array[:: max(1, array.shape[0] // 16)]
-        if not np.array_equal(sample, np.round(sample)) or array.max() > _LARGEST_FLOAT_LABEL:
-            return
-        array = array.astype(np.int32)
-    if looks_like_labels(array):
-        raise _labels(volume.path, f"whole numbers from {array.min()} to {array.max()} only")
-    warnings.warn(f"{volume.name} has no negative values: is it a CT in Hounsfield units?", stacklevel=3)
-
-
-def _labels(path: Path, reason: str) -> InputError:
-    return InputError(f"{path} is a label volume, not a CT ({reason}): give the CT that it belongs to")
-
-
-def _colors(path: Path) -> InputError:
-    return InputError(f"{path} has several values per voxel (RGB or vectors): give the CT itself, in Hounsfield units")
+        counted = array.astype(np.int32) if np.array_equal(sample, np.round(sample)) else array
+    if looks_like_labels(counted):
+        raise label_volume(volume.path, f"whole numbers from {array.min():g} to {array.max():g} only")
+    doubt = hounsfield_doubt(array)
+    if doubt.is_certain:
+        raise InputError(f"{volume.path} is not in Hounsfield units: {doubt.text}. Give the CT as the scanner wrote it")
+    if doubt:
+        warnings.warn(str(doubt), stacklevel=3)
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    detail = lines[-1] if lines else type(error).__name__
+    detail = lines[-1].removeprefix("ITK ERROR: ") if lines else type(error).__name__
     return InputError(
         f"{path} cannot be read: it is truncated, or not an image of a known kind ({', '.join(READABLE)}). "
         f"Copy or export it again. [{detail}]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,72 @@ from .geometry import extent_ras, world_to_ijk
 _MOST_LABELS_8_BIT = 64
 #: A wider integer volume with values from 0 to this only is taken for labels: no CT is that flat and has no air.
 _LARGEST_LABEL = 31
+#: HU of CTs, of metal too, stay within this; exports of 16 bit reach it.
+_LARGEST_HU = 70_000.0
+#: In a CT the values range over more than this.
+_SMALLEST_RANGE_HU = 100.0
+#: Every CT of the lungs has something darker.
+_NO_LUNG_HU = -200.0
+#: Half of a CT is not darker than this, unless an offset was taken off twice.
+_DARKEST_MEDIAN_HU = -1100.0
+
+
+@dataclass(frozen=True)
+class HounsfieldDoubt:
+    """What speaks against a volume being in Hounsfield units; false where nothing does.
+
+    Attributes:
+        text: the reason, for users; "" where there is none.
+        is_certain: whether it cannot be, so that files of that kind are refused.
+    """
+
+    text: str = ""
+    is_certain: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.text)
+
+    def __str__(self) -> str:
+        return f"{self.text}: is this a CT in Hounsfield units (air -1000, water 0)? Otherwise results are wrong"
+
+
+def hounsfield_doubt(array: NDArray) -> HounsfieldDoubt:
+    """Whether the values of a volume can be Hounsfield units of a chest, for files, arrays and data sets alike.
+
+    A sample decides, unless it is suspicious. Values that are not finite are not judged.
+
+    Args:
+        array: (K, J, I) real numbers.
+    """
+    sample = array[tuple(slice(None, None, max(1, length // 64)) for length in array.shape)]
+    doubt = _doubt(sample)
+    return _doubt(array) if doubt and sample.size < array.size else doubt
+
+
+def _doubt(array: NDArray) -> HounsfieldDoubt:
+    if not array.size:
+        return HounsfieldDoubt()
+    low, high = float(array.min()), float(array.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return HounsfieldDoubt()
+    span = f"its values run from {low:.6g} to {high:.6g}"
+    if low == high:
+        return HounsfieldDoubt(f"it is {low:.6g} everywhere", True)
+    if low < -_LARGEST_HU or high > _LARGEST_HU:
+        return HounsfieldDoubt(f"{span}, far beyond any tissue", True)
+    if high - low < _SMALLEST_RANGE_HU:
+        return HounsfieldDoubt(f"{span}, as after a normalization", True)
+    if array.dtype.itemsize == 1 or (low >= 0.0 and high <= 255.0):
+        return HounsfieldDoubt(f"{span}, as gray values of 8 bit", True)
+    if low >= 0.0:
+        return HounsfieldDoubt(f"it has no negative values ({span}), as after an offset such as 1024")
+    if low > _NO_LUNG_HU:
+        return HounsfieldDoubt(f"nothing in it is as dark as lung ({span})")
+    if low < _DARKEST_MEDIAN_HU:
+        inside = array[array > low]  # without what pads a round field of view
+        if np.median(inside) < _DARKEST_MEDIAN_HU:
+            return HounsfieldDoubt(f"most of it is darker than air ({span}), as with an offset taken off twice")
+    return HounsfieldDoubt()
 
 
 def check_image(array: Any) -> NDArray:

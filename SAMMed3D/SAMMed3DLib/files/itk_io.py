@@ -1,0 +1,256 @@
+"""Reads NRRD and MetaImage by ITK, after checks that ITK does not make.
+
+ITK takes 1 mm where no voxel size is stated, ignores units, goes on with zeros where packed data are damaged, and
+trusts the sizes in a header. So the text header is read here first, and packed data are unpacked once for their
+checksum. Formats: https://teem.sourceforge.net/nrrd/format.html, https://itk.org/Wiki/ITK/MetaIO/Documentation.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from ..inference.errors import InputError
+from .image_file import FileError, as_3d_shape, check_kind, check_length, colors, label_volume
+from .itk_geometry import image_to_ras, quiet_itk
+
+_NRRD_BYTES = {
+    **dict.fromkeys(("signed char", "int8", "int8_t", "uchar", "unsigned char", "uint8", "uint8_t"), 1),
+    **dict.fromkeys(("short", "short int", "signed short", "signed short int", "int16", "int16_t", "ushort",
+                     "unsigned short", "unsigned short int", "uint16", "uint16_t"), 2),
+    **dict.fromkeys(("int", "signed int", "int32", "int32_t", "uint", "unsigned int", "uint32", "uint32_t", "float"),
+                    4),
+    **dict.fromkeys(("longlong", "long long", "long long int", "signed long long", "signed long long int", "int64",
+                     "int64_t", "ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t",
+                     "double"), 8),
+}
+_META_BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "LONG": 4, "ULONG": 4,
+               "LONG_LONG": 8, "ULONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
+_MILLIMETERS = ("mm", "millimeter", "millimeters", "millimetre", "millimetres", "", "?", "???", "unknown")
+_LONGEST_HEADER = 1 << 20
+_RAW, _GZIP, _OTHER = "raw", "gzip", "other"
+
+
+@dataclass(frozen=True)
+class _Content:
+    """Where a file's voxels are.
+
+    Attributes:
+        file: the header's own file or another one.
+        offset: their first byte; -1 where they end with the file.
+        length: bytes, unpacked.
+        encoding: ``_RAW``, ``_GZIP`` (zlib's own format too) or ``_OTHER``, which ITK has to judge.
+    """
+
+    file: Path
+    offset: int
+    length: int
+    encoding: str
+
+
+def read_itk(path: Path, labels: bool) -> tuple[NDArray, NDArray[np.float64]]:
+    """The array [k, j, i] and the 4x4 IJK-to-RAS matrix of a .nrrd, .nhdr, .mha or .mhd file.
+
+    Raises:
+        InputError: not a 3D image of plain numbers, a segmentation where ``labels`` is False, no voxel size, units
+            other than mm.
+        FileError, OSError, zlib.error: damaged, or of another kind.
+        RuntimeError: ITK refuses it.
+    """
+    nrrd = path.name.lower().endswith((".nrrd", ".nhdr"))
+    content = _nrrd_content(path) if nrrd else _meta_content(path)
+    _check_content(content)
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("NrrdImageIO" if nrrd else "MetaImageIO")
+    reader.SetFileName(str(path))
+    with quiet_itk():
+        reader.ReadImageInformation()
+        if not labels and any(key.startswith("Segment0_") for key in reader.GetMetaDataKeys()):
+            raise label_volume(path, "it is a segmentation")
+        as_3d_shape(path, reader.GetSize())
+        if reader.GetNumberOfComponents() != 1:
+            raise colors(path)
+        image = reader.Execute()
+    while image.GetDimension() > 3:
+        image = image[..., 0]
+    return sitk.GetArrayFromImage(image), image_to_ras(image)
+
+
+# -- headers ----------------------------------------------------------------------------------------------------------
+
+
+def _nrrd_content(path: Path) -> _Content:
+    with path.open("rb") as stream:
+        if not stream.readline(100).startswith(b"NRRD000"):
+            raise FileError("it does not begin as NRRD")
+        fields: dict[str, str] = {}
+        while (line := stream.readline(_LONGEST_HEADER)).strip():
+            key, colon, value = line.decode("utf-8", "replace").rstrip("\r\n").partition(":")
+            if colon and not key.startswith("#") and not value.startswith("="):
+                fields[key.strip().lower()] = value.strip()
+            if stream.tell() > _LONGEST_HEADER:
+                raise FileError("its header does not end")
+        offset = stream.tell()
+    count = _whole(fields, "dimension", 1, 16)
+    sizes = _sizes(fields.get("sizes", ""), count)
+    kind = fields.get("type", "").lower()
+    if kind not in _NRRD_BYTES:
+        raise FileError(f"its header states the voxel type {kind[:40]!r}")
+    _check_nrrd_spacing(path, fields)
+    encoding = fields.get("encoding", "").lower()
+    encoding = _RAW if encoding == "raw" else _GZIP if encoding in ("gz", "gzip") else _OTHER
+    skipped = _whole(fields, "byte skip", -1, 1 << 40) if "byte skip" in fields else 0
+    if "line skip" in fields and fields["line skip"] != "0":
+        encoding = _OTHER
+    data = fields.get("data file", fields.get("datafile", ""))
+    if data:
+        file, offset = _beside(path, data), 0
+    elif path.name.lower().endswith(".nhdr"):
+        raise FileError("its header names no data file")
+    else:
+        file = path
+    if skipped:
+        offset = -1 if skipped < 0 else offset + skipped if encoding == _RAW else offset
+    return _Content(file, offset, math.prod(sizes) * _NRRD_BYTES[kind], encoding)
+
+
+def _check_nrrd_spacing(path: Path, fields: dict[str, str]) -> None:
+    units = fields.get("space units", fields.get("units", "")).replace('"', " ").split()
+    _check_units(path, units)
+    if "space directions" in fields:
+        text = fields["space directions"].replace(" ", "").lower().replace(")(", ");(").replace("none", ";none;")
+        vectors = [[_number(part) for part in each.strip("()").split(",")]
+                   for each in text.split(";") if each and each != "none"]
+        stated = len(vectors) >= 3 and all(all(map(math.isfinite, vector)) for vector in vectors)
+    else:
+        lengths = [_number(part) for part in fields.get("spacings", "").split()]
+        stated = sum(math.isfinite(length) and length > 0 for length in lengths) >= 3
+    if not stated:
+        raise _no_spacing(path, "space directions or spacings")
+
+
+def _meta_content(path: Path) -> _Content:
+    fields: dict[str, str] = {}
+    with path.open("rb") as stream:
+        while "elementdatafile" not in fields:
+            line = stream.readline(_LONGEST_HEADER)
+            key, equals, value = line.decode("utf-8", "replace").partition("=")
+            if not equals or stream.tell() > _LONGEST_HEADER:
+                raise FileError("its MetaImage header is damaged")
+            fields[key.strip().lower()] = value.strip()
+        offset = stream.tell()
+    count = _whole(fields, "ndims", 1, 10)
+    sizes = _sizes(fields.get("dimsize", ""), count)
+    channels = _whole(fields, "elementnumberofchannels", 1, 1 << 16) if "elementnumberofchannels" in fields else 1
+    kind = fields.get("elementtype", "").upper().removeprefix("MET_")
+    if kind not in _META_BYTES:
+        raise FileError(f"its header states the voxel type {kind[:40]!r}")
+    _check_units(path, fields.get("distanceunits", "").split())
+    for name in ("elementspacing", "elementsize"):
+        lengths = [_number(part) for part in fields.get(name, "").split()]
+        if name in fields and (len(lengths) < min(3, count) or not all(0 < each < math.inf for each in lengths)):
+            raise InputError(f"the voxel size of {path.name} is {fields[name][:60]} mm: correct the volume's spacing")
+    if count >= 3 and "elementspacing" not in fields and "elementsize" not in fields:
+        raise _no_spacing(path, "ElementSpacing")
+    for name, numbers in (("transformmatrix", count**2), ("rotation", count**2), ("orientation", count**2),
+                          ("offset", count), ("origin", count), ("position", count)):
+        values = [_number(part) for part in fields.get(name, "").split()]
+        if name in fields and (len(values) != numbers or not all(map(math.isfinite, values))):
+            raise FileError(f"its header holds {len(values)} numbers where {name} needs {numbers}, or some not finite")
+    packed = fields.get("compresseddata", "").lower() in ("true", "1")
+    binary = fields.get("binarydata", "true").lower() in ("true", "1")
+    skipped = _whole(fields, "headersize", -1, 1 << 40) if "headersize" in fields else 0
+    data = fields["elementdatafile"]
+    if data.upper() == "LOCAL":
+        file = path
+    else:
+        file, offset = _beside(path, data), 0
+    encoding = _GZIP if packed else _RAW if binary else _OTHER
+    return _Content(file, -1 if skipped < 0 else offset + skipped, math.prod(sizes) * channels * _META_BYTES[kind],
+                    encoding)
+
+
+def _check_units(path: Path, units: list[str]) -> None:
+    wrong = [unit for unit in units if unit.lower() not in _MILLIMETERS]
+    if wrong:
+        raise InputError(f"the units of {path.name} are {wrong[0][:20]}, which 3D Slicer and ITK take for mm: save it "
+                         "with its voxel size and origin in mm")
+
+
+def _no_spacing(path: Path, field: str) -> InputError:
+    return InputError(f"{path.name} does not state its voxel size ({field}): save it again with its voxel size, or "
+                      "copy the header of the image that it was made from")
+
+
+def _beside(path: Path, name: str) -> Path:
+    """The one data file that a header names. Raises InputError, FileError."""
+    if name.split()[0].upper() == "LIST" or "%" in name:
+        raise InputError(f"{path} is spread over several files: save the volume as one file")
+    file = path.parent / name
+    check_kind(file)
+    if file.is_dir():
+        raise FileError(f"its data file {name} is a folder")
+    return file
+
+
+def _whole(fields: dict[str, str], name: str, least: int, most: int) -> int:
+    text = fields.get(name, "")
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if not least <= value <= most:
+        raise FileError(f"its header states {text[:40]!r} for {name}")
+    return value
+
+
+def _sizes(text: str, count: int) -> list[int]:
+    try:
+        sizes = [int(part) for part in text.split()]
+    except ValueError:
+        sizes = []
+    if len(sizes) != count or min(sizes) < 1:
+        raise FileError(f"its header states the sizes {text[:60]!r}")
+    return sizes
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+# -- data -------------------------------------------------------------------------------------------------------------
+
+
+def _check_content(content: _Content) -> None:
+    """Raises FileError unless the voxels are all there and, where packed, have the checksum that they had."""
+    start = max(0, content.offset)
+    if content.encoding == _RAW:
+        check_length(content.file, start + content.length, packed=False)
+    elif content.encoding == _GZIP:
+        check_length(content.file, content.length, packed=True)
+        found = unpacked_length(content.file, start)
+        if found < content.length:
+            raise FileError(f"its packed data hold {found} bytes instead of {content.length}")
+    else:
+        check_length(content.file, content.length // 8, packed=True)
+
+
+def unpacked_length(file: Path, offset: int) -> int:
+    """How many bytes a gzip or zlib stream holds. Raises FileError, zlib.error unless its checksum is right."""
+    stream, found = zlib.decompressobj(wbits=47), 0
+    with file.open("rb") as source:
+        source.seek(offset)
+        while not stream.eof and (block := source.read(1 << 16)):
+            found += len(stream.decompress(block))
+    if not stream.eof:
+        raise FileError("its packed data end early")
+    return found
