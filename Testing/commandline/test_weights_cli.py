@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from SAMMed3DLib import cli
-from SAMMed3DLib.weights import default_checkpoint, download
+from SAMMed3DLib.weights import default_checkpoint
 from SAMMed3DLib.weights import store as weights_store
-from SAMMed3DLib.weights.download_errors import DownloadError
+from SAMMed3DLib.weights.download import DownloadError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,7 +35,7 @@ def fetched(monkeypatch) -> list[tuple]:
             assert progress(done, 400_000_000)
         return ""
 
-    monkeypatch.setattr(download, "download", fetch)
+    monkeypatch.setattr(weights_store, "download", fetch)
     return calls
 
 
@@ -96,7 +96,7 @@ def test_a_failed_download_is_one_message(folder, monkeypatch, capsys) -> None:
     def fail(*words: object, **options: object) -> str:
         raise DownloadError("huggingface.co was not found. Is this computer online?")
 
-    monkeypatch.setattr(download, "download", fail)
+    monkeypatch.setattr(weights_store, "download", fail)
     assert run(folder, "download", "sam_med3d_turbo") == 2
     assert "sammed3d: error: huggingface.co was not found" in capsys.readouterr().err
 

@@ -109,7 +109,7 @@ def test_a_failed_download_says_what_to_do_and_can_be_tried_again(
     opened: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The network is not touched: the store's download fails as an offline machine's does."""
-    from SAMMed3DLib.weights.model_entry import WeightsError
+    from SAMMed3DLib.weights.catalog import WeightsError
     from SAMMed3DLib.weights.store import WeightsStore
 
     def offline(self: object, *arguments: object, **options: object) -> None:

@@ -195,7 +195,7 @@ class _TorchLogic:
 def without_torch(user: User, monkeypatch: pytest.MonkeyPatch) -> User:
     """PyTorch is not installed; the PyTorch extension is not either."""
     import SAMMed3DLib.gui.model_choice as model_choice
-    import SAMMed3DLib.torch_setup.torch_install as torch_install
+    import SAMMed3DLib.torch_setup.install as torch_install
 
     present = torch_install.TorchState.PRESENT
     absent = torch_install.TorchState.MISSING

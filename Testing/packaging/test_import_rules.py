@@ -89,14 +89,14 @@ def modules(*prefixes: str) -> list[str]:
 def test_the_graph_sees_what_there_is() -> None:
     assert "torch" in reached("SAMMed3DLib.inference.predictor")
     assert "SAMMed3DLib.model.sam" in reached("SAMMed3DLib.model.checkpoint")
-    assert "torch" not in reached("SAMMed3DLib.torch_setup.device_report"), "inside a function"
+    assert "torch" not in reached("SAMMed3DLib.torch_setup.device"), "inside a function"
     found = reached("SAMMed3DLib.files.output_files")
     assert "SAMMed3DLib.inference" in found, "a package around a module is imported too"
 
 
 SLICER_SIDE = [
     *modules("SAMMed3D", "SAMMed3DTraining"), *modules("SAMMed3DLib.scene", "SAMMed3DLib.gui"),
-    "SAMMed3DLib.weights.store", "SAMMed3DLib.weights.model_jobs", "SAMMed3DLib.torch_setup.torch_install",
+    "SAMMed3DLib.weights.store", "SAMMed3DLib.weights.model_jobs", "SAMMed3DLib.torch_setup.install",
     "SAMMed3DLib.commandline.weights_cli",
     *modules("SAMMed3DTrainingLib.scene", "SAMMed3DTrainingLib.gui", "SAMMed3DTrainingLib.session",
              "SAMMed3DTrainingLib.runs", "SAMMed3DTrainingLib.store"), "SAMMed3DTrainingLib.train.presets",

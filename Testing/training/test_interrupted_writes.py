@@ -19,7 +19,6 @@ from SAMMed3DTrainingLib.data.datasets import find_datasets, load_case
 from SAMMed3DTrainingLib.store import dataset_files, file_moves
 from SAMMed3DTrainingLib.store.dataset_writer import DatasetWriter
 from SAMMed3DTrainingLib.store.errors import StoreError
-from SAMMed3DTrainingLib.store.folder_lock import folder_lock
 
 from .export_cases import export_case
 from .test_dataset_writer import snapshot
@@ -167,7 +166,7 @@ def test_one_writer_at_a_time(tmp_path):
     writer = DatasetWriter(tmp_path)
     writer.put(export_case("a"))
     before = snapshot(tmp_path)
-    with folder_lock(tmp_path / file_moves.STAGING / "lock"):
+    with file_moves.one_writer(tmp_path):
         for call in (lambda: writer.put(export_case("b")), lambda: writer.remove("a")):
             with pytest.raises(StoreError, match="another program is writing"):
                 call()

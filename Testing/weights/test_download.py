@@ -5,21 +5,30 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import shutil
 import socket
 import ssl
+import subprocess
+import sys
 import urllib.error
+import urllib.request
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
 
 from SAMMed3DLib.weights import download as download_module
-from SAMMed3DLib.weights import http_stream
-from SAMMed3DLib.weights.download import download
-from SAMMed3DLib.weights.download_errors import DownloadCancelled, DownloadError
-from SAMMed3DLib.weights.network_errors import explain, may_pass
-from SAMMed3DLib.weights.part_files import discard_part, file_sha256, part_path
+from SAMMed3DLib.weights.download import (
+    DownloadCancelled,
+    DownloadError,
+    diagnose,
+    discard_part,
+    download,
+    file_sha256,
+    opener,
+    part_path,
+)
 
 from .file_server import FileServer, answer_status, drop_after, stall_after
 
@@ -94,6 +103,20 @@ def test_cancelling_keeps_what_came(server, target, content, sha256) -> None:
     assert not target.exists()
     assert fetch(server, target, sha256=sha256) == sha256
     assert server.ranges == [None, "bytes=200000-"]
+
+
+def test_a_killed_download_is_taken_up_where_it_was(server, target, content, sha256) -> None:
+    server.answers = [stall_after(120_000)]
+    code = "import sys\nfrom pathlib import Path\nfrom SAMMed3DLib.weights.download import download\n" \
+           "download(sys.argv[1], Path(sys.argv[2]), progress=lambda done, total: print(done, flush=True) or True)"
+    source = Path(download_module.__file__).parents[2]
+    with subprocess.Popen([sys.executable, "-c", code, server.url, str(target)], stdout=subprocess.PIPE, text=True,
+                          env=os.environ | {"PYTHONPATH": str(source)}) as child:
+        assert any(line.strip() == "120000" for line in child.stdout)
+        child.kill()
+    assert not target.exists()
+    assert fetch(server, target, sha256=sha256) == sha256
+    assert server.ranges == [None, "bytes=120000-"]
 
 
 def test_a_stalled_transfer_can_be_cancelled_and_times_out(server, target, content, sha256) -> None:
@@ -270,8 +293,11 @@ def test_redirects_are_followed_but_never_to_another_kind_of_address(server, tar
     with pytest.raises(DownloadError):
         fetch(server, target)
     secure = urllib.request.Request("https://a.example/x")
-    with pytest.raises(urllib.error.HTTPError, match="unencrypted"):
-        http_stream._NoDowngrade().redirect_request(secure, None, 302, "", None, "http://a.example/x")
+    (redirects,) = [each for each in opener().handlers if isinstance(each, urllib.request.HTTPRedirectHandler)]
+    for worse in ("http://a.example/x", "ftp://a.example/x", "file:///x"):
+        with pytest.raises(urllib.error.HTTPError, match="unencrypted"):
+            redirects.redirect_request(secure, None, 302, "", None, worse)
+    assert redirects.redirect_request(secure, None, 302, "", {}, "https://b.example/x").full_url == "https://b.example/x"
 
 
 def test_space_is_checked_before_the_transfer(server, target, monkeypatch) -> None:
@@ -315,19 +341,19 @@ def test_tls_proxy_and_offline_errors_are_explained(monkeypatch) -> None:
     certificate.verify_message = "self-signed certificate"
     offline = urllib.error.URLError(socket.gaierror(-2, "Name or service not known"))
     tunnel = urllib.error.URLError(OSError("Tunnel connection failed: 407 Proxy Authentication Required"))
-    assert "self-signed certificate" in explain(urllib.error.URLError(certificate), url)
-    assert "models.example was not found" in explain(offline, url)
-    assert "cannot be reached" in explain(OSError(errno.ENETUNREACH, "x"), url)
-    assert "stalled" in explain(TimeoutError("timed out"), url)
-    assert "encrypted connection" in explain(urllib.error.URLError(ssl.SSLError(1, "WRONG_VERSION")), url)
+    assert "self-signed certificate" in diagnose(urllib.error.URLError(certificate), url)[0]
+    assert "models.example was not found" in diagnose(offline, url)[0]
+    assert "cannot be reached" in diagnose(OSError(errno.ENETUNREACH, "x"), url)[0]
+    assert "stalled" in diagnose(TimeoutError("timed out"), url)[0]
+    assert "encrypted connection" in diagnose(urllib.error.URLError(ssl.SSLError(1, "WRONG_VERSION")), url)[0]
     monkeypatch.setenv("https_proxy", "http://user:secret@proxy.example:3128")
-    explained = [explain(error, url) for error in (offline, tunnel, TimeoutError("timed out"))]
+    explained = [diagnose(error, url)[0] for error in (offline, tunnel, TimeoutError("timed out"))]
     assert all("proxy.example:3128" in text for text in explained)
     assert not any("secret" in text for text in explained)
-    assert not may_pass(urllib.error.URLError(certificate), begun=True)
-    assert not may_pass(tunnel, begun=True)
-    assert not may_pass(offline, begun=False)
-    assert may_pass(offline, begun=True)
+    assert not diagnose(urllib.error.URLError(certificate), url, begun=True)[1]
+    assert not diagnose(tunnel, url, begun=True)[1]
+    assert not diagnose(offline, url, begun=False)[1]
+    assert diagnose(offline, url, begun=True)[1]
 
 
 def test_hashing_a_file_can_be_cancelled(tmp_path) -> None:
@@ -335,4 +361,4 @@ def test_hashing_a_file_can_be_cancelled(tmp_path) -> None:
     file.write_bytes(b"abc")
     assert file_sha256(file) == hashlib.sha256(b"abc").hexdigest()
     with pytest.raises(DownloadCancelled):
-        file_sha256(file, lambda done, total: False)
+        file_sha256(file, lambda: False)

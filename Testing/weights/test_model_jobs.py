@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from SAMMed3DLib.weights.catalog import CatalogModel
-from SAMMed3DLib.weights.model_entry import WeightsError
+from SAMMed3DLib.weights.catalog import CatalogModel, WeightsError
 from SAMMed3DLib.weights.model_jobs import ModelJobs
 from SAMMed3DLib.weights.store import WeightsStore
 from SAMMed3DLib.weights.weights_engine import AddModelFile, FetchModel, ReportDevice

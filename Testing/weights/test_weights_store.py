@@ -14,9 +14,8 @@ import pytest
 from SAMMed3DLib.model import build_model, save_checkpoint
 from SAMMed3DLib.weights import default_checkpoint
 from SAMMed3DLib.weights import store as weights_store
-from SAMMed3DLib.weights.catalog import CATALOG, CatalogModel
-from SAMMed3DLib.weights.download_errors import DownloadCancelled, DownloadError
-from SAMMed3DLib.weights.model_entry import ModelKind, WeightsError
+from SAMMed3DLib.weights.catalog import CATALOG, CatalogModel, ModelKind, WeightsError
+from SAMMed3DLib.weights.download import DownloadCancelled, DownloadError
 from SAMMed3DLib.weights.store import WeightsStore, default_folder, read_architecture
 
 from .file_server import drop_after
@@ -272,9 +271,10 @@ def test_each_system_has_its_folder(monkeypatch, tmp_path) -> None:
 
 
 def test_listing_needs_neither_torch_nor_networking() -> None:
-    code = ("import sys\nfrom SAMMed3DLib.weights.store import WeightsStore\nfrom SAMMed3DLib import model_jobs\n"
-            "WeightsStore().entries()\nprint(sorted({'torch', 'urllib.request', 'ssl'} & set(sys.modules)))")
-    source = Path(weights_store.__file__).parents[1]
+    code = ("import sys\nfrom SAMMed3DLib.weights.store import WeightsStore\n"
+            "from SAMMed3DLib.weights import model_jobs\nWeightsStore().entries()\n"
+            "print(sorted({'torch', 'urllib.request', 'ssl'} & set(sys.modules)))")
+    source = Path(weights_store.__file__).parents[2]
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
                          env=os.environ | {"PYTHONPATH": str(source)})
     assert run.stdout.strip() == "[]"

@@ -9,7 +9,7 @@ import torch
 from inference.fakes import PROFILE, ThresholdModel, sphere_volume
 from inference.volumes import ORIENTATIONS, grid, rotation, world_of
 from SAMMed3DLib.inference import SamPredictor3D, measure_nodule
-from SAMMed3DLib.torch_setup import cuda_check
+from SAMMed3DLib.torch_setup import device as torch_device
 from SAMMed3DLib.worker.engine import Engine
 from SAMMed3DLib.worker.requests import (
     Generate,
@@ -282,11 +282,11 @@ def test_auto_takes_a_graphics_card_that_computes(monkeypatch, answer, device, n
     monkeypatch.setattr(torch, "zeros", zeros)
     asked = []
     engine = Engine(load=lambda path, device, precision: asked.append(device) or ThresholdModel(push=60.0))
-    cuda_check.cuda_problem.cache_clear()
+    torch_device.cuda_problem.cache_clear()
     try:
         info = engine.run(LoadModel("a.pth"), go_on)
     finally:
-        cuda_check.cuda_problem.cache_clear()
+        torch_device.cuda_problem.cache_clear()
     assert asked == [device] and note in info.note  # the model itself always lands on the CPU here
 
 

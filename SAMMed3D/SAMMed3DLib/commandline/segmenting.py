@@ -17,7 +17,7 @@ from ..inference import InputError, NoduleRecord, Prediction, SamPredictor3D, me
 from ..inference.geometry import voxel_volume
 from ..inference.validation import check_box, check_points
 from ..model import CheckpointError, Sam3D, build_model, load_model, profile_by_name
-from ..torch_setup.cuda_check import auto_device
+from ..torch_setup.device import auto_device
 from ..weights import default_checkpoint
 from .prompts import NodulePrompt
 

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ..weights.download_errors import DownloadCancelled, DownloadError
-from ..weights.model_entry import ModelEntry, WeightsError
+from ..weights.catalog import ModelEntry, WeightsError
+from ..weights.download import DownloadCancelled, DownloadError
 from ..weights.store import WeightsStore
 from .terminal import Terminal
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import qt
 import slicer
 
-from ..torch_setup.torch_state import torchAvailable
-from ..weights.model_entry import ModelEntry, WeightsError
+from ..torch_setup.install import torchAvailable
+from ..weights.catalog import ModelEntry, WeightsError
 from ..weights.store import BUNDLED, WeightsStore
 
 _MODEL, _DEVICE, _PRECISION = "SAMMed3D/Model", "SAMMed3D/Device", "SAMMed3D/Precision"

@@ -10,9 +10,9 @@ from slicer.i18n import tr as _
 
 from .. import __version__
 from ..signal import Signal
-from ..torch_setup.device_report import DeviceReport
-from ..torch_setup.torch_install import Outcome, TorchInstaller
-from ..weights.model_entry import ModelEntry, ModelKind, WeightsError
+from ..torch_setup.device import DeviceReport
+from ..torch_setup.install import Outcome, TorchInstaller
+from ..weights.catalog import ModelEntry, ModelKind, WeightsError
 from ..weights.model_jobs import ModelJobs
 from ..weights.weights_engine import AddModelFile, ReportDevice
 from .apply_view import ViewWriter

@@ -10,7 +10,7 @@ import slicer
 from ..scene.session import Session
 from ..scene.slice_clicks import SliceClicks
 from ..scene.states import State
-from ..torch_setup.torch_install import TorchInstaller
+from ..torch_setup.install import TorchInstaller
 from ..weights.model_jobs import ModelJobs
 from ..worker.engine import Engine
 from ..worker.worker import EngineWorker

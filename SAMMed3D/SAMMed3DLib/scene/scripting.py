@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..torch_setup.torch_state import torchAvailable
+from ..torch_setup.install import torchAvailable
 from ..weights import default_checkpoint
 from ..worker.engine import Engine
 from ..worker.worker import EngineWorker

@@ -12,24 +12,41 @@ thread; those that take long say so.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..torch_setup.torch_loading import load_torch
+from ..torch_setup.loading import load_torch
 from . import default_checkpoint
-from .catalog import APACHE_2, CATALOG, CatalogModel
-from .chosen_files import ChosenFile, ChosenFiles
-from .model_entry import ModelEntry, ModelKind, WeightsError
-from .part_files import Progress, discard_part, file_sha256, part_path
+from .catalog import APACHE_2, CATALOG, CatalogModel, ModelEntry, ModelKind, WeightsError
+from .download import Progress, discard_part, download, file_sha256, part_path
 
 BUNDLED = "nodule"
 FINETUNED_FOLDER = "finetuned"
-_ENDING = ".pth"
+_ENDING, _LIST = ".pth", "files.json"
+
+
+@dataclass(frozen=True)
+class ChosenFile:
+    """A checkpoint file that a user chose somewhere.
+
+    Attributes:
+        name: unique among all models of the store.
+        path: absolute.
+        architecture: the network, found when it was chosen.
+        sha256: of the file, when it was chosen.
+    """
+
+    name: str
+    path: str
+    architecture: str
+    sha256: str
 
 
 def default_folder() -> Path:
@@ -75,14 +92,13 @@ class WeightsStore:
     ) -> None:
         self.folder = Path(folder) if folder is not None else default_folder()
         self._catalog, self._read = tuple(catalog), read
-        self._chosen = ChosenFiles(self.folder / "files.json")
         self._seen = self._fingerprint()
 
     # The list
 
     def entries(self) -> list[ModelEntry]:
         """All models: the bundled one, the catalog, fine-tuned ones (newest first), chosen files (newest last)."""
-        chosen = self._chosen.read()
+        chosen = self._chosen()
         return [
             self._bundled(), *(self._download(model) for model in self._catalog),
             *(self._finetuned(file) for file in self._finetuned_files()), *(self._file(each) for each in chosen),
@@ -130,8 +146,6 @@ class WeightsStore:
             WeightsError: nothing of that name can be downloaded.
             DownloadError, DownloadCancelled: as :func:`.download.download`.
         """
-        from .download import download  # networking takes a while to import
-
         model = self._in_catalog(name)
         exact = model.size_bytes if model.sha256 is None else None
         download(model.url, self._target(model), sha256=model.sha256, size=exact, progress=progress)
@@ -149,11 +163,11 @@ class WeightsStore:
                 return entry
         with _readable(file):
             architecture, sha256 = self._read(file), file_sha256(file)
-        others = [each for each in self._chosen.read() if Path(each.path) != file]
+        others = [each for each in self._chosen() if Path(each.path) != file]
         taken = {each.name for each in self.entries() if each.path != file}
         added = ChosenFile(_free_name(file.stem, taken), str(file), architecture, sha256)
         with self._writable():
-            self._chosen.write([*others, added])
+            self._remember([*others, added])
         return self._file(added)
 
     def remove(self, name: str) -> None:
@@ -168,7 +182,7 @@ class WeightsStore:
             raise WeightsError(f"{entry.title} {reason}: there is nothing to remove.")
         if entry.kind is ModelKind.FILE:
             with self._writable():
-                self._chosen.write([each for each in self._chosen.read() if each.name != name])
+                self._remember([each for each in self._chosen() if each.name != name])
             return
         with self._writable():
             if entry.kind is ModelKind.CATALOG:
@@ -256,6 +270,21 @@ class WeightsStore:
 
     # Files
 
+    def _chosen(self) -> list[ChosenFile]:
+        """Read anew each time, since two programs may use the list; one that is missing or damaged counts as empty."""
+        try:
+            found = [ChosenFile(**each) for each in json.loads((self.folder / _LIST).read_text(encoding="utf-8"))]
+        except (OSError, ValueError, TypeError):
+            return []
+        return [each for each in found if all(isinstance(value, str) for value in asdict(each).values())]
+
+    def _remember(self, files: Sequence[ChosenFile]) -> None:
+        """Replaces the list of chosen files, at once. Raises OSError."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.folder / f".{_LIST}.tmp"
+        temporary.write_text(json.dumps([asdict(each) for each in files], indent=2), encoding="utf-8")
+        temporary.replace(self.folder / _LIST)
+
     def _in_catalog(self, name: str) -> CatalogModel:
         for model in self._catalog:
             if model.name == name:
@@ -272,11 +301,11 @@ class WeightsStore:
         for file in _listed(self.folder / FINETUNED_FOLDER):
             if file.suffix.lower() == _ENDING and not file.name.startswith(".") and file.is_file():
                 found.append((-file.stat().st_mtime_ns, file.name, file))
-        return [file for __unused, __unused, file in sorted(found)]
+        return [file for *__unused, file in sorted(found)]
 
     def _fingerprint(self) -> tuple[object, ...]:
         files = [*_listed(self.folder), *_listed(self.folder / FINETUNED_FOLDER)]
-        files += [Path(each.path) for each in self._chosen.read()]
+        files += [Path(each.path) for each in self._chosen()]
         return tuple((str(file), *_state(file)) for file in files)
 
     @contextmanager

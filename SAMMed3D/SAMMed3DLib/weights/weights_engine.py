@@ -9,10 +9,10 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..torch_setup.device_report import report_device
+from ..torch_setup.device import report_device
 from ..worker.requests import RequestCancelled
-from .download_errors import DownloadCancelled, DownloadError
-from .model_entry import WeightsError
+from .catalog import WeightsError
+from .download import DownloadCancelled, DownloadError
 from .store import WeightsStore
 
 
@@ -33,7 +33,7 @@ class _Job:
 
 @dataclass(frozen=True)
 class FetchModel(_Job):
-    """Download a model of the catalog. Answer: its :class:`.model_entry.ModelEntry`. Lets short requests in between."""
+    """Download a model of the catalog. Answer: its :class:`.catalog.ModelEntry`. Lets short requests in between."""
 
     name: str
     slips_in: ClassVar[bool] = False
@@ -42,7 +42,7 @@ class FetchModel(_Job):
 
 @dataclass(frozen=True)
 class AddModelFile(_Job):
-    """Read a checkpoint file and remember it. Answer: its :class:`.model_entry.ModelEntry`."""
+    """Read a checkpoint file and remember it. Answer: its :class:`.catalog.ModelEntry`."""
 
     path: str
 

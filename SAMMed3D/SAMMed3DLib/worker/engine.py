@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..torch_setup.torch_loading import load_torch
+from ..torch_setup.loading import load_torch
 from .click_trail import Click, ClickTrail, ClickTrails, Step, clicks_in_order
 from .requests import (
     FoundNodule,
@@ -291,7 +291,7 @@ def _device_for(wanted: str) -> tuple[str, str]:
     """Where to run what is asked for, and a remark where "auto" passes by a graphics card."""
     if wanted != "auto":
         return wanted, ""
-    from ..torch_setup.cuda_check import auto_device, cuda_problem
+    from ..torch_setup.device import auto_device, cuda_problem
 
     device, problem = auto_device(), cuda_problem()
     return device, f"The graphics card cannot be used, the model runs on the CPU: {problem}" if problem else ""

@@ -29,7 +29,7 @@ from typing import Any, Protocol
 from SAMMed3DLib.commandline.segmenting import load_predictor
 from SAMMed3DLib.files.volume_io import Volume, read_volume
 from SAMMed3DLib.inference import InputError, SamAutomaticMaskGenerator3D
-from SAMMed3DLib.torch_setup.cuda_check import auto_device
+from SAMMed3DLib.torch_setup.device import auto_device
 
 from ..data.datasets import DEFAULT_PATIENT_PATTERN, ENDINGS, DatasetError, find_datasets, strip_ending
 from ..job import Job, add_job_options

@@ -14,7 +14,7 @@ from SAMMed3DLib.inference import InputError
 from SAMMed3DLib.inference.geometry import voxel_spacing
 from SAMMed3DLib.model import CheckpointError
 from SAMMed3DLib.model.registry import ALIASES, model_names
-from SAMMed3DLib.torch_setup.cuda_check import auto_device
+from SAMMed3DLib.torch_setup.device import auto_device
 
 from ..data.instances import Nodule
 from .baselines import Region, region_growing, threshold_morphology

@@ -9,7 +9,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from SAMMed3DLib.torch_setup.torch_install import Outcome, TorchInstaller
+from SAMMed3DLib.torch_setup.install import Outcome, TorchInstaller
 
 
 def installPackages(state: Any, folder: Path, parent: Any) -> str:

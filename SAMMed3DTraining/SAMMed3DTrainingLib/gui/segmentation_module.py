@@ -22,7 +22,7 @@ class SegmentationModule:
 
     def adopt(self, weights: Path, name: str) -> Any:
         """Copies weights into the list of models, after reading them; for a thread (seconds). Raises WeightsError."""
-        from SAMMed3DLib.torch_setup.torch_loading import load_torch
+        from SAMMed3DLib.torch_setup.loading import load_torch
 
         load_torch()
         return self.store.adopt(weights, name)

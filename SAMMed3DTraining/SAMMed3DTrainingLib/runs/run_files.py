@@ -17,11 +17,12 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
+from SAMMed3DLib.files.file_lock import LockHeld, file_lock, is_locked
 from SAMMed3DLib.files.output_files import whole_file
 from SAMMed3DLib.inference.errors import InputError
 
@@ -43,7 +44,7 @@ SESSION = "SAMMED3D_SESSION"
 ROOT_PID = "SAMMED3D_ROOT_PID"
 
 #: Whoever asks whether a lock is held holds it for an instant: that is waited for.
-_LOCK_TRIES, _LOCK_SECONDS = 20, 0.05
+_LOCK_SECONDS = 1.0
 #: Windows does not replace a file while another program reads it.
 _REPLACE_TRIES, _REPLACE_SECONDS = 20, 0.02
 
@@ -122,65 +123,18 @@ def hold_lock(folder: Path) -> Iterator[None]:
         RunUnderWay: another process holds it.
         OSError: the folder cannot be written.
     """
-    with (folder / LOCK).open("a+b") as file:
-        for attempt in range(_LOCK_TRIES):
-            try:
-                _lock(file)
-                break
-            except BlockingIOError as error:
-                if attempt == _LOCK_TRIES - 1:
-                    raise RunUnderWay(
-                        f"the run {folder} is under way in another process: stop that one, or choose another name"
-                    ) from error
-                time.sleep(_LOCK_SECONDS)
-        try:
+    try:
+        with file_lock(folder / LOCK, _LOCK_SECONDS):
             yield
-        finally:
-            _unlock(file)
+    except LockHeld as error:
+        raise RunUnderWay(
+            f"the run {folder} is under way in another process: stop that one, or choose another name"
+        ) from error
 
 
 def lock_is_held(folder: Path) -> bool:
     """Whether a process is training this run now."""
-    try:
-        # Windows locks files that may be written, other systems any, be it another user's.
-        with (folder / LOCK).open("r+b" if os.name == "nt" else "rb") as file:
-            try:
-                _lock(file, shared=True)
-            except BlockingIOError:
-                return True
-            _unlock(file)
-    except OSError:
-        return False
-    return False
-
-
-def _lock(file: BinaryIO, shared: bool = False) -> None:
-    """Raises BlockingIOError where another process holds the lock."""
-    if os.name == "nt":
-        import msvcrt
-
-        file.seek(0)
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError as error:
-            raise BlockingIOError(str(error)) from error
-    else:
-        import fcntl
-
-        fcntl.flock(file.fileno(), (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-
-
-def _unlock(file: BinaryIO) -> None:
-    with suppress(OSError):
-        if os.name == "nt":
-            import msvcrt
-
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file.fileno(), fcntl.LOCK_UN)
+    return is_locked(folder / LOCK)
 
 
 # -- who trains -------------------------------------------------------------------------------------------------------

@@ -16,8 +16,7 @@ from .dataset_files import CaseFiles, case_files, image_file, label_file
 from .description import DESCRIPTION, adopt, describe, read_description
 from .errors import StoreError
 from .export_case import ExportCase, StoredCase, WrittenCase, content_digest
-from .file_moves import STAGING, FileMoves, complete, discard_staged, is_pending
-from .folder_lock import folder_lock
+from .file_moves import STAGING, FileMoves, complete, discard_staged, is_pending, one_writer
 from .manifest import MANIFEST, CaseRecord, FileRecord, Manifest, read_manifest
 from .nifti_file import Progress, write_nifti
 from .voxels import check_case, stored_image, stored_labels
@@ -45,7 +44,7 @@ class DatasetWriter:
         if is_pending(self.folder):
             # Without the right to write, or while another program is at work, it stays for later.
             try:
-                with folder_lock(self.folder / STAGING / "lock"):
+                with one_writer(self.folder):
                     complete(self.folder)
             except StoreError:
                 return
@@ -221,7 +220,7 @@ class DatasetWriter:
             (self.folder / STAGING).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _refused(self.folder, error) from error
-        with folder_lock(self.folder / STAGING / "lock"):
+        with one_writer(self.folder):
             complete(self.folder)
             discard_staged(self.folder)
             yield

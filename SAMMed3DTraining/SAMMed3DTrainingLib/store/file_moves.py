@@ -9,14 +9,34 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+from SAMMed3DLib.files.file_lock import LockHeld, file_lock
 
 from .errors import StoreError
 
 STAGING = ".sammed3d-export"
-_JOURNAL = "journal.json"
+_JOURNAL, _LOCK = "journal.json", "lock"
+
+
+@contextmanager
+def one_writer(folder: Path) -> Iterator[None]:
+    """Holds a folder's lock, over all programs; its staging folder must be there.
+
+    Raises StoreError while another program writes, or where nothing can be written.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(file_lock(folder / STAGING / _LOCK))
+        except LockHeld as error:
+            raise StoreError(f"another program is writing into {folder}: wait until it is done") from error
+        except OSError as error:
+            raise StoreError(
+                f"nothing can be written in {folder}: {error.strerror or error}; choose another folder"
+            ) from error
+        yield
 
 
 class FileMoves:

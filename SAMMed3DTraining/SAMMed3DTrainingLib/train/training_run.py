@@ -19,7 +19,7 @@ import torch
 
 from SAMMed3DLib import __version__
 from SAMMed3DLib.model.precision import DeviceError, resolve_device
-from SAMMed3DLib.torch_setup.cuda_check import auto_device
+from SAMMed3DLib.torch_setup.device import auto_device
 
 from ..data.splits import write_split
 from ..data.training_data import RunCases, SampleSlots, load_cases

@@ -9,8 +9,8 @@ import sys
 import pytest
 import torch
 
-from SAMMed3DLib.torch_setup import cuda_check, device_report, machine
-from SAMMed3DLib.torch_setup.device_report import DeviceReport, report_device
+from SAMMed3DLib.torch_setup import device as module
+from SAMMed3DLib.torch_setup.device import DeviceReport, report_device
 
 
 def test_this_machine_reports_its_cpu() -> None:
@@ -36,7 +36,7 @@ def test_a_graphics_card_is_reported_with_its_memory(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6 << 30, 8 << 30))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "RTX 3070")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
-    monkeypatch.setattr(cuda_check, "cuda_problem", lambda: "")
+    monkeypatch.setattr(module, "cuda_problem", lambda: "")
     report = report_device()
     assert (report.device, report.precision) == ("cuda", "bf16")
     assert "CUDA RTX 3070, 6.0 of 8.0 GB free, bf16" in report.text
@@ -55,12 +55,12 @@ def test_a_card_that_does_not_compute_is_not_used(monkeypatch) -> None:
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch, "zeros", zeros)
-    cuda_check.cuda_problem.cache_clear()
+    module.cuda_problem.cache_clear()
     try:
-        assert cuda_check.auto_device() == "cpu"
+        assert module.auto_device() == "cpu"
         report = report_device(precision="fp32")
     finally:
-        cuda_check.cuda_problem.cache_clear()
+        module.cuda_problem.cache_clear()
     assert report.device == "cpu"
     assert report.problem == "CUDA error: no kernel image is available for execution on the device"
 
@@ -90,22 +90,22 @@ def test_a_mac_tells_its_processor_and_memory(monkeypatch) -> None:
                    "Pages active:   999.\nPages inactive:   20.\nPages speculative:  3.\nPages purgeable:   1.\n",
     }
     monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(machine, "_output", lambda command, *rest: answers[command])
-    assert machine.cpu_name() == "Apple M2"
-    assert machine.free_memory() == 16384 * 124
-    monkeypatch.setattr(machine, "_output", lambda command, *rest: "")
-    assert machine.free_memory() is None
-    assert machine.cpu_name(), "the architecture at least"
+    monkeypatch.setattr(module, "_output", lambda command, *rest: answers[command])
+    assert module.cpu_name() == "Apple M2"
+    assert module.free_memory() == 16384 * 124
+    monkeypatch.setattr(module, "_output", lambda command, *rest: "")
+    assert module.free_memory() is None
+    assert module.cpu_name(), "the architecture at least"
 
 
 def test_commands_that_fail_or_hang_are_no_reason_to_fail() -> None:
     with pytest.raises(OSError, match="exit status"):
-        machine._output(sys.executable, "-c", "raise SystemExit(3)")
+        module._output(sys.executable, "-c", "raise SystemExit(3)")
     assert issubclass(subprocess.TimeoutExpired, subprocess.SubprocessError)
 
 
 def test_importing_it_does_not_import_torch() -> None:
-    code = "import sys, SAMMed3DLib.torch_setup.device_report as d; print('torch' in sys.modules)"
-    source = device_report.__file__.rpartition("SAMMed3DLib")[0]
+    code = "import sys, SAMMed3DLib.torch_setup.device as d; print('torch' in sys.modules)"
+    source = module.__file__.rpartition("SAMMed3DLib")[0]
     run = subprocess.run([sys.executable, "-c", code], cwd=source, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"

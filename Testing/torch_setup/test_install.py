@@ -11,9 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from SAMMed3DLib.torch_setup import torch_install, torch_state
-from SAMMed3DLib.torch_setup.torch_install import Outcome, SlicerServices, TorchInstaller
-from SAMMed3DLib.torch_setup.torch_state import TorchState, torchAvailable, torchState
+from SAMMed3DLib.torch_setup import install as module
+from SAMMed3DLib.torch_setup.install import (
+    Outcome,
+    SlicerServices,
+    TorchInstaller,
+    TorchState,
+    torchAvailable,
+    torchState,
+)
 
 
 class Services(SlicerServices):
@@ -55,7 +61,7 @@ class Services(SlicerServices):
     def cudaProblem(self) -> str:
         return self.problem
 
-    def result(self, **options: object) -> torch_install.InstallResult:
+    def result(self, **options: object) -> module.InstallResult:
         return TorchInstaller(self, lambda: self.state).install(**options)
 
 
@@ -97,7 +103,7 @@ def test_the_build_for_the_cpu_only_can_be_asked_for() -> None:
 def test_declining_is_no_error() -> None:
     services = Services(lambda: None)
     services.after = TorchState.MISSING
-    assert services.result() == torch_install.InstallResult(Outcome.DECLINED, "")
+    assert services.result() == module.InstallResult(Outcome.DECLINED, "")
 
 
 def test_without_the_extension_the_way_to_it_is_told() -> None:
@@ -175,7 +181,7 @@ def test_leftovers_are_removed_first_and_half_removed_ones_named(monkeypatch) ->
     assert services.removed == ["torch"]
     services = Services()
     services.state = TorchState.HALF_REMOVED
-    monkeypatch.setattr(torch_install, "torchFolder", lambda: Path("/slicer/site-packages/torch"))
+    monkeypatch.setattr(module, "torchFolder", lambda: Path("/slicer/site-packages/torch"))
     result = services.result()
     assert result.outcome is Outcome.FAILED
     assert str(Path("/slicer/site-packages/torch")) in result.message
@@ -214,7 +220,7 @@ def test_how_much_of_torch_is_there(tmp_path, monkeypatch, names, state) -> None
 
 def test_a_torch_in_use_is_there() -> None:
     sys.modules["torch"] = types.ModuleType("torch")
-    assert not torch_state._hasCode(), "an empty module that a failed import left"
+    assert not module._hasCode(), "an empty module that a failed import left"
     sys.modules["torch"].__file__ = "torch/__init__.py"
     assert torchAvailable() is True
 

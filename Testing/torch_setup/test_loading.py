@@ -14,7 +14,7 @@ def run(code: str) -> str:
 
 def test_torch_works_after_its_libraries_were_loaded_first():
     code = (
-        "from SAMMed3DLib.torch_setup.torch_loading import load_torch; load_torch()\n"
+        "from SAMMed3DLib.torch_setup.loading import load_torch; load_torch()\n"
         "import torch; print(torch.ones(2).sum())"
     )
     assert run(_paths() + code) == "tensor(2.)"
@@ -23,7 +23,7 @@ def test_torch_works_after_its_libraries_were_loaded_first():
 def test_the_garbage_collector_does_not_walk_through_everything_meanwhile_and_works_as_before_afterwards():
     code = (
         "import gc; walks = []; gc.callbacks.append(lambda phase, info: walks.append(info['generation']))\n"
-        "from SAMMed3DLib.torch_setup.torch_loading import load_torch\n"
+        "from SAMMed3DLib.torch_setup.loading import load_torch\n"
         "before = gc.get_threshold(), gc.get_freeze_count()\n"
         "walks.clear(); load_torch()\n"
         "print(2 in walks, gc.get_threshold() == before[0], gc.isenabled(), gc.get_freeze_count() > 100_000)\n"
@@ -36,7 +36,7 @@ def test_the_garbage_collector_does_not_walk_through_everything_meanwhile_and_wo
 
 def test_what_lives_already_is_left_to_the_collector_where_torch_was_there_before():
     code = (
-        "import gc, torch; from SAMMed3DLib.torch_setup.torch_loading import load_torch\n"
+        "import gc, torch; from SAMMed3DLib.torch_setup.loading import load_torch\n"
         "before = gc.get_freeze_count()\n"
         "load_torch(); print('SAMMed3DLib.inference' in sys.modules, gc.get_freeze_count() == before)"
     )
@@ -53,7 +53,7 @@ def test_the_engine_and_the_worker_do_not_import_torch():
 
 def test_a_missing_torch_is_an_import_error():
     code = (
-        "import sys; sys.modules['torch'] = None\nfrom SAMMed3DLib.torch_setup.torch_loading import load_torch\n"
+        "import sys; sys.modules['torch'] = None\nfrom SAMMed3DLib.torch_setup.loading import load_torch\n"
         "del sys.modules['torch']; sys.path[:] = [p for p in sys.path if 'site-packages' not in p]\n"
         "try:\n    load_torch()\nexcept ModuleNotFoundError as error:\n    print(error.name)"
     )

@@ -1,4 +1,6 @@
-"""PyTorch for Slicer: installed through the PyTorch extension after one click, with every known failure explained.
+"""Whether PyTorch is installed, and installing it through Slicer's PyTorch extension, with known failures explained.
+
+Whether it is there is found without importing it: an import takes seconds and locks its files on Windows.
 
 The extension's installer blocks the application, asks by itself, and fails in ways that say little; what it does is
 wrapped here and told as one :class:`InstallResult`. Call it on the main thread only, and only when the user asked.
@@ -9,19 +11,70 @@ from __future__ import annotations
 import enum
 import importlib
 import importlib.metadata
+import importlib.util
 import logging
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from ..scene.translation import tr as _
-from .torch_state import TorchState, torchAvailable, torchFolder, torchState
 
 #: Weights are loaded without running anything stored in the file since this version.
 TORCH_REQUIREMENT = ">=2.5"
 _ERROR_PATH_TOO_LONG = 206
+
+
+class TorchState(enum.Enum):
+    """MISSING: nothing of it is here. PRESENT: whole, as far as can be seen. LEFTOVERS: an installation that can be
+    removed by pip lacks its code. HALF_REMOVED: files without the list by which pip could remove or replace them.
+    """
+
+    MISSING = "missing"
+    PRESENT = "present"
+    LEFTOVERS = "leftovers"
+    HALF_REMOVED = "half removed"
+
+
+def torchState() -> TorchState:
+    """How much of PyTorch is installed."""
+    importlib.invalidate_caches()  # it may have been installed a moment ago
+    code = _hasCode()
+    try:
+        record = importlib.metadata.distribution("torch").read_text("RECORD")
+    except importlib.metadata.PackageNotFoundError:
+        # Without pip's record: whole if it is whole (built by hand, or by another package manager), or a folder's rest.
+        return TorchState.PRESENT if code else TorchState.HALF_REMOVED if torchFolder() else TorchState.MISSING
+    if record is None:
+        return TorchState.HALF_REMOVED
+    return TorchState.PRESENT if code else TorchState.LEFTOVERS
+
+
+def torchAvailable() -> bool:
+    """Whether a whole PyTorch is installed. Fast; nothing is imported, nobody is asked."""
+    return torchState() is TorchState.PRESENT
+
+
+def torchFolder() -> Path | None:
+    """The folder named torch among the installed packages, whatever is in it."""
+    for place in sys.path:
+        folder = Path(place or ".") / "torch"
+        if folder.is_dir() and "site-packages" in folder.resolve().parts:
+            return folder
+    return None
+
+
+def _hasCode() -> bool:
+    """Whether ``import torch`` would find Python code, not just a folder of that name."""
+    if "torch" in sys.modules:
+        return getattr(sys.modules["torch"], "__file__", None) is not None
+    try:
+        spec = importlib.util.find_spec("torch")
+    except (ImportError, ValueError):
+        return False
+    return spec is not None and spec.origin is not None and Path(spec.origin).with_name("version.py").is_file()
 
 
 class Outcome(enum.Enum):
@@ -98,7 +151,7 @@ class SlicerServices:
 
     def cudaProblem(self) -> str:
         """Why the graphics card does not work with the PyTorch just installed, or ""."""
-        from .cuda_check import cuda_problem
+        from .device import cuda_problem
 
         return cuda_problem()
 
@@ -239,6 +292,3 @@ def _pathTooLong(error: Exception) -> bool:
 
 def _first(error: Exception) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
-
-
-__all__ = ["InstallResult", "Outcome", "SlicerServices", "TorchInstaller", "torchAvailable"]
