@@ -142,8 +142,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _segment(options: argparse.Namespace, terminal: Terminal) -> int:
-    from .commandline.report import as_dict, table
-    from .commandline.segmenting import check_prompt, label_map, load_predictor, segment_nodules
+    from .commandline.segmenting import as_dict, check_prompt, label_map, load_predictor, segment_nodules, table
     from .files.output_files import check_apart, check_writable
     from .files.segmentation_io import WRITABLE, write_segmentation
     from .files.volume_io import read_volume

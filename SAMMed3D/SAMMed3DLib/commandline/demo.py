@@ -19,8 +19,7 @@ from ..inference.geometry import transform_points, voxel_spacing
 from ..inference.interior import most_interior_voxel
 from .preview import write_picture
 from .prompts import NodulePrompt
-from .report import table, write_csv
-from .segmenting import check_prompt, label_map, segment_nodules
+from .segmenting import check_prompt, label_map, segment_nodules, table, write_csv
 from .terminal import Terminal
 
 #: What every demo writes into its folder.

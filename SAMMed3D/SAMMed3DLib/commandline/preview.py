@@ -22,8 +22,8 @@ from scipy import ndimage
 from ..files.output_files import whole_file
 from ..files.volume_io import Volume
 from ..inference.geometry import transform_points, voxel_spacing, world_to_ijk
+from ..inference.nodule_table import number
 from .prompts import NodulePrompt
-from .report import number
 from .segmenting import SegmentedNodule
 
 #: Right and down in the picture, in RAS, as radiologists look at it: the patient's right on the left, the front on top

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import dataclasses
 import json
 import sys
 import time
@@ -12,9 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..inference.nodule_table import CLICKED, MEASURED, rounded, shown, table_text, titles
 from .prompts import NodulePrompt
-from .terminal import Terminal
+from .terminal import Terminal, aligned
 
+_COLUMNS = ("label", "name", "score", "predicted_iou", "stability_score", *CLICKED, *MEASURED)
 NOTE = "Not a medical device: what is listed may be no nodule, and nodules may be missing."
 
 
@@ -50,7 +50,7 @@ def run_segment_all(options: argparse.Namespace, terminal: Terminal, load_predic
     Raises:
         InputError: the CT cannot be read, or the results cannot be written.
     """
-    from ..files.output_files import check_apart, check_writable
+    from ..files.output_files import check_apart, check_writable, write_text_whole
     from ..files.segmentation_io import WRITABLE, write_segmentation
     from ..files.volume_io import read_volume
     from ..inference import SamAutomaticMaskGenerator3D
@@ -83,7 +83,7 @@ def run_segment_all(options: argparse.Namespace, terminal: Terminal, load_predic
             write_segmentation(options.out, labels, volume.ijk_to_ras, names)
     if options.table is not None:
         with terminal.step(f"writing {options.table}"):
-            _write_csv(options.table, rows)
+            write_text_whole(options.table, table_text(rows, _COLUMNS))
     if options.json:
         seconds = {"read": reading.seconds, "load": loading.seconds, "find": finding.seconds}
         text = json.dumps({
@@ -114,56 +114,27 @@ def _segments(records: Sequence[dict[str, Any]]) -> list:
     ]
 
 
-def _row(number: int, record: dict[str, Any]) -> dict[str, Any]:
+def _row(label: int, record: dict[str, Any]) -> dict[str, Any]:
     """Plain numbers and strings of one nodule."""
-    point = record["point_coords"][0]
-    iou = record["predicted_iou"]
     values = record["measurements"].to_dict()
-    measured = {name: values[name] for name in _measured()}
-    return {
-        "label": number, "name": f"nodule {number}", "score": round(float(record["score"]), 4),
-        "predicted_iou": None if iou is None else float(iou), "stability_score": float(record["stability_score"]),
-        "click_r": point[0], "click_a": point[1], "click_s": point[2], **measured,
-    }
-
-
-def _measured() -> list[str]:
-    """The measurements that are one number."""
-    from ..inference import NoduleRecord
-
-    return [field.name for field in dataclasses.fields(NoduleRecord) if field.name != "centroid_ras"]
-
-
-def _columns() -> list[str]:
-    """The keys of a row, in order: the same table with and without nodules."""
-    return [
-        "label", "name", "score", "predicted_iou", "stability_score", "click_r", "click_a", "click_s", *_measured()
-    ]
+    return rounded({
+        "label": label, "name": f"nodule {label}",
+        **{key: record[key] for key in ("score", "predicted_iou", "stability_score")},
+        **dict(zip(CLICKED, record["point_coords"][0], strict=True)),
+        **{key: values[key] for key in MEASURED},
+    })
 
 
 def _table(rows: Sequence[dict[str, Any]], ranking: str) -> str:
     """An aligned table, the largest nodule first."""
-    from .report import aligned, number
-
     if not rows:
         return "no nodules found"
-    lines = [["nodule", ranking, "volume mm³", "long mm", "short mm", "mean HU", "R, A, S mm"]]
+    keys = ("volume_mm3", "long_axis_mm", "short_axis_mm", "mean_hu")
+    lines = [["nodule", ranking, *titles(*keys), "R, A, S mm"]]
     for row in rows:
-        place = ", ".join(f"{row[axis]:.0f}" for axis in ("click_r", "click_a", "click_s"))
-        lines.append([
-            row["name"], number(row["score"], 2), number(row["volume_mm3"], 1), number(row["long_axis_mm"], 1),
-            number(row["short_axis_mm"], 1), number(row["mean_hu"], 0), place,
-        ])
+        place = ", ".join(shown(axis, row[axis]) for axis in CLICKED)
+        lines.append([row["name"], *(shown(key, row[key]) for key in ("score", *keys)), place])
     return aligned(lines)
-
-
-def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    from ..files.output_files import whole_file
-
-    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=_columns())
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _percent(terminal: Terminal) -> Callable[[int, int], None]:

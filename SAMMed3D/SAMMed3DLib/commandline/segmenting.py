@@ -7,19 +7,23 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..files.output_files import write_text_whole
 from ..files.volume_io import Volume
 from ..inference import InputError, NoduleRecord, Prediction, SamPredictor3D, measure_nodule
 from ..inference.geometry import voxel_volume
+from ..inference.nodule_table import CLICKED, MEASURED, rounded, shown, table_text, titles
 from ..inference.validation import check_box, check_points
 from ..model import CheckpointError, Sam3D, build_model, load_model, profile_by_name
 from ..torch_setup.device import auto_device
 from ..weights import default_checkpoint
 from .prompts import NodulePrompt
+from .terminal import aligned
 
 
 @dataclass(frozen=True)
@@ -174,3 +178,49 @@ def label_map(results: Sequence[SegmentedNodule], shape_kji: tuple[int, ...]) ->
     for result in results:
         labels[result.prediction.slices_kji][result.prediction.mask != 0] = result.label
     return labels
+
+
+def table(results: Sequence[SegmentedNodule]) -> str:
+    """An aligned table, one line per nodule; with references, their volume, the Dice and its mean."""
+    keys = ["volume_mm3", "long_axis_mm", "short_axis_mm", "mean_hu", "predicted_iou"]
+    scored = any(result.dice is not None for result in results)
+    keys += ["dice", "reference_mm3"] if scored else []
+    lines = [[*titles("name", *keys), "seconds"]]
+    for result in results:
+        values = as_dict(result)
+        seconds = " ".join(f"{seconds:.2f}" for seconds in result.seconds)
+        lines.append([result.name, *(shown(key, values.get(key)) for key in keys), seconds])
+    dices = [result.dice for result in results if result.dice is not None]
+    if len(dices) > 1:
+        lines.append(["mean", *[""] * 5, shown("dice", sum(dices) / len(dices)), "", ""])
+    return aligned(lines)
+
+
+def as_dict(result: SegmentedNodule) -> dict[str, Any]:
+    """Plain numbers and strings for JSON: the prompt, every measurement, the scores and the times."""
+    prompt = result.prompt
+    values: dict[str, Any] = {
+        "label": result.label,
+        "name": result.name,
+        "points_ras": [list(point) for point in prompt.points],
+        "positive": list(prompt.positive),
+        "box_ras": None if prompt.box is None else [*prompt.box[0], *prompt.box[1]],
+        **result.record.to_dict(),
+        "predicted_iou": result.prediction.score,
+        "seconds": [round(seconds, 4) for seconds in result.seconds],
+    }
+    if result.dice is not None:
+        values |= {"dice": result.dice, "reference_mm3": result.reference_mm3}
+    return rounded(values)
+
+
+def write_csv(path: Path, results: Sequence[SegmentedNodule]) -> None:
+    """The table with every measurement. Raises InputError when the place cannot be written."""
+    rows = []
+    for result in results:
+        click = result.prompt.points[0] if result.prompt.points else (None, None, None)
+        places = dict(zip(CLICKED, click, strict=True))
+        rows.append(as_dict(result) | places | {"first_click_s": result.seconds[0]})
+    scored = ("dice", "reference_mm3") if any(result.dice is not None for result in results) else ()
+    keys = ("label", "name", "predicted_iou", *CLICKED, *MEASURED, *scored, "first_click_s")
+    write_text_whole(path, table_text(rows, keys))

@@ -1,11 +1,11 @@
-"""Progress and notes on standard error, so that standard output holds results only."""
+"""What the command lines say: progress and notes on standard error, so that standard output holds results only."""
 
 from __future__ import annotations
 
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -69,3 +69,14 @@ class Terminal:
         sys.stderr.write(text)
         sys.stderr.flush()
         self._line_open = open_line
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Cells in columns, the first to the left and the others to the right, a rule below the head."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    ruled = [lines[0], ["-" * width for width in widths], *lines[1:]]
+    return "\n".join(
+        "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width)
+                  for column, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
+        for line in ruled
+    )

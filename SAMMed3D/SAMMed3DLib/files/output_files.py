@@ -67,3 +67,9 @@ def whole_file(path: Path) -> Iterator[Path]:
             part.replace(target)
     except OSError as error:
         raise InputError(f"{path} could not be written: {error.strerror or error}; nothing was changed") from error
+
+
+def write_text_whole(path: Path, text: str, encoding: str = "utf-8") -> None:
+    """Writes a text file whole or not at all, its line ends as they are. Raises InputError."""
+    with whole_file(path) as part:
+        part.write_bytes(text.encode(encoding))

@@ -9,7 +9,9 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from ..scene.nodule_table import tableText
+from ..files.output_files import write_text_whole
+from ..inference.errors import InputError
+from ..scene.nodule_rows import tableText
 from .nodule_list import NoduleList
 
 _FOLDER_SETTING = "SAMMed3D/TableFolder"
@@ -51,9 +53,9 @@ class NoduleActions:
         self._nodules.move(1)
 
     def saveTable(self, path: Path) -> None:
-        """Writes the table as CSV. Raises OSError."""
+        """Writes the table as CSV, whole or not at all. Raises InputError."""
         # utf-8-sig: the mark at the beginning tells spreadsheets that names are UTF-8.
-        path.write_text(tableText(self._session.rows(), ","), encoding="utf-8-sig")
+        write_text_whole(path, tableText(self._session.rows(), ","), "utf-8-sig")
 
     def _onUndo(self, checked: bool = False) -> None:
         self._session.undo()
@@ -101,10 +103,8 @@ class NoduleActions:
         path = Path(chosen if chosen.lower().endswith(".csv") else f"{chosen}.csv")
         try:
             self.saveTable(path)
-        except OSError as error:
-            self._session.message.emit(
-                _("{path} could not be saved: {reason}.").format(path=path, reason=error.strerror or error), True
-            )
+        except InputError as error:
+            self._session.message.emit(str(error), True)
             return
         settings.setValue(_FOLDER_SETTING, str(path.parent))
         self._session.message.emit(_("Saved {path}.").format(path=path), False)

@@ -7,15 +7,12 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
+from ..inference.nodule_table import shown
 from .icons import Icons
 
+_UNKNOWN = "–"
 VISIBLE, NAME, VOLUME, AXES, MEAN_HU, IOU, STATUS = range(7)
 _ID_ROLE, _STATUS_ROLE = 256, 257  # Qt::UserRole and the next
-
-
-def number(value: float | None, decimals: int = 0) -> str:
-    """A measured value; a dash where there is none."""
-    return "–" if value is None else f"{value:,.{decimals}f}"
 
 
 class NoduleList:
@@ -99,11 +96,13 @@ class NoduleList:
         name.setText(row.name)
         name.setIcon(self._icons.swatch(row.color))
         name.setToolTip(_("{name}: double-click to rename it.").format(name=row.name))
-        self._item(index, VOLUME).setText(number(row.volumeMm3, 0 if (row.volumeMm3 or 0) >= 100 else 1))
-        axes = f"{number(row.longAxisMm, 1)} × {number(row.shortAxisMm, 1)}"
-        self._item(index, AXES).setText(axes if row.longAxisMm is not None else number(None))
-        self._item(index, MEAN_HU).setText(number(row.meanHu))
-        self._item(index, IOU).setText(number(row.predictedIou, 2))
+        known = row.measurements
+        pending = "..." if row.isPending else _UNKNOWN
+        axes = [shown(key, known.get(key), _UNKNOWN) for key in ("long_axis_mm", "short_axis_mm")]
+        self._item(index, VOLUME).setText(shown("volume_mm3", row.volumeMm3, pending))
+        self._item(index, AXES).setText(" × ".join(axes) if known else _UNKNOWN)
+        self._item(index, MEAN_HU).setText(shown("mean_hu", known.get("mean_hu"), _UNKNOWN))
+        self._item(index, IOU).setText(shown("predicted_iou", row.predictedIou, _UNKNOWN))
         status = self._item(index, STATUS)
         text, icon = {
             "AI": (_("Made by the model, not reviewed yet."), "status_ai"),
@@ -113,8 +112,6 @@ class NoduleList:
         status.setIcon(self._icons(icon))
         status.setToolTip(text)
         status.setData(_STATUS_ROLE, row.status)
-        if row.isPending and row.volumeMm3 is None:
-            self._item(index, VOLUME).setText("...")
         for column in range(STATUS + 1):
             self._item(index, column).setData(_ID_ROLE, row.segmentId)
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from . import nodule_segmentation, views
 from .errors import SceneError
-from .nodule_rows import rowsOf
-from .nodule_table import NoduleRow
+from .nodule_rows import NoduleRow, rowsOf
 from .pipeline import ModelProvider
 from .prompt_events import NEW
 from .session_core import SessionCore

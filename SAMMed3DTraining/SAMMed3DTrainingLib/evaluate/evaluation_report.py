@@ -21,8 +21,9 @@ import numpy as np
 import torch
 
 from SAMMed3DLib import __version__
-from SAMMed3DLib.commandline.report import aligned, number
+from SAMMed3DLib.commandline.terminal import aligned
 from SAMMed3DLib.files.output_files import whole_file
+from SAMMed3DLib.inference.nodule_table import number
 
 from .evaluation_config import EvaluationConfig
 from .evaluation_summary import GroupSummary
