@@ -24,28 +24,29 @@ _MOST_SAMPLES = 2 * 2**20
 
 
 def sample_grid(
-    source: NDArray, grid_to_source: NDArray, shape: Sequence[int], cval: float
+    source: NDArray, grid_to_source: NDArray, shape: Sequence[int], cval: float | None
 ) -> NDArray[np.float32]:
     """Trilinear samples of ``source`` at every point of a grid, float32 of ``shape``.
 
     Points in the box of the source (half an index beyond the outer centers, where the border repeats) are interpolated;
-    all others are ``cval``.
+    all others are ``cval``, or the border's nearest value.
 
     Args:
         source: (A, B, C), any numeric dtype and memory order.
         grid_to_source: (4, 4), grid index to continuous source index.
         shape: of the grid.
-        cval: value outside.
+        cval: value outside; None goes on with the border.
     """
-    out = np.full(shape, cval, dtype=np.float32)
+    out = np.full(shape, 0.0 if cval is None else cval, dtype=np.float32)
     axes = _axis_of_each_grid_axis(grid_to_source, out.shape)
     if axes is None:
         # memory is copied along its grain
         order = sorted(range(3), key=lambda axis: -abs(source.strides[axis]))
         affine = np.array(grid_to_source, dtype=np.float64)
-        _sample_oblique(source.transpose(order), affine[[*order, 3]], out)
+        _sample_oblique(source.transpose(order), affine[[*order, 3]], out, cval is None)
     else:
-        _sample_aligned(source.transpose(axes), axes, np.asarray(grid_to_source, dtype=np.float64), out)
+        affine = np.asarray(grid_to_source, dtype=np.float64)
+        _sample_aligned(source.transpose(axes), axes, affine, out, cval is None)
     return out
 
 
@@ -62,7 +63,9 @@ def _axis_of_each_grid_axis(affine: NDArray, shape: Sequence[int]) -> tuple[int,
     return axes[0], axes[1], axes[2]
 
 
-def _sample_aligned(source: NDArray, axes: tuple[int, int, int], affine: NDArray, out: NDArray[np.float32]) -> None:
+def _sample_aligned(
+    source: NDArray, axes: tuple[int, int, int], affine: NDArray, out: NDArray[np.float32], everywhere: bool
+) -> None:
     """Separable interpolation; ``source`` has its axes in the grid's order already.
 
     Plane by plane along the axis of the largest stride: planes are blended, rows, and columns. Each plane
@@ -75,7 +78,8 @@ def _sample_aligned(source: NDArray, axes: tuple[int, int, int], affine: NDArray
         middle = (np.array(out.shape) - 1) / 2.0
         middle[grid_axis] = 0.0
         start = affine[axis, :3] @ middle + affine[axis, 3]
-        lerps.append(_Lerp(start, affine[axis, grid_axis], out.shape[grid_axis], source.shape[grid_axis]))
+        length = source.shape[grid_axis]
+        lerps.append(_Lerp(start, affine[axis, grid_axis], out.shape[grid_axis], length, everywhere))
     if any(lerp.low.size == 0 for lerp in lerps):
         return
     block = source[tuple(lerp.span for lerp in lerps)]
@@ -128,14 +132,15 @@ class _Lerp:
     """Linear interpolation along one axis: sample n lies at ``start + step * n``.
 
     Attributes:
-        inside: slice of the samples that lie in the source's box.
+        inside: slice of the samples that lie in the source's box, or of all of them where the border goes on.
         low, high, weight: of those samples; value = (1 - weight) * source[low] + weight * source[high].
         span: slice of the source that they touch.
     """
 
-    def __init__(self, start: float, step: float, count: int, length: int) -> None:
+    def __init__(self, start: float, step: float, count: int, length: int, everywhere: bool) -> None:
         position = start + step * np.arange(count)
-        valid = np.flatnonzero((position >= -0.5 - _EXACT) & (position <= length - 0.5 + _EXACT))
+        in_box = (position >= -0.5 - _EXACT) & (position <= length - 0.5 + _EXACT)
+        valid = np.flatnonzero(in_box | everywhere)
         self.inside = slice(int(valid[0]), int(valid[-1]) + 1) if valid.size else slice(0, 0)
         position = np.clip(position[self.inside], 0.0, length - 1.0)
         nearest = np.round(position)
@@ -146,14 +151,15 @@ class _Lerp:
         self.span = slice(int(self.low.min()), int(self.high.max()) + 1) if valid.size else slice(0, 0)
 
 
-def _sample_oblique(source: NDArray, affine: NDArray, out: NDArray[np.float32]) -> None:
+def _sample_oblique(source: NDArray, affine: NDArray, out: NDArray[np.float32], everywhere: bool) -> None:
     """Any affine, through torch's grid_sample on the block of the source under the grid; large ones in parts."""
     last = np.array(out.shape) - 1
     corners = np.array(list(itertools.product(*((0, n) for n in last)))) @ affine[:3, :3].T + affine[:3, 3]
     size = np.array(source.shape)
     low = np.clip(np.floor(corners.min(axis=0)).astype(np.int64), 0, size - 1)
     high = np.clip(np.ceil(corners.max(axis=0)).astype(np.int64), 0, size - 1) + 1
-    if (corners.max(axis=0) < -0.5 - _EXACT).any() or (corners.min(axis=0) > size - 0.5 + _EXACT).any():
+    beside = (corners.max(axis=0) < -0.5 - _EXACT).any() or (corners.min(axis=0) > size - 0.5 + _EXACT).any()
+    if beside and not everywhere:
         return
     if (np.prod(high - low) > _LARGEST_BLOCK or out.size > _MOST_SAMPLES) and max(out.shape) > 1:
         axis = int(np.argmax(out.shape))
@@ -162,9 +168,9 @@ def _sample_oblique(source: NDArray, affine: NDArray, out: NDArray[np.float32]) 
         shifted[:3, 3] += affine[:3, axis] * half
         index: list[slice] = [slice(None)] * 3
         index[axis] = slice(0, half)
-        _sample_oblique(source, affine, out[tuple(index)])
+        _sample_oblique(source, affine, out[tuple(index)], everywhere)
         index[axis] = slice(half, None)
-        _sample_oblique(source, shifted, out[tuple(index)])
+        _sample_oblique(source, shifted, out[tuple(index)], everywhere)
         return
 
     block = source[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
@@ -179,7 +185,8 @@ def _sample_oblique(source: NDArray, affine: NDArray, out: NDArray[np.float32]) 
             + (affine[axis, 1] * steps[1])[None, :, None]
             + (affine[axis, 2] * steps[2])[None, None, :]
         )
-        inside &= (position >= -0.5 - _EXACT) & (position <= size[axis] - 0.5 + _EXACT)
+        if not everywhere:
+            inside &= (position >= -0.5 - _EXACT) & (position <= size[axis] - 0.5 + _EXACT)
         # grid_sample wants -1..1 over the block's centers, last source axis first
         grid[..., 2 - axis] = (position - low[axis]) * (2.0 / max(high[axis] - low[axis] - 1, 1)) - 1.0
     sampled = torch.nn.functional.grid_sample(
