@@ -9,7 +9,7 @@ from scipy.ndimage import map_coordinates
 
 from SAMMed3DLib.inference.geometry import transform_points, voxel_index, world_to_ijk
 from SAMMed3DLib.inference.preprocessing import Crop, crop_at, intensity_statistics, prepare_crop, sample_volume
-from SAMMed3DLib.model.profile import PROFILES
+from SAMMed3DLib.model.profile import PROFILES, PreprocessingProfile
 
 from .volumes import ORIENTATIONS, grid, world_of
 
@@ -22,20 +22,21 @@ def reference_samples(array, matrix, crop, cval):
     ijk = world_to_ijk(matrix, transform_points(crop.crop_to_ras, index))
     inside = np.all((ijk >= -0.5 - 1e-6) & (ijk <= np.array(array.shape[::-1]) - 0.5 + 1e-6), axis=-1)
     values = map_coordinates(array.astype(np.float64), np.moveaxis(ijk[..., ::-1], -1, 0), order=1, mode="nearest")
-    return np.where(inside, values, cval)
+    return values if cval is None else np.where(inside, values, cval)
 
 
 @pytest.mark.parametrize("name", ORIENTATIONS)
 @pytest.mark.parametrize("spacing", [0.4, 1.0, 3.7])
-def test_samples_equal_trilinear_interpolation(name, spacing):
+@pytest.mark.parametrize("cval", [-1024.0, None])
+def test_samples_equal_trilinear_interpolation(name, spacing, cval):
     shape, steps, directions = ORIENTATIONS[name]
     shape = tuple(n // 3 for n in shape)
     matrix = grid(shape, steps, directions, (10.0, -20.0, 30.0))
     array = np.random.default_rng(1).integers(-1000, 1000, shape).astype(np.int16)
     crop = crop_at((11.3, -18.9, 26.2), spacing, SMALL, matrix)
-    sampled = sample_volume(array, matrix, crop, -1024.0)
+    sampled = sample_volume(array, matrix, crop, cval)
     assert sampled.dtype == np.float32
-    assert np.abs(sampled - reference_samples(array, matrix, crop, -1024.0)).max() < 0.05
+    assert np.abs(sampled - reference_samples(array, matrix, crop, cval)).max() < 0.05
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.float32, np.float64, ">i2", np.int32])
@@ -68,6 +69,37 @@ def test_a_crop_beside_the_volume_is_padding(name):
     matrix = grid(shape, steps, directions)
     crop = crop_at((900.0, 0.0, 0.0), 1.0, SMALL, matrix)
     assert (sample_volume(np.ones(shape, np.int16), matrix, crop, -1024.0) == -1024.0).all()
+
+
+@pytest.mark.parametrize("name", ["axial LPS", "oblique"])
+def test_a_crop_beside_the_volume_goes_on_with_its_border(name):
+    shape, steps, directions = ORIENTATIONS[name]
+    matrix = grid(shape, steps, directions)
+    array = np.random.default_rng(4).integers(-900, 100, shape).astype(np.int16)
+    crop = crop_at(transform_points(matrix, (shape[2] + 60.0, 20.0, 30.0)), 1.0, SMALL, matrix)
+    sampled = sample_volume(array, matrix, crop, None)
+    assert np.abs(sampled - reference_samples(array, matrix, crop, None)).max() < 0.05
+    last = array[..., -1]
+    assert last.min() <= sampled.min() and sampled.max() <= last.max() and np.ptp(sampled) > 100
+
+
+def test_the_profile_says_what_lies_outside():
+    array, matrix = np.full((4, 4, 4), -850, np.int16), np.eye(4)
+    for name, outside in (("nodule", 150.0 / 1400.0), ("lidc_fork", 0.0)):
+        profile = dataclasses.replace(PROFILES[name], crop_size=(24, 24, 24))
+        prepared = prepare_crop(array, matrix, crop_at((0.0, 0.0, 0.0), 1.0, profile, matrix), profile)
+        assert prepared[0, 0, 0, 0] == pytest.approx(outside)
+
+
+def test_files_from_before_the_padding_rule_take_that_of_their_profile():
+    for name in ("nodule", "sam_med3d", "lidc_fork"):
+        stored = PROFILES[name].to_dict()
+        del stored["padding"]
+        assert PreprocessingProfile.from_dict(stored) == PROFILES[name]
+    assert PreprocessingProfile.from_dict({"name": "one of their own"}).outside_hu == 0.0
+    assert PreprocessingProfile.from_dict(PROFILES["nodule"].to_dict() | {"padding": "constant"}).outside_hu == -1024.0
+    with pytest.raises(ValueError, match="padding"):
+        dataclasses.replace(PROFILES["nodule"], padding="mirror")
 
 
 def test_click_lands_on_the_middle_index():

@@ -135,7 +135,7 @@ class Looker:
         """HU and lung on the cells of a part."""
         cells, shape = part.cells_to_ras, part.logits.shape
         to_ijk = np.linalg.inv(self._predictor.ijk_to_ras) @ cells
-        outside = self._predictor.profile.padding_hu
+        outside = self._predictor.profile.outside_hu
         hu = sample_grid(self._predictor.image_kji.transpose(2, 1, 0), to_ijk, shape, outside)
         if self._lungs is None:
             return hu, None

@@ -96,17 +96,18 @@ def crop_at(
     return Crop(crop_to_ras, (int(size[0]), int(size[1]), int(size[2])))
 
 
-def sample_volume(array_kji: NDArray, ijk_to_ras: NDArray, crop: Crop, cval: float) -> NDArray[np.float32]:
+def sample_volume(array_kji: NDArray, ijk_to_ras: NDArray, crop: Crop, cval: float | None) -> NDArray[np.float32]:
     """The volume on the crop's grid by one trilinear interpolation, float32 (d0, d1, d2).
 
     A crop voxel whose center lies in the volume's box (outer voxel faces included; the last half voxel repeats the
-    border voxel) is interpolated, every other one is ``cval``. There is no smoothing before: the public code has none.
+    border voxel) is interpolated, every other one is ``cval`` or, without one, the nearest voxel of the border.
+    There is no smoothing before: the public code has none.
 
     Args:
         array_kji: (K, J, I), any numeric dtype and memory order.
         ijk_to_ras: (4, 4).
         crop: the grid.
-        cval: value outside the volume.
+        cval: value outside the volume; None goes on with its border.
     """
     crop_to_ijk = np.linalg.inv(ijk_to_ras) @ crop.crop_to_ras
     return sample_grid(array_kji.transpose(2, 1, 0), crop_to_ijk, crop.shape, cval)
@@ -141,11 +142,11 @@ def prepare_crop(
         profile: padding, intensity rule and channels.
         statistics_center_ras: (3,) center of the cube for the z-score, usually the click; None = the crop's center.
     """
-    values = sample_volume(array_kji, ijk_to_ras, crop, profile.padding_hu)
+    values = sample_volume(array_kji, ijk_to_ras, crop, profile.outside_hu)
     statistics = 0.0, 1.0
     if profile.intensity == "zscore_positive":
         center = crop.center_ras if statistics_center_ras is None else statistics_center_ras
-        same = profile.padding_hu == 0.0 and crop == _statistics_crop(center, profile)
+        same = profile.outside_hu == 0.0 and crop == _statistics_crop(center, profile)
         statistics = _positive_statistics(values) if same else (0.0, 0.0)
         if statistics[1] <= 0.0:
             statistics = intensity_statistics(array_kji, ijk_to_ras, center, profile)

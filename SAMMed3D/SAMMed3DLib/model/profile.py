@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 IntensityRule = Literal["zscore_positive", "windows"]
 PromptRule = Literal["newest", "all"]
+PaddingRule = Literal["constant", "border"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,9 @@ class PreprocessingProfile:
             one channel a window.
         windows_hu: (low, high) in HU, one pair per channel, for ``intensity="windows"``.
         statistics_mm: edge of the cube for the z-score, sampled at 1.5 mm whatever the zoom.
-        padding_hu: value outside the volume, in HU.
+        padding: what lies outside the volume: "constant" is ``padding_hu``; "border" goes on with the outermost voxels,
+            so that a tightly cropped lung does not end in open air.
+        padding_hu: in HU, for ``padding="constant"``.
         spacing_channel: True appends a constant channel log2(spacing / 1 mm), so that the net knows the zoom.
         prompt_rule: "newest": only the newest click and the previous logits; "all": all clicks and those logits.
         boxes, multimask, iou_head: whether the checkpoint was trained for box prompts, for multimask output, and
@@ -47,6 +50,7 @@ class PreprocessingProfile:
     windows_hu: tuple[tuple[float, float], ...] = ()
     statistics_mm: float = 192.0
     padding_hu: float = 0.0
+    padding: PaddingRule = "constant"
     spacing_channel: bool = False
     prompt_rule: PromptRule = "newest"
     boxes: bool = False
@@ -58,6 +62,8 @@ class PreprocessingProfile:
             raise ValueError(f"crop_size must be three positive integers, not {self.crop_size}")
         if self.intensity not in ("zscore_positive", "windows") or self.prompt_rule not in ("newest", "all"):
             raise ValueError(f"unknown intensity or prompt rule: {self.intensity!r}, {self.prompt_rule!r}")
+        if self.padding not in get_args(PaddingRule):
+            raise ValueError(f"unknown padding rule: {self.padding!r}")
         if (self.intensity == "windows") != bool(self.windows_hu):
             raise ValueError("windows_hu goes with intensity='windows', and only with it")
         if any(not low < high for low, high in self.windows_hu):
@@ -71,6 +77,11 @@ class PreprocessingProfile:
         """Channels of the prepared crop."""
         return max(1, len(self.windows_hu)) + int(self.spacing_channel)
 
+    @property
+    def outside_hu(self) -> float | None:
+        """Value outside the volume; None goes on with the volume's border."""
+        return None if self.padding == "border" else self.padding_hu
+
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, as stored in a checkpoint."""
         return {
@@ -79,11 +90,16 @@ class PreprocessingProfile:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PreprocessingProfile:
-        """The inverse of :meth:`to_dict`. Raises ValueError for unknown fields or impossible values."""
+        """The inverse of :meth:`to_dict`. Raises ValueError for unknown fields or impossible values.
+
+        A field that is younger than the file takes the value of the built-in profile of that name, if there is one.
+        """
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = set(values) - known
         if unknown or "name" not in values:
             raise ValueError(f"not a preprocessing profile (unknown fields: {sorted(unknown)})")
+        if "padding" not in values and values["name"] in PROFILES:
+            values = {**values, "padding": PROFILES[values["name"]].padding}
         try:
             return cls(**{key: _frozen(value) for key, value in values.items()})
         except TypeError as error:
@@ -112,7 +128,7 @@ PROFILES: dict[str, PreprocessingProfile] = {
         PreprocessingProfile(
             "nodule", crop_size=(64, 64, 64), spacing_mm=1.0, spacing_range_mm=(0.3, 1.5), target_voxels=20.0,
             intensity="windows", windows_hu=((-1000.0, 400.0), (-160.0, 240.0)), padding_hu=-1024.0,
-            spacing_channel=True, prompt_rule="all", boxes=True, multimask=True, iou_head=True,
+            padding="border", spacing_channel=True, prompt_rule="all", boxes=True, multimask=True, iou_head=True,
         ),
     )
 }

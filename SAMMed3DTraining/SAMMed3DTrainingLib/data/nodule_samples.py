@@ -126,7 +126,7 @@ class NoduleSampler:
         self, array_kji: NDArray, matrix: NDArray, crop: Crop, click_ras: NDArray, rng: np.random.Generator
     ) -> NDArray[np.float32]:
         profile = self._profile
-        values = sample_volume(array_kji, matrix, crop, profile.padding_hu)
+        values = sample_volume(array_kji, matrix, crop, profile.outside_hu)
         values = self._augmentation.looked(values, crop.spacing_mm, rng, slice_thickness(matrix))
         statistics = 0.0, 1.0
         if profile.intensity == "zscore_positive":
