@@ -39,6 +39,8 @@ def check(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="check", description=check.__doc__)
     parser.add_argument("data", help="a data set, or a folder that holds several")
     parser.add_argument("--patient_pattern", help="regular expression; its first group is the patient")
+    parser.add_argument("--labels", nargs="+", default=[], metavar="NAME|VALUE",
+                        help="the classes of dataset.json that are nodules (default: all)")
     add_job_options(parser)
     options = parser.parse_args(arguments)
     job = Job("check", options.json, options.control)
@@ -51,7 +53,7 @@ def check(arguments: list[str]) -> int:
                 sys.stderr.write(f"\r{done}/{total} " + ("\n" if done == total else ""))
             return not job.cancelled
 
-        report = check_datasets(options.data, progress, options.patient_pattern)
+        report = check_datasets(options.data, progress, options.patient_pattern, options.labels)
         if not job.cancelled:
             reports.append(report)
             job.result(_as_json(report), str(report))

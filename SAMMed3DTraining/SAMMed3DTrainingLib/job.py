@@ -15,14 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from SAMMed3DLib.commandline.terminal import Terminal
+from SAMMed3DLib.commandline.terminal import Terminal, our_warnings_told
 from SAMMed3DLib.inference.errors import InputError
 from SAMMed3DLib.model import CheckpointError, DeviceError
 
 from .data.datasets import DatasetError
 from .evaluate.evaluation_config import EvaluationError
 from .runs.failures import kind_of
-from .runs.our_warnings import our_warnings_told
 from .runs.progress import duration
 from .runs.run_files import RunError, read_word
 from .runs.stop_signals import obeying_signals

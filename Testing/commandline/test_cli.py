@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import nibabel
@@ -16,6 +17,7 @@ import torch
 
 from SAMMed3DLib import __version__, cli
 from SAMMed3DLib.commandline import segmenting
+from SAMMed3DLib.commandline.terminal import our_warnings_told
 from SAMMed3DLib.files.volume_io import read_labels
 from SAMMed3DLib.model import build_model, save_checkpoint
 
@@ -343,6 +345,26 @@ def test_a_reader_that_stops_early_is_no_error() -> None:
                          env=os.environ | {"PYTHONPATH": str(ROOT / "SAMMed3D")}, text=True, check=False)
     os.close(writing)
     assert (run.returncode, run.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", [[sys.executable, "-m", "SAMMed3DLib.cli"],
+                                     [sys.executable, "-c", "from SAMMed3DLib.cli import main; main()"]])
+def test_notes_appear_however_the_command_is_started(command: list[str], scene, tmp_path: Path) -> None:
+    """``python -m`` gives the module another name, which hid them."""
+    nibabel.Nifti1Image((scene.array + 1024.0).astype(np.float32).T, scene.ijk_to_ras).to_filename(tmp_path / "f.nii")
+    words = ["segment", str(tmp_path / "f.nii"), "--point", scene.point(0), "--checkpoint", "missing"]
+    run = subprocess.run([*command, *words], env=os.environ | {"PYTHONPATH": str(ROOT / "SAMMed3D")}, check=False,
+                         capture_output=True, encoding="utf-8")
+    assert "note: f: it has no negative values" in run.stderr
+
+
+def test_what_was_said_of_a_file_is_not_said_again_of_its_voxels() -> None:
+    told: list[str] = []
+    with our_warnings_told(told.append):
+        for text in ("f: too dark", "too dark", "f: too dark", "g: too dark"):
+            warnings.warn_explicit(text, UserWarning, "x.py", 1, module="SAMMed3DLib.files.volume_io")
+        warnings.warn_explicit("not ours", UserWarning, "x.py", 1, module="nibabel")
+    assert told == ["f: too dark", "g: too dark"]
 
 
 def test_help_and_version_need_no_torch() -> None:

@@ -258,6 +258,17 @@ def test_a_ct_without_negative_values_is_read_with_a_note(tmp_path: Path, scene)
         read_volume(tmp_path / "u.nii.gz")
 
 
+@pytest.mark.parametrize("ending", ["nii.gz", "mha", "nrrd"])
+def test_what_is_surely_not_in_hounsfield_units_is_refused(ending: str, tmp_path: Path, scene) -> None:
+    class Normalized:
+        array = ((scene.array - scene.array.mean()) / scene.array.std()).astype(np.float32)
+        ijk_to_ras = scene.ijk_to_ras
+
+    path = write_itk(tmp_path / f"z.{ending}", Normalized)
+    with pytest.raises(InputError, match="not in Hounsfield units: its values run from .* normalization. Give the CT"):
+        read_volume(path)
+
+
 def test_labels_are_read_as_whole_numbers(labels_file: Path, ct: Path, scene) -> None:
     labels = read_labels(labels_file)
     np.testing.assert_array_equal(labels.array_kji, scene.labels)

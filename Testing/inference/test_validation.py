@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from SAMMed3DLib.inference import InputError, SamPredictor3D
-from SAMMed3DLib.inference.validation import check_box, check_image, check_points, looks_like_labels
+from SAMMed3DLib.inference.validation import (
+    check_box,
+    check_image,
+    check_points,
+    hounsfield_doubt,
+    looks_like_labels,
+)
 
 from .fakes import ThresholdModel
 from .volumes import grid, rotation
@@ -139,3 +145,57 @@ def test_boxes():
 def test_labels_may_be_a_column():
     points, positive = check_points([(0, 0, 0), (1, 1, 1)], [[1], [0]], (9, 9, 9), np.eye(4))
     assert points.shape == (2, 3) and positive.tolist() == [True, False]
+
+
+def chest_like(dtype=np.int16):
+    """Air, lung, soft tissue and bone with noise, as HU."""
+    rng = np.random.default_rng(2)
+    return (rng.choice([-1000, -850, 40, 500], SHAPE, p=[0.3, 0.3, 0.3, 0.1]) + rng.normal(0, 15, SHAPE)).astype(dtype)
+
+
+def padded(array, value=-3024):
+    array = array.copy()
+    array[:, :9] = value
+    return array
+
+
+@pytest.mark.parametrize("make", [
+    chest_like, lambda: chest_like(np.float32), lambda: padded(chest_like()), lambda: padded(chest_like(), -32768),
+    lambda: np.minimum(chest_like(np.int32) * 1, 30000), lambda: broken(np.nan),
+])
+def test_hounsfield_units_raise_no_doubt(make):
+    assert not hounsfield_doubt(make())
+
+
+@pytest.mark.parametrize(("change", "text", "certain"), [
+    (lambda hu: (hu - hu.mean()) / hu.std(), "normalization", True),
+    (lambda hu: np.clip((hu + 1000) / 1400, 0, 1), "normalization", True),
+    (lambda hu: hu / 1000, "normalization", True),
+    (lambda hu: (np.clip((hu + 1000) / 1400, 0, 1) * 255).astype(np.uint8), "8 bit", True),
+    (lambda hu: np.clip((hu + 1000) / 1400, 0, 1) * 255, "8 bit", True),
+    (lambda hu: (np.clip(hu, -160, 240) / 2).astype(np.int8), "8 bit", True),
+    (lambda hu: hu * 1e38, "beyond any tissue", True),
+    (lambda hu: np.full(SHAPE, -1000.0), "-1000 everywhere", True),
+    (lambda hu: hu + 1100, "no negative values", False),
+    (lambda hu: (hu + 1100).astype(np.uint16), "no negative values", False),
+    (lambda hu: np.clip(hu, -160, 240), "nothing in it is as dark as lung", False),
+    (lambda hu: hu - 1024, "darker than air", False),
+    (lambda hu: padded(hu - 1024, -4048.0), "darker than air", False),
+])
+def test_what_cannot_be_hounsfield_units_is_doubted(change, text, certain):
+    doubt = hounsfield_doubt(change(chest_like(np.float64)))
+    assert text in doubt.text
+    assert doubt.is_certain == certain
+    assert "Hounsfield" in str(doubt)
+
+
+def test_a_bright_spot_between_the_sampled_voxels_counts():
+    array = np.zeros((130, 130, 130), np.float32)
+    array[1, 1, 1], array[1, 1, 3] = -1000, 40  # neither lies among the voxels of the sample
+    assert not hounsfield_doubt(array)
+
+
+def test_the_api_warns_of_a_volume_in_other_units():
+    predictor = SamPredictor3D(ThresholdModel())
+    with pytest.warns(UserWarning, match="no negative values.*Hounsfield"):
+        predictor.set_image(chest_like() + 1100, MATRIX)

@@ -86,6 +86,38 @@ def test_unnamed_values_and_shared_patients(tmp_path):
     assert any("patient P1 is in the test part" in problem for problem in report.problems)
 
 
+def test_label_maps_mirrored_under_the_image_s_header_are_noticed(tmp_path):
+    """Lung with noise everywhere but in the nodules: a mirrored label map shows no contrast to what is around it."""
+    labels = balls((8, 12, 8), (16, 28, 13))
+    for number, name in enumerate(("P1", "P2")):
+        write_case(tmp_path, name, labels, seed=number)
+    write(tmp_path / "labelsTr" / "P2.nii.gz", np.ascontiguousarray(labels[:, :, ::-1]))
+    report = check_datasets(tmp_path)
+    assert problems(report, "P1") == ""
+    assert "no brighter than what is around it: mirrored" in problems(report, "P2")
+
+
+def test_classes_and_patients_are_asked_about(tmp_path):
+    for number in (1, 2):
+        write_case(tmp_path, f"CT_scan_{number:03d}", balls((8, 12, 12), (16, 28, 28), values=(1, 2)), seed=number)
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "lung": 1, "nodule": 2}}))
+    report = check_datasets(tmp_path)
+    assert not report.is_clean
+    assert any("all 2 cases" in problem and "'CT'" in problem for problem in report.problems)
+    assert any("which classes of dataset.json are nodules" in problem for problem in report.problems)
+    asked = check_datasets(tmp_path, patient_pattern="^(.+)$", labels=["nodule"])
+    assert asked.is_clean and all(len(row.diameters_mm) == 1 for row in asked.rows)
+
+
+@pytest.mark.parametrize("values", ["offset", "dark"])
+def test_doubtful_values_are_problems_of_the_case(values, tmp_path):
+    write_case(tmp_path, "P1", LABELS)
+    shifted = ct(LABELS).astype(np.float32) + (1024 if values == "offset" else -1024)
+    write(tmp_path / "imagesTr" / "P1_0000.nii.gz", shifted)
+    said = "no negative values" if values == "offset" else "darker than air"
+    assert said in problems(check_datasets(tmp_path), "P1")
+
+
 @pytest.mark.parametrize("stop_after", [1, 2])
 def test_the_check_can_be_ended(tmp_path, stop_after):
     for n in range(3):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from SAMMed3DTrainingLib.data.datasets import DatasetError, find_datasets, load_case
+from SAMMed3DTrainingLib.data.datasets import DatasetError, ask, find_datasets, load_case
+from SAMMed3DTrainingLib.data.splits import split_cases
 from SAMMed3DTrainingLib.store.dataset_files import case_files
 
 from .dataset_files import balls, ct, matrix, write, write_case
@@ -139,6 +140,81 @@ def test_data_sets_on_different_levels_of_a_cache(tmp_path):
     write_case(tmp_path / "group" / "b", "P2", LABELS)
     write_case(tmp_path / "a" / "old", "P3", LABELS)  # below a data set nothing is looked for
     assert [dataset.name for dataset in find_datasets(tmp_path)] == ["a", "b"]
+
+
+def test_data_sets_three_folders_down_are_found(tmp_path):
+    write_case(tmp_path / "a" / "b" / "c" / "set", "P1", LABELS)
+    assert [dataset.name for dataset in find_datasets(tmp_path)] == ["set"]
+
+
+def test_numbered_scans_taken_for_one_patient_are_a_problem(tmp_path):
+    for number in range(1, 7):
+        write_case(tmp_path, f"lung_scan_{number:03d}", LABELS)
+    (dataset,) = find_datasets(tmp_path)
+    assert {case.patient for case in dataset.cases} == {"lung"}
+    (problem,) = dataset.problems
+    assert "all 6 cases (lung_scan_001, lung_scan_002, lung_scan_003, ...)" in problem
+    assert "one patient, 'lung'" in problem and "--patient_pattern" in problem
+    (dataset,) = find_datasets(tmp_path, r"^(.+)$")
+    assert dataset.problems == () and len({case.patient for case in dataset.cases}) == 6
+
+
+def write_classes(folder, names):
+    write_case(folder, "P1", balls((8, 12, 12), (16, 28, 28), values=(1, 2)))
+    (folder / "dataset.json").write_text(json.dumps({"labels": names}))
+
+
+@pytest.mark.parametrize(("names", "asks"), [
+    ({"background": 0, "lung": 1, "nodule": 2}, True), ({"background": 0, "left": 1, "right": 2}, True),
+    ({"background": 0, "lungs": 1}, True), ({"background": 0, "lung nodule": 1, "tumour": 2}, False),
+    ({"background": 0, "1": 1, "2": 2}, False), ({"background": 0, "object": 1}, False),
+    ({"background": 0, "nodule": 1, "ignore": 2}, False),
+])
+def test_classes_that_may_be_no_nodules_are_asked_for(names, asks, tmp_path):
+    write_classes(tmp_path, names)
+    datasets = find_datasets(tmp_path)
+    assert bool(datasets[0].question) == asks
+    assert (datasets[0].question in datasets[0].problems) == asks
+    if asks:
+        with pytest.raises(DatasetError, match="which classes of dataset.json are nodules"):
+            ask(datasets)
+        with pytest.raises(DatasetError, match="--labels NAME"):
+            split_cases(datasets)
+    else:
+        ask(datasets)
+
+
+@pytest.mark.parametrize("label", ["nodule", "Nodule", "2"])
+def test_the_chosen_classes_alone_are_nodules(label, tmp_path):
+    write_classes(tmp_path, {"background": 0, "lung": 1, "nodule": 2})
+    (dataset,) = find_datasets(tmp_path, labels=[label])
+    assert dataset.question == ""
+    assert [nodule.value for nodule in load_case(dataset.cases[0], dataset.ignored_values).nodules] == [2]
+
+
+def test_values_are_chosen_without_a_dataset_json_too(tmp_path):
+    write_case(tmp_path, "P1", balls((8, 12, 12), (16, 28, 28), values=(1, 2)))
+    (dataset,) = find_datasets(tmp_path, labels=["1"])
+    assert [nodule.value for nodule in load_case(dataset.cases[0], dataset.ignored_values).nodules] == [1]
+    with pytest.raises(DatasetError, match="no such class; dataset.json names none"):
+        find_datasets(tmp_path, labels=["nodule"])
+
+
+def test_a_label_header_less_than_half_a_voxel_off_is_noted(tmp_path):
+    write_case(tmp_path, "P1", LABELS)
+    write(tmp_path / "labelsTr" / "P1.nii.gz", LABELS, matrix((10.2, -20.2, 30.0)))
+    (dataset,) = find_datasets(tmp_path)
+    with pytest.warns(UserWarning, match="lies 0.28 mm away from its image's, less than half a voxel"):
+        assert len(load_case(dataset.cases[0]).nodules) == 2
+
+
+@pytest.mark.parametrize("header", [np.eye(4), np.diag([0.8, 0.8, 1.5, 1.0])], ids=["1 mm", "no origin"])
+def test_the_cure_of_a_lost_header_is_the_image_s(header, tmp_path):
+    write_case(tmp_path, "P1", LABELS)
+    write(tmp_path / "labelsTr" / "P1.nii.gz", LABELS, header)
+    (dataset,) = find_datasets(tmp_path)
+    with pytest.raises(DatasetError, match="header is lost, copy the header of P1_0000.nii.gz to P1.nii.gz"):
+        load_case(dataset.cases[0])
 
 
 def test_a_path_that_the_system_refuses(tmp_path):

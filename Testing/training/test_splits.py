@@ -7,7 +7,7 @@ import json
 import pytest
 
 from SAMMed3DTrainingLib.data.datasets import DatasetError, find_datasets
-from SAMMed3DTrainingLib.data.splits import read_split, split_cases, write_split
+from SAMMed3DTrainingLib.data.splits import read_split, split_cases, unused_folds, write_split
 
 from .dataset_files import balls, write_case
 
@@ -24,6 +24,16 @@ def folder(tmp_path):
         for scan in (1, 2):
             write_case(tmp_path / "set", f"P{patient}_scan{scan}", LABELS)
     return tmp_path / "set"
+
+
+def test_a_splits_final_json_that_is_not_used_is_said(tmp_path):
+    for name in ("P1", "P2", "P3"):
+        write_case(tmp_path, name, LABELS)
+    (tmp_path / "splits_final.json").write_text(json.dumps([{"train": ["P1", "P2"], "val": ["P3"]}]))
+    datasets = find_datasets(tmp_path)
+    (note,) = unused_folds(datasets, None)
+    assert note == f"splits_final.json of {datasets[0].name} is not used: --fold 0 takes its first fold"
+    assert unused_folds(datasets, 0) == ()
 
 
 def test_random_by_patient(folder):

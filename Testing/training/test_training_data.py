@@ -64,6 +64,9 @@ def test_what_readers_doubt_is_an_event_of_the_run(tmp_path):
     said = []
     load_cases(config(tmp_path / "work", data), said.append)
     assert [text for text in said if "orientation" in text and "P0_0000.nii.gz" in text]
+    again = []
+    load_cases(config(tmp_path / "work", data), again.append)  # from the cache
+    assert again == said
 
 
 def test_reading_many_cases_is_told(tmp_path, monkeypatch):

@@ -5,8 +5,30 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+
+
+@contextmanager
+def our_warnings_told(tell: Callable[[str], object]) -> Iterator[None]:
+    """Each warning of our packages is told, once; those of others are not shown.
+
+    ``python -m`` runs a module of ours under the name ``__main__``. What was told of a file by its name is not told
+    again of its voxels without one.
+    """
+    told: list[str] = []
+
+    def show(message, category, filename, lineno, file=None, line=None) -> None:  # noqa: ANN001
+        text = str(message)
+        if not any(known.endswith(text) for known in told):
+            told.append(text)
+            tell(text)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("always", module=r"(SAMMed3D(Training)?Lib\b|__main__$)")
+        warnings.showwarning = show
+        yield
 
 
 class Stopwatch:
@@ -50,15 +72,8 @@ class Terminal:
 
     @contextmanager
     def warnings_as_notes(self) -> Iterator[None]:
-        """Shows the warnings of this package as notes, without the place in the code; those of others are not shown."""
-
-        def show(message, category, filename, lineno, file=None, line=None) -> None:  # noqa: ANN001
-            self.note(f"note: {message}")
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.filterwarnings("always", module=r"SAMMed3DLib\b")
-            warnings.showwarning = show
+        """Shows the warnings of our packages as notes, without the place in the code."""
+        with our_warnings_told(lambda text: self.note(f"note: {text}")):
             yield
 
     def _close_line(self) -> None:

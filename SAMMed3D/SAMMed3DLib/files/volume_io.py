@@ -166,7 +166,7 @@ def _refuse_others(volume: Volume) -> None:
     if doubt.is_certain:
         raise InputError(f"{volume.path} is not in Hounsfield units: {doubt.text}. Give the CT as the scanner wrote it")
     if doubt:
-        warnings.warn(str(doubt), stacklevel=3)
+        warnings.warn(f"{volume.name}: {doubt}", stacklevel=3)
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:

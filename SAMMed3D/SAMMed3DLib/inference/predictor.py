@@ -22,7 +22,7 @@ from .mask_prompt import logits_of_mask, mask_block, mask_extent
 from .postprocessing import Clicks, voxelize
 from .prediction import Prediction
 from .preprocessing import Crop, crop_at, prepare_crop
-from .validation import check_box, check_image, check_points
+from .validation import check_box, check_image, check_points, hounsfield_doubt
 from .zoom import ObjectView, ZoomPolicy, best_view, view_object
 
 #: A click this close to a crop's face (1 = in the middle) needs a crop of its own where zooming out is over.
@@ -133,10 +133,14 @@ class SamPredictor3D:
                 when the user comes back to a volume.
 
         Raises:
-            InputError: not 3D, not numbers, NaN or infinite values, a label map, a singular matrix.
+            InputError: not 3D, not numbers, NaN or infinite values, a label map, a singular matrix. Warns where the
+                values cannot be Hounsfield units.
         """
         affine = as_affine(ijk_to_ras)
         array = check_image(array_kji)
+        doubt = hounsfield_doubt(array)
+        if doubt:
+            warnings.warn(str(doubt), stacklevel=2)
         self._array, self._ijk_to_ras = array, affine
         self._image_key = next(_tokens) if identity is None else (identity, array.shape, affine.tobytes())
 

@@ -7,6 +7,7 @@ import json
 import mmap
 import shutil
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from SAMMed3DLib.commandline.terminal import our_warnings_told
+
 from .datasets import Case, Dataset, DatasetError, load_finite_case
 from .instances import Nodule
 
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,13 +84,18 @@ class CaseCache:
                     )
                     for index, n in enumerate(description["nodules"])
                 )
+            for doubt in description["doubts"]:  # every run is to hear them, not the first alone
+                warnings.warn(f"case {case.full_name}: {doubt}", stacklevel=2)
             return CachedCase(case, array, np.array(description["ijk_to_ras"]), nodules)
         except (OSError, ValueError, KeyError) as error:
             raise DatasetError(f"the cached copy of {case.full_name} is damaged ({error}): delete {entry}") from error
 
     def _unpack(self, case: Case, dataset: Dataset, entry: Path) -> None:
-        loaded = load_finite_case(case, dataset.ignored_values)
+        doubts: list[str] = []
+        with our_warnings_told(doubts.append):
+            loaded = load_finite_case(case, dataset.ignored_values)
         description = {
+            "doubts": doubts,
             "ijk_to_ras": loaded.ijk_to_ras.tolist(),
             "nodules": [
                 {"value": n.value, "component": n.component, "offset_kji": list(n.offset_kji),

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
+from SAMMed3DLib.commandline.terminal import our_warnings_told
 from SAMMed3DLib.inference.geometry import voxel_spacing
+from SAMMed3DLib.inference.validation import hounsfield_doubt
 
-from .datasets import Case, Dataset, DatasetError, LoadedCase, find_datasets, load_case
+from .datasets import DEFAULT_PATIENT_PATTERN, Case, Dataset, DatasetError, LoadedCase, find_datasets, load_case
+from .instances import Nodule
 
 _AIR_HU = -900.0
-_NO_CT_ABOVE = -200.0
+#: A nodule is brighter than half of what is around it by more than this; of fewer voxels, nothing is asked.
+_LEAST_CONTRAST_HU = 50.0
+_FEWEST_VOXELS = 8
 _THICKEST_MM = 5.0
 _LARGEST_NODULE_MM = 60.0
 
@@ -75,19 +81,20 @@ class CheckReport:
 
 
 def check_datasets(
-    path: str | Path, progress: Callable[[int, int], bool | None] | None = None, patient_pattern: str | None = None
+    path: str | Path, progress: Callable[[int, int], bool | None] | None = None, patient_pattern: str | None = None,
+    labels: Sequence[str] = (),
 ) -> CheckReport:
     """Reads every case of the data sets in a folder and says what is wrong.
 
     Args:
         path: as :func:`find_datasets` takes it.
         progress: called with (done, total) after each case; returning False ends the check there.
-        patient_pattern: as :func:`find_datasets` takes it.
+        patient_pattern, labels: as :func:`find_datasets` takes them.
 
     Raises:
         DatasetError: there is no data set at all.
     """
-    datasets = find_datasets(path, patient_pattern) if patient_pattern else find_datasets(path)
+    datasets = find_datasets(path, patient_pattern or DEFAULT_PATIENT_PATTERN, labels)
     cases = [(dataset, case) for dataset in datasets for case in dataset.cases]
     rows: list[CheckedCase] = []
     seen: dict[str, Case] = {}
@@ -116,12 +123,14 @@ def _folder_problems(datasets: tuple[Dataset, ...]) -> Iterator[str]:
 
 
 def _check_case(dataset: Dataset, case: Case, seen: dict[str, Case]) -> CheckedCase:
+    doubts: list[str] = []
     try:
-        loaded = load_case(case, dataset.ignored_values)
+        with our_warnings_told(doubts.append):
+            loaded = load_case(case, dataset.ignored_values)
     except DatasetError as error:
         text = str(error).removeprefix(f"case {case.full_name}: ")
         return CheckedCase(case, (), (), "", (), (text,), fatal=True)
-    problems = [*_label_problems(dataset, loaded), *_image_problems(loaded)]
+    problems = [*doubts, *_label_problems(dataset, loaded), *_image_problems(loaded)]
     digest = hashlib.sha256(np.ascontiguousarray(loaded.array_kji)).hexdigest()
     twin = seen.setdefault(digest, case)
     if twin is not case:
@@ -154,8 +163,14 @@ def _label_problems(dataset: Dataset, loaded: LoadedCase) -> Iterator[str]:
     if huge:
         yield f"larger than {_LARGEST_NODULE_MM:.0f} mm, no nodule ({_few(huge)})"
     airy = [n.name for n in nodules if _mean_hu(loaded.array_kji, n.slices_kji, n.mask) < _AIR_HU]
-    if airy and not _not_in_hu(loaded.array_kji):
+    if hounsfield_doubt(loaded.array_kji):
+        return
+    if airy:
         yield f"lies in air: flipped or of another image? ({_few(airy)})"
+        return
+    faint = [n.name for n in nodules if n.voxels > _FEWEST_VOXELS and not _stands_out(loaded, n)]
+    if faint and 2 * len(faint) > sum(n.voxels > _FEWEST_VOXELS for n in nodules):
+        yield f"no brighter than what is around it: mirrored, or of another image? ({_few(faint)})"
 
 
 def _image_problems(loaded: LoadedCase) -> Iterator[str]:
@@ -163,18 +178,32 @@ def _image_problems(loaded: LoadedCase) -> Iterator[str]:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         yield "the image holds NaN or infinite values"
         return
-    if _not_in_hu(array):
-        yield f"no HU: the values run from {array.min():g} to {array.max():g}"
     spacing = voxel_spacing(matrix)
     if np.allclose(np.abs(matrix), np.eye(4)):
-        yield "the geometry is missing (spacing 1, origin 0)"
+        yield "the geometry is missing (spacing 1, origin 0): export the image again, with its voxel size"
     elif spacing.max() > _THICKEST_MM:
         yield f"voxels of up to {spacing.max():.1f} mm"
 
 
-def _not_in_hu(array: NDArray) -> bool:
-    """Whether no voxel is as dark as lung."""
-    return bool(array.min() > _NO_CT_ABOVE)
+def _stands_out(loaded: LoadedCase, nodule: Nodule) -> bool:
+    """Whether a nodule differs from the shell around it, as every nodule does that was outlined where it lies.
+
+    The shell is as thick as half the nodule's diameter, two voxels at least.
+    """
+    spacing = voxel_spacing(loaded.ijk_to_ras)[::-1]
+    pad = [max(2, round(nodule.diameter_mm / 2 / mm)) for mm in spacing]
+    shape = loaded.array_kji.shape
+    window = tuple(slice(max(0, part.start - n), min(size, part.stop + n))
+                   for part, n, size in zip(nodule.slices_kji, pad, shape, strict=True))
+    inside = np.zeros([part.stop - part.start for part in window], bool)
+    inner = tuple(slice(part.start - out.start, part.stop - out.start)
+                  for part, out in zip(nodule.slices_kji, window, strict=True))
+    inside[inner] = nodule.mask
+    shell = ~inside & ~ndimage.binary_dilation(inside)  # its border is mixed
+    values = loaded.array_kji[window]
+    if not shell.any():
+        return True
+    return float(values[inside].mean()) - float(np.median(values[shell])) > _LEAST_CONTRAST_HU
 
 
 def _mean_hu(array: NDArray, window: tuple[slice, slice, slice], mask: NDArray[np.bool_]) -> float:

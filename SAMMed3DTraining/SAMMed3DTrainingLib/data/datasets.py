@@ -13,9 +13,11 @@ its channel, unless they number the cases: ``imagesTr/lung_0001.nii.gz`` with ``
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
-from collections.abc import Collection, Mapping
+import warnings
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,9 +25,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from SAMMed3DLib.files.image_file import given_path
 from SAMMed3DLib.files.volume_io import read_labels, read_volume
 from SAMMed3DLib.inference.errors import InputError
-from SAMMed3DLib.inference.geometry import voxel_spacing
+from SAMMed3DLib.inference.geometry import box_corners, transform_points, voxel_spacing, world_to_ijk
 
 from ..store.case_names import CT_CHANNEL, case_and_channel, case_of_label, numbered_names
 from .instances import Nodule, split_instances
@@ -37,10 +40,20 @@ ENDINGS = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd")
 DEFAULT_PATIENT_PATTERN = (
     r"(?i)^(.+?)(?:[_\-.](?:scan|ses|session|study|series|visit|tp|timepoint|t|nodule|lesion|n)[_\-]?\d+)*$"
 )
-#: Matrices may differ by this share of a voxel over the whole volume: files round their numbers.
-_GEOMETRY_TOLERANCE = 0.05
+#: Matrices may differ by this share of a voxel over the whole volume: files round their numbers. With less than half a
+#: voxel between them, every voxel still has its own label.
+_GEOMETRY_TOLERANCE, _LARGEST_OFFSET = 0.05, 0.5
 #: A cache's data sets lie this many folders below it at most.
-_LEVELS = 2
+_LEVELS = 4
+#: Names of classes that are nodules, and of such that are surely none.
+_NODULE_CLASS = re.compile(
+    r"(?i)nodul|lesion|tumou?r|mass|cancer|carcinom|metasta|finding|malign|benign|neoplas|ggo|ground|solid|granulom"
+)
+_ORGAN_CLASS = re.compile(
+    r"(?i)lung|lobe|airway|trachea|bronch|vessel|heart|aorta|body|spine|vertebra|rib|bone|liver|kidney|spleen|sophag|"
+    r"organ|muscle|fat|skin|thorax|mediastin|pleura"
+)
+_BYTE_VALUES = frozenset(range(1, 256))
 
 
 class DatasetError(ValueError):
@@ -79,6 +92,7 @@ class Dataset:
         ignored_values: label values that are no nodules.
         splits: ``splits_final.json``: one {"train": [case], "val": [case]} per fold.
         problems: what is wrong with the folder, one sentence each; nothing is left out in silence.
+        question: what has to be answered before nodules can be trained on, "" if nothing.
     """
 
     name: str
@@ -88,6 +102,7 @@ class Dataset:
     ignored_values: frozenset[int] = frozenset()
     splits: tuple[Mapping[str, list[str]], ...] = ()
     problems: tuple[str, ...] = ()
+    question: str = ""
 
     def part(self, part: Part) -> tuple[Case, ...]:
         """The cases of one part."""
@@ -110,32 +125,46 @@ class LoadedCase:
     nodules: tuple[Nodule, ...]
 
 
-def find_datasets(path: str | Path, patient_pattern: str = DEFAULT_PATIENT_PATTERN) -> tuple[Dataset, ...]:
-    """The data set in a folder, or all data sets in the folders below it (two levels), sorted by name.
+def find_datasets(
+    path: str | Path, patient_pattern: str = DEFAULT_PATIENT_PATTERN, labels: Sequence[str] = ()
+) -> tuple[Dataset, ...]:
+    """The data set in a folder, or all data sets in the folders below it (four levels), sorted by name.
 
     Args:
         path: a data set or a cache of several.
         patient_pattern: regular expression whose first group is the patient in a case's name. The default drops
             endings such as ``_scan2``, ``_t1`` or ``_nodule3``. A ``patients`` table in ``dataset.json``
             ({case: patient}) comes first.
+        labels: the classes that are nodules, by their names in ``dataset.json`` or by their values; the others are
+            ignored. By default all classes are, and a data set that names others too has a ``question``.
 
     Raises:
-        DatasetError: no such folder, no data set in it, or one whose JSON cannot be read.
+        DatasetError: no such folder, no data set in it, one whose JSON cannot be read, or a class that it has not.
     """
-    root = Path(path).expanduser()
+    try:
+        root = given_path(path)
+    except InputError as error:
+        raise DatasetError(str(error)) from error
     pattern = _patient_pattern(patient_pattern)
     try:
         if not root.is_dir():
             raise DatasetError(f"{root} is not a folder; give the folder that holds imagesTr and labelsTr")
-        datasets = tuple(_read_dataset(folder, pattern) for folder in _dataset_folders(root, _LEVELS))
+        datasets = tuple(_read_dataset(folder, pattern, labels) for folder in _dataset_folders(root, _LEVELS))
     except OSError as error:
         raise DatasetError(f"{error.filename or root} cannot be read: {error.strerror}; check the path") from error
     if datasets:
-        return _with_unique_names(datasets, root)
+        return _one_patient_noted(_with_unique_names(datasets, root))
     raise DatasetError(
-        f"no data set in {root}: it needs imagesTr/ and labelsTr/ (nnU-Net's layout), directly or one or two folders "
-        "further down"
+        f"no data set in {root}: it needs imagesTr/ and labelsTr/ (nnU-Net's layout), directly or up to {_LEVELS} "
+        "folders further down"
     )
+
+
+def ask(datasets: Iterable[Dataset]) -> None:
+    """Raises DatasetError with the first data set's question that has to be answered."""
+    for dataset in datasets:
+        if dataset.question:
+            raise DatasetError(f"{dataset.name}: {dataset.question}")
 
 
 def load_case(case: Case, ignored_values: frozenset[int] = frozenset()) -> LoadedCase:
@@ -152,11 +181,20 @@ def load_case(case: Case, ignored_values: frozenset[int] = frozenset()) -> Loade
         labels = read_labels(case.label)
     except InputError as error:
         raise DatasetError(f"case {case.full_name}: {error}") from error
-    mismatch = geometry_mismatch(image.array_kji.shape, image.ijk_to_ras, labels.array_kji.shape, labels.ijk_to_ras)
+    grids = image.array_kji.shape, image.ijk_to_ras, labels.array_kji.shape, labels.ijk_to_ras
+    mismatch = geometry_mismatch(*grids)
+    if mismatch and _both_without_place(*grids):
+        mismatch, labels = "", dataclasses.replace(labels, ijk_to_ras=image.ijk_to_ras)
     if mismatch:
-        raise DatasetError(
-            f"case {case.full_name}: {mismatch}; resample {case.label.name} onto the grid of {case.image.name}"
-        )
+        lost = grids[0] == grids[2] and _is_lost(labels.ijk_to_ras)
+        cure = (f"its header is lost, copy the header of {case.image.name} to {case.label.name}" if lost else
+                f"resample {case.label.name} onto the grid of {case.image.name}")
+        raise DatasetError(f"case {case.full_name}: {mismatch}; {cure}")
+    apart = _apart(grids[0], image.ijk_to_ras, labels.ijk_to_ras)
+    if np.abs(apart).max() > _GEOMETRY_TOLERANCE:
+        far = np.linalg.norm(apart * voxel_spacing(image.ijk_to_ras), axis=1).max()
+        warnings.warn(f"{case.name}: the label map's header lies {far:.2g} mm away from its image's, less than half a "
+                      "voxel; its voxels are taken for the image's", stacklevel=2)
     nodules = split_instances(labels.array_kji, image.ijk_to_ras, ignored_values)
     return LoadedCase(case, image.array_kji, image.ijk_to_ras, nodules)
 
@@ -175,17 +213,43 @@ def geometry_mismatch(
     """What is different between the grids of an image and its label map, or "" where they are the same."""
     if tuple(shape) != tuple(label_shape):
         return f"the label map has {label_shape[::-1]} voxels, its image {shape[::-1]}"
-    ends = [(-0.5, size - 0.5) for size in shape]
-    corners = np.array([[i, j, k, 1.0] for k in ends[0] for j in ends[1] for i in ends[2]])
-    places, label_places = ((corners @ m.T)[:, :3] for m in (ijk_to_ras, label_ijk_to_ras))
-    apart = np.abs(places - label_places).max()
-    tolerance = _GEOMETRY_TOLERANCE * float(np.min(voxel_spacing(ijk_to_ras)))
-    if apart <= tolerance:
+    if np.abs(_apart(shape, ijk_to_ras, label_ijk_to_ras)).max() < _LARGEST_OFFSET:
         return ""
+    places, label_places = (transform_points(m, _corners(shape)) for m in (ijk_to_ras, label_ijk_to_ras))
     nearest = np.linalg.norm(places[:, None] - label_places[None], axis=-1).min(axis=1)
-    if nearest.max() <= tolerance:
+    if nearest.max() <= _GEOMETRY_TOLERANCE * float(np.min(voxel_spacing(ijk_to_ras))):
         return "the label map is stored in another orientation (flipped axes) than its image"
+    apart = np.linalg.norm(places - label_places, axis=1).max()
     return f"the label map lies up to {apart:.1f} mm away from its image"
+
+
+def _corners(shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """(8, 3) indices i, j, k of the outer corners of a volume [k, j, i]."""
+    return box_corners([-0.5] * 3, np.array(shape[::-1]) - 0.5)
+
+
+def _apart(shape: tuple[int, ...], ijk_to_ras: NDArray, label_ijk_to_ras: NDArray) -> NDArray[np.float64]:
+    """(8, 3) how far, in voxels along i, j, k, the corners of a label map lie from those of its image."""
+    return world_to_ijk(ijk_to_ras, transform_points(label_ijk_to_ras, _corners(shape))) - _corners(shape)
+
+
+def _both_without_place(
+    shape: tuple[int, ...], ijk_to_ras: NDArray, label_shape: tuple[int, ...], label_ijk_to_ras: NDArray
+) -> bool:
+    """Whether an image states no place and its label map the one that nibabel makes up then: centered, i to L."""
+    spacing = voxel_spacing(ijk_to_ras)
+    bare = np.diag([-spacing[0], -spacing[1], spacing[2], 1.0])
+    made_up = np.diag([-spacing[0], spacing[1], spacing[2], 1.0])
+    made_up[:3, 3] = -made_up[:3, :3] @ (np.array(shape[::-1]) - 1) / 2
+    return shape == label_shape and bool(
+        np.allclose(ijk_to_ras, bare, atol=1e-3) and np.allclose(label_ijk_to_ras, made_up, atol=1e-3)
+    )
+
+
+def _is_lost(ijk_to_ras: NDArray) -> bool:
+    """Whether a matrix is what writers state who know nothing: voxels of 1 mm along the axes of space, or no origin."""
+    axes = np.abs(ijk_to_ras[:3, :3])
+    return bool(np.allclose(axes, np.eye(3)) or not np.any(ijk_to_ras[:3, 3]))
 
 
 def strip_ending(name: str) -> str:
@@ -222,7 +286,7 @@ def _patient_pattern(text: str) -> re.Pattern[str]:
     return pattern
 
 
-def _read_dataset(folder: Path, pattern: re.Pattern[str]) -> Dataset:
+def _read_dataset(folder: Path, pattern: re.Pattern[str], chosen: Sequence[str]) -> Dataset:
     description = _read_json(folder / "dataset.json", dict)
     problems: list[str] = []
     patients = description.get("patients", {})
@@ -249,6 +313,12 @@ def _read_dataset(folder: Path, pattern: re.Pattern[str]) -> Dataset:
         if name not in known:
             cases.append(Case(name, image, label, patient(name), folder.name, "Tr"))
     names, ignored = _label_values(description)
+    question = ""
+    if chosen:
+        ignored = _all_but(chosen, names, folder) | ignored
+    else:
+        question = _question(names, ignored)
+        problems += [question] if question else []
     splits = _read_json(folder / "splits_final.json", list)
     usable = all(
         isinstance(fold, dict) and all(isinstance(fold.get(half), list) for half in ("train", "val")) for fold in splits
@@ -258,8 +328,47 @@ def _read_dataset(folder: Path, pattern: re.Pattern[str]) -> Dataset:
     else:
         problems += _gone_from_splits(splits, {case.name for case in cases})
     return Dataset(
-        folder.name, folder, tuple(cases), names, ignored, tuple(splits) if usable else (), tuple(problems)
+        folder.name, folder, tuple(cases), names, ignored, tuple(splits) if usable else (), tuple(problems),
+        question,
     )
+
+
+def _question(names: Mapping[int, str], ignored: Collection[int]) -> str:
+    """What has to be asked where ``dataset.json`` names classes that may be no nodules."""
+    classes = {value: name for value, name in names.items() if value > 0 and value not in ignored}
+    doubtful = [name for name in classes.values() if not _NODULE_CLASS.search(name)
+                and (_ORGAN_CLASS.search(name) or (len(classes) > 1 and not name.strip().isdigit()))]
+    if not doubtful:
+        return ""
+    listed = ", ".join(f"{name} ({value})" for value, name in classes.items())
+    return f"which classes of dataset.json are nodules? It names {listed}: say it with --labels NAME or VALUE ..."
+
+
+def _all_but(chosen: Sequence[str], names: Mapping[int, str], folder: Path) -> frozenset[int]:
+    """The values that are not asked for. Raises DatasetError for a class that is not there."""
+    by_name = {name.lower(): value for value, name in names.items()}
+    wanted = set()
+    for label in chosen:
+        value = by_name.get(label.lower(), int(label) if label.isascii() and label.isdigit() else None)
+        if not value or (names and value not in names):
+            known = ", ".join(f"{name} ({value})" for value, name in names.items() if value) or "none"
+            raise DatasetError(f"--labels {label}: {folder.name} has no such class; dataset.json names {known}")
+        wanted.add(value)
+    return (frozenset(names) | _BYTE_VALUES) - wanted - {0}
+
+
+def _one_patient_noted(datasets: tuple[Dataset, ...]) -> tuple[Dataset, ...]:
+    """The data sets, with a problem where all their cases count as scans of one patient."""
+    cases = [case for dataset in datasets for case in dataset.cases]
+    if len(cases) < 2 or len({case.patient for case in cases}) > 1:
+        return datasets
+    names = ", ".join(case.name for case in cases[:3]) + (", ..." if len(cases) > 3 else "")
+    problem = (
+        f"all {len(cases)} cases ({names}) are taken for scans of one patient, {cases[0].patient!r}, so that nothing "
+        "can be held out. If they are several, say what names a patient with --patient_pattern, such as '^(.+)$' for "
+        "one patient a case, or in the table \"patients\" of dataset.json"
+    )
+    return tuple(dataclasses.replace(each, problems=(*each.problems, problem)) for each in datasets)
 
 
 def _gone_from_splits(splits: list[dict[str, Any]], names: set[str]) -> list[str]:
@@ -377,8 +486,5 @@ def _with_unique_names(datasets: tuple[Dataset, ...], root: Path) -> tuple[Datas
     for dataset in datasets:
         name = "_".join(dataset.folder.relative_to(root).parts)
         cases = tuple(Case(c.name, c.image, c.label, c.patient, name, c.part) for c in dataset.cases)
-        renamed.append(
-            Dataset(name, dataset.folder, cases, dataset.label_names, dataset.ignored_values, dataset.splits,
-                    dataset.problems)
-        )
+        renamed.append(dataclasses.replace(dataset, name=name, cases=cases))
     return tuple(renamed)

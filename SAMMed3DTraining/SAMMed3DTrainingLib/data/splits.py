@@ -11,7 +11,7 @@ import numpy as np
 
 from SAMMed3DLib.files.output_files import whole_file
 
-from .datasets import Case, Dataset, DatasetError
+from .datasets import Case, Dataset, DatasetError, ask
 
 FILE_NAME = "split.json"
 
@@ -50,6 +50,7 @@ def split_cases(
     Raises:
         DatasetError: no labelled case to train on, a fold that is not there, or a patient in both halves of it.
     """
+    ask(datasets)
     labelled = [case for dataset in datasets for case in dataset.cases if case.label is not None]
     test = tuple(case for case in labelled if case.part == "Ts")
     tested = {case.patient for case in test}
@@ -73,6 +74,12 @@ def split_cases(
     used = {case.full_name for case in (*train, *val, *test)}
     notes = _left_out([case for case in labelled if case.full_name not in used], tested, fold)
     return Split(tuple(train), tuple(val), test, source, notes)
+
+
+def unused_folds(datasets: Sequence[Dataset], fold: int | None) -> tuple[str, ...]:
+    """That ``splits_final.json`` is there and no fold of it is asked for, one sentence; () where it is used."""
+    unused = [dataset.name for dataset in datasets if dataset.splits and fold is None]
+    return (f"splits_final.json of {', '.join(unused)} is not used: --fold 0 takes its first fold",) if unused else ()
 
 
 def _left_out(cases: Sequence[Case], tested: set[str], fold: int | None) -> tuple[str, ...]:

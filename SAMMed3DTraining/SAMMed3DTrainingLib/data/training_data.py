@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from SAMMed3DLib.commandline.terminal import our_warnings_told
 from SAMMed3DLib.model.profile import PreprocessingProfile
 from SAMMed3DLib.synthesis import NoduleShapes
 
-from ..runs.our_warnings import our_warnings_told
 from ..train.training_config import TrainingConfig, TrainingError
 from .augmentation import NO_AUGMENTATION, Augmentation
 from .case_cache import CachedCase, CaseCache
 from .datasets import DatasetError, find_datasets
 from .nodule_samples import NoduleSampler
 from .samples import Sample
-from .splits import Split, read_split, split_cases
+from .splits import Split, read_split, split_cases, unused_folds
 from .synthetic_samples import SampleSynthesizer
 
 
@@ -53,7 +53,7 @@ def load_cases(
         TrainingError: no data, or a case that cannot be used; the message names the file.
     """
     try:
-        datasets = tuple(d for path in config.data for d in find_datasets(path, config.patient_pattern))
+        datasets = tuple(d for path in config.data for d in find_datasets(path, config.patient_pattern, config.labels))
         names = [dataset.name for dataset in datasets]
         if len(set(names)) < len(names):
             raise DatasetError(f"two of the data sets have the same name ({', '.join(sorted(names))}): rename a folder")
@@ -67,7 +67,7 @@ def load_cases(
             if unlabelled:
                 report(f"{dataset.name}: {len(unlabelled)} images without a label map are not used "
                        f"({', '.join(unlabelled[:3])})")
-        for note in split.notes:
+        for note in (*split.notes, *unused_folds(datasets, config.fold)):
             report(note)
         owners = {dataset.name: dataset for dataset in datasets}
         cache = CaseCache(Path(config.work_dir) / ".case_cache")

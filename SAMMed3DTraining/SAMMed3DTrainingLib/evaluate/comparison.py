@@ -166,6 +166,7 @@ class _Comparison:
             data=data, checkpoint=None if checkpoint is None else str(checkpoint), num_clicks=config.clicks,
             first_clicks=0, seed=config.seed, device=config.device, precision=config.precision,
             patient_pattern=self._trained.get("patient_pattern") or DEFAULT_PATIENT_PATTERN,
+            labels=tuple(self._trained.get("labels") or ()),
         )
 
     def _folder(self) -> Path:

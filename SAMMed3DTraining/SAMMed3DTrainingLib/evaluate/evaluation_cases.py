@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.datasets import DEFAULT_PATIENT_PATTERN, Case, Dataset, DatasetError, find_datasets
-from ..data.splits import FILE_NAME, read_split, split_cases
+from ..data.datasets import DEFAULT_PATIENT_PATTERN, Case, Dataset, DatasetError, ask, find_datasets
+from ..data.splits import FILE_NAME, read_split, split_cases, unused_folds
 from .evaluation_config import CLASSICS, EvaluationConfig
 
 
@@ -37,7 +37,8 @@ def choose_cases(config: EvaluationConfig) -> EvaluationCases:
         DatasetError: no data, or nothing with labels.
     """
     pattern = config.patient_pattern or DEFAULT_PATIENT_PATTERN
-    datasets = tuple(dataset for path in config.data for dataset in find_datasets(path, pattern))
+    datasets = tuple(dataset for path in config.data for dataset in find_datasets(path, pattern, config.labels))
+    ask(datasets)
     by_name = {dataset.name: dataset for dataset in datasets}
     if len(by_name) < len(datasets):
         raise DatasetError("two of the data sets have the same name: rename a folder")
@@ -91,6 +92,7 @@ def _held_out(config: EvaluationConfig, datasets: Sequence[Dataset], notes: list
     if split is None:
         origin = f"a split made now with seed {config.seed}"
         split = split_cases(datasets, seed=config.seed, val_fraction=config.val_fraction, fold=config.fold)
+        notes += unused_folds(datasets, config.fold)
         if config.model not in CLASSICS:
             notes.append("which of these cases the checkpoint was trained on is not known")
     if config.model not in CLASSICS and {c.patient for c in split.train} & {c.patient for c in split.val}:

@@ -75,6 +75,7 @@ class EvaluationConfig:
     val_fraction: float = 0.2
     fold: int | None = None
     patient_pattern: str | None = None
+    labels: tuple[str, ...] = ()
     split_num: int = 1
     split_idx: int = 0
     worst: int = 8
@@ -114,8 +115,8 @@ def parse_evaluation_options(arguments: list[str] | None = None, prog: str = "te
         data_type=options.data_type, first_clicks=options.first_clicks, prompt=options.prompt,
         window_hu=None if options.window_hu is None else tuple(options.window_hu), seed=options.seed,
         device=options.device, precision=options.precision, val_fraction=options.val_fraction, fold=options.fold,
-        patient_pattern=options.patient_pattern, split_num=options.split_num, split_idx=options.split_idx,
-        worst=options.worst, notes=tuple(notes),
+        patient_pattern=options.patient_pattern, labels=tuple(options.labels), split_num=options.split_num,
+        split_idx=options.split_idx, worst=options.worst, notes=tuple(notes),
     )
 
 
@@ -145,6 +146,8 @@ def evaluation_parser(prog: str = "test.py") -> argparse.ArgumentParser:
     data.add_argument("--val_fraction", type=float, default=default.val_fraction,
                       help="share of the patients in such a split (default %(default)s)")
     data.add_argument("--patient_pattern", help="regular expression; its first group is the patient in a case's name")
+    data.add_argument("--labels", nargs="+", default=[], metavar="NAME|VALUE",
+                      help="the classes of dataset.json that are nodules (default: all)")
     data.add_argument("--split_num", type=int, default=1, help="number of equal shares of the cases (default 1)")
     data.add_argument("--split_idx", type=int, default=0, help="the share that is evaluated, from 0")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from SAMMed3DLib.commandline.terminal import Terminal
+from SAMMed3DLib.commandline.terminal import Terminal, our_warnings_told
 from SAMMed3DLib.files.output_files import check_folder
 from SAMMed3DLib.files.segmentation_io import write_segmentation
 from SAMMed3DLib.inference import InputError
@@ -144,11 +144,16 @@ class _CaseLoop:
         return f"{nodules}, Dice {first:.3f} at 1 click, {last:.3f} at {self._config.num_clicks}"
 
     def _case(self, case: Case) -> list[NoduleScore]:
-        loaded = _load(case, self._chosen)
+        doubts: list[str] = []
+        with our_warnings_told(doubts.append):
+            loaded = _load(case, self._chosen)
+            self._evaluated.set_image(loaded.array_kji, loaded.ijk_to_ras)
+        for doubt in doubts:
+            self.notes.append(f"{case.full_name}: {doubt}")
+            self._terminal.note(f"note: {self.notes[-1]}")
         if not loaded.nodules:
             self.notes.append(f"{case.full_name}: the label map is empty, there is nothing to find")
             return []
-        self._evaluated.set_image(loaded.array_kji, loaded.ijk_to_ras)
         scores = []
         for number, method in enumerate(self._config.point_methods):
             # A box takes the place of the first click.

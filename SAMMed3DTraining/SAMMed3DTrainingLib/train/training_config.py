@@ -65,6 +65,7 @@ class TrainingConfig:
     val_clicks: int = 3
     val_nodules: int = 48
     patient_pattern: str = DEFAULT_PATIENT_PATTERN
+    labels: tuple[str, ...] = ()
     seed: int = 2023
     device: str = "auto"
     precision: str = "auto"
@@ -165,7 +166,7 @@ def training_parser(prog: str = "train.py") -> argparse.ArgumentParser:
     def add(group: argparse._ArgumentGroup, name: str, text: str, *flags: str, **more: Any) -> None:
         default = getattr(TrainingConfig, name, None)
         shown = " ".join(str(v) for v in default) if isinstance(default, tuple) else default
-        suffix = "" if default is None or isinstance(default, bool) else f" (default {shown})"
+        suffix = "" if default in (None, ()) or isinstance(default, bool) else f" (default {shown})"
         if "action" not in more:
             more.setdefault("type", type(default) if default is not None else str)
         more.setdefault("default", list(default) if isinstance(default, tuple) else default)
@@ -210,6 +211,8 @@ def training_parser(prog: str = "train.py") -> argparse.ArgumentParser:
     add(samples, "val_clicks", "clicks of the validation; their mean Dice chooses the best weights")
     add(samples, "val_nodules", "most nodules that are validated per epoch")
     add(samples, "patient_pattern", "regular expression; its first group is the patient in a case's name")
+    add(samples, "labels", "the classes of dataset.json that are nodules; default: all", nargs="+",
+        metavar="NAME|VALUE", type=str)
 
     machine = parser.add_argument_group("machine")
     add(machine, "device", "auto, cpu, cuda, cuda:1, mps")

@@ -19,7 +19,7 @@ _FORMAT = 1
 #: Options that may change when a run is continued; every other one decides what it computes.
 _FREE = {
     "resume", "device", "precision", "num_workers", "save_minutes", "json", "dry_run", "multi_gpu", "gpu_ids", "port",
-    "work_dir", "task_name", "checkpoint", "data", "cache_gb", "patient_pattern",
+    "work_dir", "task_name", "checkpoint", "data", "cache_gb", "patient_pattern", "labels",
 }
 
 
