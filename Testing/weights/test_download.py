@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import shutil
 import socket
@@ -119,34 +118,26 @@ def test_a_killed_download_is_taken_up_where_it_was(server, target, content, sha
     assert server.ranges == [None, "bytes=120000-"]
 
 
-def test_a_stalled_transfer_can_be_cancelled_and_times_out(server, target, content, sha256) -> None:
-    server.answers = [stall_after(50_000)]
-    waiting: list[int] = []
+def test_a_stalled_transfer_can_be_cancelled_and_goes_on(server, target, content, sha256) -> None:
+    server.answers = [stall_after(50_000), stall_after(10_000)]
+    seen: list[int] = []
 
     def give_up(done: int, total: int | None) -> bool:
-        waiting.append(done)
-        return waiting.count(50_000) < 5
+        seen.append(done)
+        return seen.count(50_000) < 2
 
     with pytest.raises(DownloadCancelled):
-        fetch(server, target, sha256=sha256, timeout=60.0, progress=give_up)
-    server.answers = [stall_after(10_000)]
-    assert fetch(server, target, sha256=sha256, timeout=0.3) == sha256
+        fetch(server, target, sha256=sha256, timeout=2.0, progress=give_up)
+    assert server.ranges == [None], "cancelled as soon as the try had failed"
+    assert fetch(server, target, sha256=sha256, timeout=2.0) == sha256
     assert server.ranges == [None, "bytes=50000-", "bytes=60000-"]
 
 
-def test_waiting_for_the_first_answer_can_be_cancelled(server, target) -> None:
-    server.answers = [lambda request: request.server.stalled.wait(60.0)]
-    beats = iter(range(100))
-    with pytest.raises(DownloadCancelled):
-        fetch(server, target, timeout=60.0, progress=lambda done, total: next(beats) < 3)
-
-
-def test_a_pause_between_tries_can_be_cancelled(server, target, sha256) -> None:
-    server.answers = [drop_after(100), drop_after(100)]
-    pauses: list[float] = []
-    with pytest.raises(DownloadCancelled):
-        download(server.url, target, sha256=sha256, sleep=pauses.append, progress=lambda done, total: len(pauses) < 3)
-    assert len(pauses) == 3
+def test_without_a_known_hash_nothing_is_continued(server, target, content) -> None:
+    server.answers = [drop_after(100_000)]
+    fetch(server, target)
+    assert server.ranges == [None, None]
+    assert target.read_bytes() == content
 
 
 def test_a_server_without_ranges_starts_again(server, target, content, sha256) -> None:
@@ -157,19 +148,11 @@ def test_a_server_without_ranges_starts_again(server, target, content, sha256) -
 
 def test_a_changed_file_starts_again(server, target, content) -> None:
     with pytest.raises(DownloadCancelled):
-        fetch(server, target, progress=stop_at(1))
-    server.content, server.etag = content[::-1], '"version 2"'
-    fetch(server, target)
-    assert target.read_bytes() == content[::-1]
-    assert server.ranges[1] is not None, "it was asked for the rest, if it is still the same file"
-
-
-def test_without_a_mark_of_its_version_or_a_hash_nothing_is_continued(server, target, content) -> None:
-    server.etag = 'W/"weak"'
-    server.answers = [drop_after(100_000)]
-    fetch(server, target)
-    assert server.ranges == [None, None]
-    assert target.read_bytes() == content
+        fetch(server, target, sha256="0" * 64, progress=stop_at(1))
+    server.content = content[::-1]
+    changed = hashlib.sha256(server.content).hexdigest()
+    assert fetch(server, target, sha256=changed) == changed
+    assert len(server.ranges) == 3 and server.ranges[1:] == [server.ranges[1], None] and server.ranges[1] is not None
 
 
 def test_the_wrong_part_is_not_glued_on(server, target, content, sha256) -> None:
@@ -196,29 +179,18 @@ def test_a_part_damaged_on_the_disk_is_fetched_again(server, target, content, sh
 def test_a_complete_part_is_only_verified(server, target, content, sha256) -> None:
     target.parent.mkdir()
     part_path(target).write_bytes(content)
-    notes = {"url": server.url, "validator": server.etag, "total": len(content)}
-    part_path(target).with_name("model.pth.part.json").write_text(json.dumps(notes))
-    assert fetch(server, target, sha256=sha256) == sha256
+    assert fetch(server, target, sha256=sha256, size=len(content)) == sha256
     assert server.ranges == []
-
-
-@pytest.mark.parametrize("notes", ["", "[]", "{", '{"url": "http://other/model.pth", "validator": "x", "total": 9}'])
-def test_a_part_of_unknown_origin_is_not_used(server, target, content, notes) -> None:
-    target.parent.mkdir()
-    part_path(target).write_bytes(b"what")
-    part_path(target).with_name("model.pth.part.json").write_text(notes)
-    fetch(server, target)
-    assert target.read_bytes() == content
-    assert server.ranges == [None]
 
 
 def test_a_shrunken_file_on_the_server_starts_again(server, target, content) -> None:
     server.answers = [drop_after(250_000)]
+    short = hashlib.sha256(content[:1000]).hexdigest()
     with pytest.raises(DownloadCancelled):
-        fetch(server, target, progress=stop_at(250_000))
+        fetch(server, target, sha256=short, progress=stop_at(250_000))
     server.content = content[:1000]
-    fetch(server, target)
-    assert target.read_bytes() == content[:1000]
+    assert fetch(server, target, sha256=short) == short
+    assert server.ranges == [None, "bytes=250000-", None]
 
 
 def test_lies_about_the_length(server, target, content, sha256) -> None:
