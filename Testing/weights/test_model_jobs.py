@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from pathlib import Path
 
 import pytest
 
+from SAMMed3DLib.weights import store as store_module
 from SAMMed3DLib.weights.catalog import CatalogModel, WeightsError
+from SAMMed3DLib.weights.download import download
 from SAMMed3DLib.weights.model_jobs import ModelJobs
 from SAMMed3DLib.weights.store import WeightsStore
 from SAMMed3DLib.weights.weights_engine import AddModelFile, FetchModel, ReportDevice
@@ -71,7 +74,8 @@ def test_a_failed_download_has_words_for_users(jobs, server) -> None:
     assert "There is no model" in jobs.results[1].error
 
 
-def test_a_stalled_download_is_cancelled_and_can_go_on(jobs, server, content) -> None:
+def test_a_stalled_download_is_cancelled_and_can_go_on(jobs, server, content, monkeypatch) -> None:
+    monkeypatch.setattr(store_module, "download", functools.partial(download, timeout=1.0))
     server.answers = [stall_after(100_000)]
     jobs.jobs.download("turbo")
     jobs.wait(lambda: bool(jobs.progress) and jobs.progress[-1].done == 100_000)
