@@ -85,7 +85,7 @@ def test_a_stalled_download_is_cancelled_and_can_go_on(jobs, server, content, mo
     jobs.jobs.download("turbo")
     jobs.wait()
     assert jobs.results[-1].value.installed
-    assert server.ranges == [None, "bytes=100000-"]
+    assert server.ranges[:2] == [None, "bytes=100000-"]
 
 
 def test_short_jobs_are_answered_while_a_download_runs(jobs, server, tmp_path) -> None:
