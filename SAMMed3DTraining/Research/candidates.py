@@ -1,6 +1,6 @@
 """Do the candidates hold the nodules? Recall at 100, 200 and 400 candidates a scan, and what the search costs.
 
-    python Testing/benchmarks/candidates.py [--shared ../shared] [--rounds 4] [--blocks 12] [--threads N] [--ct FILE]
+    python -m Research.candidates [--shared ../shared] [--rounds 4] [--blocks 12] [--threads N] [--ct FILE]
         [--no-cost]
 
 Nodules of 4-20 mm of all kinds are painted into the held-out background and into procedural blocks, and the real LIDC

@@ -1,6 +1,6 @@
 """Does training work? The default model on a domain it has not seen, and a small ViT from a seed, on a CPU.
 
-    nice python Testing/benchmarks/fine_tuning.py --shared ../shared --work_dir fine_tuning [--only default|vit_tiny]
+    nice python -m Research.fine_tuning --shared ../shared --work_dir fine_tuning [--only default|vit_tiny]
 
 1. Data sets (``Research.demonstration_data``): the real nodules of LIDC-IDRI-0001 and -0002 and painted ones
    train, in slices averaged to 5 mm and partly in the scans' own; painted ones in another scan choose the best weights.

@@ -1,6 +1,6 @@
 """Real nodules, click by click, beside the readers' own agreement and a classic region-growing tool.
 
-    python Testing/benchmarks/real_nodules.py [--shared ../shared] [--checkpoint F] [--clicks 10] [--json F]
+    python -m Research.real_nodules [--shared ../shared] [--checkpoint F] [--clicks 10] [--json F]
 
 Takes the nodules of LIDC-IDRI-0001, -0002 and -0003 that at least two readers marked. The first click is the
 reference's most interior voxel, the next ones go where the simulated user sends them. Exit code 1 when a target is

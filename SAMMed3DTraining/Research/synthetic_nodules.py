@@ -1,6 +1,6 @@
 """Synthetic nodules in the held-out scan, which no training ever saw: Dice by kind and size, with a known truth.
 
-    python Testing/benchmarks/synthetic_nodules.py [--shared ../shared] [--checkpoint F] [--count 120] [--clicks 5]
+    python -m Research.synthetic_nodules [--shared ../shared] [--checkpoint F] [--count 120] [--clicks 5]
 
 The shapes come from the same library as in training (there is no other), the background and the random numbers do not.
 The first click is a random voxel of the nodule's inner half, the next ones go where the challenge's simulator sends

@@ -31,20 +31,16 @@ def themed(user: User, request: pytest.FixtureRequest) -> User:
     QApplication.setPalette(before)
 
 
-def test_every_button_wears_the_icon_of_the_theme_and_a_faint_one_where_it_cannot_be_used(themed: User) -> None:
+def test_icons_are_strong_on_either_theme_and_faint_where_they_cannot_be_used(themed: User) -> None:
     from PySide6.QtGui import QIcon
 
-    from SAMMed3DLib.gui.icons import Icons, isDark
-    from SAMMed3DLib.gui.panel import _ICONS
+    from SAMMed3DLib.gui.icons import isDark
 
-    assert isDark(themed.ui.addNoduleButton) == (themed.theme == "dark")
-    icons = Icons(themed.ui.addNoduleButton)
-    for button, name in _ICONS.items():
-        icon = getattr(themed.ui, button).icon
-        assert icon.pixmap(20, 20).toImage() == icons(name).pixmap(20, 20).toImage()
-        assert _strongest(icon, QIcon.Mode.Normal) > 200
-        assert 0 < _strongest(icon, QIcon.Mode.Disabled) < 100
-        assert _strongest(icon, QIcon.Mode.Selected) > 200
+    button = themed.ui.addNoduleButton
+    assert isDark(button) == (themed.theme == "dark")
+    assert _strongest(button.icon, QIcon.Mode.Normal) > 200
+    assert 0 < _strongest(button.icon, QIcon.Mode.Disabled) < 100
+    assert _strongest(button.icon, QIcon.Mode.Selected) > 200
 
 
 def test_the_icons_follow_a_theme_that_changes_while_the_module_is_open(themed: User) -> None:

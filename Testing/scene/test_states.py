@@ -29,10 +29,3 @@ def test_every_state_has_words_and_errors_have_their_own():
     texts = {state: textOf(state, Facts(error="the file is damaged")) for state in State}
     assert texts[State.ERROR] == "the file is damaged"
     assert all(texts.values()) and len(set(texts.values())) == len(State)
-
-
-def test_clicks_are_taken_while_work_goes_on():
-    assert {state for state in State if state.takesClicks} == {
-        State.LOADING, State.READY, State.PREDICTING, State.GENERATING,
-    }
-    assert {state for state in State if state.isWorking} == {State.LOADING, State.PREDICTING, State.GENERATING}
