@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ for command in json.loads(sys.argv[1]):
     words, said = command.split(), io.StringIO()
     sys.argv = [words[-1], "--help"]
     try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with contextlib.redirect_stdout(said):
             if words[0] == "sammed3d":
                 from SAMMed3DLib.cli import main
                 main([*words[1:], "--help"])
@@ -123,11 +124,13 @@ def program_of(words: list[str]) -> tuple[str, list[str]] | None:
     if words[:2] == ["sammed3d", "weights"] and len(words) > 2:
         count = 3
     start = words[:count]
-    if any(re.search(r"[A-Z]{3}|\.\.\.|\|", word) and not word.startswith("SAMMed3D") for word in start):
+    if any(re.search(r"\b[A-Z]{3,}\b|\.\.\.|[|{*]", word) for word in start):
         return None
     if words[0].endswith(".py"):
         folder = ROOT if (ROOT / words[0]).is_file() else ROOT / "SAMMed3DTraining"
         start = [str(folder / words[0])]
+        if "argparse" not in text_of(folder / words[0]) and len(words) == 1:
+            return None  # it takes no options, and would do its work
     return " ".join(start), [word.partition("=")[0] for word in words[count:] if re.match(r"--?[a-z]", word)]
 
 
@@ -163,6 +166,8 @@ def test_every_command_exists_and_has_the_options_it_is_called_with(said_command
         for command, options in said_commands.items()
     }
     broken = {command: text for command, text in helps.items() if not text.lstrip().startswith("usage:")}
+    if broken and find_spec("slicer") is None:
+        broken = {command: text for command, text in broken.items() if "No module named 'slicer'" not in text}
     assert broken == {}
     assert {command: options for command, options in wrong.items() if options} == {}
 
