@@ -92,7 +92,7 @@ def test_the_repository_has_one_address(cmake) -> None:
         for address in pattern.findall(file.read_text(encoding="utf-8"))
     }
     assert {address for _name, address in found} == {homepage}, found
-    assert {"CMakeLists.txt", "pyproject.toml", "Resources/SAMMed3D.json"} <= {name for name, _ in found}
+    assert {"CMakeLists.txt", "pyproject.toml", "README.md", "Resources/SAMMed3D.json"} <= {name for name, _ in found}
 
 
 def test_dependencies_agree(cmake, entry) -> None:
