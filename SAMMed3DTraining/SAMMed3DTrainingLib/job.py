@@ -1,7 +1,7 @@
 """A command that may take minutes: it tells how far it is, can be asked to end, and has one clear last word.
 
 For people notes and progress go to standard error and the result to standard output. With ``--json`` everything is one
-JSON object a line on standard output, as ``runs/task.py`` reads it.
+JSON object a line on standard output, as ``runs/job_process.py`` reads it.
 """
 
 from __future__ import annotations

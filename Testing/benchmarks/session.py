@@ -26,7 +26,7 @@ from SAMMed3DLib.scene.scripting import BundledModel  # noqa: E402
 from SAMMed3DLib.scene.session import Session  # noqa: E402
 from SAMMed3DLib.synthesis.phantom import chest_phantom  # noqa: E402
 from SAMMed3DLib.worker.engine import Engine  # noqa: E402
-from SAMMed3DLib.worker.worker import EngineWorker  # noqa: E402
+from SAMMed3DLib.worker.thread import Worker  # noqa: E402
 from slicer_scene import SlicerScene  # noqa: E402
 
 TIMER = 0.005
@@ -91,7 +91,7 @@ def main() -> int:
 
         engine = _Threaded(options.threads)
         torch.set_num_threads(options.threads)
-    worker = EngineWorker(engine)
+    worker = Worker(engine)
     session = Session(worker, BundledModel())
     loop = EventLoop(session)
     session.setVolume(volume)

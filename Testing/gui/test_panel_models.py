@@ -36,7 +36,7 @@ def opened(user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> User:
 
 def _idle(user: User) -> None:
     user.host.process(0.05)
-    user.host.wait(lambda: not user.widget.panel.models._jobs.busy)
+    user.host.wait(lambda: not user.widget.panel.models._client.isBusy)
     user.settle()
 
 

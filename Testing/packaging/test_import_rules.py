@@ -96,8 +96,8 @@ def test_the_graph_sees_what_there_is() -> None:
 
 SLICER_SIDE = [
     *modules("SAMMed3D", "SAMMed3DTraining"), *modules("SAMMed3DLib.scene", "SAMMed3DLib.gui"),
-    "SAMMed3DLib.weights.store", "SAMMed3DLib.weights.model_jobs", "SAMMed3DLib.torch_setup.install",
-    "SAMMed3DLib.commandline.weights_cli",
+    "SAMMed3DLib.worker.thread", "SAMMed3DLib.worker.engine", *modules("SAMMed3DLib.weights"),
+    "SAMMed3DLib.torch_setup.install", "SAMMed3DLib.commandline.weights_cli",
     *modules("SAMMed3DTrainingLib.scene", "SAMMed3DTrainingLib.gui", "SAMMed3DTrainingLib.session",
              "SAMMed3DTrainingLib.runs", "SAMMed3DTrainingLib.store"), "SAMMed3DTrainingLib.train.presets",
 ]

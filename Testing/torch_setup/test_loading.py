@@ -45,7 +45,7 @@ def test_what_lives_already_is_left_to_the_collector_where_torch_was_there_befor
 
 def test_the_engine_and_the_worker_do_not_import_torch():
     code = (
-        "import sys, SAMMed3DLib.worker.engine, SAMMed3DLib.worker.worker\n"
+        "import sys, SAMMed3DLib.worker.engine, SAMMed3DLib.worker.thread\n"
         "print('torch' in sys.modules)"
     )
     assert run(_paths() + code) == "False"

@@ -13,16 +13,15 @@ from SAMMed3DTrainingLib.data.dataset_check import check_datasets
 from SAMMed3DTrainingLib.data.datasets import find_datasets, load_case
 from SAMMed3DTrainingLib.store.dataset_writer import DatasetWriter
 from SAMMed3DTrainingLib.store.errors import StoreError
-from SAMMed3DTrainingLib.store.folder_import import FilePair, FolderImport, find_pairs, on_grid, read_pair
+from SAMMed3DTrainingLib.store.folder_import import FilePair, find_pairs, folder_import, on_grid, read_pair
 
 from .dataset_files import SHAPE_KJI, balls, ct, matrix, write
 from .export_cases import LABELS
+from .running_export import run_export
 
 
-def run(stepper) -> dict[str, str]:
-    while stepper.step(wait=0.05):
-        pass
-    return {result.name: result.state for result in stepper.results}
+def run(export) -> dict[str, str]:
+    return {result.name: result.state for result in run_export(export)}
 
 
 def test_a_folder_becomes_a_data_set(tmp_path):
@@ -39,8 +38,8 @@ def test_a_folder_becomes_a_data_set(tmp_path):
     write(source / "alone.nii.gz", ct(LABELS, 3))
     writer = DatasetWriter(tmp_path / "data set")
     pairs = find_pairs(source)
-    assert run(FolderImport(pairs, writer)) == {"P1": "added", "P_2": "added"}
-    assert run(FolderImport(pairs, writer)) == {"P1": "unchanged", "P_2": "unchanged"}
+    assert run(folder_import(pairs, writer)) == {"P1": "added", "P_2": "added"}
+    assert run(folder_import(pairs, writer)) == {"P1": "unchanged", "P_2": "unchanged"}
     assert check_datasets(writer.folder).is_clean
     (dataset,) = find_datasets(writer.folder)
     for case, place, seed in zip(dataset.cases, (matrix(), oblique), (1, 2), strict=True):
@@ -77,9 +76,9 @@ def test_an_image_that_is_there_under_another_name_is_not_taken_twice(tmp_path):
     for name in ("a", "b"):
         write(tmp_path / f"{name}.nii.gz", ct(LABELS))
         write(tmp_path / f"{name}_seg.nii.gz", LABELS)
-    importer = FolderImport(find_pairs(tmp_path), DatasetWriter(tmp_path / "out"))
-    assert run(importer) == {"a": "added", "b": "failed"}
-    assert importer.results[1].message == "the data set holds this image already, as case a"
+    first, second = run_export(folder_import(find_pairs(tmp_path), DatasetWriter(tmp_path / "out")))
+    assert (first.name, first.state, second.name, second.state) == ("a", "added", "b", "failed")
+    assert second.message == "the data set holds this image already, as case a"
 
 
 @pytest.mark.filterwarnings("ignore:mr_ct has no negative values")
@@ -98,12 +97,12 @@ def test_what_cannot_be_used_is_told(tmp_path):
     write(tmp_path / "half_ct.nii.gz", ct(LABELS, 5))
     write(tmp_path / "good_ct.nii.gz", ct(LABELS, 6))
     write(tmp_path / "good_seg.nii.gz", balls((8, 12, 12)))
-    importer = FolderImport(find_pairs(tmp_path), DatasetWriter(tmp_path / "out"))
-    states = run(importer)
+    results = run_export(folder_import(find_pairs(tmp_path), DatasetWriter(tmp_path / "out")))
+    states = {result.name: result.state for result in results}
     assert states.pop("good") == "added" and set(states.values()) == {"failed"}
     words = {"empty": "no nodule", "mr": "Hounsfield", "elsewhere": "another image", "lung": "no nodule",
              "cut": "truncated", "half": "whole numbers"}
-    for result in importer.results:
+    for result in results:
         assert words.get(result.name, "") in result.message
     with pytest.raises(StoreError, match="keep one"):
         read_pair(FilePair("x", None, None, "keep one"))

@@ -14,12 +14,12 @@ import torch
 
 from SAMMed3DLib.model import build_model, load_model, save_checkpoint
 from SAMMed3DTrainingLib.runs.interpreter import Interpreter
+from SAMMed3DTrainingLib.runs.job_process import start_estimate, start_job
 from SAMMed3DTrainingLib.runs.process_tree import processes
 from SAMMed3DTrainingLib.runs.run_files import RunError, lock_is_held, read_config
 from SAMMed3DTrainingLib.runs.run_history import RunHistory
 from SAMMed3DTrainingLib.runs.run_monitor import RunMonitor
 from SAMMed3DTrainingLib.runs.run_request import TrainingRequest, start_training
-from SAMMed3DTrainingLib.runs.task import start_estimate, start_task
 
 from .runs import write_data
 
@@ -107,9 +107,9 @@ def test_started_paused_found_again_killed_continued_stopped_compared(request_, 
     assert (record.state, record.resumable, record.weights) == ("stopped", True, stopped.weights)
     assert read_config(request_.folder)["data"] == [str(path) for path in request_.data]
 
-    task = start_task(python, "compare", ["--run", str(request_.folder), "--device", "cpu", "--clicks", "1"],
-                      request_.work_dir.parent / "task")
-    result = over(task)
+    job = start_job(python, "compare", ["--run", str(request_.folder), "--device", "cpu", "--clicks", "1"],
+                    request_.work_dir.parent / "job")
+    result = over(job)
     assert result.state == "done", result.message
     content = json.loads((request_.folder / "comparison" / "comparison.json").read_text(encoding="utf-8"))
     assert content["nodules"] == result.result["nodules"] == [

@@ -11,16 +11,17 @@ import pytest
 from SAMMed3DTrainingLib.data.dataset_check import check_datasets
 from SAMMed3DTrainingLib.store.dataset_writer import DatasetWriter
 from SAMMed3DTrainingLib.store.export_case import ExportCase
-from SAMMed3DTrainingLib.store.stepwise_export import ExportJob, StepwiseExport
+from SAMMed3DTrainingLib.store.stepwise_export import PlannedCase, StepwiseExport
 
 from .export_cases import export_case
+from .running_export import RunningExport, run_export
 
 
-def made(name: str, make: Callable[[], ExportCase]) -> ExportJob:
-    return ExportJob(name, lambda: iter([None, make]))
+def made(name: str, make: Callable[[], ExportCase]) -> PlannedCase:
+    return PlannedCase(name, lambda: iter([None, make]))
 
 
-def job(name: str, seed: int = 0) -> ExportJob:
+def case(name: str, seed: int = 0) -> PlannedCase:
     return made(name, lambda: export_case(name, seed=seed))
 
 
@@ -33,23 +34,18 @@ def large_case(name: str) -> ExportCase:
 
 
 def run(export: StepwiseExport) -> list[tuple[str, str]]:
-    while export.step(wait=0.05):
-        pass
-    return [(result.name, result.state) for result in export.results]
+    return [(result.name, result.state) for result in run_export(export)]
 
 
 def test_all_cases_are_written_and_progress_rises_to_1(tmp_path):
-    export = StepwiseExport([job("a", 1), job("b", 2), job("c", 3)], DatasetWriter(tmp_path))
-    seen = [export.progress]
-    while export.step(wait=0.05):
-        seen.append(export.progress)
-    assert [result.state for result in export.results] == ["added"] * 3
-    fractions = [progress.fraction for progress in seen]
-    assert fractions == sorted(fractions) and fractions[0] == 0.0
-    assert {progress.name for progress in seen} == {"a", "b", "c"}
-    assert {progress.stage for progress in seen} == {"reading", "writing"}
-    assert (export.progress.fraction, export.progress.stage) == (1.0, "done")
-    assert not export.step()
+    running = RunningExport(StepwiseExport([case("a", 1), case("b", 2), case("c", 3)], DatasetWriter(tmp_path)))
+    seen = [running.job.progress]
+    running.job.changed.connect(lambda: seen.append(running.job.progress))
+    assert [result.state for result in running.finish()] == ["added"] * 3
+    fractions = [progress.fraction or 0.0 for progress in seen[:-1]]
+    assert fractions == sorted(fractions) and (fractions[0], fractions[-1]) == (0.0, 1.0)
+    assert {progress.text for progress in seen} == {"", "a", "b", "c"}
+    assert not running.poll()
     assert check_datasets(tmp_path).is_clean
 
 
@@ -66,16 +62,15 @@ def test_the_scene_is_read_here_and_files_are_written_elsewhere(tmp_path):
         threads["second"] = threading.get_ident()
         yield make
 
-    export = StepwiseExport([ExportJob("a", read)], DatasetWriter(tmp_path))
-    export.step()
-    assert list(threads) == ["first"] and export.progress.stage == "reading", "one piece a step"
-    run(export)
+    running = RunningExport(StepwiseExport([PlannedCase("a", read)], DatasetWriter(tmp_path)))
+    assert list(threads) == ["first"] and not running.writes, "one piece a step"
+    running.finish()
     assert threads["first"] == threads["second"] == threading.get_ident() != threads["make"]
 
 
 def test_nothing_to_do(tmp_path):
-    export = StepwiseExport([], DatasetWriter(tmp_path))
-    assert not export.step() and export.results == () and export.progress.stage == "done"
+    running = RunningExport(StepwiseExport([], DatasetWriter(tmp_path)))
+    assert not running.poll() and running.results == ()
 
 
 @pytest.mark.parametrize("error, words", [
@@ -87,34 +82,46 @@ def test_a_case_that_fails_does_not_stop_the_others(tmp_path, error, words, wher
     def fail(*_arguments):
         raise error
 
-    bad = ExportJob("bad", fail) if where == "read" else made("bad", fail)
-    export = StepwiseExport([job("a"), bad, job("c", 3)], DatasetWriter(tmp_path))
-    assert run(export) == [("a", "added"), ("bad", "failed"), ("c", "added")]
-    assert words in export.results[1].message
+    bad = PlannedCase("bad", fail) if where == "read" else made("bad", fail)
+    results = run_export(StepwiseExport([case("a"), bad, case("c", 3)], DatasetWriter(tmp_path)))
+    assert [(result.name, result.state) for result in results] == [("a", "added"), ("bad", "failed"), ("c", "added")]
+    assert words in results[1].message
     assert check_datasets(tmp_path).is_clean
 
 
 def test_two_rows_of_one_name(tmp_path):
-    export = StepwiseExport([job("a"), job("a", 5)], DatasetWriter(tmp_path))
+    export = StepwiseExport([case("a"), case("a", 5)], DatasetWriter(tmp_path))
     assert run(export) == [("a", "added"), ("a", "failed")]
 
 
 def test_cancel_in_the_middle_of_a_case(tmp_path):
     writer = DatasetWriter(tmp_path)
-    jobs = [job("a"), made("big", lambda: large_case("big")), job("c")]
-    export = StepwiseExport(jobs, writer)
-    while export.progress.name != "big" or export.progress.fraction <= 1 / 3:
-        assert export.step(wait=0.001), "over before it could be cancelled"
-    export.cancel()
-    assert run(export) == [("a", "added"), ("big", "cancelled"), ("c", "cancelled")]
+    cases = [case("a"), made("big", lambda: large_case("big")), case("c")]
+    running = RunningExport(StepwiseExport(cases, writer))
+    while running.job.progress.text != "big" or running.job.progress.fraction <= 1 / 3:
+        assert running.poll(0.001), "over before it could be cancelled"
+    running.job.cancel()
+    assert [(result.name, result.state) for result in running.finish()] == [
+        ("a", "added"), ("big", "cancelled"), ("c", "cancelled")
+    ]
+    assert running.outcome.cancelled
     assert [case.name for case in writer.cases()] == ["a"]
     assert not list(tmp_path.rglob("*.part"))
 
 
+def test_what_was_written_when_it_is_cancelled_counts_as_written(tmp_path):
+    writer = DatasetWriter(tmp_path)
+    running = RunningExport(StepwiseExport([case("a"), case("b", 2)], writer))
+    while not writer.cases():
+        running.poll(0.0)
+    running.job.cancel()
+    assert [(result.name, result.state) for result in running.finish()] == [("a", "added"), ("b", "cancelled")]
+
+
 def test_close_waits_until_nothing_is_written_any_more(tmp_path):
-    export = StepwiseExport([made("big", lambda: large_case("big"))], DatasetWriter(tmp_path))
-    export.step()
-    export.close()
-    assert not [thread for thread in threading.enumerate() if thread.name == "export"]
-    assert [result.state for result in export.results] in (["cancelled"], ["added"])
+    running = RunningExport(StepwiseExport([made("big", lambda: large_case("big"))], DatasetWriter(tmp_path)))
+    while not running.writes:
+        running.poll(0.0)
+    running.job.close(60)
+    assert not [thread for thread in threading.enumerate() if thread.name == "SAMMed3D worker"]
     assert not list(tmp_path.rglob("*.part"))

@@ -14,18 +14,17 @@ import vtk
 from SAMMed3DLib.scene.nodule_segmentation import setStatus
 from SAMMed3DTrainingLib.scene import export_table
 from SAMMed3DTrainingLib.scene.export_table import ExportTable, exportRows
-from SAMMed3DTrainingLib.scene.scene_export import SceneExport
+from SAMMed3DTrainingLib.scene.scene_export import sceneExport
 from SAMMed3DTrainingLib.store.dataset_writer import DatasetWriter
 from scene.masks import new_segmentation
+from training.running_export import run_export
 
 from .chests import OBLIQUE, SHAPE, add_chest, ct, nodules
 
 
 def write(rows, writer) -> None:
-    stepper = SceneExport(rows, writer)
-    while stepper.step(wait=0.05):
-        pass
-    assert {result.state for result in stepper.results} <= {"added", "updated"}, stepper.results
+    results = run_export(sceneExport(rows, writer))
+    assert {result.state for result in results} <= {"added", "updated"}, results
 
 
 def only(rows):

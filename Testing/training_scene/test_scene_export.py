@@ -14,11 +14,12 @@ from SAMMed3DTrainingLib.data.dataset_check import check_datasets
 from SAMMed3DTrainingLib.data.datasets import find_datasets, load_case
 from SAMMed3DTrainingLib.scene import scene_export
 from SAMMed3DTrainingLib.scene.export_table import ExportTable, exportRows
-from SAMMed3DTrainingLib.scene.scene_export import SceneExport, caseData, volumeImage
+from SAMMed3DTrainingLib.scene.scene_export import caseData, sceneExport, volumeImage
 from SAMMed3DTrainingLib.store.dataset_writer import DatasetWriter
 from SAMMed3DTrainingLib.store.nifti_file import write_nifti
 from scene.masks import ijk_to_world, labelmap, mask_positions, new_segmentation, world_positions
 from slicer_scene import as_vtk_matrix
+from training.running_export import RunningExport, run_export
 
 from .chests import OBLIQUE, SHAPE, add_chest, ct, nodules
 
@@ -61,10 +62,8 @@ def parent(scene, names: str):
 
 
 def export(rows, writer, acceptedOnly=False) -> list[str]:
-    stepper = SceneExport(rows, writer, acceptedOnly)
-    while stepper.step(wait=0.05):
-        pass
-    return [f"{result.name} {result.state} {result.message}".strip() for result in stepper.results]
+    results = run_export(sceneExport(rows, writer, acceptedOnly))
+    return [f"{result.name} {result.state} {result.message}".strip() for result in results]
 
 
 def read_back(folder, name="CT"):
@@ -203,12 +202,12 @@ def test_a_scene_with_several_patients_step_by_step(slicer_scene, tmp_path):
         add_chest(slicer_scene, f"Größe {number}: CT", seed=number)
     writer = DatasetWriter(tmp_path / "Lungen äöü 肺 x")
     table = ExportTable()
-    stepper = SceneExport(table.rows(writer), writer)
+    running = RunningExport(sceneExport(table.rows(writer), writer))
     seen = []
-    while stepper.step(wait=0.02):
-        seen.append(stepper.progress.fraction)
-    assert seen == sorted(seen)
-    assert [result.state for result in stepper.results] == ["added"] * 3
+    while running.poll(0.02):
+        seen.append(running.job.progress.fraction or 0.0)
+    assert seen == sorted(seen) and seen[-1] > 0.5
+    assert [result.state for result in running.results] == ["added"] * 3
     assert [row.state for row in table.rows(writer)] == ["unchanged"] * 3
     report = check_datasets(writer.folder)
     assert report.is_clean, str(report)
@@ -220,16 +219,15 @@ def test_the_scene_may_change_while_it_is_written(slicer_scene, tmp_path):
     second, _segmentation = add_chest(slicer_scene, "second", seed=2)
     expected = slicer.util.arrayFromVolume(first).copy()
     writer = DatasetWriter(tmp_path)
-    stepper = SceneExport(exportRows(writer), writer)
-    while stepper.progress.stage == "reading":
-        stepper.step()
+    running = RunningExport(sceneExport(exportRows(writer), writer))
+    while not running.writes:
+        running.poll()
     slicer.util.arrayFromVolume(first)[:] = 0
     slicer_scene.scene.RemoveNode(first)
     slicer_scene.scene.RemoveNode(second)
-    while stepper.step(wait=0.05):
-        pass
-    assert [result.state for result in stepper.results] == ["added", "failed"]
-    assert "not in the scene any more" in stepper.results[1].message
+    results = running.finish()
+    assert [result.state for result in results] == ["added", "failed"]
+    assert "not in the scene any more" in results[1].message
     assert np.array_equal(read_back(tmp_path, "first").array_kji, expected)
 
 
@@ -237,14 +235,12 @@ def test_a_volume_that_changes_while_it_is_read(slicer_scene, tmp_path, monkeypa
     monkeypatch.setattr(scene_export, "_PIECE_BYTES", 4 * SHAPE[1] * SHAPE[2] * 2)
     volume, _segmentation = add_chest(slicer_scene)
     writer = DatasetWriter(tmp_path)
-    stepper = SceneExport(exportRows(writer), writer)
-    stepper.step()
+    running = RunningExport(sceneExport(exportRows(writer), writer))
     array = slicer.util.arrayFromVolume(volume)
     array[0] += 1
     slicer.util.arrayFromVolumeModified(volume)
-    while stepper.step(wait=0.05):
-        pass
-    assert stepper.results[0].state == "failed" and "export it again" in stepper.results[0].message
+    (result,) = running.finish()
+    assert result.state == "failed" and "export it again" in result.message
     assert export(exportRows(writer), writer) == ["CT added"], "read in four pieces"
     assert np.array_equal(read_back(tmp_path).array_kji, array)
 
@@ -252,10 +248,10 @@ def test_a_volume_that_changes_while_it_is_read(slicer_scene, tmp_path, monkeypa
 def test_closing_the_scene_cancels(slicer_scene, tmp_path):
     add_chest(slicer_scene)
     writer = DatasetWriter(tmp_path)
-    stepper = SceneExport(exportRows(writer), writer)
+    running = RunningExport(sceneExport(exportRows(writer), writer))
     slicer_scene.scene.Clear(0)
-    stepper.close()
-    assert [result.state for result in stepper.results] == ["cancelled"]
+    running.job.cancel()
+    assert [result.state for result in running.finish()] == ["cancelled"] and running.outcome.cancelled
     assert writer.cases() == ()
 
 

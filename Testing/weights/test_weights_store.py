@@ -272,7 +272,7 @@ def test_each_system_has_its_folder(monkeypatch, tmp_path) -> None:
 
 def test_listing_needs_neither_torch_nor_networking() -> None:
     code = ("import sys\nfrom SAMMed3DLib.weights.store import WeightsStore\n"
-            "from SAMMed3DLib.weights import model_jobs\nWeightsStore().entries()\n"
+            "from SAMMed3DLib.worker import thread\nWeightsStore().entries()\n"
             "print(sorted({'torch', 'urllib.request', 'ssl'} & set(sys.modules)))")
     source = Path(weights_store.__file__).parents[2]
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,

@@ -8,26 +8,23 @@ from typing import ClassVar
 
 import pytest
 
-from SAMMed3DLib.worker.requests import Progress, RequestCancelled, Result
-from SAMMed3DLib.worker.worker import EngineWorker
+from SAMMed3DLib.worker.requests import FunctionRequest, Priority, Progress, RequestCancelled, Result
+from SAMMed3DLib.worker.thread import Client, Worker
 
 
 @dataclass(frozen=True)
-class Task:
-    """A request; ``steps`` progress callbacks, before each of which the engine waits for the test."""
+class Gated:
+    """A request with ``steps`` progress callbacks, before each of which the engine waits for the test."""
 
     key: str
     name: str = ""
     steps: int = 0
-    priority: int = 2
-    gives_way: bool = False
-    slips_in: bool = False
-    lets_in: bool = False
+    priority: Priority = Priority.SETUP
     fails: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
-class Failing(Task):
+class Failing(Gated):
     fails: ClassVar[bool] = True
 
 
@@ -37,16 +34,16 @@ class GatedEngine:
         self.began: list[str] = []
         self.running = threading.Semaphore(0)
 
-    def run(self, task, report):
-        self.began.append(task.name or task.key)
+    def run(self, request, report):
+        self.began.append(request.name or request.key)
         self.running.release()
-        for step in range(task.steps):
+        for step in range(request.steps):
             assert self.gate.acquire(timeout=20)
-            if not report(step + 1, task.steps, f"step {step + 1}"):
+            if not report(step + 1, request.steps, f"step {step + 1}"):
                 raise RequestCancelled(f"{step} steps done")
-        if task.fails:
-            raise ValueError(task.name) if task.name else ZeroDivisionError("oops")
-        return f"answer to {task.name or task.key}"
+        if request.fails:
+            raise ValueError(request.name) if request.name else ZeroDivisionError("oops")
+        return f"answer to {request.name or request.key}"
 
     def explain(self, error):
         return f"explained: {error}" if isinstance(error, ValueError) else None
@@ -60,7 +57,7 @@ def engine():
 @pytest.fixture
 def worker(engine):
     ticks = iter(range(10**6))
-    worker = EngineWorker(engine, clock=lambda: float(next(ticks)))
+    worker = Worker(engine, clock=lambda: float(next(ticks)))
     yield worker
     for _ in range(100):
         engine.gate.release()
@@ -81,7 +78,7 @@ def results(worker, count):
 def test_a_request_is_answered_on_another_thread_with_its_generation(worker, engine):
     threads = []
     engine.explain = lambda error: threads.append(threading.current_thread())
-    first = worker.submit(Task("a"))
+    first = worker.submit(Gated("a"))
     second = worker.submit(Failing("b"))
     assert second > first
     answered = results(worker, 2)
@@ -92,33 +89,34 @@ def test_a_request_is_answered_on_another_thread_with_its_generation(worker, eng
 
 
 def test_a_queued_request_of_equal_key_is_replaced_and_others_are_not(worker, engine):
-    worker.submit(Task("busy", steps=1))
+    worker.submit(Gated("busy", steps=1))
     assert engine.running.acquire(timeout=20)
-    worker.submit(Task("a", "old a"))
-    worker.submit(Task("b"))
-    worker.submit(Task("a", "new a"))
+    worker.submit(Gated("a", "old a"))
+    worker.submit(Gated("b"))
+    worker.submit(Gated("a", "new a"))
     engine.gate.release()
     assert [r.value for r in results(worker, 3)][1:] == ["answer to b", "answer to new a"]
     assert "old a" not in engine.began
 
 
 def test_smaller_priorities_run_first_and_equals_in_order(worker, engine):
-    worker.submit(Task("busy", steps=1))
+    worker.submit(Gated("busy", steps=1))
     assert engine.running.acquire(timeout=20)
-    for key, priority in (("late", 5), ("first", 2), ("second", 2), ("model", 0)):
-        worker.submit(Task(key, priority=priority))
+    for key, priority in (("late", Priority.LONG), ("first", Priority.CLICK), ("second", Priority.CLICK),
+                          ("model", Priority.SETUP)):
+        worker.submit(Gated(key, priority=priority))
     engine.gate.release()
     results(worker, 5)
     assert engine.began == ["busy", "model", "first", "second", "late"]
 
 
-def test_a_running_request_that_gives_way_is_cancelled_by_any_other(worker, engine):
-    worker.submit(Task("prefetch", steps=3, gives_way=True))
+def test_a_running_idle_request_is_cancelled_by_any_other(worker, engine):
+    worker.submit(Gated("prefetch", steps=3, priority=Priority.IDLE))
     assert engine.running.acquire(timeout=20)
     engine.gate.release()
     while not isinstance(worker.take(20), Progress):
         pass
-    worker.submit(Task("click"))
+    worker.submit(Gated("click"))
     engine.gate.release()
     first, second = results(worker, 2)
     assert first.cancelled and first.error is None and first.value == "1 steps done"
@@ -126,17 +124,17 @@ def test_a_running_request_that_gives_way_is_cancelled_by_any_other(worker, engi
 
 
 def test_an_ordinary_request_goes_on_when_another_comes(worker, engine):
-    worker.submit(Task("click", steps=2))
+    worker.submit(Gated("click", steps=2))
     assert engine.running.acquire(timeout=20)
-    worker.submit(Task("other"))
+    worker.submit(Gated("other"))
     engine.gate.release(2)
     assert [r.cancelled for r in results(worker, 2)] == [False, False]
 
 
 def test_cancel_drops_what_is_queued_and_stops_what_runs(worker, engine):
-    running = worker.submit(Task("long", steps=5))
+    running = worker.submit(Gated("long", steps=5))
     assert engine.running.acquire(timeout=20)
-    queued = worker.submit(Task("queued"))
+    queued = worker.submit(Gated("queued"))
     assert worker.cancel() == [queued]
     engine.gate.release()
     (only,) = results(worker, 1)
@@ -145,30 +143,31 @@ def test_cancel_drops_what_is_queued_and_stops_what_runs(worker, engine):
 
 
 def test_cancelling_one_generation_leaves_the_others(worker, engine):
-    worker.submit(Task("long", steps=1))
+    worker.submit(Gated("long", steps=1))
     assert engine.running.acquire(timeout=20)
-    dropped = worker.submit(Task("a"))
-    worker.submit(Task("b"))
+    dropped = worker.submit(Gated("a"))
+    worker.submit(Gated("b"))
     worker.cancel(dropped)
     engine.gate.release()
     assert [r.cancelled for r in results(worker, 2)] == [False, False]
     assert engine.began == ["long", "b"]
 
 
-def test_requests_slip_into_a_long_one_at_its_progress_and_it_goes_on(worker, engine):
-    worker.submit(Task("all", steps=2, lets_in=True, priority=4))
+def test_short_requests_slip_into_a_long_one_at_its_progress_and_it_goes_on(worker, engine):
+    worker.submit(Gated("all", steps=2, priority=Priority.LONG))
     assert engine.running.acquire(timeout=20)
-    worker.submit(Task("click", slips_in=True))
-    worker.submit(Task("patient"))
+    for name, priority in (("setup", Priority.SETUP), ("idle", Priority.IDLE), ("measure", Priority.SHORT),
+                           ("click", Priority.CLICK), ("more", Priority.LONG)):
+        worker.submit(Gated(name, priority=priority))
     engine.gate.release(2)
-    answers = [r.value for r in results(worker, 3)]
-    assert answers == ["answer to click", "answer to all", "answer to patient"]
+    answers = [r.value.removeprefix("answer to ") for r in results(worker, 6)]
+    assert answers == ["click", "measure", "all", "setup", "more", "idle"]
 
 
 def test_progress_tells_how_far_and_how_long_and_is_thinned(engine):
     times = iter([0.0, 0.0, 1.0, 1.01, 4.0, 5.0, 5.0, 5.0])
-    worker = EngineWorker(engine, clock=lambda: next(times), progressInterval=0.5)
-    worker.submit(Task("all", steps=4))
+    worker = Worker(engine, clock=lambda: next(times), progressInterval=0.5)
+    worker.submit(Gated("all", steps=4))
     engine.gate.release(4)
     heard = []
     while not heard or not isinstance(heard[-1], Result):
@@ -183,7 +182,7 @@ def test_progress_tells_how_far_and_how_long_and_is_thinned(engine):
 
 def test_errors_that_the_engine_knows_are_told_in_its_words_and_the_thread_lives_on(worker):
     worker.submit(Failing("a", "bad"))
-    worker.submit(Task("b"))
+    worker.submit(Gated("b"))
     first, second = results(worker, 2)
     assert first.error == "explained: bad" and first.details == "" and first.value is None
     assert second.value == "answer to b"
@@ -191,7 +190,7 @@ def test_errors_that_the_engine_knows_are_told_in_its_words_and_the_thread_lives
 
 def test_busy_until_the_last_result_is_taken(worker, engine):
     assert not worker.isBusy
-    worker.submit(Task("a", steps=1))
+    worker.submit(Gated("a", steps=1))
     assert worker.isBusy
     assert engine.running.acquire(timeout=20)
     engine.gate.release()
@@ -202,12 +201,56 @@ def test_busy_until_the_last_result_is_taken(worker, engine):
 
 
 def test_after_shutdown_nothing_is_accepted(engine):
-    worker = EngineWorker(engine)
-    worker.submit(Task("a", steps=1))
+    worker = Worker(engine)
+    worker.submit(Gated("a", steps=1))
     assert engine.running.acquire(timeout=20)
     assert not worker.shutdown(0.01)
     engine.gate.release()
     assert worker.shutdown(20)
     with pytest.raises(RuntimeError, match="shut down"):
-        worker.submit(Task("b"))
-    assert EngineWorker(GatedEngine()).shutdown(1)
+        worker.submit(Gated("b"))
+    assert Worker(GatedEngine()).shutdown(1)
+
+
+def test_functions_run_on_the_thread_and_errors_for_users_are_told_in_their_own_words():
+    worker, threads = Worker(), []
+    worker.submit(FunctionRequest(lambda report: threads.append(threading.current_thread()) or "done"))
+    worker.submit(FunctionRequest(lambda report: (_ for _ in ()).throw(OSError("no space"))))
+    worker.submit(FunctionRequest(lambda report: [][0]))
+    first, second, third = results(worker, 3)
+    assert first.value == "done" and threads[0] is not threading.current_thread()
+    assert second.error == "no space" and second.details == ""
+    assert third.error.startswith("Unexpected IndexError") and "Traceback" in third.details
+    assert worker.shutdown(20)
+
+
+def test_a_client_hands_every_answer_to_whoever_asked(worker, engine):
+    client, heard, busy, progress = Client(worker), [], [], []
+    client.busyChanged.connect(busy.append)
+    client.progressed.connect(progress.append)
+    client.submit(Gated("a", steps=1), lambda result: heard.append(("a", result.value)))
+    client.submit(Gated("b"), lambda result: heard.append(("b", result.value)))
+    assert client.isBusy and busy == [True]
+    engine.gate.release()
+    while client.poll(20):
+        pass
+    assert heard == [("a", "answer to a"), ("b", "answer to b")]
+    assert [each.text for each in progress] == ["step 1"]
+    assert busy == [True, False] and not client.isBusy
+
+
+def test_a_client_tells_of_requests_that_are_cancelled_before_they_begin(worker, engine):
+    client, heard = Client(worker), []
+    client.submit(Gated("running", steps=3), heard.append)
+    client.submit(Gated("waiting"), heard.append)
+    assert engine.running.acquire(timeout=20)
+    client.cancel()
+    assert heard == [], "only a poll hands out answers"
+    engine.gate.release()
+    while client.poll(20):
+        pass
+    assert [(result.request.key, result.cancelled) for result in heard] == [("waiting", True), ("running", True)]
+    assert engine.began == ["running"]
+    client.close(20)
+    with pytest.raises(RuntimeError, match="shut down"):
+        client.submit(Gated("late"), heard.append)

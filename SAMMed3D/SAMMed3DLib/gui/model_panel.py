@@ -10,17 +10,19 @@ from slicer.i18n import tr as _
 
 from .. import __version__
 from ..signal import Signal
-from ..torch_setup.device import DeviceReport
+from ..torch_setup.device import DeviceReport, report_device
 from ..torch_setup.install import Outcome, TorchInstaller
 from ..weights.catalog import ModelEntry, ModelKind, WeightsError
-from ..weights.model_jobs import ModelJobs
-from ..weights.weights_engine import AddModelFile, ReportDevice
+from ..weights.store import fetch
+from ..worker.requests import FunctionRequest, Priority, Progress, Result
+from ..worker.thread import Client
 from .apply_view import ViewWriter
 from .model_choice import ModelChoice
 from .state_view import Control
-from .worker_poll import WorkerPoll
+from .timers import Poll
 
 _WATCH_MS = 2000
+_CLOSE_SECONDS = 0.2
 
 
 def sizeText(size: int) -> str:
@@ -36,21 +38,19 @@ class ModelPanel:
     ``cpuOnlyMayHelp``: PyTorch could not be installed, but its smaller build for the CPU may work.
     """
 
-    def __init__(self, ui: Any, widget: qt.QWidget, session: Any, choice: ModelChoice, jobs: ModelJobs,
+    def __init__(self, ui: Any, widget: qt.QWidget, session: Any, choice: ModelChoice, client: Client,
                  installer: TorchInstaller) -> None:
         self.problem = Signal()
         self.cpuOnlyMayHelp = False
         self._installer = installer
-        self._ui, self._widget, self._session, self._choice, self._jobs = ui, widget, session, choice, jobs
+        self._ui, self._widget, self._session, self._choice, self._client = ui, widget, session, choice, client
         self._view = ViewWriter(ui)
         self._entries: list[ModelEntry] = []
         self._filling = False
         self._working = False  # a download or the reading of a file
         self._device: DeviceReport | None = None
-        self._poll = WorkerPoll(jobs, widget)
-        jobs.progressed.connect(self._onProgress)
-        jobs.finished.connect(self._onFinished)
-        jobs.busyChanged.connect(self._onBusyChanged)
+        self._poll = Poll(client.poll, client.busyChanged, widget)
+        client.progressed.connect(self._onProgress)
         self._watch = qt.QTimer(widget)
         self._watch.interval = _WATCH_MS
         self._watch.connect("timeout()", self._onWatch)
@@ -73,11 +73,9 @@ class ModelPanel:
         self._watch.stop()
 
     def close(self) -> None:
-        self._jobs.close()
+        self._client.close(_CLOSE_SECONDS)
         self._poll.close()
-        self._jobs.progressed.disconnect(self._onProgress)
-        self._jobs.finished.disconnect(self._onFinished)
-        self._jobs.busyChanged.disconnect(self._onBusyChanged)
+        self._client.progressed.disconnect(self._onProgress)
         self._watch.stop()
         self._watch.disconnect("timeout()", self._onWatch)
         self._ui.modelCombo.disconnect("currentIndexChanged(int)", self._onChosen)
@@ -109,17 +107,20 @@ class ModelPanel:
     def download(self) -> None:
         """Fetch the chosen model, with progress; an earlier try is gone on with."""
         self._begin()
-        self._jobs.download(self._choice.entry.name)
+        store, name = self._choice.store, self._choice.entry.name
+        self._client.submit(FunctionRequest(lambda report: fetch(store, name, report), Priority.LONG), self._onModel)
 
     def addFile(self, path: str) -> None:
         """Put a checkpoint file on the list and choose it."""
         self._begin()
-        self._jobs.addFile(path)
+        store = self._choice.store
+        self._client.submit(FunctionRequest(lambda report: store.add_file(path)), self._onAdded)
 
     def reportDevice(self) -> None:
         """Find out what the model runs on, in the background."""
         if self._choice.torchInstalled():
-            self._jobs.reportDevice(self._choice.device, self._choice.precision)
+            device, precision = self._choice.device, self._choice.precision
+            self._client.submit(FunctionRequest(lambda report: report_device(device, precision)), self._onDevice)
 
     def installTorch(self, cpuOnly: bool = False) -> None:
         """Install PyTorch, after asking; then go on as if it had always been there."""
@@ -157,7 +158,7 @@ class ModelPanel:
 
     def _onCancel(self, checked: bool = False) -> None:
         self._ui.modelCancelButton.enabled = False
-        self._jobs.cancel()
+        self._client.cancel()
 
     def _onOpen(self, checked: bool = False) -> None:
         path = qt.QFileDialog.getOpenFileName(
@@ -188,32 +189,29 @@ class ModelPanel:
         if not collapsed and self._device is None:
             self.reportDevice()
 
-    # -- what the jobs report ----------------------------------------------------------------------------------------
+    # -- what the worker answers -------------------------------------------------------------------------------------
 
-    def _onProgress(self, progress: Any) -> None:
+    def _onProgress(self, progress: Progress) -> None:
         bar = self._ui.modelProgressBar
         bar.maximum = 1000 if progress.total else 0
         bar.value = 1000 * progress.done // progress.total if progress.total else 0
         bar.toolTip = progress.text
 
-    def _onFinished(self, result: Any) -> None:
-        if isinstance(result.request, ReportDevice):
-            self._device = result.value if result.error is None else None
+    def _onDevice(self, result: Result) -> None:
+        if not result.cancelled:
+            self._device = result.value
             self.refresh()
-            return
+
+    def _onAdded(self, result: Result) -> None:
+        self._onModel(result, choose=True)
+
+    def _onModel(self, result: Result, choose: bool = False) -> None:
         self._working = False
         if result.error:
             self.problem.emit(result.error)
-        elif result.value is not None:
-            chosen = self._choice.entry.name == result.value.name
-            if chosen or isinstance(result.request, AddModelFile):  # else another was chosen during the download
-                self.choose(result.value.name)
+        elif result.value is not None and (choose or self._choice.entry.name == result.value.name):
+            self.choose(result.value.name)  # unless another one was chosen during the download
         self.refresh()
-
-    def _onBusyChanged(self, busy: bool) -> None:
-        if not busy and self._working:  # canceled before it began
-            self._working = False
-            self.refresh()
 
     def _onWatch(self) -> None:
         if self._choice.store.refresh():

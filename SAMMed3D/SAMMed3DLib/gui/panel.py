@@ -11,9 +11,8 @@ from ..scene.session import Session
 from ..scene.slice_clicks import SliceClicks
 from ..scene.states import State
 from ..torch_setup.install import TorchInstaller
-from ..weights.model_jobs import ModelJobs
 from ..worker.engine import Engine
-from ..worker.worker import EngineWorker
+from ..worker.thread import Client, Worker
 from .apply_view import ViewWriter
 from .click_tools import ClickTools
 from .icons import Icons, isDark
@@ -23,11 +22,10 @@ from .nodule_actions import NoduleActions
 from .nodule_list import NoduleList
 from .parameter_sync import ParameterSync
 from .progress_row import ProgressRow
-from .qt_timer import QtTimer
 from .shortcuts import Shortcuts
 from .slice_views import SliceViews
 from .state_view import Facts, panelView
-from .worker_poll import WorkerPoll
+from .timers import Poll, QtTimer
 
 #: Buttons and the icons they wear.
 _ICONS = {
@@ -46,12 +44,12 @@ class Panel:
     Args:
         widget: the top widget of the .ui file.
         ui: its named children.
-        session, worker: a Session and the EngineWorker behind it.
-        choice, jobs: the model that the session uses, and what fetches others.
+        session, worker: a Session and the Worker behind it.
+        choice, client: the model that the session uses, and a second worker thread that fetches others meanwhile.
     """
 
     def __init__(
-        self, widget: qt.QWidget, ui: Any, session: Any, worker: Any, choice: ModelChoice, jobs: ModelJobs
+        self, widget: qt.QWidget, ui: Any, session: Any, worker: Any, choice: ModelChoice, client: Client
     ) -> None:
         self.widget, self.ui, self.session, self._worker = widget, ui, session, worker
         self._problem = self._notice = ""
@@ -62,11 +60,11 @@ class Panel:
         self._restTimer = QtTimer(widget)
         self.clicks = SliceClicks(self._restTimer)
         self._views = SliceViews()
-        self._poll = WorkerPoll(session, widget)
+        self._poll = Poll(session.poll, session.busyChanged, widget)
         self.tools = ClickTools(ui, session, self.clicks, self._views)
         self.nodules = NoduleList(ui.noduleTable, session, icons)
         self.actions = NoduleActions(ui, session, self.nodules)
-        self.models = ModelPanel(ui, widget, session, choice, jobs, TorchInstaller())
+        self.models = ModelPanel(ui, widget, session, choice, client, TorchInstaller())
         self._progress = ProgressRow(ui, session.cancel)
         self._sync = ParameterSync(session)
         self._shortcuts = Shortcuts({
@@ -225,5 +223,5 @@ class Panel:
 def makePanel(widget: qt.QWidget, ui: Any) -> Panel:
     """The panel with everything that it needs. Nothing is loaded and no thread starts yet."""
     choice = ModelChoice(applicationStore())
-    worker = EngineWorker(Engine())
-    return Panel(widget, ui, Session(worker, choice), worker, choice, ModelJobs(choice.store))
+    worker = Worker(Engine())
+    return Panel(widget, ui, Session(worker, choice), worker, choice, Client())

@@ -21,7 +21,7 @@ import numpy as np
 from ..torch_setup.install import torchAvailable
 from ..weights import default_checkpoint
 from ..worker.engine import Engine
-from ..worker.worker import EngineWorker
+from ..worker.thread import Worker
 from .errors import SceneError
 from .pipeline import ModelProvider
 from .session import Session
@@ -122,8 +122,8 @@ def segmentAll(
 
 
 @functools.cache
-def _sharedWorker() -> EngineWorker:
-    return EngineWorker(Engine())
+def _sharedWorker() -> Worker:
+    return Worker(Engine())
 
 
 @contextmanager

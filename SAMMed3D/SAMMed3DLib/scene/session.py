@@ -25,7 +25,7 @@ class Session(SessionCore):
     last said True, :meth:`poll` must be called every 5 ms or so.
 
     Args:
-        worker: an :class:`SAMMed3DLib.worker.worker.EngineWorker`.
+        worker: an :class:`SAMMed3DLib.worker.thread.Worker`.
         models: the chosen model.
         scene: default: slicer.mrmlScene.
 

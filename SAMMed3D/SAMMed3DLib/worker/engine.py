@@ -28,12 +28,12 @@ from .requests import (
     ModelInfo,
     Predict,
     Prefetch,
+    Report,
     RequestCancelled,
     Segmented,
     SetVolume,
     StaleRequest,
 )
-from .worker import Report
 
 
 class Engine:

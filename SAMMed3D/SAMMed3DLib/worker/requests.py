@@ -8,7 +8,8 @@ local RAS, mm, parent transforms excluded.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Mapping, Sequence
+import enum
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -28,37 +29,58 @@ class Block(Protocol):
     def offset_kji(self) -> tuple[int, int, int]: ...
 
 
-class Request(Protocol):
-    """What the worker knows of a request.
+class Priority(enum.IntEnum):
+    """When a request runs: the smallest first, equal ones in the order of submission."""
 
-    Attributes:
-        key: a queued request is replaced by a newer one of equal key.
-        priority: smaller runs first; equal ones in the order of submission.
-        gives_way: while running, it is cancelled by any other request.
-        slips_in: it runs in between while a request with ``lets_in`` runs.
-        lets_in: requests that slip in are run at its progress callbacks.
+    SETUP = 0
+    """What the others need: the model, the volume."""
+    CLICK = 1
+    SHORT = 2
+    LONG = 3
+    """Takes seconds or minutes; CLICK and SHORT ones run in between, at its progress callbacks."""
+    IDLE = 4
+    """Useful if nothing else is to be done: it is cancelled by any other request."""
+
+    @property
+    def slips_in(self) -> bool:
+        """Whether it runs in between while a LONG request is under way."""
+        return self in (Priority.CLICK, Priority.SHORT)
+
+
+Report = Callable[[int, int, str], bool]
+"""Tells the progress of a request: called with (done, total, text); False asks to stop."""
+
+
+class Request(Protocol):
+    """What the worker knows of a request: when it runs, and its key.
+
+    A queued request is replaced by a newer one of equal key.
     """
 
     @property
     def key(self) -> Hashable: ...
 
-    priority: ClassVar[int]
-    gives_way: ClassVar[bool]
-    slips_in: ClassVar[bool]
-    lets_in: ClassVar[bool]
+    @property
+    def priority(self) -> Priority: ...
 
 
-class _Manners:
-    """The usual behavior of a request."""
+@dataclass(frozen=True, eq=False)
+class FunctionRequest:
+    """A function that runs on the thread. Answer: what it returns; it raises RequestCancelled once ``report`` said no.
 
-    priority: ClassVar[int] = 2
-    gives_way: ClassVar[bool] = False
-    slips_in: ClassVar[bool] = False
-    lets_in: ClassVar[bool] = False
+    None replaces another.
+    """
+
+    function: Callable[[Report], Any]
+    priority: Priority = Priority.SHORT
+
+    @property
+    def key(self) -> Hashable:
+        return id(self)
 
 
 @dataclass(frozen=True)
-class LoadModel(_Manners):
+class LoadModel:
     """Go on with another checkpoint. Answer: :class:`ModelInfo`.
 
     Attributes:
@@ -72,7 +94,7 @@ class LoadModel(_Manners):
     device: str = "auto"
     precision: str = "auto"
     modified: int = 0
-    priority: ClassVar[int] = 0
+    priority: ClassVar[Priority] = Priority.SETUP
 
     @property
     def key(self) -> Hashable:
@@ -80,7 +102,7 @@ class LoadModel(_Manners):
 
 
 @dataclass(frozen=True, eq=False)
-class SetVolume(_Manners):
+class SetVolume:
     """Copy and check a volume. Answer: its identity.
 
     Attributes:
@@ -94,7 +116,7 @@ class SetVolume(_Manners):
     array_kji: NDArray
     ijk_to_ras: NDArray
     ijk_to_world: NDArray
-    priority: ClassVar[int] = 1
+    priority: ClassVar[Priority] = Priority.SETUP
 
     @property
     def key(self) -> Hashable:
@@ -116,7 +138,7 @@ class Start:
 
 
 @dataclass(frozen=True, eq=False)
-class Predict(_Manners):
+class Predict:
     """The mask of one nodule after all of its clicks. Answer: :class:`Segmented`.
 
     The engine remembers what it answered for the nodule and feeds only the clicks that are new, one by one; after a
@@ -138,7 +160,7 @@ class Predict(_Manners):
     labels: Sequence[int]
     start: Start | None = None
     ijk_to_world: NDArray | None = None
-    slips_in: ClassVar[bool] = True
+    priority: ClassVar[Priority] = Priority.CLICK
 
     @property
     def key(self) -> Hashable:
@@ -146,14 +168,13 @@ class Predict(_Manners):
 
 
 @dataclass(frozen=True, eq=False)
-class Measure(_Manners):
+class Measure:
     """Measure masks that the engine did not make. Answer: dict, nodule -> measurements (see :class:`Segmented`)."""
 
     identity: Identity
     blocks: Mapping[Hashable, Block]
     ijk_to_world: NDArray | None = None
-    priority: ClassVar[int] = 3
-    slips_in: ClassVar[bool] = True
+    priority: ClassVar[Priority] = Priority.SHORT
 
     @property
     def key(self) -> Hashable:
@@ -161,7 +182,7 @@ class Measure(_Manners):
 
 
 @dataclass(frozen=True, eq=False)
-class Generate(_Manners):
+class Generate:
     """Find all nodules. Answer: :class:`Generated`; when cancelled, with what was found so far.
 
     Attributes:
@@ -175,8 +196,7 @@ class Generate(_Manners):
     keep: Sequence[Block] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     ijk_to_world: NDArray | None = None
-    priority: ClassVar[int] = 4
-    lets_in: ClassVar[bool] = True
+    priority: ClassVar[Priority] = Priority.LONG
 
     @property
     def key(self) -> Hashable:
@@ -184,13 +204,12 @@ class Generate(_Manners):
 
 
 @dataclass(frozen=True, eq=False)
-class Prefetch(_Manners):
+class Prefetch:
     """Encode what a click at this point would need. Answer: None. It gives way to everything else."""
 
     identity: Identity
     point: Sequence[float]
-    priority: ClassVar[int] = 5
-    gives_way: ClassVar[bool] = True
+    priority: ClassVar[Priority] = Priority.IDLE
 
     @property
     def key(self) -> Hashable:
@@ -286,7 +305,7 @@ class Result:
     """The end of a request.
 
     Attributes:
-        generation: the number that :meth:`EngineWorker.submit` gave.
+        generation: the number that :meth:`.thread.Worker.submit` gave.
         request: what was asked.
         value: the answer, or None.
         error: what went wrong, for the user; None if nothing did.

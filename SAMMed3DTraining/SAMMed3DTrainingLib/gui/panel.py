@@ -14,6 +14,7 @@ from slicer.i18n import tr as _
 from SAMMed3DLib.gui.apply_view import ViewWriter
 from SAMMed3DLib.gui.icons import Icons, isDark
 from SAMMed3DLib.gui.progress_row import ProgressRow
+from SAMMed3DLib.gui.timers import Poll
 
 from ..scene.comparison_view import ComparisonView
 from ..scene.run_plots import RunPlots
@@ -32,7 +33,6 @@ from .package_install import installPackages
 from .plot_view import PlotView
 from .scene_watch import SceneWatch
 from .segmentation_module import SegmentationModule
-from .session_poll import SessionPoll
 from .state_view import Facts, jobText, panelView
 from .texts import duration
 from .train_section import TrainSection, defaultFolder
@@ -75,7 +75,7 @@ class Panel:
         self.layout = LayoutKeeper()
         self.plots = PlotView(RunPlots(), self.layout)
         self.comparison = ComparisonView()
-        self._poll = SessionPoll(session, widget)
+        self._poll = Poll(session.poll, session.paceChanged, widget)
         self.data = DataSection(ui, widget, session, icons)
         self.train = TrainSection(ui, widget, session, module.store, self.plots)
         self.compare = CompareSection(ui, widget, session, icons, self.plots, self.comparison, self.layout)

@@ -2,7 +2,7 @@
 
 ==================  ==================================================================================================
 export_table        ExportTable, ExportRow: what can be exported, and what stands in the way, before anything is written
-scene_export        SceneExport, caseData: the rows into a data set, one small step at a time
+scene_export        sceneExport, caseData: the rows into a data set, one small step at a time
 volume_pairs        which segmentation belongs to which volume
 nodule_labels       the segments of a volume as one label map
 volume_facts        whether a volume is a CT, and which image it is

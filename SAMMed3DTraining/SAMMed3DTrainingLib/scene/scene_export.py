@@ -15,7 +15,7 @@ from SAMMed3DLib.scene.volume_geometry import VolumeGeometry
 
 from ..store.dataset_writer import DatasetWriter
 from ..store.export_case import ExportCase, image_source
-from ..store.stepwise_export import ExportJob, MakeCase, StepwiseExport
+from ..store.stepwise_export import MakeCase, PlannedCase, StepwiseExport
 from .export_table import PROBLEM, ExportRow, fingerprintOf
 from .nodule_labels import NoduleMask, arrange, nodulesDigest, readNodules
 
@@ -23,8 +23,8 @@ from .nodule_labels import NoduleMask, arrange, nodulesDigest, readNodules
 _PIECE_BYTES = 24 << 20
 
 
-class SceneExport(StepwiseExport):
-    """Writes the included rows; :meth:`step` belongs on the main thread, called by a timer until it returns False.
+def sceneExport(rows: Sequence[ExportRow], writer: DatasetWriter, acceptedOnly: bool = False) -> StepwiseExport:
+    """What writes the included rows; its steps belong on the main thread, what they yield on the worker thread.
 
     The scene may change meanwhile: a volume is copied, in a few steps, before its case is written and then let go.
 
@@ -33,10 +33,8 @@ class SceneExport(StepwiseExport):
         writer: the data set.
         acceptedOnly: whether nodules that nobody has reviewed stay out.
     """
-
-    def __init__(self, rows: Sequence[ExportRow], writer: DatasetWriter, acceptedOnly: bool = False) -> None:
-        chosen = [row for row in rows if row.included and row.state != PROBLEM]
-        super().__init__([ExportJob(row.caseName, _reader(row, acceptedOnly)) for row in chosen], writer)
+    chosen = [row for row in rows if row.included and row.state != PROBLEM]
+    return StepwiseExport([PlannedCase(row.caseName, _reader(row, acceptedOnly)) for row in chosen], writer)
 
 
 def caseData(row: ExportRow, acceptedOnly: bool = False) -> ExportCase:

@@ -12,8 +12,9 @@ import slicer.util
 from SAMMed3DLib.scene.volume_geometry import VolumeGeometry
 
 from ..store.dataset_writer import DatasetWriter
+from ..store.stepwise_export import StepwiseExport
 from .export_table import ExportTable
-from .scene_export import SceneExport
+from .scene_export import sceneExport
 
 
 class TrainingSource:
@@ -51,20 +52,20 @@ class TrainingSource:
         return len(DatasetWriter(folder).cases())
 
     @staticmethod
-    def export(rows: Sequence[Any], folder: Path, acceptedOnly: bool) -> SceneExport:
+    def export(rows: Sequence[Any], folder: Path, acceptedOnly: bool) -> StepwiseExport:
         """What writes the rows. Raises StoreError where the folder cannot take them."""
-        return SceneExport(rows, DatasetWriter(folder), acceptedOnly)
+        return sceneExport(rows, DatasetWriter(folder), acceptedOnly)
 
     @staticmethod
-    def importFiles(source: Path, folder: Path) -> Any:
+    def importFiles(source: Path, folder: Path) -> StepwiseExport:
         """What writes pairs of image and label files of a folder. Raises ValueError where there is none."""
-        from ..store.folder_import import FolderImport, find_pairs
+        from ..store.folder_import import find_pairs, folder_import
 
         pairs = find_pairs(source)
         if not pairs:
             raise ValueError(f"{source} holds no pair of image and label files: name both alike, or put them into "
                              "folders imagesTr and labelsTr.")
-        return FolderImport(pairs, DatasetWriter(folder))
+        return folder_import(pairs, DatasetWriter(folder))
 
     def unlabelled(self) -> list[Any]:
         """Volumes of the scene without a single nodule."""

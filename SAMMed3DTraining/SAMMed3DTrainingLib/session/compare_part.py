@@ -186,7 +186,7 @@ class ComparePart:
         arguments = ["--run", str(folder), "--device", self.device]
         try:
             (folder / COMPARISON).parent.mkdir(exist_ok=True)
-            task = self._api.task("compare", arguments, (folder / COMPARISON).parent)
+            process = self._api.job("compare", arguments, (folder / COMPARISON).parent)
         except (ValueError, OSError, RuntimeError) as error:
             self._say(error=str(error))
             return
@@ -196,7 +196,7 @@ class ComparePart:
             self.refresh()
             self._say(error=outcome.error)
 
-        self._job.runTask(JobKind.COMPARE, task, "", finished)
+        self._job.runProcess(JobKind.COMPARE, process, "", finished)
 
     def setClicks(self, clicks: int) -> None:
         if clicks != self.clicks and self.comparison is not None and clicks in self.comparison.clicks:

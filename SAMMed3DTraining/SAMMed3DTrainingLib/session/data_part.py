@@ -147,7 +147,7 @@ class DataPart:
     def checkDataset(self, folder: Path) -> None:
         """Reads every case in a child process and lists what is wrong."""
         try:
-            task = self._runs.task("check", [str(folder)], self._temporaryFolder())
+            process = self._runs.job("check", [str(folder)], self._temporaryFolder())
         except (ValueError, OSError, RuntimeError) as error:
             self._say(error=str(error))
             return
@@ -162,7 +162,7 @@ class DataPart:
                 )
             self._say(error=outcome.error)
 
-        self._job.runTask(JobKind.CHECK, task, "", finished)
+        self._job.runProcess(JobKind.CHECK, process, "", finished)
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
@@ -176,10 +176,10 @@ class DataPart:
         if self.folder is not None:
             self._write(lambda: self._source.importFiles(folder, self.folder))
 
-    def _write(self, make: Callable[[], Any]) -> None:
+    def _write(self, plan: Callable[[], Any]) -> None:
         folder = self.folder
         try:
-            stepper = make()
+            export = plan()
         except (ValueError, OSError, RuntimeError) as error:
             self._say(error=str(error))
             return
@@ -192,7 +192,7 @@ class DataPart:
             self._say(error="\n".join([*failed, *filter(None, [outcome.error])]),
                       notice=self.exported(len(done), folder) if done else "")
 
-        self._job.runStepper(JobKind.EXPORT, stepper, finished)
+        self._job.runSteps(JobKind.EXPORT, export.steps(), "", finished, parts=len(export.cases))
 
     #: (number of cases, folder) -> what the status line says; the panel sets a translated one.
     exported: Callable[[int, Path], str] = staticmethod(lambda count, folder: f"{count} -> {folder}")

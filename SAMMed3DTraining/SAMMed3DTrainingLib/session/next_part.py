@@ -105,7 +105,7 @@ class NextPart:
         if checkpoint is not None:
             arguments += ["--checkpoint", str(checkpoint)]
         try:
-            task = self._runs.task("rank", arguments, self._temporaryFolder())
+            process = self._runs.job("rank", arguments, self._temporaryFolder())
         except (ValueError, OSError, RuntimeError) as error:
             self._say(str(error))
             return
@@ -121,7 +121,7 @@ class NextPart:
                 self.skipped = tuple(f"{Path(p).name}: {why}" for p, why in outcome.value.get("skipped", {}).items())
             self._say(outcome.error)
 
-        self._job.runTask(JobKind.RANK, task, "", finished, item)
+        self._job.runProcess(JobKind.RANK, process, "", finished, item)
 
     def _volume(self, found: dict[str, Any]) -> RankedVolume:
         path = str(found["path"])

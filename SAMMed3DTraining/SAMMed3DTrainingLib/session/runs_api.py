@@ -55,8 +55,8 @@ class Runs:
         return start_training(request, self.interpreter)
 
     def estimate(self, request: Any, log: Path) -> Any:
-        """The task that measures a run. Raises RunError."""
-        from ..runs.task import start_estimate
+        """The job that measures a run. Raises RunError."""
+        from ..runs.job_process import start_estimate
 
         return start_estimate(request, self.interpreter, log)
 
@@ -66,11 +66,11 @@ class Runs:
 
         return RunMonitor(folder, process)
 
-    def task(self, command: str, arguments: list[str], folder: Path) -> Any:
+    def job(self, command: str, arguments: list[str], folder: Path) -> Any:
         """Another command of the training package. Raises RunError."""
-        from ..runs.task import start_task
+        from ..runs.job_process import start_job
 
-        return start_task(self.interpreter, command, arguments, folder)
+        return start_job(self.interpreter, command, arguments, folder)
 
     def history(self, workDir: Path) -> Any:
         """The runs of a folder; one object for each folder, which remembers what it has read."""

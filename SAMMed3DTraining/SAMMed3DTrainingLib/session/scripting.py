@@ -12,10 +12,12 @@ from typing import Any
 
 import slicer
 
+from .job_slot import JobSlot
 from .runs_api import Runs
+from .states import JobKind
 from .train_part import TrainingSettings
 
-_POLL_SECONDS = 0.2
+_POLL_SECONDS, _WAIT_SECONDS, _CLOSE_SECONDS = 0.2, 0.005, 60.0
 
 
 def exportScene(folder: str | Path, acceptedOnly: bool = True) -> list[Any]:
@@ -26,7 +28,7 @@ def exportScene(folder: str | Path, acceptedOnly: bool = True) -> list[Any]:
         acceptedOnly: nodules that nobody has reviewed stay out.
 
     Returns:
-        One result for each case, with its name, state and message (scene.scene_export.ExportResult).
+        One result for each case, with its name, state and message (store.stepwise_export.ExportResult).
 
     Raises:
         StoreError: the folder cannot take any case.
@@ -36,12 +38,14 @@ def exportScene(folder: str | Path, acceptedOnly: bool = True) -> list[Any]:
     source = TrainingSource()
     rows = [row for row in source.rows(Path(folder), acceptedOnly, {}) if row.included]
     export = source.export(rows, Path(folder), acceptedOnly)
+    job, outcomes = JobSlot(), []
     try:
-        while export.step(0.005):
+        job.runSteps(JobKind.EXPORT, export.steps(), "", outcomes.append, parts=len(export.cases))
+        while job.poll(_WAIT_SECONDS):
             slicer.app.processEvents()
-        return list(export.results)
     finally:
-        export.close()
+        job.close(_CLOSE_SECONDS)
+    return list(outcomes[0].value)
 
 
 def train(data: Sequence[str | Path], workDir: str | Path, name: str, progress: Callable[[Any], None] | None = None,

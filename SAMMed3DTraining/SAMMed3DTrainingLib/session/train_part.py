@@ -51,7 +51,7 @@ class RunsApi(Protocol):
 
     def monitor(self, folder: Path, process: Any | None) -> Any: ...
 
-    def task(self, command: str, arguments: list[str], folder: Path) -> Any: ...
+    def job(self, command: str, arguments: list[str], folder: Path) -> Any: ...
 
     def history(self, workDir: Path) -> Any: ...
 
@@ -129,7 +129,7 @@ class TrainPart:
             return
         log = self._temporaryFolder() / ESTIMATE_LOG
         try:
-            task = self._runs.estimate(request, log)
+            process = self._runs.estimate(request, log)
         except (ValueError, OSError, RuntimeError) as error:
             self._fail(str(error))
             return
@@ -140,7 +140,7 @@ class TrainPart:
             self._estimated = costs if self.estimateResult else None
             self._fail(outcome.error)
 
-        self._job.runTask(JobKind.ESTIMATE, task, "", finished)
+        self._job.runProcess(JobKind.ESTIMATE, process, "", finished)
 
     def start(self) -> None:
         """A new run as set."""

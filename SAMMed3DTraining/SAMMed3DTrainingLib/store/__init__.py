@@ -12,6 +12,6 @@ voxels              the types that voxels are stored in; checks before anything 
 nifti_file          voxels into a NIfTI file, with progress and cancel
 stepwise_export     StepwiseExport: many cases, one small step at a time
 file_pairs          which files of a folder are an image and its label map
-folder_import       FolderImport: such pairs as cases
+folder_import       such pairs as cases
 ==================  ==================================================================================================
 """

@@ -11,23 +11,21 @@ from .dataset_writer import DatasetWriter
 from .errors import StoreError
 from .export_case import ExportCase, image_source
 from .file_pairs import FilePair, find_pairs
-from .stepwise_export import ExportJob, MakeCase, StepwiseExport
+from .stepwise_export import MakeCase, PlannedCase, StepwiseExport
 from .voxels import LARGEST_NODULE_MM, value_problem
 
-__all__ = ["FilePair", "FolderImport", "find_pairs", "read_pair"]
+__all__ = ["FilePair", "find_pairs", "folder_import", "read_pair"]
 
 
-class FolderImport(StepwiseExport):
-    """Reads and writes the pairs without problems, one after the other, on a thread; see :meth:`step`.
+def folder_import(pairs: Sequence[FilePair], writer: DatasetWriter) -> StepwiseExport:
+    """What reads and writes the pairs without problems, one after the other, on the worker thread.
 
     Args:
         pairs: of :func:`find_pairs`.
         writer: the data set.
     """
-
-    def __init__(self, pairs: Sequence[FilePair], writer: DatasetWriter) -> None:
-        usable = [pair for pair in pairs if not pair.problem]
-        super().__init__([ExportJob(pair.name, _reader(pair, writer)) for pair in usable], writer)
+    usable = [pair for pair in pairs if not pair.problem]
+    return StepwiseExport([PlannedCase(pair.name, _reader(pair, writer)) for pair in usable], writer)
 
 
 def read_pair(pair: FilePair) -> ExportCase:

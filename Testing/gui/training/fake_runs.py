@@ -7,23 +7,23 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from SAMMed3DTrainingLib.runs.job_process import JobStatus
 from SAMMed3DTrainingLib.runs.packages_check import PackageState
 from SAMMed3DTrainingLib.runs.run_files import RunError
 from SAMMed3DTrainingLib.runs.run_history import RunRecord
 from SAMMed3DTrainingLib.runs.run_request import TrainingRequest, free_name
 from SAMMed3DTrainingLib.runs.run_status import Curves, RunStatus
-from SAMMed3DTrainingLib.runs.task import TaskStatus
 
 
-class FakeTask:
+class FakeJob:
     """A child process that prints JSON; the test sets ``status``."""
 
     def __init__(self, command: str, arguments: list[str]) -> None:
         self.command, self.arguments = command, arguments
-        self.status = TaskStatus()
+        self.status = JobStatus()
         self.killed = False
 
-    def poll(self) -> TaskStatus:
+    def poll(self) -> JobStatus:
         return self.status
 
     def cancel(self) -> None:
@@ -34,10 +34,10 @@ class FakeTask:
 
     def done(self, **result: Any) -> None:
         """It ends with this result."""
-        self.status = TaskStatus("done", result=result)
+        self.status = JobStatus("done", result=result)
 
     def failed(self, message: str) -> None:
-        self.status = TaskStatus("failed", message=message, kind="other")
+        self.status = JobStatus("failed", message=message, kind="other")
 
 
 class FakeMonitor:
@@ -92,7 +92,7 @@ class FakeRuns:
 
     def __init__(self) -> None:
         self.requests: list[TrainingRequest] = []
-        self.tasks: list[FakeTask] = []
+        self.jobs: list[FakeJob] = []
         self.monitors: list[FakeMonitor] = []
         self.records = FakeHistory()
         self.missing: tuple[Any, ...] = ()
@@ -119,17 +119,17 @@ class FakeRuns:
         self.requests.append(request)
         return object()
 
-    def estimate(self, request: TrainingRequest, log: Path) -> FakeTask:
+    def estimate(self, request: TrainingRequest, log: Path) -> FakeJob:
         self.requests.append(request)
-        return self.task("estimate", [], log.parent)
+        return self.job("estimate", [], log.parent)
 
     def monitor(self, folder: Path, process: Any | None) -> FakeMonitor:
         self.monitors.append(FakeMonitor(folder, process))
         return self.monitors[-1]
 
-    def task(self, command: str, arguments: list[str], folder: Path) -> FakeTask:
-        self.tasks.append(FakeTask(command, arguments))
-        return self.tasks[-1]
+    def job(self, command: str, arguments: list[str], folder: Path) -> FakeJob:
+        self.jobs.append(FakeJob(command, arguments))
+        return self.jobs[-1]
 
     def history(self, workDir: Path) -> FakeHistory:
         return self.records

@@ -163,12 +163,12 @@ def test_files_that_are_gone_are_told(compared: TrainingUser) -> None:
 
 
 def test_comparing_shows_progress_and_can_be_canceled(compared: TrainingUser, runs: FakeRuns) -> None:
-    from SAMMed3DTrainingLib.runs.task import TaskStatus
+    from SAMMed3DTrainingLib.runs.job_process import JobStatus
 
     compared.press("compareButton")
-    task = runs.tasks[-1]
-    assert task.command == "compare" and str(compared.work_dir / "first") in task.arguments
-    task.status = TaskStatus(fraction=0.25, left_s=90.0, message="C1")
+    job = runs.jobs[-1]
+    assert job.command == "compare" and str(compared.work_dir / "first") in job.arguments
+    job.status = JobStatus(fraction=0.25, left_s=90.0, message="C1")
     compared.host.wait(lambda: compared.ui.statusStack.currentIndex == 1, 5)
     compared.host.wait(lambda: compared.ui.progressBar.value == 250, 5)
     assert "C1" in compared.ui.progressLabel.text and "2 min" in compared.ui.progressLabel.text
@@ -198,10 +198,10 @@ def test_the_next_case_is_the_one_that_the_model_is_unsure_about(trainer: Traini
     trainer.ui.nextSection.collapsed = False
     assert trainer.session.next.volumes == 2
     trainer.press("rankButton")
-    trainer.host.wait(lambda: runs.tasks, 20)
-    paths = runs.tasks[-1].arguments[1:3]
+    trainer.host.wait(lambda: runs.jobs, 20)
+    paths = runs.jobs[-1].arguments[1:3]
     assert all(nibabel.load(path).shape == (48, 48, 30) for path in paths)
-    runs.tasks[-1].done(ranked=[ranked("002", paths[1], 0.6), ranked("001", paths[0], 0.2)], skipped={})
+    runs.jobs[-1].done(ranked=[ranked("002", paths[1], 0.6), ranked("001", paths[0], 0.2)], skipped={})
     trainer.settle()
     assert trainer.cells("nextTable", 0) == ["unsure", "clear"]
     trainer.ui.nextTable.setCurrentCell(0, 0)
@@ -216,8 +216,8 @@ def test_volumes_deleted_after_the_ranking(trainer: TrainingUser, runs: FakeRuns
     trainer.look()
     trainer.ui.nextSection.collapsed = False
     trainer.press("rankButton")
-    trainer.host.wait(lambda: runs.tasks, 20)
-    runs.tasks[-1].done(ranked=[ranked("001", runs.tasks[-1].arguments[1], 0.6)], skipped={})
+    trainer.host.wait(lambda: runs.jobs, 20)
+    runs.jobs[-1].done(ranked=[ranked("001", runs.jobs[-1].arguments[1], 0.6)], skipped={})
     trainer.settle()
     trainer.host.scene.scene.RemoveNode(volume)
     trainer.ui.nextTable.setCurrentCell(0, 0)
@@ -236,7 +236,7 @@ def test_files_of_a_folder_are_ranked_where_they_are(trainer: TrainingUser, runs
     qt_module.file_answers.append(str(folder))
     trainer.ui.nextSourceCombo.setCurrentIndex(1)
     trainer.press("rankButton")
-    assert runs.tasks[-1].command == "rank" and str(folder) in runs.tasks[-1].arguments
-    runs.tasks[-1].failed("no volume could be ranked")
+    assert runs.jobs[-1].command == "rank" and str(folder) in runs.jobs[-1].arguments
+    runs.jobs[-1].failed("no volume could be ranked")
     trainer.settle()
     assert "no volume could be ranked" in trainer.ui.messageLabel.text

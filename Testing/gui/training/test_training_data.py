@@ -128,8 +128,8 @@ def test_a_data_set_that_lies_ready_is_checked_in_a_child_process(trainer: Train
     ready.mkdir()
     qt_module.file_answers.append(str(ready))
     trainer.press("addDatasetButton")
-    assert runs.tasks[-1].command == "check" and runs.tasks[-1].arguments == [str(ready)]
-    runs.tasks[-1].done(cases=7, nodules=19, problems=[{"case": "C3", "text": "has no label map"}])
+    assert runs.jobs[-1].command == "check" and runs.jobs[-1].arguments == [str(ready)]
+    runs.jobs[-1].done(cases=7, nodules=19, problems=[{"case": "C3", "text": "has no label map"}])
     trainer.settle()
     assert trainer.cells("datasetTable", 1) == ["ready"] and trainer.cells("datasetTable", 2) == ["7"]
     assert "C3: has no label map" in trainer.ui.datasetTable.item(0, 1).toolTip()

@@ -75,7 +75,7 @@ def test_quitting_lets_the_run_go_on_and_ends_the_jobs(trainer: TrainingUser, ru
     trainer.press("compareButton")
     widget = trainer.widget
     trainer.host.app.aboutToQuit.emit()
-    assert runs.tasks[-1].killed and runs.monitor_.commands == []
+    assert runs.jobs[-1].killed and runs.monitor_.commands == []
     assert widget.panel is None
     widget.cleanup()
 

@@ -47,7 +47,7 @@ def test_opening_starts_nothing(trainer: TrainingUser, runs: FakeRuns) -> None:
 
     before = threading.active_count()
     trainer.open()
-    assert not runs.tasks and not runs.requests and threading.active_count() == before
+    assert not runs.jobs and not runs.requests and threading.active_count() == before
     assert not trainer.work_dir.exists() and not trainer.dataset.exists()
 
 
@@ -88,7 +88,7 @@ def test_an_estimate_holds_for_what_it_was_made_of(trainer: TrainingUser, runs: 
     with_data(trainer)
     trainer.press("estimateButton")
     assert not trainer.ui.startButton.enabled and "Measuring" in trainer.ui.startButton.toolTip
-    runs.tasks[-1].done(time_s=600.0, memory_mb=900, disk_mb=80, steps=40, nodules=4, cases=2, device="cpu")
+    runs.jobs[-1].done(time_s=600.0, memory_mb=900, disk_mb=80, steps=40, nodules=4, cases=2, device="cpu")
     trainer.settle()
     text = trainer.ui.estimateLabel.text
     assert "10 min" in text and "40 steps" in text and "900 MB" in text
@@ -101,7 +101,7 @@ def test_an_estimate_holds_for_what_it_was_made_of(trainer: TrainingUser, runs: 
 def test_a_failed_estimate_is_told(trainer: TrainingUser, runs: FakeRuns) -> None:
     with_data(trainer)
     trainer.press("estimateButton")
-    runs.tasks[-1].failed("The data set holds no nodule: export one.")
+    runs.jobs[-1].failed("The data set holds no nodule: export one.")
     trainer.settle()
     assert trainer.ui.messageFrame.visible and "no nodule" in trainer.ui.messageLabel.text
     trainer.press("dismissButton")

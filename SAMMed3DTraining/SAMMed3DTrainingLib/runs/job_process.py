@@ -1,4 +1,4 @@
-"""Shorter work in a child process that prints JSON lines: an estimate, a check of the data, a comparison, a ranking.
+"""A job in a child process that prints JSON lines: an estimate, a check of the data, a comparison, a ranking.
 
 Each line is an object with "event": "progress" (done, total, left_s, message), "note" or "warning" (message), "item"
 (one result as it comes), then "result" or "estimate", or else "error" or a failed "end" (message, kind). Lines that are
@@ -20,13 +20,13 @@ from .json_lines import JsonLines
 from .run_files import RunError, write_whole
 from .run_request import TrainingRequest
 
-TaskState = Literal["running", "done", "failed", "cancelled"]
-_LOG, _CONTROL = "task.log", "task.control"
+JobState = Literal["running", "done", "failed", "cancelled"]
+_LOG, _CONTROL = "job.log", "job.control"
 
 
 @dataclass(frozen=True)
-class TaskStatus:
-    """A task at one moment.
+class JobStatus:
+    """A job at one moment.
 
     Attributes:
         fraction: done so far, 0 to 1; None before anything is known.
@@ -34,11 +34,11 @@ class TaskStatus:
         message: what is being done, or why it failed.
         notes: what the user should know.
         items: single results, in the order they came.
-        result: of a task that is done, or that was cancelled and tells what it has.
+        result: of a job that is done, or that was cancelled and tells what it has.
         kind: of a failure, as in a run's end event.
     """
 
-    state: TaskState = "running"
+    state: JobState = "running"
     fraction: float | None = None
     left_s: float | None = None
     message: str = ""
@@ -53,7 +53,7 @@ class TaskStatus:
         return self.state != "running"
 
 
-class Task:
+class JobProcess:
     """Follows a child process through its output.
 
     Args:
@@ -63,15 +63,15 @@ class Task:
     """
 
     def __init__(self, process: ChildProcess, log: Path, control: Path | None = None) -> None:
-        self.status = TaskStatus()
+        self.status = JobStatus()
         self._process, self._control = process, control
         self._lines = JsonLines(log, process.log_offset)
         self._cancelled = False
         self._error: tuple[str, str] | None = None
         self._last_text = ""
 
-    def poll(self) -> TaskStatus:
-        """The task now. Reads what is new, never waits."""
+    def poll(self) -> JobStatus:
+        """The job now. Reads what is new, never waits."""
         if self.status.is_over:
             return self.status
         code = self._process.poll()  # before the output: what a dead process has printed is all there
@@ -86,7 +86,7 @@ class Task:
         return self.status
 
     def cancel(self) -> None:
-        """Asks the task to end soon; what it has found so far may still come as its result."""
+        """Asks the job to end soon; what it has found so far may still come as its result."""
         self._cancelled = True
         if self._control is not None:
             with suppress(RunError):
@@ -127,7 +127,7 @@ class Task:
         self.status = dataclasses.replace(self.status, **values)
 
 
-def start_task(interpreter: Interpreter, name: str, arguments: Sequence[str], folder: Path) -> Task:
+def start_job(interpreter: Interpreter, name: str, arguments: Sequence[str], folder: Path) -> JobProcess:
     """Starts ``compare``, ``rank`` or ``check`` with its output and its control file in a folder.
 
     Args:
@@ -149,10 +149,10 @@ def start_task(interpreter: Interpreter, name: str, arguments: Sequence[str], fo
         log.unlink(missing_ok=True)
     words = [*arguments, "--json", "--control", str(control)]
     process = TrainingProcess.start(interpreter.command(name, words), interpreter.environment(), log, interpreter.cwd)
-    return Task(process, log, control)
+    return JobProcess(process, log, control)
 
 
-def start_estimate(request: TrainingRequest, interpreter: Interpreter, log: Path) -> Task:
+def start_estimate(request: TrainingRequest, interpreter: Interpreter, log: Path) -> JobProcess:
     """Starts ``train --dry_run``, which measures some steps of a run and saves nothing.
 
     Args:
@@ -168,4 +168,4 @@ def start_estimate(request: TrainingRequest, interpreter: Interpreter, log: Path
     process = TrainingProcess.start(
         interpreter.command("train", words), interpreter.environment(), log, interpreter.cwd
     )
-    return Task(process, log)
+    return JobProcess(process, log)
