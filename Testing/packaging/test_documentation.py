@@ -93,7 +93,8 @@ def test_every_page_is_reached_from_the_readme() -> None:
         reached.add(page)
         for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", without_code(text_of(page))):
             file = (page.parent / target).resolve()
-            todo += [file] if file.suffix == ".md" and file.is_file() else []
+            pages = file.glob("*.md") if file.is_dir() else [file]  # GitHub lists a folder's pages
+            todo += [each for each in pages if each.suffix == ".md" and each.is_file()]
     assert {page.relative_to(ROOT).as_posix() for page in set(PAGES) - reached} == set()
 
 
