@@ -84,6 +84,14 @@ def test_links_and_pictures_lead_somewhere(name: str) -> None:
     assert not dead
 
 
+@pytest.mark.parametrize("name", [name for name in PAGE_NAMES if name != "CHANGELOG.md"])
+def test_files_that_are_named_exist(name: str) -> None:
+    top = r"Testing|Resources|SAMMed3D\w*|inference|model|worker|\.github"
+    named = re.findall(rf"`((?:{top})/[\w/.-]+\.\w+)`", text_of(ROOT / name))
+    bases = (ROOT, ROOT / "SAMMed3D", ROOT / "SAMMed3DTraining", ROOT / "SAMMed3D" / "SAMMed3DLib")
+    assert [each for each in named if not any((base / each).is_file() for base in bases)] == []
+
+
 def test_every_page_is_reached_from_the_readme() -> None:
     reached, todo = set(), [ROOT / "README.md"]
     while todo:
