@@ -28,6 +28,7 @@ def add_chest(number: int) -> Any:
 
     from SAMMed3DLib.gui.sample_data import addPhantom
     from SAMMed3DLib.scene import nodule_segmentation
+    from SAMMed3DLib.scene.nodule_segmentation import NoduleSegmentation
     from SAMMed3DLib.scene.segment_writer import MaskBlock, SegmentWriter
     from SAMMed3DLib.synthesis.phantom import chest_phantom
 
@@ -37,9 +38,9 @@ def add_chest(number: int) -> Any:
     segmentation = nodule_segmentation.createSegmentation(volume)
     writer = SegmentWriter(segmentation, volume)
     for value in np.unique(phantom.labels_kji)[1:]:
-        segment = nodule_segmentation.addNodule(segmentation)
+        segment = NoduleSegmentation(segmentation).addNodule()
         writer.write(segment, MaskBlock((phantom.labels_kji == value).astype(np.uint8), (0, 0, 0)))
-        nodule_segmentation.setStatus(segmentation, segment, nodule_segmentation.REVIEWED)
+        NoduleSegmentation(segmentation).setStatus(segment, nodule_segmentation.REVIEWED)
     segmentation.SetDisplayVisibility(False)
     return volume
 

@@ -114,13 +114,13 @@ class _Flow:
         slicer.app.processEvents()
         self.volumeNode = self.session.volumeNode
         self.test.assertIsNotNone(self.volumeNode)
-        self.test.assertEqual({row.segmentId for row in self.session.rows()}, set(masks))
+        self.test.assertEqual({row.segmentId for row in self.session.review.rows()}, set(masks))
         for segmentId, mask in masks.items():
             np.testing.assert_array_equal(self.mask(segmentId), mask)
         self.session.select(self.segments[3])
         self.ui.addModeButton.click()
         self.click(self.inside(3))
-        self.test.assertEqual(len(self.session.rows()), 4)
+        self.test.assertEqual(len(self.session.review.rows()), 4)
         self.test.assertGreater(self.dice(3), WORST_DICE)
 
     def segmentAll(self) -> None:
@@ -129,7 +129,7 @@ class _Flow:
         self.wait()
         labels = self.phantom.labels_kji
         found = set()
-        for row in self.session.rows():
+        for row in self.session.review.rows():
             found |= set(np.unique(labels[self.mask(row.segmentId)])) - {0}
         self.test.delayDisplay(f"Found {len(found)} of {len(self.phantom.nodules)} nodules.")
         self.test.assertGreaterEqual(len(found), 6)
@@ -157,7 +157,7 @@ class _Flow:
         self.test.assertNotEqual(self.session.state.name, "ERROR", self.session.stateText)
 
     def row(self, segmentId: str) -> Any:
-        return next(row for row in self.session.rows() if row.segmentId == segmentId)
+        return next(row for row in self.session.review.rows() if row.segmentId == segmentId)
 
     def mask(self, segmentId: str) -> np.ndarray:
         """The segment on the volume's voxels, read by Slicer's own function."""

@@ -45,6 +45,7 @@ def run(test: Any) -> None:
 def addCase(name: str, seed: int) -> Any:
     """A noisy volume with two accepted nodules, 8 to 14 mm wide."""
     from SAMMed3DLib.scene import nodule_segmentation
+    from SAMMed3DLib.scene.nodule_segmentation import NoduleSegmentation
     from SAMMed3DLib.scene.segment_writer import MaskBlock, SegmentWriter
 
     rng = np.random.default_rng(seed)
@@ -61,9 +62,9 @@ def addCase(name: str, seed: int) -> Any:
     segmentation = nodule_segmentation.createSegmentation(volume)
     writer = SegmentWriter(segmentation, volume)
     for mask in masks:
-        segmentId = nodule_segmentation.addNodule(segmentation)
+        segmentId = NoduleSegmentation(segmentation).addNodule()
         writer.write(segmentId, MaskBlock(mask.astype(np.uint8), (0, 0, 0)))
-        nodule_segmentation.setStatus(segmentation, segmentId, nodule_segmentation.REVIEWED)
+        NoduleSegmentation(segmentation).setStatus(segmentId, nodule_segmentation.REVIEWED)
     return volume
 
 

@@ -26,6 +26,7 @@ from targets import print_targets  # noqa: E402
 
 from SAMMed3DLib.scene import nodule_segmentation as nodules  # noqa: E402
 from SAMMed3DLib.scene.mask_block import MaskBlock, sameMask  # noqa: E402
+from SAMMed3DLib.scene.nodule_segmentation import NoduleSegmentation  # noqa: E402
 from SAMMed3DLib.scene.segment_writer import SegmentWriter  # noqa: E402
 from slicer_scene import SlicerScene  # noqa: E402
 
@@ -65,7 +66,7 @@ def run(rounds: int, slow_rounds: int) -> dict[str, list[float]]:
         blocks.append(MaskBlock(mask, (offset[0], offset[1], offset[2])))
     times: dict[str, list[float]] = {"add 30 nodules": []}
     start = time.perf_counter()
-    ids = [nodules.addNodule(node) for _ in blocks]
+    ids = [NoduleSegmentation(node).addNodule() for _ in blocks]
     for segment_id, block in zip(ids, blocks, strict=True):
         writer.write(segment_id, block)
     times["add 30 nodules"].append(time.perf_counter() - start)

@@ -142,7 +142,7 @@ def measure(session: Session, loop: EventLoop, phantom, clicks: int) -> dict[str
     for n in range(clicks):
         for times, rests in ((first, False), (rested, True)):
             point = centers[n % len(centers)] + rng.uniform(-1.5, 1.5, 3)
-            session.nextNodule()
+            session.select(None)
             if rests:
                 loop.run(lambda point=point: session.prefetch(point))
             times.append(loop.run(lambda point=point: session.click(point)))
@@ -150,7 +150,7 @@ def measure(session: Session, loop: EventLoop, phantom, clicks: int) -> dict[str
             offset = rng.uniform(-2, 2, 3) * (1 if positive else 4)
             place = centers[n % len(centers)] + offset
             later.append(loop.run(lambda place=place, positive=positive: session.click(place, positive)))
-    session.nextNodule()
+    session.select(None)
     loop.run(lambda: session.click(centers[0]))
     return {"first": p95(first), "rested": p95(rested), "later": p95(later), "drag": drag(session, loop, centers[0])}
 

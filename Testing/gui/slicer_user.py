@@ -96,7 +96,7 @@ class User:
 
     def ids(self) -> list[str]:
         """Segment IDs in the table's order."""
-        return [row.segmentId for row in self.session.rows()]
+        return [row.segmentId for row in self.session.review.rows()]
 
     def cell(self, row: int, column: int) -> str:
         """What the table shows."""

@@ -88,11 +88,11 @@ def test_next_nodule_and_every_click_is_new(ready: User) -> None:
     ready.click_at(ELSEWHERE)
     assert len(ready.ids()) == 2
     ready.ui.everyClickCheckBox.click()
-    assert ready.session.everyClickIsNew
+    assert ready.session.options.everyClickIsNew
     ready.click_at((-18.0, -18.0, -9.0))
     ready.click_at((20.0, 18.0, -9.0))
     assert len(ready.ids()) == 4
-    assert len({tuple(row.color) for row in ready.session.rows()}) == 4
+    assert len({tuple(row.color) for row in ready.session.review.rows()}) == 4
 
 
 def test_undo_and_redo_go_through_clicks_and_masks(ready: User) -> None:

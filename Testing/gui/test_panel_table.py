@@ -101,14 +101,14 @@ def test_accept_moves_on_and_flag_toggles(three: User) -> None:
     three.session.select(ids[0])
     three.ui.acceptButton.click()
     three.settle()
-    statuses = [row.status for row in three.session.rows()]
+    statuses = [row.status for row in three.session.review.rows()]
     assert statuses == ["reviewed", "AI", "AI"] and three.session.selectedId == ids[1]
     three.ui.flagButton.click()
-    assert three.session.rows()[1].status == "flagged"
+    assert three.session.review.rows()[1].status == "flagged"
     three.ui.flagButton.click()
-    assert three.session.rows()[1].status == "AI"
+    assert three.session.review.rows()[1].status == "AI"
     three.press("A")
-    assert three.session.rows()[1].status == "reviewed"
+    assert three.session.review.rows()[1].status == "reviewed"
     segment = three.session.segmentationNode.GetSegmentation().GetSegment(ids[0])
     import slicer
 
@@ -137,7 +137,7 @@ def test_without_a_selection_the_review_buttons_say_so(three: User) -> None:
         assert not button.enabled and button.toolTip
     three.press("A")
     three.press("X")
-    assert len(three.ids()) == 3 and {row.status for row in three.session.rows()} == {"AI"}
+    assert len(three.ids()) == 3 and {row.status for row in three.session.review.rows()} == {"AI"}
 
 
 def test_copying_the_table(three: User) -> None:

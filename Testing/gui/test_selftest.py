@@ -17,4 +17,4 @@ def test_the_modules_self_test_passes(host: Host) -> None:
     for name in ("Red", "Green", "Yellow"):
         host.app.layoutManager().sliceWidget(name)
     slicer.selfTests["SAMMed3D"](msec=0)
-    assert len(host.widget("SAMMed3D").session.rows()) >= 6
+    assert len(host.widget("SAMMed3D").session.review.rows()) >= 6

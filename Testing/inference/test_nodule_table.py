@@ -10,7 +10,7 @@ import pytest
 
 from SAMMed3DLib.inference import NoduleRecord
 from SAMMed3DLib.inference.nodule_table import COLUMNS, MEASURED, rounded, shown, table_text, titles
-from SAMMed3DLib.scene.nodule_rows import NoduleRow, tableText
+from SAMMed3DLib.scene.review import NoduleRow, tableText
 
 RECORD = NoduleRecord(
     109.20000000000002, 15.04, 9.96, 12.5, 5.931, -120.44, -700.0, 60.0, 96.1, 0.91234, (1.0, -2.000000001, 3.0), 12

@@ -64,7 +64,7 @@ class Bench:
 
     def full(self, segmentId: str) -> np.ndarray:
         volume = np.zeros(SHAPE, dtype=np.uint8)
-        block = self.session._bench.document.writer.read(segmentId)
+        block = self.session.volume.writer.read(segmentId)
         volume[place(block)] = block.mask
         return volume
 
@@ -75,7 +75,7 @@ class Bench:
         return volume
 
     def row(self, segmentId: str) -> Any:
-        return next(row for row in self.session.rows() if row.segmentId == segmentId)
+        return next(row for row in self.session.review.rows() if row.segmentId == segmentId)
 
     def edit(self, segmentId: str, full: np.ndarray) -> None:
         """What the Segment Editor does: other voxels, not through our writer."""

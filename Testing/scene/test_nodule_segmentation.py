@@ -7,9 +7,10 @@ import pytest
 import slicer
 
 from SAMMed3DLib.scene import nodule_segmentation as nodules
-from SAMMed3DLib.scene.errors import SceneError
 from SAMMed3DLib.scene.mask_block import MaskBlock
+from SAMMed3DLib.scene.nodule_segmentation import NoduleSegmentation
 from SAMMed3DLib.scene.segment_writer import SegmentWriter
+from SAMMed3DLib.scene.volume_geometry import SceneError
 from scene.masks import blob, full, labelmap
 
 SHAPE = (12, 14, 16)
@@ -62,26 +63,26 @@ def test_it_sits_beside_its_volume(slicer_scene, volume) -> None:
 
 def test_nodules_have_layers_names_colors_terminology_and_status(volume) -> None:
     node = nodules.createSegmentation(volume)
-    ids = [nodules.addNodule(node) for _ in range(20)]
+    ids = [NoduleSegmentation(node).addNodule() for _ in range(20)]
     segments = [node.GetSegmentation().GetSegment(segment_id) for segment_id in ids]
     assert [segment.GetName() for segment in segments] == [f"Nodule {n}" for n in range(1, 21)]
     assert len({labelmap(node, segment_id) for segment_id in ids}) == 20
     assert len({segment.GetColor() for segment in segments[: len(nodules.COLORS)]}) == len(nodules.COLORS)
     for segment, segment_id in zip(segments, ids, strict=True):
         assert "SCT^27925004^Nodule" in segment.GetTerminology() and "SCT^39607008^Lung" in segment.GetTerminology()
-        assert nodules.status(node, segment_id) == "AI"
+        assert NoduleSegmentation(node).status(segment_id) == "AI"
         assert node.GetSegmentation().GetSegment(segment_id).GetLabelValue() == 1
 
 
 def test_names_and_colors_given_or_free(volume) -> None:
     node = nodules.createSegmentation(volume)
-    first = nodules.addNodule(node, "left upper lobe", (0.1, 0.2, 0.3))
+    first = NoduleSegmentation(node).addNodule("left upper lobe", (0.1, 0.2, 0.3))
     assert node.GetSegmentation().GetSegment(first).GetName() == "left upper lobe"
     assert node.GetSegmentation().GetSegment(first).GetColor() == (0.1, 0.2, 0.3)
-    second, third = nodules.addNodule(node), nodules.addNodule(node)
+    second, third = NoduleSegmentation(node).addNodule(), NoduleSegmentation(node).addNodule()
     color = node.GetSegmentation().GetSegment(second).GetColor()
     node.GetSegmentation().RemoveSegment(second)
-    fourth = nodules.addNodule(node)
+    fourth = NoduleSegmentation(node).addNodule()
     assert node.GetSegmentation().GetSegment(third).GetName() == "Nodule 2"
     assert node.GetSegmentation().GetSegment(fourth).GetName() == "Nodule 3", "no number twice"
     assert node.GetSegmentation().GetSegment(fourth).GetColor() == color, "a free color comes again"
@@ -89,42 +90,42 @@ def test_names_and_colors_given_or_free(volume) -> None:
 
 def test_status_score_and_record_are_kept_with_the_segment(volume) -> None:
     node = nodules.createSegmentation(volume)
-    first, second = nodules.addNodule(node), nodules.addNodule(node)
-    assert nodules.record(node, first) is None and nodules.score(node, first) is None
+    first, second = NoduleSegmentation(node).addNodule(), NoduleSegmentation(node).addNodule()
+    assert NoduleSegmentation(node).record(first) is None and NoduleSegmentation(node).score(first) is None
     for value in ("reviewed", "flagged", "AI"):
-        nodules.setStatus(node, first, value)
-        assert nodules.status(node, first) == value and nodules.status(node, second) == "AI"
+        NoduleSegmentation(node).setStatus(first, value)
+        assert NoduleSegmentation(node).status(first) == value and NoduleSegmentation(node).status(second) == "AI"
     record = {"volume_mm3": 123.4, "name": "größer; ~^|", "list": [1, 2]}
-    nodules.setRecord(node, first, record)
-    nodules.setScore(node, first, 0.8765)
-    assert nodules.record(node, first) == record and nodules.score(node, first) == 0.8765
-    assert nodules.record(node, second) is None and nodules.score(node, second) is None
-    nodules.setRecord(node, first, None)
-    nodules.setScore(node, first, None)
-    assert nodules.record(node, first) is None and nodules.score(node, first) is None
+    NoduleSegmentation(node).setRecord(first, record)
+    NoduleSegmentation(node).setScore(first, 0.8765)
+    assert NoduleSegmentation(node).record(first) == record and NoduleSegmentation(node).score(first) == 0.8765
+    assert NoduleSegmentation(node).record(second) is None and NoduleSegmentation(node).score(second) is None
+    NoduleSegmentation(node).setRecord(first, None)
+    NoduleSegmentation(node).setScore(first, None)
+    assert NoduleSegmentation(node).record(first) is None and NoduleSegmentation(node).score(first) is None
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "3"])
 def test_damaged_tags_are_no_record(volume, text) -> None:
     node = nodules.createSegmentation(volume)
-    segment_id = nodules.addNodule(node)
+    segment_id = NoduleSegmentation(node).addNodule()
     segment = node.GetSegmentation().GetSegment(segment_id)
     segment.SetTag(nodules.RECORD_TAG, text)
     segment.SetTag(nodules.SCORE_TAG, "good")
-    assert nodules.record(node, segment_id) is None and nodules.score(node, segment_id) is None
+    assert NoduleSegmentation(node).record(segment_id) is None and NoduleSegmentation(node).score(segment_id) is None
 
 
 def test_removed_segments_are_named(volume) -> None:
-    node = nodules.createSegmentation(volume)
-    for call in (nodules.status, nodules.record, nodules.score):
+    stored = NoduleSegmentation(nodules.createSegmentation(volume))
+    for call in (stored.segment, stored.status, stored.record, stored.score):
         with pytest.raises(SceneError, match="not there any more"):
-            call(node, "gone")
+            call("gone")
 
 
 def test_the_terminology_of_slicers_default_survives_a_hand_made_segment(volume) -> None:
     """Segments made in the Segment Editor carry no status: they count as not reviewed."""
     node = nodules.createSegmentation(volume)
     segment_id = node.GetSegmentation().AddEmptySegment("", "by hand")
-    assert nodules.status(node, segment_id) == "AI"
+    assert NoduleSegmentation(node).status(segment_id) == "AI"
     SegmentWriter(node, volume).write(segment_id, MaskBlock(blob((3, 4, 5)), (1, 2, 3)))
     assert full(SegmentWriter(node, volume).read(segment_id), SHAPE).sum() == blob((3, 4, 5)).sum()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from SAMMed3DLib.scene.mask_block import EMPTY_BLOCK, MaskBlock
-from SAMMed3DLib.scene.nodule_state import NoduleRecord, digest
+from SAMMed3DLib.scene.nodule_state import SegmentRecord, digest
 
 
 def test_the_digest_tells_masks_and_places_apart():
@@ -23,10 +23,10 @@ def test_the_digest_tells_masks_and_places_apart():
 
 
 def test_a_record_survives_json():
-    record = NoduleRecord({"volume_mm3": 1.5, "mean_hu": None}, "abc", 3, True, 0.25, True)
-    assert NoduleRecord.fromDict(json.loads(json.dumps(record.toDict()))) == record
+    record = SegmentRecord({"volume_mm3": 1.5, "mean_hu": None}, "abc", 3, True, 0.25, True)
+    assert SegmentRecord.fromDict(json.loads(json.dumps(record.toDict()))) == record
 
 
 @pytest.mark.parametrize("values", [None, {}, {"measurements": "x", "clicks": "y", "probability": "z"}])
 def test_what_cannot_be_read_is_left_out(values):
-    assert NoduleRecord.fromDict(values) == NoduleRecord()
+    assert SegmentRecord.fromDict(values) == SegmentRecord()

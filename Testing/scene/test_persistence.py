@@ -12,8 +12,8 @@ from numpy.testing import assert_allclose
 from inference.volumes import grid, rotation
 from SAMMed3DLib.scene import nodule_segmentation as nodules
 from SAMMed3DLib.scene.mask_block import MaskBlock
-from SAMMed3DLib.scene.prompt_list import createPrompts, findPrompts
-from SAMMed3DLib.scene.prompt_store import PromptStore
+from SAMMed3DLib.scene.nodule_segmentation import NoduleSegmentation
+from SAMMed3DLib.scene.prompt_store import PromptStore, createPrompts, findPrompts
 from SAMMed3DLib.scene.segment_writer import SegmentWriter
 from scene.events import log_of_store
 from scene.masks import blob, full
@@ -25,14 +25,14 @@ SHAPE = (30, 32, 34)
 def described(volume):
     """Everything about a volume's nodules that must survive."""
     node = nodules.findSegmentation(volume)
-    writer, store = SegmentWriter(node, volume), PromptStore(findPrompts(volume))
+    writer, store, stored = SegmentWriter(node, volume), PromptStore(findPrompts(volume)), NoduleSegmentation(node)
     ids = node.GetSegmentation().GetSegmentIDs()
     result = {
         segment_id: (
             node.GetSegmentation().GetSegment(segment_id).GetName(),
             [round(x, 4) for x in node.GetSegmentation().GetSegment(segment_id).GetColor()],
             node.GetSegmentation().GetSegment(segment_id).GetTerminology(),
-            nodules.status(node, segment_id), nodules.record(node, segment_id), nodules.score(node, segment_id),
+            stored.status(segment_id), stored.record(segment_id), stored.score(segment_id),
             [(tuple(np.round(p.ras, 6)), p.positive) for p in store.prompts(segment_id)],
             full(writer.read(segment_id), SHAPE).tobytes(),
         )
@@ -51,17 +51,17 @@ def test_a_bundle_brings_everything_back(slicer_scene, tmp_path, transformed) ->
     node = nodules.createSegmentation(volume)
     store = PromptStore(createPrompts(volume))
     writer = SegmentWriter(node, volume)
-    ids = [nodules.addNodule(node) for _ in range(4)]
+    ids = [NoduleSegmentation(node).addNodule() for _ in range(4)]
     for number, segment_id in enumerate(ids):
         # The second and third overlap; the last one is empty.
         offset = [(2, 2, 2), (12, 10, 10), (14, 12, 12)][number] if number < 3 else (0, 0, 0)
         writer.write(segment_id, MaskBlock(blob(seed=number) if number < 3 else np.zeros((1, 1, 1), np.uint8), offset))
         store.add((1.5 * number, 2.25, -3.0), True, segment_id)
         store.add((1.5 * number, 4.25, -3.0), False, segment_id)
-    nodules.setStatus(node, ids[0], "reviewed")
-    nodules.setStatus(node, ids[1], "flagged")
-    nodules.setRecord(node, ids[1], {"volume_mm3": 12.5, "note": "µm; ~ | ^ \"quoted\""})
-    nodules.setScore(node, ids[1], 0.91)
+    NoduleSegmentation(node).setStatus(ids[0], "reviewed")
+    NoduleSegmentation(node).setStatus(ids[1], "flagged")
+    NoduleSegmentation(node).setRecord(ids[1], {"volume_mm3": 12.5, "note": "µm; ~ | ^ \"quoted\""})
+    NoduleSegmentation(node).setScore(ids[1], 0.91)
     store.showOnly(ids[2])
     store.close()
     before = described(volume)
@@ -81,7 +81,7 @@ def test_the_next_write_after_reopening_erases_no_neighbor(slicer_scene, tmp_pat
     volume = slicer_scene.add_volume(np.zeros(SHAPE, np.int16))
     node = nodules.createSegmentation(volume)
     writer = SegmentWriter(node, volume)
-    ids = [nodules.addNodule(node) for _ in range(3)]
+    ids = [NoduleSegmentation(node).addNodule() for _ in range(3)]
     for number, segment_id in enumerate(ids):
         writer.write(segment_id, MaskBlock(np.ones((5, 5, 5), np.uint8), (3 + 5 * number, 4, 4)))
     slicer_scene.save(tmp_path / "scene.mrb")
@@ -94,7 +94,7 @@ def test_the_next_write_after_reopening_erases_no_neighbor(slicer_scene, tmp_pat
     writer.write(ids[1], MaskBlock(np.ones((9, 5, 5), np.uint8), (6, 4, 4)))
     counts = [int(full(writer.read(segment_id), SHAPE).sum()) for segment_id in ids]
     assert counts == [125, 225, 125]
-    fresh = nodules.addNodule(node)
+    fresh = NoduleSegmentation(node).addNodule()
     writer.write(fresh, MaskBlock(np.ones((9, 9, 9), np.uint8), (2, 2, 2)))
     assert [int(full(writer.read(segment_id), SHAPE).sum()) for segment_id in ids] == counts
 
@@ -151,7 +151,7 @@ def test_closing_the_scene_under_open_stores(slicer_scene) -> None:
     store = PromptStore(createPrompts(volume))
     store.add((1, 2, 3), True, "S_1")
     writer = SegmentWriter(node, volume)
-    segment_id = nodules.addNodule(node)
+    segment_id = NoduleSegmentation(node).addNodule()
     slicer_scene.scene.Clear(0)
     assert findPrompts(volume) is None and nodules.findSegmentation(volume) is None
     writer.write(segment_id, MaskBlock(blob(), (1, 1, 1)))

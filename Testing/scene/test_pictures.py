@@ -13,8 +13,8 @@ from vtk.util.numpy_support import vtk_to_numpy
 from inference.volumes import grid, rotation
 from SAMMed3DLib.scene import nodule_segmentation as nodules
 from SAMMed3DLib.scene.mask_block import MaskBlock
-from SAMMed3DLib.scene.prompt_list import createPrompts
-from SAMMed3DLib.scene.prompt_store import PromptStore
+from SAMMed3DLib.scene.nodule_segmentation import NoduleSegmentation
+from SAMMed3DLib.scene.prompt_store import PromptStore, createPrompts
 from SAMMed3DLib.scene.segment_writer import SegmentWriter
 from SAMMed3DLib.scene.volume_geometry import VolumeGeometry
 
@@ -28,7 +28,7 @@ def bench(slicer_scene):
     """A gray volume with an orange segment around its middle."""
     volume = slicer_scene.add_volume(np.full(SHAPE, -600, np.int16), grid(SHAPE, (1.0, 1.0, 1.5), rotation(12.0)))
     node = nodules.createSegmentation(volume)
-    segment_id = nodules.addNodule(node, color=ORANGE)
+    segment_id = NoduleSegmentation(node).addNodule(color=ORANGE)
     writer = SegmentWriter(node, volume)
     writer.write(segment_id, BOX)
     return volume, node, segment_id, writer

@@ -7,8 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from inference.volumes import grid, rotation
-from SAMMed3DLib.scene.prompt_list import createPrompts
-from SAMMed3DLib.scene.prompt_store import PromptStore
+from SAMMed3DLib.scene.prompt_store import PromptStore, createPrompts
 from scene.events import log_of_store
 from scene.transforms import rigid
 from slicer_view import place_mode

@@ -9,9 +9,8 @@ import pytest
 import slicer.util
 from numpy.testing import assert_allclose
 
-from SAMMed3DLib.scene.errors import SceneError
-from SAMMed3DLib.scene.prompt_list import createPrompts, findPrompts
-from SAMMed3DLib.scene.prompt_store import Prompt, PromptStore
+from SAMMed3DLib.scene.prompt_store import Prompt, PromptStore, createPrompts, findPrompts
+from SAMMed3DLib.scene.volume_geometry import SceneError
 from scene.events import log_of_store
 from scene.transforms import rigid
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from SAMMed3DLib.scene.prompt_tag import PromptTag, readTag, withTag
+from SAMMed3DLib.scene.prompt_store import PromptTag, readTag, withTag
 
 
 @pytest.mark.parametrize("segment_id", ["Segment_1", "S_x;y", "größer = 3; label=0", "segment=1;label=1", "a b"])

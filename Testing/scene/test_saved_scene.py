@@ -45,7 +45,7 @@ def clicked(bench: Bench) -> np.ndarray:
 
 
 def test_names_review_measurements_and_voxels_come_back(reopened: Bench) -> None:
-    rows = {row.segmentId: row for row in reopened.session.rows()}
+    rows = {row.segmentId: row for row in reopened.session.review.rows()}
     assert list(rows) == [CLICKED, EDITED, FOUND]
     assert [row.name for row in rows.values()] == ["Upper left", "Nodule 1", "Nodule 2"]
     assert [row.status for row in rows.values()] == ["reviewed", "flagged", "AI"]
@@ -95,4 +95,4 @@ def test_looking_again_keeps_what_was_clicked_and_replaces_what_was_found(reopen
     reopened.settle()
     (request,) = [one for one in reopened.engine.asked if isinstance(one, Generate)]
     assert len(request.keep) == 2
-    assert [row.segmentId for row in reopened.session.rows()] == [CLICKED, EDITED]
+    assert [row.segmentId for row in reopened.session.review.rows()] == [CLICKED, EDITED]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from SAMMed3DLib.scene.errors import SceneError
-from SAMMed3DLib.scene.nodule_segmentation import findSegmentation, status
-from SAMMed3DLib.scene.prompt_list import findPrompts
+from SAMMed3DLib.scene.nodule_segmentation import NoduleSegmentation, findSegmentation
+from SAMMed3DLib.scene.prompt_store import findPrompts
 from SAMMed3DLib.scene.scripting import segment, segmentAll
 from SAMMed3DLib.scene.segment_writer import SegmentWriter
+from SAMMed3DLib.scene.volume_geometry import SceneError
 from SAMMed3DLib.worker.requests import LoadModel, Predict
 from scene.session_bench import SHAPE, Bench
 from scene.session_fakes import CubeEngine, FakeModels, StepWorker, found, place
@@ -120,7 +120,7 @@ def test_all_nodules(script):
     script.engine.found = [found((10, 8, 8), 0.9, 1), found((10, 20, 20), 0.6, 3), found((25, 8, 20), 0.2)]
     ids = script.segmentAll()
     assert [script.full(one).sum() for one in ids] == [7**3, 3**3]
-    assert status(findSegmentation(script.volume), ids[0]) == "AI"
+    assert NoduleSegmentation(findSegmentation(script.volume)).status(ids[0]) == "AI"
     assert len(script.segmentAll(sensitivity=1.0)) == 3
     script.engine.found = []
     assert script.segmentAll() == []
@@ -128,15 +128,15 @@ def test_all_nodules(script):
 
 def test_beside_an_open_panel_its_session_does_the_work(slicer_scene):
     bench = Bench(slicer_scene)
-    bench.session.everyClickIsNew = True
+    bench.session.options.everyClickIsNew = True
     own = bench.click(25, 12, 14)
     segmentId = segment(bench.volume, [bench.ras(10, 12, 14), bench.ras(10, 12, 18)])
     np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14), (10, 12, 18)]))
-    assert bench.session.selectedId == own and bench.session.undoText == "Add point"
-    assert [row.segmentId for row in bench.session.rows()] == [own, segmentId]
+    assert bench.session.selectedId == own and bench.session.history.undoText == "Add point"
+    assert [row.segmentId for row in bench.session.review.rows()] == [own, segmentId]
     bench.engine.found = [found((10, 25, 8), 0.9, 1)]
     (new,) = segmentAll(bench.volume)
-    assert new in [row.segmentId for row in bench.session.rows()]
+    assert new in [row.segmentId for row in bench.session.review.rows()]
     bench.session.close()
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from SAMMed3DLib.scene import nodule_segmentation as nodules
-from SAMMed3DLib.scene.errors import SceneError
 from SAMMed3DLib.scene.mask_block import MaskBlock
-from SAMMed3DLib.scene.segment_snapshot import restoreSegment, takeSnapshot
+from SAMMed3DLib.scene.nodule_segmentation import NoduleSegmentation
 from SAMMed3DLib.scene.segment_writer import SegmentWriter
+from SAMMed3DLib.scene.volume_geometry import SceneError
 from scene.masks import blob, full, labelmap
 
 SHAPE = (20, 22, 24)
@@ -21,7 +21,7 @@ def writer(slicer_scene):
     node = nodules.createSegmentation(volume)
     writer = SegmentWriter(node, volume)
     for number in range(3):
-        writer.write(nodules.addNodule(node), MaskBlock(blob(seed=number), (2 + number, 3, 4)))
+        writer.write(NoduleSegmentation(node).addNodule(), MaskBlock(blob(seed=number), (2 + number, 3, 4)))
     return writer
 
 
@@ -29,8 +29,8 @@ def content(writer, segment_id):
     segment = writer.segmentationNode.GetSegmentation().GetSegment(segment_id)
     node = writer.segmentationNode
     return (
-        segment.GetName(), segment.GetColor(), segment.GetTerminology(), nodules.status(node, segment_id),
-        nodules.record(node, segment_id), nodules.score(node, segment_id),
+        segment.GetName(), segment.GetColor(), segment.GetTerminology(), NoduleSegmentation(node).status(segment_id),
+        NoduleSegmentation(node).record(segment_id), NoduleSegmentation(node).score(segment_id),
         bool(node.GetDisplayNode().GetSegmentVisibility(segment_id)),
         full(writer.read(segment_id), SHAPE).tobytes(),
     )
@@ -45,9 +45,9 @@ def test_a_deleted_segment_comes_back_with_its_closed_surface(writer) -> None:
         return segmentation.GetSegment(segment_id).GetRepresentation("Closed surface")
 
     points = surface().GetNumberOfPoints()
-    snapshot = takeSnapshot(writer, segment_id)
+    snapshot = writer.snapshot(segment_id)
     segmentation.RemoveSegment(segment_id)
-    restoreSegment(writer, snapshot)
+    writer.restore(snapshot)
     assert surface().IsA("vtkPolyData") and surface().GetNumberOfPoints() == points > 0
 
 
@@ -56,16 +56,16 @@ def test_a_deleted_segment_comes_back(writer, position) -> None:
     node, segmentation = writer.segmentationNode, writer.segmentationNode.GetSegmentation()
     ids = segmentation.GetSegmentIDs()
     segment_id = ids[position]
-    nodules.setStatus(node, segment_id, "reviewed")
-    nodules.setRecord(node, segment_id, {"volume_mm3": 5.0})
-    nodules.setScore(node, segment_id, 0.9)
+    NoduleSegmentation(node).setStatus(segment_id, "reviewed")
+    NoduleSegmentation(node).setRecord(segment_id, {"volume_mm3": 5.0})
+    NoduleSegmentation(node).setScore(segment_id, 0.9)
     segmentation.GetSegment(segment_id).SetName("renamed")
     node.GetDisplayNode().SetSegmentVisibility(segment_id, False)
     before = {each: content(writer, each) for each in ids}
-    snapshot = takeSnapshot(writer, segment_id)
+    snapshot = writer.snapshot(segment_id)
 
     segmentation.RemoveSegment(segment_id)
-    restoreSegment(writer, snapshot)
+    writer.restore(snapshot)
 
     assert segmentation.GetSegmentIDs() == ids, "same ID, same place in the list"
     assert {each: content(writer, each) for each in ids} == before
@@ -78,14 +78,14 @@ def test_a_changed_segment_becomes_what_it_was(writer) -> None:
     node = writer.segmentationNode
     segment_id = node.GetSegmentation().GetSegmentIDs()[1]
     before = content(writer, segment_id)
-    snapshot = takeSnapshot(writer, segment_id)
+    snapshot = writer.snapshot(segment_id)
     writer.write(segment_id, MaskBlock(blob((3, 3, 3)), (0, 0, 0)))
-    nodules.setStatus(node, segment_id, "flagged")
-    nodules.setRecord(node, segment_id, {"a": 1})
+    NoduleSegmentation(node).setStatus(segment_id, "flagged")
+    NoduleSegmentation(node).setRecord(segment_id, {"a": 1})
     node.GetSegmentation().GetSegment(segment_id).SetColor(0.5, 0.5, 0.5)
-    restoreSegment(writer, snapshot)
+    writer.restore(snapshot)
     assert content(writer, segment_id) == before
-    restoreSegment(writer, snapshot)
+    writer.restore(snapshot)
     assert content(writer, segment_id) == before, "as often as wanted"
 
 
@@ -96,10 +96,10 @@ def test_layers_shared_in_between_do_not_matter(writer) -> None:
     segmentation.CollapseBinaryLabelmaps(False)
     before = {each: content(writer, each) for each in segmentation.GetSegmentIDs()}
     for segment_id in segmentation.GetSegmentIDs():
-        snapshot = takeSnapshot(writer, segment_id)
-        restoreSegment(writer, snapshot)
+        snapshot = writer.snapshot(segment_id)
+        writer.restore(snapshot)
         segmentation.RemoveSegment(segment_id)
-        restoreSegment(writer, snapshot)
+        writer.restore(snapshot)
         assert {each: content(writer, each) for each in segmentation.GetSegmentIDs()} == before
     assert len({labelmap(node, each) for each in segmentation.GetSegmentIDs()}) == 3
 
@@ -107,21 +107,21 @@ def test_layers_shared_in_between_do_not_matter(writer) -> None:
 def test_the_place_in_the_list_when_the_neighbor_is_gone_too(writer) -> None:
     segmentation = writer.segmentationNode.GetSegmentation()
     first, second, third = segmentation.GetSegmentIDs()
-    snapshot = takeSnapshot(writer, first)
+    snapshot = writer.snapshot(first)
     segmentation.RemoveSegment(first)
     segmentation.RemoveSegment(second)
-    restoreSegment(writer, snapshot)
+    writer.restore(snapshot)
     assert segmentation.GetSegmentIDs() == (third, first)
 
 
 def test_an_empty_segment_comes_back_empty(writer) -> None:
-    segment_id = nodules.addNodule(writer.segmentationNode)
-    snapshot = takeSnapshot(writer, segment_id)
+    segment_id = NoduleSegmentation(writer.segmentationNode).addNodule()
+    snapshot = writer.snapshot(segment_id)
     writer.segmentationNode.GetSegmentation().RemoveSegment(segment_id)
-    restoreSegment(writer, snapshot)
+    writer.restore(snapshot)
     assert writer.read(segment_id).isEmpty
 
 
 def test_a_segment_that_is_gone_has_no_snapshot(writer) -> None:
     with pytest.raises(SceneError, match="not there any more"):
-        takeSnapshot(writer, "gone")
+        writer.snapshot("gone")

@@ -11,9 +11,9 @@ from numpy.testing import assert_allclose
 from vtk.util.numpy_support import vtk_to_numpy
 
 from inference.volumes import ORIENTATIONS, grid, rotation
-from SAMMed3DLib.scene.errors import SceneError
 from SAMMed3DLib.scene.mask_block import MaskBlock
 from SAMMed3DLib.scene.segment_writer import SegmentWriter
+from SAMMed3DLib.scene.volume_geometry import SceneError
 from scene.masks import add_segment, blob, full, ijk_to_world, labelmap, mask_positions, new_segmentation, voxels
 from scene.masks import world_positions as world_of_segment
 from scene.transforms import rigid

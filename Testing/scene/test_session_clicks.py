@@ -13,10 +13,10 @@ def test_the_first_click_makes_a_nodule_and_fills_it(bench):
     segmentId = session.click(bench.ras(10, 12, 14))
     assert session.selectedId == segmentId
     assert session.state is State.LOADING and session.isBusy
-    assert session.rows()[0].isPending
+    assert session.review.rows()[0].isPending
     bench.settle()
     np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14)]))
-    row = session.rows()[0]
+    row = session.review.rows()[0]
     assert (row.segmentId, row.name, row.status, row.isPending) == (segmentId, "Nodule 1", "AI", False)
     assert (row.volumeMm3, row.predictedIou) == (125.0, 0.9)
     assert session.state is State.READY and not session.isBusy
@@ -25,11 +25,11 @@ def test_the_first_click_makes_a_nodule_and_fills_it(bench):
 
 def test_each_click_without_a_selection_is_a_nodule_of_its_own(bench):
     first = bench.click(10, 12, 14)
-    bench.session.nextNodule()
+    bench.session.select(None)
     second = bench.click(20, 12, 14)
     assert first != second
     assert bench.full(first).sum() == bench.full(second).sum() == 125
-    assert [row.name for row in bench.session.rows()] == ["Nodule 1", "Nodule 2"]
+    assert [row.name for row in bench.session.review.rows()] == ["Nodule 1", "Nodule 2"]
 
 
 def test_further_clicks_refine_the_selected_nodule_and_shift_clicks_take_away(bench):
@@ -42,7 +42,7 @@ def test_further_clicks_refine_the_selected_nodule_and_shift_clicks_take_away(be
 
 
 def test_every_click_can_be_made_a_new_nodule(bench):
-    bench.session.everyClickIsNew = True
+    bench.session.options.everyClickIsNew = True
     first, second = bench.click(10, 12, 14), bench.click(20, 12, 14)
     assert first != second
     assert bench.click(20, 12, 16, positive=False) == second
@@ -64,7 +64,7 @@ def test_an_earlier_answer_is_shown_while_the_latest_is_on_its_way(bench):
     bench.session.click(bench.ras(10, 12, 22))
     bench.session.poll()
     np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14), (10, 12, 18)]))
-    assert bench.session.rows()[0].isPending
+    assert bench.session.review.rows()[0].isPending
     bench.settle()
     # and the step in between is exact, although its answer came after the third click
     bench.session.undo()
@@ -75,8 +75,8 @@ def test_an_earlier_answer_is_shown_while_the_latest_is_on_its_way(bench):
 def test_a_click_outside_the_volume_is_refused_with_a_message(bench):
     assert bench.session.click((500.0, 0.0, 0.0)) is None
     assert "outside the volume" in bench.errors[-1]
-    assert bench.session.rows() == [] and bench.points() == []
-    assert not bench.session.canUndo
+    assert bench.session.review.rows() == [] and bench.points() == []
+    assert not bench.session.history.canUndo
 
 
 def test_taking_away_needs_a_selected_nodule(bench):
@@ -91,15 +91,15 @@ def test_points_of_the_markups_toolbar_and_of_scripts_are_clicks(bench):
     node.AddControlPointWorld(*bench.ras(10, 12, 18))
     bench.settle()
     np.testing.assert_array_equal(bench.full(first), bench.cubes([(10, 12, 14), (10, 12, 18)]))
-    bench.session.polarity = False
+    bench.session.options.polarity = False
     node.AddControlPointWorld(*bench.ras(10, 12, 21))
     bench.settle()
     assert bench.full(first)[10, 12, 20] == 0
-    bench.session.polarity = True
-    bench.session.addNodule()
+    bench.session.options.polarity = True
+    bench.session.select(None)
     node.AddControlPointWorld(*bench.ras(25, 12, 14))
     bench.settle()
-    assert len(bench.session.rows()) == 2
+    assert len(bench.session.review.rows()) == 2
 
 
 def test_a_toolbar_point_outside_is_removed_again(bench):
@@ -122,7 +122,7 @@ def test_each_point_of_a_picked_list_makes_a_nodule(bench):
     node.AddControlPointWorld(900, 0, 0)
     bench.session.setPrompts(node)
     bench.settle()
-    first, second = (row.segmentId for row in bench.session.rows())
+    first, second = (row.segmentId for row in bench.session.review.rows())
     np.testing.assert_array_equal(bench.full(first), bench.cubes([(10, 12, 14)]))
     expected = bench.cubes([(25, 12, 14)])
     expected[:, :, 15:] = 0
@@ -137,16 +137,16 @@ def test_the_points_of_a_picked_list_go_into_the_selected_nodule(bench):
     bench.settle()
     # the first point is in the other list: its mask stays as the start
     np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14), (10, 12, 18), (10, 12, 22)]))
-    assert bench.session.selectedId == segmentId and len(bench.session.rows()) == 1
+    assert bench.session.selectedId == segmentId and len(bench.session.review.rows()) == 1
 
 
 def test_a_list_saved_from_another_scene_makes_its_nodules_again(bench, tmp_path):
     bench.click(10, 12, 14)
     bench.click(10, 12, 17)
-    bench.session.nextNodule()
+    bench.session.select(None)
     bench.click(25, 12, 14)
     bench.click(25, 12, 16, positive=False)
-    masks = [bench.full(row.segmentId) for row in bench.session.rows()]
+    masks = [bench.full(row.segmentId) for row in bench.session.review.rows()]
     description = [bench.session.promptsNode.GetNthControlPointDescription(n) for n in range(4)]
     places = [bench.place(n) for n in range(4)]
     for node in (bench.session.segmentationNode, bench.session.promptsNode):
@@ -154,10 +154,10 @@ def test_a_list_saved_from_another_scene_makes_its_nodules_again(bench, tmp_path
     node = point_list(bench)
     for place, text in zip(places, description, strict=True):
         node.SetNthControlPointDescription(node.AddControlPointWorld(*place), text)
-    bench.session.everyClickIsNew = True
+    bench.session.options.everyClickIsNew = True
     bench.session.setPrompts(node)
     bench.settle()
-    rows = bench.session.rows()
+    rows = bench.session.review.rows()
     assert len(rows) == 2 and node.GetNumberOfControlPoints() == 4
     for row, mask in zip(rows, masks, strict=True):
         np.testing.assert_array_equal(bench.full(row.segmentId), mask)
@@ -176,7 +176,7 @@ def test_dragging_a_point_is_live_and_one_step(bench):
     bench.drop(point)
     bench.settle()
     assert len(bench.engine.predictions) == 3
-    assert bench.session.undoText == "Move point"
+    assert bench.session.history.undoText == "Move point"
     bench.session.undo()
     np.testing.assert_array_equal(bench.full(segmentId), before)
     bench.session.redo()
@@ -215,9 +215,9 @@ def test_deleting_a_point_goes_back_and_deleting_the_last_removes_the_nodule(ben
     np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14)]))
     node.RemoveNthControlPoint(0)
     bench.settle()
-    assert bench.session.rows() == [] and bench.session.selectedId is None
+    assert bench.session.review.rows() == [] and bench.session.selectedId is None
     bench.session.undo()
-    assert [row.segmentId for row in bench.session.rows()] == [segmentId]
+    assert [row.segmentId for row in bench.session.review.rows()] == [segmentId]
     np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14)]))
     bench.session.undo()
     np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14), (10, 12, 20)]))
@@ -229,8 +229,8 @@ def test_with_negative_points_only_the_nodule_is_empty_until_a_positive_one_come
     bench.click(10, 12, 16, positive=False)
     bench.session.promptsNode.RemoveNthControlPoint(0)
     bench.settle()
-    assert bench.full(segmentId).sum() == 0 and len(bench.session.rows()) == 1
-    assert bench.session.rows()[0].volumeMm3 is None
+    assert bench.full(segmentId).sum() == 0 and len(bench.session.review.rows()) == 1
+    assert bench.session.review.rows()[0].volumeMm3 is None
     bench.click(10, 12, 12)
     assert bench.full(segmentId)[10, 12, 10] == 1 and bench.full(segmentId)[10, 12, 16] == 0
 
@@ -238,12 +238,12 @@ def test_with_negative_points_only_the_nodule_is_empty_until_a_positive_one_come
 def test_all_points_removed_at_once(bench):
     first = bench.click(10, 12, 14)
     bench.click(10, 12, 20)
-    bench.session.nextNodule()
+    bench.session.select(None)
     bench.click(25, 12, 14)
     bench.session.promptsNode.RemoveAllControlPoints()
     bench.settle()
-    assert bench.session.rows() == []
-    while bench.session.canUndo and len(bench.points()) < 3:
+    assert bench.session.review.rows() == []
+    while bench.session.history.canUndo and len(bench.points()) < 3:
         bench.session.undo()
     np.testing.assert_array_equal(bench.full(first), bench.cubes([(10, 12, 14), (10, 12, 20)]))
 
@@ -261,7 +261,7 @@ def test_a_point_can_change_sides(bench):
 
 def test_only_the_selected_nodules_points_are_shown(bench):
     first = bench.click(10, 12, 14)
-    bench.session.nextNodule()
+    bench.session.select(None)
     second = bench.click(25, 12, 14)
     assert bench.visible() == [False, True]
     bench.session.select(first)
@@ -275,11 +275,11 @@ def test_only_the_selected_nodules_points_are_shown(bench):
 
 def test_neighbors_stay_whole_and_can_be_left_out(bench):
     first = bench.click(10, 12, 14)
-    bench.session.nextNodule()
+    bench.session.select(None)
     second = bench.click(10, 12, 16)
     assert bench.full(first).sum() == bench.full(second).sum() == 125
-    bench.session.doNotOverlap = True
-    bench.session.nextNodule()
+    bench.session.options.doNotOverlap = True
+    bench.session.select(None)
     third = bench.click(10, 12, 12)
     assert bench.full(third).sum() == 2 * 25 and bench.full(first).sum() == 125
     assert bench.row(third).volumeMm3 == 50.0
@@ -289,12 +289,12 @@ def test_errors_of_the_engine_take_the_click_back(bench):
     segmentId = bench.click(10, 12, 14)
     bench.engine.errors[Predict] = "no memory for that"
     bench.click(10, 12, 18)
-    bench.session.nextNodule()
+    bench.session.select(None)
     bench.click(25, 12, 14)
     assert bench.errors[-2:] == ["no memory for that"] * 2
     np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14)]))
-    assert [row.segmentId for row in bench.session.rows()] == [segmentId] and len(bench.points()) == 1
-    assert bench.session.undoText == "New nodule" and bench.session.state is State.READY
+    assert [row.segmentId for row in bench.session.review.rows()] == [segmentId] and len(bench.points()) == 1
+    assert bench.session.history.undoText == "New nodule" and bench.session.state is State.READY
     del bench.engine.errors[Predict]
     bench.session.select(segmentId)
     bench.click(10, 12, 18)
@@ -308,7 +308,7 @@ def test_cancel_drops_the_clicks_without_an_answer(bench):
     bench.session.cancel()
     bench.settle()
     np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14)]))
-    assert len(bench.points()) == 1 and bench.session.undoText == "New nodule"
+    assert len(bench.points()) == 1 and bench.session.history.undoText == "New nodule"
 
 
 def test_a_rest_of_the_pointer_prepares_a_click_only_for_a_new_nodule(bench):

@@ -13,7 +13,10 @@ def world(bench):
         (tuple(np.round(node.GetNthControlPointPositionWorld(n), 6)), bool(node.GetNthControlPointSelected(n)))
         for n in range(node.GetNumberOfControlPoints())
     )
-    rows = [(row.segmentId, row.name, row.color, row.status, row.volumeMm3, row.predictedIou) for row in session.rows()]
+    rows = [
+        (row.segmentId, row.name, row.color, row.status, row.volumeMm3, row.predictedIou)
+        for row in session.review.rows()
+    ]
     return rows, [bench.full(row[0]).tobytes() for row in rows], points
 
 
@@ -31,20 +34,20 @@ def test_every_kind_of_step_goes_back_and_forth_exactly(bench):
     did()
     bench.click(10, 12, 21, positive=False)
     did()
-    session.nextNodule()
+    session.select(None)
     second = bench.click(25, 12, 14)
     did()
-    session.rename(second, "Suspicious")
+    session.review.rename(second, "Suspicious")
     did()
-    session.accept(first)
+    session.review.accept(first)
     did()
-    session.flag(second)
+    session.review.flag(second)
     did()
     session.promptsNode.SetNthControlPointPositionWorld(1, *bench.ras(10, 12, 19))
     did()
     session.promptsNode.RemoveNthControlPoint(1)
     did()
-    session.delete(first)
+    session.review.delete(first)
     did()
     session.segmentationNode.GetSegmentation().RemoveSegment(second)
     did()
@@ -52,38 +55,38 @@ def test_every_kind_of_step_goes_back_and_forth_exactly(bench):
     for expected in worlds[-2::-1]:
         session.undo()
         assert world(bench) == expected
-    assert not session.canUndo and not session.isBusy
+    assert not session.history.canUndo and not session.isBusy
     for expected in worlds[1:]:
         session.redo()
         assert world(bench) == expected
-    assert not session.canRedo and not session.isBusy
+    assert not session.history.canRedo and not session.isBusy
 
 
 def test_the_words_and_the_signal_of_the_history(bench):
     session = bench.session
     bench.click(10, 12, 14)
-    assert (session.undoText, session.redoText) == ("New nodule", "")
+    assert (session.history.undoText, session.history.redoText) == ("New nodule", "")
     bench.click(10, 12, 18)
-    assert session.undoText == "Add point"
+    assert session.history.undoText == "Add point"
     bench.heard["historyChanged"].clear()
     session.undo()
-    assert (session.undoText, session.redoText) == ("New nodule", "Add point")
+    assert (session.history.undoText, session.history.redoText) == ("New nodule", "Add point")
     assert len(bench.heard["historyChanged"]) == 1
 
 
 def test_the_selection_follows_the_history(bench):
     session = bench.session
     first = bench.click(10, 12, 14)
-    session.nextNodule()
+    session.select(None)
     second = bench.click(25, 12, 14)
     session.undo()
     assert session.selectedId is None
     session.undo()
-    assert session.selectedId is None and session.rows() == []
+    assert session.selectedId is None and session.review.rows() == []
     session.redo()
-    assert session.selectedId is None and [row.segmentId for row in session.rows()] == [first]
+    assert session.selectedId is None and [row.segmentId for row in session.review.rows()] == [first]
     session.redo()
-    assert [row.segmentId for row in session.rows()] == [first, second]
+    assert [row.segmentId for row in session.review.rows()] == [first, second]
 
 
 def test_undo_while_an_answer_is_on_its_way(bench):
@@ -106,10 +109,10 @@ def test_undo_of_the_first_click_while_it_runs(bench):
         bench.worker.runOne()
     session.undo()
     bench.settle()
-    assert session.rows() == [] and bench.points() == []
+    assert session.review.rows() == [] and bench.points() == []
     session.redo()
     bench.settle()
-    np.testing.assert_array_equal(bench.full(session.rows()[0].segmentId), bench.cubes([(10, 12, 14)]))
+    np.testing.assert_array_equal(bench.full(session.review.rows()[0].segmentId), bench.cubes([(10, 12, 14)]))
 
 
 def test_undo_to_a_click_that_was_never_answered_alone_asks_for_it(bench):
@@ -119,7 +122,7 @@ def test_undo_to_a_click_that_was_never_answered_alone_asks_for_it(bench):
     bench.settle()
     assert [len(one.labels) for one in bench.engine.predictions] == [2]
     session.undo()
-    assert session.rows()[0].isPending
+    assert session.review.rows()[0].isPending
     bench.settle()
     np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14)]))
 
@@ -148,7 +151,7 @@ def test_an_edit_by_hand_is_the_start_of_the_next_click_and_a_step(bench):
     ):
         session.undo()
         np.testing.assert_array_equal(bench.full(segmentId), expected)
-        assert session.undoText == text
+        assert session.history.undoText == text
     for expected in (drawn, drawn | bench.cubes([(10, 12, 24)]), drawn | bench.cubes([(10, 12, 26)])):
         session.redo()
         np.testing.assert_array_equal(bench.full(segmentId), expected)
@@ -184,7 +187,7 @@ def test_an_edit_by_hand_after_undo_cannot_be_lost_by_redo(bench):
     bench.settle()
     session.redo()
     np.testing.assert_array_equal(bench.full(segmentId), drawn)
-    assert not session.canRedo and "edited by hand" in bench.heard["message"][-1][0]
+    assert not session.history.canRedo and "edited by hand" in bench.heard["message"][-1][0]
     session.undo()
     np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14)]))
 
@@ -228,7 +231,7 @@ def test_a_segment_of_somebody_else_can_be_refined(bench):
     segmentation = bench.session.segmentationNode.GetSegmentation()
     other = segmentation.AddEmptySegment("", "Painted")
     bench.edit(other, bench.cubes([(25, 12, 14)]))
-    assert [row.name for row in bench.session.rows()] == ["Nodule 1", "Painted"]
+    assert [row.name for row in bench.session.review.rows()] == ["Nodule 1", "Painted"]
     bench.session.select(other)
     bench.click(25, 12, 17)
     np.testing.assert_array_equal(bench.full(other), bench.cubes([(25, 12, 14), (25, 12, 17)]))

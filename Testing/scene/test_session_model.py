@@ -76,7 +76,7 @@ def test_a_model_that_cannot_be_loaded(bench):
     bench.settle()
     assert bench.session.state is State.ERROR and "damaged" in bench.session.stateText
     assert bench.errors == ["nodule.pth is damaged: download it again"]
-    assert bench.session.rows() == [] and bench.points() == [] and not bench.session.canUndo
+    assert bench.session.review.rows() == [] and bench.points() == [] and not bench.session.history.canUndo
     assert bench.session.click(bench.ras(10, 12, 14)) is None
     bench.engine.errors.clear()
     bench.session.setModel()
@@ -101,7 +101,7 @@ def test_a_volume_that_the_scene_cannot_place(bench):
     other.SetAndObserveTransformNodeID(bench.scene.add_warp().GetID())
     bench.session.setVolume(other)
     assert bench.session.state is State.ERROR and "non-linear" in bench.session.stateText
-    assert bench.session.click((0.0, 0.0, 0.0)) is None and bench.session.rows() == []
+    assert bench.session.click((0.0, 0.0, 0.0)) is None and bench.session.review.rows() == []
     bench.session.setVolume(bench.volume)
     assert bench.click(10, 12, 14)
 
@@ -138,13 +138,13 @@ def test_a_warp_while_an_answer_is_on_its_way(bench):
     bench.settle()
     assert "non-linear" in bench.errors[-1] and not bench.session.isBusy
     bench.session.undo()
-    assert bench.session.undoText == "New nodule" and "non-linear" in bench.errors[-1]
+    assert bench.session.history.undoText == "New nodule" and "non-linear" in bench.errors[-1]
     bench.volume.SetAndObserveTransformNodeID(None)
     assert bench.click(20, 12, 14) == segmentId
     np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14), (20, 12, 14)]))
     bench.session.undo()
     bench.session.undo()
-    assert bench.session.rows() == [] and not bench.session.canUndo
+    assert bench.session.review.rows() == [] and not bench.session.history.canUndo
 
 
 # -- another model, volume, segmentation ------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ def test_another_model_keeps_the_nodules(bench):
     bench.settle()
     assert [one.path for one in asked(bench, LoadModel)] == ["/models/nodule.pth", "/models/turbo.pth"]
     np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14)]))
-    assert bench.session.canUndo and bench.session.modelInfo.path == "/models/turbo.pth"
+    assert bench.session.history.canUndo and bench.session.modelInfo.path == "/models/turbo.pth"
     bench.click(10, 12, 18)
     np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14), (10, 12, 18)]))
 
@@ -173,12 +173,12 @@ def test_changing_the_volume_in_mid_work_and_coming_back(bench):
     segmentId = bench.session.click(bench.ras(10, 12, 14))
     other = bench.addVolume("other")
     bench.session.setVolume(other)
-    assert bench.session.rows() == [] and bench.session.selectedId is None and not bench.session.canUndo
+    assert bench.session.review.rows() == [] and bench.session.selectedId is None and not bench.session.history.canUndo
     bench.settle()
     second = bench.click(20, 12, 14)
     assert bench.session.segmentationNode.GetName() == "other nodules" and second != segmentId
     bench.session.setVolume(bench.volume)
-    assert [row.segmentId for row in bench.session.rows()] == [segmentId]
+    assert [row.segmentId for row in bench.session.review.rows()] == [segmentId]
     bench.session.preload()
     bench.settle()
     # the answer that was lost with the change is asked for again

@@ -21,9 +21,9 @@ def test_another_segmentation_has_its_own_nodules_and_points(bench):
     own = bench.session.segmentationNode
     other = bench.scene.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "second reader")
     bench.session.setSegmentation(other)
-    assert bench.session.rows() == [] and bench.session.segmentationNode is other
+    assert bench.session.review.rows() == [] and bench.session.segmentationNode is other
     second = bench.click(20, 12, 14)
-    assert [row.segmentId for row in bench.session.rows()] == [second]
+    assert [row.segmentId for row in bench.session.review.rows()] == [second]
     assert other.GetNodeReference(other.GetReferenceImageGeometryReferenceRole()) is bench.volume
     bench.session.setSegmentation(own)
     bench.session.select(first)
@@ -70,7 +70,7 @@ def test_the_volume_is_deleted_while_predicting(bench):
     bench.scene.scene.RemoveNode(bench.volume)
     assert bench.session.volumeNode is None and bench.session.state is State.NO_VOLUME
     bench.settle()
-    assert bench.session.rows() == [] and bench.session.click((0.0, 0.0, 0.0)) is None
+    assert bench.session.review.rows() == [] and bench.session.click((0.0, 0.0, 0.0)) is None
     bench.volume = bench.addVolume("next")
     bench.session.setVolume(bench.volume)
     assert bench.click(10, 12, 14)
@@ -80,8 +80,8 @@ def test_the_segmentation_is_deleted_while_predicting(bench):
     bench.session.click(bench.ras(10, 12, 14))
     bench.scene.scene.RemoveNode(bench.session.segmentationNode)
     bench.settle()
-    assert bench.session.segmentationNode is None and bench.session.rows() == []
-    assert bench.points() == [] and bench.session.selectedId is None and not bench.session.canUndo
+    assert bench.session.segmentationNode is None and bench.session.review.rows() == []
+    assert bench.points() == [] and bench.session.selectedId is None and not bench.session.history.canUndo
     segmentId = bench.click(20, 12, 14)
     np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(20, 12, 14)]))
 
@@ -112,7 +112,7 @@ def test_a_segment_is_deleted_while_predicting_and_comes_back(bench):
     first = bench.click(10, 12, 14)
     session.click(bench.ras(10, 12, 18))
     session.segmentationNode.GetSegmentation().RemoveSegment(first)
-    assert session.rows() == [] and bench.points() == [] and session.selectedId is None
+    assert session.review.rows() == [] and bench.points() == [] and session.selectedId is None
     bench.settle()
     session.undo()
     bench.settle()
@@ -126,7 +126,7 @@ def test_other_nodes_and_lists_of_points_are_none_of_our_business(bench):
     other.AddControlPointWorld(0.0, 0.0, 0.0)
     other.RemoveAllControlPoints()
     bench.scene.scene.RemoveNode(other)
-    assert len(bench.session.rows()) == 1 and bench.session.segmentationNode is not None
+    assert len(bench.session.review.rows()) == 1 and bench.session.segmentationNode is not None
 
 
 # -- closing and reopening --------------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ def test_the_scene_is_closed_while_predicting(bench):
     while bench.worker.queued:
         bench.worker.runOne()
     bench.scene.scene.Clear(0)
-    assert bench.session.volumeNode is None and bench.session.rows() == []
+    assert bench.session.volumeNode is None and bench.session.review.rows() == []
     bench.settle()
     assert bench.session.state is State.NO_VOLUME and not bench.session.isBusy
     bench.session.undo()
@@ -178,16 +178,16 @@ def test_a_reopened_scene_goes_on_where_it_was(bench, tmp_path):
     first = bench.click(10, 12, 14)
     bench.click(10, 12, 18)
     bench.click(10, 12, 21, positive=False)
-    bench.session.rename(first, "Hilar")
-    bench.session.nextNodule()
+    bench.session.review.rename(first, "Hilar")
+    bench.session.select(None)
     second = bench.click(25, 12, 14)
-    bench.session.accept(second)
-    masks, rows = {one: bench.full(one) for one in (first, second)}, bench.session.rows()
+    bench.session.review.accept(second)
+    masks, rows = {one: bench.full(one) for one in (first, second)}, bench.session.review.rows()
     again = reopen(bench, tmp_path)
-    assert again.session.rows() == rows
+    assert again.session.review.rows() == rows
     again.session.preload()
     again.settle()
-    assert again.session.rows() == rows and not again.engine.predictions
+    assert again.session.review.rows() == rows and not again.engine.predictions
     for segmentId, mask in masks.items():
         np.testing.assert_array_equal(again.full(segmentId), mask)
     again.session.select(first)

@@ -29,11 +29,11 @@ def bench(slicer_scene):
 def run(bench):
     bench.session.segmentAll()
     bench.settle()
-    return bench.session.rows()
+    return bench.session.review.rows()
 
 
 def sizes(bench):
-    return [row.volumeMm3 for row in bench.session.rows()]
+    return [row.volumeMm3 for row in bench.session.review.rows()]
 
 
 def request_of(bench):
@@ -44,7 +44,7 @@ def test_what_was_found_becomes_segments_the_largest_first(bench):
     bench.session.segmentAll()
     assert bench.session.state is State.GENERATING or bench.session.state is State.LOADING
     bench.settle()
-    rows = bench.session.rows()
+    rows = bench.session.review.rows()
     assert [row.volumeMm3 for row in rows] == [9**3, 7**3, 3**3]
     assert [(row.status, row.score, row.predictedIou) for row in rows] == [
         ("AI", 0.9, 0.8), ("AI", 0.6, 0.8), ("AI", 0.8, 0.8),
@@ -64,32 +64,33 @@ def _cube(bench, name, reach):
 def test_all_of_it_is_one_step_of_the_history(bench):
     before = run(bench)
     masks = {row.segmentId: bench.full(row.segmentId) for row in before}
-    assert bench.session.undoText == "Segment all"
+    assert bench.session.history.undoText == "Segment all"
     bench.session.undo()
-    assert bench.session.rows() == [] and not bench.session.canUndo and not bench.session.hasCandidates
-    bench.session.setSensitivity(0.9)
+    assert bench.session.review.rows() == [] and not bench.session.history.canUndo
+    assert not bench.session.finding.hasCandidates
+    bench.session.finding.setSensitivity(0.9)
     bench.settle()
-    assert bench.session.rows() == []
+    assert bench.session.review.rows() == []
     bench.session.redo()
     bench.settle()
-    assert bench.session.rows() == before and bench.session.hasCandidates
+    assert bench.session.review.rows() == before and bench.session.finding.hasCandidates
     for segmentId, mask in masks.items():
         np.testing.assert_array_equal(bench.full(segmentId), mask)
 
 
 def test_surfaces_come_and_go_with_the_nodules(bench):
-    bench.session.show3d(True)
+    bench.session.review.show3d(True)
     run(bench)
 
     def surfaces():
         segmentation = bench.session.segmentationNode.GetSegmentation()
         found = [segmentation.GetSegment(row.segmentId).GetRepresentation("Closed surface") for row in
-                 bench.session.rows()]
+                 bench.session.review.rows()]
         return [surface.GetNumberOfPoints() > 0 for surface in found]
 
     assert surfaces() == [True] * 3
     steps = [
-        (lambda: bench.session.setSensitivity(1.0), 4), (lambda: bench.session.setSensitivity(0.15), 1),
+        (lambda: bench.session.finding.setSensitivity(1.0), 4), (lambda: bench.session.finding.setSensitivity(0.15), 1),
         (bench.session.undo, 0), (bench.session.redo, 1),
     ]
     for change, count in steps:
@@ -101,21 +102,21 @@ def test_surfaces_come_and_go_with_the_nodules(bench):
 def test_the_slider_shows_and_hides_without_asking_the_engine(bench):
     ids = [row.segmentId for row in run(bench)]
     count = len(bench.engine.asked)
-    bench.session.setSensitivity(0.9)
+    bench.session.finding.setSensitivity(0.9)
     bench.settle()
-    assert sizes(bench) == [9**3, 7**3, 5**3, 3**3] and bench.session.candidateCounts == (4, 4)
-    bench.session.setSensitivity(0.15)
+    assert sizes(bench) == [9**3, 7**3, 5**3, 3**3] and bench.session.finding.counts == (4, 4)
+    bench.session.finding.setSensitivity(0.15)
     bench.settle()
     assert sizes(bench) == [9**3]
-    bench.session.setSensitivity(0.5)
+    bench.session.finding.setSensitivity(0.5)
     bench.settle()
-    assert [row.segmentId for row in bench.session.rows()] == ids
-    bench.session.setSensitivity(0.0)
+    assert [row.segmentId for row in bench.session.review.rows()] == ids
+    bench.session.finding.setSensitivity(0.0)
     bench.settle()
-    assert sizes(bench) == [] and bench.session.undoText == "Segment all"
+    assert sizes(bench) == [] and bench.session.history.undoText == "Segment all"
     bench.session.undo()
     bench.session.redo()
-    bench.session.setSensitivity(1.0)
+    bench.session.finding.setSensitivity(1.0)
     bench.settle()
     assert len(sizes(bench)) == 4
     assert len(bench.engine.asked) == count
@@ -123,26 +124,26 @@ def test_the_slider_shows_and_hides_without_asking_the_engine(bench):
 
 def test_what_the_user_touched_no_longer_follows_the_slider(bench):
     large, middle, small = (row.segmentId for row in run(bench))
-    bench.session.accept(large)
-    bench.session.rename(middle, "Hilar")
+    bench.session.review.accept(large)
+    bench.session.review.rename(middle, "Hilar")
     bench.session.select(small)
     bench.click(10, 20, 21)
-    bench.session.setSensitivity(0.0)
+    bench.session.finding.setSensitivity(0.0)
     bench.settle()
-    assert [row.segmentId for row in bench.session.rows()] == [large, middle, small]
+    assert [row.segmentId for row in bench.session.review.rows()] == [large, middle, small]
     for _ in range(3):
         bench.session.undo()
-    bench.session.setSensitivity(0.0)
+    bench.session.finding.setSensitivity(0.0)
     bench.settle()
-    assert bench.session.rows() == []
+    assert bench.session.review.rows() == []
 
 
 def test_a_rejected_nodule_stays_away_until_undo(bench):
     large = run(bench)[0].segmentId
-    bench.session.delete(large)
-    bench.session.setSensitivity(1.0)
+    bench.session.review.delete(large)
+    bench.session.finding.setSensitivity(1.0)
     bench.settle()
-    assert large not in [row.segmentId for row in bench.session.rows()] and len(bench.session.rows()) == 3
+    assert large not in [row.segmentId for row in bench.session.review.rows()] and len(bench.session.review.rows()) == 3
     bench.session.undo()
     assert bench.row(large).volumeMm3 == 9**3
 
@@ -162,8 +163,8 @@ def test_a_click_on_a_found_nodule_goes_on_from_what_the_engine_knows(bench):
 
 def test_a_second_run_keeps_what_was_reviewed_or_clicked_and_replaces_the_rest(bench):
     large, middle, small = (row.segmentId for row in run(bench))
-    bench.session.accept(large)
-    bench.session.nextNodule()
+    bench.session.review.accept(large)
+    bench.session.select(None)
     clicked = bench.click(30, 25, 25)
     bench.engine.found = [found(PLACES["middle"], 0.7, reach=2), found((30, 25, 25), 0.9)]
     rows = run(bench)
@@ -172,13 +173,13 @@ def test_a_second_run_keeps_what_was_reviewed_or_clicked_and_replaces_the_rest(b
     assert {middle, small}.isdisjoint(row.segmentId for row in rows)
     assert len(request_of(bench).keep) == 2
     bench.session.undo()
-    assert {row.segmentId for row in bench.session.rows()} == {large, middle, small, clicked}
+    assert {row.segmentId for row in bench.session.review.rows()} == {large, middle, small, clicked}
     # the slider is about the first run again
-    bench.session.setSensitivity(1.0)
+    bench.session.finding.setSensitivity(1.0)
     bench.settle()
-    assert len(bench.session.rows()) == 5
+    assert len(bench.session.review.rows()) == 5
     bench.session.redo()
-    assert len(bench.session.rows()) >= 3
+    assert len(bench.session.review.rows()) >= 3
 
 
 def test_an_edit_by_hand_survives_a_second_run(bench):
@@ -197,7 +198,7 @@ def test_cancel_keeps_what_was_found(bench):
     bench.session.segmentAll()
     bench.session.cancel()
     bench.settle()
-    assert len(bench.session.rows()) == 3 and not bench.errors
+    assert len(bench.session.review.rows()) == 3 and not bench.errors
     assert "4 nodules found until the search was canceled, 3 shown" in bench.heard["message"][-1][0]
 
 
@@ -207,7 +208,7 @@ def test_clicks_during_the_search_are_kept(bench):
     bench.session.segmentAll()
     clicked = bench.session.click(bench.ras(*PLACES["large"]))
     bench.settle()
-    rows = bench.session.rows()
+    rows = bench.session.review.rows()
     assert rows[0].segmentId == clicked and [row.volumeMm3 for row in rows] == [125.0, 7**3, 3**3]
 
 
@@ -222,7 +223,7 @@ def test_errors_and_a_changed_volume_leave_everything_as_it_was(bench):
         bench.worker.runOne()
     bench.volume.GetImageData().Modified()
     bench.settle()
-    assert [row.segmentId for row in bench.session.rows()] == [segmentId] and "changed" in bench.errors[-1]
+    assert [row.segmentId for row in bench.session.review.rows()] == [segmentId] and "changed" in bench.errors[-1]
 
 
 def test_nothing_found(bench):
@@ -245,7 +246,7 @@ def test_canceled_while_the_model_is_loading(bench):
     bench.session.segmentAll()
     bench.session.cancel()
     bench.settle()
-    assert bench.session.state is State.READY and bench.session.rows() == []
+    assert bench.session.state is State.READY and bench.session.review.rows() == []
     assert bench.heard["message"][-1] == ("The search was canceled.", False)
     assert len(run(bench)) == 3
 
@@ -259,7 +260,7 @@ def test_the_engines_remark_is_told_with_the_result(bench):
 
 def test_a_reopened_run_is_replaced_by_the_next(bench, tmp_path):
     run(bench)
-    bench.session.accept(bench.session.rows()[0].segmentId)
+    bench.session.review.accept(bench.session.review.rows()[0].segmentId)
     bench.scene.save(tmp_path / "scene.mrb")
     bench.session.close()
     bench.scene.load(tmp_path / "scene.mrb")
@@ -276,7 +277,7 @@ def test_a_reopened_run_is_replaced_by_the_next(bench, tmp_path):
 
 
 def test_found_nodules_do_not_overlap_when_asked_to(bench):
-    bench.session.doNotOverlap = True
+    bench.session.options.doNotOverlap = True
     bench.engine.found.append(found((10, 8, 13), 0.7, reach=2))
     run(bench)
     # the larger one comes first; of the five columns of the other it takes two

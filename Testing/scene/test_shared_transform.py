@@ -9,11 +9,11 @@ from numpy.testing import assert_allclose
 
 from inference.volumes import grid, rotation
 from SAMMed3DLib.scene import nodule_segmentation as nodules
+from SAMMed3DLib.scene.beside_volume import SharedTransform
 from SAMMed3DLib.scene.mask_block import MaskBlock
-from SAMMed3DLib.scene.prompt_list import createPrompts
-from SAMMed3DLib.scene.prompt_store import PromptStore
+from SAMMed3DLib.scene.nodule_segmentation import NoduleSegmentation
+from SAMMed3DLib.scene.prompt_store import PromptStore, createPrompts
 from SAMMed3DLib.scene.segment_writer import SegmentWriter
-from SAMMed3DLib.scene.shared_transform import SharedTransform
 from SAMMed3DLib.scene.volume_geometry import VolumeGeometry
 from scene.masks import blob, mask_positions, world_positions
 from scene.transforms import rigid
@@ -30,7 +30,7 @@ class Bench:
         self.volume = scene.add_volume(np.zeros(SHAPE, np.int16), grid(SHAPE, (0.7, 0.8, 1.5), rotation(10.0)))
         self.segmentation = nodules.createSegmentation(self.volume)
         self.store = PromptStore(createPrompts(self.volume))
-        self.segment = nodules.addNodule(self.segmentation)
+        self.segment = NoduleSegmentation(self.segmentation).addNodule()
         self.writer = SegmentWriter(self.segmentation, self.volume)
         self.writer.write(self.segment, MaskBlock(blob(), OFFSET))
         self.point = self.store.add(self._voxel(), True, self.segment)

@@ -7,8 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from inference.volumes import ORIENTATIONS, grid, rotation
-from SAMMed3DLib.scene.errors import SceneError
-from SAMMed3DLib.scene.volume_geometry import VolumeGeometry
+from SAMMed3DLib.scene.volume_geometry import SceneError, VolumeGeometry
 from scene.transforms import rigid
 
 SHAPE = (6, 8, 10)

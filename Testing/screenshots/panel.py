@@ -64,11 +64,11 @@ def _work(host: Host) -> Any:
         views[0].click(*views[0].to_pixel(ras))
         host.process(0.05)
         host.wait(lambda: not widget.session.isBusy, 120)
-    first = widget.session.rows()[0].segmentId
+    first = widget.session.review.rows()[0].segmentId
     widget.session.select(first)
     widget.ui.acceptButton.click()
     widget.session.select(first)
-    widget.session.jumpTo(first)
+    widget.session.review.jumpTo(first)
     for view in views:
         node = view.slice_node
         node.SetFieldOfView(120.0, 90.0, node.GetFieldOfView()[2])

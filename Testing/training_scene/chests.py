@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from inference.volumes import grid, rotation
 from SAMMed3DLib.scene.mask_block import tightBlock
-from SAMMed3DLib.scene.nodule_segmentation import addNodule, createSegmentation, setStatus
+from SAMMed3DLib.scene.nodule_segmentation import NoduleSegmentation, createSegmentation
 from SAMMed3DLib.scene.segment_writer import SegmentWriter
 from slicer_scene import SlicerScene
 
@@ -50,8 +50,8 @@ def add_chest(
     segmentation = createSegmentation(volume)
     writer = SegmentWriter(segmentation, volume)
     for number, mask in enumerate(masks, start=1):
-        segment_id = addNodule(segmentation)
+        segment_id = NoduleSegmentation(segmentation).addNodule()
         writer.write(segment_id, tightBlock(mask, (0, 0, 0)))
         if number in accepted:
-            setStatus(segmentation, segment_id, "reviewed")
+            NoduleSegmentation(segmentation).setStatus(segment_id, "reviewed")
     return volume, segmentation

@@ -11,7 +11,7 @@ import slicer
 import slicer.util
 import vtk
 
-from SAMMed3DLib.scene.nodule_segmentation import setStatus
+from SAMMed3DLib.scene.nodule_segmentation import NoduleSegmentation
 from SAMMed3DTrainingLib.scene import export_table
 from SAMMed3DTrainingLib.scene.export_table import ExportTable, exportRows
 from SAMMed3DTrainingLib.scene.scene_export import sceneExport
@@ -182,7 +182,7 @@ def test_new_changed_unchanged(slicer_scene, tmp_path):
     )
     assert state() == "changed"
     write(table.rows(writer), writer)
-    setStatus(segmentation, segmentation.GetSegmentation().GetNthSegmentID(0), "reviewed")
+    NoduleSegmentation(segmentation).setStatus(segmentation.GetSegmentation().GetNthSegmentID(0), "reviewed")
     assert state() == "unchanged", "what is written is the same"
     volume.SetName("another name")
     assert state() == "unchanged" and only(table.rows(writer)).caseName == "CT"

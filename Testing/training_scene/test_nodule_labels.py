@@ -7,9 +7,9 @@ import pytest
 import slicer
 import vtk
 
-from SAMMed3DLib.scene.errors import SceneError
 from SAMMed3DLib.scene.mask_block import tightBlock
-from SAMMed3DLib.scene.nodule_segmentation import addNodule
+from SAMMed3DLib.scene.nodule_segmentation import NoduleSegmentation
+from SAMMed3DLib.scene.volume_geometry import SceneError
 from SAMMed3DTrainingLib.scene.nodule_labels import NoduleMask, arrange, nodulesDigest, readNodules
 from scene.masks import new_segmentation
 
@@ -62,7 +62,7 @@ def test_what_is_no_nodule_is_left_out_and_told(slicer_scene):
     matrix = np.diag([5.0, 5.0, 5.0, 1.0])
     lung = np.ones(SHAPE, bool)
     volume, segmentation = add_chest(slicer_scene, masks=[*nodules(), lung], matrix=matrix)
-    addNodule(segmentation, "empty one")
+    NoduleSegmentation(segmentation).addNodule("empty one")
     reading = readNodules(segmentation, volume)
     assert [nodule.name for nodule in reading.nodules] == ["Nodule 1", "Nodule 2"]
     assert [nodule.voxels for nodule in reading.nodules] == [int(mask.sum()) for mask in nodules()]

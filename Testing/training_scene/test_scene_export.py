@@ -9,7 +9,7 @@ import slicer.util
 
 from inference.volumes import grid, rotation
 from SAMMed3DLib.files.volume_io import read_volume
-from SAMMed3DLib.scene.errors import SceneError
+from SAMMed3DLib.scene.volume_geometry import SceneError
 from SAMMed3DTrainingLib.data.dataset_check import check_datasets
 from SAMMed3DTrainingLib.data.datasets import find_datasets, load_case
 from SAMMed3DTrainingLib.scene import scene_export

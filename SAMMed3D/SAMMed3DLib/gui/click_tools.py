@@ -1,14 +1,78 @@
-"""Add nodule, Next nodule, Add and Subtract: what turns clicks in slice views into prompts."""
+"""Clicking in the slice views: the views on screen, their pointers, and the buttons that arm and disarm."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import qt
 import slicer
 
 from ..signal import Signal
-from .cursors import PolarityCursors
-from .slice_views import SliceViews
+from .icons import FOLDER
+
+
+class SliceViews:
+    """What is on screen now. Without a main window there are no views, and that is no error."""
+
+    def __init__(self) -> None:
+        self.changed = Signal()
+        self._layoutManager = slicer.app.layoutManager()
+        if self._layoutManager is not None:
+            self._layoutManager.connect("layoutChanged(int)", self._onLayoutChanged)
+
+    def widgets(self) -> list[Any]:
+        """The slice widgets of the layout, hidden ones of other layouts included."""
+        if self._layoutManager is None:
+            return []
+        found = (self._layoutManager.sliceWidget(name) for name in self._layoutManager.sliceViewNames())
+        return [widget for widget in found if widget is not None]
+
+    def interactors(self) -> list[tuple[Any, Any]]:
+        """(render window interactor, slice node) of each view."""
+        return [(widget.sliceView().interactor(), widget.mrmlSliceNode()) for widget in self.widgets()]
+
+    def close(self) -> None:
+        if self._layoutManager is not None:
+            self._layoutManager.disconnect("layoutChanged(int)", self._onLayoutChanged)
+            self._layoutManager = None
+
+    def _onLayoutChanged(self, layout: int) -> None:
+        # The new layout's widgets are made while the signal runs: look once they are there.
+        qt.QTimer.singleShot(0, self._emitChanged)
+
+    def _emitChanged(self) -> None:
+        if self._layoutManager is not None:
+            self.changed.emit()
+
+
+class PolarityCursors:
+    """Shows and takes away the pointers; every view that got one gets its own back."""
+
+    def __init__(self, views: SliceViews) -> None:
+        self._views = views
+        self._cursors: dict[bool, qt.QCursor] = {}
+        self._dressed: list[Any] = []
+
+    def show(self, positive: bool) -> None:
+        """All slice views of the layout show the pointer for adding or for subtracting."""
+        cursor = self._cursor(positive)
+        self._dressed = [widget.sliceView() for widget in self._views.widgets()]
+        for view in self._dressed:
+            view.setViewCursor(cursor)
+            view.setDefaultViewCursor(cursor)
+
+    def restore(self) -> None:
+        plain = qt.QCursor()
+        for view in self._dressed:
+            view.setViewCursor(plain)
+            view.setDefaultViewCursor(plain)
+        self._dressed = []
+
+    def _cursor(self, positive: bool) -> qt.QCursor:
+        if positive not in self._cursors:
+            pixmap = qt.QPixmap(str(FOLDER / ("cursor_add.png" if positive else "cursor_subtract.png")))
+            self._cursors[positive] = qt.QCursor(pixmap, pixmap.width() // 2, pixmap.height() // 2)
+        return self._cursors[positive]
 
 
 class ClickTools:
@@ -47,11 +111,8 @@ class ClickTools:
         if not self._session.state.takesClicks:
             return
         self._setPolarity(True)
-        if self._armed:
-            self._session.nextNodule()
-        else:
-            self._session.addNodule()
-            self.arm()
+        self._session.select(None)
+        self.arm()
 
     def arm(self) -> None:
         if not self._armed:
@@ -70,17 +131,17 @@ class ClickTools:
             self.armedChanged.emit()
 
     def togglePolarity(self) -> None:
-        self._setPolarity(not self._session.polarity)
+        self._setPolarity(not self._session.options.polarity)
 
     def _setPolarity(self, positive: bool) -> None:
-        self._session.polarity = positive
+        self._session.options.polarity = positive
         if self._armed:
             self._cursors.show(positive)
         self.armedChanged.emit()
 
     def _watch(self) -> None:
         self._clicks.start(self._views.interactors())
-        self._cursors.show(self._session.polarity)
+        self._cursors.show(self._session.options.polarity)
 
     def _onViewsChanged(self) -> None:
         if self._armed:
@@ -89,7 +150,7 @@ class ClickTools:
             self._watch()
 
     def _onClicked(self, ras: Any, shift: bool) -> None:
-        self._session.click(ras, self._session.polarity != shift)
+        self._session.click(ras, self._session.options.polarity != shift)
 
     def _onAddNodule(self, checked: bool) -> None:
         if checked:

@@ -31,16 +31,15 @@ class ModelChoice:
     @property
     def entry(self) -> ModelEntry:
         """The chosen model; the bundled one where the chosen one is no longer on the list. As of the last refresh."""
-        if self._entry is None:
-            self.refresh()
-        return self._entry
+        return self._entry or self.refresh()
 
-    def refresh(self) -> None:
+    def refresh(self) -> ModelEntry:
         """Look at the files; the session asks for the chosen model far more often than they change."""
         try:
             self._entry = self.store.entry(str(slicer.app.userSettings().value(_MODEL) or BUNDLED))
         except WeightsError:
             self._entry = self.store.entry(BUNDLED)
+        return self._entry
 
     def choose(self, name: str) -> None:
         slicer.app.userSettings().setValue(_MODEL, name)

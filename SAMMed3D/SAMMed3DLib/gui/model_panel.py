@@ -16,9 +16,8 @@ from ..weights.catalog import ModelEntry, ModelKind, WeightsError
 from ..weights.store import fetch
 from ..worker.requests import FunctionRequest, Priority, Progress, Result
 from ..worker.thread import Client
-from .apply_view import ViewWriter
 from .model_choice import ModelChoice
-from .state_view import Control
+from .state_view import Control, ViewWriter
 from .timers import Poll
 
 _WATCH_MS = 2000

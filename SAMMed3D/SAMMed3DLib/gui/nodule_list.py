@@ -1,18 +1,24 @@
-"""The table of nodules: one row each, selected by a click, renamed in place."""
+"""The table of nodules (one row each, selected by a click, renamed in place) and the buttons around it."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import qt
+import slicer
 from slicer.i18n import tr as _
 
+from ..files.output_files import write_text_whole
+from ..inference.errors import InputError
 from ..inference.nodule_table import shown
+from ..scene.review import tableText
 from .icons import Icons
 
 _UNKNOWN = "–"
 VISIBLE, NAME, VOLUME, AXES, MEAN_HU, IOU, STATUS = range(7)
 _ID_ROLE, _STATUS_ROLE = 256, 257  # Qt::UserRole and the next
+_FOLDER_SETTING = "SAMMed3D/TableFolder"
 
 
 class NoduleList:
@@ -45,7 +51,7 @@ class NoduleList:
 
     def refresh(self) -> None:
         """Show the session's rows as they are now."""
-        rows = self._session.rows()
+        rows = self._session.review.rows()
         self._filling = True
         try:
             if self._table.rowCount != len(rows):
@@ -138,7 +144,7 @@ class NoduleList:
     def _select(self, segmentId: str | None) -> None:
         self._session.select(segmentId)
         if segmentId is not None:
-            self._session.jumpTo(segmentId)
+            self._session.review.jumpTo(segmentId)
 
     def _onSelection(self) -> None:
         if self._filling:
@@ -159,7 +165,7 @@ class NoduleList:
 
     def _onNoduleChanged(self, segmentId: str) -> None:
         index = self._rowOf(segmentId)
-        row = next((row for row in self._session.rows() if row.segmentId == segmentId), None)
+        row = next((row for row in self._session.review.rows() if row.segmentId == segmentId), None)
         if index is None or row is None:
             self.refresh()
             return
@@ -174,7 +180,7 @@ class NoduleList:
             return
         name = item.text().strip()
         if name:
-            self._session.rename(item.data(_ID_ROLE), name)
+            self._session.review.rename(item.data(_ID_ROLE), name)
         else:  # a nodule needs a name
             self.refresh()
 
@@ -183,7 +189,86 @@ class NoduleList:
         if segmentId is None:
             return
         if column == VISIBLE:
-            shown = next(row.visible for row in self._session.rows() if row.segmentId == segmentId)
-            self._session.setVisible(segmentId, not shown)
+            shown = next(row.visible for row in self._session.review.rows() if row.segmentId == segmentId)
+            self._session.review.setVisible(segmentId, not shown)
         else:  # once more on the selected row: back to the nodule after scrolling away
-            self._session.jumpTo(segmentId)
+            self._session.review.jumpTo(segmentId)
+
+
+class NoduleActions:
+    """Connects the buttons to the session; the selected row is what they act on."""
+
+    def __init__(self, ui: Any, session: Any, nodules: NoduleList) -> None:
+        self._session, self._nodules = session, nodules
+        self._table = ui.noduleTable
+        self._connections = [
+            (ui.undoButton, self.undo), (ui.redoButton, self.redo), (ui.acceptButton, self.accept),
+            (ui.flagButton, self._onFlag), (ui.rejectButton, self.reject), (ui.previousButton, self.previous),
+            (ui.nextButton, self.next), (ui.copyButton, self._onCopy), (ui.saveButton, self._onSave),
+            (ui.segmentAllButton, self._onSegmentAll),
+        ]
+        for button, slot in self._connections:
+            button.connect("clicked(bool)", slot)
+
+    def close(self) -> None:
+        for button, slot in self._connections:
+            button.disconnect("clicked(bool)", slot)
+
+    def undo(self, checked: bool = False) -> None:
+        self._session.undo()
+
+    def redo(self, checked: bool = False) -> None:
+        self._session.redo()
+
+    def accept(self, checked: bool = False) -> None:
+        """The selected nodule is reviewed; on to the next."""
+        self._session.review.acceptSelectedAndNext()
+
+    def reject(self, checked: bool = False) -> None:
+        """The selected nodule goes; on to the next."""
+        self._session.review.rejectSelectedAndNext()
+
+    def previous(self, checked: bool = False) -> None:
+        self._nodules.move(-1)
+
+    def next(self, checked: bool = False) -> None:
+        self._nodules.move(1)
+
+    def saveTable(self, path: Path) -> None:
+        """Writes the table as CSV, whole or not at all. Raises InputError."""
+        # utf-8-sig: the mark at the beginning tells spreadsheets that names are UTF-8.
+        write_text_whole(path, tableText(self._session.review.rows(), ","), "utf-8-sig")
+
+    def _onFlag(self, checked: bool = False) -> None:
+        selected = self._session.selectedId
+        status = next((row.status for row in self._session.review.rows() if row.segmentId == selected), None)
+        if status == "flagged":
+            self._session.review.unreview(selected)
+        elif status is not None:
+            self._session.review.flag(selected)
+
+    def _onSegmentAll(self, checked: bool = False) -> None:
+        self._session.segmentAll()
+
+    def _onCopy(self, checked: bool = False) -> None:
+        slicer.app.clipboard().setText(tableText(self._session.review.rows()))
+        self._session.message.emit(_("The table is on the clipboard."), False)
+
+    def _onSave(self, checked: bool = False) -> None:
+        settings = slicer.app.userSettings()
+        folder = Path(settings.value(_FOLDER_SETTING) or qt.QDir.homePath())
+        volume = self._session.volumeNode
+        name = f"{volume.GetName() if volume else 'nodules'} nodules.csv"
+        chosen = qt.QFileDialog.getSaveFileName(
+            self._table, _("Save the table of nodules"), str(folder / name), _("Table (*.csv)")
+        )
+        if not chosen:
+            return
+        path = Path(chosen if chosen.lower().endswith(".csv") else f"{chosen}.csv")
+        try:
+            self.saveTable(path)
+        except InputError as error:
+            self._session.message.emit(str(error), True)
+            return
+        settings.setValue(_FOLDER_SETTING, str(path.parent))
+        self._session.message.emit(_("Saved {path}.").format(path=path), False)

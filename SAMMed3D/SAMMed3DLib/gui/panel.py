@@ -13,18 +13,15 @@ from ..scene.states import State
 from ..torch_setup.install import TorchInstaller
 from ..worker.engine import Engine
 from ..worker.thread import Client, Worker
-from .apply_view import ViewWriter
-from .click_tools import ClickTools
+from .click_tools import ClickTools, SliceViews
 from .icons import Icons, isDark
 from .model_choice import ModelChoice, applicationStore
 from .model_panel import ModelPanel
-from .nodule_actions import NoduleActions
-from .nodule_list import NoduleList
+from .nodule_list import NoduleActions, NoduleList
 from .parameter_sync import ParameterSync
 from .progress_row import ProgressRow
 from .shortcuts import Shortcuts
-from .slice_views import SliceViews
-from .state_view import Facts, panelView
+from .state_view import Facts, ViewWriter, panelView
 from .timers import Poll, QtTimer
 
 #: Buttons and the icons they wear.
@@ -130,23 +127,23 @@ class Panel:
 
     def _facts(self) -> Facts:
         session = self.session
-        rows = session.rows()
+        rows = session.review.rows()
         selected = next((row for row in rows if row.segmentId == session.selectedId), None)
         return Facts(
             state=session.state,
             stateText=session.stateText,
             armed=self.tools.armed,
-            positive=session.polarity,
-            target=None if selected is None or session.everyClickIsNew else selected.name,
+            positive=session.options.polarity,
+            target=None if selected is None or session.options.everyClickIsNew else selected.name,
             selected=selected is not None,
             flagged=selected is not None and selected.status == "flagged",
             rows=len(rows),
-            canUndo=session.canUndo,
-            canRedo=session.canRedo,
-            undoText=session.undoText,
-            redoText=session.redoText,
-            found=session.hasCandidates,
-            counts=session.candidateCounts,
+            canUndo=session.history.canUndo,
+            canRedo=session.history.canRedo,
+            undoText=session.history.undoText,
+            redoText=session.history.redoText,
+            found=session.finding.hasCandidates,
+            counts=session.finding.counts,
             problem=self._problem,
             cpuOnlyMayHelp=self.models.cpuOnlyMayHelp,
             notice=self._notice,

@@ -43,14 +43,14 @@ class ParameterSync:
                 session.setSegmentation(segmentation)
             if prompts is not seen[2] and prompts is not session.promptsNode:
                 session.setPrompts(prompts)
-            session.everyClickIsNew = parameters.everyClickIsNew
-            session.doNotOverlap = parameters.doNotOverlap
+            session.options.everyClickIsNew = parameters.everyClickIsNew
+            session.options.doNotOverlap = parameters.doNotOverlap
             options = (parameters.show3d, parameters.sensitivity)
             before, self._options = self._options, options
             if options[0] != before[0]:
-                session.show3d(options[0])
+                session.review.show3d(options[0])
             if options[1] != before[1]:
-                session.setSensitivity(options[1])
+                session.finding.setSensitivity(options[1])
         finally:
             self._busy = False
         self.pull()

@@ -1,13 +1,16 @@
-"""Nodes that this module makes for a volume: beside it in the scene's tree, and found again in a reopened scene."""
+"""Nodes that belong to a volume: made beside it in the scene's tree, found again, and kept under its transform."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import slicer
 import slicer.util
+import vtk
 
-from .volume_geometry import VolumeGeometry
+from .volume_geometry import Affine, VolumeGeometry, toArray, toWorld
 
 
 def findBeside(volumeNode: Any, className: str, mark: str, role: str) -> Any | None:
@@ -44,3 +47,48 @@ def _putBeside(node: Any, volumeNode: Any) -> None:
         parent = hierarchy.GetItemParent(volumeItem)
         item = hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(parent, node)
         hierarchy.SetItemParent(item, parent)
+
+
+class SharedTransform:
+    """When the volume is put under another transform, the nodes that were under its old one follow.
+
+    Nodes that the user put elsewhere stay there. Hardening the transform leaves the volume where it is in the world, so
+    that nothing has to follow.
+    """
+
+    def __init__(self, volumeNode: Any, followers: Sequence[Any]) -> None:
+        self._volume = volumeNode
+        self._followers = list(followers)
+        self._transformId = volumeNode.GetTransformNodeID()
+        self._local, self._place = _matrices(volumeNode)
+        self._tag = volumeNode.AddObserver(volumeNode.TransformModifiedEvent, self._onTransformModified)
+
+    def close(self) -> None:
+        """Stop following."""
+        self._volume.RemoveObserver(self._tag)
+        self._followers = []
+
+    def _onTransformModified(self, _caller: Any, _event: str) -> None:
+        before, local, place = self._transformId, self._local, self._place
+        self._transformId = self._volume.GetTransformNodeID()
+        self._local, self._place = _matrices(self._volume)
+        if self._transformId == before:
+            return
+        hardened = not _same(local, self._local) and _same(place, self._place)
+        if hardened:
+            return
+        for node in self._followers:
+            if node.GetScene() is not None and node.GetTransformNodeID() == before:
+                node.SetAndObserveTransformNodeID(self._transformId)
+
+
+def _matrices(volumeNode: Any) -> tuple[Affine, Affine | None]:
+    """Voxel index to the volume's own RAS and to the world (None under a non-linear transform)."""
+    matrix = vtk.vtkMatrix4x4()
+    volumeNode.GetIJKToRASMatrix(matrix)
+    local, rasToWorld = toArray(matrix), toWorld(volumeNode)
+    return local, None if rasToWorld is None else rasToWorld @ local
+
+
+def _same(first: Affine | None, second: Affine | None) -> bool:
+    return first is not None and second is not None and np.allclose(first, second, atol=1e-6)

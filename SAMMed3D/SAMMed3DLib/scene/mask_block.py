@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+Index = tuple[int, int, int]
+
 
 @dataclass(frozen=True, eq=False)
 class MaskBlock:

@@ -1,73 +1,82 @@
-"""Turns what happens to prompts into steps of the history and requests, and answers into masks."""
+"""Turns clicks and control points into steps of the history and requests, and the engine's answers into masks."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..signal import Signal
 from ..worker.requests import Measure, Result, Segmented
-from .document import Document
-from .errors import SceneError
 from .mask_block import EMPTY_BLOCK, MaskBlock
-from .nodule_state import NoduleSnapshot, NoduleState, OpenStep
+from .nodule_state import NoduleSnapshot, NoduleState, OpenStep, digest
+from .open_volume import OpenVolume, told
 from .pipeline import Pipeline
+from .prompt_store import Prompt
 from .translation import tr as _
 from .undo_stack import NoduleChange, UndoStack
+from .volume_geometry import SceneError
+
+#: Instead of a segment ID: a nodule of its own, whatever is selected.
+NEW = "SAMMed3D.New"
 
 
 class NoduleEditor:
-    """The nodules of one document under work.
+    """Edits the nodules of an open volume: what a click and a point mean, what is asked, and what can be undone.
 
     Attributes:
-        nodulesChanged, noduleChanged, selectionChanged, message: see Session.
-        history: of this document.
-        selectedId: segment ID of the nodule that further clicks refine.
+        volume: the open volume.
+        history: of this volume.
     """
 
-    def __init__(self, document: Document, pipeline: Pipeline) -> None:
-        self.nodulesChanged, self.noduleChanged = Signal(), Signal()
-        self.selectionChanged, self.message = Signal(), Signal()
-        self.document = document
+    def __init__(self, volume: OpenVolume, pipeline: Pipeline) -> None:
+        self.volume = volume
         self.pipeline = pipeline
         self.history = UndoStack(self._restore)
-        self.selectedId: str | None = None
+        self._toLookAt: dict[str, None] = {}
+        self._isRefreshed = False
+        volume.placed.connect(self._onPlaced)
+        volume.moved.connect(self._onMoved)
+        volume.removed.connect(self._onRemoved)
+        volume.relabelled.connect(self._onRelabelled)
+        volume.promptsGone.connect(self._onPromptsGone)
+        volume.segmentsGone.connect(self._onSegmentsGone)
+        volume.voxelsChanged.connect(self._onVoxelsChanged)
 
     def close(self) -> None:
         """Wait for no more answers."""
-        for state in self.document.nodules.values():
+        for state in self.volume.nodules.values():
             self._forget(state)
 
     @property
     def isWaiting(self) -> bool:
         """Whether an answer to a click is awaited."""
-        return any(state.awaited is not None for state in self.document.nodules.values())
+        return any(state.awaited is not None for state in self.volume.nodules.values())
 
     # -- steps -------------------------------------------------------------------------------------------------------
 
-    def step(self, text: str, before: Mapping[str, NoduleSnapshot | None]) -> NoduleChange:
+    def step(self, text: str, before: Mapping[str, NoduleSnapshot | None], context: Any = None) -> NoduleChange:
         """A new step of the history."""
         size = sum(snapshot.nbytes for snapshot in before.values() if snapshot is not None)
-        return self.history.push(NoduleChange(text, dict(before), self.selectedId, size))
-
-    def begin(self, text: str, segmentId: str) -> NoduleState:
-        """A step that changes a nodule's prompts; edits by hand until now become a step of their own before it."""
-        self._noteEdit(segmentId, self.document.begin(segmentId))
-        state = self.document.nodule(segmentId)
-        change = self.step(text, {segmentId: self.document.snapshot(segmentId)})
-        state.open.append(OpenStep(change, state.awaited))
-        return state
-
-    def beginNew(self) -> NoduleState:
-        """A step that makes a new nodule."""
-        state = self.document.addNodule()
-        state.open.append(OpenStep(self.step(_("New nodule"), {state.segmentId: None}), None))
-        return state
+        return self.history.push(NoduleChange(text, dict(before), self.volume.selectedId, size, context))
 
     def change(self, text: str, segmentId: str) -> None:
         """A step that changes something else than prompts. Raises SceneError."""
-        self._noteEdit(segmentId, self.document.adopt(segmentId))
-        self.step(text, {segmentId: self.document.snapshot(segmentId)})
+        self._noteEdit(segmentId, self.volume.adopt(segmentId))
+        self.step(text, {segmentId: self.volume.snapshot(segmentId)})
+
+    def _begin(self, text: str, segmentId: str) -> NoduleState:
+        """A step that changes a nodule's prompts; edits by hand until now become a step of their own before it."""
+        self._noteEdit(segmentId, self.volume.begin(segmentId))
+        state = self.volume.nodule(segmentId)
+        change = self.step(text, {segmentId: self.volume.snapshot(segmentId)})
+        state.open.append(OpenStep(change, state.awaited))
+        return state
+
+    def _beginNew(self) -> NoduleState:
+        """A step that makes a new nodule."""
+        state = self.volume.addNodule()
+        state.open.append(OpenStep(self.step(_("New nodule"), {state.segmentId: None}), None))
+        return state
 
     def _noteEdit(self, segmentId: str, before: NoduleSnapshot | None) -> bool:
         if before is not None:
@@ -76,138 +85,315 @@ class NoduleEditor:
 
     def delete(self, segmentId: str) -> None:
         """Remove a nodule. Raises SceneError."""
-        state = self.document.nodule(segmentId)
+        state = self.volume.nodule(segmentId)
         self.change(_("Delete nodule"), segmentId)
-        self._forget(state)
-        self.document.remove(segmentId)
-        self.refreshList()
+        self._drop(state)
 
-    def dropEmpty(self, state: NoduleState) -> None:
-        """A nodule whose last point is gone; its step has begun."""
+    def _drop(self, state: NoduleState) -> None:
         self._forget(state)
         state.open.clear()
-        self.document.remove(state.segmentId)
-        self.refreshList()
-
-    def losePrompts(self) -> None:
-        """The point list is gone: the masks stay and are what further clicks change."""
-        document = self.document
-        for state in document.nodules.values():
-            self._forget(state)
-            state.isForeign = state.isForeign or bool(state.prompts)
-            state.prompts, state.absorbed, state.dragged = [], set(), None
-            self._settle(state)
-        document.forgetPrompts()
-        self.refreshList()
-
-    def noteRemoved(self) -> None:
-        """Others have removed segments: their points go too, and Undo brings both back."""
-        for state in self.document.sync():
-            self.step(_("Delete nodule"), {state.segmentId: self.document.lastKnown(state)})
-            self._forget(state)
-            self.document.dropPrompts(state.prompts)
-        self.refreshList()
-
-    def refreshList(self) -> None:
-        """Nodules came or went."""
-        if self.selectedId is not None and self.selectedId not in self.document.nodules:
-            self.select(None)
-        self.nodulesChanged()
-
-    def select(self, segmentId: str | None) -> None:
-        """Show one nodule's points; None shows all."""
-        if segmentId is not None and segmentId not in self.document.nodules:
-            segmentId = None
-        if self.document.store is not None:
-            self.document.store.showOnly(segmentId)
-        if segmentId != self.selectedId:
-            self.selectedId = segmentId
-            self.selectionChanged(segmentId)
-
-    # -- undo and redo -----------------------------------------------------------------------------------------------
-
-    def undo(self) -> None:
-        """Take back the latest step; an edit by hand since then first."""
-        change = self.history.top
-        if change is not None:
-            for segmentId in [one for one in change.before if one in self.document.nodules]:
-                if self._noteEdit(segmentId, self.document.adopt(segmentId)):
-                    break
-            self.history.undo()
-
-    def redo(self) -> None:
-        """Make the latest step that was taken back again, unless the nodule was edited by hand meanwhile."""
-        change = self.history.next
-        if change is None:
-            return
-        for segmentId in [one for one in change.before if one in self.document.nodules]:
-            if self._noteEdit(segmentId, self.document.adopt(segmentId)):
-                self.message(_("The nodule was edited by hand, so nothing can be made again."), False)
-                return
-        self.history.redo()
-
-    def _restore(self, change: NoduleChange) -> NoduleChange:
-        document = self.document
-        after = {segmentId: document.snapshot(segmentId) for segmentId in change.before}
-        size = sum(snapshot.nbytes for snapshot in after.values() if snapshot is not None)
-        reverse = NoduleChange(change.text, after, self.selectedId, size, change.context)
-        for segmentId, snapshot in change.before.items():
-            self.put(segmentId, snapshot)
-        if change.context is not None:
-            change.context.onRestored(reverse)
-        self.select(change.selection)
-        self.refreshList()
-        return reverse
-
-    def put(self, segmentId: str, snapshot: NoduleSnapshot | None) -> None:
-        """Bring a nodule to a state; what its mask does not show yet is asked for."""
-        state = self.document.nodules.get(segmentId)
-        if state is not None:
-            self._forget(state)
-        try:
-            if snapshot is None:
-                self.document.remove(segmentId)
-            elif not self.document.restore(snapshot).isSettled:
-                self.request(segmentId)
-        except SceneError as error:
-            self.message(str(error), True)
+        self.volume.remove(state.segmentId)
+        self.volume.refreshList()
 
     def _forget(self, state: NoduleState) -> None:
         self.pipeline.drop(state.awaited)
         state.awaited = None
 
+    # -- undo and redo -----------------------------------------------------------------------------------------------
+
+    def undo(self) -> None:
+        """Take back the latest step; an edit by hand since then first."""
+        self._noteEditsBefore(self.history.top)
+        self.history.undo()
+
+    def redo(self) -> None:
+        """Make the latest step that was taken back again, unless the nodule was edited by hand meanwhile."""
+        if self._noteEditsBefore(self.history.next):
+            self.volume.message(_("The nodule was edited by hand, so nothing can be made again."), False)
+        self.history.redo()
+
+    def _noteEditsBefore(self, change: NoduleChange | None) -> bool:
+        """An edit by hand of a nodule that a step is about becomes a step of its own; returns whether there was one."""
+        known = [] if change is None else [one for one in change.before if one in self.volume.nodules]
+        return any(self._noteEdit(segmentId, self.volume.adopt(segmentId)) for segmentId in known)
+
+    def _restore(self, change: NoduleChange) -> NoduleChange:
+        volume = self.volume
+        after = {segmentId: volume.snapshot(segmentId) for segmentId in change.before}
+        size = sum(snapshot.nbytes for snapshot in after.values() if snapshot is not None)
+        reverse = NoduleChange(change.text, after, volume.selectedId, size, change.context)
+        for segmentId, snapshot in change.before.items():
+            self._put(segmentId, snapshot)
+        if change.context is not None:
+            change.context.onRestored(reverse)
+        volume.select(change.selection)
+        volume.refreshList()
+        return reverse
+
+    def _put(self, segmentId: str, snapshot: NoduleSnapshot | None) -> None:
+        """Bring a nodule to a state; what its mask does not show yet is asked for."""
+        state = self.volume.nodules.get(segmentId)
+        if state is not None:
+            self._forget(state)
+        try:
+            if snapshot is None:
+                self.volume.remove(segmentId)
+            elif not self.volume.restore(snapshot).isSettled:
+                self._request(segmentId)
+        except SceneError as error:
+            self.volume.message(str(error), True)
+
+    # -- new points --------------------------------------------------------------------------------------------------
+
+    @told
+    def click(self, ras: Sequence[float], positive: bool, segmentId: str | None = None) -> str | None:
+        """A click in a slice view: the point is made. Returns the nodule's segment ID, None where it was refused."""
+        state = self._noduleFor(ras, positive, segmentId)
+        if state is None:
+            return None
+        return self._give(state, self.volume.ensurePrompts().add(ras, positive, state.segmentId))
+
+    def adoptPoints(self) -> None:
+        """Points that belong to no nodule yet, such as those of a list that the user picked, become clicks.
+
+        They go into the selected nodule. Without one each positive point makes its own nodule, to which the negative
+        ones after it belong.
+        """
+        selected = self.volume.selectedId
+        for prompt in [] if self.volume.store is None else self.volume.store.untagged():
+            if selected is None and prompt.positive:
+                self.volume.select(None)
+            self._place(prompt.id, prompt.positive, isOurs=False)
+        self.volume.select(selected)
+
+    def adoptGroups(self) -> None:
+        """Points of nodules that are not there, in a list saved from another scene: each nodule is made again."""
+        store, selected = self.volume.ensurePrompts(), self.volume.selectedId
+        for segmentId in [one for one in store.segmentIds() if one not in self.volume.nodules]:
+            group = sorted(store.prompts(segmentId), key=lambda prompt: not prompt.positive)
+            made = NEW
+            for prompt in group if group[0].positive else []:
+                made = self._place(prompt.id, prompt.positive, isOurs=False, named=made) or made
+        self.volume.select(selected)
+
+    @told
+    def _onPlaced(self, pointId: str) -> None:
+        prompt = self.volume.prompt(pointId)
+        positive = self.volume.options.polarity if prompt.segmentId is None else prompt.positive
+        self._place(pointId, positive, isOurs=True)
+
+    @told
+    def _place(self, pointId: str, positive: bool, isOurs: bool, named: str | None = None) -> str | None:
+        """A point of the list becomes a click; one that cannot be used is removed where it was only just placed.
+
+        Returns the nodule's segment ID.
+        """
+        store = self.volume.ensurePrompts()
+        prompt = store.prompt(pointId)
+        state = self._noduleFor(prompt.ras, positive, named or prompt.segmentId)
+        if state is None:
+            if isOurs:
+                store.remove(pointId)
+            return None
+        store.assign(pointId, state.segmentId, positive)
+        return self._give(state, pointId)
+
+    def _noduleFor(self, ras: Sequence[float], positive: bool, named: str | None = None) -> NoduleState | None:
+        """The nodule of a new point, with its step begun; None where the point is of no use, which is said."""
+        volume = self.volume
+        if not volume.geometry.contains(ras):
+            place = ", ".join(f"{name} {value:.1f}" for name, value in zip("RAS", ras, strict=True))
+            volume.message(
+                _("The point ({place} mm) lies outside the volume {volume}: click inside it.").format(
+                    place=place, volume=volume.volumeNode.GetName()
+                ),
+                True,
+            )
+            return None
+        if named is not None and named in volume.nodules:
+            return self._begin(_("Add point"), named)
+        selected = volume.selectedId if volume.selectedId in volume.nodules and named != NEW else None
+        if selected is not None and not (positive and volume.options.everyClickIsNew):
+            return self._begin(_("Add point"), selected)
+        if not positive:
+            volume.message(_("Select the nodule to take a part from, then click outside of it."), True)
+            return None
+        return self._beginNew()
+
+    def _give(self, state: NoduleState, pointId: str) -> str:
+        """The point becomes the nodule's newest prompt."""
+        state.prompts.append(self.volume.prompt(pointId))
+        self._request(state.segmentId)
+        self.volume.nodulesChanged()
+        if state.segmentId in self.volume.nodules:
+            self.volume.select(state.segmentId)
+        return state.segmentId
+
+    # -- points that are there ---------------------------------------------------------------------------------------
+
+    @told
+    def _onMoved(self, pointId: str, final: bool) -> None:
+        state = self.volume.noduleOf(pointId)
+        if state is None:
+            return
+        prompt = self.volume.prompt(pointId)
+        number = state.index(pointId)
+        if state.dragged == pointId and final and state.prompts[number].ras == prompt.ras:
+            state.dragged = None
+            self._putBackInside(state, pointId)
+            return
+        if state.dragged != pointId:
+            self._begin(_("Move point"), state.segmentId)
+        state.dragged = None if final else pointId
+        state.update(prompt)
+        if self.volume.isInside(prompt):
+            self._request(state.segmentId)
+        elif final:
+            self._putBackInside(state, pointId)
+
+    def _putBackInside(self, state: NoduleState, pointId: str) -> None:
+        """A point that was dropped outside the volume returns to where it was."""
+        volume = self.volume
+        prompt = state.prompts[state.index(pointId)]
+        if volume.isInside(prompt):
+            return
+        volume.message(_("The point was moved out of the volume: it is back where it was."), True)
+        earlier = [one for step in reversed(state.open) for one in _promptsBefore(step, state) if one.id == pointId]
+        before = next((one for one in earlier if volume.isInside(one)), None)
+        if before is not None:
+            volume.ensurePrompts().move(pointId, volume.toWorld(before))
+            state.update(dataclasses.replace(prompt, ras=before.ras))
+        self._request(state.segmentId)
+
+    @told
+    def _onRemoved(self, pointId: str, _prompt: Any) -> None:
+        state = self.volume.noduleOf(pointId)
+        if state is not None:
+            self._begin(_("Remove point"), state.segmentId)
+            self._takeAway(state, pointId)
+
+    def _takeAway(self, state: NoduleState, pointId: str) -> None:
+        wasAbsorbed = pointId in state.absorbed
+        del state.prompts[state.index(pointId)]
+        state.absorbed.discard(pointId)
+        if not state.prompts and state.start is None:
+            self._drop(state)
+            return
+        if wasAbsorbed:
+            self.volume.message(
+                _("The mask stays: it was edited by hand after this point had been placed."), False
+            )
+        self._request(state.segmentId)
+
+    @told
+    def _onRelabelled(self, pointId: str) -> None:
+        prompt = self.volume.prompt(pointId)
+        state = self.volume.noduleOf(pointId)
+        if state is not None and prompt.segmentId == state.segmentId:
+            self._begin(_("Change point"), state.segmentId)
+            state.update(prompt)
+            self._request(state.segmentId)
+            return
+        if state is not None:
+            self._begin(_("Remove point"), state.segmentId)
+            self._takeAway(state, pointId)
+        if prompt.segmentId in self.volume.nodules:
+            self._place(pointId, prompt.positive, isOurs=False)
+
+    # -- what others do ----------------------------------------------------------------------------------------------
+
+    def _onPromptsGone(self) -> None:
+        """The masks stay and are what further clicks change."""
+        for state in self.volume.nodules.values():
+            self._forget(state)
+            state.isForeign = state.isForeign or bool(state.prompts)
+            state.prompts, state.absorbed, state.dragged = [], set(), None
+            self._settle(state)
+        self.volume.forgetPrompts()
+        self.volume.refreshList()
+
+    def _onSegmentsGone(self) -> None:
+        """The points go too, and Undo brings both back."""
+        for state in self.volume.sync():
+            self.step(_("Delete nodule"), {state.segmentId: self.volume.lastKnown(state)})
+            self._forget(state)
+            self.volume.dropPrompts(state.prompts)
+        self.volume.refreshList()
+
+    def _onVoxelsChanged(self, segmentId: str) -> None:
+        self._toLookAt[segmentId] = None
+        self.volume.worked()
+
+    def refresh(self) -> None:
+        """Once after opening: ask for what was not answered, measure what was edited, take points that wait."""
+        if self._isRefreshed:
+            return
+        self._isRefreshed = True
+        for segmentId in self.volume.nodules:
+            record = self.volume.record(segmentId)
+            if record.mask or record.isPending:
+                self._toLookAt[segmentId] = None
+        self.adoptPoints()
+        self.volume.worked()
+
+    @property
+    def hasWork(self) -> bool:
+        """Whether :meth:`work` has something to do."""
+        return bool(self._toLookAt)
+
+    @told
+    def work(self) -> None:
+        """Look at one nodule: measure voxels that others changed, ask for an answer that never came."""
+        segmentId = next(iter(self._toLookAt))
+        del self._toLookAt[segmentId]
+        volume = self.volume
+        state = volume.nodules.get(segmentId)
+        if state is None or state.awaited is not None:
+            return
+        record = volume.record(segmentId)
+        if state.block is None:
+            volume.adopt(segmentId)
+            isEdited = record.mask != digest(state.block) or not (record.measurements or record.isPending)
+        else:
+            isEdited = volume.writer.wasEdited(segmentId)
+        if isEdited:
+            self.measure(segmentId)
+        elif record.isPending and state.prompts:
+            volume.begin(segmentId, {state.prompts[-1].id})
+            self._request(segmentId)
+
     # -- requests and answers ----------------------------------------------------------------------------------------
 
-    def request(self, segmentId: str) -> None:
+    def _request(self, segmentId: str) -> None:
         """Ask for the mask that a nodule's prompts give."""
-        document, state = self.document, self.document.nodule(segmentId)
+        volume, state = self.volume, self.volume.nodule(segmentId)
         state.isSettled = False
-        asked = document.predictRequest(segmentId)
+        asked = volume.predictRequest(segmentId)
         if asked is None:
             self._forget(state)
             self._withoutPrompts(state)
-        elif not self.pipeline.ensure(document.geometry):
+        elif not self.pipeline.ensure(volume.geometry):
             self._giveUp(state, self.pipeline.error)
         else:
             state.awaited = self.pipeline.submit(asked, lambda result: self._onAnswer(state, result))
-            document.setRecord(segmentId, isPending=True)
-            self.noduleChanged(segmentId)
+            volume.setRecord(segmentId, isPending=True)
+            volume.noduleChanged(segmentId)
 
     def _withoutPrompts(self, state: NoduleState) -> None:
         """No prompt says anything: what remains is the start mask, or nothing."""
         block = EMPTY_BLOCK if state.start is None else MaskBlock(state.start.mask, state.start.offset_kji)
-        self.document.write(state.segmentId, Segmented(block.mask, block.offset_kji, None, {}, 0))
+        self.volume.write(state.segmentId, Segmented(block.mask, block.offset_kji, None, {}, 0))
         self._settle(state)
         if state.start is not None:
-            self.measure([state.segmentId])
+            self.measure(state.segmentId)
         elif state.active:
-            self.message(_("Click inside the nodule first; then clicks outside take parts away."), False)
-        self.noduleChanged(state.segmentId)
+            self.volume.message(_("Click inside the nodule first; then clicks outside take parts away."), False)
+        self.volume.noduleChanged(state.segmentId)
 
     def _settle(self, state: NoduleState) -> None:
         state.awaited, state.isSettled = None, True
         state.open.clear()
-        self.document.setRecord(state.segmentId, isPending=False)
+        self.volume.setRecord(state.segmentId, isPending=False)
 
     def _onAnswer(self, state: NoduleState, result: Result) -> None:
         try:
@@ -215,42 +401,32 @@ class NoduleEditor:
         except SceneError as error:  # the volume cannot be placed any more; when it can, the nodule is asked for again
             state.awaited = None
             state.open.clear()
-            self.message(str(error), True)
+            self.volume.message(str(error), True)
 
     def _take(self, state: NoduleState, result: Result) -> None:
         """An answer to the latest request, or to one before it, which is shown while the latest is on its way."""
-        document, segmentId = self.document, state.segmentId
-        if document.nodules.get(segmentId) is not state or state.awaited is None or result.generation > state.awaited:
+        volume, segmentId = self.volume, state.segmentId
+        if volume.nodules.get(segmentId) is not state or state.awaited is None or result.generation > state.awaited:
             return
         isLatest = result.generation == state.awaited
-        isSame = result.request.identity == document.geometry.identity()
+        isSame = result.request.identity == volume.geometry.identity()
         if result.error is not None or result.cancelled or not isSame:
             if isLatest and result.error is None and not isSame and not self.pipeline.error:
-                self.request(segmentId)  # the volume has changed meanwhile
+                self._request(segmentId)  # the volume has changed meanwhile
             elif isLatest:
                 self._giveUp(state, result.error or "", result.details)  # what is wrong with the model was told
             return
-        unanswered = self._unanswered(state)
-        if self._noteEdit(segmentId, document.begin(segmentId, unanswered)):
-            self.request(segmentId)  # edited by hand while the answer was on its way: ask again, on top of the edit
+        if self._noteEdit(segmentId, volume.begin(segmentId, _unanswered(state))):
+            self._request(segmentId)  # edited by hand while the answer was on its way: ask again, on top of the edit
             return
-        isCut = document.write(segmentId, result.value)
+        isCut = volume.write(segmentId, result.value)
         if isLatest:
             self._settle(state)
         else:
             self._settleBefore(state, result.generation)
         if isCut:
-            self.measure([segmentId])
-        self.noduleChanged(segmentId)
-
-    def _unanswered(self, state: NoduleState) -> set[str]:
-        """Points that were given or moved since the last answer."""
-        known: Sequence[Any] = ()
-        if state.open:
-            snapshot = state.open[0].change.before.get(state.segmentId)
-            known = () if snapshot is None else snapshot.prompts
-        places = {prompt.id: (prompt.ras, prompt.positive) for prompt in known}
-        return {prompt.id for prompt in state.prompts if places.get(prompt.id) != (prompt.ras, prompt.positive)}
+            self.measure(segmentId)
+        volume.noduleChanged(segmentId)
 
     def _settleBefore(self, state: NoduleState, generation: int) -> None:
         """The steps that this answer belongs to are done; the next step now knows the mask before it."""
@@ -258,7 +434,7 @@ class NoduleEditor:
             if step.awaited == generation:
                 before = step.change.before.get(state.segmentId)
                 if before is not None and not before.isSettled:
-                    step.change.before[state.segmentId] = self.document.settled(before)
+                    step.change.before[state.segmentId] = self.volume.settled(before)
                 del state.open[:number]
                 return
 
@@ -275,39 +451,50 @@ class NoduleEditor:
                 if not step.change.before:
                     self.history.discard(step.change)
             if before is None:
-                self.document.remove(segmentId)
+                self.volume.remove(segmentId)
             else:
-                self.document.restore(before).isSettled = True
+                self.volume.restore(before).isSettled = True
         else:
-            self.document.setRecord(segmentId, isPending=False)
+            self.volume.setRecord(segmentId, isPending=False)
         if text:
-            self.message(text, True)
+            self.volume.message(text, True)
         if details:
             self.pipeline.failed("", details)
-        self.refreshList()
+        self.volume.refreshList()
 
     def cancel(self) -> None:
         """Take back all clicks that have no answer yet."""
-        for state in [one for one in self.document.nodules.values() if one.awaited is not None]:
+        for state in [one for one in self.volume.nodules.values() if one.awaited is not None]:
             self._giveUp(state, "")
 
     # -- measurements ------------------------------------------------------------------------------------------------
 
-    def measure(self, segmentIds: Sequence[str]) -> None:
-        """Measure the masks as they are."""
-        document = self.document
-        for segmentId in segmentIds:
-            block = document.writer.read(segmentId)
-            if block.isEmpty:
-                document.setRecord(segmentId, measurements={})
-                self.noduleChanged(segmentId)
-            elif self.pipeline.ensure(document.geometry):
-                geometry = document.geometry
-                request = Measure(geometry.identity(), {segmentId: block}, geometry.ijkToWorld)
-                self.pipeline.submit(request, self._onMeasured)
+    def measure(self, segmentId: str) -> None:
+        """Measure a mask as it is."""
+        volume, block = self.volume, self.volume.writer.read(segmentId)
+        if block.isEmpty:
+            volume.setRecord(segmentId, measurements={})
+            volume.noduleChanged(segmentId)
+        elif self.pipeline.ensure(volume.geometry):
+            geometry = volume.geometry
+            request = Measure(geometry.identity(), {segmentId: block}, geometry.ijkToWorld)
+            self.pipeline.submit(request, self._onMeasured)
 
     def _onMeasured(self, result: Result) -> None:
         for segmentId, measurements in (result.value or {}).items():
-            if segmentId in self.document.nodules:
-                self.document.setRecord(segmentId, measurements=measurements)
-                self.noduleChanged(segmentId)
+            if segmentId in self.volume.nodules:
+                self.volume.setRecord(segmentId, measurements=measurements)
+                self.volume.noduleChanged(segmentId)
+
+
+def _promptsBefore(step: OpenStep, state: NoduleState) -> Sequence[Prompt]:
+    """A nodule's prompts before a step."""
+    snapshot = step.change.before.get(state.segmentId)
+    return () if snapshot is None else snapshot.prompts
+
+
+def _unanswered(state: NoduleState) -> set[str]:
+    """Points that were given or moved since the last answer."""
+    known = _promptsBefore(state.open[0], state) if state.open else ()
+    places = {prompt.id: (prompt.ras, prompt.positive) for prompt in known}
+    return {prompt.id for prompt in state.prompts if places.get(prompt.id) != (prompt.ras, prompt.positive)}

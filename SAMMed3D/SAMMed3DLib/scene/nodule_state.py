@@ -12,7 +12,7 @@ import numpy as np
 from ..worker.requests import Start
 from .mask_block import MaskBlock
 from .prompt_store import Prompt
-from .segment_snapshot import SegmentSnapshot
+from .segment_writer import SegmentSnapshot
 from .undo_stack import NoduleChange
 
 
@@ -99,10 +99,20 @@ class NoduleState:
         """Place of a point among the prompts, -1 if it is not one of them."""
         return next((number for number, prompt in enumerate(self.prompts) if prompt.id == pointId), -1)
 
+    def update(self, prompt: Prompt) -> None:
+        """A point has moved or changed sides; where its old effect is part of the start mask it is a new click."""
+        number = self.index(prompt.id)
+        if prompt.id in self.absorbed:
+            self.absorbed.discard(prompt.id)
+            del self.prompts[number]
+            self.prompts.append(prompt)
+        else:
+            self.prompts[number] = prompt
 
-def digest(block: MaskBlock) -> str:
-    """A short name for the voxels of a tight block: equal for equal masks."""
-    if block.isEmpty:
+
+def digest(block: MaskBlock | None) -> str:
+    """A short name for the voxels of a tight block: equal for equal masks; "" for none."""
+    if block is None or block.isEmpty:
         return ""
     content = hashlib.blake2b(np.packbits(block.mask != 0).tobytes(), digest_size=8)
     content.update(np.array([*block.mask.shape, *block.offset_kji], dtype="<i8").tobytes())
@@ -110,7 +120,7 @@ def digest(block: MaskBlock) -> str:
 
 
 @dataclass(frozen=True)
-class NoduleRecord:
+class SegmentRecord:
     """What is stored with a segment, so that a reopened scene goes on where it was.
 
     Attributes:
@@ -141,7 +151,7 @@ class NoduleRecord:
         }
 
     @classmethod
-    def fromDict(cls, values: Mapping[str, Any] | None) -> NoduleRecord:
+    def fromDict(cls, values: Mapping[str, Any] | None) -> SegmentRecord:
         """Whatever of it can be read."""
         values = values or {}
         measurements, probability = values.get("measurements"), values.get("probability")

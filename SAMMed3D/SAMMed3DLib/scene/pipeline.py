@@ -166,8 +166,9 @@ class Pipeline:
             if item.generation in self._waiting:
                 self.progressed(item)
             return True
-        request, onResult = self._waiting.pop(item.generation, (None, None))
-        if onResult is not None:
+        waiting = self._waiting.pop(item.generation, None)
+        if waiting is not None:
+            request, onResult = waiting
             # older requests of this key were replaced in the queue: no answer will come
             for old in [number for number in self._waiting if number < item.generation]:
                 if self._waiting[old][0].key == request.key:

@@ -6,17 +6,25 @@ loaded from a .mrk.json file are prompts like any other.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from ..signal import Signal
-from .errors import SceneError
-from .prompt_tag import PromptTag, readTag, withTag
+from .beside_volume import createBeside, findBeside
+from .volume_geometry import SceneError
 
 #: Marks the point lists that this module made: only their labels are changed.
 OWN_ATTRIBUTE = "SAMMed3D.Prompts"
+VOLUME_ROLE = "SAMMed3D.Volume"
+_CLASS = "vtkMRMLMarkupsFiducialNode"
+#: Points that add are "selected" ones.
+POSITIVE_COLOR, NEGATIVE_COLOR = (0.15, 0.95, 0.25), (1.0, 0.15, 0.15)
+#: What a control point says about itself stands in its description, which .mrk.json files and scenes keep; text that
+#: the user wrote before it stays.
+_PATTERN = re.compile(r"(?:^|(?<=\s))segment=(?P<segment>.*);label=(?P<label>[01])\s*$", re.DOTALL)
 
 Point = tuple[float, float, float]
 
@@ -310,3 +318,61 @@ class PromptStore:
         moved, self._movedInDrag = self._movedInDrag, set()
         for pointId in sorted(moved):
             self.moved(pointId, True)
+
+
+def findPrompts(volumeNode: Any) -> Any | None:
+    """The point list that :func:`createPrompts` made for a volume, also in a reopened scene; None without."""
+    return findBeside(volumeNode, _CLASS, OWN_ATTRIBUTE, VOLUME_ROLE)
+
+
+def createPrompts(volumeNode: Any) -> Any:
+    """A new point list with the volume's parent transform, beside it in the subject hierarchy, saved with the scene.
+
+    Raises:
+        SceneError: as VolumeGeometry.
+    """
+    with _placingStays(volumeNode.GetScene()):
+        node = createBeside(volumeNode, _CLASS, OWN_ATTRIBUTE, "prompts")
+    node.SetNodeReferenceID(VOLUME_ROLE, volumeNode.GetID())
+    display = node.GetDisplayNode()
+    display.SetSelectedColor(*POSITIVE_COLOR)
+    display.SetColor(*NEGATIVE_COLOR)
+    display.SetPropertiesLabelVisibility(False)
+    # Small nodules are not to vanish behind their prompts (default 3).
+    display.SetGlyphScale(2.0)
+    return node
+
+
+@contextmanager
+def _placingStays(scene: Any) -> Iterator[None]:
+    """Slicer's toolbar goes on placing into the user's list, where there is one: it takes every new list for that."""
+    selection = scene.GetFirstNodeByClass("vtkMRMLSelectionNode")
+    before = None if selection is None else selection.GetActivePlaceNodeID()
+    className = None if selection is None else selection.GetActivePlaceNodeClassName()
+    yield
+    if before and scene.GetNodeByID(before) is not None:
+        selection.SetReferenceActivePlaceNodeClassName(className)
+        selection.SetActivePlaceNodeID(before)
+
+
+@dataclass(frozen=True)
+class PromptTag:
+    """The nodule (segment ID) and the polarity of a point."""
+
+    segmentId: str
+    positive: bool
+
+
+def readTag(description: str) -> PromptTag | None:
+    """The tag in a point's description, None without."""
+    found = _PATTERN.search(description or "")
+    return PromptTag(found["segment"], found["label"] == "1") if found and found["segment"] else None
+
+
+def withTag(description: str, tag: PromptTag | None) -> str:
+    """The description with its tag replaced (None: removed)."""
+    text = _PATTERN.sub("", description or "").rstrip()
+    if tag is None:
+        return text
+    own = f"segment={tag.segmentId};label={int(tag.positive)}"
+    return f"{text} {own}" if text else own

@@ -22,12 +22,10 @@ from ..torch_setup.install import torchAvailable
 from ..weights import default_checkpoint
 from ..worker.engine import Engine
 from ..worker.thread import Worker
-from .errors import SceneError
 from .pipeline import ModelProvider
-from .session import Session
-from .session_core import sessionOn
+from .session import Session, sessionOn
 from .translation import tr as _
-from .volume_geometry import VolumeGeometry
+from .volume_geometry import SceneError, VolumeGeometry
 
 
 class BundledModel:
@@ -82,13 +80,14 @@ def segment(
         for point in ras:
             if not geometry.contains(point):
                 raise SceneError(_("The point {point} lies outside the volume.").format(point=point))
-        if segmentId is not None and all(row.segmentId != segmentId for row in session.rows()):
+        if segmentId is not None and all(row.segmentId != segmentId for row in session.review.rows()):
             raise SceneError(_("There is no segment '{segmentId}'.").format(segmentId=segmentId))
+        nodule = segmentId or Session.NEW
         with _raising(session):
             for point, positive in zip(ras, inside, strict=True):
-                segmentId = session.click(point, positive, segmentId or Session.NEW)
+                nodule = session.click(point, positive, nodule) or nodule
             session.waitUntilIdle(math.inf)
-    return segmentId
+    return nodule
 
 
 def segmentAll(
@@ -115,10 +114,10 @@ def segmentAll(
     """
     with _session(volumeNode, segmentationNode, models, worker) as session, _raising(session):
         if sensitivity is not None:
-            session.setSensitivity(sensitivity)
+            session.finding.setSensitivity(sensitivity)
         session.segmentAll()
         session.waitUntilIdle(math.inf)
-        return session.foundIds
+        return session.finding.shownIds
 
 
 @functools.cache

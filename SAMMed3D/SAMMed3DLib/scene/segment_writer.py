@@ -1,24 +1,168 @@
-"""The one owner of labelmaps: every mask that goes into a segment or comes out of one passes here."""
+"""The one owner of labelmaps: every mask that goes into a segment or comes out of one passes here.
+
+Labelmaps need not match the volume: the Segment Editor changes their extent and may put several segments into one
+layer, an imported segmentation has spacings of its own, and the segmentation may be under another transform.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import slicer
 import vtk
+from numpy.typing import NDArray
 from vtk.util import numpy_support
 
-from .errors import SceneError
-from .mask_block import EMPTY_BLOCK, MaskBlock, labeledBlock, sameMask, tightBlock
-from .matrices import toVtk
-from .segment_labelmap import BINARY_LABELMAP, SegmentLabelmap, labelmapVoxels, segmentationToWorld
-from .volume_geometry import VolumeGeometry
+from .mask_block import EMPTY_BLOCK, Index, MaskBlock, labeledBlock, sameMask, tightBlock
+from .volume_geometry import Affine, SceneError, VolumeGeometry, toArray, toVtk, toWorld, transformPoints
 
 __all__ = ["MaskBlock", "SegmentWriter"]
 
-CLOSED_SURFACE = "Closed surface"
+BINARY_LABELMAP, CLOSED_SURFACE = "Binary labelmap", "Closed surface"
+#: Two lattices whose voxels lie within this part of a voxel of each other are the same.
+_SAME_LATTICE = 0.01
+
+
+def segmentationToWorld(segmentationNode: Any) -> Affine:
+    """The matrix from a segmentation's coordinates to the world. Raises SceneError for a non-linear transform."""
+    matrix = toWorld(segmentationNode)
+    if matrix is None:
+        raise SceneError(
+            f"Segmentation '{segmentationNode.GetName()}' is under a non-linear transform. Harden the transform "
+            "(Transforms module) and try again."
+        )
+    return matrix
+
+
+class SegmentLabelmap:
+    """The voxels of one segment, to be read on the lattice of a volume.
+
+    Raises:
+        SceneError: the segmentation is under a non-linear transform.
+    """
+
+    def __init__(self, segmentationNode: Any, segmentId: str, geometry: VolumeGeometry) -> None:
+        segment: Any = segmentationNode.GetSegmentation().GetSegment(segmentId)
+        image: Any = segment.GetRepresentation(BINARY_LABELMAP) if segment is not None else None
+        self._geometry = geometry
+        voxels = labelmapVoxels(image)
+        self.isEmpty = voxels is None
+        if voxels is None:
+            return
+        self._array = voxels
+        self._label = segment.GetLabelValue()
+        i, j, k = image.GetExtent()[::2]
+        self._start: Index = (k, j, i)
+        matrix = vtk.vtkMatrix4x4()
+        image.GetImageToWorldMatrix(matrix)
+        self._toVolume: Affine = (
+            np.linalg.inv(geometry.ijkToWorld) @ segmentationToWorld(segmentationNode) @ toArray(matrix)
+        )
+        self._shift = self._latticeShift()
+
+    def block(self) -> MaskBlock:
+        """The whole segment as tight block in the volume's voxels; what lies outside the volume is left out."""
+        if self.isEmpty:
+            return EMPTY_BLOCK
+        own = labeledBlock(self._array, self._label, self._start)
+        if own.isEmpty:
+            return EMPTY_BLOCK
+        low = np.array(own.offset_kji[::-1], dtype=np.float64) - 0.5
+        corners = np.array(np.meshgrid(*zip(low, low + own.mask.shape[::-1], strict=True))).reshape(3, -1).T
+        reached = transformPoints(self._toVolume, corners)
+        first = np.maximum(np.floor(reached.min(axis=0) + 0.5 - _SAME_LATTICE).astype(int), 0)
+        last = np.minimum(np.floor(reached.max(axis=0) + 0.5).astype(int), np.array(self._geometry.shapeKji[::-1]) - 1)
+        if np.any(last < first):
+            return EMPTY_BLOCK
+        offset = _index(first[::-1])
+        return tightBlock(self.region(offset, _index((last - first + 1)[::-1])), offset)
+
+    def region(self, offsetKji: Index, shapeKji: Index) -> NDArray[np.bool_]:
+        """Which of the volume's voxels in a box belong to the segment: bool ``shapeKji``."""
+        if self.isEmpty:
+            return np.zeros(shapeKji, dtype=bool)
+        if self._shift is not None:
+            return self._cut(_index(np.subtract(offsetKji, self._shift)), shapeKji)
+        return self._sample(offsetKji, shapeKji)
+
+    def _latticeShift(self) -> Index | None:
+        """(k, j, i) from the labelmap's index to the volume's where both have the same lattice, else None."""
+        low = np.array(self._start[::-1], dtype=np.float64)
+        corners = np.array([low, low + np.array(self._array.shape[::-1]) - 1.0])
+        steps = transformPoints(self._toVolume, corners) - corners
+        shift = np.round(steps[0])
+        close = np.abs(self._toVolume[:3, :3] - np.eye(3)).max() < 1e-3
+        if not close or np.abs(steps - shift).max() > _SAME_LATTICE:
+            return None
+        return _index(shift[::-1])
+
+    def _cut(self, offsetKji: Index, shapeKji: Index) -> NDArray[np.bool_]:
+        """A box of the labelmap's own voxels; outside its extent there is nothing."""
+        result = np.zeros(shapeKji, dtype=bool)
+        source, target = [], []
+        for offset, count, start, size in zip(offsetKji, shapeKji, self._start, self._array.shape, strict=True):
+            low, high = max(offset, start), min(offset + count, start + size)
+            if low >= high:
+                return result
+            source.append(slice(low - start, high - start))
+            target.append(slice(low - offset, high - offset))
+        result[tuple(target)] = self._array[tuple(source)] == self._label
+        return result
+
+    def _sample(self, offsetKji: Index, shapeKji: Index) -> NDArray[np.bool_]:
+        """Nearest voxel of the labelmap at each of the volume's voxel centers, slice by slice."""
+        back = np.linalg.inv(self._toVolume)
+        result = np.zeros(shapeKji, dtype=bool)
+        j, i = np.ogrid[offsetKji[1] : offsetKji[1] + shapeKji[1], offsetKji[2] : offsetKji[2] + shapeKji[2]]
+        sizes, start = self._array.shape[::-1], self._start[::-1]
+        for row in range(shapeKji[0]):
+            k = offsetKji[0] + row
+            index = [
+                np.floor(back[a, 0] * i + back[a, 1] * j + (back[a, 2] * k + back[a, 3] + 0.5)).astype(np.int64)
+                - start[a]
+                for a in range(3)
+            ]
+            valid = np.logical_and.reduce([(index[a] >= 0) & (index[a] < sizes[a]) for a in range(3)])
+            result[row][valid] = self._array[tuple(x[valid] for x in index[::-1])] == self._label
+        return result
+
+
+def _index(values: Iterable[Any]) -> Index:
+    k, j, i = (int(value) for value in values)
+    return k, j, i
+
+
+def labelmapVoxels(image: Any) -> NDArray | None:
+    """A labelmap's array [k, j, i], a view; None where it holds no voxels."""
+    if image is None or image.GetPointData().GetScalars() is None:
+        return None
+    low, high = image.GetExtent()[::2], image.GetExtent()[1::2]
+    if any(last < first for first, last in zip(low, high, strict=True)):
+        return None
+    shape = tuple(last - first + 1 for first, last in zip(low, high, strict=True))[::-1]
+    return numpy_support.vtk_to_numpy(image.GetPointData().GetScalars()).reshape(shape)
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentSnapshot:
+    """Everything of a segment at one moment.
+
+    Attributes:
+        segmentId: its ID, kept by :meth:`SegmentWriter.restore`.
+        block: its voxels.
+        metadata: a detached vtkSegment with name, color, terminology and tags (status, record, score); never changed.
+        before: ID of the segment that followed it in the list, None for the last.
+        visible: whether it was shown.
+    """
+
+    segmentId: str
+    block: MaskBlock
+    metadata: Any
+    before: str | None
+    visible: bool
 
 
 @dataclass(frozen=True)
@@ -129,6 +273,47 @@ class SegmentWriter:
                 free &= ~taken
         return tightBlock(free, block.offset_kji)
 
+    def snapshot(self, segmentId: str) -> SegmentSnapshot:
+        """A segment as it is now. Raises SceneError where the segment does not exist or cannot be read."""
+        segmentation = self.segmentationNode.GetSegmentation()
+        block = self.read(segmentId)
+        metadata = slicer.vtkSegment()
+        metadata.DeepCopyMetadata(segmentation.GetSegment(segmentId))
+        following = segmentation.GetSegmentIndex(segmentId) + 1
+        before = segmentation.GetNthSegmentID(following) if following < segmentation.GetNumberOfSegments() else None
+        display = self.segmentationNode.GetDisplayNode()
+        visible = display is None or bool(display.GetSegmentVisibility(segmentId))
+        return SegmentSnapshot(segmentId, block, metadata, before, visible)
+
+    def restore(self, snapshot: SegmentSnapshot) -> None:
+        """Make the segment what it was; one that was removed comes back, in its place and under its ID.
+
+        Raises:
+            SceneError: Slicer refused to add the segment.
+        """
+        segmentation = self.segmentationNode.GetSegmentation()
+        segment = segmentation.GetSegment(snapshot.segmentId)
+        isNew = segment is None
+        if segment is None:
+            segment = slicer.vtkSegment()
+        label = segment.GetLabelValue()
+        segment.DeepCopyMetadata(snapshot.metadata)
+        # The label value belongs to the labelmap that the segment lies in, not to the segment as it was.
+        segment.SetLabelValue(label)
+        segment.Modified()
+        if isNew:
+            before = snapshot.before if snapshot.before in segmentation.GetSegmentIDs() else ""
+            if not segmentation.AddSegment(segment, snapshot.segmentId, before):
+                raise SceneError(f"Segment '{snapshot.metadata.GetName()}' could not be brought back.")
+            # Where other segments have a surface, Slicer gives the new one an image in its place.
+            if segment.GetRepresentation(CLOSED_SURFACE) is not None:
+                segment.AddRepresentation(CLOSED_SURFACE, vtk.vtkPolyData())
+            segmentation.SeparateSegmentLabelmap(snapshot.segmentId)
+        self.write(snapshot.segmentId, snapshot.block)
+        display = self.segmentationNode.GetDisplayNode()
+        if display is not None:
+            display.SetSegmentVisibility(snapshot.segmentId, snapshot.visible)
+
     def showSurfaces(self, on: bool) -> None:
         """Make or drop the closed surfaces of all segments. While they exist, each write updates its own (about 10 ms).
 
@@ -210,8 +395,7 @@ def _clipped(block: MaskBlock, shapeKji: tuple[int, int, int]) -> MaskBlock:
         parts.append(slice(max(0, -offset), max(0, min(count, size - offset))))
     if all(part == slice(0, count) for part, count in zip(parts, block.mask.shape, strict=True)):
         return block
-    offset = tuple(max(o, 0) for o in block.offset_kji)
-    return tightBlock(block.mask[tuple(parts)], offset)
+    return tightBlock(block.mask[tuple(parts)], _index(np.maximum(block.offset_kji, 0)))
 
 
 def _orientedImage(block: MaskBlock, ijkToSegmentation: np.ndarray) -> Any:

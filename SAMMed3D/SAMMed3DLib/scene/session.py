@@ -2,32 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from . import nodule_segmentation, views
-from .errors import SceneError
-from .nodule_rows import NoduleRow, rowsOf
-from .pipeline import ModelProvider
-from .prompt_events import NEW
-from .session_core import SessionCore
-from .states import State
+import numpy as np
+import slicer
+
+from ..signal import Signal
+from ..worker.requests import Generate, ModelInfo, Prefetch, Progress
+from .finding import Finding
+from .nodule_editor import NEW, NoduleEditor
+from .open_volume import OpenVolume, Options, told
+from .pipeline import ModelProvider, Pipeline
+from .prompt_store import PromptStore
+from .review import Review
+from .states import SessionFacts, State, stateOf, textOf
 from .translation import tr as _
+from .undo_stack import UndoStack
+from .volume_geometry import SceneError, VolumeGeometry
 
-__all__ = ["ModelProvider", "Session"]
+#: Longest time that small pieces of work take in one turn of the event loop.
+_TURN_SECONDS = 0.008
 
-Point = Sequence[float]
+_open: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
-class Session(SessionCore):
-    """The one object behind the widget, the logic for scripts and the self-test.
+def sessionOn(volumeNode: Any, segmentationNode: Any = None) -> Session | None:
+    """The open session that works on these nodules (None: the volume's own), whose history a script must not bypass."""
+    for session in _open:
+        if session.volumeNode is volumeNode and segmentationNode in (None, session.segmentationNode):
+            return session
+    return None
+
+
+class Session:
+    """The one object behind the panel, the calls for scripts and the self-test.
 
     All methods belong to the main thread and return at once; points are world RAS, mm. While :attr:`busyChanged` has
-    last said True, :meth:`poll` must be called every 5 ms or so.
+    last said True, :meth:`poll` must be called every 5 ms or so. Its parts are those of the open volume: another volume
+    has others, and without a volume they are there and hold nothing.
 
     Args:
         worker: an :class:`SAMMed3DLib.worker.thread.Worker`.
         models: the chosen model.
         scene: default: slicer.mrmlScene.
+
+    Attributes (parts):
+        volume: the open volume.
+        history: whether there is something to undo or redo, and what.
+        review: the list of nodules, and what is done with its rows.
+        finding: the search for all nodules, and which of them are shown.
+        options: the user's choices, which may be set at any time.
 
     Attributes (signals):
         stateChanged: (State) the state or its text.
@@ -40,19 +68,250 @@ class Session(SessionCore):
         busyChanged: (bool) start or stop polling.
         documentChanged: () another volume, segmentation or point list is in use (also by a node's deletion): node
             selectors follow :attr:`volumeNode`, :attr:`segmentationNode` and :attr:`promptsNode`.
-
-    Attributes (options, which may be set at any time):
-        polarity: the sign of points that come from the Markups toolbar; True = inside.
-        everyClickIsNew: each positive click makes a new nodule even while one is selected.
-        doNotOverlap: voxels of other segments are left out of what is written.
     """
 
     #: For :meth:`click`: a nodule of its own, whatever is selected.
     NEW = NEW
 
-    # -- clicks ------------------------------------------------------------------------------------------------------
+    volume: OpenVolume
+    history: UndoStack
+    review: Review
+    finding: Finding
 
-    def click(self, rasWorld: Point, positive: bool = True, segmentId: str | None = None) -> str | None:
+    def __init__(self, worker: Any, models: ModelProvider, scene: Any = None) -> None:
+        self.stateChanged, self.nodulesChanged, self.noduleChanged = Signal(), Signal(), Signal()
+        self.selectionChanged, self.historyChanged = Signal(), Signal()
+        self.progressed, self.message = Signal(), Signal()
+        self.busyChanged, self.documentChanged = Signal(), Signal()
+        self.options = Options()
+        self._models = models
+        self._scene = slicer.mrmlScene if scene is None else scene
+        self._pipeline = Pipeline(worker, models)
+        self._pipeline.progressed.connect(self._onProgress)
+        self._pipeline.failed.connect(self._onFailed)
+        self._pipeline.noted.connect(self._onNoted)
+        self._volumeNode: Any = None
+        self._problem = ""
+        self._preloads = False
+        self._prefetched: Any = None
+        self._isBusy = False
+        self._told: tuple[State, str] | None = None
+        self._use(OpenVolume(self.options))
+        scene = self._scene
+        self._tags = [
+            scene.AddObserver(scene.StartCloseEvent, lambda *_event: self.suspend()),
+            scene.AddObserver(scene.EndCloseEvent, lambda *_event: self._update()),
+        ]
+        _open.add(self)
+
+    # -- state -------------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """What the session can do at the moment."""
+        return stateOf(self._facts())
+
+    @property
+    def stateText(self) -> str:
+        """The state in a sentence, translated."""
+        facts = self._facts()
+        return textOf(stateOf(facts), facts)
+
+    @property
+    def modelInfo(self) -> ModelInfo | None:
+        """Path, name, device, precision and a note about the loaded model, or None."""
+        return self._pipeline.modelInfo
+
+    @property
+    def volumeNode(self) -> Any:
+        """The CT, or None."""
+        return self._volumeNode
+
+    @property
+    def segmentationNode(self) -> Any:
+        """Where nodules are, None before the first one."""
+        return self.volume.segmentationNode
+
+    @property
+    def promptsNode(self) -> Any:
+        """The point list, None before the first click."""
+        return self.volume.promptsNode
+
+    @property
+    def store(self) -> PromptStore | None:
+        """The points, None before the first click."""
+        return self.volume.store
+
+    @property
+    def selectedId(self) -> str | None:
+        """Segment ID of the selected nodule; None = the next click starts a new one."""
+        return self.volume.selectedId
+
+    def _facts(self) -> SessionFacts:
+        return SessionFacts(
+            hasTorch=self._models.torchInstalled(),
+            hasWeights=self._models.path is not None,
+            hasVolume=self._volumeNode is not None,
+            error=self._problem or self._pipeline.error,
+            isGenerating=self.finding.isRunning,
+            isLoading=self._pipeline.isLoading,
+            isPredicting=self._editor.isWaiting,
+        )
+
+    def _update(self) -> None:
+        """Tell what has changed about state and polling."""
+        facts = self._facts()
+        state = stateOf(facts)
+        told = (state, textOf(state, facts))
+        if told != self._told:
+            self._told = told
+            self.stateChanged(state)
+        if self.isBusy != self._isBusy:
+            self._isBusy = not self._isBusy
+            self.busyChanged(self._isBusy)
+
+    # -- the open volume ---------------------------------------------------------------------------------------------
+
+    def setVolume(self, node: Any | None) -> None:
+        """Work on a volume; its segmentation and point list are found in the scene, or made with the first click."""
+        if node is not self._volumeNode or (node is not None and self.volume.volumeNode is None):
+            self._openVolume(node)
+
+    def setSegmentation(self, node: Any | None) -> None:
+        """Put nodules into this segmentation; None = the volume's own, made with the first click."""
+        if self._volumeNode is not None and node is not self.segmentationNode:
+            self._openVolume(self._volumeNode, node)
+
+    def setPrompts(self, node: Any | None) -> None:
+        """Take this point list as prompts; its points that belong to no nodule yet are taken as clicks."""
+        if self._volumeNode is None or node is self.promptsNode:
+            return
+        selected = self.selectedId
+        self._openVolume(self._volumeNode, self.segmentationNode, node)
+        self.volume.select(selected)
+        if node is not None and self.state.takesClicks:
+            if self.volume.ownsPrompts:
+                self._editor.adoptGroups()
+            self._editor.adoptPoints()
+
+    def _openVolume(self, volumeNode: Any, segmentationNode: Any = None, promptsNode: Any = None) -> None:
+        self._closeVolume()
+        self._volumeNode, self._problem = volumeNode, ""
+        if volumeNode is not None:
+            try:
+                self._use(OpenVolume(self.options, volumeNode, segmentationNode, promptsNode))
+            except SceneError as error:
+                self._problem = str(error)
+                self.message(str(error), True)
+        self.documentChanged()
+        self.nodulesChanged()
+        self.historyChanged()
+        if self._preloads:
+            self.preload()
+        self._update()
+
+    def _use(self, volume: OpenVolume) -> None:
+        self.volume = volume
+        self._editor = NoduleEditor(volume, self._pipeline)
+        self.history = self._editor.history
+        self.review = Review(self._editor, self._scene)
+        self.finding = Finding(self._editor)
+        self._nodes = (volume.segmentationNode, volume.promptsNode)
+        volume.nodulesChanged.connect(self._onNodulesChanged)
+        volume.noduleChanged.connect(self._onNoduleChanged)
+        volume.selectionChanged.connect(self.selectionChanged.emit)
+        volume.message.connect(self.message.emit)
+        volume.nodesGone.connect(self._onNodesGone)
+        volume.worked.connect(self._update)
+        self.history.changed.connect(self.historyChanged.emit)
+
+    def _closeVolume(self) -> None:
+        """Let go of all nodes; everything stays in the scene."""
+        hadSelection = self.selectedId is not None
+        self.finding.close()
+        self._editor.close()
+        self.volume.close()
+        self._use(OpenVolume(self.options))
+        if hadSelection:
+            self.selectionChanged(None)
+        self._pipeline.dropAll()
+        self._prefetched = None
+
+    def suspend(self) -> None:
+        """Let go of all nodes, before the scene is closed."""
+        self._openVolume(None)
+
+    def close(self) -> None:
+        """Let go of everything, for good; the worker goes on living."""
+        _open.discard(self)
+        for tag in self._tags:
+            self._scene.RemoveObserver(tag)
+        self._tags = []
+        self._closeVolume()
+        self._volumeNode = None
+
+    # -- model and volume on the worker ------------------------------------------------------------------------------
+
+    def setModel(self) -> None:
+        """The provider's choice has changed (or PyTorch was installed): load it; nodules stay."""
+        self.finding.stop()
+        self._pipeline.forgetModel()
+        self._prefetched = None
+        self.preload()
+
+    def preload(self) -> None:
+        """Load model and volume and encode a first crop, in the background; nothing if something is missing."""
+        self._preloads = False  # opening again would call this
+        self.retry()
+        self._preloads = True
+        facts = self._facts()
+        if self.volume.volumeNode is not None and facts.hasTorch and facts.hasWeights:
+            self._prepare()
+        self._update()
+
+    @told
+    def _prepare(self) -> None:
+        geometry = self.volume.geometry
+        if self._pipeline.ensure(geometry):
+            self._editor.refresh()
+            if self._prefetched is None:
+                r, a, s, _one = geometry.ijkToWorld @ [*(n // 2 for n in geometry.shapeKji[::-1]), 1.0]
+                self._prefetch(geometry, (r, a, s))
+
+    def prefetch(self, rasWorld: Sequence[float]) -> None:
+        """The pointer rests here: prepare for a click, if it would start a new nodule."""
+        isNew = self.selectedId is None or self.options.everyClickIsNew
+        if not isNew or self.state is not State.READY or not self._pipeline.isReady:
+            return
+        try:
+            geometry = self.volume.geometry
+            if geometry.contains(rasWorld) and self._pipeline.ensure(geometry):
+                self._prefetch(geometry, rasWorld)
+        except SceneError:
+            return  # nobody asked; a click will say it
+        self._update()
+
+    def _prefetch(self, geometry: VolumeGeometry, rasWorld: Sequence[float]) -> None:
+        voxel = tuple(np.floor(geometry.worldToIjk(rasWorld) + 0.5).astype(int).tolist())
+        if (geometry.identity(), voxel) != self._prefetched:
+            self._prefetched = (geometry.identity(), voxel)
+            request = Prefetch(geometry.identity(), geometry.worldToLocal(rasWorld).tolist())
+            self._pipeline.submit(request, lambda _result: None)
+
+    def retry(self) -> None:
+        """What could not be used may have been mended meanwhile: a transform hardened, voxels corrected."""
+        if self._problem:
+            self._openVolume(self._volumeNode)
+        elif self._pipeline.error and self.volume.volumeNode is not None:
+            self._ensure()
+
+    @told
+    def _ensure(self) -> None:
+        self._pipeline.ensure(self.volume.geometry)
+
+    # -- commands ----------------------------------------------------------------------------------------------------
+
+    def click(self, rasWorld: Sequence[float], positive: bool = True, segmentId: str | None = None) -> str | None:
         """A click in a slice view.
 
         Args:
@@ -68,213 +327,125 @@ class Session(SessionCore):
         if not self.state.takesClicks:
             self.message(self.stateText, True)
             return None
-        answered = self._bench.events.click([float(x) for x in rasWorld], bool(positive), segmentId)
-        self._update()
-        return answered
-
-    def addNodule(self) -> None:
-        """The next click starts a new nodule."""
-        self.select(None)
-
-    def nextNodule(self) -> None:
-        """The same, for who has just finished one."""
-        self.select(None)
-
-    def prefetch(self, rasWorld: Point) -> None:
-        """The pointer rests here: prepare for a click, if it would start a new nodule."""
-        isNew = self.selectedId is None or self.options.everyClickIsNew
-        if self._bench is None or not isNew or self.state is not State.READY or not self._pipeline.isReady:
-            return
-        try:
-            geometry = self._bench.document.geometry
-            if geometry.contains(rasWorld) and self._pipeline.ensure(geometry):
-                self._prefetch(geometry, rasWorld)
-        except SceneError:
-            return  # nobody asked; a click will say it
-        self._update()
-
-    # -- the list ----------------------------------------------------------------------------------------------------
-
-    def rows(self) -> list[NoduleRow]:
-        """One row for each segment, in the order of the segmentation."""
-        return [] if self._bench is None else rowsOf(self._bench.document)
+        return self._editor.click([float(x) for x in rasWorld], bool(positive), segmentId)
 
     def select(self, segmentId: str | None) -> None:
         """Show this nodule's points, hide the others'; further clicks refine it. None: a new nodule."""
-        if self._bench is not None:
-            self._bench.editor.select(segmentId)
+        self.volume.select(segmentId)
 
-    def jumpTo(self, segmentId: str) -> None:
-        """Move all slice views, and the 3D views' focus, to a nodule."""
-        with self._telling():
-            place = None if self._bench is None else self._bench.centerOf(segmentId)
-            if place is not None:
-                views.showPoint(place, self._scene)
-
-    def accept(self, segmentId: str) -> None:
-        """Its status becomes "reviewed"."""
-        self._setStatus(segmentId, nodule_segmentation.REVIEWED, _("Accept"))
-
-    def flag(self, segmentId: str) -> None:
-        """Its status becomes "flagged"."""
-        self._setStatus(segmentId, nodule_segmentation.FLAGGED, _("Flag"))
-
-    def unreview(self, segmentId: str) -> None:
-        """Its status becomes "AI" again."""
-        self._setStatus(segmentId, nodule_segmentation.AI, _("Reset status"))
-
-    def _setStatus(self, segmentId: str, status: str, text: str) -> None:
-        with self._telling():
-            document = self._document()
-            if document.status(segmentId) != status:
-                self._bench.editor.change(text, segmentId)
-                with document.changing():
-                    nodule_segmentation.setStatus(document.segmentationNode, segmentId, status)
-                self._onNoduleChanged(segmentId)
-
-    def rename(self, segmentId: str, name: str) -> None:
-        """Give a nodule a name; an empty one is refused."""
-        with self._telling():
-            document = self._document()
-            segment, name = document.nodule(segmentId).segment, name.strip()
-            if name and name != segment.GetName():
-                self._bench.editor.change(_("Rename"), segmentId)
-                with document.changing():
-                    segment.SetName(name)
-                document.setRecord(segmentId, isTouched=True)
-            self._onNoduleChanged(segmentId)
-
-    def setVisible(self, segmentId: str, on: bool) -> None:
-        """Show or hide it in all views (not part of the history)."""
-        with self._telling():
-            self._document().nodule(segmentId)
-            display = self._document().segmentationNode.GetDisplayNode()
-            if display is not None:
-                display.SetSegmentVisibility(segmentId, bool(on))
-            self._onNoduleChanged(segmentId)
-
-    def delete(self, segmentId: str) -> None:
-        """Remove a nodule and its points; Undo brings both back."""
-        with self._telling():
-            self._document().nodule(segmentId)
-            self._bench.editor.delete(segmentId)
-
-    def acceptSelectedAndNext(self) -> None:
-        """Accept the selected nodule, then select and show the next one that is not reviewed."""
-        if self.selectedId is not None:
-            following = self._following(self.selectedId)
-            self.accept(self.selectedId)
-            self._show(following)
-
-    def rejectSelectedAndNext(self) -> None:
-        """Delete the selected nodule, then select and show the next one that is not reviewed."""
-        if self.selectedId is not None:
-            following = self._following(self.selectedId)
-            self.delete(self.selectedId)
-            self._show(following)
-
-    def _following(self, segmentId: str) -> str | None:
-        """The next nodule in the list, from the top again after the last, that is not reviewed."""
-        rows = self.rows()
-        number = next((n for n, row in enumerate(rows) if row.segmentId == segmentId), 0)
-        others = rows[number + 1 :] + rows[:number]
-        return next((row.segmentId for row in others if row.status != nodule_segmentation.REVIEWED), None)
-
-    def _show(self, segmentId: str | None) -> None:
-        self.select(segmentId)
-        if segmentId is None:
-            self.message(_("All nodules are reviewed."), False)
-        else:
-            self.jumpTo(segmentId)
-
-    def show3d(self, on: bool) -> None:
-        """Closed surfaces of all nodules; brought up to date when the work pauses."""
-        self._shows3d = bool(on)
-        with self._telling():
-            if self._bench is not None:
-                self._bench.show3d(self._shows3d)
-
-    # -- history -----------------------------------------------------------------------------------------------------
-
-    @property
-    def canUndo(self) -> bool:
-        """Whether there is a step to take back."""
-        return self._bench is not None and self._bench.editor.history.canUndo
-
-    @property
-    def canRedo(self) -> bool:
-        """Whether there is a step to make again."""
-        return self._bench is not None and self._bench.editor.history.canRedo
-
-    @property
-    def undoText(self) -> str:
-        """What Undo would take back, or ""."""
-        return "" if self._bench is None else self._bench.editor.history.undoText
-
-    @property
-    def redoText(self) -> str:
-        """What Redo would make again, or ""."""
-        return "" if self._bench is None else self._bench.editor.history.redoText
-
+    @told
     def undo(self) -> None:
         """Take back the latest step: points and masks together, also while an answer is on its way."""
-        with self._telling():
-            if self._bench is not None:
-                self._bench.segmentAll.pause()
-                self._bench.editor.undo()
+        self.finding.pause()
+        self._editor.undo()
 
+    @told
     def redo(self) -> None:
         """Make the step that was taken back last again."""
-        with self._telling():
-            if self._bench is not None:
-                self._bench.segmentAll.pause()
-                self._bench.editor.redo()
-
-    # -- all nodules -------------------------------------------------------------------------------------------------
+        self.finding.pause()
+        self._editor.redo()
 
     def segmentAll(self) -> None:
         """Find all nodules, with progress; reviewed ones and ones with points are kept."""
         if not self.state.takesClicks:
             self.message(self.stateText, True)
             return
-        with self._telling():
-            self._bench.segmentAll.start()
+        self.finding.start()
 
+    @told
     def cancel(self) -> None:
         """Stop *Segment all* (what was found is kept), or drop the clicks that wait for an answer, and loading."""
-        if self._bench is None:
-            return
-        with self._telling():
-            if self._bench.segmentAll.isRunning:
-                self._bench.segmentAll.stop()
+        if self.finding.isRunning:
+            self.finding.stop()
+        else:
+            self._editor.cancel()
+        self._pipeline.stopLoading()
+        self._prefetched = None
+
+    # -- the event loop ----------------------------------------------------------------------------------------------
+
+    @property
+    def isBusy(self) -> bool:
+        """Whether :meth:`poll` must be called."""
+        return self._pipeline.isBusy or self._hasWork
+
+    @property
+    def _hasWork(self) -> bool:
+        return self._editor.hasWork or self.finding.hasWork or self._hasSurfaces
+
+    @property
+    def _hasSurfaces(self) -> bool:
+        """Surfaces wait until no answer is awaited: while a point is dragged they would be of no use."""
+        return self.volume.hasStaleSurfaces and not self._editor.isWaiting
+
+    def poll(self, timeout: float = 0.005) -> bool:
+        """Wait up to ``timeout`` seconds for the worker and take at most one answer; returns whether to go on polling.
+
+        Waiting is what lets the worker run: Slicer's main thread holds Python's lock otherwise.
+        """
+        try:
+            self._pipeline.take(0.0005 if self._hasWork else timeout)
+            self._work(_TURN_SECONDS)
+        except SceneError as error:
+            self.message(str(error), True)
+        self._update()
+        return self._isBusy
+
+    def _work(self, seconds: float) -> None:
+        """Do small pieces of work for about so long."""
+        end = time.monotonic() + seconds
+        while self._hasWork and time.monotonic() < end:
+            if self._editor.hasWork:
+                self._editor.work()
+            elif self.finding.hasWork:
+                self.finding.work()
             else:
-                self._bench.editor.cancel()
-            self._pipeline.stopLoading()
-            self._prefetched = None
+                self.volume.updateSurface()
 
-    @property
-    def sensitivity(self) -> float:
-        """How many of the found nodules are shown, 0 to 1."""
-        return self._sensitivity
+    def waitUntilIdle(self, timeout: float = 60.0, keepAlive: Callable[[], None] | None = None) -> bool:
+        """Poll until everything is answered; False after ``timeout`` seconds. For scripts and tests.
 
-    @property
-    def hasCandidates(self) -> bool:
-        """Whether the sensitivity slider has something to show or hide."""
-        return self._bench is not None and self._bench.segmentAll.hasCandidates
+        Args:
+            timeout: seconds.
+            keepAlive: called between polls, such as slicer.app.processEvents.
+        """
+        end = time.monotonic() + timeout
+        while self.poll(0.02):
+            if keepAlive is not None:
+                keepAlive()
+            if time.monotonic() > end:
+                return False
+        return True
 
-    @property
-    def foundIds(self) -> list[str]:
-        """Segments of the latest *Segment all*, as far as they are shown, the largest first."""
-        return [] if self._bench is None else self._bench.segmentAll.shownIds
+    def _onNodulesChanged(self) -> None:
+        nodes = (self.segmentationNode, self.promptsNode)
+        if nodes != self._nodes:
+            self._nodes = nodes
+            self.documentChanged()
+        self.nodulesChanged()
+        self._update()
 
-    @property
-    def candidateCounts(self) -> tuple[int, int]:
-        """(shown, found) by the latest *Segment all*."""
-        return (0, 0) if self._bench is None else self._bench.segmentAll.counts
+    def _onNoduleChanged(self, segmentId: str) -> None:
+        self.noduleChanged(segmentId)
+        self._update()
 
-    def setSensitivity(self, sensitivity: float) -> None:
-        """Show more (towards 1) or fewer (towards 0) of the found nodules, without computing anything again."""
-        self._sensitivity = min(1.0, max(0.0, float(sensitivity)))
-        if self._bench is not None:
-            with self._telling():
-                self._bench.segmentAll.setSensitivity(self._sensitivity)
+    def _onNodesGone(self) -> None:
+        self._openVolume(self.volume.volumeNode, None, self.volume.promptsNode)
+
+    def _onProgress(self, progress: Progress) -> None:
+        text = progress.text
+        if isinstance(progress.request, Generate):
+            text = _("Looking for nodules")
+            if progress.seconds_left is not None:
+                text = _("Looking for nodules, about {seconds} s left").format(seconds=round(progress.seconds_left))
+        if text:
+            self.progressed(progress.done, progress.total, text)
+
+    def _onNoted(self, text: str) -> None:
+        self.message(text, False)
+
+    def _onFailed(self, text: str, details: str) -> None:
+        if details:
+            logging.error(details)
+        if text:
+            self.message(text, True)

@@ -156,7 +156,7 @@ class SliceClicks:
         if self._press is not None:
             if not self._press.reaches(interactor.GetEventPosition()):
                 self._press = None
-        elif self._timer is not None:
+        else:
             self._waitForRest(interactor)
 
     def _onRelease(self, interactor: Any, _event: str) -> None:
@@ -170,15 +170,14 @@ class SliceClicks:
 
     def _onWheel(self, interactor: Any, _event: str) -> None:
         self._press = None
-        if self._timer is not None:
-            self._waitForRest(interactor)
+        self._waitForRest(interactor)
 
     def _onLeave(self, _interactor: Any, _event: str) -> None:
         self._forgetPointer()
 
     def _waitForRest(self, interactor: Any) -> None:
         view = self._viewOf(interactor)
-        if view is not None:
+        if view is not None and self._timer is not None:
             self._pointer = (view, tuple(interactor.GetEventPosition()))
             self._timer.start(self._restMs)
 

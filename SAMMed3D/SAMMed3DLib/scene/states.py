@@ -40,7 +40,7 @@ class State(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Facts:
+class SessionFacts:
     """What the state is decided by."""
 
     hasTorch: bool = False
@@ -52,7 +52,7 @@ class Facts:
     isPredicting: bool = False
 
 
-def stateOf(facts: Facts) -> State:
+def stateOf(facts: SessionFacts) -> State:
     """The state that holds: the first thing that is missing, else the longest work that is going on."""
     if not facts.hasTorch:
         return State.NO_TORCH
@@ -69,7 +69,7 @@ def stateOf(facts: Facts) -> State:
     return State.PREDICTING if facts.isPredicting else State.READY
 
 
-def textOf(state: State, facts: Facts) -> str:
+def textOf(state: State, facts: SessionFacts) -> str:
     """The state in a sentence for the user."""
     if state is State.ERROR:
         return facts.error

@@ -13,11 +13,14 @@ import vtk
 from numpy.typing import ArrayLike, NDArray
 from vtk.util import numpy_support
 
-from .errors import SceneError
-from .matrices import Affine, toArray, toWorld, transformPoints
+Affine = NDArray[np.float64]
 
 #: Unit axes spanning less than this (1 = right angles) cannot be inverted.
 _SMALLEST_DETERMINANT = 1e-6
+
+
+class SceneError(ValueError):
+    """A node cannot be used as it is; the message names what to do."""
 
 
 class VolumeGeometry:
@@ -67,7 +70,7 @@ class VolumeGeometry:
 
     def worldToLocal(self, points: ArrayLike) -> NDArray[np.float64]:
         """World RAS points (..., 3) in the volume's local RAS."""
-        return transformPoints(np.linalg.inv(self._rasToWorld), points)
+        return transformPoints(_inverse(self._rasToWorld), points)
 
     def localToWorld(self, points: ArrayLike) -> NDArray[np.float64]:
         """Local RAS points (..., 3) in the world."""
@@ -75,7 +78,7 @@ class VolumeGeometry:
 
     def worldToIjk(self, points: ArrayLike) -> NDArray[np.float64]:
         """Continuous voxel indices (i, j, k) of world points (..., 3); whole numbers are voxel centers."""
-        return transformPoints(np.linalg.inv(self.ijkToWorld), points)
+        return transformPoints(_inverse(self.ijkToWorld), points)
 
     def contains(self, pointWorld: ArrayLike) -> bool:
         """Whether a world point (3,) lies inside the outer faces of the voxels."""
@@ -100,8 +103,44 @@ def _check(node: Any) -> None:
         )
 
 
+def _inverse(matrix: Affine) -> Affine:
+    return np.asarray(np.linalg.inv(matrix), dtype=np.float64)
+
+
 def _isSingular(matrix: Affine) -> bool:
     lengths = np.linalg.norm(matrix[:3, :3], axis=0)
     if not np.isfinite(matrix).all() or lengths.min() <= 0.0:
         return True
     return abs(np.linalg.det(matrix[:3, :3] / lengths)) < _SMALLEST_DETERMINANT
+
+
+# -- matrices ----------------------------------------------------------------------------------------------------------
+
+
+def toArray(matrix: vtk.vtkMatrix4x4) -> Affine:
+    """A vtkMatrix4x4 as array (4, 4)."""
+    return np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
+
+
+def toVtk(matrix: ArrayLike) -> vtk.vtkMatrix4x4:
+    """An array (4, 4) as vtkMatrix4x4."""
+    result = vtk.vtkMatrix4x4()
+    result.DeepCopy(np.asarray(matrix, dtype=np.float64).ravel().tolist())
+    return result
+
+
+def transformPoints(matrix: Affine, points: ArrayLike) -> NDArray[np.float64]:
+    """Points (..., 3) through an affine matrix."""
+    return np.asarray(points, dtype=np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def toWorld(node: Any) -> Affine | None:
+    """The matrix from a transformable node's own coordinates to the world; None where a parent is not linear."""
+    parent = node.GetParentTransformNode()
+    if parent is None:
+        return np.eye(4)
+    if not parent.IsTransformToWorldLinear():
+        return None
+    matrix = vtk.vtkMatrix4x4()
+    parent.GetMatrixTransformToWorld(matrix)
+    return toArray(matrix)

@@ -11,9 +11,9 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from SAMMed3DLib.gui.apply_view import ViewWriter
 from SAMMed3DLib.gui.icons import Icons, isDark
 from SAMMed3DLib.gui.progress_row import ProgressRow
+from SAMMed3DLib.gui.state_view import ViewWriter
 from SAMMed3DLib.gui.timers import Poll
 
 from ..scene.comparison_view import ComparisonView

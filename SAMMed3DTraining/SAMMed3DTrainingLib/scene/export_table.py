@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import slicer
 
-from SAMMed3DLib.scene.errors import SceneError
-from SAMMed3DLib.scene.nodule_segmentation import status
-from SAMMed3DLib.scene.segment_labelmap import BINARY_LABELMAP, segmentationToWorld
+from SAMMed3DLib.scene.nodule_segmentation import NoduleSegmentation
+from SAMMed3DLib.scene.segment_writer import BINARY_LABELMAP, segmentationToWorld
 from SAMMed3DLib.scene.translation import tr as _
-from SAMMed3DLib.scene.volume_geometry import VolumeGeometry
+from SAMMed3DLib.scene.volume_geometry import SceneError, VolumeGeometry
 
 from ..store.case_names import safe_case_name, same_name
 from ..store.dataset_writer import DatasetWriter, name_for
@@ -156,12 +155,12 @@ def _kept(cache: dict, where: str, key: Hashable, make: Any) -> Any:
 
 
 def _segmentKeys(segmentation: Any) -> Iterator[tuple]:
-    segments = segmentation.GetSegmentation()
-    for segmentId in segments.GetSegmentIDs():
-        segment = segments.GetSegment(segmentId)
+    nodules = NoduleSegmentation(segmentation)
+    for segmentId in nodules.ids:
+        segment = nodules.segment(segmentId)
         image = segment.GetRepresentation(BINARY_LABELMAP)
         time = -1 if image is None else image.GetMTime()
-        yield segmentId, segment.GetName(), segment.GetLabelValue(), time, status(segmentation, segmentId)
+        yield segmentId, segment.GetName(), segment.GetLabelValue(), time, nodules.status(segmentId)
 
 
 def _withNodules(

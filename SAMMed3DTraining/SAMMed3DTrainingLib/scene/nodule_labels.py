@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from SAMMed3DLib.scene.errors import SceneError
 from SAMMed3DLib.scene.mask_block import MaskBlock
-from SAMMed3DLib.scene.nodule_segmentation import REVIEWED, status
-from SAMMed3DLib.scene.segment_labelmap import BINARY_LABELMAP, SegmentLabelmap, segmentationToWorld
+from SAMMed3DLib.scene.nodule_segmentation import REVIEWED, NoduleSegmentation
+from SAMMed3DLib.scene.segment_writer import BINARY_LABELMAP, SegmentLabelmap, segmentationToWorld
 from SAMMed3DLib.scene.translation import tr as _
-from SAMMed3DLib.scene.volume_geometry import VolumeGeometry
+from SAMMed3DLib.scene.volume_geometry import SceneError, VolumeGeometry
 
 from ..store.voxels import LARGEST_NODULE_MM
 
@@ -130,7 +129,7 @@ def readNodules(segmentationNode: Any, volumeNode: Any) -> NoduleReading:
         elif diameter > LARGEST_NODULE_MM:
             huge.append(f"{name}: {diameter:.0f} mm")
         else:
-            accepted = status(segmentationNode, segmentId) == REVIEWED
+            accepted = NoduleSegmentation(segmentationNode).status(segmentId) == REVIEWED
             nodules.append(NoduleMask(segmentId, name, accepted, block, voxels))
     notes = []
     if empty:

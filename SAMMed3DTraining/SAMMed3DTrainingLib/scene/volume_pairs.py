@@ -9,10 +9,8 @@ import numpy as np
 import slicer
 import slicer.util
 
-from SAMMed3DLib.scene.errors import SceneError
-from SAMMed3DLib.scene.matrices import toWorld, transformPoints
 from SAMMed3DLib.scene.nodule_segmentation import OWN_ATTRIBUTE
-from SAMMed3DLib.scene.volume_geometry import VolumeGeometry
+from SAMMed3DLib.scene.volume_geometry import SceneError, VolumeGeometry, toWorld, transformPoints
 
 
 @dataclass(frozen=True)

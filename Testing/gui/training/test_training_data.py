@@ -54,6 +54,7 @@ def test_only_ticked_cases_are_written_under_the_name_typed(trainer: TrainingUse
 
 def test_what_changed_is_written_again_and_the_rest_left_alone(trainer: TrainingUser) -> None:
     from SAMMed3DLib.scene import nodule_segmentation
+    from SAMMed3DLib.scene.nodule_segmentation import NoduleSegmentation
 
     first = trainer.load_case("A")
     trainer.load_case("B", 1)
@@ -64,7 +65,7 @@ def test_what_changed_is_written_again_and_the_rest_left_alone(trainer: Training
     untouched = (trainer.dataset / "labelsTr" / "B.nii.gz").stat().st_mtime_ns
     segmentation = nodule_segmentation.findSegmentation(first)
     segment_id = segmentation.GetSegmentation().GetNthSegmentID(1)
-    nodule_segmentation.setStatus(segmentation, segment_id, nodule_segmentation.AI)
+    NoduleSegmentation(segmentation).setStatus(segment_id, nodule_segmentation.AI)
     trainer.look()
     assert trainer.cells("caseTable", STATE) == ["changed", "written"]
     trainer.press("exportButton")

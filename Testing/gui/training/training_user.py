@@ -69,6 +69,7 @@ class TrainingUser:
     def load_case(self, name: str, seed: int = 0, *, nodules: int = 2, accepted: int = 2) -> Any:
         """A volume with segmented nodules in it; ``nodules`` 0: without a segmentation."""
         from SAMMed3DLib.scene import nodule_segmentation
+        from SAMMed3DLib.scene.nodule_segmentation import NoduleSegmentation
         from SAMMed3DLib.scene.segment_writer import MaskBlock, SegmentWriter
 
         rng = np.random.default_rng(seed)
@@ -87,10 +88,10 @@ class TrainingUser:
             segmentation = nodule_segmentation.createSegmentation(volume)
             writer = SegmentWriter(segmentation, volume)
             for index, mask in enumerate(masks[:nodules]):
-                segment_id = nodule_segmentation.addNodule(segmentation)
+                segment_id = NoduleSegmentation(segmentation).addNodule()
                 writer.write(segment_id, MaskBlock(mask.astype(np.uint8), (0, 0, 0)))
                 if index < accepted:
-                    nodule_segmentation.setStatus(segmentation, segment_id, nodule_segmentation.REVIEWED)
+                    NoduleSegmentation(segmentation).setStatus(segment_id, nodule_segmentation.REVIEWED)
         self.host.process(0.02)
         return volume
 

@@ -1,0 +1,305 @@
+"""*Segment all*: the search, which of the found nodules are shown, and one step of the history for all of it.
+
+All found nodules stay in memory with their masks; the sensitivity decides which are segments. Whatever the user touched
+is a nodule like any other and no longer follows the sensitivity.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..worker.requests import FoundNodule, Generate, Generated, Result, Segmented, Start
+from .nodule_editor import NoduleEditor
+from .nodule_segmentation import AI
+from .nodule_state import NoduleSnapshot, digest
+from .open_volume import told
+from .translation import tr as _
+from .undo_stack import NoduleChange
+from .volume_geometry import SceneError
+
+#: Of a found nodule that shares more of its voxels than this with another nodule, only the other one is shown.
+_SHARED = 0.3
+
+
+@dataclass(eq=False)
+class Candidate:
+    """One found nodule.
+
+    Attributes:
+        found: what the engine said.
+        segmentId: of its segment, None before it was first shown.
+        hidden: the segment as it was when the sensitivity took it off, None while it is shown (or was never shown).
+    """
+
+    found: FoundNodule
+    segmentId: str | None = None
+    hidden: NoduleSnapshot | None = None
+
+    @property
+    def size(self) -> float:
+        """Volume in mm3."""
+        return float(self.found.measurements.get("volume_mm3") or 0.0)
+
+
+class CandidateRun:
+    """The candidates of a run, the largest first.
+
+    Args:
+        found: what the engine found.
+        previous: the run before, which counts again when this one is undone; default: none.
+
+    Attributes:
+        change: its step in the history.
+    """
+
+    def __init__(self, found: Iterable[FoundNodule] = (), previous: CandidateRun | None = None) -> None:
+        self.candidates = sorted((Candidate(nodule) for nodule in found), key=lambda one: -one.size)
+        self.previous = self if previous is None else previous
+        self.change = NoduleChange("", {})
+
+    def plan(
+        self, sensitivity: float, exists: Callable[[str], bool], isTouched: Callable[[str], bool]
+    ) -> tuple[list[Candidate], list[Candidate]]:
+        """What to show and what to hide.
+
+        Args:
+            sensitivity: 0 to 1.
+            exists: whether a segment is there.
+            isTouched: whether the user has done something with it.
+
+        Returns:
+            (to show, to hide), each the largest first. Candidates whose segment the user deleted stay away.
+        """
+        show, hide = [], []
+        for one in self.candidates:
+            isWanted = one.found.is_shown_at(sensitivity)
+            if one.segmentId is not None and exists(one.segmentId):
+                if not isWanted and not isTouched(one.segmentId):
+                    hide.append(one)
+            elif isWanted and (one.segmentId is None or one.hidden is not None):
+                show.append(one)
+        return show, hide
+
+    def positionOf(self, candidate: Candidate, exists: Callable[[str], bool]) -> str | None:
+        """The segment of the next smaller candidate that is shown: before it belongs this one."""
+        after = self.candidates[self.candidates.index(candidate) + 1 :]
+        return next((one.segmentId for one in after if one.segmentId is not None and exists(one.segmentId)), None)
+
+
+def overlapsAny(block: Any, others: Sequence[Any]) -> bool:
+    """Whether a block shares much of its voxels, or of theirs, with one of the others."""
+    low = np.asarray(block.offset_kji)
+    high = low + block.mask.shape
+    voxels = int(np.count_nonzero(block.mask))
+    for other in others:
+        start = np.maximum(low, other.offset_kji)
+        end = np.minimum(high, np.asarray(other.offset_kji) + other.mask.shape)
+        if np.any(end <= start):
+            continue
+        windows = (
+            one.mask[tuple(slice(int(a), int(b)) for a, b in zip(start - o, end - o, strict=True))] != 0
+            for one, o in ((block, low), (other, np.asarray(other.offset_kji)))
+        )
+        common = int(np.count_nonzero(np.logical_and(*windows)))
+        if common > _SHARED * min(voxels, int(np.count_nonzero(other.mask))):
+            return True
+    return False
+
+
+
+class Finding:
+    """Finds all nodules of an open volume, and shows more or fewer of them.
+
+    Segments are made and removed one at a time, from :meth:`work`, so that no turn of the event loop takes long.
+    """
+
+    def __init__(self, editor: NoduleEditor) -> None:
+        self.volume = editor.volume
+        self._editor = editor
+        self._pipeline = editor.pipeline
+        self._generation: int | None = None
+        self._run = CandidateRun()
+        self._todo: deque[tuple[Candidate, bool]] = deque()
+        self._ending: tuple[str, bool] | None = None
+
+    # -- the search --------------------------------------------------------------------------------------------------
+
+    @property
+    def isRunning(self) -> bool:
+        """Whether nodules are being looked for."""
+        return self._generation is not None
+
+    @told
+    def start(self) -> None:
+        """Find all nodules, with progress; reviewed ones and ones with points are kept. A running search goes on."""
+        geometry = self.volume.geometry
+        if self.isRunning or not self._pipeline.ensure(geometry):
+            return
+        keep = [self.volume.writer.read(segmentId) for segmentId in self.volume.nodules if self.isKept(segmentId)]
+        request = Generate(geometry.identity(), [one for one in keep if not one.isEmpty], {}, geometry.ijkToWorld)
+        self._generation = self._pipeline.submit(request, self._onResult)
+
+    def stop(self) -> None:
+        """End the search; what was found so far is shown."""
+        self._pipeline.stop(self._generation)
+
+    def close(self) -> None:
+        """Wait for no answer."""
+        self._pipeline.drop(self._generation)
+
+    def isKept(self, segmentId: str) -> bool:
+        """Whether a nodule stays when nodules are looked for again: whatever somebody has touched."""
+        volume = self.volume
+        state, record = volume.nodules[segmentId], volume.record(segmentId)
+        isAsMade = record.probability is not None and not record.isTouched and not state.prompts
+        if not isAsMade or volume.segmentation.status(segmentId) != AI:
+            return True
+        if state.block is None:
+            volume.adopt(segmentId)
+        isAsFound = volume.record(segmentId).mask == digest(state.block)  # also in a reopened scene
+        return (state.isForeign and not isAsFound) or volume.writer.wasEdited(segmentId)
+
+    def _onResult(self, result: Result) -> None:
+        if result.generation != self._generation:
+            return
+        self._generation = None
+        if result.error is not None:
+            self.volume.message(result.error, True)
+        elif result.request.identity != self.volume.geometry.identity():
+            self.volume.message(_("The volume has changed meanwhile: start Segment all again."), True)
+        elif result.value is None:
+            self.volume.message(_("The search was canceled."), False)
+        else:
+            self._take(result.value, result.cancelled)
+
+    def _take(self, generated: Generated, wasStopped: bool) -> None:
+        """Earlier findings that nobody touched make room for the new ones, in one step of the history."""
+        volume = self.volume
+        old = [segmentId for segmentId in list(volume.nodules) if not self.isKept(segmentId)]
+        kept = [volume.writer.read(segmentId) for segmentId in volume.nodules if segmentId not in old]
+        run = CandidateRun((one for one in generated.found if not overlapsAny(one, kept)), self._run)
+        before = {segmentId: volume.snapshot(segmentId) for segmentId in old}
+        run.change = self._editor.step(_("Segment all"), before, _RunInHistory(self, run))
+        for segmentId in old:
+            volume.remove(segmentId)
+        self._run = run
+        self._ending = generated.note, wasStopped
+        self._plan()
+        volume.refreshList()
+
+    def _tell(self, note: str, wasStopped: bool) -> None:
+        """How the search ended, and what the engine has to say about it."""
+        shown, found = self.counts
+        if found and wasStopped:
+            text = _("{found} nodules found until the search was canceled, {shown} shown.")
+        elif found:
+            text = _("{found} nodules found, {shown} shown: accept or reject them; the slider shows more or fewer.")
+        else:
+            text = _("The search was canceled before it found a nodule.") if wasStopped else _("No nodules were found.")
+        self.volume.message(" ".join([text.format(found=found, shown=shown), note]).strip(), False)
+
+    # -- the slider --------------------------------------------------------------------------------------------------
+
+    @property
+    def hasCandidates(self) -> bool:
+        """Whether the slider has something to decide."""
+        return bool(self._run.candidates)
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """(shown, found) by the latest search."""
+        return len(self.shownIds), len(self._run.candidates)
+
+    @property
+    def shownIds(self) -> list[str]:
+        """Segment IDs of the candidates that are shown, the largest first."""
+        return [one.segmentId for one in self._run.candidates if one.segmentId and self._exists(one.segmentId)]
+
+    @told
+    def setSensitivity(self, sensitivity: float) -> None:
+        """Show more (towards 1) or fewer (towards 0) of the found nodules, without computing anything again."""
+        self.volume.options.sensitivity = min(1.0, max(0.0, float(sensitivity)))
+        if self.hasCandidates:
+            self._plan()
+
+    def use(self, run: CandidateRun) -> None:
+        """The slider decides on the candidates of this run."""
+        self._run = run
+
+    def _exists(self, segmentId: str) -> bool:
+        return segmentId in self.volume.nodules
+
+    def _plan(self) -> None:
+        show, hide = self._run.plan(self.volume.options.sensitivity, self._exists, self.isKept)
+        self._todo = deque([(one, False) for one in hide] + [(one, True) for one in show])
+        if not self._todo:
+            self._done()
+
+    @property
+    def hasWork(self) -> bool:
+        """Whether :meth:`work` has something to do."""
+        return bool(self._todo)
+
+    def work(self) -> None:
+        """Show or hide one candidate."""
+        candidate, show = self._todo.popleft()
+        try:
+            if show:
+                self._show(candidate)
+            elif candidate.segmentId is not None:
+                candidate.hidden = self.volume.snapshot(candidate.segmentId)
+                self.volume.remove(candidate.segmentId)
+        except SceneError as error:
+            self._todo.clear()
+            self.volume.message(str(error), True)
+        if not self._todo:
+            self._done()
+
+    def pause(self) -> None:
+        """Show or hide nothing more until the sensitivity changes."""
+        self._todo.clear()
+
+    def _done(self) -> None:
+        self.volume.refreshList()
+        if self._ending is not None:
+            ending, self._ending = self._ending, None
+            self._tell(*ending)
+
+    def _show(self, candidate: Candidate) -> None:
+        volume, found = self.volume, candidate.found
+        if candidate.hidden is not None:
+            volume.restore(candidate.hidden)
+            candidate.hidden = None
+            return
+        state = volume.addNodule()
+        candidate.segmentId = segmentId = state.segmentId
+        self._run.change.before.setdefault(segmentId, None)
+        # The origin spares the first click an encoding.
+        state.start = Start(found.mask, found.offset_kji, found.origin)
+        volume.setRecord(segmentId, probability=found.score)
+        volume.write(segmentId, Segmented(found.mask, found.offset_kji, found.predicted_iou, found.measurements, 0))
+        following = self._run.positionOf(candidate, self._exists)
+        if following is not None:
+            volume.moveBefore(segmentId, following)
+        if volume.options.doNotOverlap:
+            self._editor.measure(segmentId)
+
+
+class _RunInHistory:
+    """Tells a run when its step is undone and redone: the slider works only in between."""
+
+    def __init__(self, owner: Finding, run: CandidateRun) -> None:
+        self._owner = owner
+        self._run = run
+        self._isDone = True
+
+    def onRestored(self, change: NoduleChange) -> None:
+        """The step was undone or redone; ``change`` leads back."""
+        self._run.change = change
+        self._isDone = not self._isDone
+        self._owner.use(self._run if self._isDone else self._run.previous)

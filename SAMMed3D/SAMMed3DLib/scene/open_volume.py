@@ -1,0 +1,595 @@
+"""A volume that is being worked on: its segmentation, its points, and what is known of each nodule.
+
+Segments and points belong to the user, who may change or remove any of them at any time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import numpy as np
+import slicer
+import slicer.util
+import vtk
+
+from ..signal import Signal
+from ..worker.requests import Predict, Segmented, Start
+from .beside_volume import SharedTransform
+from .mask_block import EMPTY_BLOCK, MaskBlock
+from .nodule_segmentation import NoduleSegmentation, createSegmentation, findSegmentation, useGeometryOf
+from .nodule_state import NoduleSnapshot, NoduleState, SegmentRecord, digest
+from .prompt_store import Point, Prompt, PromptStore, createPrompts, findPrompts
+from .segment_writer import SegmentSnapshot, SegmentWriter
+from .translation import tr as _
+from .volume_geometry import SceneError, VolumeGeometry
+
+#: From the point list to the segmentation whose nodules its points belong to.
+SEGMENTATION_ROLE = "SAMMed3D.Segmentation"
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def told(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R | None]:
+    """Makes a method of a class with a ``volume`` a command: a SceneError becomes a message, and None is returned.
+
+    Commands are called by widgets and by the scene's events, where an exception could help nobody.
+    """
+
+    @functools.wraps(method)
+    def command(self: Any, *args: P.args, **kwargs: P.kwargs) -> R | None:
+        try:
+            return method(self, *args, **kwargs)
+        except SceneError as error:
+            self.volume.message(str(error), True)
+            return None
+        finally:
+            self.volume.worked()
+
+    return command
+
+
+@dataclass
+class Options:
+    """The user's choices that hold for all volumes.
+
+    Attributes:
+        polarity: the sign of points that come from the Markups toolbar or a script; True = inside.
+        everyClickIsNew: each positive point makes a new nodule, even while one is selected.
+        doNotOverlap: voxels of other segments are left out of what is written.
+        shows3d: closed surfaces are shown.
+        sensitivity: how many of the found nodules are shown, 0 (fewest) to 1 (all); 0.5 is a probability of one half.
+    """
+
+    polarity: bool = True
+    everyClickIsNew: bool = False
+    doNotOverlap: bool = False
+    shows3d: bool = False
+    sensitivity: float = 0.5
+
+
+class OpenVolume:
+    """The nodules of one volume, and the only one who changes their segments, points and records.
+
+    Without a volume it holds no nodules, and what needs a volume raises SceneError, which says so.
+
+    Args:
+        options: the session's.
+        volumeNode: the CT, or None.
+        segmentationNode: where nodules are; default the one that this module made for the volume, if there is one.
+        promptsNode: the point list; default the segmentation's.
+
+    Attributes:
+        volumeNode, segmentationNode, promptsNode: the last two are None until they are needed.
+        store: the points of promptsNode, or None.
+        nodules: by segment ID.
+        selectedId: segment ID of the nodule that further clicks refine, or None.
+
+    Attributes (signals):
+        message, nodulesChanged, noduleChanged, selectionChanged: see Session.
+        worked: () something was done; there may be more work, or another state.
+        nodesGone: () volume or segmentation left the scene: this must be closed.
+        promptsGone: () the point list left the scene.
+        segmentsGone: () others removed segments; voxelsChanged: (segmentId) others changed its labelmap.
+        placed, moved, removed, relabelled: see PromptStore.
+
+    Raises:
+        SceneError: a node that cannot be used.
+    """
+
+    def __init__(
+        self, options: Options, volumeNode: Any = None, segmentationNode: Any = None, promptsNode: Any = None
+    ) -> None:
+        self.message, self.worked = Signal(), Signal()
+        self.nodulesChanged, self.noduleChanged, self.selectionChanged = Signal(), Signal(), Signal()
+        self.nodesGone, self.promptsGone, self.segmentsGone = Signal(), Signal(), Signal()
+        self.voxelsChanged = Signal()
+        self.placed, self.moved, self.removed, self.relabelled = Signal(), Signal(), Signal(), Signal()
+        self.options = options
+        self.volumeNode = volumeNode
+        self.segmentationNode: Any = None
+        self.promptsNode: Any = None
+        self.store: PromptStore | None = None
+        self.nodules: dict[str, NoduleState] = {}
+        self.selectedId: str | None = None
+        self._writer: SegmentWriter | None = None
+        self._segmentation: NoduleSegmentation | None = None
+        self._staleSurfaces: dict[str, None] = {}
+        self._showsLater = False
+        self._isChanging = False
+        self._shared: SharedTransform | None = None
+        self._observers: list[tuple[Any, int]] = []
+        if volumeNode is None:
+            return
+        VolumeGeometry(volumeNode)
+        try:
+            self._useNodes(segmentationNode, promptsNode)
+        except SceneError:
+            self.close()
+            raise
+
+    def _useNodes(self, segmentationNode: Any, promptsNode: Any) -> None:
+        segmentationNode = segmentationNode or findSegmentation(self.volumeNode)
+        if segmentationNode is not None:
+            self._useSegmentation(segmentationNode)
+        promptsNode = promptsNode or self._findPrompts()
+        if promptsNode is not None:
+            self._usePrompts(promptsNode)
+        self.sync()
+        scene = self.volumeNode.GetScene()
+        self._observe(scene, slicer.vtkMRMLScene.NodeRemovedEvent, self._nodeHandler())
+        if self.options.shows3d:
+            self.show3d(True)
+
+    def close(self) -> None:
+        """Stop watching the nodes; everything stays in the scene."""
+        for node, tag in self._observers:
+            node.RemoveObserver(tag)
+        self._observers = []
+        if self.store is not None:
+            self.store.close()
+        if self._shared is not None:
+            self._shared.close()
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """What happens to the scene meanwhile is our own doing."""
+        before, self._isChanging = self._isChanging, True
+        try:
+            yield
+        finally:
+            self._isChanging = before
+
+    # -- nodes -------------------------------------------------------------------------------------------------------
+
+    @property
+    def geometry(self) -> VolumeGeometry:
+        """Of the volume as it is now. Raises SceneError."""
+        return VolumeGeometry(self.volumeNode)
+
+    @property
+    def segmentation(self) -> NoduleSegmentation:
+        """The segments' names, states and records. Raises SceneError where there is no segmentation."""
+        if self._segmentation is None:
+            raise SceneError(_("There is no nodule yet."))
+        return self._segmentation
+
+    @property
+    def writer(self) -> SegmentWriter:
+        """The segments' masks. Raises SceneError where there is no segmentation."""
+        if self._writer is None:
+            raise SceneError(_("There is no nodule yet."))
+        return self._writer
+
+    def ensureSegmentation(self) -> None:
+        """Make the segmentation where there is none. Raises SceneError."""
+        if self.segmentationNode is None:
+            with self.changing():
+                self._useSegmentation(createSegmentation(self.volumeNode))
+                if self.promptsNode is not None and self.promptsNode.GetNodeReference(SEGMENTATION_ROLE) is None:
+                    self.promptsNode.SetNodeReferenceID(SEGMENTATION_ROLE, self.segmentation.node.GetID())
+
+    def ensurePrompts(self) -> PromptStore:
+        """The point list, made where there is none. Raises SceneError."""
+        if self.store is not None:
+            return self.store
+        with self.changing():
+            return self._usePrompts(createPrompts(self.volumeNode))
+
+    def _useSegmentation(self, node: Any) -> None:
+        role = node.GetReferenceImageGeometryReferenceRole()
+        if not node.GetSegmentation().GetNumberOfSegments() and node.GetNodeReference(role) is None:
+            with self.changing():  # somebody made an empty one for this purpose
+                useGeometryOf(node, self.volumeNode)
+        self._writer, self._segmentation = SegmentWriter(node, self.volumeNode), NoduleSegmentation(node)
+        self.segmentationNode = node
+        self._shareTransform()
+        events = slicer.vtkSegmentation
+        self._observe(node, events.SegmentRemoved, self._unlessChanging(self.segmentsGone.emit))
+        for event in (events.SegmentAdded, events.SegmentModified, events.SegmentsOrderModified):
+            self._observe(node, event, self._unlessChanging(self.refreshList))
+        self._observe(node, events.SourceRepresentationModified, self._voxelsHandler())
+
+    def _usePrompts(self, node: Any) -> PromptStore:
+        self.store, self.promptsNode = PromptStore(node), node
+        for mine, its in (
+            (self.placed, self.store.placed), (self.moved, self.store.moved), (self.removed, self.store.removed),
+            (self.relabelled, self.store.relabelled),
+        ):
+            its.connect(mine.emit)
+        if self.segmentationNode is not None and node.GetNodeReference(SEGMENTATION_ROLE) is None:
+            node.SetNodeReferenceID(SEGMENTATION_ROLE, self.segmentationNode.GetID())
+        self._shareTransform()
+        return self.store
+
+    @property
+    def ownsPrompts(self) -> bool:
+        """Whether the point list belongs to no other segmentation."""
+        return self.promptsNode.GetNodeReference(SEGMENTATION_ROLE) in (None, self.segmentationNode)
+
+    def _shareTransform(self) -> None:
+        if self._shared is not None:
+            self._shared.close()
+        nodes = [node for node in (self.segmentationNode, self.promptsNode) if node is not None]
+        self._shared = SharedTransform(self.volumeNode, nodes)
+
+    def _findPrompts(self) -> Any | None:
+        """The segmentation's point list; its IDs mean nothing in another segmentation."""
+        if self.segmentationNode is None:
+            return findPrompts(self.volumeNode)
+        for node in slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode", self.volumeNode.GetScene()):
+            if node.GetNodeReference(SEGMENTATION_ROLE) is self.segmentationNode:
+                return node
+        found = findPrompts(self.volumeNode)
+        return found if found is not None and found.GetNodeReference(SEGMENTATION_ROLE) is None else None
+
+    # -- what others do ----------------------------------------------------------------------------------------------
+
+    def _observe(self, node: Any, event: int, handler: Callable[..., Any]) -> None:
+        self._observers.append((node, node.AddObserver(event, handler)))
+
+    def _unlessChanging(self, handler: Callable[[], None]) -> Callable[..., None]:
+        def guarded(_caller: Any, _event: str) -> None:
+            if not self._isChanging:
+                handler()
+
+        return guarded
+
+    def _voxelsHandler(self) -> Callable[..., None]:
+        @vtk.calldata_type(vtk.VTK_STRING)
+        def handler(_caller: Any, _event: str, segmentId: str | None = None) -> None:
+            if not self._isChanging and segmentId:
+                self.voxelsChanged(segmentId)
+
+        return handler
+
+    def _nodeHandler(self) -> Callable[..., None]:
+        @vtk.calldata_type(vtk.VTK_OBJECT)
+        def handler(_caller: Any, _event: str, node: Any) -> None:
+            if node is self.volumeNode:
+                self.volumeNode = None
+                self.nodesGone()
+            elif node is self.segmentationNode:
+                for state in self.nodules.values():
+                    self.dropPrompts(state.prompts)
+                self.segmentationNode = self._segmentation = self._writer = None
+                self.nodesGone()
+            elif node is self.promptsNode and node is not None:
+                self.promptsGone()
+
+        return handler
+
+    def forgetPrompts(self) -> None:
+        """The point list has left the scene."""
+        if self.store is not None:
+            self.store.close()
+        self.store = self.promptsNode = None
+
+    # -- the list ----------------------------------------------------------------------------------------------------
+
+    def sync(self) -> list[NoduleState]:
+        """Take in segments that others added; returns the nodules whose segments are gone, forgotten from here on."""
+        ids = [] if self._segmentation is None else self._segmentation.ids
+        gone = [state for segmentId, state in self.nodules.items() if segmentId not in ids]
+        for state in gone:
+            del self.nodules[state.segmentId]
+        for segmentId in ids:
+            if segmentId not in self.nodules:
+                self.nodules[segmentId] = self._stateOf(segmentId)
+        return gone
+
+    def _stateOf(self, segmentId: str) -> NoduleState:
+        prompts = [] if self.store is None else [self._local(one) for one in self.store.prompts(segmentId)]
+        segment = self.segmentation.segment(segmentId)
+        return NoduleState(segmentId, segment, prompts, isSettled=not self.record(segmentId).isPending)
+
+    def nodule(self, segmentId: str) -> NoduleState:
+        """Raises SceneError for a segment that is not there."""
+        if segmentId not in self.nodules:
+            self.sync()
+        if segmentId not in self.nodules:
+            raise SceneError(_("This nodule is not there any more."))
+        return self.nodules[segmentId]
+
+    def noduleOf(self, pointId: str) -> NoduleState | None:
+        """The nodule that a point belongs to."""
+        return next((state for state in self.nodules.values() if state.index(pointId) >= 0), None)
+
+    def addNodule(self) -> NoduleState:
+        """A new empty nodule; the segmentation is made where there is none. Raises SceneError."""
+        self.ensureSegmentation()
+        with self.changing():
+            segmentId = self.segmentation.addNodule()
+            self.sync()
+            state = self.nodules[segmentId]
+            self.writer.write(segmentId, EMPTY_BLOCK)
+            state.block = EMPTY_BLOCK
+        self.setRecord(segmentId, clicks=0)
+        return state
+
+    def remove(self, segmentId: str) -> None:
+        """Remove a nodule's segment and its points; unknown ones are ignored."""
+        state = self.nodules.pop(segmentId, None)
+        with self.changing():
+            self.dropPrompts([] if state is None else state.prompts)
+            if self._segmentation is not None:
+                self._segmentation.remove(segmentId)
+
+    def moveBefore(self, segmentId: str, following: str) -> None:
+        """Put a segment in front of another one in the list."""
+        with self.changing():
+            self.segmentation.moveBefore(segmentId, following)
+
+    def select(self, segmentId: str | None) -> None:
+        """Show one nodule's points; None shows all."""
+        if segmentId not in self.nodules:
+            segmentId = None
+        if self.store is not None:
+            self.store.showOnly(segmentId)
+        if segmentId != self.selectedId:
+            self.selectedId = segmentId
+            self.selectionChanged(segmentId)
+
+    def refreshList(self) -> None:
+        """Nodules came or went."""
+        if self.selectedId is not None and self.selectedId not in self.nodules:
+            self.select(None)
+        self.nodulesChanged()
+
+    # -- points ------------------------------------------------------------------------------------------------------
+
+    def _local(self, prompt: Prompt) -> Prompt:
+        """A prompt with its place in the volume, which stays when the volume is moved."""
+        r, a, s = self.geometry.worldToLocal(prompt.ras).tolist()
+        return dataclasses.replace(prompt, ras=(r, a, s))
+
+    def prompt(self, pointId: str) -> Prompt:
+        """A point of the list, in the volume's local RAS. Raises SceneError."""
+        return self._local(self.ensurePrompts().prompt(pointId))
+
+    def toWorld(self, prompt: Prompt) -> Point:
+        """Where a nodule's prompt lies in the world."""
+        r, a, s = self.geometry.localToWorld(prompt.ras).tolist()
+        return r, a, s
+
+    def isInside(self, prompt: Prompt) -> bool:
+        """Whether a nodule's prompt lies in the volume."""
+        return self.geometry.contains(self.toWorld(prompt))
+
+    def dropPrompts(self, prompts: Sequence[Prompt]) -> None:
+        """Remove points from the list."""
+        if self.store is not None:
+            for prompt in prompts:
+                self.store.remove(prompt.id)
+
+    # -- masks -------------------------------------------------------------------------------------------------------
+
+    def adopt(self, segmentId: str) -> NoduleSnapshot | None:
+        """Take in what others did to the voxels since the last look: they become the start of the next click.
+
+        Returns:
+            the nodule before that edit, None where there was none.
+        """
+        state = self.nodule(segmentId)
+        if state.block is None:
+            self._recognize(state)
+        elif self.writer.wasEdited(segmentId):
+            before = self._snapshot(state, state.block)
+            self._takeVoxels(state)
+            state.isForeign = True
+            return before
+        return None
+
+    def _recognize(self, state: NoduleState) -> None:
+        """First look at a segment of a reopened scene, or of somebody else."""
+        block = self._takeVoxels(state)
+        record = self.record(state.segmentId)
+        isOurs = record.clicks is not None and record.mask == digest(block)
+        state.isForeign = not isOurs or (record.clicks != len(state.prompts) and not record.isPending)
+
+    def _takeVoxels(self, state: NoduleState) -> MaskBlock:
+        block = self.writer.read(state.segmentId)
+        with self.changing():
+            self.writer.write(state.segmentId, block)  # from here on the writer notices changes
+        state.block = block
+        return block
+
+    def begin(self, segmentId: str, unanswered: Container[str] = ()) -> NoduleSnapshot | None:
+        """To be called before a nodule's prompts change: :meth:`adopt`, then foreign voxels become the start mask.
+
+        Args:
+            segmentId: the nodule.
+            unanswered: IDs of prompts whose effect these voxels do not show.
+        """
+        edit = self.adopt(segmentId)
+        state = self.nodule(segmentId)
+        if state.isForeign:
+            block = state.block or EMPTY_BLOCK
+            state.isForeign = False
+            state.start = None if block.isEmpty else Start(block.mask, block.offset_kji)
+            state.absorbed = {prompt.id for prompt in state.prompts if prompt.id not in unanswered}
+            state.isSettled = True
+        return edit
+
+    def write(self, segmentId: str, answer: Segmented) -> bool:
+        """Put an answer into the segment; returns whether other segments' voxels were left out of it."""
+        state, block = self.nodule(segmentId), MaskBlock(answer.mask, answer.offset_kji)
+        isCut = False
+        if self.options.doNotOverlap and not block.isEmpty:
+            free = self.writer.withoutOthers(segmentId, block)
+            isCut = np.count_nonzero(free.mask) != np.count_nonzero(block.mask)
+            block = free if isCut else block
+        with self.changing():
+            self.writer.write(segmentId, block, surface=False)
+            self._staleSurfaces[segmentId] = None
+            state.block = block
+            self.segmentation.setScore(segmentId, answer.score)
+        self.setMeasurements(segmentId, answer.measurements)
+        return isCut
+
+    def centerOf(self, segmentId: str) -> Point | None:
+        """World RAS of a nodule's middle, or of its newest point; None for an empty nodule without points.
+
+        Raises:
+            SceneError: the nodule is not there any more.
+        """
+        state = self.nodule(segmentId)
+        block = self.writer.read(segmentId)
+        if not block.isEmpty:
+            kji = np.argwhere(block.mask).mean(axis=0) + block.offset_kji
+            r, a, s, _one = self.geometry.ijkToWorld @ [*kji[::-1], 1.0]
+            return float(r), float(a), float(s)
+        return self.toWorld(state.prompts[-1]) if state.prompts else None
+
+    # -- what is stored with a segment -------------------------------------------------------------------------------
+
+    def record(self, segmentId: str) -> SegmentRecord:
+        """What is stored with a segment."""
+        return SegmentRecord.fromDict(self.segmentation.record(segmentId))
+
+    def setRecord(self, segmentId: str, **changes: Any) -> None:
+        """Change some of what is stored with a segment."""
+        before = self.record(segmentId)
+        record = dataclasses.replace(before, **changes)
+        if record != before:
+            with self.changing():
+                self.segmentation.setRecord(segmentId, record.toDict())
+
+    def setMeasurements(self, segmentId: str, measurements: Any) -> None:
+        """Store measurements, and that these voxels are ours."""
+        state = self.nodule(segmentId)
+        self.setRecord(
+            segmentId,
+            measurements=dict(measurements),
+            mask="" if state.block is None else digest(state.block),
+            clicks=len(state.prompts) if state.start is None and not state.isForeign else None,
+        )
+
+    # -- snapshots ---------------------------------------------------------------------------------------------------
+
+    def snapshot(self, segmentId: str) -> NoduleSnapshot | None:
+        """A nodule as it is now, None where it does not exist. Raises SceneError where it cannot be read."""
+        if segmentId not in self.nodules:
+            return None
+        state = self.nodules[segmentId]
+        if state.block is None:
+            self._recognize(state)
+        return self._snapshot(state)
+
+    def _snapshot(self, state: NoduleState, block: MaskBlock | None = None) -> NoduleSnapshot:
+        segment = self.writer.snapshot(state.segmentId)
+        if block is not None:
+            segment = dataclasses.replace(segment, block=block)
+        return _snapshotOf(state, segment, state.isSettled and state.awaited is None)
+
+    def settled(self, snapshot: NoduleSnapshot) -> NoduleSnapshot:
+        """The snapshot of a nodule whose answer has come meanwhile and is what its segment shows now."""
+        segment = self.writer.snapshot(snapshot.segment.segmentId)
+        return dataclasses.replace(snapshot, segment=segment, isSettled=True)
+
+    def lastKnown(self, state: NoduleState) -> NoduleSnapshot:
+        """A nodule whose segment others have removed, as far as it was known here."""
+        metadata = slicer.vtkSegment()
+        metadata.DeepCopyMetadata(state.segment)
+        segment = SegmentSnapshot(state.segmentId, state.block or EMPTY_BLOCK, metadata, None, True)
+        return _snapshotOf(state, segment, state.isSettled)
+
+    def restore(self, snapshot: NoduleSnapshot) -> NoduleState:
+        """Bring a nodule back as it was: segment with its ID, voxels, points. Raises SceneError."""
+        segmentId = snapshot.segment.segmentId
+        self.ensureSegmentation()
+        with self.changing():
+            self.writer.restore(snapshot.segment)
+            state = NoduleState(segmentId, self.segmentation.segment(segmentId), block=snapshot.segment.block)
+            state.isForeign, state.isSettled = snapshot.isForeign, snapshot.isSettled
+            ids: list[str] = []
+            if snapshot.prompts or self.store is not None:
+                prompts = [dataclasses.replace(prompt, ras=self.toWorld(prompt)) for prompt in snapshot.prompts]
+                ids = self.ensurePrompts().replaceAll(segmentId, prompts)
+        state.prompts = [
+            dataclasses.replace(prompt, id=new, segmentId=segmentId)
+            for prompt, new in zip(snapshot.prompts, ids, strict=True)
+        ]
+        state.start = snapshot.start
+        state.absorbed = {
+            new for prompt, new in zip(snapshot.prompts, ids, strict=True) if prompt.id in snapshot.absorbed
+        }
+        self.nodules[segmentId] = state
+        self._staleSurfaces[segmentId] = None
+        return state
+
+    # -- requests ----------------------------------------------------------------------------------------------------
+
+    def predictRequest(self, segmentId: str) -> Predict | None:
+        """What to ask the engine about a nodule; None where its prompts say nothing (yet)."""
+        state, geometry = self.nodule(segmentId), self.geometry
+        inside = [prompt for prompt in state.active if geometry.contains(self.toWorld(prompt))]
+        if not state.hasEffect or not inside:
+            return None
+        return Predict(
+            identity=geometry.identity(),
+            nodule=(self.segmentationNode.GetID(), segmentId),
+            points=[prompt.ras for prompt in inside],
+            labels=[int(prompt.positive) for prompt in inside],
+            start=state.start,
+            ijk_to_world=geometry.ijkToWorld,
+        )
+
+    # -- surfaces ----------------------------------------------------------------------------------------------------
+
+    @property
+    def hasStaleSurfaces(self) -> bool:
+        """Whether :meth:`updateSurface` has something to do."""
+        isWanted = self._showsLater or (self.options.shows3d and bool(self._staleSurfaces))
+        return isWanted and self._writer is not None
+
+    def show3d(self, on: bool) -> None:
+        """Show closed surfaces, which :meth:`updateSurface` makes one at a time, or drop them."""
+        self._showsLater = on
+        if on:
+            self._staleSurfaces = dict.fromkeys(self.nodules)
+        elif self._writer is not None:
+            with self.changing():
+                self._writer.showSurfaces(False)
+
+    def updateSurface(self) -> None:
+        """Make one segment's surface, or show all of them once they are made."""
+        with self.changing():
+            if self._staleSurfaces:
+                segmentId = next(iter(self._staleSurfaces))
+                del self._staleSurfaces[segmentId]
+                if segmentId in self.nodules:
+                    self.writer.updateSurface(segmentId)
+            else:
+                self._showsLater = False
+                self.writer.showSurfaces(True)
+
+
+def _snapshotOf(state: NoduleState, segment: SegmentSnapshot, isSettled: bool) -> NoduleSnapshot:
+    absorbed = frozenset(state.absorbed)
+    return NoduleSnapshot(segment, tuple(state.prompts), state.start, absorbed, state.isForeign, isSettled)

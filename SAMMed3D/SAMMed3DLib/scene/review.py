@@ -1,0 +1,174 @@
+"""The review: the list of nodules, what the user does with its rows, and the way through them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..inference.nodule_table import MEASURED, table_text
+from . import views
+from .nodule_editor import NoduleEditor
+from .nodule_segmentation import AI, FLAGGED, REVIEWED
+from .open_volume import told
+from .translation import tr as _
+
+
+@dataclass(frozen=True)
+class NoduleRow:
+    """One nodule in the list.
+
+    Attributes:
+        segmentId: of its segment.
+        color: (r, g, b), 0 to 1.
+        name: of its segment.
+        measurements: as in :class:`SAMMed3DLib.inference.NoduleRecord`; empty until they are known, and of an empty
+            segment.
+        predictedIou: the model's own estimate in [0, 1], or None.
+        status: "AI", "reviewed" or "flagged".
+        visible: whether the segment is shown.
+        score: probability that it is a nodule, where *Segment all* found it.
+        isPending: its mask is being computed.
+    """
+
+    segmentId: str
+    color: tuple[float, float, float]
+    name: str
+    measurements: Mapping[str, Any] = field(default_factory=dict)
+    predictedIou: float | None = None
+    status: str = "AI"
+    visible: bool = True
+    score: float | None = None
+    isPending: bool = False
+
+    @property
+    def volumeMm3(self) -> float | None:
+        """None until it is known."""
+        return self.measurements.get("volume_mm3")
+
+
+class Review:
+    """Names, accepts, flags, hides and deletes the nodules of an open volume, and shows them one after the other."""
+
+    def __init__(self, editor: NoduleEditor, scene: Any) -> None:
+        self.volume = editor.volume
+        self._editor = editor
+        self._scene = scene
+
+    def rows(self) -> list[NoduleRow]:
+        """One row for each segment, in the order of the segmentation."""
+        self.volume.sync()
+        return [self._row(segmentId) for segmentId in self.volume.segmentation.ids] if self.volume.nodules else []
+
+    def _row(self, segmentId: str) -> NoduleRow:
+        volume, segmentation = self.volume, self.volume.segmentation
+        segment, record = segmentation.segment(segmentId), volume.record(segmentId)
+        red, green, blue = segment.GetColor()
+        return NoduleRow(
+            segmentId=segmentId,
+            color=(red, green, blue),
+            name=segment.GetName() or "",
+            measurements=record.measurements,
+            predictedIou=segmentation.score(segmentId),
+            status=segmentation.status(segmentId),
+            visible=segmentation.isVisible(segmentId),
+            score=record.probability,
+            isPending=volume.nodules[segmentId].awaited is not None,
+        )
+
+    @told
+    def jumpTo(self, segmentId: str) -> None:
+        """Move all slice views, and the 3D views' focus, to a nodule."""
+        place = self.volume.centerOf(segmentId)
+        if place is not None:
+            views.showPoint(place, self._scene)
+
+    def accept(self, segmentId: str) -> None:
+        """Its status becomes "reviewed"."""
+        self._setStatus(segmentId, REVIEWED, _("Accept"))
+
+    def flag(self, segmentId: str) -> None:
+        """Its status becomes "flagged"."""
+        self._setStatus(segmentId, FLAGGED, _("Flag"))
+
+    def unreview(self, segmentId: str) -> None:
+        """Its status becomes "AI" again."""
+        self._setStatus(segmentId, AI, _("Reset status"))
+
+    @told
+    def _setStatus(self, segmentId: str, status: str, text: str) -> None:
+        self.volume.nodule(segmentId)
+        if self.volume.segmentation.status(segmentId) != status:
+            self._editor.change(text, segmentId)
+            with self.volume.changing():
+                self.volume.segmentation.setStatus(segmentId, status)
+            self.volume.noduleChanged(segmentId)
+
+    @told
+    def rename(self, segmentId: str, name: str) -> None:
+        """Give a nodule a name; an empty one is refused."""
+        segment, name = self.volume.nodule(segmentId).segment, name.strip()
+        if name and name != segment.GetName():
+            self._editor.change(_("Rename"), segmentId)
+            with self.volume.changing():
+                segment.SetName(name)
+            self.volume.setRecord(segmentId, isTouched=True)
+        self.volume.noduleChanged(segmentId)
+
+    @told
+    def setVisible(self, segmentId: str, on: bool) -> None:
+        """Show or hide it in all views (not part of the history)."""
+        self.volume.nodule(segmentId)
+        self.volume.segmentation.setVisible(segmentId, on)
+        self.volume.noduleChanged(segmentId)
+
+    @told
+    def delete(self, segmentId: str) -> None:
+        """Remove a nodule and its points; Undo brings both back."""
+        self._editor.delete(segmentId)
+
+    def acceptSelectedAndNext(self) -> None:
+        """Accept the selected nodule, then select and show the next one that is not reviewed."""
+        selected = self.volume.selectedId
+        if selected is not None:
+            following = self._following(selected)
+            self.accept(selected)
+            self._show(following)
+
+    def rejectSelectedAndNext(self) -> None:
+        """Delete the selected nodule, then select and show the next one that is not reviewed."""
+        selected = self.volume.selectedId
+        if selected is not None:
+            following = self._following(selected)
+            self.delete(selected)
+            self._show(following)
+
+    def _following(self, segmentId: str) -> str | None:
+        """The next nodule in the list, from the top again after the last, that is not reviewed."""
+        rows = self.rows()
+        number = next((n for n, row in enumerate(rows) if row.segmentId == segmentId), 0)
+        others = rows[number + 1 :] + rows[:number]
+        return next((row.segmentId for row in others if row.status != REVIEWED), None)
+
+    def _show(self, segmentId: str | None) -> None:
+        self.volume.select(segmentId)
+        if segmentId is None:
+            self.volume.message(_("All nodules are reviewed."), False)
+        else:
+            self.jumpTo(segmentId)
+
+    @told
+    def show3d(self, on: bool) -> None:
+        """Closed surfaces of all nodules; brought up to date when the work pauses."""
+        self.volume.options.shows3d = bool(on)
+        self.volume.show3d(bool(on))
+
+
+def tableText(rows: Sequence[NoduleRow], delimiter: str = "\t") -> str:
+    """The rows as text, with the headers of the command line's tables: tabs for the clipboard, commas for a file."""
+    values = [
+        {"name": row.name, "status": row.status, "score": row.score, "predicted_iou": row.predictedIou}
+        | dict(row.measurements)
+        for row in rows
+    ]
+    return table_text(values, ("name", "status", "score", "predicted_iou", *MEASURED), delimiter)
