@@ -181,7 +181,8 @@ class ModelPanel:
 
     def _onCopyDevice(self, checked: bool = False) -> None:
         version = f"{slicer.app.applicationName} {slicer.app.applicationVersion}, SAMMed3D {__version__}"
-        slicer.app.clipboard().setText(f"{version}\n{self._device.details}\n")
+        details = "" if self._device is None else self._device.details
+        slicer.app.clipboard().setText(f"{version}\n{details}\n")
         self._session.message.emit(_("The line is on the clipboard."), False)
 
     def _onCollapsed(self, collapsed: bool) -> None:
