@@ -150,8 +150,9 @@ class NoduleSegmentation:
 
     def record(self, segmentId: str) -> dict[str, Any] | None:
         """The measurements stored with a segment; None where there are none or they cannot be read."""
+        text = self._tag(segmentId, RECORD_TAG)
         try:
-            value = json.loads(self._tag(segmentId, RECORD_TAG))
+            value = json.loads(text)
         except ValueError:
             return None
         return value if isinstance(value, dict) else None
@@ -164,8 +165,9 @@ class NoduleSegmentation:
 
     def score(self, segmentId: str) -> float | None:
         """The predicted IoU stored with a segment, None without."""
+        text = self._tag(segmentId, SCORE_TAG)
         try:
-            return float(self._tag(segmentId, SCORE_TAG))
+            return float(text)
         except ValueError:
             return None
 
