@@ -77,6 +77,12 @@ class Bench:
     def row(self, segmentId: str) -> Any:
         return next(row for row in self.session.review.rows() if row.segmentId == segmentId)
 
+    def assertMeasured(self) -> None:
+        """Every volume in the list is that of the voxels that are drawn."""
+        self.settle()
+        shown = {row.segmentId: row.volumeMm3 or 0 for row in self.session.review.rows()}
+        assert shown == {segmentId: int(self.full(segmentId).sum()) for segmentId in shown}
+
     def edit(self, segmentId: str, full: np.ndarray) -> None:
         """What the Segment Editor does: other voxels, not through our writer."""
         writer = SegmentWriter(self.session.segmentationNode, self.session.volumeNode)

@@ -23,10 +23,16 @@ def test_the_digest_tells_masks_and_places_apart():
 
 
 def test_a_record_survives_json():
-    record = SegmentRecord({"volume_mm3": 1.5, "mean_hu": None}, "abc", 3, True, 0.25, True)
+    record = SegmentRecord({"volume_mm3": 1.5, "mean_hu": None}, "def", "abc", 3, True, 0.25, True)
     assert SegmentRecord.fromDict(json.loads(json.dumps(record.toDict()))) == record
 
 
 @pytest.mark.parametrize("values", [None, {}, {"measurements": "x", "clicks": "y", "probability": "z"}])
 def test_what_cannot_be_read_is_left_out(values):
     assert SegmentRecord.fromDict(values) == SegmentRecord()
+
+
+def test_measurements_of_older_scenes_are_of_what_was_written_last():
+    old = {"measurements": {"volume_mm3": 5.0}, "mask": "abc", "clicks": 1}
+    assert SegmentRecord.fromDict(old).measured == "abc"
+    assert SegmentRecord.fromDict({"measurements": {}, "mask": "abc"}).measured == ""

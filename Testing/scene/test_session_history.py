@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+
+from SAMMed3DLib.worker.requests import Segmented
 
 
 def world(bench):
@@ -237,3 +240,92 @@ def test_a_segment_of_somebody_else_can_be_refined(bench):
     np.testing.assert_array_equal(bench.full(other), bench.cubes([(25, 12, 14), (25, 12, 17)]))
     bench.session.undo()
     np.testing.assert_array_equal(bench.full(other), bench.cubes([(25, 12, 14)]))
+
+
+# -- measurements belong to what is drawn -----------------------------------------------------------------------------
+
+
+def drawing(bench, segmentId):
+    drawn = bench.full(segmentId)
+    drawn[20:24, 12:15, 14:16] = 1
+    return drawn
+
+
+@pytest.mark.parametrize("isMeasuredBefore", [True, False])
+def test_undoing_an_edit_by_hand_brings_back_voxels_and_measurements(bench, isMeasuredBefore):
+    session = bench.session
+    segmentId = bench.click(10, 12, 14)
+    drawn = drawing(bench, segmentId)
+    bench.edit(segmentId, drawn)
+    if isMeasuredBefore:
+        bench.settle()
+        assert bench.row(segmentId).volumeMm3 == drawn.sum()
+    else:
+        session.poll()  # asked for, and not answered yet
+    session.undo()
+    bench.assertMeasured()
+    assert bench.row(segmentId).volumeMm3 == 125 and bench.row(segmentId).measurements["mean_hu"] == -20.0
+    session.redo()
+    bench.assertMeasured()
+    assert bench.row(segmentId).volumeMm3 == drawn.sum()
+    session.undo()
+    session.undo()
+    session.redo()
+    bench.assertMeasured()
+
+
+def test_accepting_right_after_an_edit_measures_it(bench):
+    segmentId = bench.click(10, 12, 14)
+    bench.edit(segmentId, drawing(bench, segmentId))
+    bench.session.review.accept(segmentId)
+    bench.assertMeasured()
+    bench.session.undo()
+    bench.session.undo()
+    bench.assertMeasured()
+
+
+def test_what_was_cut_is_not_shown_with_the_measurements_of_the_whole(bench):
+    bench.session.options.doNotOverlap = True
+    bench.click(10, 12, 14)
+    bench.session.select(None)
+    segmentId = bench.session.click(bench.ras(10, 12, 17))
+    while not bench.session.volume.nodules[segmentId].block.mask.any():
+        bench.session.poll()
+    assert bench.row(segmentId).volumeMm3 is None
+    bench.assertMeasured()
+    assert 0 < bench.row(segmentId).volumeMm3 < 125
+
+
+# -- a click that finds nothing ---------------------------------------------------------------------------------------
+
+
+def answering(bench, monkeypatch, voxels):
+    """The engine finds so many voxels from now on."""
+    mask = np.zeros((1, 1, 3), np.uint8)
+    mask[0, 0, :voxels] = 1
+    answer = Segmented(mask, (10, 12, 14), 0.2, {"volume_mm3": float(voxels)} if voxels else {}, 1)
+    monkeypatch.setattr(bench.engine, "_predict", lambda request: answer)
+
+
+@pytest.mark.parametrize("voxels", [0, 1, 2])
+def test_a_click_that_finds_nothing_says_so_and_leaves_nothing(bench, monkeypatch, voxels):
+    answering(bench, monkeypatch, voxels)
+    bench.click(10, 12, 14)
+    assert bench.session.review.rows() == [] and bench.points() == [] and not bench.session.history.canUndo
+    assert "no nodule here" in bench.errors[-1] and bench.session.selectedId is None
+
+
+def test_three_voxels_are_kept(bench, monkeypatch):
+    answering(bench, monkeypatch, 3)
+    segmentId = bench.click(10, 12, 14)
+    assert bench.full(segmentId).sum() == 3 and bench.errors == []
+
+
+def test_a_click_that_leaves_nothing_of_a_nodule_is_taken_back(bench, monkeypatch):
+    segmentId = bench.click(10, 12, 14)
+    answering(bench, monkeypatch, 1)
+    bench.click(10, 12, 14, positive=False)
+    np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14)]))
+    assert len(bench.points()) == 1 and "Nothing would be left" in bench.errors[-1]
+    bench.assertMeasured()
+    assert bench.session.history.undoText == "New nodule"

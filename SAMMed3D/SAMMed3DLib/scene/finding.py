@@ -282,11 +282,12 @@ class Finding:
         # The origin spares the first click an encoding.
         state.start = Start(found.mask, found.offset_kji, found.origin)
         volume.setRecord(segmentId, probability=found.score)
-        volume.write(segmentId, Segmented(found.mask, found.offset_kji, found.predicted_iou, found.measurements, 0))
+        answer = Segmented(found.mask, found.offset_kji, found.predicted_iou, found.measurements, 0)
+        isCut = volume.write(segmentId, answer)
         following = self._run.positionOf(candidate, self._exists)
         if following is not None:
             volume.moveBefore(segmentId, following)
-        if volume.options.doNotOverlap:
+        if isCut:
             self._editor.measure(segmentId)
 
 

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ..worker.requests import Measure, Result, Segmented
 from .mask_block import EMPTY_BLOCK, MaskBlock
 from .nodule_state import NoduleSnapshot, NoduleState, OpenStep, digest
@@ -18,6 +20,8 @@ from .volume_geometry import SceneError
 
 #: Instead of a segment ID: a nodule of its own, whatever is selected.
 NEW = "SAMMed3D.New"
+#: Fewer voxels are no nodule: they have neither axes nor a density to speak of.
+LEAST_VOXELS = 3
 
 
 class NoduleEditor:
@@ -140,6 +144,8 @@ class NoduleEditor:
                 self.volume.remove(segmentId)
             elif not self.volume.restore(snapshot).isSettled:
                 self._request(segmentId)
+            elif not self.volume.isMeasured(segmentId):
+                self.measure(segmentId)
         except SceneError as error:
             self.volume.message(str(error), True)
 
@@ -350,17 +356,14 @@ class NoduleEditor:
         state = volume.nodules.get(segmentId)
         if state is None or state.awaited is not None:
             return
-        record = volume.record(segmentId)
         if state.block is None:
             volume.adopt(segmentId)
-            isEdited = record.mask != digest(state.block) or not (record.measurements or record.isPending)
-        else:
-            isEdited = volume.writer.wasEdited(segmentId)
-        if isEdited:
-            self.measure(segmentId)
-        elif record.isPending and state.prompts:
+        record, drawn = volume.record(segmentId), digest(volume.writer.read(segmentId))
+        if record.isPending and state.prompts and record.mask == drawn:
             volume.begin(segmentId, {state.prompts[-1].id})
             self._request(segmentId)
+        elif record.measured != drawn:
+            self.measure(segmentId)
 
     # -- requests and answers ----------------------------------------------------------------------------------------
 
@@ -420,13 +423,25 @@ class NoduleEditor:
             self._request(segmentId)  # edited by hand while the answer was on its way: ask again, on top of the edit
             return
         isCut = volume.write(segmentId, result.value)
-        if isLatest:
-            self._settle(state)
-        else:
+        if not isLatest:
             self._settleBefore(state, result.generation)
+        elif _voxels(state) < LEAST_VOXELS and state.open and state.dragged is None:
+            self._refuse(state)
+            return
+        else:
+            self._settle(state)
         if isCut:
             self.measure(segmentId)
         volume.noduleChanged(segmentId)
+
+    def _refuse(self, state: NoduleState) -> None:
+        """Nothing to speak of is left: no such segment is kept."""
+        isNew = state.open[0].change.before.get(state.segmentId) is None
+        if isNew:
+            text = _("There is no nodule here. Click the middle of a nodule, in the slice where it is widest.")
+        else:
+            text = _("Nothing would be left of the nodule, so this was taken back. Delete the nodule to remove it.")
+        self._giveUp(state, text)
 
     def _settleBefore(self, state: NoduleState, generation: int) -> None:
         """The steps that this answer belongs to are done; the next step now knows the mask before it."""
@@ -470,21 +485,27 @@ class NoduleEditor:
     # -- measurements ------------------------------------------------------------------------------------------------
 
     def measure(self, segmentId: str) -> None:
-        """Measure a mask as it is."""
+        """Measure a mask as it is; until that is done it has no measurements."""
         volume, block = self.volume, self.volume.writer.read(segmentId)
-        if block.isEmpty:
-            volume.setRecord(segmentId, measurements={})
-            volume.noduleChanged(segmentId)
-        elif self.pipeline.ensure(volume.geometry):
+        volume.setMeasurements(segmentId, block, {})
+        volume.noduleChanged(segmentId)
+        if not block.isEmpty and self.pipeline.ensure(volume.geometry):
             geometry = volume.geometry
             request = Measure(geometry.identity(), {segmentId: block}, geometry.ijkToWorld)
             self.pipeline.submit(request, self._onMeasured)
 
     def _onMeasured(self, result: Result) -> None:
+        volume = self.volume
         for segmentId, measurements in (result.value or {}).items():
-            if segmentId in self.volume.nodules:
-                self.volume.setRecord(segmentId, measurements=measurements)
-                self.volume.noduleChanged(segmentId)
+            block = result.request.blocks[segmentId]
+            # Of voxels that have changed meanwhile they would be wrong; whoever changed them has them measured.
+            if segmentId in volume.nodules and digest(block) == digest(volume.writer.read(segmentId)):
+                volume.setMeasurements(segmentId, block, measurements)
+                volume.noduleChanged(segmentId)
+
+
+def _voxels(state: NoduleState) -> int:
+    return 0 if state.block is None else int(np.count_nonzero(state.block.mask))
 
 
 def _promptsBefore(step: OpenStep, state: NoduleState) -> Sequence[Prompt]:

@@ -125,6 +125,7 @@ class SegmentRecord:
 
     Attributes:
         measurements: :class:`SAMMed3DLib.inference.NoduleRecord` as a dict; empty where unknown.
+        measured: :func:`digest` of the voxels that these are of: of others they must not be shown.
         mask: :func:`digest` of the voxels that this module wrote last.
         clicks: so many prompts alone gave these voxels; None where something else had a part in them.
         isPending: an answer was awaited.
@@ -133,6 +134,7 @@ class SegmentRecord:
     """
 
     measurements: Mapping[str, Any] = field(default_factory=dict)
+    measured: str = ""
     mask: str = ""
     clicks: int | None = None
     isPending: bool = False
@@ -143,6 +145,7 @@ class SegmentRecord:
         """JSON values."""
         return {
             "measurements": dict(self.measurements),
+            "measured": self.measured,
             "mask": self.mask,
             "clicks": self.clicks,
             "isPending": self.isPending,
@@ -155,10 +158,11 @@ class SegmentRecord:
         """Whatever of it can be read."""
         values = values or {}
         measurements, probability = values.get("measurements"), values.get("probability")
-        clicks = values.get("clicks")
+        clicks, mask = values.get("clicks"), str(values.get("mask", ""))
         return cls(
             measurements if isinstance(measurements, dict) else {},
-            str(values.get("mask", "")),
+            str(values.get("measured", mask if measurements else "")),  # scenes of older versions do not say it
+            mask,
             int(clicks) if isinstance(clicks, int | float) else None,
             bool(values.get("isPending", False)),
             float(probability) if isinstance(probability, int | float) else None,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -449,7 +449,13 @@ class OpenVolume:
             self._staleSurfaces[segmentId] = None
             state.block = block
             self.segmentation.setScore(segmentId, answer.score)
-        self.setMeasurements(segmentId, answer.measurements)
+        self.setMeasurements(
+            segmentId,
+            block,
+            {} if isCut else answer.measurements,
+            mask=digest(block),
+            clicks=len(state.prompts) if state.start is None and not state.isForeign else None,
+        )
         return isCut
 
     def centerOf(self, segmentId: str) -> Point | None:
@@ -480,15 +486,16 @@ class OpenVolume:
             with self.changing():
                 self.segmentation.setRecord(segmentId, record.toDict())
 
-    def setMeasurements(self, segmentId: str, measurements: Any) -> None:
-        """Store measurements, and that these voxels are ours."""
-        state = self.nodule(segmentId)
-        self.setRecord(
-            segmentId,
-            measurements=dict(measurements),
-            mask="" if state.block is None else digest(state.block),
-            clicks=len(state.prompts) if state.start is None and not state.isForeign else None,
-        )
+    def isMeasured(self, segmentId: str) -> bool:
+        """Whether the stored measurements are those of the voxels as they are."""
+        return self.record(segmentId).measured == digest(self.writer.read(segmentId))
+
+    def setMeasurements(
+        self, segmentId: str, block: MaskBlock, measurements: Mapping[str, Any], **changes: Any
+    ) -> None:
+        """Store measurements of these voxels, with other changes of the record."""
+        measured = digest(block) if measurements else ""
+        self.setRecord(segmentId, measurements=dict(measurements), measured=measured, **changes)
 
     # -- snapshots ---------------------------------------------------------------------------------------------------
 
