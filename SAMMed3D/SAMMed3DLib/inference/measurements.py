@@ -80,6 +80,50 @@ class NoduleRecord:
         return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
 
 
+@dataclass(frozen=True)
+class AxialAxes:
+    """The diameters of a mask and where they end, RAS mm (each a pair of points, (2, 3)).
+
+    Attributes:
+        long_ras: the longest diameter over the volume's most axial slices.
+        short_ras: the outline's two outermost points perpendicular to it in that slice, brought onto one line.
+        slice_index: of that slice, along the volume's most axial axis.
+    """
+
+    long_ras: NDArray[np.float64]
+    short_ras: NDArray[np.float64]
+    slice_index: int
+
+    @property
+    def long_axis_mm(self) -> float:
+        """Length of the long axis."""
+        return float(np.linalg.norm(self.long_ras[1] - self.long_ras[0]))
+
+    @property
+    def short_axis_mm(self) -> float:
+        """Length of the short axis."""
+        return float(np.linalg.norm(self.short_ras[1] - self.short_ras[0]))
+
+
+def axial_axes(prediction: MaskBlock, shape_kji: Sequence[int], ijk_to_ras: ArrayLike) -> AxialAxes:
+    """The long and the short axis of a mask with their ends, as :func:`measure_nodule` reports their lengths.
+
+    Args:
+        prediction: as for :func:`measure_nodule`; not empty.
+        shape_kji: of the volume.
+        ijk_to_ras: (4, 4).
+
+    Raises:
+        InputError: a singular matrix, or an empty mask.
+    """
+    matrix = as_affine(ijk_to_ras)
+    mask = np.asarray(prediction.mask) != 0
+    if not mask.any():
+        raise InputError("an empty mask has no axes")
+    offset = np.array(prediction.offset_kji, dtype=np.int64)
+    return _axial_axes(_Surface(mask, offset, getattr(prediction, "parts", ()), shape_kji, matrix), matrix)
+
+
 def measure_nodule(prediction: MaskBlock, array_kji: NDArray, ijk_to_ras: ArrayLike) -> NoduleRecord:
     """Measure a prediction in its volume.
 
@@ -103,7 +147,7 @@ def measure_nodule(prediction: MaskBlock, array_kji: NDArray, ijk_to_ras: ArrayL
 
     surface = _Surface(mask, offset, getattr(prediction, "parts", ()), array_kji.shape, matrix)
     volume = float(surface.fraction.sum(dtype=np.float64)) * voxel_volume(matrix)
-    long_axis, short_axis, slice_index = _axial_axes(surface, matrix)
+    axes = _axial_axes(surface, matrix)
     block = tuple(slice(int(a), int(a) + n) for a, n in zip(offset, mask.shape, strict=True))
     values = array_kji[block][mask]
     mean = float(values.mean(dtype=np.float64))
@@ -112,9 +156,9 @@ def measure_nodule(prediction: MaskBlock, array_kji: NDArray, ijk_to_ras: ArrayL
     centroid = transform_points(block_to_ras(matrix, offset - 1), center)
     return NoduleRecord(
         volume_mm3=volume,
-        long_axis_mm=long_axis,
-        short_axis_mm=short_axis,
-        mean_diameter_mm=(long_axis + short_axis) / 2.0,
+        long_axis_mm=axes.long_axis_mm,
+        short_axis_mm=axes.short_axis_mm,
+        mean_diameter_mm=(axes.long_axis_mm + axes.short_axis_mm) / 2.0,
         equivalent_diameter_mm=(6.0 / math.pi * volume) ** (1.0 / 3.0),
         mean_hu=mean,
         p10_hu=float(p10),
@@ -122,7 +166,7 @@ def measure_nodule(prediction: MaskBlock, array_kji: NDArray, ijk_to_ras: ArrayL
         mass_mg=max(0.0, volume * (mean + 1000.0) / 1000.0),
         solid_fraction=float(np.mean(values > SOLID_HU)),
         centroid_ras=(float(centroid[0]), float(centroid[1]), float(centroid[2])),
-        slice_index=slice_index,
+        slice_index=axes.slice_index,
     )
 
 
@@ -217,8 +261,8 @@ def _center_of_mass(weights: NDArray) -> NDArray[np.float64]:
     return np.array(center)
 
 
-def _axial_axes(surface: _Surface, matrix: NDArray) -> tuple[float, float, int]:
-    """Longest diameter over the slices, the extent perpendicular to it, and the slice's index in the volume."""
+def _axial_axes(surface: _Surface, matrix: NDArray) -> AxialAxes:
+    """Longest diameter over the slices, and the extent perpendicular to it in that slice."""
     index_axis = closest_ras_axes(matrix)[0][2]
     slice_axis = 2 - index_axis
     plane = [2 - axis for axis in range(3) if axis != slice_axis]
@@ -230,7 +274,8 @@ def _axial_axes(surface: _Surface, matrix: NDArray) -> tuple[float, float, int]:
     to_mm = np.array([[u @ first, v @ first], [u @ second, v @ second]])
     slices, positions = surface.contour(slice_axis)
     points = positions @ to_mm.T
-    longest, perpendicular, best = -1.0, 0.0, 0
+    longest, best = -1.0, 0
+    ends = np.zeros((2, 2, 2))  # long and short axis, their two ends, mm in the plane
     for index in np.unique(slices):
         contour = _hull(points[slices == index])
         between = contour[:, None] - contour[None]
@@ -238,10 +283,23 @@ def _axial_axes(surface: _Surface, matrix: NDArray) -> tuple[float, float, int]:
         place = np.unravel_index(int(squared.argmax()), squared.shape)
         length = math.sqrt(float(squared[place]))
         if length > longest:
+            longest, best = length, int(index)
             along = between[place] / length
-            across = contour @ np.array([-along[1], along[0]])
-            longest, perpendicular, best = length, float(np.ptp(across)), int(index)
-    return longest, perpendicular, best + int(surface.offset[slice_axis])
+            ends = np.stack([contour[list(place)], _across(contour, along)])
+    in_block = np.empty((2, 2, 3))
+    in_block[..., slice_axis] = best
+    in_block[..., [axis for axis in range(3) if axis != slice_axis]] = ends @ np.linalg.inv(to_mm).T
+    ras = transform_points(block_to_ras(matrix, surface.offset), in_block)
+    return AxialAxes(ras[0], ras[1], best + int(surface.offset[slice_axis]))
+
+
+def _across(contour: NDArray[np.float64], along: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The ends (2, 2) of the contour's extent perpendicular to ``along``, on a line midway between its two touchpoints."""
+    normal = np.array([-along[1], along[0]])
+    heights = contour @ normal
+    low, high = contour[heights.argmin()], contour[heights.argmax()]
+    middle = (low + high) @ along / 2.0 * along
+    return np.stack([middle + heights.min() * normal, middle + heights.max() * normal])
 
 
 def _hull(points: NDArray[np.float64]) -> NDArray[np.float64]:
