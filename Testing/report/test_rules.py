@@ -35,8 +35,8 @@ def test_lung_rads_solid_by_volume(course, mm3, category) -> None:
 
 
 @pytest.mark.parametrize("course, total, solid, category", [
-    ("baseline", 5.9, 3.0, "2"), ("baseline", 6.0, 3.0, "3"), ("baseline", 20.0, 5.9, "3"), ("baseline", 9.0, 6.0, "4A"),
-    ("baseline", 9.0, 7.9, "4A"), ("baseline", 9.0, 8.0, "4B"),
+    ("baseline", 5.9, 3.0, "2"), ("baseline", 6.0, 3.0, "3"), ("baseline", 20.0, 5.9, "3"),
+    ("baseline", 9.0, 6.0, "4A"), ("baseline", 9.0, 7.9, "4A"), ("baseline", 9.0, 8.0, "4B"),
     ("new", 5.9, 3.9, "3"), ("new", 5.9, 4.0, "3"), ("new", 6.0, 3.9, "4A"), ("new", 6.0, 4.0, "4B"),
     ("growing", 7.0, 3.9, "4A"), ("growing", 7.0, 4.0, "4B"), ("growing", 5.5, 3.0, "4A"),
 ])

@@ -294,7 +294,7 @@ def _axial_axes(surface: _Surface, matrix: NDArray) -> AxialAxes:
 
 
 def _across(contour: NDArray[np.float64], along: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The ends (2, 2) of the contour's extent perpendicular to ``along``, on a line midway between its two touchpoints."""
+    """The ends (2, 2) of the contour's extent perpendicular to ``along``, midway between its two touchpoints."""
     normal = np.array([-along[1], along[0]])
     heights = contour @ normal
     low, high = contour[heights.argmin()], contour[heights.argmax()]

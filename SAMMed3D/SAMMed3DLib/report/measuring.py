@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
     from ..finding.lungs import LungMask
 
 Z95 = 1.959964
-#: 95 % limits of the change between two scans of one day, six commercial packages, worst of them: solid nodules of
-#: 8 mm or more, smaller ones (de Hoop 2009), subsolid ones (Scholten 2015); design values, see Documentation/findings.md.
+#: 95 % limits of the change between two scans of one day, the worst of six commercial packages on solid nodules (de
+#: Hoop 2009), and of subsolid ones (Scholten 2015).
 REPEAT_LIMITS = {"solid, >= 8 mm": 0.171, "solid, < 8 mm": 0.256, "subsolid": 0.35}
 #: How far, in parts of the slice distance, the outline's position is uncertain as a whole.
 EDGE_SHARE = 0.06
@@ -50,8 +51,9 @@ _LEAST_INNER = 8
 _SOLID_SHARE, _SMALLEST_CORE_MM = 0.6, 2.5
 #: A nodule this close to the lung's surface touches it: half a cell of the lungs' grid.
 _TOUCHES_MM = 1.0
-#: A lung has at least this share of the volume of both.
-_LEAST_LUNG_SHARE = 0.1
+#: A lung has at least this share of the volume of both. Lungs that touch are parted by taking away so much of their
+#: surface, in mm.
+_LEAST_LUNG_SHARE, _PARTING_MM = 0.1, (0.0, 2.5, 5.0, 9.0, 14.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,10 +119,12 @@ def measure_scan(
         progress: called with (done, total).
     """
     surface = LungSurface(lungs) if lungs is not None and lungs.found else None
+    # without a series UID the voxels themselves tell one scan from another of the same name
+    source = scan.series_uid or f"{scan.name} {zlib.crc32(np.ascontiguousarray(array_kji[::8, ::8, ::8]).tobytes())}"
     nodules = []
     for number, segment in enumerate(segments, start=1):
         if np.asarray(segment.block.mask).any():
-            nodules.append(_nodule(scan, array_kji, ijk_to_ras, segment, surface))
+            nodules.append(_nodule(source, array_kji, ijk_to_ras, segment, surface))
         if progress is not None:
             progress(number, len(segments))
     nodules.sort(key=lambda nodule: -nodule.volume_mm3)
@@ -129,13 +133,12 @@ def measure_scan(
 
 
 def _nodule(
-    scan: Scan, array_kji: NDArray, ijk_to_ras: NDArray, segment: Segment, surface: LungSurface | None
+    source: str, array_kji: NDArray, ijk_to_ras: NDArray, segment: Segment, surface: LungSurface | None
 ) -> Nodule:
     record = measure_nodule(segment.block, array_kji, ijk_to_ras)
     axes = axial_axes(segment.block, array_kji.shape, ijk_to_ras)
     kind, reason, core = nodule_type(segment.block, array_kji, ijk_to_ras)
     long_axis, short_axis = _diameter(axes.long_ras), _diameter(axes.short_ras)
-    source = scan.series_uid or f"{scan.name} {scan.shape_ijk}"
     return Nodule(
         tracking_uid=segment.tracking_uid or tracking_uid(source, str(segment.label), segment.name),
         label=segment.label,
@@ -242,6 +245,18 @@ def _place(segment: Segment, record: NoduleRecord, ijk_to_ras: NDArray, surface:
     return Place(record.centroid_ras, record.slice_index + 1, side, segment.lobe, distance)
 
 
+def _two_lungs(mask: NDArray[np.bool_], cell_mm: float) -> list[NDArray[np.bool_]]:
+    """The two lungs, or at least their insides where they touch; empty where there are not just two."""
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1, 1:-1] * cell_mm
+    for layer in _PARTING_MM:
+        labels, count = ndimage.label(depth > layer)
+        sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+        large = np.flatnonzero(sizes >= _LEAST_LUNG_SHARE * max(int(sizes.sum()), 1)) + 1
+        if len(large) == 2:
+            return [labels == number for number in large]
+    return []
+
+
 class LungSurface:
     """The lungs' outer surface: which side a point lies on, and how far the surface is."""
 
@@ -251,13 +266,10 @@ class LungSurface:
         around = ndimage.binary_dilation(lungs.mask) & ~lungs.mask
         self._outside = cKDTree(self._ras(around))
         self._sides: list[tuple[Side, cKDTree]] = []
-        labels, count = ndimage.label(lungs.mask)
-        sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-        large = np.flatnonzero(sizes >= _LEAST_LUNG_SHARE * sizes.sum()) + 1
-        if len(large) == 2:
-            parts = [self._ras(labels == number) for number in large]
-            parts.sort(key=lambda points: -points[:, 0].mean())  # R grows towards the patient's right
-            self._sides = [("right", cKDTree(parts[0][::4])), ("left", cKDTree(parts[1][::4]))]
+        parts = _two_lungs(lungs.mask, self._cell)
+        if parts:
+            right, left = sorted((self._ras(part) for part in parts), key=lambda points: -float(points[:, 0].mean()))
+            self._sides = [("right", cKDTree(right[::4])), ("left", cKDTree(left[::4]))]
 
     def _ras(self, mask: NDArray) -> NDArray:
         return transform_points(self._lungs.grid_to_ras, np.argwhere(mask)[:, ::-1])

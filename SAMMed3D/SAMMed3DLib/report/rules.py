@@ -201,7 +201,8 @@ def bts(nodule: Nodule) -> Category:
     """The size group of the British Thoracic Society 2015: by volume, with the group by diameter beside."""
     volume, interval = nodule.volume_mm3, nodule.volume_interval_mm3
     category = _by_volume(BTS, volume)
-    reached = tuple(dict.fromkeys(filter(None, (_by_volume(BTS, each) for each in (interval.low, volume, interval.high)))))
+    groups = [_by_volume(BTS, each) for each in (interval.low, volume, interval.high)]
+    reached = tuple(dict.fromkeys(group for group in groups if group is not None))
     borders = [step.mm3 for step in BTS if step.mm3]
     nearest = min(borders, key=lambda border: abs(math.log(volume / border)))
     away = 100.0 * (volume / nearest - 1.0)

@@ -184,7 +184,7 @@ def _positive(value: str | None) -> float | None:
 
 
 def _date(value: str | None) -> str | None:
-    """A DICOM date as ISO 8601; None for none, an impossible one and the placeholder of anonymizers (1900 and before)."""
+    """A DICOM date as ISO 8601; None for none, impossible ones, and anonymizers' placeholders (1900 and before)."""
     digits = (value or "").strip().replace(".", "")[:8]
     try:
         date = datetime.datetime.strptime(digits, "%Y%m%d").date()

@@ -59,6 +59,7 @@ def chest_phantom(
     shape_kji: Sequence[int] = (176, 300, 400),
     spacing_kji: Sequence[float] = (1.25, 0.8, 0.8),
     shapes: NoduleShapes | None = None,
+    nodules: Sequence[tuple[Kind, float, Attachment]] = NODULES,
 ) -> ChestPhantom:
     """Builds a chest with eight nodules of 4 to 26 mm in a few seconds.
 
@@ -67,6 +68,7 @@ def chest_phantom(
         shape_kji, spacing_kji: voxels and their size in mm. The chest keeps its size: a smaller field of view
             shows less of it.
         shapes: nodule shapes to draw from; None loads the library that ships with the module.
+        nodules: what it holds; none for an empty chest.
 
     Raises:
         ValueError: the field of view is too small to place the nodules in the lungs.
@@ -74,8 +76,8 @@ def chest_phantom(
     chest = _Chest(np.random.default_rng(seed), shape_kji, spacing_kji)
     chest.paint_body()
     chest.paint_lungs()
-    labels, nodules = chest.paint_nodules(shapes or NoduleShapes.load())
-    return ChestPhantom(chest.scanned(), chest.ijk_to_ras, labels, nodules)
+    labels, painted = chest.paint_nodules(shapes or NoduleShapes.load(), nodules)
+    return ChestPhantom(chest.scanned(), chest.ijk_to_ras, labels, painted)
 
 
 class _Chest:
@@ -167,12 +169,14 @@ class _Chest:
         self._tubes(airways.resized(extra_mm=1.4), 20.0)
         self._tubes(airways, _AIR)
 
-    def paint_nodules(self, shapes: NoduleShapes) -> tuple[np.ndarray, tuple[dict[str, Any], ...]]:
+    def paint_nodules(
+        self, shapes: NoduleShapes, wanted: Sequence[tuple[Kind, float, Attachment]]
+    ) -> tuple[np.ndarray, tuple[dict[str, Any], ...]]:
         """Places and paints the nodules, the largest first; returns the labels and what is known of each."""
         labels = np.zeros(self.shape, dtype=np.uint8)
         taken: list[tuple[np.ndarray, float]] = []
         nodules = []
-        for label, (kind, diameter, attachment) in enumerate(NODULES, start=1):
+        for label, (kind, diameter, attachment) in enumerate(wanted, start=1):
             shape = shapes.random(self.rng, diameter * self.rng.uniform(0.9, 1.1))
             center = self._place(shape.diameter_mm, attachment, taken)
             taken.append((center, shape.radius_mm))

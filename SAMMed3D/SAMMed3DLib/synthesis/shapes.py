@@ -49,6 +49,10 @@ class NoduleShape:
         outside = np.sqrt(np.square(index - clipped).sum(axis=0)) * self._cell_mm
         return ndimage.map_coordinates(self._field, clipped, order=1, mode="nearest") - outside
 
+    def scaled(self, factor: float) -> NoduleShape:
+        """The same shape, ``factor`` times as large in every direction."""
+        return NoduleShape(self._field * factor, self._cell_mm * factor, self.diameter_mm * factor)
+
     def interior_point(self, rng: np.random.Generator, depth: float) -> np.ndarray:
         """A random point inside, (3,) RAS mm from the center, at least ``depth`` (0..1) of the greatest depth deep."""
         inside = np.argwhere(self._field > depth * self._field.max() * 0.999)

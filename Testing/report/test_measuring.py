@@ -1,0 +1,203 @@
+"""Measured nodules and the check of the input, on objects whose truth is known."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from SAMMed3DLib.finding.lungs import LungMask, find_lungs
+from SAMMed3DLib.inference.measurements import measure_nodule
+from SAMMed3DLib.report.measuring import Block, Segment, measure_scan, nodule_type, segments_of, volume_interval
+from SAMMed3DLib.report.scan_facts import _date, cut_sides, dicom_tags, scan_of
+from SAMMed3DLib.synthesis.phantom import chest_phantom
+
+SPACING = np.array([1.0, 0.7, 0.7])  # k, j, i
+
+
+def ball(radius_mm: float, shell_hu: float, core_mm: float = 0.0, core_hu: float = 40.0):
+    """A ball in lung, with a core; (HU, mask, matrix)."""
+    shape = tuple(int(2 * n) for n in np.ceil(radius_mm / SPACING) + 6)
+    grid = (np.indices(shape) - (np.reshape(shape, (3, 1, 1, 1)) - 1) / 2) * SPACING[:, None, None, None]
+    distance = np.sqrt((grid**2).sum(axis=0))
+    hu = np.full(shape, -850.0)
+    for reach, value in ((radius_mm, shell_hu), (core_mm, core_hu)):
+        share = np.clip((reach - distance) / 0.9 + 0.5, 0.0, 1.0)  # partial volume over about a voxel
+        hu = hu * (1.0 - share) + value * share
+    return hu.astype(np.int16), (distance <= radius_mm).astype(np.uint8), np.diag([0.7, 0.7, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("radius, shell, core, kind", [
+    (2.0, 30.0, 0.0, "solid"), (3.0, -50.0, 0.0, "solid"), (10.0, 60.0, 0.0, "solid"),
+    (3.0, -600.0, 0.0, "ground-glass"), (10.0, -500.0, 0.0, "ground-glass"), (8.0, -600.0, 0.9, "ground-glass"),
+    (5.0, -600.0, 2.0, "part-solid"), (10.0, -550.0, 4.0, "part-solid"),
+])
+def test_type_and_what_decides_it(radius, shell, core, kind) -> None:
+    hu, mask, matrix = ball(radius, shell, core)
+    found, reason, _ = nodule_type(Block(mask, (0, 0, 0)), hu, matrix)
+    assert found == kind and "-300 HU" in reason
+
+
+def test_solid_core_of_a_part_solid_nodule() -> None:
+    hu, mask, matrix = ball(10.0, -550.0, 4.0)
+    findings = measure_scan(scan_of(hu, matrix, "ball"), hu, matrix, [Segment(1, "one", Block(mask, (0, 0, 0)))])
+    (nodule,) = findings.nodules
+    assert nodule.solid.volume_mm3 == pytest.approx(4.0 / 3.0 * math.pi * 4.0**3, rel=0.1)
+    assert nodule.solid.mean_diameter_mm == pytest.approx(8.0, abs=0.7)
+    assert nodule.mean_diameter_mm == pytest.approx(20.0, abs=0.7)
+
+
+def test_the_axes_end_where_they_are_drawn() -> None:
+    hu, mask, matrix = ball(6.0, 0.0)
+    matrix[:3, 3] = (-40.0, 12.0, 7.0)
+    (nodule,) = measure_scan(scan_of(hu, matrix, "x"), hu, matrix, segments_of(mask)).nodules
+    for axis in (nodule.long_axis, nodule.short_axis):
+        start, end = np.array(axis.start_ras), np.array(axis.end_ras)
+        assert np.linalg.norm(end - start) == pytest.approx(axis.length_mm, abs=0.05)
+        assert axis.length_mm == pytest.approx(12.0, abs=0.7)
+        middle = nodule.place.centroid_ras
+        assert np.linalg.norm((start + end) / 2.0 - middle) < 1.0, "in world coordinates"
+        assert round((start[2] - 7.0) / 1.0) == nodule.place.slice_number - 1
+    along = np.subtract(nodule.long_axis.end_ras, nodule.long_axis.start_ras)
+    across = np.subtract(nodule.short_axis.end_ras, nodule.short_axis.start_ras)
+    assert abs(along @ across) < 1e-6 * (np.linalg.norm(along) * np.linalg.norm(across) + 1e-9) * 1e3
+
+
+def test_intervals_are_wider_for_small_and_faint_nodules_and_thick_slices() -> None:
+    def share(radius: float, kind: str, slice_mm: float) -> float:
+        hu, mask, matrix = ball(radius, 0.0)
+        record = measure_nodule(Block(mask, (0, 0, 0)), hu, matrix)
+        interval = volume_interval(record, kind, slice_mm)
+        assert interval.low < record.volume_mm3 < interval.high
+        return interval.high / interval.low
+
+    assert share(8.0, "solid", 1.0) < share(3.0, "solid", 1.0) < share(3.0, "solid", 2.5)
+    assert share(8.0, "solid", 1.0) < share(8.0, "ground-glass", 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordOfClicks:
+    volume_mm3: float
+    equivalent_diameter_mm: float
+    volume_interval_mm3: tuple[float, float] | None
+
+
+def test_an_interval_over_clicks_widens_it() -> None:
+    plain = volume_interval(RecordOfClicks(500.0, 9.8, None), "solid", 1.0)
+    wide = volume_interval(RecordOfClicks(500.0, 9.8, (300.0, 510.0)), "solid", 1.0)
+    assert wide.low == 300.0 and wide.high == plain.high
+    unknown = volume_interval(RecordOfClicks(500.0, 9.8, (math.nan, math.nan)), "solid", 1.0)
+    assert unknown == plain
+
+
+def test_segments_of_a_label_map_and_their_names() -> None:
+    labels = np.zeros((6, 7, 8), np.uint8)
+    labels[1:3, 2:4, 3:5], labels[4, 5, 6] = 2, 5
+    found = segments_of(labels, {2: "Rundherd größer"}, {5: "1.2.3"})
+    assert [(each.label, each.name, each.tracking_uid) for each in found] == [
+        (2, "Rundherd größer", None), (5, "nodule 5", "1.2.3")]
+    assert found[0].block.offset_kji == (1, 2, 3) and found[0].block.mask.sum() == 8
+    assert segments_of(np.zeros((3, 3, 3), np.uint8)) == []
+
+
+def test_largest_first_and_the_same_uids_again() -> None:
+    hu, mask, matrix = ball(6.0, 0.0)
+    small = np.zeros_like(mask)
+    small[2:4, 2:5, 2:5] = 1
+    segments = [Segment(1, "small", Block(small, (0, 0, 0))), Segment(2, "large", Block(mask, (0, 0, 0))),
+                Segment(3, "empty", Block(np.zeros((1, 1, 1), np.uint8), (0, 0, 0)))]
+    first, second = (measure_scan(scan_of(hu, matrix, "x"), hu, matrix, segments) for _ in range(2))
+    assert [nodule.name for nodule in first.nodules] == ["large", "small"]
+    uids = [nodule.tracking_uid for nodule in first.nodules]
+    assert uids == [nodule.tracking_uid for nodule in second.nodules] and len(set(uids)) == 2
+    other = measure_scan(scan_of(hu, matrix, "x"), hu + 1, matrix, segments)
+    assert not set(uids) & {nodule.tracking_uid for nodule in other.nodules}, "another scan of the same name"
+
+
+def test_side_and_distance_to_the_pleura(made_up, made_lungs) -> None:
+    scan, lungs = made_up.prior, made_lungs[1]
+    facts = scan_of(scan.array_kji, scan.ijk_to_ras, "x", None, lungs)
+    found = measure_scan(facts, scan.array_kji, scan.ijk_to_ras, segments_of(scan.labels_kji), lungs)
+    for nodule in found.nodules:
+        right = nodule.place.centroid_ras[0] > 0.0  # R grows to the right, the phantom's middle is 0
+        assert nodule.place.side == ("right" if right else "left")
+        assert nodule.place.distance_to_pleura_mm is not None
+    sides = {nodule.place.side for nodule in found.nodules}
+    assert sides == {"right", "left"}
+
+
+def test_distance_to_the_pleura_in_mm() -> None:
+    """A ball of lung of 60 mm radius around the origin."""
+    cells = np.indices((70, 70, 70)) * 2.0 - 69.0
+    mask = (cells**2).sum(axis=0) <= 60.0**2
+    grid = np.diag([2.0, 2.0, 2.0, 1.0])
+    grid[:3, 3] = -69.0
+    lungs = LungMask(mask, grid, True, "")
+    hu = np.full((140, 140, 140), -850, np.int16)
+    matrix = np.eye(4)
+    matrix[:3, 3] = -69.5
+    index = np.indices(hu.shape) - 69.5
+    for middle, expected in ((0.0, 55.0), (40.0, 15.0), (56.0, 0.0)):
+        nodule = ((index[0]) ** 2 + index[1] ** 2 + (index[2] - middle) ** 2) <= 5.0**2
+        facts = scan_of(hu, matrix, "x", None, lungs)
+        (found,) = measure_scan(facts, hu, matrix, segments_of(nodule.astype(np.uint8)), lungs).nodules
+        assert found.place.distance_to_pleura_mm == pytest.approx(expected, abs=1.5)
+        assert found.place.side is None, "one ball is not two lungs"
+
+
+def caveats(array, matrix, **facts) -> str:
+    return " | ".join(each.text for each in scan_of(array, matrix, "x", **facts).caveats)
+
+
+def test_thick_slices_tilt_and_unknown_contrast_are_named() -> None:
+    array = np.zeros((4, 5, 6), np.int16)
+    assert "slices of 3.0 mm" in caveats(array, np.diag([0.7, 0.7, 3.0, 1.0]))
+    thin = caveats(array, np.diag([0.7, 0.7, 2.5, 1.0]))
+    assert "slices of" not in thin and "contrast phase unknown" in thin and "tilt" not in thin
+    tilted = np.diag([0.7, 0.7, 1.0, 1.0])
+    tilted[1, 2] = math.tan(math.radians(12.0))
+    assert "tilted by 12 degrees" in caveats(array, tilted)
+    spoils = {what for each in scan_of(array, tilted, "x").caveats for what in each.spoils}
+    assert spoils == {"diameters", "mean HU", "mass", "type"}
+    assert "slices 7 to 9 are missing" in caveats(array, np.eye(4), notes=["slices 7 to 9 are missing"])
+
+
+def test_partial_lungs_are_named() -> None:
+    whole = chest_phantom(5, (96, 130, 180), (2.4, 2.0, 2.0), nodules=())
+    lungs = find_lungs(whole.array_kji, whole.ijk_to_ras)
+    assert lungs.found and cut_sides(lungs, whole.array_kji.shape, whole.ijk_to_ras) == []
+    upper = whole.array_kji[48:]
+    matrix = whole.ijk_to_ras.copy()
+    matrix[:3, 3] += 48 * matrix[:3, 2]
+    lungs = find_lungs(upper, matrix)
+    assert cut_sides(lungs, upper.shape, matrix) == ["bottom"]
+    assert "partial lung: cut off at the bottom" in caveats(upper, matrix, lungs=lungs)
+    nothing = LungMask(np.zeros((2, 2, 2), bool), np.eye(4), False, "")
+    assert "no lungs" in caveats(upper, matrix, lungs=nothing)
+
+
+def test_what_a_dicom_header_says(tmp_path) -> None:
+    image = sitk.GetImageFromArray(np.zeros((1, 5, 6), np.int16))
+    tags = {"0008|0060": "CT", "0020|000e": "1.2.3.4", "0020|000d": "1.2.3", "0008|0020": "20240102",
+            "0008|0022": "20240103", "0010|0010": "Müller^Änne", "0010|0020": "P 7", "0018|0050": "1.5",
+            "0018|1210": "B60f", "0018|0010": "Iomeprol", "0008|0005": "ISO_IR 192"}
+    for key, value in tags.items():
+        image.SetMetaData(key, value)
+    (tmp_path / "notes.txt").write_text("no slice")
+    sitk.WriteImage(image[:, :, 0], str(tmp_path / "slice ä.dcm"))
+    array = np.zeros((4, 5, 6), np.int16)
+    scan = scan_of(array, np.diag([0.7, 0.7, 3.0, 1.0]), "x", tmp_path)
+    assert scan.date == "2024-01-03" and scan.modality == "CT" and scan.slice_thickness_mm == 1.5
+    assert scan.patient_name == "Müller Änne" and scan.patient_id == "P 7" and scan.kernel == "B60f"
+    assert scan.contrast is True and scan.study_uid and scan.series_uid
+    assert any("gaps: slices of 1.5 mm every 3 mm" in each.text for each in scan.caveats)
+    assert dicom_tags(tmp_path, (4, 9, 6)) == {}, "an image of another size is another series"
+
+
+@pytest.mark.parametrize("text, date", [("20240531", "2024-05-31"), ("2024.05.31", "2024-05-31"), ("", None),
+                                        ("20240231", None), ("00000000", None), ("19000101", None), (None, None)])
+def test_dates(text, date) -> None:
+    assert _date(text) == date
