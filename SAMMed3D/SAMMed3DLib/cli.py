@@ -1,4 +1,4 @@
-"""The command line ``sammed3d``: segment, segment-all, demo, evaluate, weights, models and profiles.
+"""The command line ``sammed3d``: segment, segment-all, report, compare, demo, evaluate, weights, models and profiles.
 
 Results go to standard output, progress to standard error. Exit codes: 0 done, 2 input that cannot be used (one message
 that names the cure), 130 interrupted. Modules that need PyTorch are imported by the commands: ``--help`` is quick.
@@ -16,6 +16,7 @@ from pathlib import Path
 from . import __version__
 from .commandline.evaluate_cli import COMMAND as EVALUATE
 from .commandline.evaluate_cli import add_evaluate, run_evaluate
+from .commandline.findings_cli import add_compare, add_report, run_compare, run_report
 from .commandline.prompts import add_prompt_options, join_negative_values
 from .commandline.segment_all import add_segment_all, run_segment_all
 from .commandline.terminal import Terminal
@@ -28,6 +29,8 @@ EXAMPLES = """examples:
   sammed3d demo CT.nii.gz --labels nodules.nii.gz           one click into each reference nodule, with Dice
   sammed3d segment CT.nii.gz --point -45.2,10,-300 --out nodule.seg.nrrd --preview nodule.png
   sammed3d segment-all CT.nii.gz --out nodules.seg.nrrd --table nodules.csv
+  sammed3d report CT_FOLDER --segmentation nodules.seg.nrrd --out report
+  sammed3d compare CURRENT_FOLDER PRIOR_FOLDER --out follow-up
   sammed3d segment DICOM_FOLDER --point -45,10,-300 --point -45,22,-300,0 --nodule --point 61,-8,-250
   sammed3d evaluate -tdp DATA -cp CHECKPOINT -vp RESULTS -nc 5    DATA: imagesTs and labelsTs, as nnU-Net has them
   sammed3d weights download sam_med3d_turbo                 another model; then: --checkpoint THE_PATH_IT_PRINTS
@@ -101,6 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     segment.set_defaults(run=_segment)
 
     add_segment_all(commands, _add_model_options).set_defaults(run=_segment_all)
+
+    add_report(commands, _add_model_options).set_defaults(run=_report)
+    add_compare(commands, _add_model_options).set_defaults(run=_compare)
 
     demo = commands.add_parser("demo", help="see it work, on your CT or on a synthetic chest", allow_abbrev=False)
     demo.add_argument("ct", metavar="CT", nargs="?", help="a CT; without one a synthetic chest phantom is made")
@@ -190,6 +196,24 @@ def _segment_all(options: argparse.Namespace, terminal: Terminal) -> int:
     from .commandline.segmenting import load_predictor
 
     return run_segment_all(options, terminal, lambda: _predictor(options, load_predictor))
+
+
+def _report(options: argparse.Namespace, terminal: Terminal) -> int:
+    return run_report(options, terminal, _lazy_predictor(options))
+
+
+def _compare(options: argparse.Namespace, terminal: Terminal) -> int:
+    return run_compare(options, terminal, _lazy_predictor(options))
+
+
+def _lazy_predictor(options: argparse.Namespace):  # noqa: ANN202
+    """What loads the predictor when it is asked for: with segmentations no model is needed."""
+    def load():  # noqa: ANN202
+        from .commandline.segmenting import load_predictor
+
+        return _predictor(options, load_predictor)
+
+    return load
 
 
 def _demo(options: argparse.Namespace, terminal: Terminal) -> int:

@@ -23,7 +23,7 @@ from SAMMed3DLib.report.follow_up import (
     scan_extent,
 )
 from SAMMed3DLib.report.measuring import measure_scan, segments_of
-from SAMMed3DLib.report.scan_facts import scan_of
+from SAMMed3DLib.report.scan_facts import check_modality, scan_of
 
 from .made_nodules import findings, nodule
 
@@ -226,16 +226,18 @@ def test_no_measurable_change() -> None:
 
 
 def test_what_must_be_asked_or_refused_before_comparing() -> None:
-    then = findings(date="2024-01-01", series_uid="1.2.4")
-    assert check_scans(findings(), then) == []
-    assert check_scans(findings(date=None, patient_name=None), then) == [], "what is unknown is no difference"
-    asked = check_scans(findings(), findings(date="2024-01-01", series_uid="1.2.4", patient_name="Möller Ute"))
+    now = findings().scan
+    then = findings(date="2024-01-01", series_uid="1.2.4").scan
+    assert check_scans(now, then) == []
+    nameless = findings(date=None, patient_name=None).scan
+    assert check_scans(nameless, then) == [], "what is unknown is no difference"
+    asked = check_scans(now, dataclasses.replace(then, patient_name="Möller Ute"))
     assert len(asked) == 1 and "Möller Ute" in asked[0] and "Müller Änne" in asked[0]
-    for kind, message in ((findings(date="2025-01-01", series_uid="1.2.4"), "newer"),
-                          (findings(modality="MR", series_uid="1.2.4"), "prior scan is of modality MR"),
-                          (findings(), "same series")):
+    for scan, message in ((dataclasses.replace(then, date="2025-01-01"), "newer"), (now, "same series")):
         with pytest.raises(InputError, match=message):
-            check_scans(findings(), kind)
+            check_scans(now, scan)
+    with pytest.raises(InputError, match="modality MR"):
+        check_modality(findings(modality="MR").scan)
 
 
 def test_differences_of_the_scans_are_named() -> None:

@@ -1,8 +1,4 @@
-"""A picture of segmented nodules: axial, coronal and sagittal slices through each, with contours and the click.
-
-Slices are sampled in patient coordinates, so that they are true to scale and upright for oblique and anisotropic
-volumes too.
-"""
+"""A picture of segmented nodules: axial, coronal and sagittal slices through each, with contours and the click."""
 
 from __future__ import annotations
 
@@ -21,21 +17,12 @@ from scipy import ndimage
 
 from ..files.output_files import whole_file
 from ..files.volume_io import Volume
-from ..inference.geometry import transform_points, voxel_spacing, world_to_ijk
+from ..inference.geometry import transform_points, voxel_spacing
 from ..inference.nodule_table import number
+from ..report.slice_view import SMALLEST_VIEW_MM, VIEWS, WINDOW_HU, Outline, draw_slice, in_view, view_mm
 from .prompts import NodulePrompt
 from .segmenting import SegmentedNodule
 
-#: Right and down in the picture, in RAS, as radiologists look at it: the patient's right on the left, the front on top
-#: or on the left; then the letters for its left, right, top and bottom edge.
-VIEWS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float], str]] = {
-    "axial": ((-1, 0, 0), (0, -1, 0), "RLAP"),
-    "coronal": ((-1, 0, 0), (0, 0, -1), "RLSI"),
-    "sagittal": ((0, -1, 0), (0, 0, -1), "APSI"),
-}
-
-WINDOW_HU = (-1250.0, 250.0)  # center -500, width 1500: a lung window
-_SMALLEST_VIEW_MM, _LARGEST_VIEW_MM = 30.0, 140.0
 _TILE_PIXELS = 420
 _MOST_ROWS = 60  # a taller picture is beyond what Matplotlib draws and people look at
 
@@ -138,14 +125,14 @@ def write_preview(
     for line, row in enumerate(rows):
         bottom = height - head - (line + 1) * tile - line * gap
         array, matrix = row.volume or (array_kji, ijk_to_ras)
-        center, view_mm = _where_to_look(row, matrix)
+        center, edge_mm = _where_to_look(row, matrix)
         _draw_caption(figure, (0.22 / width, (bottom + tile) / height), row, tile / height)
         for column, view in enumerate(VIEWS):
             left = caption + column * (tile + gap)
             axes = figure.add_axes((left / width, bottom / height, tile / width, tile / height))
             if line == 0:
                 axes.set_title(view.upper(), color=_FAINT, fontsize=8.5, pad=7)
-            _draw_view(axes, view, array, matrix, row, center, view_mm)
+            _draw_view(axes, view, array, matrix, row, center, edge_mm)
     window = f"{WINDOW_HU[0]:.0f} to {WINDOW_HU[1]:.0f} HU".replace("-", "\u2212")
     figure.text(
         0.22 / width, 0.17 / height, "Radiological view: the patient's right is on the left of the picture.  "
@@ -162,60 +149,23 @@ def _where_to_look(row: PreviewRow, ijk_to_ras: NDArray) -> tuple[NDArray, float
     points = transform_points(ijk_to_ras, np.concatenate([np.zeros((0, 3)), *voxels])[:, ::-1])
     positive = [position for position, is_positive in row.clicks if is_positive]
     if not len(points) and not positive:
-        return ijk_to_ras[:3, 3], _SMALLEST_VIEW_MM
+        return ijk_to_ras[:3, 3], SMALLEST_VIEW_MM
     center = np.array(positive[0]) if positive else points.mean(axis=0)
     reach = np.abs(points - center).max(initial=0.0)
-    return center, float(np.clip(2.9 * reach, _SMALLEST_VIEW_MM, _LARGEST_VIEW_MM))
+    return center, view_mm(float(reach))
 
 
 def _draw_view(
-    axes: Axes, view: str, array_kji: NDArray, ijk_to_ras: NDArray, row: PreviewRow, center: NDArray, view_mm: float
+    axes: Axes, view: str, array_kji: NDArray, ijk_to_ras: NDArray, row: PreviewRow, center: NDArray, edge_mm: float
 ) -> None:
-    right, down, letters = VIEWS[view]
-    half = view_mm / 2
-    steps = (np.arange(_TILE_PIXELS) + 0.5) / _TILE_PIXELS * view_mm - half
-    plane = center + steps[None, :, None] * np.array(right, float) + steps[:, None, None] * np.array(down, float)
-    kji = world_to_ijk(ijk_to_ras, plane)[..., ::-1]
-    axes.imshow(
-        _sample(array_kji, kji), cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1], extent=(-half, half, half, -half)
-    )
-    axes.set_axis_off()
-    smoothing = 0.3 * float(voxel_spacing(ijk_to_ras).min()) / (view_mm / _TILE_PIXELS)
-    for block, color, width, zorder in ((row.reference, REFERENCE, 1.1, 2), (row.prediction, PREDICTION, 1.5, 3)):
-        if block is None:
-            continue
-        inside = ndimage.gaussian_filter(_sample_mask(block, kji), smoothing)
-        if inside.max() > 0.5:
-            lines = axes.contour(steps, steps, inside, levels=(0.5,), colors=color, linewidths=width, zorder=zorder)
-            lines.set(path_effects=[patheffects.Stroke(linewidth=width + 1.3, foreground="#00000088"),
-                                    patheffects.Normal()])
-            if color == PREDICTION:
-                axes.contourf(steps, steps, inside, levels=(0.5, 2.0), colors=color, alpha=0.13)
-    slab = view_mm / _TILE_PIXELS + 0.5 * float(voxel_spacing(ijk_to_ras).max())
-    normal = np.cross(right, down)
+    outlines = [] if row.reference is None else [Outline(row.reference, REFERENCE, 1.1)]
+    outlines.append(Outline(row.prediction, PREDICTION, 1.5, filled=True))
+    draw_slice(axes, view, array_kji, ijk_to_ras, center, edge_mm, outlines, _TILE_PIXELS)
+    slab = edge_mm / _TILE_PIXELS + 0.5 * float(voxel_spacing(ijk_to_ras).max())
     for position, positive in row.clicks:
-        offset = np.array(position) - center
-        if abs(offset @ normal) <= slab:
-            _draw_click(axes, float(offset @ np.array(right)), float(offset @ np.array(down)), positive)
-    axes.set_xlim(-half, half)
-    axes.set_ylim(half, -half)
-    _draw_marks(axes, letters, view_mm)
-
-
-def _sample(array_kji: NDArray, kji: NDArray) -> NDArray:
-    """HU at continuous voxel indices (n, n, 3): cubic, read from the block that is needed; air outside the volume."""
-    shape = np.array(array_kji.shape)
-    low = np.clip(np.floor(kji.min(axis=(0, 1))).astype(int) - 4, 0, shape - 1)
-    high = np.clip(np.ceil(kji.max(axis=(0, 1))).astype(int) + 5, low + 1, shape)
-    block = array_kji[low[0]:high[0], low[1]:high[1], low[2]:high[2]].astype(np.float32)
-    values = ndimage.map_coordinates(block, np.moveaxis(kji - low, -1, 0), order=3, mode="nearest")
-    outside = ((kji < -0.5) | (kji > shape - 0.5)).any(axis=-1)
-    return np.where(outside, WINDOW_HU[0], np.clip(values, block.min(), block.max()))
-
-
-def _sample_mask(block: Block, kji: NDArray) -> NDArray:
-    coordinates = np.moveaxis(kji - np.array(block.offset_kji), -1, 0)
-    return ndimage.map_coordinates(block.mask.astype(np.float32), coordinates, order=1, mode="constant", cval=0.0)
+        right, down, away = in_view(view, np.array(position), center)
+        if abs(away) <= slab:
+            _draw_click(axes, right, down, positive)
 
 
 def _draw_click(axes: Axes, x: float, y: float, positive: bool) -> None:
@@ -223,21 +173,6 @@ def _draw_click(axes: Axes, x: float, y: float, positive: bool) -> None:
     axes.plot([x], [y], marker="o", markersize=7.5, markerfacecolor="none", markeredgecolor=CLICK, markeredgewidth=1.2,
               path_effects=outline, zorder=5)
     axes.plot([x], [y], marker="." if positive else "_", markersize=3.2, color=CLICK, zorder=6)
-
-
-def _draw_marks(axes: Axes, letters: str, view_mm: float) -> None:
-    """Orientation letters (left, right, top, bottom) and a scale bar."""
-    shadow = [patheffects.Stroke(linewidth=2.2, foreground="#000000b0"), patheffects.Normal()]
-    places = ((0.03, 0.5), (0.97, 0.5), (0.5, 0.965), (0.5, 0.035))
-    for letter, (x, y) in zip(letters, places, strict=True):
-        axes.text(x, y, letter, transform=axes.transAxes, color="#d5dce3", fontsize=8, ha="center", va="center",
-                  path_effects=shadow)
-    bar = 10.0 if view_mm < 90 else 20.0
-    length = bar / view_mm
-    axes.plot([0.96 - length, 0.96], [0.05, 0.05], transform=axes.transAxes, color="#d5dce3", linewidth=1.6,
-              solid_capstyle="butt", path_effects=shadow)
-    axes.text(0.96 - length / 2, 0.062, f"{bar:.0f} mm", transform=axes.transAxes, color="#d5dce3", fontsize=6.5,
-              ha="center", va="bottom", path_effects=shadow)
 
 
 def _draw_caption(figure: Figure, corner: tuple[float, float], row: PreviewRow, height: float) -> None:

@@ -70,7 +70,7 @@ def run_segment_all(options: argparse.Namespace, terminal: Terminal, load_predic
         lungs="whole_volume" if options.whole_volume else "auto",
     )
     with terminal.step("finding nodules") as finding:
-        records = generator.generate(_percent(terminal))
+        records = generator.generate(percent(terminal))
     if generator.message:
         terminal.note(f"note: {generator.message}")
     nodules = _by_size([record for record in records if record["shown_from"] <= options.sensitivity])
@@ -137,7 +137,7 @@ def _table(rows: Sequence[dict[str, Any]], ranking: str) -> str:
     return aligned(lines)
 
 
-def _percent(terminal: Terminal) -> Callable[[int, int], None]:
+def percent(terminal: Terminal) -> Callable[[int, int], None]:
     """Tells every tenth, with the time that is left."""
     begun, told = time.perf_counter(), [0]
 

@@ -6,6 +6,7 @@ developer guide, "Segmentations", and vtkMRMLSegmentationStorageNode; a segment'
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,10 @@ from scipy import ndimage
 from ..inference.errors import InputError
 from .itk_geometry import place_image
 from .output_files import whole_file
+from .volume_io import Volume
+
+#: Voxels of a segmentation and of its CT lie in one place when they are no further apart than this part of a voxel.
+_SAME_PLACE_VOXELS = 0.1
 
 WRITABLE = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha")
 
@@ -32,13 +37,18 @@ COLORS = ((0.34, 0.71, 0.91), (0.90, 0.62, 0.00), (0.00, 0.72, 0.52), (0.95, 0.9
           (0.80, 0.47, 0.65), (0.55, 0.86, 0.85), (0.60, 0.60, 1.00))
 
 
+#: Tag of a segment, in .seg.nrrd and in Slicer's scenes, that holds the nodule's tracking UID.
+TRACKING_TAG = "SAMMed3D.TrackingUID"
+
+
 def segment_color(label: int) -> tuple[float, float, float]:
     """Red, green, blue from 0 to 1 for a label from 1 upward; they come round again."""
     return COLORS[(label - 1) % len(COLORS)]
 
 
 def write_segmentation(
-    path: str | Path, labels_kji: NDArray, ijk_to_ras: NDArray, names: Mapping[int, str] | None = None
+    path: str | Path, labels_kji: NDArray, ijk_to_ras: NDArray, names: Mapping[int, str] | None = None,
+    tracking_uids: Mapping[int, str] | None = None,
 ) -> None:
     """Writes a label map, whole or not at all.
 
@@ -48,6 +58,7 @@ def write_segmentation(
         ijk_to_ras: 4x4, voxel index (i, j, k) to RAS mm.
         names: names of the labels, kept in .seg.nrrd; "nodule 3" where one is missing. Named labels become segments
             even when empty.
+        tracking_uids: of the labels, kept in .seg.nrrd: the same nodule has the same one at every date.
 
     Raises:
         InputError: the ending is not known, or the place cannot be written.
@@ -66,7 +77,7 @@ def write_segmentation(
         image = sitk.GetImageFromArray(labels)
         place_image(image, ijk_to_ras)
         if lower.endswith(".seg.nrrd"):
-            for key, value in _segment_fields(labels, dict(sorted(named.items()))).items():
+            for key, value in _segment_fields(labels, dict(sorted(named.items())), tracking_uids or {}).items():
                 image.SetMetaData(key, value)
         try:
             sitk.WriteImage(image, str(part), useCompression=True)
@@ -74,6 +85,56 @@ def write_segmentation(
             raise OSError(str(error).strip().splitlines()[-1]) from error
         if lower.endswith(".nrrd"):
             _check_whole_nrrd(part, labels.nbytes)
+
+
+def read_segment_names(path: str | Path) -> tuple[dict[int, str], dict[int, str]]:
+    """Names and tracking UIDs of the labels in a .seg.nrrd; empty for files that hold none."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+        fields = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
+    except RuntimeError:  # a series of DICOM files, a NIfTI that only nibabel reads
+        return {}, {}
+    names, uids = {}, {}
+    for key, value in fields.items():
+        number = re.fullmatch(r"Segment(\d+)_LabelValue", key)
+        if number and value.strip().isdigit():
+            label = int(value)
+            names[label] = fields.get(f"Segment{number[1]}_Name", f"nodule {label}")
+            tag = re.search(rf"(?:^|\|){re.escape(TRACKING_TAG)}:([\d.]+)", fields.get(f"Segment{number[1]}_Tags", ""))
+            if tag:
+                uids[label] = tag[1]
+    return names, uids
+
+
+def on_grid(labels: Volume, shape_kji: tuple[int, ...], ijk_to_ras: NDArray) -> NDArray:
+    """The labels on the CT's grid. Slicer saves no more of a segmentation than its segments need: that is filled up.
+
+    Raises:
+        InputError: its voxels are not the CT's, or it reaches beyond the CT.
+    """
+    across = np.linalg.inv(ijk_to_ras) @ labels.ijk_to_ras
+    offset = np.rint(across[:3, 3])
+    corner = across @ np.array([*(np.array(labels.array_kji.shape)[::-1] - 1), 1.0])
+    apart = np.abs(corner[:3] - offset - (np.array(labels.array_kji.shape)[::-1] - 1)).max()
+    if max(apart, float(np.abs(across[:3, 3] - offset).max())) > _SAME_PLACE_VOXELS:
+        raise InputError(
+            f"{labels.path} does not lie on the CT's voxels: give the segmentation of this CT, or export it again with "
+            "the CT as reference volume"
+        )
+    start = offset[::-1].astype(int)
+    stop = start + labels.array_kji.shape
+    inside = [slice(max(0, -int(a)), int(n - max(0, b - size)))
+              for a, b, n, size in zip(start, stop, labels.array_kji.shape, shape_kji, strict=True)]
+    kept = labels.array_kji[tuple(inside)]
+    if np.count_nonzero(kept) != np.count_nonzero(labels.array_kji):
+        raise InputError(f"{labels.path} reaches beyond the CT: give the segmentation of this CT")
+    out = np.zeros(shape_kji, labels.array_kji.dtype)
+    if kept.size:
+        place = [slice(max(0, int(a)), max(0, int(a)) + n) for a, n in zip(start, kept.shape, strict=True)]
+        out[tuple(place)] = kept
+    return out
 
 
 def _check_whole_nrrd(path: Path, length: int) -> None:
@@ -102,7 +163,7 @@ def _nifti(labels: NDArray, ijk_to_ras: NDArray) -> nibabel.Nifti1Image:
     return image
 
 
-def _segment_fields(labels: NDArray, names: Mapping[int, str]) -> dict[str, str]:
+def _segment_fields(labels: NDArray, names: Mapping[int, str], uids: Mapping[int, str]) -> dict[str, str]:
     fields = {
         "Segmentation_ContainedRepresentationNames": "Binary labelmap|",
         "Segmentation_MasterRepresentation": "Binary labelmap",
@@ -121,6 +182,7 @@ def _segment_fields(labels: NDArray, names: Mapping[int, str]) -> dict[str, str]
             f"Segment{number}_LabelValue": str(label),
             f"Segment{number}_Layer": "0",
             f"Segment{number}_Extent": " ".join(str(edge) for edge in extent),
-            f"Segment{number}_Tags": f"TerminologyEntry:{TERMINOLOGY}|",
+            f"Segment{number}_Tags": f"TerminologyEntry:{TERMINOLOGY}|"
+            + (f"{TRACKING_TAG}:{uids[label]}|" if label in uids else ""),
         }
     return fields

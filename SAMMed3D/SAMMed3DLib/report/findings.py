@@ -97,6 +97,7 @@ class Nodule:
         mean_hu, mass_mg: mass = volume x (mean HU + 1000) / 1000.
         solid: of part-solid nodules.
         status: "AI", "reviewed" or "flagged".
+        remarks: what a person had added, such as the Brock model's answer to what they typed.
     """
 
     tracking_uid: str
@@ -114,6 +115,7 @@ class Nodule:
     place: Place
     solid: SolidCore | None = None
     status: Literal["AI", "reviewed", "flagged"] = "AI"
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

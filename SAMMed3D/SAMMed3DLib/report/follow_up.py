@@ -21,7 +21,7 @@ from scipy.optimize import linear_sum_assignment
 from ..files.itk_geometry import flip_lps_ras, place_image
 from ..inference.errors import InputError, PredictionCancelled
 from ..inference.geometry import extent_ras, transform_points
-from .findings import Caveat, Change, Findings, FollowUp, Interval, Nodule, Pair, Point, tracking_uid
+from .findings import Caveat, Change, Findings, FollowUp, Interval, Nodule, Pair, Point, Scan, tracking_uid
 from .scan_facts import CHANGE, DENSITY, MASS, days_between
 
 if TYPE_CHECKING:
@@ -243,6 +243,8 @@ def _affine(
     method.SetInitialTransform(transform, inPlace=True)
 
     def told() -> None:
+        if steps.cancelled:  # a level's last iterations come even so
+            return
         try:
             steps.tell()
         except PredictionCancelled:
@@ -434,17 +436,13 @@ def _differences(current: Findings, prior: Findings) -> Iterator[Caveat]:
         yield Caveat("contrast agent in one of the scans only", (DENSITY, MASS, CHANGE))
 
 
-def check_scans(current: Findings, prior: Findings) -> list[str]:
+def check_scans(now: Scan, then: Scan) -> list[str]:
     """What a person must confirm before the two scans are compared, in words; empty where nothing is odd.
 
     Raises:
-        InputError: one of them is no CT, or the prior is the newer one.
+        InputError: they are the same series, or the prior is the newer one.
     """
-    for which, scan in (("current", current.scan), ("prior", prior.scan)):
-        if scan.modality not in (None, "CT"):
-            raise InputError(f"the {which} scan is of modality {scan.modality}: give CT scans")
     questions = []
-    now, then = current.scan, prior.scan
     if now.series_uid is not None and now.series_uid == then.series_uid:
         raise InputError("both scans are the same series: give the prior of another date")
     for what, a, b in (("patient's name", now.patient_name, then.patient_name),

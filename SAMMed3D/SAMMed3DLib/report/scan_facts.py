@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from ..inference.errors import InputError
 from ..inference.geometry import closest_ras_axes, transform_points, voxel_spacing
 from .findings import Caveat, Scan
 
 if TYPE_CHECKING:
+    from pydicom import Dataset
+
     from ..finding.lungs import LungMask
 
 #: Slices thicker than this are too thick for the volume of small nodules.
@@ -32,13 +34,12 @@ VOLUME, DIAMETER, DENSITY, MASS, TYPE, COUNT, CHANGE = (
     "volume", "diameters", "mean HU", "mass", "type", "number of nodules", "change"
 )
 
-_TAGS = {
-    "series_uid": "0020|000e", "study_uid": "0020|000d", "modality": "0008|0060", "patient_id": "0010|0020",
-    "patient_name": "0010|0010", "kernel": "0018|1210",
-}
-_DATES = ("0008|0022", "0008|0021", "0008|0020")  # acquisition, series, study
-_THICKNESS, _CONTRAST, _CONTRAST_ROUTE = "0018|0050", "0018|0010", "0018|1040"
-_IMAGE_TYPE, _ROWS, _COLUMNS = "0008|0008", "0028|0010", "0028|0011"
+_DATES = ("AcquisitionDate", "SeriesDate", "StudyDate")
+_HEADER = (
+    *_DATES, "SeriesInstanceUID", "StudyInstanceUID", "Modality", "PatientID", "PatientName", "ConvolutionKernel",
+    "SliceThickness", "ContrastBolusAgent", "ContrastBolusRoute", "ImageType", "Rows", "Columns",
+    "SpecificCharacterSet",
+)
 
 
 def scan_of(
@@ -55,47 +56,49 @@ def scan_of(
         lungs: to see whether they are whole; None where they were not looked for.
         notes: what the reader of the file remarked; each becomes a caveat.
     """
-    tags = dicom_tags(path, array_kji.shape) if path is not None else {}
+    header = series_header(path, array_kji.shape) if path is not None else None
     shape = array_kji.shape
     spacing = voxel_spacing(ijk_to_ras)
-    thickness = _positive(tags.get(_THICKNESS))
-    contrast = None
-    if tags:
-        agent = f"{tags.get(_CONTRAST, '')}{tags.get(_CONTRAST_ROUTE, '')}".strip()
-        contrast = True if agent else None  # an empty or absent tag is often just not filled in
-    said = {field: _text(tags.get(tag)) for field, tag in _TAGS.items()}
-    name_parts = (said["patient_name"] or "").replace("=", "^").split("^")
-    said["patient_name"] = " ".join(part for part in name_parts if part) or None
+    thickness = _positive(_said(header, "SliceThickness"))
+    # an empty or absent field is often just not filled in
+    contrast = True if _said(header, "ContrastBolusAgent") or _said(header, "ContrastBolusRoute") else None
+    names = (_said(header, "PatientName") or "").replace("=", "^").split("^")
     return Scan(
         name=name,
         spacing_mm=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
         shape_ijk=(int(shape[2]), int(shape[1]), int(shape[0])),
-        date=next((date for date in (_date(tags.get(tag)) for tag in _DATES) if date), None),
+        series_uid=_said(header, "SeriesInstanceUID"),
+        study_uid=_said(header, "StudyInstanceUID"),
+        date=next((date for date in (_date(_said(header, field)) for field in _DATES) if date), None),
+        modality=_said(header, "Modality"),
+        patient_id=_said(header, "PatientID"),
+        patient_name=" ".join(part for part in names if part) or None,
         slice_thickness_mm=thickness,
+        kernel=_said(header, "ConvolutionKernel"),
         contrast=contrast,
         caveats=tuple([*_caveats(array_kji, ijk_to_ras, thickness, contrast, lungs),
                        *(Caveat(note, (VOLUME, DIAMETER)) for note in notes)]),
-        **said,
     )
 
 
-def dicom_tags(path: Path, shape_kji: Sequence[int]) -> dict[str, str]:
-    """The header of one slice of the series that was read from ``path``; empty for other kinds of files."""
-    with _without_complaints():
-        for file in [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file()):
-            with contextlib.suppress(RuntimeError, OSError):
-                with file.open("rb") as stream:
-                    if stream.read(132)[128:] != b"DICM":
-                        continue
-                reader = sitk.ImageFileReader()
-                reader.SetFileName(str(file))
-                reader.ReadImageInformation()
-                tags = {key: _decoded(reader.GetMetaData(key)) for key in reader.GetMetaDataKeys()}
-                same = (tags.get(_ROWS, "").strip(), tags.get(_COLUMNS, "").strip()) == (
-                    str(shape_kji[1]), str(shape_kji[2]))
-                if same and "LOCALIZER" not in tags.get(_IMAGE_TYPE, ""):
-                    return tags
-    return {}
+def series_header(path: Path, shape_kji: Sequence[int]) -> Dataset | None:
+    """The header of one slice of the series that was read from ``path``; None for other kinds of files."""
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+
+    for file in [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file()):
+        with contextlib.suppress(InvalidDicomError, OSError, ValueError):
+            header = dcmread(file, stop_before_pixels=True, specific_tags=list(_HEADER))
+            same = (header.get("Rows"), header.get("Columns")) == tuple(shape_kji[1:])
+            if same and "LOCALIZER" not in (header.get("ImageType") or ()):
+                return header
+    return None
+
+
+def check_modality(scan: Scan) -> None:
+    """Raises InputError where the scan says that it is no CT."""
+    if scan.modality not in (None, "CT"):
+        raise InputError(f"{scan.name} is of modality {scan.modality}: give a CT")
 
 
 def days_between(earlier: str | None, later: str | None) -> int | None:
@@ -157,22 +160,13 @@ def cut_sides(lungs: LungMask, shape_kji: Sequence[int], ijk_to_ras: NDArray) ->
     return found
 
 
-def _decoded(text: str) -> str:
-    """A header's text; SimpleITK hands over bytes that are not UTF-8 as surrogates, mostly Latin-1."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "ignore") if _is_utf8(text) else (
-        text.encode("utf-8", "surrogateescape").decode("latin-1"))
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode("utf-8", "surrogateescape").decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _text(value: str | None) -> str | None:
-    return " ".join((value or "").replace("\0", " ").split()) or None
+def _said(header: Dataset | None, field: str) -> str | None:
+    """A field of the header as one line of text; None where it is missing or empty."""
+    value = None if header is None else header.get(field)
+    if value is None:
+        return None
+    words = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    return " ".join(" ".join(str(word) for word in words).replace("\0", " ").split()) or None
 
 
 def _positive(value: str | None) -> float | None:
@@ -191,13 +185,3 @@ def _date(value: str | None) -> str | None:
     except ValueError:
         return None
     return date.isoformat() if date.year > 1900 else None
-
-
-@contextlib.contextmanager
-def _without_complaints() -> Iterator[None]:
-    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        yield
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(shown)

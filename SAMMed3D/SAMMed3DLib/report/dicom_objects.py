@@ -1,0 +1,259 @@
+"""Findings as DICOM: a segmentation (SEG) and a structured report (TID 1500), with the nodules' tracking UIDs.
+
+Made by highdicom, an optional extra: ``pip install sammed3d[dicom]``. Both objects belong to the patient and study of
+the CT. Nothing is sent anywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import __version__
+from ..files.output_files import whole_file
+from ..inference.errors import InputError
+from ..inference.geometry import world_to_ijk
+from . import rules
+from .findings import Findings, Nodule
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+    from ..files.volume_io import Volume
+    from .measuring import Segment
+
+#: What both objects repeat from the CT.
+_NEEDED = (
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyID", "StudyDate",
+    "StudyTime", "AccessionNumber", "ReferringPhysicianName", "SeriesInstanceUID", "FrameOfReferenceUID",
+    "SOPInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
+)
+#: These at least must say something.
+_FILLED = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID")
+#: How far a slice may lie from its place in the volume, in slices.
+_MOST_OFF = 0.1
+_MAKER = "SAMMed3D"
+
+
+def write_seg_and_sr(
+    seg_path: Path, sr_path: Path, findings: Findings, segments: Sequence[Segment], volume: Volume
+) -> None:
+    """Writes both files, each whole or not at all.
+
+    Args:
+        seg_path, sr_path: where to.
+        findings: of the CT, with at least one nodule.
+        segments: the masks, by the nodules' labels.
+        volume: the CT, read from its DICOM files.
+
+    Raises:
+        InputError: highdicom is missing, the CT is no DICOM series of single slices, or patient data are missing.
+    """
+    try:
+        import highdicom
+    except ImportError as error:
+        raise InputError("highdicom is not installed: pip install highdicom") from error
+    slices = source_slices(volume, findings.scan.series_uid)
+    seg = _segmentation(highdicom, slices, findings.nodules, _frames(findings.nodules, segments, volume, slices))
+    report = _report(highdicom, slices, findings, seg)
+    for path, dataset in ((seg_path, seg), (sr_path, report)):
+        with whole_file(path) as part:
+            dataset.save_as(part, enforce_file_format=True)
+
+
+def source_slices(volume: Volume, series_uid: str | None) -> list[Dataset]:
+    """The CT's slices in the order of the volume's k, without a gap.
+
+    Raises:
+        InputError: they are not there, not one file a slice, or lack what DICOM objects must repeat.
+    """
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+
+    if series_uid is None:
+        raise InputError("the scan is no DICOM series: give the series' folder instead of a converted file")
+    folder = volume.path if volume.path.is_dir() else volume.path.parent
+    count = volume.array_kji.shape[0]
+    found: dict[int, Dataset] = {}
+    for file in sorted(each for each in folder.rglob("*") if each.is_file()):
+        try:
+            header = dcmread(file, specific_tags=["SeriesInstanceUID"], stop_before_pixels=True)
+            if header.get("SeriesInstanceUID") != series_uid:
+                continue
+            dataset = dcmread(file, stop_before_pixels=True)
+        except (InvalidDicomError, OSError):
+            continue
+        if int(dataset.get("NumberOfFrames") or 1) > 1:
+            raise InputError("the series holds several slices in one file (enhanced CT): only classic series, one file "
+                             "a slice, can be referred to")
+        if dataset.get("ImagePositionPatient") is None or (dataset.Rows, dataset.Columns) != volume.array_kji.shape[1:]:
+            continue
+        place = np.array(dataset.ImagePositionPatient, dtype=float) * (-1.0, -1.0, 1.0)
+        k = float(world_to_ijk(volume.ijk_to_ras, place)[2])
+        if abs(k - round(k)) <= _MOST_OFF and 0 <= round(k) < count:
+            found.setdefault(round(k), dataset)
+    if len(found) != count:
+        raise InputError(f"{count - len(found)} of the volume's {count} slices have no file of their own (missing or "
+                         "uneven slices)")
+    slices = [found[k] for k in range(count)]
+    missing = [field for field in _NEEDED if any(field not in each for each in slices)]
+    missing += [field for field in _FILLED if field not in missing and not all(str(each.get(field)) for each in slices)]
+    if missing:
+        raise InputError(f"the CT's files lack {', '.join(missing)}: export the series again with all of the patient's "
+                         "and the study's data")
+    return slices
+
+
+def _frames(
+    nodules: Sequence[Nodule], segments: Sequence[Segment], volume: Volume, slices: Sequence[Dataset]
+) -> NDArray[np.uint16]:
+    """Segment numbers (1 = the first nodule of the findings) on the slices' pixels, in their own rows and columns."""
+    rows = np.array(slices[0].ImageOrientationPatient, dtype=float).reshape(2, 3)
+    axes = np.linalg.inv(volume.ijk_to_ras)[:3, :3] @ (rows * (-1.0, -1.0, 1.0)).T
+    if not (axes[0, 0] > 0 and axes[1, 1] > 0 and abs(axes[1, 0]) < 0.01 and abs(axes[0, 1]) < 0.01):
+        raise InputError("the volume's rows and columns are not those of its DICOM files")
+    frames = np.zeros(volume.array_kji.shape, np.uint16)
+    blocks = {segment.label: segment.block for segment in segments}
+    for number, nodule in enumerate(nodules, start=1):
+        block = blocks[nodule.label]
+        place = tuple(slice(start, start + n) for start, n in zip(block.offset_kji, block.mask.shape, strict=True))
+        frames[place][np.asarray(block.mask) != 0] = number
+    for number, nodule in enumerate(nodules, start=1):
+        if not (frames == number).any():
+            raise InputError(f"{nodule.name} lies wholly within another nodule: merge the two")
+    return frames
+
+
+def _segmentation(hd: Any, slices: Sequence[Dataset], nodules: Sequence[Nodule], frames: NDArray) -> Any:
+    from pydicom.sr.codedict import codes
+    from pydicom.uid import generate_uid
+
+    maker = hd.AlgorithmIdentificationSequence(
+        name=_MAKER, version=__version__, family=codes.DCM.ArtificialIntelligence)
+    descriptions = [
+        hd.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=nodule.name[:64],
+            segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+            segmented_property_type=codes.SCT.Nodule,
+            algorithm_type=hd.seg.SegmentAlgorithmTypeValues.SEMIAUTOMATIC,
+            algorithm_identification=maker,
+            tracking_uid=nodule.tracking_uid,
+            tracking_id=nodule.name[:64],
+            anatomic_regions=[codes.SCT.Lung],
+        )
+        for number, nodule in enumerate(nodules, start=1)
+    ]
+    return hd.seg.Segmentation(
+        source_images=slices,
+        pixel_array=frames.astype(np.uint8) if len(nodules) < 256 else frames,
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=descriptions,
+        series_instance_uid=generate_uid(),
+        series_number=9001,
+        sop_instance_uid=generate_uid(),
+        instance_number=1,
+        manufacturer=_MAKER,
+        manufacturer_model_name=_MAKER,
+        software_versions=__version__,
+        device_serial_number="0",
+        series_description="SAMMed3D lung nodules, research only",
+        omit_empty_frames=True,
+    )
+
+
+def _report(hd: Any, slices: Sequence[Dataset], findings: Findings, seg: Any) -> Any:
+    from pydicom.sr.codedict import codes
+    from pydicom.uid import generate_uid
+
+    device = hd.sr.ObserverContext(
+        observer_type=codes.DCM.Device,
+        observer_identifying_attributes=hd.sr.DeviceObserverIdentifyingAttributes(
+            uid=generate_uid(entropy_srcs=[_MAKER, __version__]), name=_MAKER, model_name=__version__),
+    )
+    content = hd.sr.MeasurementReport(
+        observation_context=hd.sr.ObservationContext(observer_device_context=device),
+        procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
+        imaging_measurements=[_group(hd, findings, nodule, seg, number)
+                              for number, nodule in enumerate(findings.nodules, start=1)],
+        title=codes.DCM.ImagingMeasurementReport,
+    )
+    return hd.sr.Comprehensive3DSR(
+        evidence=[seg, *slices],
+        content=content,
+        series_instance_uid=generate_uid(),
+        series_number=9002,
+        sop_instance_uid=generate_uid(),
+        instance_number=1,
+        manufacturer=_MAKER,
+        is_complete=True,
+        is_verified=False,
+        series_description="SAMMed3D lung nodules, research only",
+    )
+
+
+def _group(hd: Any, findings: Findings, nodule: Nodule, seg: Any, number: int) -> Any:
+    """One nodule of the report."""
+    from pydicom.sr.codedict import codes
+
+    def code(value: str, meaning: str, scheme: str = "SCT") -> Any:
+        return hd.sr.CodedConcept(value=value, scheme_designator=scheme, meaning=meaning)
+
+    def own(value: str, meaning: str) -> Any:
+        return code(value, meaning, "99SAMMED3D")
+
+    millimeter, cubic, milligram = codes.UCUM.Millimeter, codes.UCUM.CubicMillimeter, code("mg", "milligram", "UCUM")
+    interval = nodule.volume_interval_mm3
+    figures = [
+        (code("118565006", "Volume"), nodule.volume_mm3, cubic),
+        (own("volume-low", "Volume, lower 95 % bound"), interval.low, cubic),
+        (own("volume-high", "Volume, upper 95 % bound"), interval.high, cubic),
+        (code("103339001", "Long axis"), nodule.long_axis.length_mm, millimeter),
+        (code("103340004", "Short axis"), nodule.short_axis.length_mm, millimeter),
+        (own("mean-diameter", "Mean diameter"), nodule.mean_diameter_mm, millimeter),
+        (own("mean-hu", "Mean attenuation"), nodule.mean_hu, code("[hnsf'U]", "Hounsfield unit", "UCUM")),
+        (own("mass", "Mass"), nodule.mass_mg, milligram),
+    ]
+    if nodule.solid is not None:
+        figures += [(own("solid-volume", "Volume of the solid part"), nodule.solid.volume_mm3, cubic),
+                    (own("solid-diameter", "Mean diameter of the solid part"), nodule.solid.mean_diameter_mm,
+                     millimeter)]
+    laterality = {"right": code("24028007", "Right"), "left": code("7771000", "Left")}
+    site = hd.sr.FindingSite(
+        anatomic_location=codes.SCT.Lung,
+        laterality=laterality[nodule.place.side] if nodule.place.side is not None else None,
+    )
+    types = {"solid": "Solid", "part-solid": "Part-solid", "ground-glass": "Ground glass"}
+    said = [hd.sr.QualitativeEvaluation(name=own("nodule-type", "Type of nodule"),
+                                        value=own(nodule.type, types[nodule.type]))]
+    for category in rules.categories(findings, nodule):
+        if category.category is not None:
+            short = category.guideline.lower().replace(" ", "-")
+            said.append(hd.sr.QualitativeEvaluation(
+                name=own(f"size-{short}", f"Size category {category.guideline}, research only"),
+                value=own(_short(category.category), category.category[:64])))
+    return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=hd.sr.TrackingIdentifier(uid=nodule.tracking_uid, identifier=nodule.name[:64]),
+        referenced_segment=hd.sr.ReferencedSegment.from_segmentation(seg, number),
+        finding_type=code("27925004", "Nodule"),
+        measurements=[hd.sr.Measurement(name=name, value=_decimal(value), unit=unit) for name, value, unit in figures
+                      if math.isfinite(value)],
+        qualitative_evaluations=said,
+        finding_sites=[site],
+    )
+
+
+def _short(text: str) -> str:
+    """A code value: at most 16 characters of plain letters and digits."""
+    plain = text.replace("³", "3").replace("below ", "lt").replace(" or more", "up").replace(" to ", "-")
+    return "".join(letter for letter in plain if letter.isascii() and (letter.isalnum() or letter == "-"))[:16] or "0"
+
+
+def _decimal(value: float) -> float:
+    """A figure as DICOM's decimal strings hold it."""
+    return round(float(value), 3)

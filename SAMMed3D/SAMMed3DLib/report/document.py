@@ -1,0 +1,378 @@
+"""Findings as documents: plain text for the clipboard, a table for spreadsheets, one self-contained page, a PDF."""
+
+from __future__ import annotations
+
+import base64
+import html
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..files.output_files import whole_file, write_text_whole
+from ..inference.nodule_table import table_text
+from . import rules
+from .findings import Caveat, Change, Findings, Interval, Nodule, Pair, Scan
+
+RESEARCH = "Research only. Not a medical device: not for diagnosis, and no advice to anybody."
+#: More nodules than this get no picture of their own: the largest have one, the table has all.
+MOST_PICTURES = 12
+
+_TABLE = (
+    "name", "course", "status", "type", "side", "lobe", "slice_number", "center_r", "center_a", "center_s",
+    "distance_to_pleura_mm", "volume_mm3", "volume_low_mm3", "volume_high_mm3", "long_axis_mm", "short_axis_mm",
+    "mean_diameter_mm", "mean_hu", "mass_mg", "solid_volume_mm3", "solid_mean_diameter_mm", "lung_rads_2022",
+    "fleischner_2017", "bts_2015", "tracking_uid",
+)
+_FOLLOW_UP = (
+    "prior_volume_mm3", "prior_mean_diameter_mm", "days", "volume_change_percent", "volume_change_low_percent",
+    "volume_change_high_percent", "mass_change_percent", "diameter_change_mm", "doubling_days", "doubling_low_days",
+    "doubling_high_days", "expected_r", "expected_a", "expected_s",
+)
+
+
+def as_text(findings: Findings) -> str:
+    """The findings as plain text, a few lines a nodule."""
+    lines = [scan_line(findings.scan)]
+    course = findings.follow_up
+    if course is not None:
+        lines += [f"Prior: {scan_line(course.prior)}, {days_text(course.days)}", f"Registration: {course.registration}"]
+    lines += [f"Caveat: {caveat_line(each)}" for each in all_caveats(findings)]
+    if not findings.nodules:
+        lines += ["", "No nodules."]
+    for number, nodule in enumerate(findings.nodules, start=1):
+        lines += ["", f"{number}. {nodule.name}: {nodule_line(nodule)}"]
+        pair = pair_of(findings, nodule)
+        if pair is not None:
+            lines += [f"   {course_line(findings, pair)}"]
+            lines += [f"   {line}" for line in growth_lines(findings, nodule, pair)]
+        said = [*nodule.remarks, *(category.text for category in rules.categories(findings, nodule))]
+        lines += [f"   {line}" for line in said]
+    for pair in course.pairs if course is not None else ():
+        if pair.status == "gone":
+            prior = findings.prior_nodule(pair.prior_uid)
+            lines += ["", f"{prior.name if prior else ''}: {course_line(findings, pair)}"]
+    return "\n".join([*lines, "", RESEARCH, f"{findings.software}, masks: {findings.model}"]) + "\n"
+
+
+def as_csv(findings: Findings) -> str:
+    """The findings as a table, one row a nodule; those of the prior that are gone at the end."""
+    rows = [_row(findings, nodule) for nodule in findings.nodules]
+    keys = list(_TABLE)
+    if findings.follow_up is not None:
+        keys += _FOLLOW_UP
+        for pair in findings.follow_up.pairs:
+            prior = findings.prior_nodule(pair.prior_uid)
+            if pair.status == "gone" and prior is not None:
+                rows.append({"name": prior.name, "tracking_uid": prior.tracking_uid, "type": prior.type,
+                             **_course_cells(findings, pair)})
+    return table_text(rows, keys)
+
+
+def _row(findings: Findings, nodule: Nodule) -> dict[str, Any]:
+    place, interval = nodule.place, nodule.volume_interval_mm3
+    found = {category.guideline: category.category for category in rules.categories(findings, nodule)}
+    pair = pair_of(findings, nodule)
+    return {
+        "name": nodule.name, "status": nodule.status, "type": nodule.type, "side": place.side, "lobe": place.lobe,
+        "slice_number": place.slice_number, **_xyz("center", place.centroid_ras),
+        "distance_to_pleura_mm": place.distance_to_pleura_mm, "volume_mm3": nodule.volume_mm3,
+        "volume_low_mm3": interval.low, "volume_high_mm3": interval.high,
+        "long_axis_mm": nodule.long_axis.length_mm, "short_axis_mm": nodule.short_axis.length_mm,
+        "mean_diameter_mm": nodule.mean_diameter_mm, "mean_hu": nodule.mean_hu, "mass_mg": nodule.mass_mg,
+        "solid_volume_mm3": nodule.solid and nodule.solid.volume_mm3,
+        "solid_mean_diameter_mm": nodule.solid and nodule.solid.mean_diameter_mm,
+        "lung_rads_2022": found["Lung-RADS 2022"], "fleischner_2017": found["Fleischner 2017"],
+        "bts_2015": found["BTS 2015"], "tracking_uid": nodule.tracking_uid,
+        **(_course_cells(findings, pair) if pair is not None else {"course": "baseline"}),
+    }
+
+
+def _course_cells(findings: Findings, pair: Pair) -> dict[str, Any]:
+    prior = findings.prior_nodule(pair.prior_uid)
+    cells: dict[str, Any] = {"course": pair.status, "days": findings.follow_up and findings.follow_up.days}
+    if prior is not None:
+        cells |= {"prior_volume_mm3": prior.volume_mm3, "prior_mean_diameter_mm": prior.mean_diameter_mm}
+    if pair.volume is not None:
+        cells["volume_change_percent"] = pair.volume.percent
+        cells |= _ends("volume_change", "percent", pair.volume.percent_interval)
+    if pair.mass is not None:
+        cells["mass_change_percent"] = pair.mass.percent
+    if pair.mean_diameter is not None:
+        cells["diameter_change_mm"] = pair.mean_diameter.current - pair.mean_diameter.prior
+    cells["doubling_days"] = pair.doubling_days
+    cells |= _ends("doubling", "days", pair.doubling_days_interval)
+    return cells | (_xyz("expected", pair.expected_ras) if pair.expected_ras is not None else {})
+
+
+def _ends(name: str, unit: str, interval: Interval | None) -> dict[str, float | None]:
+    bounds = (None, None) if interval is None else (interval.low, interval.high)
+    return {f"{name}_{end}_{unit}": None if bound is None or not math.isfinite(bound) else bound
+            for end, bound in zip(("low", "high"), bounds, strict=True)}
+
+
+def _xyz(name: str, ras: Sequence[float]) -> dict[str, float]:
+    return {f"{name}_{axis}": value for axis, value in zip("ras", ras, strict=True)}
+
+
+def pair_of(findings: Findings, nodule: Nodule) -> Pair | None:
+    """What became of a nodule since the prior scan; None without one."""
+    pairs = findings.follow_up.pairs if findings.follow_up is not None else ()
+    return next((pair for pair in pairs if pair.current_uid == nodule.tracking_uid), None)
+
+
+def all_caveats(findings: Findings) -> list[Caveat]:
+    """Of both scans and of their comparison, each once."""
+    course = findings.follow_up
+    caveats = list(findings.scan.caveats)
+    if course is not None:
+        caveats += [Caveat(f"prior: {each.text}", each.spoils) for each in course.prior.caveats]
+        caveats += course.caveats
+    return list(dict.fromkeys(caveats))
+
+
+def spoiled_by(findings: Findings, figure: str) -> list[int]:
+    """Numbers (from 1, in the order of :func:`all_caveats`) of the caveats that spoil a figure."""
+    return [number for number, each in enumerate(all_caveats(findings), start=1) if figure in each.spoils]
+
+
+def scan_line(scan: Scan) -> str:
+    """A scan in one line."""
+    thickness = "" if scan.slice_thickness_mm is None else f", slices {scan.slice_thickness_mm:g} mm"
+    parts = [scan.name, scan.patient_name or "", scan.date or "no date",
+             f"voxels {' x '.join(f'{each:.2g}' for each in scan.spacing_mm)} mm{thickness}",
+             f"kernel {scan.kernel}" if scan.kernel else ""]
+    return ", ".join(part for part in parts if part)
+
+
+def caveat_line(caveat: Caveat) -> str:
+    """A caveat and what it spoils."""
+    return f"{caveat.text} (spoils: {', '.join(caveat.spoils)})"
+
+
+def nodule_line(nodule: Nodule) -> str:
+    """A nodule's figures in one line."""
+    place = nodule.place
+    where = " ".join(part for part in (place.side, place.lobe) if part)
+    parts = [where, f"slice {place.slice_number}", f"{nodule.type} ({nodule.type_reason})", size_text(nodule),
+             f"{volume_text(nodule)}", f"{nodule.mean_hu:.0f} HU", f"{nodule.mass_mg:.0f} mg"]
+    if nodule.solid is not None:
+        parts.append(f"solid part {nodule.solid.mean_diameter_mm:.1f} mm, {nodule.solid.volume_mm3:.0f} mm³")
+    if place.distance_to_pleura_mm is not None:
+        parts.append("touches the lung's surface" if place.distance_to_pleura_mm == 0.0
+                     else f"{place.distance_to_pleura_mm:.0f} mm to the lung's surface")
+    return ", ".join(part for part in parts if part)
+
+
+def size_text(nodule: Nodule) -> str:
+    """Both axes and their mean."""
+    return (f"{nodule.long_axis.length_mm:.1f} x {nodule.short_axis.length_mm:.1f} mm "
+            f"(mean {nodule.mean_diameter_mm:.1f} mm)")
+
+
+def volume_text(nodule: Nodule) -> str:
+    """The volume with its interval."""
+    interval = nodule.volume_interval_mm3
+    return f"{nodule.volume_mm3:.0f} mm³ ({interval.low:.0f} to {interval.high:.0f})"
+
+
+def signed(value: float, digits: int = 0) -> str:
+    """A rounded number with its sign; no sign for 0."""
+    text = f"{value:+.{digits}f}"
+    return text if float(text) != 0.0 else text[1:]
+
+
+def days_text(days: int | None) -> str:
+    """The time between the scans."""
+    return "time between the scans unknown" if days is None else f"{days} day{'s' * (days != 1)} earlier"
+
+
+def course_line(findings: Findings, pair: Pair) -> str:
+    """What became of a nodule, in one line."""
+    if pair.status == "new":
+        return "new: no partner in the prior scan"
+    if pair.status == "gone":
+        where = "its place lies outside this scan or is unknown"
+        if pair.expected_ras is not None:
+            right, front, up = pair.expected_ras
+            where = f"expected at R {right:.0f}, A {front:.0f}, S {up:.0f}"
+        return f"in the prior only; {where}"
+    assert pair.volume is not None and pair.mean_diameter is not None
+    grown = pair.mean_diameter.current - pair.mean_diameter.prior
+    hand = ", paired by hand" if pair.by_hand else ""
+    mass = "" if pair.mass is None else f", mass {change_text(pair.mass)}"
+    return (f"prior {pair.volume.prior:.0f} mm³, volume {change_text(pair.volume)}{mass}, "
+            f"mean diameter {signed(grown, 1)} mm{hand}; {doubling_text(pair)}")
+
+
+def growth_lines(findings: Findings, nodule: Nodule, pair: Pair) -> list[str]:
+    """The guidelines' thresholds of growth, for a matched nodule."""
+    days = findings.follow_up.days if findings.follow_up is not None else None
+    return rules.growth_statements(pair, nodule.type, days) if pair.status == "matched" else []
+
+
+def change_text(change: Change) -> str:
+    """A change in percent with its interval."""
+    interval = change.percent_interval
+    within = "" if interval is None else f" ({signed(interval.low)} to {signed(interval.high)})"
+    return f"{signed(change.percent)} %{within}"
+
+
+def doubling_text(pair: Pair) -> str:
+    """The doubling time with its interval, or that there is no measurable change."""
+    interval = pair.doubling_days_interval
+    if not pair.is_measurable:
+        least = "" if interval is None else f" (if it grows, doubling takes at least {interval.low:.0f} days)"
+        return f"no measurable change{least}"
+    if pair.doubling_days is None:
+        return "doubling time unknown: a date is missing"
+    if interval is None:
+        return f"doubling time {pair.doubling_days:.0f} days"
+    if pair.doubling_days < 0:
+        return f"halving time {-pair.doubling_days:.0f} days ({-interval.high:.0f} to {-interval.low:.0f})"
+    return f"doubling time {pair.doubling_days:.0f} days ({interval.low:.0f} to {interval.high:.0f})"
+
+
+def write_text(path: Path, findings: Findings) -> None:
+    """Writes the plain text. Raises InputError where the place cannot be written."""
+    write_text_whole(path, as_text(findings))
+
+
+def write_csv(path: Path, findings: Findings) -> None:
+    """Writes the table; with a mark at the start by which spreadsheets know the encoding. Raises InputError."""
+    write_text_whole(path, as_csv(findings), encoding="utf-8-sig")
+
+
+def write_html(path: Path, findings: Findings, pictures: Mapping[str, bytes]) -> None:
+    """Writes the page, whole or not at all, nothing outside it is needed. Raises InputError.
+
+    Args:
+        path: of the .html file.
+        findings: with or without a prior.
+        pictures: PNG bytes by the nodules' tracking UIDs.
+    """
+    write_text_whole(path, as_html(findings, pictures))
+
+
+def as_html(findings: Findings, pictures: Mapping[str, bytes]) -> str:
+    """The page as text; see :func:`write_html`."""
+    text = html.escape
+    course = findings.follow_up
+    head = [f"<h1>Lung nodules: {text(findings.scan.patient_name or findings.scan.name)}</h1>",
+            f"<p class=scan>{text(scan_line(findings.scan))}</p>"]
+    if course is not None:
+        head.append(f"<p class=scan>Prior: {text(scan_line(course.prior))}, {text(days_text(course.days))}. "
+                    f"Registration: {text(course.registration)}.</p>")
+    caveats = all_caveats(findings)
+    if caveats:
+        head.append("<ol class=caveats>" + "".join(f"<li>{text(caveat_line(each))}</li>" for each in caveats) + "</ol>")
+    body = [_html_table(findings), _html_follow_up(findings)]
+    for number, nodule in enumerate(findings.nodules, start=1):
+        if nodule.tracking_uid in pictures:
+            body.append(_html_card(findings, number, nodule, pictures[nodule.tracking_uid]))
+    left = sum(nodule.tracking_uid not in pictures for nodule in findings.nodules)
+    if left and pictures:
+        body.append(f"<p class=note>{left} more nodule{'s' * (left != 1)} without a picture, see the table.</p>")
+    foot = (f"<footer><b>{text(RESEARCH)}</b> {text(rules.NOTE)}<br>Intervals: 95 %, of repeated scans and "
+            f"measurements. Lung window, radiological view. {text(findings.software)}, masks: {text(findings.model)}, "
+            f"{text(findings.created)}.</footer>")
+    return (
+        "<!DOCTYPE html>\n<html lang=en><head><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>Lung nodules: {text(findings.scan.name)}</title><style>{_STYLE}</style></head>\n<body>"
+        + "\n".join([*head, *body, foot]) + "</body></html>\n"
+    )
+
+
+_STYLE = """
+body{font:14px/1.45 system-ui,'Segoe UI','DejaVu Sans',sans-serif;color:#1c2430;max-width:1060px;margin:24px auto;
+padding:0 20px}h1{font-size:22px;margin:0 0 4px}h2{font-size:16px;margin:22px 0 6px}.scan{margin:2px 0;color:#44505f}
+.caveats{margin:10px 0;padding:8px 10px 8px 34px;background:#fff4d6;border-left:4px solid #d99a00;border-radius:3px}
+table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}th,td{padding:4px 8px;text-align:right;
+border-bottom:1px solid #dde2e8;vertical-align:top}th{font-weight:600;color:#44505f;border-bottom:2px solid #9aa5b1}
+th:nth-child(-n+4),td:nth-child(-n+4){text-align:left}sup{color:#a06f00}.card{margin:18px 0;break-inside:avoid}
+.card div{display:grid;grid-template-columns:58% 1fr;gap:0 14px;align-items:start}.card img{width:100%;display:block;
+border-radius:4px}.card h2{margin:0 0 4px}.card p{margin:4px 0}
+.card ul{margin:4px 0;padding-left:20px;color:#44505f;font-size:13px}.note{color:#44505f}
+footer{margin-top:24px;padding-top:8px;border-top:1px solid #9aa5b1;color:#44505f;font-size:12px}
+@media print{body{margin:0;max-width:none}}
+"""
+
+
+def _marks(findings: Findings, figure: str) -> str:
+    """The numbers of the caveats that spoil a figure, for the head of its column."""
+    numbers = spoiled_by(findings, figure)
+    return f" <sup>{','.join(map(str, numbers))}</sup>" if numbers else ""
+
+
+def _html_table(findings: Findings) -> str:
+    text = html.escape
+    if not findings.nodules:
+        return "<p>No nodules.</p>"
+    heads = ["", "Nodule", "Place", f"Type{_marks(findings, 'type')}", f"Axes mm{_marks(findings, 'diameters')}",
+             "Mean mm", f"Volume mm³ (95 %){_marks(findings, 'volume')}", "Solid part mm",
+             f"HU{_marks(findings, 'mean HU')}", f"Mass mg{_marks(findings, 'mass')}", "Lung-RADS size"]
+    rows = []
+    for number, nodule in enumerate(findings.nodules, start=1):
+        place = ", ".join(filter(None, (nodule.place.side, nodule.place.lobe, f"slice {nodule.place.slice_number}")))
+        category = rules.categories(findings, nodule)[0]
+        reach = f" ({'/'.join(category.range)})" if len(category.range) > 1 else ""
+        solid = "" if nodule.solid is None else f"{nodule.solid.mean_diameter_mm:.1f}"
+        cells = [str(number), nodule.name, place, nodule.type,
+                 f"{nodule.long_axis.length_mm:.1f} x {nodule.short_axis.length_mm:.1f}",
+                 f"{nodule.mean_diameter_mm:.1f}", volume_text(nodule).replace(" mm³", ""), solid,
+                 f"{nodule.mean_hu:.0f}".replace("-", "\u2212"), f"{nodule.mass_mg:.0f}",
+                 f"{category.category or 'none'}{reach}"]
+        rows.append("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in cells) + "</tr>")
+    count = len(findings.nodules)
+    title = f"<h2>{count} nodule{'s' * (count != 1)}{_marks(findings, 'number of nodules')}</h2>"
+    return f"{title}<table><tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr>{''.join(rows)}</table>"
+
+
+def _html_follow_up(findings: Findings) -> str:
+    course = findings.follow_up
+    if course is None:
+        return ""
+    text = html.escape
+    mark = _marks(findings, "change")
+    heads = ["Nodule", "Course", "Prior", "Now", f"Volume % (95 %){mark}", f"Mass %{mark}", "Mean diameter mm",
+             f"Doubling time{mark}"]
+    rows = []
+    for pair in course.pairs:
+        nodule = findings.nodule(pair.current_uid) or findings.prior_nodule(pair.prior_uid)
+        then, now = findings.prior_nodule(pair.prior_uid), findings.nodule(pair.current_uid)
+        cells = [nodule.name if nodule else "", f"{pair.status}{', by hand' if pair.by_hand else ''}",
+                 *("" if each is None else f"{each.volume_mm3:.0f} mm³, {each.mean_diameter_mm:.1f} mm"
+                   for each in (then, now))]
+        if pair.status == "matched" and pair.volume is not None and pair.mean_diameter is not None:
+            grown = pair.mean_diameter.current - pair.mean_diameter.prior
+            mass = "" if pair.mass is None else signed(pair.mass.percent)
+            cells += [change_text(pair.volume).replace(" %", ""), mass, signed(grown, 1),
+                      doubling_text(pair).removeprefix("doubling time ")]
+        else:
+            cells += ["", "", "", "" if pair.status == "new" else course_line(findings, pair).partition("; ")[2]]
+        rows.append("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in cells) + "</tr>")
+    if not rows:
+        return "<h2>Follow-up</h2><p>No nodules at either date.</p>"
+    return f"<h2>Follow-up</h2><table><tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr>{''.join(rows)}</table>"
+
+
+def _html_card(findings: Findings, number: int, nodule: Nodule, picture: bytes) -> str:
+    text = html.escape
+    pair = pair_of(findings, nodule)
+    lines = [*nodule.remarks, *(category.text for category in rules.categories(findings, nodule))]
+    course = ""
+    if pair is not None:
+        course = f"<p><b>{text(course_line(findings, pair))}</b></p>"
+        lines = growth_lines(findings, nodule, pair) + lines
+    image = base64.b64encode(picture).decode("ascii")
+    return (f"<div class=card><h2>{number}. {text(nodule.name)}</h2><p>{text(nodule_line(nodule))}</p>{course}"
+            f"<div><img alt='{text(nodule.name, quote=True)}' src='data:image/png;base64,{image}'>"
+            f"<ul>{''.join(f'<li>{text(line)}</li>' for line in lines)}</ul></div></div>")
+
+
+def write_pdf(path: Path, findings: Findings, pictures: Mapping[str, bytes]) -> None:
+    """Writes the same as a PDF on A4, as many pages as it needs, whole or not at all. Raises InputError."""
+    from .pdf import draw_pages
+
+    with whole_file(path) as part:
+        draw_pages(part, findings, pictures)

@@ -1,0 +1,178 @@
+"""Text, table, page and PDF: what they say of findings, and that nothing of a name or a caveat breaks them."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import html.parser
+import io
+import re
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from SAMMed3DLib.inference.errors import InputError
+from SAMMed3DLib.report import document
+from SAMMed3DLib.report.findings import Caveat, Interval
+from SAMMed3DLib.report.follow_up import Registration, follow_up
+from SAMMed3DLib.report.measuring import Block
+from SAMMed3DLib.report.pictures import Seen, nodule_picture
+
+from .made_nodules import findings, nodule
+
+SAME_PLACE = Registration(np.eye(4), 0.9, 0.95, "affine, correlation 0.90")
+
+
+def followed():
+    """One grown, one new, one gone nodule; the grown one in both scans with the same place."""
+    grown = nodule(9.0, label=1, name="größer <b>&</b>")
+    before = dataclasses.replace(nodule(6.0, label=4, share=0.1, name="Herd"), place=grown.place)
+    new, gone = nodule(5.0, "ground-glass", label=2), nodule(7.0, label=8)
+    now = findings(grown, new)
+    then = findings(before, gone, date="2024-01-01", series_uid="1.2.4", caveats=())
+    return follow_up(now, then, SAME_PLACE)
+
+
+class Page(html.parser.HTMLParser):
+    """The page's text, and the tags that are open."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.sources: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes) -> None:
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+        self.sources += [value for name, value in attributes if name in ("src", "href")]
+
+    def handle_endtag(self, tag) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data) -> None:
+        if "style" not in self.open:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def test_the_text_says_it_all() -> None:
+    text = document.as_text(followed())
+    assert "2024-06-01" in text and "Prior: thorax" in text and "152 days earlier" in text
+    assert "größer <b>&</b>" in text and "9.0 x 9.0 mm (mean 9.0 mm), 382 mm³" in text
+    assert "volume +238 %" in text and "doubling time" in text and "mean diameter +3.0 mm" in text
+    assert "new: no partner" in text and "in the prior only; expected at R 0, A 0, S 80" in text
+    assert "size category according to Lung-RADS 2022: 4B" in text, "9 mm and growing"
+    assert "Caveat: slices of 3.0 mm (spoils: volume)" in text
+    assert text.count("research only") >= 6 and document.RESEARCH in text
+    assert document.as_text(findings()).count("No nodules.") == 1
+
+
+def test_no_measurable_change_is_said() -> None:
+    grown = nodule(9.0)
+    before = dataclasses.replace(nodule(8.9, label=4), place=grown.place)
+    text = document.as_text(follow_up(findings(grown), findings(before, date="2024-01-01"), SAME_PLACE))
+    assert "no measurable change (if it grows, doubling takes at least" in text and "; doubling time" not in text
+    undated = follow_up(findings(nodule(12.0), date=None), findings(dataclasses.replace(
+        nodule(6.0, label=4), place=nodule(12.0).place)), SAME_PLACE)
+    assert "doubling time unknown: a date is missing" in document.as_text(undated)
+
+
+def test_the_table_has_a_row_a_nodule() -> None:
+    rows = list(csv.DictReader(io.StringIO(document.as_csv(followed()))))
+    assert [row["course"] for row in rows] == ["matched", "new", "gone"]
+    first, _, last = rows
+    assert first["name"] == "größer <b>&</b>" and first["lung_rads_2022"] == "4B" and first["days"] == "152"
+    assert float(first["volume_low_mm3"]) < float(first["volume_mm3"]) < float(first["volume_high_mm3"])
+    assert float(first["volume_change_percent"]) == pytest.approx(237.5, abs=0.1)
+    assert float(first["doubling_low_days"]) < float(first["doubling_days"]) < float(first["doubling_high_days"])
+    assert first["diameter_change_mm"] == "3.0" and last["volume_mm3"] == "" and float(last["expected_s"]) == 80.0
+    assert list(csv.DictReader(io.StringIO(document.as_csv(findings())))) == []
+    formula = document.as_csv(findings(nodule(name="=cmd()")))
+    assert "'=cmd()" in formula, "spreadsheets must not run names"
+
+
+def test_the_page_is_whole_and_self_contained() -> None:
+    found = followed()
+    picture = nodule_picture(seen())
+    page = Page(document.as_html(found, {found.nodules[0].tracking_uid: picture}))
+    assert page.open == [], "every tag is closed"
+    assert len(page.sources) == 1 and page.sources[0].startswith("data:image/png;base64,")
+    assert "größer <b>&</b>" in page.text and "Müller Änne" in page.text
+    assert "1 more nodule without a picture" in page.text
+    assert "slices of 3.0 mm (spoils: volume)" in page.text and "Volume mm³ (95 %) 1" in page.text, "named beside"
+    assert "Research only" in page.text and "expected at R 0, A 0, S 80" in page.text
+    assert "No nodules at either date" in Page(document.as_html(follow_up(findings(), findings(), SAME_PLACE), {})).text
+    assert "No nodules." in Page(document.as_html(findings(), {})).text
+
+
+def test_caveats_are_named_once_and_numbered() -> None:
+    found = findings(caveats=(Caveat("a", ("volume",)), Caveat("b", ("type", "volume"))))
+    assert document.spoiled_by(found, "volume") == [1, 2] and document.spoiled_by(found, "type") == [2]
+    assert document.spoiled_by(found, "mass") == []
+
+
+def seen(title: str = "2024-06-01") -> Seen:
+    """A bright ball of 8 mm at the origin of a scan with 1 mm voxels."""
+    index = np.indices((40, 50, 60)) - np.reshape((20, 25, 30), (3, 1, 1, 1))
+    ball = (index**2).sum(axis=0) <= 16
+    matrix = np.eye(4)
+    matrix[:3, 3] = (-30.0, -25.0, -20.0)
+    array = np.where(ball, 40, -850).astype(np.int16)
+    shown = nodule(8.0)
+    at_origin = dataclasses.replace(
+        shown, place=dataclasses.replace(shown.place, centroid_ras=(0.0, 0.0, 0.0)),
+        long_axis=dataclasses.replace(shown.long_axis, start_ras=(-4.0, 0.0, 0.0), end_ras=(4.0, 0.0, 0.0)),
+        short_axis=dataclasses.replace(shown.short_axis, start_ras=(0.0, -4.0, 0.0), end_ras=(0.0, 4.0, 0.0)))
+    return Seen(title, at_origin, Block(ball.astype(np.uint8), (0, 0, 0)), array, matrix)
+
+
+def test_a_picture_shows_the_nodule_its_outline_and_both_axes() -> None:
+    one = imread(io.BytesIO(nodule_picture(seen())), format="png")[..., :3]
+    assert one.shape[1] > 2.9 * one.shape[0], "three slices in a row"
+    tile = one[:, : one.shape[0]]
+    middle = one.shape[0] // 2
+
+    def has(color: tuple[float, float, float], part) -> int:
+        return int((np.abs(part - np.array(color)).max(axis=-1) < 0.12).sum())
+
+    assert has((0.18, 0.88, 0.77), tile) > 30, "outline"
+    assert has((1.0, 0.72, 0.15), tile[middle - 6 : middle + 6]) > 30, "the long axis lies across the middle"
+    assert has((1.0, 0.48, 0.71), tile[:, middle - 6 : middle + 6]) > 30, "the short axis stands in the middle"
+    coronal = one[:, one.shape[0] + 10 : 2 * one.shape[0] - 10]
+    assert has((1.0, 0.72, 0.15), coronal) == 0 and has((0.18, 0.88, 0.77), coronal) > 30
+    two = imread(io.BytesIO(nodule_picture(seen(), seen("2024-01-01"))), format="png")
+    assert two.shape[0] > 1.9 * one.shape[0]
+
+
+@pytest.mark.parametrize("count", [0, 1, 100])
+def test_the_pdf_has_the_pages_it_needs(tmp_path, count) -> None:
+    many = findings(*(nodule(6.0, label=number + 1, name=f"Rundherd $x_{number}$ größer") for number in range(count)))
+    path = tmp_path / "Bericht größer.pdf"
+    pictures = {each.tracking_uid: nodule_picture(seen()) for each in many.nodules[:1]}
+    document.write_pdf(path, many, pictures)
+    content = path.read_bytes()
+    assert content.startswith(b"%PDF") and content.rstrip().endswith(b"%%EOF")
+    pages = len(re.findall(rb"/Type\s*/Page\b", content))
+    assert (pages == 1) if count < 2 else (pages >= 2)
+    assert (b"/Subtype /Image" in content) == (count > 0)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path) -> None:
+    for write in (document.write_text, document.write_csv, lambda p, f: document.write_html(p, f, {}),
+                  lambda p, f: document.write_pdf(p, f, {})):
+        with pytest.raises(InputError, match="could not be written"):
+            write(tmp_path / "missing" / "x", findings())
+
+
+def test_intervals_without_an_end_stay_empty() -> None:
+    found = followed()
+    pairs = tuple(dataclasses.replace(pair, doubling_days_interval=Interval(100.0, float("inf")))
+                  for pair in found.follow_up.pairs)
+    text = document.as_csv(dataclasses.replace(found, follow_up=dataclasses.replace(found.follow_up, pairs=pairs)))
+    assert "inf" not in text and next(csv.DictReader(io.StringIO(text)))["doubling_high_days"] == ""

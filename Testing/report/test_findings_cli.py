@@ -1,0 +1,244 @@
+"""``sammed3d report`` and ``sammed3d compare`` from argument list to exit code, on small scans without lungs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from SAMMed3DLib import cli
+from SAMMed3DLib.files.segmentation_io import read_segment_names, write_segmentation
+from SAMMed3DLib.files.volume_io import read_labels
+from SAMMed3DLib.report import document
+from SAMMed3DLib.report.findings import read_findings, tracking_uid
+
+from .dicom_series import write_series
+
+WRITTEN = {"findings.csv", "findings.json", "findings.txt", "report.html", "report.pdf", "segmentation.seg.nrrd"}
+
+
+def matrix() -> np.ndarray:
+    made = np.diag([-0.8, -0.8, 1.5, 1.0])
+    made[:3, 3] = (20.0, 20.0, -30.0)
+    return made
+
+
+def scene(*radii_mm: float) -> tuple[np.ndarray, np.ndarray]:
+    """A scan of balls in a row, from label 1 on, and their labels."""
+    rng = np.random.default_rng(0)
+    array = rng.normal(-850.0, 15.0, (24, 50, 60))
+    labels = np.zeros(array.shape, np.uint8)
+    spacing = np.reshape([1.5, 0.8, 0.8], (3, 1, 1, 1))
+    for label, radius in enumerate(radii_mm, start=1):
+        center = np.reshape([12, 25, 15 * label], (3, 1, 1, 1))
+        labels[(((np.indices(array.shape) - center) * spacing) ** 2).sum(axis=0) <= radius**2] = label
+    array[labels > 0] = 30.0
+    return array.astype(np.int16), labels
+
+
+@pytest.fixture
+def scans(tmp_path) -> Path:
+    """now/ and before/ (DICOM) with their segmentations: the first ball grew, the second stayed, one came, one went."""
+    for name, radii, date in (("now", (5.0, 4.0, 3.0), "20240601"), ("before", (4.0, 4.0), "20240101")):
+        array, labels = scene(*radii)
+        write_series(tmp_path / name, array, matrix(), StudyDate=date)
+        names = {label: f"Rundherd {label} größer" for label in range(1, len(radii) + 1)}
+        write_segmentation(tmp_path / f"{name}.seg.nrrd", labels, matrix(), names)
+    return tmp_path
+
+
+def compare(folder: Path, *words: str) -> int:
+    return cli.main(["compare", str(folder / "now"), str(folder / "before"), "--segmentations",
+                     str(folder / "now.seg.nrrd"), str(folder / "before.seg.nrrd"), "--out", str(folder / "out"), *words])
+
+
+def report(folder: Path, *words: str) -> int:
+    return cli.main(["report", str(folder / "now"), "--segmentation", str(folder / "now.seg.nrrd"), "--out",
+                     str(folder / "Bericht größer"), *words])
+
+
+def test_a_report_writes_everything_at_once(scans, capsys) -> None:
+    pytest.importorskip("highdicom")
+    assert report(scans, "--brock", "1:62:f:upper:emphysema") == 0
+    out = scans / "Bericht größer"
+    assert {each.name for each in out.iterdir()} == WRITTEN | {"segmentation.dcm", "measurements.dcm"}
+    found = read_findings(out / "findings.json")
+    assert [nodule.name for nodule in found.nodules] == [f"Rundherd {n} größer" for n in (1, 2, 3)]
+    assert found.nodules[0].volume_mm3 == pytest.approx(4.0 / 3.0 * np.pi * 125.0, rel=0.05)
+    assert "Brock model" in found.nodules[0].remarks[0] and "upper" in found.nodules[0].remarks[0]
+    names, uids = read_segment_names(out / "segmentation.seg.nrrd")
+    assert uids == {nodule.label: nodule.tracking_uid for nodule in found.nodules}
+    assert names[2] == "Rundherd 2 größer"
+    np.testing.assert_array_equal(read_labels(out / "segmentation.seg.nrrd").array_kji, scene(5.0, 4.0, 3.0)[1])
+    printed = capsys.readouterr()
+    assert "Rundherd 1 größer" in printed.out and document.RESEARCH in printed.err
+    # again, over itself: the same nodules have the same names for machines
+    assert report(scans) == 0
+    again = read_findings(out / "findings.json")
+    assert [each.tracking_uid for each in again.nodules] == [each.tracking_uid for each in found.nodules]
+    assert not [each for each in out.iterdir() if each.name.startswith(".")]
+
+
+def test_without_names_no_output_knows_the_patient(scans, capsys) -> None:
+    assert report(scans, "--no-names") == 0
+    out = scans / "Bericht größer"
+    assert {each.name for each in out.iterdir()} == WRITTEN
+    for file in out.iterdir():
+        content = file.read_bytes()
+        assert "Müller".encode() not in content and b"P 7" not in content
+    capsys.readouterr()
+
+
+def test_compare_by_hand_where_registration_fails(scans, capsys) -> None:
+    assert compare(scans, "--pair", "1=1", "--pair", "2=2") == 0
+    printed = capsys.readouterr()
+    assert "registration failed" in printed.err and "--pair" in printed.err
+    found = read_findings(scans / "out" / "findings.json")
+    pairs = {found.nodule(pair.current_uid).label: pair for pair in found.follow_up.pairs}
+    assert [pairs[label].status for label in (1, 2, 3)] == ["matched", "matched", "new"]
+    grown, same = pairs[1], pairs[2]
+    assert grown.volume.percent == pytest.approx(100.0 * (1.25**3 - 1.0), abs=8.0) and grown.doubling_days > 0
+    assert same.doubling_days is None and not same.is_measurable and found.follow_up.days == 152
+    assert (scans / "out" / "prior.seg.nrrd").exists()
+    # the two files now bear the pairs: comparing them again needs no hand
+    for name, made in (("now", "segmentation"), ("before", "prior")):
+        (scans / "out" / f"{made}.seg.nrrd").replace(scans / f"{name}.seg.nrrd")
+    assert compare(scans) == 0
+    again = read_findings(scans / "out" / "findings.json")
+    assert [pair.status for pair in again.follow_up.pairs] == ["matched", "matched", "new"]
+    assert not any(pair.by_hand for pair in again.follow_up.pairs)
+
+
+def files_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def refused(capsys, folder: Path, code: int, message: str, before: set[str]) -> None:
+    printed = capsys.readouterr()
+    assert code == 2 and message in printed.err, printed.err
+    assert "Traceback" not in printed.err and files_in(folder) == before, "nothing is left behind"
+
+
+def test_another_patient_must_be_confirmed(scans, capsys) -> None:
+    array, _ = scene(4.0, 4.0)
+    for file in (scans / "before").iterdir():
+        file.unlink()
+    write_series(scans / "before", array, matrix(), StudyDate="20240101", PatientName="Möller^Ute", PatientID="P 8")
+    before = files_in(scans)
+    refused(capsys, scans, compare(scans), "Möller Ute", before)
+    assert compare(scans, "--same-patient") == 0
+
+
+def test_a_prior_that_is_newer_can_be_swapped(scans, capsys) -> None:
+    (scans / "now").rename(scans / "x")
+    (scans / "before").rename(scans / "now")
+    (scans / "x").rename(scans / "before")
+    (scans / "now.seg.nrrd").rename(scans / "x")
+    (scans / "before.seg.nrrd").rename(scans / "now.seg.nrrd")
+    (scans / "x").rename(scans / "before.seg.nrrd")
+    refused(capsys, scans, compare(scans), "--swap", files_in(scans))
+    assert compare(scans, "--swap", "--pair", "2=2") == 0
+    found = read_findings(scans / "out" / "findings.json")
+    assert found.scan.date == "2024-06-01" and found.follow_up.days == 152
+    assert len(found.nodules) == 3
+
+
+def test_other_modality_and_damaged_input(scans, capsys) -> None:
+    array, _ = scene(4.0)
+    write_series(scans / "mr", array + 1000, matrix(), Modality="MR")
+    before = files_in(scans)
+    words = ["report", str(scans / "mr"), "--segmentation", str(scans / "now.seg.nrrd"), "--out", str(scans / "out")]
+    refused(capsys, scans, cli.main(words), "MR", before)
+    words[1] = str(scans / "missing")
+    refused(capsys, scans, cli.main(words), "does not exist", before)
+
+
+def nifti(folder: Path, name: str, array: np.ndarray, ijk_to_ras: np.ndarray) -> Path:
+    path = folder / f"{name}.nii.gz"
+    nibabel.Nifti1Image(array.T, ijk_to_ras).to_filename(path)
+    return path
+
+
+def test_files_without_a_header_say_what_is_missing(tmp_path, capsys) -> None:
+    """No date, no patient, no DICOM: the figures are there, and what is not is named."""
+    array, labels = scene(5.0)
+    ct, mask = nifti(tmp_path, "ct", array, matrix()), nifti(tmp_path, "mask", labels, matrix())
+    old = nifti(tmp_path, "old", array[:, :, ::-1] + 0, matrix())
+    words = ["compare", str(ct), str(old), "--segmentations", str(mask), str(mask), "--out", str(tmp_path / "out"),
+             "--pair", "1=1"]
+    assert cli.main(words) == 0
+    printed = capsys.readouterr()
+    assert "the current scan has no date" in printed.err and "give --prior-date" in printed.err
+    assert "no DICOM SEG and SR: the scan is no DICOM series" in printed.err
+    assert (tmp_path / "out" / "findings.csv").exists()
+    assert read_findings(tmp_path / "out" / "findings.json").follow_up.days is None
+    assert cli.main([*words, "--date", "2024-05-01", "--prior-date", "2024-01-01"]) == 0
+    assert read_findings(tmp_path / "out" / "findings.json").follow_up.days == 121
+
+
+def test_no_nodules_are_a_result(tmp_path, capsys) -> None:
+    array, labels = scene(5.0)
+    ct, mask = nifti(tmp_path, "ct", array, matrix()), nifti(tmp_path, "mask", labels * 0, matrix())
+    assert cli.main(["report", str(ct), "--segmentation", str(mask), "--out", str(tmp_path / "out")]) == 0
+    assert "no nodules" in capsys.readouterr().out
+    assert {each.name for each in (tmp_path / "out").iterdir()} == WRITTEN
+
+
+def test_a_segmentation_on_a_part_of_the_grid_and_on_another_one(tmp_path, capsys) -> None:
+    array, labels = scene(5.0)
+    ct = nifti(tmp_path, "ct", array, matrix())
+    part = matrix()
+    part[:3, 3] += part[:3, :3] @ (5, 12, 4)
+    inside = nifti(tmp_path, "part", labels[4:20, 12:40, 5:40], part)
+    out = tmp_path / "out"
+    words = ["report", str(ct), "--segmentation", str(inside), "--out", str(out)]
+    assert cli.main(words) == 0
+    np.testing.assert_array_equal(read_labels(out / "segmentation.seg.nrrd").array_kji, labels)
+    before = files_in(tmp_path)
+    part[:3, 3] += (0.4, 0.0, 0.0)
+    words[3] = str(nifti(tmp_path, "off", labels[4:20, 12:40, 5:40], part))
+    refused(capsys, tmp_path, cli.main(words), "does not lie on the CT's voxels", before | {"off.nii.gz"})
+    far = matrix()
+    far[:3, 3] += far[:3, :3] @ (40, 0, 0)
+    words[3] = str(nifti(tmp_path, "far", labels, far))
+    refused(capsys, tmp_path, cli.main(words), "reaches beyond the CT", before | {"off.nii.gz", "far.nii.gz"})
+
+
+@pytest.mark.parametrize("words, message", [
+    (["--pair", "9=1"], "no nodule with label 9"), (["--pair", "1=7"], "it has: 1, 2"),
+    (["--pair", "1=1", "--pair", "1=2"], "two pairs"), (["--brock", "8:60:f"], "no nodule with label 8"),
+    (["--brock", "1:7:f"], "age"),
+])
+def test_labels_and_ages_that_cannot_be(scans, capsys, words, message) -> None:
+    refused(capsys, scans, compare(scans, *words), message, files_in(scans))
+
+
+@pytest.mark.parametrize("words", [["--pair", "1"], ["--date", "2024-13-01"], ["--brock", "1:x:f"],
+                                   ["--brock", "1:60:f:tall"]])
+def test_options_that_cannot_be_read(scans, words) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        compare(scans, *words)
+    assert stopped.value.code == 2
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0 and not Path("/proc").is_dir(), reason="needs a closed place")
+def test_unwritable_places(scans, capsys) -> None:
+    closed = Path("/proc/nothing") if os.geteuid() == 0 else scans / "closed"
+    if os.geteuid() != 0:
+        closed.mkdir(mode=0o500)
+    words = ["report", str(scans / "now"), "--segmentation", str(scans / "now.seg.nrrd"), "--out"]
+    before = files_in(scans)
+    for place, message in ((closed / "out", "nothing can be written"), (scans / "missing" / "out", "does not exist"),
+                           (scans / "now.seg.nrrd", "is not a folder")):
+        refused(capsys, scans, cli.main([*words, str(place)]), message, before)
+
+
+def test_tracking_uids_survive_in_the_segmentation(tmp_path) -> None:
+    path = tmp_path / "x.seg.nrrd"
+    uid = tracking_uid("a")
+    write_segmentation(path, scene(5.0, 4.0)[1], matrix(), {1: "a", 2: "b"}, {2: uid})
+    assert read_segment_names(path) == ({1: "a", 2: "b"}, {2: uid})
+    assert read_segment_names(nifti(tmp_path, "m", scene(4.0)[1], matrix())) == ({}, {})
