@@ -69,7 +69,7 @@ def test_the_text_says_it_all() -> None:
     assert "new: no partner" in text and "in the prior only; expected at R 0, A 0, S 80" in text
     assert "size category according to Lung-RADS 2022: 4B" in text, "9 mm and growing"
     assert "Caveat: slices of 3.0 mm (spoils: volume)" in text
-    assert text.count("research only") >= 6 and document.RESEARCH in text
+    assert text.count("research only") >= 6 and document.DISCLAIMER in text
     assert document.as_text(findings()).count("No nodules.") == 1
 
 
@@ -106,7 +106,7 @@ def test_the_page_is_whole_and_self_contained() -> None:
     assert "größer <b>&</b>" in page.text and "Müller Änne" in page.text
     assert "1 more nodule without a picture" in page.text
     assert "slices of 3.0 mm (spoils: volume)" in page.text and "Volume mm³ (95 %) 1" in page.text, "named beside"
-    assert "Research only" in page.text and "expected at R 0, A 0, S 80" in page.text
+    assert "For research only" in page.text and "expected at R 0, A 0, S 80" in page.text
     assert "No nodules at either date" in Page(document.as_html(follow_up(findings(), findings(), SAME_PLACE), {})).text
     assert "No nodules." in Page(document.as_html(findings(), {})).text
 

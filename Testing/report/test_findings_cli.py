@@ -75,7 +75,7 @@ def test_a_report_writes_everything_at_once(scans, capsys) -> None:
     assert names[2] == "Rundherd 2 größer"
     np.testing.assert_array_equal(read_labels(out / "segmentation.seg.nrrd").array_kji, scene(5.0, 4.0, 3.0)[1])
     printed = capsys.readouterr()
-    assert "Rundherd 1 größer" in printed.out and document.RESEARCH in printed.err
+    assert "Rundherd 1 größer" in printed.out and document.DISCLAIMER in printed.err
     # again, over itself: the same nodules have the same names for machines
     assert report(scans) == 0
     again = read_findings(out / "findings.json")

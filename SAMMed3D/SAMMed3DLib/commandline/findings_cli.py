@@ -247,7 +247,7 @@ def _write(
     except OSError as error:
         raise InputError(f"{out} could not be written: {error.strerror or error}; choose another folder") from error
     sys.stdout.write(f"{_summary(findings)}\n")
-    terminal.note(document.RESEARCH)
+    terminal.note(document.DISCLAIMER)
 
 
 def _write_dicom(folder: Path, terminal: Terminal, measured: _Measured, findings: Findings) -> None:

@@ -14,7 +14,7 @@ from ..inference.nodule_table import table_text
 from . import rules
 from .findings import Caveat, Change, Findings, Interval, Nodule, Pair, Scan
 
-RESEARCH = "Research only. Not a medical device: not for diagnosis, and no advice to anybody."
+DISCLAIMER = "For research only. Not a medical device: not for diagnosis, and no advice to anybody."
 #: More nodules than this get no picture of their own: the largest have one, the table has all.
 MOST_PICTURES = 12
 
@@ -52,7 +52,7 @@ def as_text(findings: Findings) -> str:
         if pair.status == "gone":
             prior = findings.prior_nodule(pair.prior_uid)
             lines += ["", f"{prior.name if prior else ''}: {course_line(findings, pair)}"]
-    return "\n".join([*lines, "", RESEARCH, f"{findings.software}, masks: {findings.model}"]) + "\n"
+    return "\n".join([*lines, "", DISCLAIMER, f"{findings.software}, masks: {findings.model}"]) + "\n"
 
 
 def as_csv(findings: Findings) -> str:
@@ -273,7 +273,7 @@ def as_html(findings: Findings, pictures: Mapping[str, bytes]) -> str:
     left = sum(nodule.tracking_uid not in pictures for nodule in findings.nodules)
     if left and pictures:
         body.append(f"<p class=note>{left} more nodule{'s' * (left != 1)} without a picture, see the table.</p>")
-    foot = (f"<footer><b>{text(RESEARCH)}</b> {text(rules.NOTE)}<br>Intervals: 95 %, of repeated scans and "
+    foot = (f"<footer><b>{text(DISCLAIMER)}</b> {text(rules.NOTE)}<br>Intervals: 95 %, of repeated scans and "
             f"measurements. Lung window, radiological view. {text(findings.software)}, masks: {text(findings.model)}, "
             f"{text(findings.created)}.</footer>")
     return (

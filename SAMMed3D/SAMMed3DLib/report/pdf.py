@@ -90,7 +90,7 @@ def draw_pages(path: Path, findings: Findings, pictures: Mapping[str, bytes]) ->
     """Writes the PDF to ``path``."""
     facts = {"Title": f"Lung nodules: {findings.scan.name}", "Creator": findings.software, "CreationDate": None}
     with rc_context({"pdf.fonttype": 42}), PdfPages(path, metadata=facts) as pdf:
-        pages = _Pages(pdf, f"{document.RESEARCH} {findings.software}, {findings.created}.")
+        pages = _Pages(pdf, f"{document.DISCLAIMER} {findings.software}, {findings.created}.")
         pages.line(f"Lung nodules: {findings.scan.patient_name or findings.scan.name}", 14.0, bold=True)
         pages.line(document.scan_line(findings.scan), color=_FAINT)
         course = findings.follow_up
