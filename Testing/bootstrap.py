@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OLDEST = (3, 10)
 PYTHONS = ("python3.13", "python3.12", "python3.11", "python3.10")
 TORCH = "torch>=2.5"
+LEAST_FREE_BYTES = 1_500_000_000
 TORCH_CPU_HOST = "download.pytorch.org"
 # What the tests of the Slicer parts load to draw without a screen -> its Debian and Ubuntu package.
 SYSTEM_LIBRARIES = {
@@ -47,8 +48,9 @@ def main(arguments: list[str]) -> int:
         return _run_with_newer_python(arguments)
     testing = arguments[0] == "test"
     try:
-        python = prepare(Path(os.environ.get("SAMMED3D_VENV", ROOT / ".venv")), "test" if testing else "")
-    except SetupError as error:
+        folder = Path(os.environ.get("SAMMED3D_VENV") or ROOT / ".venv").expanduser()
+        python = prepare(folder, "test" if testing else "")
+    except (SetupError, OSError) as error:
         print(f"bootstrap: error: {error}", file=sys.stderr)
         return 1
     if not testing:
@@ -68,6 +70,7 @@ def prepare(folder: Path, extra: str) -> str:
     stamp = folder / f"sammed3d-installed-{extra or 'plain'}"
     if Path(python).is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
         return python
+    _check_place(folder)
     if not Path(python).is_file():
         _say(f"making a virtual environment in {folder}")
         _make_environment(folder)
@@ -81,6 +84,18 @@ def prepare(folder: Path, extra: str) -> str:
         )
     stamp.write_text(wanted)
     return python
+
+
+def _check_place(folder: Path) -> None:
+    """Raises SetupError where the environment cannot be made: a read-only or full place has another cure than pip's."""
+    place = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    elsewhere = "set SAMMED3D_VENV to a folder in a place of yours, such as SAMMED3D_VENV=~/sammed3d-venv"
+    if not (place.is_dir() and os.access(place, os.W_OK)):
+        raise SetupError(f"the environment cannot be made in {folder}: {place} may not be written; {elsewhere}")
+    free = shutil.disk_usage(place).free
+    if free < LEAST_FREE_BYTES and not (folder / "pyvenv.cfg").is_file():
+        raise SetupError(f"the environment needs about 2 GB, and {place} has {free / 1e9:.1f} GB left: "
+                         f"free some space, or {elsewhere}")
 
 
 def install_system_libraries() -> None:

@@ -19,7 +19,7 @@ from .commandline.evaluate_cli import add_evaluate, run_evaluate
 from .commandline.findings_cli import add_compare, add_report, run_compare, run_report
 from .commandline.prompts import add_prompt_options, join_negative_values
 from .commandline.segment_all import add_segment_all, run_segment_all
-from .commandline.terminal import Terminal
+from .commandline.terminal import Terminal, ending_cleanly
 from .commandline.weights_cli import ERRORS as WEIGHTS_ERRORS
 from .commandline.weights_cli import add_weights_command
 from .torch_setup.thread_waiting import wait_shortly
@@ -50,16 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(join_negative_values(words))
     terminal = Terminal()
     try:
-        with terminal.warnings_as_notes():
+        with ending_cleanly(), terminal.warnings_as_notes():
             code = options.run(options, terminal)
             sys.stdout.flush()
             return code
     except BrokenPipeError:  # whoever read the results has read enough, such as head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         terminal.note("sammed3d: interrupted")
-        return 130
+        return getattr(error, "code", 130)
     except WEIGHTS_ERRORS as error:
         terminal.note(f"sammed3d: error: {error}")
         return 2

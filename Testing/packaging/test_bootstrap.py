@@ -165,3 +165,13 @@ def test_other_commands_leave_the_system_alone(bootstrap, environment, monkeypat
     assert prepared == [""]
     bootstrap.main(["test"])
     assert prepared == ["", "test", "system"]
+
+
+def test_a_place_that_cannot_hold_the_environment_has_a_cure_of_its_own(bootstrap, tmp_path, monkeypatch) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(bootstrap.SetupError, match="may not be written; set SAMMED3D_VENV to a folder"):
+        bootstrap.prepare(tmp_path / "file" / "venv", "")
+    monkeypatch.setattr(bootstrap.shutil, "disk_usage", lambda place: type("Usage", (), {"free": 4e8}))
+    with pytest.raises(bootstrap.SetupError, match="has 0.4 GB left: free some space, or set SAMMED3D_VENV"):
+        bootstrap.prepare(tmp_path / "venv", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 import warnings
@@ -29,6 +30,42 @@ def our_warnings_told(tell: Callable[[str], object]) -> Iterator[None]:
         warnings.filterwarnings("always", module=r"(SAMMed3D(Training)?Lib\b|__main__$)")
         warnings.showwarning = show
         yield
+
+
+class Ended(KeyboardInterrupt):
+    """A signal asked the process to end; what was begun is cleaned up as after Ctrl+C.
+
+    Attributes:
+        code: the exit code that tells of the signal.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal.Signals(signal_number).name)
+        self.code = 128 + signal_number
+
+
+@contextmanager
+def ending_cleanly() -> Iterator[None]:
+    """Within it, SIGTERM and SIGHUP raise :class:`Ended`; only the main thread hears them.
+
+    A signal that is ignored (``nohup``) stays ignored.
+    """
+    def end(number: int, frame: object) -> None:
+        raise Ended(number)
+
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [number for number in (getattr(signal, name) for name in names)
+               if signal.getsignal(number) == signal.SIG_DFL]
+    try:
+        for number in numbers:
+            signal.signal(number, end)
+    except ValueError:  # not the main thread
+        numbers = []
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 class Stopwatch:

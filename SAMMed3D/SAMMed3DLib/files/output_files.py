@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import platform
+import re
+import shutil
+import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..inference.errors import InputError
+
+#: Temporary folders carry the computer and the process, so that the next run knows whose were left behind.
+_PREFIX = ".sammed3d-"
+_HOST = re.sub(r"[^A-Za-z0-9]", "", platform.node())[:20] or "here"
+_OWN = f"{_PREFIX}{_HOST}-{os.getpid()}-"
+#: No run writes a file for so long.
+_OLD_SECONDS = 24 * 3600.0
 
 
 def check_writable(path: Path, endings: tuple[str, ...]) -> None:
@@ -17,14 +31,13 @@ def check_writable(path: Path, endings: tuple[str, ...]) -> None:
         InputError: it cannot; the message names the cure.
     """
     if not path.name.lower().endswith(endings):
-        raise InputError(f"{path} cannot be written: the name must end in {' or '.join(endings)}")
+        shown = path if path.name else "a file without a name"
+        raise InputError(f"{shown} cannot be written: the name must end in {' or '.join(endings)}")
     try:
-        is_folder, place = path.is_dir(), path.resolve().parent if path.is_symlink() else path.parent
+        target = _target(path)
     except OSError as error:  # a name that is too long, a folder that may not be entered
         raise InputError(f"{path} cannot be written: {error.strerror}; choose another name or folder") from error
-    if is_folder:
-        raise InputError(f"{path} cannot be written: it is a folder; give a file name in it")
-    check_folder(place)
+    check_folder(target.parent)
 
 
 def check_apart(source: Path, *results: Path | None) -> None:
@@ -40,12 +53,68 @@ def check_folder(folder: Path) -> None:
         if not folder.is_dir():
             reason = "is not a folder" if folder.exists() else "does not exist; make it first"
             raise InputError(f"nothing can be written in {folder}: it {reason}")
-        with tempfile.TemporaryDirectory(prefix=".sammed3d-", dir=folder):
+        _remove_left_behind(folder)
+        with tempfile.TemporaryDirectory(prefix=_OWN, dir=folder):
             pass
     except OSError as error:
-        raise InputError(
-            f"nothing can be written in {folder}: {error.strerror or error}; choose another folder"
-        ) from error
+        raise InputError(f"nothing can be written in {folder}: {error.strerror or error}; {_cure(error)}") from error
+
+
+def _target(path: Path) -> Path:
+    """The file that a path leads to, through links, if there is one.
+
+    Raises:
+        InputError: it is a folder, a pipe or a device, which a file must not take the place of, or links lead in a
+            circle.
+        OSError: the system does not say.
+    """
+    try:
+        target = path.resolve(strict=False) if path.is_symlink() else path
+        mode = target.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return target
+    except RuntimeError as error:  # what Python before 3.13 makes of links in a circle
+        raise InputError(f"{path} cannot be written: it is a link that leads to itself; remove it") from error
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise InputError(f"{path} cannot be written: it is a link that leads to itself; remove it") from error
+        raise
+    if stat.S_ISDIR(mode):
+        raise InputError(f"{path} cannot be written: it is a folder; give a file name in it")
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path} cannot be written: it is a pipe or a device; give the name of a file")
+    return target
+
+
+def _remove_left_behind(folder: Path) -> None:
+    """Removes the temporary folders of runs that were killed; those of running ones stay."""
+    for path in folder.glob(f"{_PREFIX}*"):
+        try:
+            owner = re.fullmatch(rf"{re.escape(_PREFIX)}{_HOST}-(\d+)-\w+", path.name)
+            ended = owner is not None and not _is_running(int(owner.group(1)))
+            if path.is_dir() and not path.is_symlink() and (
+                    ended or time.time() - path.stat().st_mtime > _OLD_SECONDS):
+                shutil.rmtree(path, ignore_errors=True)
+        except OSError:  # another run was faster
+            continue
+
+
+def _is_running(process: int) -> bool:
+    if os.name == "nt":  # there a signal of 0 would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _cure(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        return "free some space, or choose a folder on another disk"
+    return "choose another folder"
 
 
 @contextmanager
@@ -53,20 +122,39 @@ def whole_file(path: Path) -> Iterator[Path]:
     """A path of the same name to write to; what was written there takes the place of ``path`` at the end, at once.
 
     It lies in a temporary folder beside ``path`` (beside the file it points to, when it is a link), so that the last
-    step is a rename within one file system. After an error inside the block, ``path`` is as it was before and nothing
-    is left behind.
+    step is a rename within one file system, once the content is on the disk. After an error inside the block, ``path``
+    is as it was before and nothing is left behind; what a killed run left there is removed.
 
     Raises:
-        InputError: the system refuses to write (disk full, folder gone or read-only).
+        InputError: the system refuses to write (disk full, folder gone or read-only), or ``path`` is no regular file.
     """
     try:
-        target = path.resolve() if path.is_symlink() else path
-        with tempfile.TemporaryDirectory(prefix=".sammed3d-", dir=target.parent) as folder:
+        target = _target(path)
+        _remove_left_behind(target.parent)
+        with tempfile.TemporaryDirectory(prefix=_OWN, dir=target.parent) as folder:
             part = Path(folder) / path.name
             yield part
+            _to_disk(part)
             part.replace(target)
+        _to_disk(target.parent)
     except OSError as error:
-        raise InputError(f"{path} could not be written: {error.strerror or error}; nothing was changed") from error
+        raise InputError(
+            f"{path} could not be written: {error.strerror or error}; nothing was changed; {_cure(error)}"
+        ) from error
+
+
+def _to_disk(path: Path) -> None:
+    """Waits until a file's content, or a folder's list of names, is on the disk."""
+    if path.is_dir() and os.name == "nt":  # where folders cannot be opened
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems do not know it
+            raise
+    finally:
+        os.close(handle)
 
 
 def write_text_whole(path: Path, text: str, encoding: str = "utf-8") -> None:

@@ -25,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from SAMMed3DLib.files.image_file import given_path
+from SAMMed3DLib.files.image_file import check_kind, given_path
 from SAMMed3DLib.files.volume_io import read_labels, read_volume
 from SAMMed3DLib.inference.errors import InputError
 from SAMMed3DLib.inference.geometry import box_corners, transform_points, voxel_spacing, world_to_ijk
@@ -466,7 +466,11 @@ def _label_values(description: dict[str, Any]) -> tuple[dict[int, str], frozense
 def _read_json(path: Path, kind: type) -> Any:
     """The file's content; an empty dict or list where there is no such file. Raises DatasetError."""
     try:
+        if path.exists():
+            check_kind(path)
         content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except InputError as error:
+        raise DatasetError(str(error)) from error
     except FileNotFoundError:
         return kind()
     except (OSError, ValueError) as error:

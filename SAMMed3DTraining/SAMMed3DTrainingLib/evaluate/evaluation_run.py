@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from SAMMed3DLib.commandline.terminal import Terminal, our_warnings_told
+from SAMMed3DLib.commandline.terminal import Terminal, ending_cleanly, our_warnings_told
 from SAMMed3DLib.files.output_files import check_folder
 from SAMMed3DLib.files.segmentation_io import write_segmentation
 from SAMMed3DLib.inference import InputError
@@ -41,7 +41,7 @@ def run_evaluation(config: EvaluationConfig, prog: str = "test.py") -> int:
     """
     terminal = Terminal()
     try:
-        with terminal.warnings_as_notes():
+        with ending_cleanly(), terminal.warnings_as_notes():
             evaluation = evaluate(config, terminal)
         sys.stdout.write(text_report(evaluation) + f"\n\nresults: {Path(config.vis_path).resolve()}\n")
         if evaluation.skipped:
@@ -54,9 +54,9 @@ def run_evaluation(config: EvaluationConfig, prog: str = "test.py") -> int:
         terminal.note(f"{prog}: error: the GPU's memory is exhausted: try --precision auto, or --device cpu")
     except MemoryError:
         terminal.note(f"{prog}: error: out of memory: close other programs, or crop the scans to the lungs")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         terminal.note(f"{prog}: interrupted: there is no report")
-        return 130
+        return getattr(error, "code", 130)
     return 2
 
 

@@ -9,9 +9,15 @@ from contextlib import contextmanager
 
 @contextmanager
 def obeying_signals(hear: Callable[[], None]) -> Iterator[None]:
-    """Calls ``hear`` at SIGINT and SIGTERM; afterwards they mean what they meant. Only the main thread hears them."""
+    """Calls ``hear`` at SIGINT, SIGTERM and SIGHUP; afterwards they mean what they meant.
+
+    Only the main thread hears them; a hang-up that is ignored (``nohup``) stays ignored.
+    """
+    names = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        names.append(signal.SIGHUP)
     try:
-        old = [(name, signal.signal(name, lambda *unused: hear())) for name in (signal.SIGINT, signal.SIGTERM)]
+        old = [(name, signal.signal(name, lambda *unused: hear())) for name in names]
     except ValueError:  # not the main thread
         yield
         return
