@@ -66,6 +66,45 @@ def test_padding_outside_the_field_of_view(padding):
     assert dice(find_lungs(array, matrix), array.shape, matrix) > 0.95
 
 
+@pytest.mark.parametrize("padding", [-1024, -1000, -2000, -3024, -32768, 0])
+@pytest.mark.parametrize("view", ["circle", "circle aside", "box"])
+def test_padding_that_cuts_the_lungs_is_not_the_air_around_the_patient(padding, view):
+    """Both lungs are found, as far as they are in the field of view, and what is missing is said."""
+    array, matrix = chest()
+    world = world_of(array.shape, matrix)
+    outside = {
+        "circle": np.hypot(world[..., 0], world[..., 1]) > 105.0,
+        "circle aside": np.hypot(world[..., 0] - 12.0, world[..., 1] - 4.0) > 100.0,
+        "box": (np.abs(world[..., 0] - 6.0) > 102.0) | (np.abs(world[..., 1]) > 90.0),
+    }[view]
+    array[outside] = padding
+    lungs = find_lungs(array, matrix)
+    assert lungs.found
+    found, truth = lungs.share_at(world) > 0.5, true_lungs(world) & ~outside
+    assert 2.0 * np.count_nonzero(found & truth) / (np.count_nonzero(found) + np.count_nonzero(truth)) > 0.93
+    assert any("the field of view cuts the lungs" in note for note in lungs.notes)
+
+
+def test_whole_lungs_need_no_note():
+    array, matrix = chest()
+    assert find_lungs(array, matrix).notes == ()
+
+
+def test_a_scan_that_ends_in_the_lungs_says_so():
+    array, matrix = chest((24, 68, 90), center_ras=(0.0, 0.0, 70.0))
+    (note,) = find_lungs(array, matrix).notes
+    assert "ends within the lungs (below)" in note
+
+
+@pytest.mark.parametrize(("side", "sign"), [("right", 1), ("left", -1)])
+def test_a_lung_that_is_lost_is_said(side, sign):
+    array, matrix = chest()
+    world = world_of(array.shape, matrix)
+    array[true_lungs(world) & (sign * world[..., 0] < 0)] = TISSUE  # the other one has no air
+    (note,) = find_lungs(array, matrix).notes
+    assert f"only the {side} lung was found" in note
+
+
 def test_a_scan_cropped_to_the_lungs():
     array, matrix = chest()
     size = (41, 33, 58)

@@ -210,6 +210,7 @@ class SamAutomaticMaskGenerator3D:
             if not lungs.found:
                 reason = lungs.message.partition(";")[0]
                 self._messages.append(f"{reason}; the whole volume was searched")
+            self._messages += lungs.notes
         if self.point_candidates is not None:
             given = list(cast("Sequence[Candidate | ArrayLike]", self.point_candidates))
             self.candidates = [each for each in given if isinstance(each, Candidate)]

@@ -8,6 +8,7 @@ air in an emphysematous lung is lung.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from ..inference.geometry import as_affine, transform_points, world_to_ijk
+from ..inference.geometry import as_affine, closest_ras_axes, transform_points, world_to_ijk
 from .coarse_grid import CoarseVolume, Progress, coarse_volume, report
 
 CELL_MM = 2.0
@@ -50,6 +51,12 @@ _CLOSING_MM = 12.0
 _LARGEST_HOLE_MM2 = 900.0
 _STEPS = 10
 _OPEN, _BOUNDED = 1, 2
+#: Darker than any air: padding, where it is that share of the volume. A cell with more than that much of it is none.
+_PADDING_HU, _LEAST_PADDED, _PADDED_SHARE = -1100, 0.005, 0.1
+#: A field of view fills its circle or rectangle by at least this share; a body in air without noise does not.
+_WHOLE_VIEW = 0.97
+#: Cross-section of a lung at the end of a scan from which it is cut, and the share of a lung that the other one has.
+_CUT_MM2, _LEAST_OTHER_LUNG = 1000.0, 0.15
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +70,7 @@ class LungMask:
         message: what was found, for users.
         share: float32 of the mask's shape, how much of each cell is lung, 0..1: the pleura lies where it is 1/2. None
             where only the mask is known.
+        notes: what is missing of the lungs, one sentence each: the scan ends in them, or one was not found.
     """
 
     mask: NDArray[np.bool_]
@@ -70,6 +78,7 @@ class LungMask:
     found: bool
     message: str
     share: NDArray[np.float32] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def cells(self) -> NDArray[np.float32]:
@@ -122,6 +131,9 @@ def find_lungs(array_kji: NDArray, ijk_to_ras: ArrayLike, progress: Progress | N
         array_kji, affine, CELL_MM, _MOST_CELLS, *_RANGE_HU,
         lambda share: report(progress, int(share * _STEPS * 0.6), _STEPS),
     )
+    padding = _padded_cells(array_kji, affine, coarse)
+    values = np.where(padding, np.float32(_RANGE_HU[0]), coarse.values)  # as all that lies beyond the volume
+    coarse = dataclasses.replace(coarse, values=values, known=coarse.known & ~padding)
     reason = _no_ct(coarse, array_kji)
     if reason:
         return _not_found(coarse, reason)
@@ -133,8 +145,81 @@ def find_lungs(array_kji: NDArray, ijk_to_ras: ArrayLike, progress: Progress | N
     closed = _close_each(lungs, coarse, lambda share: report(progress, 7 + int(2 * share), _STEPS))
     report(progress, _STEPS, _STEPS)
     liters = np.count_nonzero(closed) * coarse.cell_mm**3 / 1e6
-    share = _share_of_cells(closed, coarse.values)
-    return LungMask(closed, coarse.grid_to_ras, True, f"lungs found: {liters:.1f} liters in the volume", share)
+    share = _share_of_cells(closed, coarse.values) * coarse.known
+    return LungMask(
+        closed, coarse.grid_to_ras, True, f"lungs found: {liters:.1f} liters in the volume", share,
+        _missing_parts(closed, padding, coarse),
+    )
+
+
+def _padded_cells(array_kji: NDArray, ijk_to_ras: NDArray, coarse: CoarseVolume) -> NDArray[np.bool_]:
+    """Cells beyond the field of view, which hold what the scanner or a converter filled in: not air, but unknown.
+
+    Values darker than any air are padding wherever they are many. Other values are where they fill, without any noise
+    and in all slices alike, what a circle or a rectangle leaves over.
+    """
+    planes, axis = _axial_planes(array_kji, ijk_to_ras)
+    sample = planes[:: max(1, len(planes) // 16)]
+    if np.count_nonzero(sample < _PADDING_HU) > _LEAST_PADDED * sample.size:
+        padded: NDArray = array_kji < _PADDING_HU
+    else:
+        outside = _outside_of_view(sample)
+        if outside is None:
+            return np.zeros(coarse.known.shape, bool)
+        padded = np.broadcast_to(np.expand_dims(outside, axis), array_kji.shape)
+    share = coarse_volume(padded, ijk_to_ras, CELL_MM, _MOST_CELLS, 0.0, 1.0)
+    return (share.values > _PADDED_SHARE) & coarse.known
+
+
+def _axial_planes(array_kji: NDArray, ijk_to_ras: NDArray) -> tuple[NDArray, int]:
+    """The volume with its axis nearest to S first, and which axis of [k, j, i] that is."""
+    axis = 2 - closest_ras_axes(ijk_to_ras)[0][2]
+    return np.moveaxis(array_kji, axis, 0), axis
+
+
+def _outside_of_view(planes: NDArray) -> NDArray[np.bool_] | None:
+    """Pixels of one and the same value in all planes around a round or rectangular field of view, or None."""
+    corners = planes[0][[0, 0, -1, -1], [0, -1, 0, -1]]
+    values, counts = np.unique(corners, return_counts=True)
+    outside = (planes == values[counts.argmax()]).all(axis=0)
+    inside = ~outside
+    if outside.mean() < _LEAST_PADDED or not inside.any():
+        return None
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    box = inside[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    # Circles are cut off where the image ends; their center is the image's then, else the box's.
+    grid = np.indices(outside.shape, np.float32)
+    for center in ((np.array(outside.shape) - 1) / 2, np.array((rows[0] + rows[-1], columns[0] + columns[-1])) / 2):
+        radius = np.hypot(*(grid - center[:, None, None].astype(np.float32)))
+        disc = radius <= radius[inside].max()
+        if not disc.all() and np.count_nonzero(inside) > _WHOLE_VIEW * np.count_nonzero(disc):
+            return outside
+    return outside if box.mean() > _WHOLE_VIEW and box.size < outside.size else None
+
+
+def _missing_parts(lungs: NDArray[np.bool_], padding: NDArray[np.bool_], coarse: CoarseVolume) -> tuple[str, ...]:
+    """What the volume lacks of the lungs, for users."""
+    notes = []
+    area = coarse.cell_mm**2
+    known = np.flatnonzero(coarse.known.any(axis=(1, 2)))
+    ends = [name for name, k in (("below", known[0]), ("above", known[-1]))
+            if np.count_nonzero(lungs[k]) * area > _CUT_MM2]
+    if ends:
+        notes.append(f"the scan ends within the lungs ({' and '.join(ends)}): nodules beyond are not in it")
+    sideways = ndimage.binary_dilation(lungs, np.ones((1, 3, 3), bool)) & ~lungs & ~coarse.known
+    sides = np.count_nonzero(lungs[:, [0, -1]]) + np.count_nonzero(lungs[:, :, [0, -1]])
+    if (np.count_nonzero(sideways) + sides) * area > _CUT_MM2:
+        notes.append("the field of view cuts the lungs: nodules outside of it are not in the scan")
+    body = (coarse.values > _BODY_HU) & coarse.known & lungs.any(axis=(1, 2))[:, None, None]
+    if body.any():
+        middle = np.median(np.nonzero(body)[2])
+        left = int(np.count_nonzero(np.nonzero(lungs)[2] < middle))
+        smaller, larger = sorted((left, np.count_nonzero(lungs) - left))
+        if smaller < _LEAST_OTHER_LUNG * larger:
+            side = "right" if left < larger else "left"
+            notes.append(f"only the {side} lung was found: the other one has no air, is not in the scan or was missed; "
+                         "the whole volume can be searched instead")
+    return tuple(notes)
 
 
 def _share_of_cells(closed: NDArray[np.bool_], values: NDArray[np.float32]) -> NDArray[np.float32]:
