@@ -1,4 +1,4 @@
-"""Only regular files are replaced, once their content is on the disk; nothing is left behind, however a run ends.
+"""Only regular files are replaced, once their content is on the disk; nothing is left behind, however a run ends."""
 
 from __future__ import annotations
 

@@ -283,3 +283,84 @@ def test_labels_are_read_as_whole_numbers(labels_file: Path, ct: Path, scene) ->
 )
 def test_stem(name: str, expected: str) -> None:
     assert stem(Path(name)) == expected
+
+
+# -- damage -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["nii.gz", "nrrd", "mha"])
+@pytest.mark.parametrize("seed", range(6))
+def test_flipped_bits_in_packed_data_are_noticed(ending: str, seed: int, tmp_path: Path, scene) -> None:
+    """ITK went on with zeros, nibabel with what came out: most voxels were wrong, in silence."""
+    path = tmp_path / f"ct.{ending}"
+    if ending == "nii.gz":
+        nibabel.Nifti1Image(scene.array.T, scene.ijk_to_ras).to_filename(path)
+    else:
+        write_itk(path, scene)
+        sitk.WriteImage(sitk.ReadImage(str(path)), str(path), useCompression=True)
+    np.testing.assert_array_equal(read_volume(path).array_kji, scene.array)
+    content = bytearray(path.read_bytes())
+    rng = np.random.default_rng(seed)
+    for place in rng.integers(len(content) // 2, len(content) - 12, 20):
+        content[place] ^= 1 << int(rng.integers(8))
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="cannot be read: it is truncated, or not an image") as caught:
+        read_volume(path)
+    assert str(caught.value).endswith("Copy or export it again")
+
+
+def test_a_wrong_checksum_alone_is_noticed(tmp_path: Path, scene) -> None:
+    """The data are whole, so that only the checksum at the end tells."""
+    for ending in ("nii.gz", "nrrd", "mha"):
+        path = tmp_path / f"ct.{ending}"
+        if ending == "nii.gz":
+            nibabel.Nifti1Image(scene.array.T, scene.ijk_to_ras).to_filename(path)
+        else:
+            sitk.WriteImage(sitk.GetImageFromArray(scene.array), str(path), useCompression=True)
+        content = bytearray(path.read_bytes())
+        content[-6 if ending != "mha" else -2] ^= 4  # gzip: CRC and length; zlib: Adler-32
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="cannot be read"):
+            read_volume(path)
+
+
+@pytest.mark.parametrize(("place", "value", "message"), [
+    (40, struct.pack("<h", 0), "sizes"), (40, struct.pack("<h", -3), "sizes"), (40, struct.pack("<h", 99), "sizes"),
+    (42, struct.pack("<h", -5), "sizes"), (42, struct.pack("<h", 32767), "more than the file can hold"),
+    (70, struct.pack("<h", 4321), "unknown data type 4321"), (72, struct.pack("<h", 8), "8 bits"),
+    (108, struct.pack("<f", float("nan")), "begin at byte nan"), (108, struct.pack("<f", -1e9), "begin at byte"),
+    (108, struct.pack("<f", 1e9), "more than the file can hold"), (0, b"\0\0\0\0", "does not begin with a NIfTI"),
+])
+def test_nonsense_in_a_nifti_header_is_refused_with_a_reason(
+    place: int, value: bytes, message: str, tmp_path: Path, scene
+) -> None:
+    path = tmp_path / "ct.nii"
+    nibabel.Nifti1Image(scene.array.T, scene.ijk_to_ras).to_filename(path)
+    content = bytearray(path.read_bytes())
+    content[place : place + len(value)] = value
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_volume(path)
+
+
+@pytest.mark.parametrize(("ending", "old", "new"), [
+    ("mha", b"NDims = 3", b"NDims = 1000000"), ("mha", b"NDims = 3", b"NDims = -1"),
+    ("mha", b"DimSize = 80", b"DimSize = -80"), ("mha", b"DimSize = 80", b"DimSize = 99999999"),
+    ("mha", b"MET_SHORT", b"MET_NOTHING"), ("nrrd", b"sizes: 80", b"sizes: 0"), ("nrrd", b"sizes: 80", b"sizes: 99999"),
+    ("nrrd", b"dimension: 3", b"dimension: 300"), ("nrrd", b"type: short", b"type: sort"),
+])
+def test_nonsense_in_a_text_header_is_refused(ending: str, old: bytes, new: bytes, tmp_path: Path, scene) -> None:
+    path = write_itk(tmp_path / f"ct.{ending}", scene)
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new, 1))
+    with pytest.raises(InputError, match="cannot be read.*(header|file can hold)"):
+        read_volume(path)
+
+
+def test_an_unpacked_nii_gz_is_read_and_a_gzipped_nii_is_refused(tmp_path: Path, ct: Path, scene) -> None:
+    (tmp_path / "a.nii.gz").write_bytes(gzip.decompress(ct.read_bytes()))
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.nii.gz").array_kji, scene.array)
+    (tmp_path / "b.nii").write_bytes(ct.read_bytes())
+    with pytest.raises(InputError, match="it is gzipped, name it .nii.gz"):
+        read_volume(tmp_path / "b.nii")

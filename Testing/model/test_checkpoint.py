@@ -344,3 +344,49 @@ def test_a_folder_that_may_not_be_entered(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Path, "is_file", refuse)
     with pytest.raises(CheckpointError, match="Permission denied"):
         load_model(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize(("spoil", "message"), [
+    (lambda tensor: tensor.to(torch.complex64), "complex64.*plain real numbers"),
+    (lambda tensor: tensor.to(torch.int32), "no real numbers: .*int32"),
+    (lambda tensor: tensor.bool(), "no real numbers: .*bool"),
+    (lambda tensor: tensor.to_sparse(), "sparse.*plain real numbers"),
+    (lambda tensor: torch.full_like(tensor, float("nan")), "NaN or infinite numbers in .*damaged"),
+    (lambda tensor: torch.full_like(tensor, 1e39, dtype=torch.float64), "NaN or infinite numbers"),
+])
+def test_weights_that_are_no_finite_real_numbers_are_refused(write, weights, spoil, message) -> None:
+    name = "image_encoder.pos_embed"
+    with pytest.raises(CheckpointError, match=message):
+        load_model(write({"model_state_dict": {**weights, name: spoil(weights[name])}}))
+
+
+def test_zeros_are_no_weights(write, weights) -> None:
+    with pytest.raises(CheckpointError, match="zeros only"):
+        load_model(write({name: torch.zeros_like(tensor) for name, tensor in weights.items()}))
+
+
+def test_an_archive_packed_again_is_refused(write, weights, tmp_path) -> None:
+    """Its members would be taken for weights as they lie there, packed."""
+    path = write(weights)
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "again.pth", "w", zipfile.ZIP_DEFLATED) as new:
+        for member in old.namelist():
+            new.writestr(member, old.read(member))
+    with pytest.raises(CheckpointError, match="was packed again"):
+        load_model(tmp_path / "again.pth")
+
+
+@pytest.mark.parametrize(("field", "value"), [
+    ("crop_size", [0, 32, 32]), ("crop_size", [10**6] * 3), ("crop_size", [32.0] * 3), ("crop_size", "abc"),
+    ("spacing_mm", -1.0), ("spacing_mm", float("nan")), ("spacing_mm", 1e30), ("spacing_range_mm", [3.0, 1.0]),
+    ("spacing_range_mm", 7), ("target_voxels", float("inf")), ("statistics_mm", 0.0), ("padding_hu", float("nan")),
+    ("windows_hu", [[0.0, float("nan")]]), ("windows_hu", [[0.0, 1.0]] * 99), ("boxes", "yes"), ("name", ["x"]),
+    ("padding", "mirror"), ("prompt_rule", None),
+])
+def test_a_profile_that_makes_no_sense_is_refused(tmp_path, field, value) -> None:
+    path = tmp_path / "model.pth"
+    save_checkpoint(build_model("nodule"), path)
+    content = torch.load(path, weights_only=True)
+    content["profile"][field] = value
+    torch.save(content, path)
+    with pytest.raises(CheckpointError):
+        load_model(path)

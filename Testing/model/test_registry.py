@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from SAMMed3DLib.model import PROFILES, build_model
-from SAMMed3DLib.model.registry import VIT_SIZES, model_names, skeleton
+from SAMMed3DLib.model.registry import skeleton
+from SAMMed3DLib.model.sizes import VIT_SIZES, model_names
 from shared_data import shared_dir
 
 

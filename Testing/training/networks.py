@@ -7,8 +7,9 @@ import dataclasses
 import torch
 
 from SAMMed3DLib.model.profile import PROFILES, PreprocessingProfile
-from SAMMed3DLib.model.registry import ViTSize, build_vit
+from SAMMed3DLib.model.registry import build_vit
 from SAMMed3DLib.model.sam import Sam3D
+from SAMMed3DLib.model.sizes import ViTSize
 
 SIZE = ViTSize(image_size=32, dim=48, depth=2, heads=4, global_blocks=(1,))
 PROFILE: PreprocessingProfile = dataclasses.replace(PROFILES["sam_med3d"], crop_size=(32, 32, 32))

@@ -173,8 +173,8 @@ def _slices_of(file: Path, left_out: list[str]) -> list[_Slice]:
         found = list(_planes_of(header, file, pixels_at))
     except PermissionError:
         raise
-    except Exception as error:  # pydicom raises errors of all kinds on damaged headers
-        left_out.append(f"{file.name} (damaged: {type(error).__name__})")
+    except Exception:  # pydicom raises errors of all kinds on damaged headers
+        left_out.append(f"{file.name} (damaged: its header cannot be read)")
         return []
     missing = _missing_bytes(header, file, pixels_at)
     if missing:
@@ -513,9 +513,8 @@ def _planes(stack: _Stack, left_out: list[str]) -> list[NDArray | None]:
                     files[each.file] = _frames(each.file)
                 slope, intercept = each.rescale
                 image = _narrowed(files[each.file][each.frame] * slope + intercept)
-        except RuntimeError as error:
-            detail = str(error).strip().splitlines()[-1].strip()
-            left_out.append(f"{each.file.name} (damaged: {detail[:80]})")
+        except RuntimeError:
+            left_out.append(f"{each.file.name} (damaged: its pixels cannot be decoded)")
             planes.append(None)
             continue
         if image.ndim != 2:

@@ -31,7 +31,7 @@ _SAME_PLACE_MM = 0.1
 
 
 def read_nifti(path: Path, labels: bool) -> tuple[NDArray, NDArray[np.float64]]:
-    """The array [k, j, i], rescaled, and the 4x4 IJK-to-RAS matrix of a .nii or .nii.gz file (either may be gzipped).
+    """The array [k, j, i], rescaled, and the 4x4 IJK-to-RAS matrix of a .nii or .nii.gz file.
 
     Raises:
         InputError: not a 3D image of plain numbers, a label map where ``labels`` is False, damaged, or a header that
@@ -40,6 +40,8 @@ def read_nifti(path: Path, labels: bool) -> tuple[NDArray, NDArray[np.float64]]:
     """
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
+        if packed and not path.name.lower().endswith(".gz"):
+            raise FileError("it is gzipped, name it .nii.gz")  # by its name, ITK and Slicer take it for plain
         file.seek(0)
         stream = cast("BinaryIO", gzip.GzipFile(fileobj=file)) if packed else file
         header = _header(path, stream)
@@ -60,11 +62,14 @@ def read_nifti(path: Path, labels: bool) -> tuple[NDArray, NDArray[np.float64]]:
 
 def _header(path: Path, stream: BinaryIO) -> nibabel.Nifti1Header:
     start = stream.read(4)
-    size = next((size for size in _KINDS for order in ("little", "big") if start == size.to_bytes(4, order)), None)
-    if size is None:
-        raise FileError("it does not begin with a NIfTI header")
-    stream.seek(0)
-    return _KINDS[size][0].from_fileobj(stream, check=False)
+    for size, (kind, _) in _KINDS.items():
+        for order, code in (("little", "<"), ("big", ">")):
+            if start == size.to_bytes(4, order):
+                block = start + stream.read(size - 4)
+                if len(block) < size:
+                    raise FileError("its header ends early")
+                return kind(block, code, check=False)  # without extensions, which nothing here reads
+    raise FileError("it does not begin with a NIfTI header")
 
 
 def _checked(path: Path, header: nibabel.Nifti1Header, labels: bool) -> tuple[tuple[int, ...], np.dtype]:
@@ -77,7 +82,7 @@ def _checked(path: Path, header: nibabel.Nifti1Header, labels: bool) -> tuple[tu
     shape = as_3d_shape(path, tuple(dim[1 : dim[0] + 1]))
     try:
         dtype = header.get_data_dtype()
-    except nibabel.spatialimages.HeaderDataError as error:
+    except (nibabel.spatialimages.HeaderDataError, KeyError) as error:
         raise FileError(f"its header states the unknown data type {int(header['datatype'])}") from error
     if dtype.fields is not None:
         raise colors(path)
@@ -128,8 +133,8 @@ def _geometry(path: Path, header: nibabel.Nifti1Header, shape: tuple[int, ...]) 
     try:
         with quiet_itk():
             reader.ReadImageInformation()
-    except RuntimeError:
-        if "sform" not in stated:
+    except RuntimeError as error:
+        if "sform" not in stated or "orthonormal" not in str(error):
             raise
         return stated["sform"]
     matrix = image_to_ras(reader)

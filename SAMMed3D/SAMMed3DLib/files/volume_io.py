@@ -170,9 +170,9 @@ def _refuse_others(volume: Volume) -> None:
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    detail = lines[-1].removeprefix("ITK ERROR: ") if lines else type(error).__name__
+    """The refusal in words of our own; what a library said is the error's cause."""
+    reason = f": {error}" if isinstance(error, FileError) else ""
     return InputError(
-        f"{path} cannot be read: it is truncated, or not an image of a known kind ({', '.join(READABLE)}). "
-        f"Copy or export it again. [{detail}]"
+        f"{path} cannot be read: it is truncated, or not an image of a known kind{reason} "
+        f"({', '.join(READABLE)}). Copy or export it again"
     )

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from .checkpoint import CheckpointError, load_model, save_checkpoint
     from .precision import DeviceError
     from .profile import PROFILES, PreprocessingProfile, profile_by_name
-    from .registry import build_model, model_names
+    from .registry import build_model
     from .sam import Sam3D
+    from .sizes import model_names
 
 __all__ = [
     "PROFILES",
@@ -31,6 +32,7 @@ __getattr__ = lazy_names(__name__, {
     ".checkpoint": ("CheckpointError", "load_model", "save_checkpoint"),
     ".precision": ("DeviceError",),
     ".profile": ("PROFILES", "PreprocessingProfile", "profile_by_name"),
-    ".registry": ("build_model", "model_names"),
+    ".registry": ("build_model",),
     ".sam": ("Sam3D",),
+    ".sizes": ("model_names",),
 })

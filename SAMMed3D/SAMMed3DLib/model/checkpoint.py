@@ -25,15 +25,20 @@ from torch import Tensor, nn
 
 from .precision import resolve_device, resolve_precision
 from .profile import PROFILES, PreprocessingProfile, profile_by_name
-from .registry import ALIASES, PATCH, VIT_SIZES, default_profile, model_names, skeleton
+from .registry import PATCH, default_profile, skeleton
 from .sam import Sam3D
+from .sizes import ALIASES, VIT_SIZES, model_names
 
 FORMAT = "sammed3d"
 FORMAT_VERSION = 1
 # Weights are copied out of the mapped file in groups of this share of them, or of as many bytes.
 GROUP_SHARE = 0.05
 GROUP_BYTES = 8 << 20
+# Numbers looked at together, so that the check needs no memory to speak of.
+_CHECKED_AT_ONCE = 1 << 20
 # A ViT with this tensor was made for boxes.
+# What zipfile makes of damaged archives.
+_ZIP_ERRORS = (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, NotImplementedError, LookupError)
 BOX_KEY = "prompt_encoder.point_embeddings.3.weight"
 
 
@@ -160,11 +165,18 @@ def _check_file(file: Path) -> None:
     except OSError as error:
         raise CheckpointError(f"cannot read {file}: {error}") from error
     if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            members = archive.namelist()
-        if not any(name.endswith("/data.pkl") for name in members):
+        try:
+            with zipfile.ZipFile(file) as archive:
+                members = archive.infolist()
+        except _ZIP_ERRORS as error:
+            raise CheckpointError(f"{file} is damaged: download it again") from error
+        if not any(member.filename.endswith("/data.pkl") for member in members):
             raise CheckpointError(f"{file} is a zip archive but not a PyTorch checkpoint: unpack it and choose the "
                                   ".pth file inside")
+        # Weights are mapped from the file as they lie there.
+        if any(member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 for member in members):
+            raise CheckpointError(f"{file} was packed again after PyTorch wrote it: take the original file, or save it "
+                                  "again with torch.save")
         return
     text = start.lstrip().lower()
     if not start:
@@ -192,16 +204,20 @@ def _unpickle(file: Path) -> Any:
             f"{file} holds more than weights and plain values, which could run code; nothing of it was run. Save its "
             f"'model_state_dict' alone, from a source you trust.{_named_global(error)}"
         ) from error
-    except (RuntimeError, OSError, EOFError, LookupError, TypeError, ValueError, AttributeError) as error:
+    except (RuntimeError, OSError, EOFError, LookupError, TypeError, ValueError, AttributeError, OverflowError,
+            MemoryError, ImportError, RecursionError) as error:
         raise CheckpointError(
-            f"{file} is damaged or not a checkpoint: download it again. ({_first_line(error)})"
+            f"{file} is damaged or not a checkpoint: download it again"
         ) from error
 
 
 def _check_sums(file: Path) -> None:
     """Our own files carry a checksum for every tensor, which PyTorch does not look at. Raises CheckpointError."""
-    with zipfile.ZipFile(file) as archive:
-        damaged = archive.testzip()
+    try:
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
+    except _ZIP_ERRORS as error:
+        raise CheckpointError(f"{file} is damaged: copy it again") from error
     if damaged is not None:
         raise CheckpointError(f"{file} is damaged ({damaged} has changed since it was written): copy it again")
 
@@ -221,10 +237,6 @@ def _named_global(error: Exception) -> str:
     return f" (It asks for {found.group(1)}.)" if found else ""
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0][:200]
-
-
 def _state_dict(payload: Any, file: Path, keys: Sequence[str] = ("model_state_dict",)) -> dict[str, Tensor]:
     """The weights without ``module.`` prefixes. Raises CheckpointError."""
     found = None
@@ -238,6 +250,11 @@ def _state_dict(payload: Any, file: Path, keys: Sequence[str] = ("model_state_di
     if foreign:
         raise CheckpointError(f"{file} holds {foreign[0]!r} where weights are expected: choose a checkpoint of "
                               "SAM-Med3D or of this project")
+    other = [name for name, value in weights.items()
+             if value.layout != torch.strided or value.is_quantized or value.is_complex() or value.device.type != "cpu"]
+    if other:
+        raise CheckpointError(f"{file} holds {other[0]} as {weights[other[0]].dtype}, {weights[other[0]].layout}: "
+                              "weights must be plain real numbers, save them as float32")
     return weights
 
 
@@ -245,7 +262,7 @@ def _architecture(payload: Mapping[str, Any], weights: Mapping[str, Tensor], fil
     """Registry name. Raises CheckpointError."""
     if payload.get("format") == FORMAT:
         version, name = payload.get("format_version"), payload.get("architecture")
-        if version != FORMAT_VERSION:
+        if type(version) is not int or version != FORMAT_VERSION:
             raise CheckpointError(
                 f"{file} has format version {version}, this program knows {FORMAT_VERSION}: update the program"
             )
@@ -297,6 +314,10 @@ def check_layout(model: nn.Module, network: str, weights: Mapping[str, Tensor], 
             f"{name} {given[name]}, not {shape}" for name, shape in expected.items()
             if name in given and given[name] != shape
         ]),
+        *_some("no real numbers", [
+            f"{name} {weights[name].dtype}" for name, tensor in model.state_dict().items()
+            if name in weights and tensor.is_floating_point() and not weights[name].is_floating_point()
+        ]),
     ]
     if problems:
         raise CheckpointError(f"{file} does not fit {network} ({'; '.join(problems)}): it is of another network or "
@@ -317,7 +338,13 @@ def _copied(file: Path, sizes: Mapping[str, int], device: torch.device) -> dict[
         for name in group:
             dtype = torch.float32 if weights[name].is_floating_point() else weights[name].dtype
             copies[name] = weights[name].to(device, dtype, copy=True)
+            parts = copies[name].reshape(-1).split(_CHECKED_AT_ONCE)
+            if dtype == torch.float32 and not all(bool(torch.isfinite(part).all()) for part in parts):
+                raise CheckpointError(f"{file} holds NaN or infinite numbers in {name}: it is damaged, or its training "
+                                      "failed; take another checkpoint")
         del weights
+    if not any(bool(tensor.any()) for tensor in copies.values() if tensor.is_floating_point() and tensor.ndim > 1):
+        raise CheckpointError(f"{file} holds zeros only: it was never trained or is damaged; take another checkpoint")
     return copies
 
 

@@ -16,6 +16,10 @@ PromptRule = Literal["newest", "all"]
 PaddingRule = Literal["constant", "border"]
 
 
+#: No crop is larger along an axis, no number in mm or HU reaches this, no network has more windows.
+_LARGEST_CROP, _LARGEST_NUMBER, _MOST_WINDOWS = 512, 1e6, 16
+
+
 @dataclass(frozen=True)
 class PreprocessingProfile:
     """How a crop is cut from a CT, how it is normalized and how clicks are fed.
@@ -58,8 +62,18 @@ class PreprocessingProfile:
     iou_head: bool = False
 
     def __post_init__(self) -> None:
-        if len(self.crop_size) != 3 or min(self.crop_size) < 1:
-            raise ValueError(f"crop_size must be three positive integers, not {self.crop_size}")
+        sizes = self.crop_size
+        if len(sizes) != 3 or any(type(size) is not int or not 1 <= size <= _LARGEST_CROP for size in sizes):
+            raise ValueError(f"crop_size must be three positive integers up to {_LARGEST_CROP}, not {sizes}")
+        numbers = (*self.spacing_range_mm, self.target_voxels, self.statistics_mm, self.padding_hu,
+                   *(value for window in self.windows_hu for value in window), self.spacing_mm or 1.0)
+        if not all(isinstance(value, (int, float)) and abs(value) < _LARGEST_NUMBER for value in numbers):
+            raise ValueError(f"its numbers must be finite and below {_LARGEST_NUMBER:g}: {numbers}")
+        if not isinstance(self.name, str) or not all(type(flag) is bool for flag in (
+                self.spacing_channel, self.boxes, self.multimask, self.iou_head)):
+            raise ValueError("its name must be a text and its switches true or false")
+        if self.statistics_mm <= 0 or len(self.windows_hu) > _MOST_WINDOWS:
+            raise ValueError(f"statistics_mm must be positive, and there are at most {_MOST_WINDOWS} windows")
         if self.intensity not in ("zscore_positive", "windows") or self.prompt_rule not in ("newest", "all"):
             raise ValueError(f"unknown intensity or prompt rule: {self.intensity!r}, {self.prompt_rule!r}")
         if self.padding not in get_args(PaddingRule):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,37 +16,11 @@ from .precision import resolve_device, resolve_precision
 from .profile import PROFILES, PreprocessingProfile
 from .prompt_encoder import PromptEncoder3D
 from .sam import Sam3D
+from .sizes import ALIASES, VIT_SIZES, ViTSize, model_names
 
 EMBED_DIM = 384
 PATCH = 16
 NODULE_LOW_RES = (32, 32, 32)
-ALIASES = {"default": "vit_h"}
-
-
-@dataclass(frozen=True)
-class ViTSize:
-    """The figures in which the public variants differ."""
-
-    image_size: int
-    dim: int
-    depth: int
-    heads: int
-    global_blocks: tuple[int, ...]
-
-
-VIT_SIZES: dict[str, ViTSize] = {
-    "vit_b_ori": ViTSize(128, 768, 12, 12, (2, 5, 8, 11)),
-    "vit_b": ViTSize(256, 384, 12, 12, (2, 5, 8, 11)),
-    "vit_l": ViTSize(256, 1024, 24, 16, (5, 11, 17, 23)),
-    "vit_h": ViTSize(256, 1280, 32, 16, (7, 15, 23, 31)),
-    # Not of the public registry: the same code, small enough to train from scratch on a CPU.
-    "vit_tiny": ViTSize(64, 192, 4, 3, (1, 3)),
-}
-
-
-def model_names() -> list[str]:
-    """Every name that :func:`build_model` knows."""
-    return sorted([*VIT_SIZES, *ALIASES, "nodule"])
 
 
 def build_model(
