@@ -1,4 +1,4 @@
-"""The command line ``sammed3d``: segment, segment-all, report, compare, demo, evaluate, weights, models and profiles.
+"""The command line ``sammed3d``: from a CT to nodules, measurements and reports, and the models' own commands.
 
 Results go to standard output, progress to standard error. Exit codes: 0 done, 2 input that cannot be used (one message
 that names the cure), 130 interrupted. Modules that need PyTorch are imported by the commands: ``--help`` is quick.
@@ -7,6 +7,7 @@ that names the cure), 130 interrupted. Modules that need PyTorch are imported by
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import __version__
-from .commandline.evaluate_cli import COMMAND as EVALUATE
+from .commandline.evaluate_cli import COMMANDS as HANDED_OVER
 from .commandline.evaluate_cli import add_evaluate, run_evaluate
 from .commandline.findings_cli import add_compare, add_report, run_compare, run_report
 from .commandline.prompts import add_prompt_options, join_negative_values
@@ -33,19 +34,26 @@ EXAMPLES = """examples:
   sammed3d compare CURRENT_FOLDER PRIOR_FOLDER --out follow-up
   sammed3d segment DICOM_FOLDER --point -45,10,-300 --point -45,22,-300,0 --nodule --point 61,-8,-250
   sammed3d evaluate -tdp DATA -cp CHECKPOINT -vp RESULTS -nc 5    DATA: imagesTs and labelsTs, as nnU-Net has them
+  sammed3d check DATA                                       what is wrong with a data set, before training
+  sammed3d train --task_name MINE --data DATA               fine-tune the bundled model
   sammed3d weights download sam_med3d_turbo                 another model; then: --checkpoint THE_PATH_IT_PRINTS
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit code; wrong options end in argparse's exit with code 2."""
+    if sys.stderr is None:  # closed by whoever started this
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    if sys.stdout is None:
+        sys.stderr.write("sammed3d: error: standard output is closed: send it to a file or a terminal\n")
+        return 2
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without the superscript 3 is no reason to fail
     wait_shortly()
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words[:1] == [EVALUATE]:
-        options = argparse.Namespace(run=run_evaluate, arguments=words[1:])
+    if words and words[0] in HANDED_OVER:
+        options = argparse.Namespace(run=run_evaluate, command=words[0], arguments=words[1:])
     else:
         options = _parser().parse_args(join_negative_values(words))
     terminal = Terminal()
@@ -57,6 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the results has read enough, such as head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # files have errors of their own: this is standard output, or a system out of order
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        place = "standard output" if error.filename is None else error.filename
+        terminal.note(f"sammed3d: error: {place} cannot be used: {error.strerror or error}; send the results elsewhere")
+        return 2
     except KeyboardInterrupt as error:
         terminal.note("sammed3d: interrupted")
         return getattr(error, "code", 130)
@@ -124,6 +138,8 @@ def _parser() -> argparse.ArgumentParser:
     add_weights_command(commands).set_defaults(run=_weights)
     commands.add_parser("models", help="list the networks").set_defaults(run=_models)
     commands.add_parser("profiles", help="list the preprocessing profiles").set_defaults(run=_profiles)
+    for command in commands.choices.values():
+        command.add_argument("--version", action="version", version=f"sammed3d {__version__}", help=argparse.SUPPRESS)
     return parser
 
 
@@ -235,7 +251,7 @@ def _weights(options: argparse.Namespace, terminal: Terminal) -> int:
 
 def _models(options: argparse.Namespace, terminal: Terminal) -> int:
     from .model import model_names
-    from .model.registry import ALIASES
+    from .model.sizes import ALIASES
     from .weights import default_checkpoint
 
     try:

@@ -7,17 +7,19 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from SAMMed3DLib import __version__
+
 if TYPE_CHECKING:
     from .data.dataset_check import CheckReport
 
 
-def train(arguments: list[str]) -> int:
+def train(arguments: list[str], prog: str = "train.py") -> int:
     """Fine-tunes a checkpoint, in one process or in one for each GPU."""
     from .train.distributed import is_one_of_several
     from .train.training_config import parse_training_options
     from .train.training_run import launch_training, run_training
 
-    config = parse_training_options(arguments)
+    config = parse_training_options(arguments, prog)
     # What torchrun has started is one of the processes already.
     launches = config.multi_gpu and not is_one_of_several()
     return launch_training(config, arguments) if launches else run_training(config)
@@ -31,13 +33,14 @@ def evaluate(arguments: list[str], prog: str = "evaluate") -> int:
     return run_evaluation(parse_evaluation_options(arguments, prog), prog)
 
 
-def check(arguments: list[str]) -> int:
+def check(arguments: list[str], prog: str = "check") -> int:
     """Lists what is wrong with data sets; exit code 1 where anything is, 2 where there is none."""
     from .data.dataset_check import check_datasets
     from .job import Job, add_job_options
 
-    parser = argparse.ArgumentParser(prog="check", description=check.__doc__)
+    parser = argparse.ArgumentParser(prog=prog, description=check.__doc__)
     parser.add_argument("data", help="a data set, or a folder that holds several")
+    parser.add_argument("--version", action="version", version=f"sammed3d {__version__}")
     parser.add_argument("--patient_pattern", help="regular expression; its first group is the patient")
     parser.add_argument("--labels", nargs="+", default=[], metavar="NAME|VALUE",
                         help="the classes of dataset.json that are nodules (default: all)")

@@ -373,9 +373,39 @@ def test_help_and_version_need_no_torch() -> None:
         "import sys; from SAMMed3DLib.cli import main\n"
         "try: main(['--version'])\n"
         "except SystemExit: pass\n"
+        "main(['models']); main(['profiles']); main(['weights', 'list'])\n"
         "assert not {'torch', 'SimpleITK', 'matplotlib'} & set(sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT / "SAMMed3D")},
                          capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.strip() == f"sammed3d {__version__}"
+    assert run.stdout.startswith(f"sammed3d {__version__}\n")
+    assert "vit_b_ori" in run.stdout and "nodule_classifier.pth" in run.stdout
+
+
+@pytest.mark.parametrize("command", ["segment", "segment-all", "demo", "weights", "models", "evaluate", "train",
+                                     "check"])
+def test_every_command_tells_its_version(command: str, capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main([command, "--version"])
+    assert (caught.value.code, capsys.readouterr().out) == (0, f"sammed3d {__version__}\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX file descriptors")
+@pytest.mark.parametrize("place", ["closed", "full"])
+def test_results_that_cannot_be_printed_end_with_code_2_and_one_line(place: str) -> None:
+    code = "import os, sys; from SAMMed3DLib.cli import main; sys.exit(main(['profiles']))"
+    command = [sys.executable, "-c", code]
+    shell = "exec \"$@\" >&-" if place == "closed" else "exec \"$@\" >/dev/full"
+    run = subprocess.run(["sh", "-c", shell, "sh", *command], env=os.environ | {"PYTHONPATH": str(ROOT / "SAMMed3D")},
+                         stderr=subprocess.PIPE, encoding="utf-8", check=False)
+    assert run.returncode == 2
+    assert run.stderr.count("\n") == 1 and run.stderr.startswith("sammed3d: error: standard output"), run.stderr
+
+
+def test_train_and_check_stand_beside_evaluate(tmp_path: Path, capsys) -> None:
+    assert cli.main(["check", str(tmp_path)]) == 2
+    assert "imagesTr" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["train"])
+    assert caught.value.code == 2 and "usage: sammed3d train" in capsys.readouterr().err

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..files.image_file import given_path
 from ..files.output_files import write_text_whole
 from ..files.volume_io import Volume
 from ..inference import InputError, NoduleRecord, Prediction, SamPredictor3D, measure_nodule
@@ -87,7 +88,7 @@ def load_predictor(
 
 def _load(checkpoint: str | None, model_name: str | None, profile: str | None, device: str, precision: str) -> Sam3D:
     if checkpoint is not None or model_name in (None, "nodule"):
-        path = default_checkpoint() if checkpoint is None else Path(checkpoint).expanduser()
+        path = default_checkpoint() if checkpoint is None else given_path(checkpoint)
         return load_model(path, device=device, precision=precision, profile=profile)
     chosen = None if profile is None else profile_by_name(profile)
     model = build_model(model_name, device=device, precision=precision, profile=chosen)

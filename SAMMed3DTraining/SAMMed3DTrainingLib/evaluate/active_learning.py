@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from SAMMed3DLib.commandline.segmenting import load_predictor
+from SAMMed3DLib.files.image_file import given_path
 from SAMMed3DLib.files.volume_io import Volume, read_volume
 from SAMMed3DLib.inference import InputError, SamAutomaticMaskGenerator3D
 from SAMMed3DLib.torch_setup.device import auto_device
@@ -176,7 +177,7 @@ def unlabelled_images(data: Sequence[Path]) -> list[Path]:
         DatasetError: a path that is not there, or one without any unlabelled volume.
     """
     found: dict[Path, None] = {}
-    for path in (Path(each).expanduser() for each in data):
+    for path in map(given_path, data):
         if path.is_file():
             found[path.absolute()] = None
         elif path.is_dir():

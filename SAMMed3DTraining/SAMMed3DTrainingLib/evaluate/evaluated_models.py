@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from SAMMed3DLib.commandline.segmenting import load_predictor
+from SAMMed3DLib.files.image_file import given_path
 from SAMMed3DLib.inference import InputError
 from SAMMed3DLib.inference.geometry import voxel_spacing
 from SAMMed3DLib.model import CheckpointError
-from SAMMed3DLib.model.registry import ALIASES, model_names
+from SAMMed3DLib.model.sizes import ALIASES, model_names
 from SAMMed3DLib.torch_setup.device import auto_device
 
 from ..data.instances import Nodule
@@ -175,7 +176,7 @@ def load_evaluated(config: EvaluationConfig) -> Evaluated:
 
 
 def _peer(config: EvaluationConfig, kind: PeerKind, device: str) -> ClickedSlices:
-    path = Path(config.checkpoint).expanduser()
+    path = given_path(config.checkpoint or "")
     if not path.is_file():
         raise InputError(f"{path} is not there: download the weights of {kind.title} from {kind.download} and give "
                          "their path with -cp")

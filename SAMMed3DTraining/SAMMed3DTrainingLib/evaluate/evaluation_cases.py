@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+
+from SAMMed3DLib.files.image_file import given_path
 
 from ..data.datasets import DEFAULT_PATIENT_PATTERN, Case, Dataset, DatasetError, ask, find_datasets
 from ..data.splits import FILE_NAME, read_split, split_cases, unused_folds
@@ -83,7 +84,7 @@ def _held_out(config: EvaluationConfig, datasets: Sequence[Dataset], notes: list
         return [case for case in labelled if case.part == part], f"{lacking}the data's {part} part"
     split = None
     if config.checkpoint is not None and config.fold is None:
-        folder = Path(config.checkpoint).expanduser().parent
+        folder = given_path(config.checkpoint).parent
         try:
             split = read_split(folder, datasets)
         except DatasetError as error:

@@ -11,6 +11,8 @@ import argparse
 from dataclasses import dataclass
 from typing import Literal
 
+from SAMMed3DLib import __version__
+
 DataPart = Literal["Tr", "Val", "Ts"]
 #: --model: what is evaluated.
 MODELS = {
@@ -137,6 +139,7 @@ def evaluation_parser(prog: str = "test.py") -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
         epilog="models:\n" + "\n".join(f"  {name:15} {text}" for name, text in MODELS.items()),
     )
+    parser.add_argument("--version", action="version", version=f"sammed3d {__version__}")
     data = parser.add_argument_group("data")
     data.add_argument("-tdp", "--test_data_path", nargs="+", default=list(default.data), metavar="DIR",
                       help=f"data sets, or folders that hold several (default {default.data[0]})")

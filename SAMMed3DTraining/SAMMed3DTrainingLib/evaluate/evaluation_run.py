@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from SAMMed3DLib.commandline.terminal import Terminal, ending_cleanly, our_warnings_told
+from SAMMed3DLib.files.image_file import given_path
 from SAMMed3DLib.files.output_files import check_folder
 from SAMMed3DLib.files.segmentation_io import write_segmentation
 from SAMMed3DLib.inference import InputError
@@ -89,7 +90,7 @@ def evaluate(config: EvaluationConfig, terminal: Terminal) -> Evaluation:
 
 
 def _result_folder(config: EvaluationConfig) -> Path:
-    folder = Path(config.vis_path).expanduser()
+    folder = given_path(config.vis_path)
     try:
         (folder / "predictions").mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from SAMMed3DLib.files.image_file import given_path
 from SAMMed3DLib.model.checkpoint import CheckpointError, check_layout, read_weights
 from SAMMed3DLib.model.precision import PRECISIONS, resolve_device, resolve_precision
 
@@ -112,7 +112,7 @@ def load_sam2d(path: str | os.PathLike[str], device: str = "cpu", precision: str
     """
     resolved = resolve_device(device)
     precision = resolve_precision(precision, resolved)
-    file = Path(path).expanduser()
+    file = given_path(path)
     weights = read_weights(file, _KEYS)
     layout = SamLayout.of(weights, file)
     try:

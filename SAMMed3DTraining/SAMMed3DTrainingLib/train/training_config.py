@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from SAMMed3DLib.model.registry import model_names
+from SAMMed3DLib import __version__
+from SAMMed3DLib.files.image_file import given_path
+from SAMMed3DLib.inference.errors import InputError
+from SAMMed3DLib.model.sizes import model_names
 
 from ..data.datasets import DEFAULT_PATIENT_PATTERN
 from ..runs.run_files import write_whole
@@ -102,6 +105,11 @@ class TrainingConfig:
         name = self.task_name
         if not name or name in (".", "..") or any(c in name for c in '/\\:*?"<>|') or name != name.strip(" ."):
             raise TrainingError(f"--task_name {name!r} cannot name a folder on every system: use letters and digits")
+        try:
+            for path in (*self.data, self.work_dir, *([] if self.checkpoint is None else [self.checkpoint])):
+                given_path(path)
+        except InputError as error:
+            raise TrainingError(str(error)) from error
         positive = ("batch_size", "accumulation_steps", "num_epochs", "samples_per_nodule", "lora_rank", "lr",
                     "decoder_lr", "gamma", "clip", "val_clicks", "val_nodules")
         for option in positive:
@@ -172,6 +180,7 @@ def training_parser(prog: str = "train.py") -> argparse.ArgumentParser:
         more.setdefault("default", list(default) if isinstance(default, tuple) else default)
         group.add_argument(*flags, f"--{name}", help=(text + suffix).replace("%", "%%"), **more)
 
+    parser.add_argument("--version", action="version", version=f"sammed3d {__version__}")
     run = parser.add_argument_group("run")
     run.add_argument("--task_name", required=True, help="name of the run: its folder in --work_dir")
     add(run, "data", "data sets, or folders that hold several", "-tdp", type=str, nargs="+", metavar="DIR")
