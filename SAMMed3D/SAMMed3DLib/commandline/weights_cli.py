@@ -40,7 +40,7 @@ def add_weights_command(commands: argparse._SubParsersAction) -> argparse.Argume
 def _list(options: argparse.Namespace, terminal: Terminal) -> Iterator[str]:
     store = WeightsStore(options.folder)
     entries = store.entries()
-    width = max(len(name) for name in (Path(CLASSIFIER).stem, *(entry.name for entry in entries)))
+    width = max(len(entry.name) for entry in entries)
     for entry in entries:
         yield f"{entry.name:{width}}  {_state(entry):13}  {entry.size_bytes / 1e6:6.1f} MB  {entry.license}"
         yield f"{'':{width}}  {entry.path if entry.installed else entry.source}"
@@ -53,7 +53,7 @@ def _others(store: WeightsStore, known: set[Path], width: int) -> Iterator[str]:
     """The files that come with the package beside the bundled model, and what else lies in the store's folder."""
     with suppress(FileNotFoundError):
         path = resource_path(CLASSIFIER)
-        yield f"{path.stem:{width}}  {'installed':13}  {path.stat().st_size / 1e6:6.1f} MB  {APACHE_2}"
+        yield f"{'classifier':{width}}  {'installed':13}  {path.stat().st_size / 1e6:6.1f} MB  {APACHE_2}"
         yield f"{'':{width}}  {path}"
         yield f"{'':{width}}  Judges places and objects of 'Segment all nodules'; no model to choose."
     files = sorted(path for path in store.folder.rglob("*") if path.is_file()) if store.folder.is_dir() else []
