@@ -81,7 +81,7 @@ class FunctionRequest:
 
 @dataclass(frozen=True)
 class LoadModel:
-    """Go on with another checkpoint. Answer: :class:`ModelInfo`.
+    """Asks for a checkpoint to be loaded. Answer: :class:`ModelInfo`.
 
     Attributes:
         path: the file.
@@ -103,7 +103,7 @@ class LoadModel:
 
 @dataclass(frozen=True, eq=False)
 class SetVolume:
-    """Copy and check a volume. Answer: its identity.
+    """Asks for a volume to be copied and checked. Answer: its identity.
 
     Attributes:
         identity: every later request names the volume by it.
@@ -139,7 +139,7 @@ class Start:
 
 @dataclass(frozen=True, eq=False)
 class Predict:
-    """The mask of one nodule after all of its clicks. Answer: :class:`Segmented`.
+    """Asks for the mask of one nodule after all of its clicks. Answer: :class:`Segmented`.
 
     The engine remembers what it answered for the nodule and feeds only the clicks that are new, one by one; after a
     click was moved or removed it goes on from the last one that still holds. So a request that replaces a queued one
@@ -169,7 +169,7 @@ class Predict:
 
 @dataclass(frozen=True, eq=False)
 class Measure:
-    """Measure masks that the engine did not make. Answer: dict, nodule -> measurements (see :class:`Segmented`)."""
+    """Asks for the measurements of masks from elsewhere. Answer: dict, nodule -> as :attr:`Segmented.measurements`."""
 
     identity: Identity
     blocks: Mapping[Hashable, Block]
@@ -183,7 +183,7 @@ class Measure:
 
 @dataclass(frozen=True, eq=False)
 class Generate:
-    """Find all nodules. Answer: :class:`Generated`; when cancelled, with what was found so far.
+    """Asks for all nodules of the volume. Answer: :class:`Generated`; when cancelled, with what was found so far.
 
     Attributes:
         identity: the volume's.
@@ -205,7 +205,7 @@ class Generate:
 
 @dataclass(frozen=True, eq=False)
 class Prefetch:
-    """Encode what a click at this point would need. Answer: None. It gives way to everything else."""
+    """Asks to encode what a click at this point would need. Answer: None. Any other request cancels it."""
 
     identity: Identity
     point: Sequence[float]
@@ -325,7 +325,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Progress:
-    """A running request is at ``done`` of ``total`` (0 = unknown).
+    """How far a running request is: ``done`` of ``total`` (0 = unknown).
 
     Attributes:
         seconds_left: an estimate, or None.
