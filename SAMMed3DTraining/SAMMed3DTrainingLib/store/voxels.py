@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from SAMMed3DLib.inference.validation import hounsfield_doubt
+
 from .errors import StoreError
 from .export_case import ExportCase
 
 #: A ball of this diameter is larger than any nodule (and any mass that is trained on): a lung, a vessel tree.
 LARGEST_NODULE_MM = 60.0
-#: No voxel as dark as lung: not a CT in Hounsfield units (as the data set check says it).
-_NO_CT_ABOVE = -200.0
 _SAMPLED_SLICES = 16
 _SMALLEST_DETERMINANT = 1e-6
 
@@ -21,9 +21,8 @@ def value_problem(array_kji: NDArray) -> str:
     sample = array_kji[:: max(1, len(array_kji) // _SAMPLED_SLICES)]
     if sample.dtype.kind == "f" and not np.isfinite(sample).all():
         return "the image holds NaN or infinite values: replace them (Simple Filters module)"
-    if sample.min() > _NO_CT_ABOVE:
-        return f"no CT in Hounsfield units: its values run from {sample.min():g} to {sample.max():g}"
-    return ""
+    doubt = hounsfield_doubt(sample)
+    return f"no CT in Hounsfield units: {doubt.text}" if doubt else ""
 
 
 def stored_image(array_kji: NDArray) -> NDArray:
