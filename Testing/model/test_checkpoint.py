@@ -278,6 +278,15 @@ def test_saving_replaces_the_file_and_leaves_nothing_else(tiny, tmp_path) -> Non
     assert [file.name for file in tmp_path.iterdir()] == ["model.pth"]
 
 
+def test_what_a_killed_run_left_is_removed_and_what_is_being_written_is_not(tiny, tmp_path) -> None:
+    old, new = tmp_path / ".model.pth.1a.tmp", tmp_path / ".model.pth.2b.tmp"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (1e9, 1e9))
+    save_checkpoint(tiny, tmp_path / "model.pth")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [new.name, "model.pth"]
+
+
 @pytest.mark.parametrize("error", [
     OSError(errno.ENOSPC, "No space left on device"), RuntimeError("PytorchStreamWriter failed writing file"),
     KeyboardInterrupt(),

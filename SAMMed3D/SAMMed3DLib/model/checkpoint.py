@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import glob
 import os
 import pickle
 import re
+import time
 import uuid
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +36,8 @@ FORMAT_VERSION = 1
 # Weights are copied out of the mapped file in groups of this share of them, or of as many bytes.
 GROUP_SHARE = 0.05
 GROUP_BYTES = 8 << 20
+# No checkpoint takes so long to write.
+_OLD_SECONDS = 3600.0
 # Numbers looked at together, so that the check needs no memory to speak of.
 _CHECKED_AT_ONCE = 1 << 20
 # A ViT with this tensor was made for boxes.
@@ -143,6 +147,9 @@ def save_checkpoint(model: Sam3D, path: str | os.PathLike[str], *, half: bool = 
         "profile": model.profile.to_dict(), "model_state_dict": state,
     }
     try:
+        for old in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+            if time.time() - old.stat().st_mtime > _OLD_SECONDS:  # of a run that was killed as it saved
+                old.unlink(missing_ok=True)
         with temporary.open("xb") as stream:
             torch.save(content, stream)
             stream.flush()
