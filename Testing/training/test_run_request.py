@@ -62,10 +62,11 @@ def test_gpus(tmp_path, gpus, found):
     assert not config.multi_gpu or config.gpu_ids == gpus
 
 
-def test_a_run_is_continued_with_all_its_options(request_):
+@pytest.mark.parametrize("labels", [(), ("--labels", "nodule", "3")], ids=["all labels", "chosen labels"])
+def test_a_run_is_continued_with_all_its_options(request_, labels):
     """Also those that the request has no field for, whatever the defaults are by then."""
     more = ("--seed=7", "--no_augment", "--warmup=0.125", "--step_size", "3", "4", "--fold=1",
-            "--patient_pattern=-(.+)")
+            "--patient_pattern=-(.+)", *labels)
     config = parse_training_options(dataclasses.replace(request_, more=more).arguments())
     request_.folder.mkdir(parents=True)
     config.resolved(False).write(request_.folder / CONFIG, {"torch": "2"})

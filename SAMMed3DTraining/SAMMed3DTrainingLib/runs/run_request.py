@@ -230,6 +230,7 @@ def _options(config: dict[str, Any]) -> Iterator[str]:
             if not value:
                 yield "--no_augment"
         elif isinstance(value, (list, tuple)):
-            yield from (f"--{name}", *map(str, value))
+            if value:  # an option without values is refused
+                yield from (f"--{name}", *map(str, value))
         elif not isinstance(value, bool):
             yield f"--{name}={value!r}" if isinstance(value, float) else f"--{name}={value}"
