@@ -195,7 +195,7 @@ def test_the_examples_in_python_run(tmp_path: Path) -> None:
     assert len(blocks) >= 4
     run = subprocess.run(
         [sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path, capture_output=True, text=True, check=False,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "SAMMed3D")},
+        env=os.environ | {"PYTHONPATH": str(ROOT / "SAMMed3D"), "OMP_NUM_THREADS": "1"},  # other tests run beside it
     )
     assert run.returncode == 0, run.stderr
     volume, long_axis, _density, overlap = re.findall(r"-?\d+(?:\.\d+)?(?= mm3| mm,| HU|$)", run.stdout.splitlines()[0])
