@@ -1,17 +1,15 @@
 """SAMMed3D: click a lung nodule in a CT, get its segmentation and its measurements.
 
 This file holds what Slicer looks for. The work is done in SAMMed3DLib, which is imported when the module is first
-opened or a script asks for it, never at Slicer's start.
+opened or a script asks for it; at Slicer's start only the shell of the panel is.
 """
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import qt
 import slicer
-import vtk
 from slicer import vtkMRMLMarkupsFiducialNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -20,13 +18,9 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
     ScriptedLoadableModuleTest,
-    ScriptedLoadableModuleWidget,
 )
-from slicer.util import VTKObservationMixin
 
-PACKAGE = "SAMMed3DLib"
-#: A finished request is waited for this long when the application quits.
-SHUTDOWN_SECONDS = 2.0
+from SAMMed3DLib.gui.module_widget import ModuleWidget
 
 
 class SAMMed3D(ScriptedLoadableModule):
@@ -80,20 +74,21 @@ class SAMMed3DParameterNode:
     sensitivity: Annotated[float, WithinRange(0, 1)] = 0.5
 
 
-class SAMMed3DWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """The panel's shell: its life cycle and its parameter node."""
+class SAMMed3DWidget(ModuleWidget):
+    """The panel's shell."""
 
-    def __init__(self, parent=None) -> None:
-        ScriptedLoadableModuleWidget.__init__(self, parent)
-        VTKObservationMixin.__init__(self)
-        self.logic: SAMMed3DLogic | None = None
-        self.panel = None
-        self._parameterNode: SAMMed3DParameterNode | None = None
-        self._parameterNodeGuiTag = None
+    package = "SAMMed3DLib"
 
-    @property
-    def session(self):
-        return self.panel.session
+    def makeLogic(self) -> SAMMed3DLogic:
+        """The module's logic."""
+        return SAMMed3DLogic()
+
+    def makePanel(self, widget):
+        """The panel on the loaded .ui file."""
+        from SAMMed3DLib.gui.panel import makePanel
+
+        self.ui.volumeSelector.connect("nodeAdded(vtkMRMLNode*)", self._onVolumeAdded)
+        return makePanel(widget, self.ui)
 
     @property
     def clicks(self):
@@ -103,74 +98,15 @@ class SAMMed3DWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Uses a model of the store by its name, such as one just adopted after a training; open nodules go on."""
         self.panel.models.choose(name)
 
-    def setup(self) -> None:
-        """Called when the user opens the module for the first time."""
-        ScriptedLoadableModuleWidget.setup(self)
-        from SAMMed3DLib.gui.panel import makePanel
-
-        uiWidget = slicer.util.loadUI(self.resourcePath("UI/SAMMed3D.ui"))
-        self.layout.addWidget(uiWidget)
-        self.ui = slicer.util.childWidgetVariables(uiWidget)
-        uiWidget.setMRMLScene(slicer.mrmlScene)
-        self.logic = SAMMed3DLogic()
-        self.panel = makePanel(uiWidget, self.ui)
-        scene = slicer.mrmlScene
-        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
-        self.addObserver(scene, scene.StartImportEvent, self.onSceneStartImport)
-        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
-        self.ui.volumeSelector.connect("nodeAdded(vtkMRMLNode*)", self._onVolumeAdded)
-        slicer.app.connect("aboutToQuit()", self.cleanup)
-        self.initializeParameterNode()
-
     def cleanup(self) -> None:
         """Called when the application closes, and before Reload; may be called twice."""
-        if self.panel is None:
-            return
-        slicer.app.disconnect("aboutToQuit()", self.cleanup)
-        self.ui.volumeSelector.disconnect("nodeAdded(vtkMRMLNode*)", self._onVolumeAdded)
-        self.setParameterNode(None)
-        self.removeObservers()
-        panel, self.panel = self.panel, None
-        panel.close(SHUTDOWN_SECONDS)
-
-    def enter(self) -> None:
-        """Called each time the user opens the module."""
-        self.initializeParameterNode()
-        self.panel.enter()
-
-    def exit(self) -> None:
-        """Called each time the user opens another module."""
-        if self.panel is not None:  # None: the application quits
-            self.panel.exit()
-
-    def onReload(self) -> None:
-        """Reload replaces this file only: SAMMed3DLib is read anew too."""
-        for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
-            del sys.modules[name]
-        ScriptedLoadableModuleWidget.onReload(self)
-        renewed = slicer.modules.SAMMed3DWidget
-        if renewed.parent.isEntered:  # Slicer does not say so to the new widget
-            renewed.enter()
-
-    def onSceneStartClose(self, caller, event) -> None:
-        self.setParameterNode(None)
-
-    def onSceneEndClose(self, caller, event) -> None:
-        if self.parent.isEntered:
-            self.initializeParameterNode()
-
-    def onSceneStartImport(self, caller, event) -> None:
-        # The parameter node comes before the nodes that it names: the selectors would take their names out of it.
-        self.setParameterNode(None)
-
-    def onSceneEndImport(self, caller, event) -> None:
-        if self.parent.isEntered:
-            self.initializeParameterNode()
+        if self.panel is not None:
+            self.ui.volumeSelector.disconnect("nodeAdded(vtkMRMLNode*)", self._onVolumeAdded)
+        ModuleWidget.cleanup(self)
 
     def initializeParameterNode(self) -> None:
         """Makes sure that there is a parameter node, and picks the CT that is on screen."""
-        self.setParameterNode(self.logic.getParameterNode())
+        ModuleWidget.initializeParameterNode(self)
         self._pickVolume()
 
     def _pickVolume(self) -> None:
@@ -180,20 +116,6 @@ class SAMMed3DWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _onVolumeAdded(self, node) -> None:
         # Whoever adds a node fills it afterwards: look at it when that is done.
         qt.QTimer.singleShot(0, self._pickVolume)
-
-    def setParameterNode(self, parameterNode: SAMMed3DParameterNode | None) -> None:
-        if self._parameterNode is not None:
-            self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
-            if self.hasObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersModified):
-                self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersModified)
-        self._parameterNode = parameterNode
-        if parameterNode is not None:
-            self._parameterNodeGuiTag = parameterNode.connectGui(self.ui)
-            self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersModified)
-        self.panel.setParameters(parameterNode)
-
-    def _onParametersModified(self, caller=None, event=None) -> None:
-        self.panel.onParametersModified()
 
 
 class SAMMed3DLogic(ScriptedLoadableModuleLogic):

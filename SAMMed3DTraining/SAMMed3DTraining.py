@@ -1,18 +1,16 @@
 """SAMMed3DTraining: from segmented nodules to a model of one's own, without leaving Slicer.
 
 This file holds what Slicer looks for. The work is done in SAMMed3DTrainingLib, which is imported when the module is
-first opened or a script asks for it, never at Slicer's start.
+first opened or a script asks for it; at Slicer's start only the shell of the panel is.
 """
 
 from __future__ import annotations
 
 import enum
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import slicer
-import vtk
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
@@ -20,13 +18,9 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
     ScriptedLoadableModuleTest,
-    ScriptedLoadableModuleWidget,
 )
-from slicer.util import VTKObservationMixin
 
-PACKAGE = "SAMMed3DTrainingLib"
-#: What is being computed is waited for this long when the application quits. Runs are not: they go on by themselves.
-SHUTDOWN_SECONDS = 2.0
+from SAMMed3DLib.gui.module_widget import ModuleWidget
 
 
 class SAMMed3DTraining(ScriptedLoadableModule):
@@ -109,102 +103,28 @@ class SAMMed3DTrainingParameterNode:
     gpus: str = ""
 
 
-class SAMMed3DTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """The panel's shell: its life cycle and its parameter node."""
+class SAMMed3DTrainingWidget(ModuleWidget):
+    """The panel's shell. Runs go on by themselves when it is closed."""
 
-    def __init__(self, parent=None) -> None:
-        ScriptedLoadableModuleWidget.__init__(self, parent)
-        VTKObservationMixin.__init__(self)
-        self.logic: SAMMed3DTrainingLogic | None = None
-        self.panel = None
-        self._parameterNode: SAMMed3DTrainingParameterNode | None = None
-        self._parameterNodeGuiTag = None
+    package = "SAMMed3DTrainingLib"
 
-    @property
-    def session(self):
-        return self.panel.session
+    def makeLogic(self) -> SAMMed3DTrainingLogic:
+        """The module's logic."""
+        return SAMMed3DTrainingLogic()
 
-    def setup(self) -> None:
-        """Called when the user opens the module for the first time."""
-        ScriptedLoadableModuleWidget.setup(self)
+    def makePanel(self, widget):
+        """The panel on the loaded .ui file."""
         from SAMMed3DTrainingLib.gui.panel import makePanel
 
-        uiWidget = slicer.util.loadUI(self.resourcePath("UI/SAMMed3DTraining.ui"))
-        self.layout.addWidget(uiWidget)
-        self.ui = slicer.util.childWidgetVariables(uiWidget)
-        uiWidget.setMRMLScene(slicer.mrmlScene)
-        self.logic = SAMMed3DTrainingLogic()
-        self.panel = makePanel(uiWidget, self.ui)
-        scene = slicer.mrmlScene
-        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
-        self.addObserver(scene, scene.StartImportEvent, self.onSceneStartImport)
-        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
-        slicer.app.connect("aboutToQuit()", self.cleanup)
-        self.initializeParameterNode()
-
-    def cleanup(self) -> None:
-        """Called when the application closes, and before Reload; may be called twice. A run goes on by itself."""
-        if self.panel is None:
-            return
-        slicer.app.disconnect("aboutToQuit()", self.cleanup)
-        self.setParameterNode(None)
-        self.removeObservers()
-        panel, self.panel = self.panel, None
-        panel.close(SHUTDOWN_SECONDS)
-
-    def enter(self) -> None:
-        """Called each time the user opens the module."""
-        self.initializeParameterNode()
-        self.panel.enter()
-
-    def exit(self) -> None:
-        """Called each time the user opens another module."""
-        if self.panel is not None:  # None: the application quits
-            self.panel.exit()
-
-    def onReload(self) -> None:
-        """Reload replaces this file only: SAMMed3DTrainingLib is read anew too."""
-        for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
-            del sys.modules[name]
-        ScriptedLoadableModuleWidget.onReload(self)
-        renewed = slicer.modules.SAMMed3DTrainingWidget
-        if renewed.parent.isEntered:  # Slicer does not say so to the new widget
-            renewed.enter()
+        return makePanel(widget, self.ui)
 
     def onSceneStartClose(self, caller, event) -> None:
-        self.setParameterNode(None)
+        ModuleWidget.onSceneStartClose(self, caller, event)
         self.panel.onSceneStartClose()
 
     def onSceneEndClose(self, caller, event) -> None:
         self.panel.onSceneEndClose()
-        if self.parent.isEntered:
-            self.initializeParameterNode()
-
-    def onSceneStartImport(self, caller, event) -> None:
-        self.setParameterNode(None)
-
-    def onSceneEndImport(self, caller, event) -> None:
-        if self.parent.isEntered:
-            self.initializeParameterNode()
-
-    def initializeParameterNode(self) -> None:
-        """Makes sure that there is a parameter node."""
-        self.setParameterNode(self.logic.getParameterNode())
-
-    def setParameterNode(self, parameterNode: SAMMed3DTrainingParameterNode | None) -> None:
-        if self._parameterNode is not None:
-            self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
-            if self.hasObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersModified):
-                self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersModified)
-        self._parameterNode = parameterNode
-        if parameterNode is not None:
-            self._parameterNodeGuiTag = parameterNode.connectGui(self.ui)
-            self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersModified)
-        self.panel.setParameters(parameterNode)
-
-    def _onParametersModified(self, caller=None, event=None) -> None:
-        self.panel.onParametersModified()
+        ModuleWidget.onSceneEndClose(self, caller, event)
 
 
 class SAMMed3DTrainingLogic(ScriptedLoadableModuleLogic):
