@@ -1,4 +1,4 @@
-"""Fits the weights with which rays rank blobs anew (:mod:`SAMMed3DLib.finding.blob_rays`).
+"""Fits the weights with which rays rank blobs anew (:mod:`SAMMed3DLib.finding.blob_ranking`).
 
     python -m Research.ray_fitting [--shared ../shared] [--rounds 4] [--write finding.json]
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from SAMMed3DLib.finding.blob_field import BlobField
-from SAMMed3DLib.finding.blob_rays import MEASURES
+from SAMMed3DLib.finding.blob_ranking import RAY_MEASURES
 from SAMMed3DLib.finding.candidates import CELL_MM, rayed_places
 from SAMMed3DLib.finding.lungs import find_lungs
 from SAMMed3DLib.finding.regression import Regression
@@ -69,7 +69,7 @@ def places_of(scan: DetectionScan, background: int) -> PlacesOfScan:
 
 def fit(scans: Sequence[PlacesOfScan], centers: np.ndarray, scales: np.ndarray) -> Regression:
     """Penalized maximum likelihood by Newton's method."""
-    ranking = Regression(MEASURES, tuple(centers), tuple(scales))
+    ranking = Regression(RAY_MEASURES, tuple(centers), tuple(scales))
     inputs, targets, weights = [], [], []
     for scan in scans:
         used = scan.nodule > -2

@@ -21,10 +21,9 @@ from SAMMed3DLib.model import CheckpointError, DeviceError
 
 from .data.datasets import DatasetError
 from .evaluate.evaluation_config import EvaluationError
-from .runs.failures import kind_of
+from .runs.failures import kind_of, obeying_signals
 from .runs.progress import duration
 from .runs.run_files import RunError, read_word
-from .runs.stop_signals import obeying_signals
 from .train.training_config import TrainingError
 
 _WRONG_INPUT = (DatasetError, EvaluationError, InputError, CheckpointError, DeviceError, RunError, TrainingError)

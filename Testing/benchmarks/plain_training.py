@@ -29,7 +29,7 @@ from SAMMed3DLib.inference.preprocessing import normalize_crop  # noqa: E402
 from SAMMed3DLib.model.precision import PRECISIONS, resolve_precision  # noqa: E402
 from SAMMed3DLib.model.profile import PreprocessingProfile  # noqa: E402
 from SAMMed3DTrainingLib.data.datasets import find_datasets  # noqa: E402
-from SAMMed3DTrainingLib.data.samples import Sample  # noqa: E402
+from SAMMed3DTrainingLib.data.nodule_samples import Sample  # noqa: E402
 from SAMMed3DTrainingLib.train.click_loop import ClickLoop, draw_click_count  # noqa: E402
 from SAMMed3DTrainingLib.train.trainable import Trainable, start_network, starting_checkpoint  # noqa: E402
 from SAMMed3DTrainingLib.train.training_config import TrainingConfig  # noqa: E402

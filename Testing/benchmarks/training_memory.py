@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / folder) for folder in ("SAMMed3D", "SAMMed3DTraining")]
 
 from SAMMed3DLib.model.precision import PRECISIONS  # noqa: E402
-from SAMMed3DTrainingLib.data.samples import Sample  # noqa: E402
+from SAMMed3DTrainingLib.data.nodule_samples import Sample  # noqa: E402
 from SAMMed3DTrainingLib.train.click_loop import CLICK_COUNTS, ClickLoop  # noqa: E402
 from SAMMed3DTrainingLib.train.trainable import Trainable, start_network  # noqa: E402
 from SAMMed3DTrainingLib.train.training_config import TrainingConfig  # noqa: E402

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from SAMMed3DLib.finding.blob_field import BlobField
-from SAMMed3DLib.finding.blob_rays import MEASURES, ray_measures, ray_odds
+from SAMMed3DLib.finding.blob_ranking import RAY_MEASURES, ray_measures, ray_odds
 from SAMMed3DLib.finding.lungs import LungMask
 from SAMMed3DLib.synthesis.anatomy import Tubes, paint_tubes
 
@@ -35,8 +35,8 @@ def with_tube(array, radius=2.0):
 def measured(array, center=(0.0, 0.0, 0.0), radius=3.0, lungs=None):
     field = BlobField(array, MATRIX, None, 1.0)
     values = ray_measures(field, np.array([center]), np.array([radius]), np.zeros(1), lungs)
-    assert values.shape == (1, len(MEASURES)) and np.isfinite(values).all()
-    return dict(zip(MEASURES, values[0], strict=True)), float(ray_odds(values)[0])
+    assert values.shape == (1, len(RAY_MEASURES)) and np.isfinite(values).all()
+    return dict(zip(RAY_MEASURES, values[0], strict=True)), float(ray_odds(values)[0])
 
 
 def test_nothing_leaves_a_ball_and_a_tube_goes_on_in_two_opposite_directions():

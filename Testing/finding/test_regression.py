@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from Research.logistic import write_section
-from SAMMed3DLib.finding import blob_ranking, blob_rays, nodule_score, regression
+from SAMMed3DLib.finding import blob_ranking, nodule_score, regression
 from SAMMed3DLib.finding.regression import Regression, fitted, fitted_values
 from SAMMed3DLib.inference.errors import InputError
 from SAMMed3DLib.weights import FITTED, resource_path
 
 SHIPPED = {
     ("blob_ranking", "peak"): (blob_ranking.MEASURES, None),
-    ("blob_rays", "blob"): (blob_rays.MEASURES, None),
+    ("blob_rays", "blob"): (blob_ranking.RAY_MEASURES, None),
     ("nodule_score", "place"): (nodule_score.PLACE, nodule_score.COMBINED),
     ("nodule_score", "look"): (nodule_score.LOOK, nodule_score.COMBINED),
     ("nodule_score", "click"): (nodule_score.OBJECT, nodule_score.COMBINED),

@@ -7,7 +7,7 @@ import pytest
 
 from Research.logistic import fit_logistic
 from Research.ray_fitting import PlacesOfScan, false_before_hit, fit, places_of
-from SAMMed3DLib.finding.blob_rays import MEASURES
+from SAMMed3DLib.finding.blob_ranking import RAY_MEASURES
 
 from .test_ranking_fitting import RADIUS, ball_scan
 
@@ -15,7 +15,7 @@ from .test_ranking_fitting import RADIUS, ball_scan
 def made_up(count=400):
     """Places of which those with a low first measure are on three nodules."""
     rng = np.random.default_rng(1)
-    measures = rng.normal(0, 1, (count, len(MEASURES)))
+    measures = rng.normal(0, 1, (count, len(RAY_MEASURES)))
     nodule = np.where(measures[:, 0] < -1.0, rng.integers(3, size=count), -1)
     distances = np.where(nodule[:, None] == np.arange(3), 1.0, 100.0)
     return PlacesOfScan(0, measures, nodule, distances, np.full(3, RADIUS))
@@ -23,7 +23,7 @@ def made_up(count=400):
 
 def test_the_fit_puts_nodules_first():
     scan = made_up()
-    centers, scales = np.zeros(len(MEASURES)), np.ones(len(MEASURES))
+    centers, scales = np.zeros(len(RAY_MEASURES)), np.ones(len(RAY_MEASURES))
     odds = fit([scan], centers, scales).log_odds(scan.measures)
     assert false_before_hit(scan, odds).tolist() == [0.0, 0.0, 0.0]
     assert false_before_hit(scan, -odds).min() > 20
@@ -32,7 +32,7 @@ def test_the_fit_puts_nodules_first():
 def test_places_that_are_left_out_say_nothing():
     scan = made_up()
     scan.nodule[:200] = -2
-    centers, scales = np.zeros(len(MEASURES)), np.ones(len(MEASURES))
+    centers, scales = np.zeros(len(RAY_MEASURES)), np.ones(len(RAY_MEASURES))
     before = fit([scan], centers, scales)
     scan.measures[:200] = 1e3
     assert np.array_equal(fit([scan], centers, scales).weights, before.weights)
@@ -40,7 +40,7 @@ def test_places_that_are_left_out_say_nothing():
 
 def test_a_painted_ball_is_a_place():
     found = places_of(ball_scan(), 7)
-    assert found.background == 7 and found.measures.shape == (len(found.nodule), len(MEASURES))
+    assert found.background == 7 and found.measures.shape == (len(found.nodule), len(RAY_MEASURES))
     assert (found.nodule == 0).any() and (found.distances[found.nodule == 0, 0] < 0.6 * found.radii[0]).all()
     assert false_before_hit(found, -np.arange(len(found.nodule), dtype=float))[0] < 5
 

@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from SAMMed3DTrainingLib.evaluate.peer_layout import SamLayout
-from SAMMed3DTrainingLib.evaluate.sam2d import Sam2D
-from SAMMed3DTrainingLib.evaluate.sam_package import PeerError, sam_modeling
+from SAMMed3DTrainingLib.evaluate.sam2d import PeerError, Sam2D, SamLayout, sam_modeling
 
 #: 64 pixels, two blocks: a window of 3 patches of the 4 x 4, then the whole image.
 SMALL = SamLayout(

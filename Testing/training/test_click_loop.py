@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from SAMMed3DLib.model import attention, build_model, image_encoder
-from SAMMed3DTrainingLib.data.samples import Sample
+from SAMMed3DTrainingLib.data.nodule_samples import Sample
 from SAMMed3DTrainingLib.train import click_loop
 from SAMMed3DTrainingLib.train.click_loop import CLICK_COUNTS, ClickLoop, draw_click_count
 

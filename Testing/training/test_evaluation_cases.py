@@ -8,8 +8,8 @@ import pytest
 
 from SAMMed3DTrainingLib.data.datasets import DatasetError, find_datasets
 from SAMMed3DTrainingLib.data.splits import split_cases, write_split
-from SAMMed3DTrainingLib.evaluate.evaluation_cases import choose_cases
 from SAMMed3DTrainingLib.evaluate.evaluation_config import EvaluationConfig
+from SAMMed3DTrainingLib.evaluate.evaluation_run import choose_cases
 
 from .dataset_files import balls, write_case
 

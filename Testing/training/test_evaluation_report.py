@@ -10,7 +10,7 @@ import pytest
 from SAMMed3DLib.inference import InputError
 from SAMMed3DTrainingLib.evaluate.evaluation_config import EvaluationConfig
 from SAMMed3DTrainingLib.evaluate.evaluation_report import Evaluation, text_report, write_csv, write_json, write_text
-from SAMMed3DTrainingLib.evaluate.evaluation_summary import summarize
+from SAMMed3DTrainingLib.evaluate.nodule_scores import summarize
 
 from .scores import score
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from SAMMed3DTrainingLib.evaluate.evaluation_summary import summarize
+from SAMMed3DTrainingLib.evaluate.nodule_scores import summarize
 
 from .scores import score
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from SAMMed3DLib.model import build_model, load_model, save_checkpoint
-from SAMMed3DTrainingLib.train.lora import add_lora, merged_state
+from SAMMed3DTrainingLib.train.trainable import add_lora, merged_state
 
 from .networks import PROFILE, small_vit
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from SAMMed3DTrainingLib.train.losses import mask_loss, true_iou
+from SAMMed3DTrainingLib.train.click_loop import mask_loss, true_iou
 
 
 def _truth() -> torch.Tensor:

@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from SAMMed3DLib.model import CheckpointError, save_checkpoint
-from SAMMed3DTrainingLib.evaluate import sam_package
+from SAMMed3DTrainingLib.evaluate import sam2d
 from SAMMed3DTrainingLib.evaluate.peer2d import PEERS, Peer2D
-from SAMMed3DTrainingLib.evaluate.peer_layout import SIZES, SamLayout
-from SAMMed3DTrainingLib.evaluate.sam2d import Sam2D, load_sam2d
+from SAMMed3DTrainingLib.evaluate.sam2d import SIZES, Sam2D, SamLayout, load_sam2d
 
 from .networks import small_vit
 from .peer_weights import SMALL, SMALL_ADAPTED, made, need_segment_anything, written
@@ -93,13 +92,13 @@ def test_the_wrong_peer_is_named():
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.delitem(sys.modules, "_segment_anything_modeling", raising=False)
-    monkeypatch.setattr(sam_package.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(sam_package.PeerError, match="pip install segment-anything"):
-        sam_package.sam_modeling()
+    monkeypatch.setattr(sam2d.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(sam2d.PeerError, match="pip install segment-anything"):
+        sam2d.sam_modeling()
 
 
 def test_torchvision_is_not_needed():
-    sam_package.sam_modeling()
+    sam2d.sam_modeling()
     assert "torchvision" not in sys.modules and "segment_anything" not in sys.modules
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from SAMMed3DLib.model import build_model, load_model, save_checkpoint
-from SAMMed3DTrainingLib.runs.interpreter import Interpreter
+from SAMMed3DTrainingLib.runs.child_process import Interpreter
 from SAMMed3DTrainingLib.runs.job_process import start_estimate, start_job
 from SAMMed3DTrainingLib.runs.process_tree import processes
 from SAMMed3DTrainingLib.runs.run_files import RunError, lock_is_held, read_config

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from SAMMed3DTrainingLib.runs import run_request
-from SAMMed3DTrainingLib.runs.interpreter import Interpreter, find_interpreter
+from SAMMed3DTrainingLib.runs.child_process import Interpreter, find_interpreter
 from SAMMed3DTrainingLib.runs.run_files import CONFIG, STATE, RunError, RunUnderWay, hold_lock
 from SAMMed3DTrainingLib.runs.run_request import TrainingRequest, free_name, start_training
 from SAMMed3DTrainingLib.train.training_config import TrainingConfig, parse_training_options

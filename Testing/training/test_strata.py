@@ -5,8 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from SAMMed3DTrainingLib.data.instances import split_instances
-from SAMMed3DTrainingLib.data.strata import density_group, size_group, slice_thickness, thickness_group
+from SAMMed3DTrainingLib.data.instances import (
+    density_group,
+    size_group,
+    slice_thickness,
+    split_instances,
+    thickness_group,
+)
 
 
 @pytest.mark.parametrize(("diameter", "name"), [

@@ -8,7 +8,7 @@ from SAMMed3DLib.inference.geometry import transform_points
 from SAMMed3DLib.model.profile import PROFILES
 from SAMMed3DLib.synthesis import NoduleShapes
 from SAMMed3DTrainingLib.data import synthetic_samples
-from SAMMed3DTrainingLib.data.samples import Sample
+from SAMMed3DTrainingLib.data.nodule_samples import Sample
 from SAMMed3DTrainingLib.data.synthetic_samples import Background, SampleSynthesizer
 
 PROFILE = PROFILES["nodule"]

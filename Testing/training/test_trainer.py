@@ -15,7 +15,7 @@ from SAMMed3DLib.inference.errors import InputError
 from SAMMed3DLib.model import build_model, load_model, save_checkpoint
 from SAMMed3DTrainingLib import commands
 from SAMMed3DTrainingLib.runs.run_files import hold_lock
-from SAMMed3DTrainingLib.train import click_loop, trainer, training_state
+from SAMMed3DTrainingLib.train import click_loop, run_folder, trainer
 from SAMMed3DTrainingLib.train.distributed import World, join_world
 from SAMMed3DTrainingLib.train.plots import TensorBoard
 from SAMMed3DTrainingLib.train.run_folder import RunFolder, read_events
@@ -152,7 +152,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(data, tmp_path
 
 
 def test_a_full_disk_is_named_and_the_older_state_stays(data, tmp_path, monkeypatch):
-    whole_file, calls = training_state.whole_file, []
+    whole_file, calls = run_folder.whole_file, []
 
     def full_later(path):
         calls.append(path)
@@ -160,7 +160,7 @@ def test_a_full_disk_is_named_and_the_older_state_stays(data, tmp_path, monkeypa
             raise InputError(f"{path} could not be written: No space left on device; nothing was changed")
         return whole_file(path)
 
-    monkeypatch.setattr(training_state, "whole_file", full_later)
+    monkeypatch.setattr(run_folder, "whole_file", full_later)
     assert run_training(config(tmp_path, data, "--save_minutes", "0")) == 1
     assert "No space left" in events(tmp_path, "end")[0]["message"]
     monkeypatch.undo()

@@ -2,7 +2,7 @@
 
 Blobs of all sizes are found (:mod:`.blob_pyramid`) in a field where the wall of the lungs is painted over
 (:mod:`.blob_field`), so that what sits on the pleura stands free; they are ranked by shape (:mod:`.blob_ranking`), of
-several on one thing the best stays, and those are ranked anew by what rays from them meet (:mod:`.blob_rays`).
+several on one thing the best stays, and those are ranked anew by what rays from them meet (:mod:`.blob_ranking`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from scipy.spatial import cKDTree
 from ..inference.geometry import as_affine
 from .blob_field import BlobField
 from .blob_pyramid import Peaks, find_peaks
-from .blob_ranking import nodule_odds
-from .blob_rays import ray_measures, ray_odds
+from .blob_ranking import nodule_odds, ray_measures, ray_odds
 from .coarse_grid import Progress
 from .lungs import LungMask
 
@@ -111,7 +110,7 @@ class RayedPlaces:
         centers_ras: (n, 3) mm.
         radii_mm: (n,) of the ball that fits best.
         density: (n,) brightness in the middle.
-        measures: (n, measures) of :mod:`.blob_rays`.
+        measures: (n, measures) of :mod:`.blob_ranking`.
     """
 
     centers_ras: NDArray[np.float64]

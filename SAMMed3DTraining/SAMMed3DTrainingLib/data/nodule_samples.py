@@ -1,8 +1,9 @@
-"""Training samples from labelled scans: a nodule seen as inference sees it, around a simulated click at its zoom."""
+"""Makes training samples from labelled scans: one click on one object in one crop, seen as inference sees it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +24,7 @@ from SAMMed3DLib.model.profile import PreprocessingProfile
 from ..evaluate.clicks import ClickSimulator
 from .augmentation import NO_AUGMENTATION, Augmentation
 from .case_cache import CachedCase
-from .instances import Nodule
-from .samples import Sample
-from .strata import slice_thickness
+from .instances import Nodule, slice_thickness
 
 #: Share of samples that look as inference first does: at the profile's first spacing, centered on the click.
 _FIRST_LOOKS = 0.45
@@ -174,3 +173,24 @@ def _elsewhere(case: CachedCase, rng: np.random.Generator) -> NDArray[np.int64]:
             near = low + np.array(bright)
             return near if rng.random() < 0.6 else place
     return best
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One click on one nodule.
+
+    Attributes:
+        crop: float32 (C, d0, d1, d2), prepared as the profile says.
+        truth: bool (d0, d1, d2); empty where the click is on no nodule.
+        click: (3,) crop index of the first click.
+        spacing_mm: of the crop.
+        kind: solid, part-solid, ground-glass, unknown or none (no nodule).
+        diameter_mm: of the nodule.
+    """
+
+    crop: np.ndarray
+    truth: np.ndarray
+    click: np.ndarray
+    spacing_mm: float
+    kind: str
+    diameter_mm: float

@@ -16,7 +16,7 @@ from SAMMed3DLib.synthesis import NoduleShape, NoduleShapes, paint_nodule, rando
 from SAMMed3DLib.synthesis.nodules import correlated_noise, nodule_outline
 from SAMMed3DLib.synthesis.procedural import procedural_block
 
-from .samples import Sample
+from .nodule_samples import Sample
 
 DIAMETERS_MM = (3.0, 32.0)
 PROCEDURAL_SHARE = 0.2

@@ -19,8 +19,7 @@ from ..train.training_config import TrainingConfig, TrainingError
 from .augmentation import NO_AUGMENTATION, Augmentation
 from .case_cache import CachedCase, CaseCache
 from .datasets import DatasetError, find_datasets
-from .nodule_samples import NoduleSampler
-from .samples import Sample
+from .nodule_samples import NoduleSampler, Sample
 from .splits import Split, read_split, split_cases, unused_folds
 from .synthetic_samples import SampleSynthesizer
 

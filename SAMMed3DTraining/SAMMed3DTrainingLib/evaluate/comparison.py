@@ -32,9 +32,8 @@ from ..runs.run_files import RunError, write_whole
 from .clicks import ClickSimulator
 from .evaluated_models import Evaluated, load_evaluated
 from .evaluation import NoduleResult, Segmentation
-from .evaluation_cases import EvaluationCases, choose_cases
 from .evaluation_config import EvaluationConfig
-from .evaluation_run import prediction_values
+from .evaluation_run import EvaluationCases, choose_cases, prediction_values
 from .metrics import bootstrap_interval
 
 SCHEMA = 1

@@ -17,7 +17,7 @@ from SAMMed3DLib.inference.geometry import transform_points, voxel_spacing
 from SAMMed3DLib.inference.nodule_table import number
 
 from ..data.datasets import LoadedCase
-from ..data.strata import DENSITIES, SIZES
+from ..data.instances import DENSITIES, SIZES
 from .evaluation import Segmentation
 from .metrics import bootstrap_interval
 from .nodule_scores import NoduleScore

@@ -26,9 +26,8 @@ from SAMMed3DLib.files.output_files import whole_file
 from SAMMed3DLib.inference.nodule_table import number
 
 from .evaluation_config import EvaluationConfig
-from .evaluation_summary import GroupSummary
 from .metrics import NSD_TOLERANCES_MM
-from .nodule_scores import NoduleScore
+from .nodule_scores import GroupSummary, NoduleScore
 
 SCHEMA = 1
 SHOWN_CLICKS = (1, 2, 3, 5, 10, 15, 20)

@@ -15,8 +15,7 @@ from ..scene.comparison_view import NEW as NEW_WEIGHTS
 from ..scene.comparison_view import OLD as OLD_WEIGHTS
 from ..scene.training_source import readCase
 from .connections import Connections
-from .layout_keeper import SIDE_BY_SIDE, LayoutKeeper
-from .plot_view import PlotView
+from .plot_view import SIDE_BY_SIDE, LayoutKeeper, PlotView
 from .tables import Table
 from .texts import DASH, difference, score, size
 

@@ -27,10 +27,9 @@ from .compare_section import CompareSection
 from .connections import Connections
 from .data_section import DataSection
 from .icons import trainingIcons
-from .layout_keeper import LayoutKeeper
 from .next_section import NextSection
 from .package_install import installPackages
-from .plot_view import PlotView
+from .plot_view import LayoutKeeper, PlotView
 from .scene_watch import SceneWatch
 from .segmentation_module import SegmentationModule
 from .state_view import Facts, jobText, panelView

@@ -1,4 +1,4 @@
-"""Child processes that outlive whoever started them, and end with everything they started.
+"""Starts child processes, in which Python and environment they run; they outlive whoever started them.
 
 Output goes to a file, never into a pipe: a pipe fills up when nobody reads it, and breaks when the reader goes.
 """
@@ -7,17 +7,25 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
+import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+import SAMMed3DLib
 
 from .process_tree import end_tree
 from .run_files import LOG, SESSION, RunError, lock_is_held, read_process
 
 _LOG_BYTES = 32 * 1024
+PACKAGE = "SAMMed3DTrainingLib"
+_TRAINING_FOLDER = Path(__file__).resolve().parents[2]
+_ENGINE_FOLDER = Path(SAMMed3DLib.__file__).resolve().parents[1]
 
 
 class ChildProcess(Protocol):
@@ -197,3 +205,54 @@ def _own_group() -> dict[str, object]:
 def _complain(left: set[int]) -> None:
     if left:
         raise RunError(f"processes that could not be ended: {', '.join(map(str, sorted(left)))}; end them by hand")
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """A Python that has the packages of training.
+
+    Attributes:
+        executable: PythonSlicer in Slicer, which finds all that belongs to Slicer; else an ordinary Python.
+    """
+
+    executable: Path
+
+    def command(self, name: str, arguments: Sequence[str]) -> list[str]:
+        """``python -m SAMMed3DTrainingLib NAME ARGUMENTS``, one string a word: no shell, no quoting."""
+        return [str(self.executable), "-u", "-m", PACKAGE, name, *arguments]
+
+    def environment(self, base: Mapping[str, str] | None = None) -> dict[str, str]:
+        """The whole environment of such a process: that of this one, which in Slicer names Slicer's libraries, and
+        where both of our packages lie."""
+        values = dict(os.environ if base is None else base)
+        folders = list(dict.fromkeys([str(_ENGINE_FOLDER), str(_TRAINING_FOLDER)]))
+        before = [each for each in values.get("PYTHONPATH", "").split(os.pathsep) if each and each not in folders]
+        # UTF-8 whatever the system's code page: file names may have any letters.
+        return {**values, "PYTHONPATH": os.pathsep.join([*folders, *before]), "PYTHONUTF8": "1",
+                "PYTHONIOENCODING": "utf-8"}
+
+    @property
+    def cwd(self) -> Path:
+        """Working folder for its processes. ``-m`` takes modules from there first: a folder of ours is safe."""
+        return _TRAINING_FOLDER
+
+
+def find_interpreter(
+    which: Callable[[str], str | None] = shutil.which, fallback: str | None = None
+) -> Interpreter:
+    """PythonSlicer where there is one on the path, as in Slicer; else this Python.
+
+    Args:
+        which: finds a program.
+        fallback: this Python; by default ``sys.executable``.
+
+    Raises:
+        RunError: neither; in an application ``sys.executable`` may be the application.
+    """
+    found = which("PythonSlicer")
+    if found is None:
+        fallback = sys.executable if fallback is None else fallback
+        if not Path(fallback or "-").name.lower().startswith("python"):
+            raise RunError("PythonSlicer was not found: it belongs into the folder 'bin' of Slicer's installation")
+        found = fallback
+    return Interpreter(Path(found))

@@ -1,9 +1,11 @@
-"""What kind of failure an error is, so that whoever follows a run can offer the right cure."""
+"""Tells a process that something wants it to end: signals it obeys, and what kind of failure an error is."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 Kind = Literal["out_of_memory", "disk_full", "bad_data", "other"]
@@ -38,3 +40,24 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _says(chain: list[BaseException], words: tuple[str, ...]) -> bool:
     return any(word in str(each) for each in chain for word in words)
+
+
+@contextmanager
+def obeying_signals(hear: Callable[[], None]) -> Iterator[None]:
+    """Calls ``hear`` at SIGINT, SIGTERM and SIGHUP; afterwards they mean what they meant.
+
+    Only the main thread hears them; a hang-up that is ignored (``nohup``) stays ignored.
+    """
+    names = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        names.append(signal.SIGHUP)
+    try:
+        old = [(name, signal.signal(name, lambda *unused: hear())) for name in names]
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        for name, handler in old:
+            signal.signal(name, handler)

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from .child_process import ChildProcess, TrainingProcess
-from .interpreter import Interpreter
+from .child_process import ChildProcess, Interpreter, TrainingProcess
 from .json_lines import JsonLines
 from .run_files import RunError, write_whole
 from .run_request import TrainingRequest

@@ -12,8 +12,8 @@ from typing import Any
 
 from . import run_files
 from .run_files import RunError
+from .run_monitor import RunState
 from .run_request import name_problems, running_in
-from .run_status import RunState
 
 _KNOWN_FILES = (run_files.EVENTS, run_files.CONFIG, run_files.PROCESS)
 

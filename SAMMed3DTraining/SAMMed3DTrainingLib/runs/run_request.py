@@ -16,8 +16,7 @@ from SAMMed3DLib.inference.errors import InputError
 
 from ..train.presets import PRESETS, Preset
 from . import run_files
-from .child_process import TrainingProcess
-from .interpreter import Interpreter
+from .child_process import Interpreter, TrainingProcess
 from .run_files import RunError, RunUnderWay
 
 #: Names that Windows keeps for devices, whatever their ending.

@@ -16,7 +16,7 @@ from SAMMed3DLib.scene.segment_writer import BINARY_LABELMAP, SegmentLabelmap, s
 from SAMMed3DLib.scene.translation import tr as _
 from SAMMed3DLib.scene.volume_geometry import SceneError, VolumeGeometry
 
-from ..store.voxels import LARGEST_NODULE_MM
+from ..store.nifti_file import LARGEST_NODULE_MM
 
 _TOUCHING = np.ones((3, 3, 3), dtype=bool)
 

@@ -36,7 +36,7 @@ class RunPlots:
     # -- values --------------------------------------------------------------------------------------------------------
 
     def show(self, name: str, curves: Any) -> None:
-        """Draws a run's curves (runs.run_status.Curves). Costs nothing where nothing has changed."""
+        """Draws a run's curves (runs.run_monitor.Curves). Costs nothing where nothing has changed."""
         state = (curves.revision, curves.rewritten)
         if state == self._drawn and self.node("lossChart") is not None:
             return

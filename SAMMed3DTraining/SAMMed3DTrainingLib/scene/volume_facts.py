@@ -1,20 +1,28 @@
-"""What can be said of a volume without looking at every voxel: which image it is, and whether it is a CT."""
+"""Tells of a volume, without looking at every voxel, which image it is, whose, and whether it is a CT."""
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import slicer
 from numpy.typing import NDArray
 
 from SAMMed3DLib.scene.translation import tr as _
 from SAMMed3DLib.scene.volume_geometry import VolumeGeometry
 
 from ..store.export_case import image_source
-from ..store.nifti_file import is_sheared
-from ..store.voxels import value_problem
+from ..store.nifti_file import is_sheared, value_problem
 
 _THICKEST_MM = 5.0
+_PATIENT_ID_TAG = "0010,0020"
+_UIDS_ATTRIBUTE = "DICOM.instanceUIDs"
+_ID_ATTRIBUTE = "DICOM.PatientID"
+#: What de-identified studies have instead of an ID: the same for everybody.
+_NOBODY = re.compile(r"(?i)^\W*(anon\w*|unknown|no[_ ]?name|none|n/?a|patient|test|x+|0*|-)\W*$")
 
 
 @dataclass(frozen=True)
@@ -42,3 +50,41 @@ def placeNotes(geometry: VolumeGeometry) -> list[str]:
     if is_sheared(matrix):
         notes.append(_("its transform makes the voxels oblique-angled: nnU-Net cannot read such files"))
     return notes
+
+
+def patientOf(volumeNode: Any) -> str:
+    """The patient ID of a volume from DICOM: of the node, its place in the subject hierarchy, or the database.
+
+    "" where nobody says, or where the ID says nothing ("ANONYMOUS").
+    """
+    for read in (_fromNode, _fromHierarchy, _fromDatabase):
+        name = " ".join(read(volumeNode).split())
+        if name and not _NOBODY.match(name):
+            return name
+    return ""
+
+
+def _fromNode(volumeNode: Any) -> str:
+    return volumeNode.GetAttribute(_ID_ATTRIBUTE) or ""
+
+
+def _fromHierarchy(volumeNode: Any) -> str:
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(volumeNode.GetScene())
+    item = hierarchy.GetItemByDataNode(volumeNode) if hierarchy is not None else 0
+    if not item:
+        return ""
+    patient = hierarchy.GetItemAncestorAtLevel(item, "Patient")
+    if not patient:
+        return ""
+    return hierarchy.GetItemAttribute(patient, _ID_ATTRIBUTE) or hierarchy.GetItemName(patient) or ""
+
+
+def _fromDatabase(volumeNode: Any) -> str:
+    uids = (volumeNode.GetAttribute(_UIDS_ATTRIBUTE) or "").split()
+    database = getattr(slicer, "dicomDatabase", None)
+    if not uids or database is None:
+        return ""
+    # A database that is closed or damaged is no reason not to export.
+    with suppress(Exception):
+        return database.instanceValue(uids[0], _PATIENT_ID_TAG) or ""
+    return ""

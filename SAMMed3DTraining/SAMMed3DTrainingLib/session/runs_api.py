@@ -24,7 +24,7 @@ class Runs:
     @property
     def interpreter(self) -> Any:
         if self._interpreter is None:
-            from ..runs.interpreter import find_interpreter
+            from ..runs.child_process import find_interpreter
 
             self._interpreter = (self._find or find_interpreter)()
         return self._interpreter

@@ -56,7 +56,7 @@ def train(data: Sequence[str | Path], workDir: str | Path, name: str, progress: 
         data: data sets, or folders that hold several.
         workDir: where runs keep their folders.
         name: of the run; a number is added where it is taken.
-        progress: called with the run's status (runs.run_status.RunStatus) five times a second.
+        progress: called with the run's status (runs.run_monitor.RunStatus) five times a second.
         options: further fields of :class:`~.train_part.TrainingSettings`, such as ``preset="standard"``, ``epochs=10``.
 
     Returns:

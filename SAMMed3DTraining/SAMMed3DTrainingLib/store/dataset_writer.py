@@ -12,14 +12,12 @@ from typing import Any
 
 from . import dataset_files
 from .case_names import safe_case_name, same_name, unique_case_name
-from .dataset_files import CaseFiles, case_files, image_file, label_file
-from .description import DESCRIPTION, adopt, describe, read_description
+from .dataset_files import DESCRIPTION, CaseFiles, adopt, case_files, describe, image_file, label_file, read_description
 from .errors import StoreError
 from .export_case import ExportCase, StoredCase, WrittenCase, content_digest
 from .file_moves import STAGING, FileMoves, complete, discard_staged, is_pending, one_writer
 from .manifest import MANIFEST, CaseRecord, FileRecord, Manifest, read_manifest
-from .nifti_file import Progress, write_nifti
-from .voxels import check_case, stored_image, stored_labels
+from .nifti_file import Progress, check_case, stored_image, stored_labels, write_nifti
 
 #: Share of its voxels' bytes that a gzipped CT takes at most, as far as seen; label maps are nearly nothing.
 _IMAGE_SHARE, _LABEL_SHARE, _RESERVE = 0.8, 0.02, 16 << 20

@@ -11,8 +11,8 @@ from .dataset_writer import DatasetWriter
 from .errors import StoreError
 from .export_case import ExportCase, image_source
 from .file_pairs import FilePair, find_pairs
+from .nifti_file import LARGEST_NODULE_MM, value_problem
 from .stepwise_export import MakeCase, PlannedCase, StepwiseExport
-from .voxels import LARGEST_NODULE_MM, value_problem
 
 __all__ = ["FilePair", "find_pairs", "folder_import", "read_pair"]
 

@@ -18,9 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 from SAMMed3DLib.model.sam import Sam3D
 
-from ..data.samples import Sample
+from ..data.nodule_samples import Sample
 from ..evaluate.clicks import Click, ClickSimulator, bounding_box
-from .losses import mask_loss, true_iou
 
 LOGIT_LIMIT = 12.0
 CLICK_COUNTS = (1, 2, 3, 4, 5, 6, 8)
@@ -232,3 +231,35 @@ def _dice(logits: Tensor, truth: Tensor, is_nodule: Tensor) -> float:
     both = (mask & truth).flatten(1).sum(dim=1)
     dice = 2 * both / (mask.flatten(1).sum(dim=1) + truth.flatten(1).sum(dim=1)).clamp(min=1)
     return float(dice[is_nodule].mean()) if is_nodule.any() else math.nan
+
+
+def mask_loss(logits: Tensor, truth: Tensor, cross_entropy_weight: float = 4.0) -> Tensor:
+    """Soft Dice loss plus weighted binary cross-entropy, per mask.
+
+    Args:
+        logits: (B, M, X, Y, Z).
+        truth: (B, 1, X, Y, Z), 0 to 1 (the share of a cell that is inside).
+
+    Returns:
+        (B, M).
+    """
+    truth = truth.to(logits.dtype).expand_as(logits)
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(dim=(2, 3, 4))
+    probability = logits.sigmoid()
+    overlap = (probability * truth).sum(dim=(2, 3, 4))
+    total = probability.square().sum(dim=(2, 3, 4)) + truth.sum(dim=(2, 3, 4))
+    return 1 - (2 * overlap + 1) / (total + 1) + cross_entropy_weight * cross_entropy
+
+
+@torch.no_grad()
+def true_iou(logits: Tensor, truth: Tensor) -> Tensor:
+    """Intersection over union of ``logits > 0`` with the truth, (B, M); 0 where both are empty.
+
+    Args:
+        logits: (B, M, X, Y, Z).
+        truth: (B, 1, X, Y, Z), bool.
+    """
+    mask = logits > 0
+    both = (mask & truth).sum(dim=(2, 3, 4)).float()
+    either = (mask | truth).sum(dim=(2, 3, 4)).float()
+    return both / either.clamp(min=1)

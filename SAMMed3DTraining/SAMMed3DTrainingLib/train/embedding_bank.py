@@ -11,7 +11,7 @@ from torch import Tensor
 
 from SAMMed3DLib.model.sam import Sam3D
 
-from ..data.samples import Sample
+from ..data.nodule_samples import Sample
 
 Key = tuple[int, int]
 

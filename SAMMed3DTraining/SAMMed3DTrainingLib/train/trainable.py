@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from SAMMed3DLib.model import build_model, load_model, save_checkpoint
 from SAMMed3DLib.model.checkpoint import CheckpointError
 from SAMMed3DLib.model.sam import Sam3D
 from SAMMed3DLib.weights import default_checkpoint
 
-from .lora import add_lora, merged_state
 from .training_config import TrainingConfig, TrainingError
 
 
@@ -147,3 +148,72 @@ def save_weights(model: Sam3D, path: Path) -> None:
         save_checkpoint(model, path)
     except (OSError, ValueError, RuntimeError) as error:
         raise TrainingError(f"{path} could not be written ({error}); free disk space and use --resume") from error
+
+
+class LowRankUpdate(nn.Module):
+    """weight -> weight + alpha / rank * up @ down; zero at first.
+
+    Args:
+        weight: (out, ...) of the layer.
+        rank: of the update.
+        alpha: its scale.
+    """
+
+    def __init__(self, weight: Tensor, rank: int, alpha: float) -> None:
+        super().__init__()
+        out, inputs = weight.shape[0], weight[0].numel()
+        self.scale = alpha / rank
+        self.down = nn.Parameter(torch.empty(rank, inputs, device=weight.device))
+        self.up = nn.Parameter(torch.zeros(out, rank, device=weight.device))
+        nn.init.kaiming_uniform_(self.down, a=5**0.5)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        update = (self.up @ self.down).to(weight.dtype) * self.scale
+        return weight + update.view_as(weight)
+
+
+def add_lora(module: nn.Module, rank: int = 8, alpha: float = 16.0) -> list[nn.Parameter]:
+    """Freezes a module and gives all its linear layers and convolutions a low-rank update; returns what now learns.
+
+    Layers that are smaller than the update itself learn in full instead, and so do normalizations and biases, which
+    cost next to nothing.
+
+    Raises:
+        ValueError: a rank below 1.
+    """
+    if rank < 1:
+        raise ValueError(f"the rank of LoRA must be at least 1, not {rank}")
+    module.requires_grad_(False)
+    for layer in list(_layers(module)):
+        weight = layer.weight
+        if rank * (weight.shape[0] + weight[0].numel()) < weight.numel():
+            update = LowRankUpdate(weight, rank, alpha)
+            parametrize.register_parametrization(layer, "weight", update)
+            layer.parametrizations.weight.original.requires_grad_(False)
+        else:
+            weight.requires_grad_(True)
+    for parameter in module.parameters():
+        if parameter.ndim <= 1:
+            parameter.requires_grad_(True)
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def merged_state(module: nn.Module) -> dict[str, Tensor]:
+    """The state dict of a module with all updates added to the weights, under the layers' ordinary names."""
+    state = dict(module.state_dict())
+    for name, layer in module.named_modules():
+        if not parametrize.is_parametrized(layer, "weight"):
+            continue
+        prefix = f"{name}." if name else ""
+        with torch.no_grad():
+            weight = layer.weight.detach().clone()
+        for key in [key for key in state if key.startswith(f"{prefix}parametrizations.weight.")]:
+            del state[key]
+        state[f"{prefix}weight"] = weight
+    return state
+
+
+def _layers(module: nn.Module) -> Iterator[nn.Module]:
+    for layer in module.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv3d)) and not parametrize.is_parametrized(layer):
+            yield layer

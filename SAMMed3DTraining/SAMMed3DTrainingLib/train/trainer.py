@@ -19,23 +19,22 @@ from torch import Tensor, nn
 
 from SAMMed3DLib.model.precision import PRECISIONS, resolve_precision
 
-from ..data.samples import Sample
+from ..data.nodule_samples import Sample
 from ..data.training_data import SampleSlots, loader
 from ..runs.progress import EMBEDDED_AT_ONCE
 from .click_loop import ClickLoop, draw_click_count
 from .distributed import World
 from .embedding_bank import EmbeddingBank
-from .run_folder import RunFolder
-from .schedule import learning_rate
+from .run_folder import RunFolder, load_state, save_state
 from .trainable import Trainable, save_weights
 from .training_config import TrainingConfig, TrainingError
-from .training_state import load_state, save_state
 from .validation import Validator
 
 Key = tuple[int, int]
 _PAUSE_SECONDS = 0.2
 #: Different epochs' worth of samples in the bank of preset quick.
 BANK_EPOCHS = 2
+_FLOOR = 0.02
 
 
 @dataclass
@@ -366,3 +365,22 @@ class Trainer:
             if paused and not self._stopping:
                 self._note("resumed")
         return not self._stopping
+
+
+def learning_rate(update: int, updates: int, updates_per_epoch: float, config: TrainingConfig) -> float:
+    """The rate for the update of this number (from 0), before the groups' factors.
+
+    A linear warm-up over ``config.warmup`` of all updates, then a cosine down to a fiftieth, steps at given epochs, or
+    nothing.
+    """
+    highest = float(config.lr or 0)
+    warmup = max(1, round(config.warmup * updates))
+    if update < warmup:
+        return highest * (update + 1) / warmup
+    if config.lr_scheduler == "multisteplr":
+        epoch = update / updates_per_epoch
+        return highest * config.gamma ** sum(epoch >= step for step in config.step_size)
+    if config.lr_scheduler == "constant":
+        return highest
+    progress = min((update - warmup) / max(updates - warmup, 1), 1.0)
+    return highest * (_FLOOR + (1 - _FLOOR) * 0.5 * (1 + math.cos(math.pi * progress)))

@@ -24,10 +24,9 @@ from SAMMed3DLib.torch_setup.device import auto_device
 from ..data.splits import write_split
 from ..data.training_data import RunCases, SampleSlots, load_cases
 from ..runs import run_files
-from ..runs.failures import kind_of
+from ..runs.failures import kind_of, obeying_signals
 from ..runs.progress import show_as_json, show_as_text
 from ..runs.run_files import RunError, RunUnderWay
-from ..runs.stop_signals import obeying_signals
 from .distributed import World, join_world, launch
 from .estimate import estimate, show_estimate
 from .plots import TensorBoard, draw_plots

@@ -11,8 +11,8 @@ from SAMMed3DTrainingLib.runs.job_process import JobStatus
 from SAMMed3DTrainingLib.runs.packages_check import PackageState
 from SAMMed3DTrainingLib.runs.run_files import RunError
 from SAMMed3DTrainingLib.runs.run_history import RunRecord
+from SAMMed3DTrainingLib.runs.run_monitor import Curves, RunStatus
 from SAMMed3DTrainingLib.runs.run_request import TrainingRequest, free_name
-from SAMMed3DTrainingLib.runs.run_status import Curves, RunStatus
 
 
 class FakeJob:
