@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
-from scipy import ndimage
+
+from SAMMed3DLib.inference.mask_regions import components
 
 ClickMethod = Literal["challenge", "random", "jitter"]
 Click = tuple[tuple[int, ...], bool]
@@ -99,7 +100,7 @@ class ClickSimulator:
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
     """The largest component of a boolean mask, voxels touching by face, edge or corner (26-connected in 3D)."""
-    labels, count = ndimage.label(mask, np.ones((3,) * mask.ndim, dtype=bool))
+    labels, count = components(mask)
     if count <= 1:
         return mask
     sizes = np.bincount(labels.ravel())

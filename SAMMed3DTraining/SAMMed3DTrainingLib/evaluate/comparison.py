@@ -1,4 +1,6 @@
-"""Old against new weights on the cases that a run has not trained on: every nodule, with the same simulated clicks.
+"""Compares old and new weights: two evaluations of the cases that a run has not trained on, joined by nodule.
+
+Both sides see the same cases and the same simulated user (by case, nodule and seed).
 
 ``OUT/comparison.json`` holds the table; the masks of both, label maps in the images' own geometry, lie in a folder
 beside it that is new with every comparison, and are named by their paths from there, so that a run may be renamed. The
@@ -11,8 +13,6 @@ import argparse
 import json
 import shutil
 import tempfile
-import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,27 +20,48 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from SAMMed3DLib.files.segmentation_io import write_segmentation
-from SAMMed3DLib.inference.errors import InputError
 from SAMMed3DLib.inference.geometry import transform_points
 
-from ..data.datasets import DEFAULT_PATIENT_PATTERN, DatasetError, LoadedCase, load_case
+from ..data.datasets import DEFAULT_PATIENT_PATTERN, Case, DatasetError, LoadedCase
 from ..data.instances import Nodule
 from ..job import Job, add_job_options
+from ..options import (
+    DEVICES,
+    NOT_NEGATIVE,
+    ONE_CLICK,
+    PRECISIONS,
+    Option,
+    add_options,
+    check_ranges,
+    values_of,
+)
 from ..runs import run_files
 from ..runs.run_files import RunError, write_whole
-from .clicks import ClickSimulator
 from .evaluated_models import Evaluated, load_evaluated
 from .evaluation import NoduleResult, Segmentation
 from .evaluation_config import EvaluationConfig
-from .evaluation_run import EvaluationCases, choose_cases, prediction_values
+from .evaluation_run import EvaluationCases, UsableCases, choose_cases, prediction_values, write_predictions
 from .metrics import bootstrap_interval
+from .nodule_scores import simulated_user
 
 SCHEMA = 1
 FILE_NAME = "comparison.json"
 #: Clicks after which Dice and volume are told, as far as so many are given.
 SHOWN_CLICKS = (1, 3, 5)
 SIDES = ("old", "new")
+
+
+OPTIONS = (
+    Option("", "run", "folder of the run", kind=Path, required=True, metavar="DIR"),
+    Option("", "old", "weights to compare with (default: the run's start)", kind=Path, metavar="FILE"),
+    Option("", "new", "default: the run's best", kind=Path, metavar="FILE"),
+    Option("", "data", "default: what the run was trained with", nargs="+", metavar="DIR"),
+    Option("", "out", "folder of the results (default: RUN/comparison)", kind=Path, metavar="DIR"),
+    Option("", "clicks", "on each nodule", range=ONE_CLICK),
+    Option("", "device", DEVICES),
+    Option("", "precision", "of the image encoder", choices=PRECISIONS),
+    Option("", "seed", "of the clicks", range=NOT_NEGATIVE),
+)
 
 
 @dataclass(frozen=True)
@@ -88,15 +109,14 @@ def compare(config: ComparisonConfig, job: Job) -> Path | None:
 
 class _Comparison:
     def __init__(self, config: ComparisonConfig, job: Job) -> None:
-        if config.clicks < 1:
-            raise RunError("--clicks must be 1 or more")
+        check_ranges(config, OPTIONS, RunError)
         self._config, self._job = config, job
         self._shown = tuple(click for click in SHOWN_CLICKS if click <= config.clicks) or (1,)
         self._trained = run_files.read_config(config.run)
         self._out = (config.out or config.run / "comparison").absolute()
         self._rows: list[dict[str, Any]] = []
         self._cases: list[dict[str, Any]] = []
-        self._skipped: dict[str, str] = {}
+        self._total = 0
 
     def run(self) -> Path | None:
         new = self._new_weights()
@@ -108,18 +128,20 @@ class _Comparison:
         self._job.note(f"held-out cases: {len(chosen.cases)}; {chosen.source}")
         for note in chosen.notes:
             self._job.note(note)
-        self._job.progress(0, len(chosen.cases), "loading the models")
+        self._total = len(chosen.cases)
+        self._job.progress(0, self._total, "loading the models")
         models = {side: load_evaluated(self._evaluation(path)) for side, path in zip(SIDES, (old, new), strict=True)}
         masks = self._folder()
         try:
-            finished = self._all_cases(chosen, models, masks)
-            if not finished:
+            cases = UsableCases(chosen, models.values(), self._job.note, self._begin)
+            if not self._all_cases(cases, models, masks):
                 shutil.rmtree(masks, ignore_errors=True)
                 return None
             if not self._rows:
-                why = "; ".join(f"{name}: {reason}" for name, reason in self._skipped.items())
-                raise DatasetError(f"no nodule to compare on: the held-out label maps are empty or unreadable. {why}")
-            content = self._content(chosen, models)
+                raise DatasetError(
+                    f"no nodule to compare on: the held-out label maps are empty or unreadable. {cases.reasons}"
+                )
+            content = self._content(chosen, cases, models)
             path = self._out / FILE_NAME
             write_whole(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
         except BaseException:
@@ -176,26 +198,17 @@ class _Comparison:
             raise RunError(f"nothing can be written in {self._out}: {error.strerror or error}; choose another --out") \
                 from error
 
+    def _begin(self, done: int, case: Case) -> None:
+        self._job.progress(done, self._total, case.name)
+
     # -- the work ----------------------------------------------------------------------------------------------------
 
-    def _all_cases(self, chosen: EvaluationCases, models: dict[str, Evaluated], masks: Path) -> bool:
+    def _all_cases(self, cases: UsableCases, models: dict[str, Evaluated], masks: Path) -> bool:
         """False when asked to end."""
-        for done, case in enumerate(chosen.cases):
-            if self._job.cancelled:
-                return False
-            self._job.progress(done, len(chosen.cases), case.name)
-            try:
-                loaded = load_case(case, chosen.datasets[case.dataset].ignored_values)
-                if not loaded.nodules:
-                    self._skipped[case.full_name] = "the label map is empty"
-                    continue
-                for model in models.values():
-                    model.set_image(loaded.array_kji, loaded.ijk_to_ras)
-            except (DatasetError, InputError) as error:
-                self._skipped[case.full_name] = str(error).removeprefix(f"case {case.full_name}: ")
-                self._job.note(f"{case.full_name} is left out: {self._skipped[case.full_name]}")
-                continue
-            if not self._one_case(loaded, models, masks, done, len(chosen.cases)):
+        for done, loaded in cases:
+            if not loaded.nodules:
+                cases.skipped[loaded.case.full_name] = "the label map is empty"
+            elif not self._one_case(loaded, models, masks, done, len(cases)):
                 return False
         return True
 
@@ -211,20 +224,24 @@ class _Comparison:
             old, new = row.values["old"]["dice"][-1], row.values["new"]["dice"][-1]
             self._job.item(row.values, f"{loaded.case.name} {nodule.name}: Dice {old:.3f} -> {new:.3f}")
             self._job.progress(done + (number + 1) / len(loaded.nodules), total, loaded.case.name)
-        files = self._write_masks(loaded, rows, masks)
+        files: dict[str, dict[str, str]] = {side: {} for side in SIDES}
+        for side, click in ((side, click) for side in SIDES for click in self._shown):
+            path = masks / loaded.case.dataset / f"{loaded.case.part}_{loaded.case.name}_{side}_{click}.nii.gz"
+            write_predictions(path, loaded, [row.masks[side, click] for row in rows])
+            files[side][str(click)] = path.relative_to(self._out).as_posix()
         self._rows += [row.values for row in rows]
         self._cases.append({"case": loaded.case.full_name, "name": loaded.case.name, "image": str(loaded.case.image),
                             "label": str(loaded.case.label), **files})
         return True
 
     def _nodule(self, loaded: LoadedCase, nodule: Nodule, value: int, models: dict[str, Evaluated]) -> _Row:
-        case, shown = loaded.case, self._shown
-        name = zlib.crc32(f"{case.full_name}/{nodule.name}".encode())
+        """One nodule, evaluated with the same simulated user on both sides."""
+        case, shown, config = loaded.case, self._shown, self._config
         sides: dict[str, dict[str, list[float]]] = {}
         masks: dict[tuple[str, int], Segmentation] = {}
         for side, model in models.items():
-            clicks = ClickSimulator("challenge", np.random.default_rng([self._config.seed, name, 0]))
-            result = model.evaluate(nodule, self._config.clicks, clicks)
+            user = simulated_user("challenge", case, nodule, config.seed)
+            result = model.evaluate(nodule, config.clicks, user)
             sides[side] = {"dice": [_rounded(result.dice[n - 1]) for n in shown],
                            "volume_mm3": [round(result.volumes_mm3[n - 1], 2) for n in shown]}
             for click in shown:
@@ -237,27 +254,11 @@ class _Comparison:
             "delta": [_rounded(new - old) for old, new in zip(*(sides[side]["dice"] for side in SIDES), strict=True)],
         }, masks)
 
-    def _write_masks(self, loaded: LoadedCase, rows: Sequence[_Row], masks: Path) -> dict[str, dict[str, str]]:
-        """A label map for each side and shown click; by side and click its path from the folder of the results."""
-        files: dict[str, dict[str, str]] = {side: {} for side in SIDES}
-        folder = masks / loaded.case.dataset
-        try:
-            folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise RunError(f"{folder} cannot be made: {error.strerror or error}") from error
-        for side in SIDES:
-            for click in self._shown:
-                labels = np.zeros(loaded.array_kji.shape, np.uint16)
-                for row in rows:
-                    _paint(labels, row.masks[side, click], row.values["value"])
-                path = folder / f"{loaded.case.part}_{loaded.case.name}_{side}_{click}.nii.gz"
-                write_segmentation(path, labels, loaded.ijk_to_ras)
-                files[side][str(click)] = path.relative_to(self._out).as_posix()
-        return files
-
     # -- the table ---------------------------------------------------------------------------------------------------
 
-    def _content(self, chosen: EvaluationCases, models: dict[str, Evaluated]) -> dict[str, Any]:
+    def _content(
+        self, chosen: EvaluationCases, cases: UsableCases, models: dict[str, Evaluated]
+    ) -> dict[str, Any]:
         rows, shown = self._rows, self._shown
         patients = [f"{row['dataset']}/{row['patient']}" for row in rows]
         curves = {side: [row[side]["dice"] for row in rows] for side in SIDES} | {"delta": [r["delta"] for r in rows]}
@@ -270,7 +271,7 @@ class _Comparison:
             "schema": SCHEMA, "run": str(self._config.run.absolute()), "clicks": list(shown), "seed": self._config.seed,
             **{side: {"title": str(model.description["title"]), "checkpoint": str(model.description["checkpoint"])}
                for side, model in models.items()},
-            "source": chosen.source, "notes": list(chosen.notes), "skipped": self._skipped, "mean": mean,
+            "source": chosen.source, "notes": [*chosen.notes, *cases.notes], "skipped": cases.skipped, "mean": mean,
             "mean_old": mean["old"][last]["mean"], "mean_new": mean["new"][last]["mean"],
             "mean_delta": mean["delta"][last]["mean"], "nodules_count": len(rows), "patients": len(set(patients)),
             "nodules": rows, "cases": self._cases,
@@ -286,12 +287,6 @@ class _Comparison:
 def _after(result: NoduleResult, click: int) -> Segmentation:
     """The mask after a click; the last one where fewer were needed."""
     return result.predictions[min(click, len(result.predictions)) - 1]
-
-
-def _paint(labels: NDArray, segmentation: Segmentation, value: int) -> None:
-    mask = np.asarray(segmentation.mask)
-    window = tuple(slice(int(a), int(a) + n) for a, n in zip(segmentation.offset_kji, mask.shape, strict=True))
-    labels[window][mask != 0] = value
 
 
 def _center(nodule: Nodule, ijk_to_ras: NDArray) -> list[float]:
@@ -329,16 +324,7 @@ def comparison_parser(prog: str = "compare") -> argparse.ArgumentParser:
     """The options with their defaults and meanings."""
     parser = argparse.ArgumentParser(prog=prog, description="Compare a run's weights with older ones on the cases that "
                                      "it did not train on.", allow_abbrev=False)
-    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="folder of the run")
-    parser.add_argument("--old", type=Path, metavar="FILE", help="weights to compare with (default: the run's start)")
-    parser.add_argument("--new", type=Path, metavar="FILE", help="default: the run's best")
-    parser.add_argument("--data", nargs="+", metavar="DIR", help="default: what the run was trained with")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the results (default: RUN/comparison)")
-    parser.add_argument("--clicks", type=int, default=5, help="on each nodule (default %(default)s)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
-    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"),
-                        help="of the image encoder (default auto)")
-    parser.add_argument("--seed", type=int, default=2023, help="of the clicks (default %(default)s)")
+    add_options(parser, OPTIONS, ComparisonConfig)
     add_job_options(parser)
     return parser
 
@@ -346,10 +332,7 @@ def comparison_parser(prog: str = "compare") -> argparse.ArgumentParser:
 def run_comparison(arguments: list[str], prog: str = "compare") -> int:
     """The command ``compare``. Returns the exit code: 0 done, 2 it cannot be done, 130 asked to end."""
     options = comparison_parser(prog).parse_args(arguments)
-    config = ComparisonConfig(
-        options.run, options.old, options.new, tuple(options.data) if options.data else None, options.out,
-        options.clicks, options.device, options.precision, options.seed,
-    )
+    config = ComparisonConfig(**values_of(options, OPTIONS))
 
     def work(job: Job) -> None:
         compare(config, job)

@@ -13,6 +13,18 @@ from typing import Literal
 
 from SAMMed3DLib import __version__
 
+from ..options import (
+    DEVICES,
+    NOT_NEGATIVE,
+    ONE_CLICK,
+    PART,
+    PRECISIONS,
+    Option,
+    add_options,
+    check_ranges,
+    values_of,
+)
+
 DataPart = Literal["Tr", "Val", "Ts"]
 #: --model: what is evaluated.
 MODELS = {
@@ -31,6 +43,41 @@ METHOD_ALIASES = {"default": "challenge", "ritm": "random"}
 #: Options of the public scripts that have nothing to decide here.
 _WITHOUT_EFFECT = {"crop_size": "the crop's size comes with the checkpoint", "threshold": "every nodule counts",
                    "save_name": "the files of --vis_path have fixed names"}
+
+
+OPTIONS = (
+    Option("data", "test_data_path", "data sets, or folders that hold several", "data", ("-tdp",), nargs="+",
+           metavar="DIR"),
+    Option("data", "data_type", "part of the data; where it is missing, the held-out split is used and named",
+           flags=("-dt",), choices=("Tr", "Val", "Ts")),
+    Option("data", "fold", "of splits_final.json, where a held-out split has to be made", kind=int),
+    Option("data", "val_fraction", "share of the patients in such a split", range=PART),
+    Option("data", "patient_pattern", "regular expression; its first group is the patient in a case's name"),
+    Option("data", "labels", "the classes of dataset.json that are nodules (default: all)", nargs="+",
+           metavar="NAME|VALUE"),
+    Option("data", "split_num", "number of equal shares of the cases"),
+    Option("data", "split_idx", "the share that is evaluated, from 0"),
+    Option("model", "model", "what is evaluated, see below (default sam3d)", choices=tuple(MODELS)),
+    Option("model", "checkpoint_path", "weights (default: the bundled nodule model)", "checkpoint", ("-cp",),
+           metavar="FILE"),
+    Option("model", "model_type", "network the checkpoint must be of; it is recognized without this",
+           flags=("-mt",)),
+    Option("model", "profile", "preprocessing, where the checkpoint does not say it"),
+    Option("model", "device", DEVICES),
+    Option("model", "precision", "of the image encoder", choices=PRECISIONS),
+    Option("model", "prompt", "of the 2D models: clicks in each slice, or a box in each slice first",
+           choices=("point", "box")),
+    Option("model", "window_hu", "of the 2D models: HU shown as black and white (default: the model's own)",
+           kind=float, nargs=2, metavar=("LOW", "HIGH")),
+    Option("clicks", "num_clicks", "clicks per nodule", flags=("-nc",), range=ONE_CLICK),
+    Option("clicks", "point_method", "where clicks go; several are evaluated in turn", "point_methods", ("-pm",),
+           nargs="+", choices=(*METHODS, *METHOD_ALIASES)),
+    Option("clicks", "first_clicks", "random first clicks per nodule, of which the worst counts; 0 for none",
+           range=NOT_NEGATIVE),
+    Option("clicks", "seed", "of clicks and split", range=NOT_NEGATIVE),
+    Option("results", "vis_path", "folder of the results", flags=("-vp",), metavar="DIR"),
+    Option("results", "worst", "nodules in the picture of the worst", range=NOT_NEGATIVE),
+)
 
 
 class EvaluationError(ValueError):
@@ -85,16 +132,9 @@ class EvaluationConfig:
 
     def check(self) -> None:
         """Raises EvaluationError for values that no evaluation can have."""
-        if self.num_clicks < 1:
-            raise EvaluationError(f"-nc {self.num_clicks}: a nodule needs one click at least")
-        if self.first_clicks < 0 or self.worst < 0:
-            raise EvaluationError("--first_clicks and --worst are whole numbers from 0 upward")
+        check_ranges(self, OPTIONS, EvaluationError)
         if self.split_num < 1 or not 0 <= self.split_idx < self.split_num:
             raise EvaluationError(f"--split_idx must be from 0 to {max(self.split_num, 1) - 1}, not {self.split_idx}")
-        if self.seed < 0:
-            raise EvaluationError(f"--seed must be 0 or more, not {self.seed}")
-        if not 0 < self.val_fraction < 1:
-            raise EvaluationError(f"--val_fraction must be between 0 and 1, not {self.val_fraction}")
         if self.window_hu is not None and not self.window_hu[0] < self.window_hu[1]:
             raise EvaluationError("--window_hu needs the lower value first")
         if self.prompt == "box" and self.model not in PEERS_2D:
@@ -109,17 +149,9 @@ def parse_evaluation_options(arguments: list[str] | None = None, prog: str = "te
     """The command line as a configuration; options that cannot be end in argparse's exit with code 2."""
     options = evaluation_parser(prog).parse_args(arguments)
     notes = [f"--{name} has no effect: {why}" for name, why in _WITHOUT_EFFECT.items() if getattr(options, name)]
-    return EvaluationConfig(
-        data=tuple(options.test_data_path), vis_path=options.vis_path, checkpoint=options.checkpoint_path,
-        model=options.model or _model_of_dimensions(options), model_type=options.model_type, profile=options.profile,
-        num_clicks=options.num_clicks,
-        point_methods=tuple(dict.fromkeys(METHOD_ALIASES.get(m, m) for m in options.point_method)),
-        data_type=options.data_type, first_clicks=options.first_clicks, prompt=options.prompt,
-        window_hu=None if options.window_hu is None else tuple(options.window_hu), seed=options.seed,
-        device=options.device, precision=options.precision, val_fraction=options.val_fraction, fold=options.fold,
-        patient_pattern=options.patient_pattern, labels=tuple(options.labels), split_num=options.split_num,
-        split_idx=options.split_idx, worst=options.worst, notes=tuple(notes),
-    )
+    values = values_of(options, OPTIONS) | {"model": options.model or _model_of_dimensions(options)}
+    values["point_methods"] = tuple(dict.fromkeys(METHOD_ALIASES.get(m, m) for m in values["point_methods"]))
+    return EvaluationConfig(**values, notes=tuple(notes))
 
 
 def _model_of_dimensions(options: argparse.Namespace) -> str:
@@ -133,58 +165,18 @@ def _model_of_dimensions(options: argparse.Namespace) -> str:
 
 def evaluation_parser(prog: str = "test.py") -> argparse.ArgumentParser:
     """The options with their defaults and meanings."""
-    default = EvaluationConfig()
     parser = argparse.ArgumentParser(
         prog=prog, description="Evaluate a checkpoint, a 2D model or a classic tool with simulated clicks.",
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
         epilog="models:\n" + "\n".join(f"  {name:15} {text}" for name, text in MODELS.items()),
     )
     parser.add_argument("--version", action="version", version=f"sammed3d {__version__}")
-    data = parser.add_argument_group("data")
-    data.add_argument("-tdp", "--test_data_path", nargs="+", default=list(default.data), metavar="DIR",
-                      help=f"data sets, or folders that hold several (default {default.data[0]})")
-    data.add_argument("-dt", "--data_type", choices=("Tr", "Val", "Ts"), default=default.data_type,
-                      help="part of the data; where it is missing, the held-out split is used and named (default Ts)")
-    data.add_argument("--fold", type=int, help="of splits_final.json, where a held-out split has to be made")
-    data.add_argument("--val_fraction", type=float, default=default.val_fraction,
-                      help="share of the patients in such a split (default %(default)s)")
-    data.add_argument("--patient_pattern", help="regular expression; its first group is the patient in a case's name")
-    data.add_argument("--labels", nargs="+", default=[], metavar="NAME|VALUE",
-                      help="the classes of dataset.json that are nodules (default: all)")
-    data.add_argument("--split_num", type=int, default=1, help="number of equal shares of the cases (default 1)")
-    data.add_argument("--split_idx", type=int, default=0, help="the share that is evaluated, from 0")
-
-    model = parser.add_argument_group("model")
-    model.add_argument("--model", choices=tuple(MODELS), help="what is evaluated, see below (default sam3d)")
-    model.add_argument("-cp", "--checkpoint_path", metavar="FILE", help="weights (default: the bundled nodule model)")
-    model.add_argument("-mt", "--model_type", help="network the checkpoint must be of; it is recognized without this")
-    model.add_argument("--profile", help="preprocessing, where the checkpoint does not say it")
-    model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
-    model.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"),
-                       help="of the image encoder (default auto)")
-    model.add_argument("--prompt", choices=("point", "box"), default=default.prompt,
-                       help="of the 2D models: clicks in each slice, or a box in each slice first (default point)")
-    model.add_argument("--window_hu", type=float, nargs=2, metavar=("LOW", "HIGH"),
-                       help="of the 2D models: HU shown as black and white (default: the model's own)")
-    model.add_argument("--dim", type=int, choices=(2, 3), default=3,
-                       help="2: --model by --ft2d and --image_size, as in SAM-Med3D's scripts")
-    model.add_argument("--ft2d", action="store_true", help="with --dim 2: MedSAM")
-    model.add_argument("--image_size", type=int, help="with --dim 2: 256 is SAM-Med2D")
-
-    clicks = parser.add_argument_group("clicks")
-    clicks.add_argument("-nc", "--num_clicks", type=int, default=default.num_clicks,
-                        help="clicks per nodule (default %(default)s)")
-    clicks.add_argument("-pm", "--point_method", nargs="+", choices=(*METHODS, *METHOD_ALIASES),
-                        default=list(default.point_methods),
-                        help="where clicks go: challenge (default), random, jitter; several are evaluated in turn")
-    clicks.add_argument("--first_clicks", type=int, default=default.first_clicks,
-                        help="random first clicks per nodule, of which the worst counts; 0 for none (default 5)")
-    clicks.add_argument("--seed", type=int, default=default.seed, help="of clicks and split (default %(default)s)")
-
-    results = parser.add_argument_group("results")
-    results.add_argument("-vp", "--vis_path", default=default.vis_path, metavar="DIR",
-                         help="folder of the results (default %(default)s)")
-    results.add_argument("--worst", type=int, default=default.worst, help="nodules in the picture of the worst")
+    add_options(parser, OPTIONS, EvaluationConfig)
+    parser.set_defaults(model=None)  # not given: what --dim, --ft2d and --image_size mean
+    other = parser.add_argument_group("2D models as SAM-Med3D's scripts name them")
+    other.add_argument("--dim", type=int, choices=(2, 3), default=3, help="2: --model by --ft2d and --image_size")
+    other.add_argument("--ft2d", action="store_true", help="with --dim 2: MedSAM")
+    other.add_argument("--image_size", type=int, help="with --dim 2: 256 is SAM-Med2D")
     for name, why in _WITHOUT_EFFECT.items():
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS, metavar=why)
     return parser

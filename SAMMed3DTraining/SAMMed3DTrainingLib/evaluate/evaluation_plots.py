@@ -20,7 +20,7 @@ from ..data.datasets import LoadedCase
 from ..data.instances import DENSITIES, SIZES
 from .evaluation import Segmentation
 from .metrics import bootstrap_interval
-from .nodule_scores import NoduleScore
+from .nodule_scores import ScoredNodule
 
 # Okabe and Ito's colors, which differ for color-blind eyes too.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -28,7 +28,7 @@ _VIEW_MM = 72.0  # beyond a nodule; the picture shows up to 70 mm around its fir
 _INK, _FAINT, _GRID = "#24292f", "#6e7781", "#d8dee4"
 
 
-def draw_dice(path: Path, scores: Sequence[NoduleScore], title: str, seed: int = 0) -> None:
+def draw_dice(path: Path, scores: Sequence[ScoredNodule], title: str, seed: int = 0) -> None:
     """Dice over the clicks: every protocol, the first with its interval by patient, and that one by size.
 
     Raises:
@@ -61,7 +61,7 @@ def draw_dice(path: Path, scores: Sequence[NoduleScore], title: str, seed: int =
 
 
 def _curve(
-    axes: Axes, clicks: np.ndarray, scores: Sequence[NoduleScore], label: str, color: str, seed: int | None
+    axes: Axes, clicks: np.ndarray, scores: Sequence[ScoredNodule], label: str, color: str, seed: int | None
 ) -> None:
     curves = np.array([score.dice for score in scores])
     axes.plot(clicks, curves.mean(axis=0), "o-", color=color, markersize=4, linewidth=1.8, label=label, zorder=3)
@@ -74,7 +74,7 @@ def _curve(
         axes.fill_between(clicks, low, high, color=color, alpha=0.15, linewidth=0, zorder=2, label="95 %, by patient")
 
 
-def draw_volumes(path: Path, scores: Sequence[NoduleScore], title: str) -> None:
+def draw_volumes(path: Path, scores: Sequence[ScoredNodule], title: str) -> None:
     """Bland-Altman plot of the volumes after the last click, of one protocol: difference in % over the mean of both.
 
     Raises:
@@ -116,7 +116,7 @@ def draw_volumes(path: Path, scores: Sequence[NoduleScore], title: str) -> None:
 
 
 def draw_worst(
-    path: Path, scores: Sequence[NoduleScore], count: int, load: Callable[[NoduleScore], LoadedCase], title: str
+    path: Path, scores: Sequence[ScoredNodule], count: int, load: Callable[[ScoredNodule], LoadedCase], title: str
 ) -> None:
     """Slices through the nodules with the lowest Dice after the last click, the worst first.
 
@@ -136,7 +136,7 @@ def draw_worst(
     write_preview(path, *rows[0].volume, rows, title, subtitle)
 
 
-def _row(score: NoduleScore, loaded: LoadedCase) -> PreviewRow:
+def _row(score: ScoredNodule, loaded: LoadedCase) -> PreviewRow:
     """A nodule with as much of its scan as the picture can show, so that the whole scan need not stay in memory."""
     nodule = next(each for each in loaded.nodules if each.name == score.nodule)
     shape = np.array(loaded.array_kji.shape)
@@ -160,7 +160,7 @@ def _block(found: Segmentation, low: np.ndarray) -> Block:
     return Block(np.asarray(found.mask, np.uint8), (int(start[0]), int(start[1]), int(start[2])))
 
 
-def _facts(score: NoduleScore) -> tuple[tuple[str, str], ...]:
+def _facts(score: ScoredNodule) -> tuple[tuple[str, str], ...]:
     curve = " \u2192 ".join(number(value, 2) for value in (score.dice[0], score.last_dice))
     return (
         ("Dice", curve),

@@ -27,7 +27,7 @@ from SAMMed3DLib.inference.nodule_table import number
 
 from .evaluation_config import EvaluationConfig
 from .metrics import NSD_TOLERANCES_MM
-from .nodule_scores import GroupSummary, NoduleScore
+from .nodule_scores import GroupSummary, ScoredNodule
 
 SCHEMA = 1
 SHOWN_CLICKS = (1, 2, 3, 5, 10, 15, 20)
@@ -53,7 +53,7 @@ class Evaluation:
     source: str
     notes: tuple[str, ...]
     skipped: Mapping[str, str]
-    scores: tuple[NoduleScore, ...]
+    scores: tuple[ScoredNodule, ...]
     summaries: tuple[GroupSummary, ...]
 
 
@@ -72,7 +72,7 @@ def write_json(path: Path, evaluation: Evaluation) -> None:
         part.write_text(text + "\n", encoding="utf-8")
 
 
-def write_csv(path: Path, scores: Sequence[NoduleScore]) -> None:
+def write_csv(path: Path, scores: Sequence[ScoredNodule]) -> None:
     """Writes ``nodules.csv``. Raises InputError when the place cannot be written."""
     rows = [_row(score) for score in scores]
     with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
@@ -148,7 +148,7 @@ def _interval(interval: tuple[float, float] | None) -> str:
     return "-" if interval is None else f"{interval[0]:.3f}-{interval[1]:.3f}"
 
 
-def _as_dict(score: NoduleScore) -> dict[str, Any]:
+def _as_dict(score: ScoredNodule) -> dict[str, Any]:
     values = {
         field.name: getattr(score, field.name)
         for field in dataclasses.fields(score) if field.name not in ("prediction", "first_clicks", "nsd")
@@ -161,7 +161,7 @@ def _as_dict(score: NoduleScore) -> dict[str, Any]:
     }
 
 
-def _row(score: NoduleScore) -> dict[str, Any]:
+def _row(score: ScoredNodule) -> dict[str, Any]:
     row: dict[str, Any] = {
         name: getattr(score, name)
         for name in ("dataset", "case", "patient", "nodule", "method", "size", "density", "slices", "slice_mm",

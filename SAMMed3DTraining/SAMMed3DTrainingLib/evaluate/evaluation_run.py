@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,10 +34,11 @@ from ..data.instances import Nodule
 from ..data.splits import FILE_NAME, read_split, split_cases, unused_folds
 from ..runs.progress import duration
 from .evaluated_models import Evaluated, load_evaluated
+from .evaluation import Segmentation
 from .evaluation_config import CLASSICS, EvaluationConfig, EvaluationError
 from .evaluation_plots import draw_dice, draw_volumes, draw_worst
 from .evaluation_report import Evaluation, text_report, write_csv, write_json, write_text
-from .nodule_scores import NoduleScore, score_nodule, summarize
+from .nodule_scores import ScoredNodule, score_nodule, summarize
 from .sam2d import PeerError
 
 _WRONG_INPUT = (EvaluationError, DatasetError, InputError, CheckpointError, DeviceError, PeerError)
@@ -84,14 +86,13 @@ def evaluate(config: EvaluationConfig, terminal: Terminal) -> Evaluation:
     terminal.note(f"{len(chosen.cases)} case{'s' * (len(chosen.cases) != 1)}: {chosen.source}")
     with terminal.step("loading the model"):
         evaluated = load_evaluated(config)
-    loop = _CaseLoop(config, chosen, evaluated, folder, terminal)
-    loop.run()
-    if not loop.scores:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in loop.skipped.items())
-        raise DatasetError(f"no nodule to evaluate: all label maps are empty or unreadable. {reasons}".strip())
+    cases = UsableCases(chosen, [evaluated], lambda text: terminal.note(f"note: {text}"))
+    scores = _scores(config, cases, evaluated, folder, terminal)
+    if not scores:
+        raise DatasetError(f"no nodule to evaluate: all label maps are empty or unreadable. {cases.reasons}".strip())
     evaluation = Evaluation(
-        config, evaluated.description, chosen.source, (*chosen.notes, *loop.notes), loop.skipped, tuple(loop.scores),
-        summarize(loop.scores, config.seed),
+        config, evaluated.description, chosen.source, (*chosen.notes, *cases.notes), cases.skipped, tuple(scores),
+        summarize(scores, config.seed),
     )
     with terminal.step(f"writing {folder}"):
         _write(folder, evaluation, chosen)
@@ -111,93 +112,133 @@ def _result_folder(config: EvaluationConfig) -> Path:
     return folder
 
 
-class _CaseLoop:
-    """Evaluates the nodules of case after case and writes each case's predictions.
+class UsableCases:
+    """Goes through the chosen cases: reads each, shows it to every model, and leaves out what cannot be used.
+
+    Args:
+        chosen: the cases.
+        models: that are to see them.
+        tell: takes notes for people.
+        begin: told the number of each case, from 0, and the case before it is read.
 
     Attributes:
-        scores, notes, skipped: what came out so far.
+        skipped: why a case was left out, by its name.
+        notes: what is doubtful about cases.
     """
 
     def __init__(
-        self, config: EvaluationConfig, chosen: EvaluationCases, evaluated: Evaluated, folder: Path, terminal: Terminal
+        self, chosen: EvaluationCases, models: Collection[Evaluated], tell: Callable[[str], object],
+        begin: Callable[[int, Case], object] = lambda done, case: None,
     ) -> None:
-        self._config = config
-        self._chosen = chosen
-        self._evaluated = evaluated
-        self._folder = folder
-        self._terminal = terminal
-        self.scores: list[NoduleScore] = []
+        self._chosen, self._models, self._tell, self._begin = chosen, models, tell, begin
         self.notes: list[str] = []
         self.skipped: dict[str, str] = {}
 
-    def run(self) -> None:
-        """All cases; one that cannot be used is named in ``skipped`` and left out."""
-        begun, total = time.perf_counter(), len(self._chosen.cases)
-        for done, case in enumerate(self._chosen.cases, start=1):
-            try:
-                scores = self._case(case)
-            except (DatasetError, InputError) as error:
-                self.skipped[case.full_name] = str(error).removeprefix(f"case {case.full_name}: ")
-                self._terminal.note(f"{done}/{total} {case.full_name}: LEFT OUT, {self.skipped[case.full_name]}")
-                continue
-            self.scores += scores
-            left = (time.perf_counter() - begun) / done * (total - done)
-            self._terminal.note(f"{done}/{total} {case.full_name}: {self._told(scores)}"
-                                + (f", about {duration(left)} left" if done < total else ""))
+    def __len__(self) -> int:
+        """All that were chosen."""
+        return len(self._chosen.cases)
 
-    def _told(self, scores: list[NoduleScore]) -> str:
-        own = [score for score in scores if score.method == self._config.point_methods[0]]
-        if not own:
-            return "the label map is empty"
-        first, last = (np.mean([score.dice[click] for score in own]) for click in (0, -1))
-        nodules = "1 nodule" if len(own) == 1 else f"{len(own)} nodules"
-        return f"{nodules}, Dice {first:.3f} at 1 click, {last:.3f} at {self._config.num_clicks}"
+    def __iter__(self) -> Iterator[tuple[int, LoadedCase]]:
+        """The number of each case among all, from 0, and the case; the models have its image."""
+        for done, case in enumerate(self._chosen.cases):
+            self._begin(done, case)
+            loaded = None
+            with self.leaving_out(case):
+                loaded = self._shown(case)
+            if loaded is not None:
+                yield done, loaded
 
-    def _case(self, case: Case) -> list[NoduleScore]:
+    @contextmanager
+    def leaving_out(self, case: Case) -> Iterator[None]:
+        """A case that proves unusable within is left out."""
+        try:
+            yield
+        except (DatasetError, InputError) as error:
+            self.skipped[case.full_name] = str(error).removeprefix(f"case {case.full_name}: ")
+            self._tell(f"{case.full_name}: LEFT OUT, {self.skipped[case.full_name]}")
+
+    @property
+    def reasons(self) -> str:
+        """Why cases were left out, in one line."""
+        return "; ".join(f"{name}: {reason}" for name, reason in self.skipped.items())
+
+    def _shown(self, case: Case) -> LoadedCase:
         doubts: list[str] = []
         with our_warnings_told(doubts.append):
             loaded = _load(case, self._chosen)
-            self._evaluated.set_image(loaded.array_kji, loaded.ijk_to_ras)
+            for model in self._models:
+                model.set_image(loaded.array_kji, loaded.ijk_to_ras)
         for doubt in doubts:
             self.notes.append(f"{case.full_name}: {doubt}")
-            self._terminal.note(f"note: {self.notes[-1]}")
-        if not loaded.nodules:
-            self.notes.append(f"{case.full_name}: the label map is empty, there is nothing to find")
-            return []
-        scores = []
-        for number, method in enumerate(self._config.point_methods):
-            # A box takes the place of the first click.
-            first_clicks = self._config.first_clicks if number == 0 and self._config.prompt == "point" else 0
-            own = []
-            for nodule in loaded.nodules:
-                own.append(score_nodule(
-                    self._evaluated, loaded, nodule, method, self._config.num_clicks, first_clicks, self._config.seed
-                ))
-                if number == 0:
-                    self._terminal.count(len(own), len(loaded.nodules))
-            self._write_predictions(loaded, own, "" if number == 0 else f"_{method}")
-            scores += own
-        return scores
+            self._tell(self.notes[-1])
+        return loaded
 
-    def _write_predictions(self, loaded: LoadedCase, scores: list[NoduleScore], suffix: str) -> None:
-        """The masks after the last click as one label map, in the image's own voxels."""
-        values = prediction_values(loaded.nodules)
-        labels = np.zeros(loaded.array_kji.shape, np.uint16)
-        for value, score in zip(values, scores, strict=True):
-            mask = score.prediction.mask
-            window = tuple(
-                slice(a, a + n) for a, n in zip(score.prediction.offset_kji, mask.shape, strict=True)
-            )
-            labels[window][mask != 0] = value
-        folder = self._folder / "predictions" / loaded.case.dataset
-        try:
-            folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise EvaluationError(f"{folder} cannot be made: {error.strerror or error}") from error
-        try:
-            write_segmentation(folder / f"{loaded.case.name}_pred{suffix}.nii.gz", labels, loaded.ijk_to_ras)
-        except InputError as error:  # not the case's fault: no further one could be written either
-            raise EvaluationError(str(error)) from error
+
+def _scores(
+    config: EvaluationConfig, cases: UsableCases, evaluated: Evaluated, folder: Path, terminal: Terminal
+) -> list[ScoredNodule]:
+    """Scores the nodules of case after case and writes each case's predictions."""
+    begun, total = time.perf_counter(), len(cases)
+    scores: list[ScoredNodule] = []
+    for done, loaded in cases:
+        case = loaded.case
+        if not loaded.nodules:
+            cases.notes.append(f"{case.full_name}: the label map is empty, there is nothing to find")
+        with cases.leaving_out(case):
+            own = _scores_of_case(config, loaded, evaluated, folder, terminal)
+            scores += own
+            left = (time.perf_counter() - begun) / (done + 1) * (total - done - 1)
+            terminal.note(f"{done + 1}/{total} {case.full_name}: {_told(config, own)}"
+                          + (f", about {duration(left)} left" if done + 1 < total else ""))
+    return scores
+
+
+def _told(config: EvaluationConfig, scores: list[ScoredNodule]) -> str:
+    own = [score for score in scores if score.method == config.point_methods[0]]
+    if not own:
+        return "the label map is empty"
+    first, last = (np.mean([score.dice[click] for score in own]) for click in (0, -1))
+    nodules = "1 nodule" if len(own) == 1 else f"{len(own)} nodules"
+    return f"{nodules}, Dice {first:.3f} at 1 click, {last:.3f} at {config.num_clicks}"
+
+
+def _scores_of_case(
+    config: EvaluationConfig, loaded: LoadedCase, evaluated: Evaluated, folder: Path, terminal: Terminal
+) -> list[ScoredNodule]:
+    scores: list[ScoredNodule] = []
+    for number, method in enumerate(config.point_methods if loaded.nodules else ()):
+        # A box takes the place of the first click.
+        first_clicks = config.first_clicks if number == 0 and config.prompt == "point" else 0
+        own = []
+        for nodule in loaded.nodules:
+            own.append(score_nodule(evaluated, loaded, nodule, method, config.num_clicks, first_clicks, config.seed))
+            if number == 0:
+                terminal.count(len(own), len(loaded.nodules))
+        suffix = "" if number == 0 else f"_{method}"
+        path = folder / "predictions" / loaded.case.dataset / f"{loaded.case.name}_pred{suffix}.nii.gz"
+        write_predictions(path, loaded, [score.prediction for score in own])
+        scores += own
+    return scores
+
+
+def write_predictions(path: Path, loaded: LoadedCase, masks: Sequence[Segmentation]) -> None:
+    """Writes one mask for each nodule of a case as one label map, in the image's own voxels; makes the folder.
+
+    Raises:
+        EvaluationError: it cannot be written; no further one could be either.
+    """
+    labels = np.zeros(loaded.array_kji.shape, np.uint16)
+    for value, found in zip(prediction_values(loaded.nodules), masks, strict=True):
+        mask = np.asarray(found.mask)
+        window = tuple(slice(int(a), int(a) + n) for a, n in zip(found.offset_kji, mask.shape, strict=True))
+        labels[window][mask != 0] = value
+    try:
+        path.parent.mkdir(exist_ok=True)
+        write_segmentation(path, labels, loaded.ijk_to_ras)
+    except OSError as error:
+        raise EvaluationError(f"{path.parent} cannot be made: {error.strerror or error}") from error
+    except InputError as error:
+        raise EvaluationError(str(error)) from error
 
 
 def prediction_values(nodules: tuple[Nodule, ...]) -> list[int]:
@@ -228,12 +269,12 @@ def _write(folder: Path, evaluation: Evaluation, chosen: EvaluationCases) -> Non
         draw_worst(folder / "worst_nodules.png", first, config.worst, _reader(chosen), title)
 
 
-def _reader(chosen: EvaluationCases) -> Callable[[NoduleScore], LoadedCase]:
+def _reader(chosen: EvaluationCases) -> Callable[[ScoredNodule], LoadedCase]:
     """Reads cases again, for pictures of them; the latest stays in memory."""
     cases = {(case.dataset, case.name): case for case in chosen.cases}
     kept: dict[tuple[str, str], LoadedCase] = {}
 
-    def load(score: NoduleScore) -> LoadedCase:
+    def load(score: ScoredNodule) -> LoadedCase:
         key = (score.dataset, score.case)
         if key not in kept:
             kept.clear()

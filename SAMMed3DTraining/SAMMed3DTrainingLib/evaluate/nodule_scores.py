@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from SAMMed3DLib.inference.geometry import voxel_spacing
 
-from ..data.datasets import LoadedCase
+from ..data.datasets import Case, LoadedCase
 from ..data.instances import (
     DENSITIES,
     SIZES,
@@ -48,7 +48,7 @@ class FirstClick:
 
 
 @dataclass(frozen=True, eq=False)
-class NoduleScore:
+class ScoredNodule:
     """One nodule under one click protocol.
 
     Attributes:
@@ -121,9 +121,15 @@ class NoduleScore:
         return variation([trial.volumes_mm3[0] for trial in self.first_clicks])
 
 
+def simulated_user(method: str, case: Case, nodule: Nodule, seed: int, trial: int = 0) -> ClickSimulator:
+    """Who clicks on a nodule: the same for every model, by the nodule's name and the seed."""
+    name = zlib.crc32(f"{case.full_name}/{nodule.name}".encode())
+    return ClickSimulator(method, np.random.default_rng([seed, name, trial]))
+
+
 def score_nodule(
     evaluated: Evaluated, loaded: LoadedCase, nodule: Nodule, method: str, clicks: int, first_clicks: int, seed: int
-) -> NoduleScore:
+) -> ScoredNodule:
     """Evaluates one nodule of the volume that has been set.
 
     Args:
@@ -137,20 +143,14 @@ def score_nodule(
         seed: a nodule's clicks depend on nothing else but the nodule's name and the masks.
     """
     case = loaded.case
-    name = zlib.crc32(f"{case.full_name}/{nodule.name}".encode())
-
-    def simulator(kind: str, trial: int = 0) -> ClickSimulator:
-        return ClickSimulator(kind, np.random.default_rng([seed, name, trial]))
-
-    result = evaluated.evaluate(nodule, clicks, simulator(method))
+    result = evaluated.evaluate(nodule, clicks, simulated_user(method, case, nodule, seed))
     trials = []
     for trial in range(1, first_clicks + 1):
-        other = evaluated.evaluate(
-            nodule, min(clicks, AUC_CLICKS), simulator(method, trial), first=simulator("random", trial)
-        )
+        user, first = (simulated_user(kind, case, nodule, seed, trial) for kind in (method, "random"))
+        other = evaluated.evaluate(nodule, min(clicks, AUC_CLICKS), user, first=first)
         trials.append(FirstClick(other.dice, other.volumes_mm3))
     matrix = loaded.ijk_to_ras
-    return NoduleScore(
+    return ScoredNodule(
         case.dataset, case.name, case.patient, nodule.name, method, nodule.diameter_mm, result.truth_mm3,
         size_group(nodule.diameter_mm), density_group(loaded.array_kji, nodule), thickness_group(matrix),
         slice_thickness(matrix), result.dice, _surface_curves(result, nodule, matrix), result.volumes_mm3,
@@ -221,7 +221,7 @@ class GroupSummary:
     next_s: float | None
 
 
-def summarize(scores: Sequence[NoduleScore], seed: int = 0) -> tuple[GroupSummary, ...]:
+def summarize(scores: Sequence[ScoredNodule], seed: int = 0) -> tuple[GroupSummary, ...]:
     """For every method: all nodules, then each group that has any, in a fixed order.
 
     Args:
@@ -235,9 +235,9 @@ def summarize(scores: Sequence[NoduleScore], seed: int = 0) -> tuple[GroupSummar
     return tuple(summaries)
 
 
-def _groups(scores: list[NoduleScore]) -> Iterable[tuple[str, list[NoduleScore]]]:
+def _groups(scores: list[ScoredNodule]) -> Iterable[tuple[str, list[ScoredNodule]]]:
     yield "all", scores
-    groupings: list[tuple[Sequence[str], Callable[[NoduleScore], str]]] = [
+    groupings: list[tuple[Sequence[str], Callable[[ScoredNodule], str]]] = [
         ([name for _, name in SIZES], lambda score: score.size),
         (DENSITIES, lambda score: score.density),
         ([name for _, name in THICKNESSES], lambda score: score.slices),
@@ -250,11 +250,11 @@ def _groups(scores: list[NoduleScore]) -> Iterable[tuple[str, list[NoduleScore]]
             yield name, [score for score in scores if group_of(score) == name]
 
 
-def _summary(name: str, scores: list[NoduleScore], seed: int) -> GroupSummary:
+def _summary(name: str, scores: list[ScoredNodule], seed: int) -> GroupSummary:
     patients = [f"{score.dataset}/{score.patient}" for score in scores]
     clicks = len(scores[0].dice)
 
-    def mean(value: Callable[[NoduleScore], float | None]) -> float | None:
+    def mean(value: Callable[[ScoredNodule], float | None]) -> float | None:
         known = [number for score in scores if (number := value(score)) is not None]
         return float(np.mean(known)) if known else None
 

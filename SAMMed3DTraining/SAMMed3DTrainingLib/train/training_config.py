@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,17 @@ from SAMMed3DLib.inference.errors import InputError
 from SAMMed3DLib.model.sizes import model_names
 
 from ..data.datasets import DEFAULT_PATIENT_PATTERN
+from ..options import (
+    DEVICES,
+    NOT_NEGATIVE,
+    POSITIVE,
+    PRECISIONS,
+    SHARE,
+    Option,
+    add_options,
+    check_ranges,
+    values_of,
+)
 from ..runs.run_files import write_whole
 from .presets import PRESETS, Preset
 
@@ -30,6 +40,57 @@ _WITHOUT_EFFECT = {
     "allow_partial_weight": "weights fit the network or are refused",
 }
 Scheduler = Literal["cosine", "multisteplr", "constant"]
+OPTIONS = (
+    Option("run", "task_name", "name of the run: its folder in --work_dir", required=True),
+    Option("run", "data", "data sets, or folders that hold several", flags=("-tdp",), nargs="+", metavar="DIR"),
+    Option("run", "work_dir", "where runs keep their folders", metavar="DIR"),
+    Option("run", "checkpoint", "weights to start from; a name that is no file trains from scratch, after a warning. "
+           "Default: the bundled model for --model_type nodule", metavar="FILE"),
+    Option("run", "model_type", "network when training from scratch", choices=model_names()),
+    Option("run", "preset", "how much learns, see below", choices=get_args(Preset)),
+    Option("run", "resume", "continue the run of this name exactly where it was saved", switch=True),
+    Option("run", "dry_run", "print the estimated time and memory and exit; with --json as a JSON object", switch=True),
+    Option("run", "json", "print events as JSON lines instead of text", switch=True),
+    Option("run", "seed", "of weights, splits and samples", range=NOT_NEGATIVE),
+    Option("learning", "num_epochs", "epochs; default: the preset's", kind=int, range=POSITIVE),
+    Option("learning", "batch_size", "samples per process and step", range=POSITIVE),
+    Option("learning", "accumulation_steps", "batches whose gradients make one update", range=POSITIVE),
+    Option("learning", "lr", "highest learning rate; default: the preset's", kind=float, range=POSITIVE),
+    Option("learning", "decoder_lr", "factor for prompt encoder and decoder; default: the preset's", kind=float,
+           range=POSITIVE),
+    Option("learning", "weight_decay", "of AdamW", range=NOT_NEGATIVE),
+    Option("learning", "lr_scheduler", "after the warm-up", choices=get_args(Scheduler)),
+    Option("learning", "step_size", "epochs at which multisteplr lowers the rate", kind=int, nargs="+"),
+    Option("learning", "gamma", "factor of multisteplr", range=POSITIVE),
+    Option("learning", "warmup", "share of all steps", range=SHARE),
+    Option("learning", "ema", "decay of the averaged weights, which are what is saved; 0 averages nothing",
+           range=SHARE),
+    Option("learning", "clip", "largest norm of the gradient", range=POSITIVE),
+    Option("learning", "lora_rank", "rank of the updates of preset standard", range=POSITIVE),
+    Option("samples", "samples_per_nodule", "views of each nodule per epoch; default: the preset's", kind=int,
+           range=POSITIVE),
+    Option("samples", "empty_share", "share of clicks on no nodule", range=SHARE),
+    Option("samples", "replay", "share of synthetic nodules, against forgetting (CT windows and z-score profiles)",
+           range=SHARE),
+    Option("samples", "no_augment", "show the scans as they are", field="augment", switch=False),
+    Option("samples", "val_fraction", "share of the patients held out, where the data has no Val part", range=SHARE),
+    Option("samples", "fold", "of splits_final.json", kind=int),
+    Option("samples", "val_clicks", "clicks of the validation; their mean Dice chooses the best weights",
+           range=POSITIVE),
+    Option("samples", "val_nodules", "most nodules that are validated per epoch", range=POSITIVE),
+    Option("samples", "patient_pattern", "regular expression; its first group is the patient in a case's name"),
+    Option("samples", "labels", "the classes of dataset.json that are nodules; default: all", nargs="+",
+           metavar="NAME|VALUE"),
+    Option("machine", "device", DEVICES),
+    Option("machine", "precision", "of the forward pass", choices=PRECISIONS),
+    Option("machine", "num_workers", "processes that prepare samples; 0 prepares them between the steps",
+           range=NOT_NEGATIVE),
+    Option("machine", "cache_gb", "memory for the embeddings of preset quick, in GB", range=NOT_NEGATIVE),
+    Option("machine", "save_minutes", "the state is saved this often, and after every epoch", range=NOT_NEGATIVE),
+    Option("machine", "multi_gpu", "one process for each of --gpu_ids", switch=True),
+    Option("machine", "gpu_ids", "GPUs of --multi_gpu", kind=int, nargs="+"),
+    Option("machine", "port", "for the processes of --multi_gpu; 0 finds a free one"),
+)
 
 
 class TrainingError(RuntimeError):
@@ -110,18 +171,7 @@ class TrainingConfig:
                 given_path(path)
         except InputError as error:
             raise TrainingError(str(error)) from error
-        positive = ("batch_size", "accumulation_steps", "num_epochs", "samples_per_nodule", "lora_rank", "lr",
-                    "decoder_lr", "gamma", "clip", "val_clicks", "val_nodules")
-        for option in positive:
-            value = getattr(self, option)
-            if value is not None and not 0 < value < math.inf:
-                raise TrainingError(f"--{option} must be positive, not {value}")
-        for option in ("seed", "weight_decay", "num_workers", "cache_gb", "save_minutes"):
-            if not getattr(self, option) >= 0:
-                raise TrainingError(f"--{option} must be 0 or more, not {getattr(self, option)}")
-        for option in ("empty_share", "replay", "val_fraction", "ema", "warmup"):
-            if not 0 <= getattr(self, option) < 1:
-                raise TrainingError(f"--{option} must be in [0, 1), not {getattr(self, option)}")
+        check_ranges(self, OPTIONS, TrainingError)
         if self.empty_share + self.replay >= 1:
             raise TrainingError("--empty_share and --replay together leave nothing for your own nodules")
 
@@ -155,9 +205,7 @@ def parse_training_options(arguments: list[str] | None = None, prog: str = "trai
 
 def config_of(options: argparse.Namespace) -> TrainingConfig:
     """A configuration from parsed options; lists become tuples."""
-    known = {field.name for field in dataclasses.fields(TrainingConfig)}
-    values: dict[str, Any] = {key: value for key, value in vars(options).items() if key in known}
-    return TrainingConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    return TrainingConfig(**values_of(options, OPTIONS))
 
 
 def training_parser(prog: str = "train.py") -> argparse.ArgumentParser:
@@ -171,67 +219,8 @@ def training_parser(prog: str = "train.py") -> argparse.ArgumentParser:
         ),
     )
 
-    def add(group: argparse._ArgumentGroup, name: str, text: str, *flags: str, **more: Any) -> None:
-        default = getattr(TrainingConfig, name, None)
-        shown = " ".join(str(v) for v in default) if isinstance(default, tuple) else default
-        suffix = "" if default in (None, ()) or isinstance(default, bool) else f" (default {shown})"
-        if "action" not in more:
-            more.setdefault("type", type(default) if default is not None else str)
-        more.setdefault("default", list(default) if isinstance(default, tuple) else default)
-        group.add_argument(*flags, f"--{name}", help=(text + suffix).replace("%", "%%"), **more)
-
     parser.add_argument("--version", action="version", version=f"sammed3d {__version__}")
-    run = parser.add_argument_group("run")
-    run.add_argument("--task_name", required=True, help="name of the run: its folder in --work_dir")
-    add(run, "data", "data sets, or folders that hold several", "-tdp", type=str, nargs="+", metavar="DIR")
-    add(run, "work_dir", "where runs keep their folders", metavar="DIR")
-    add(run, "checkpoint", "weights to start from; a name that is no file trains from scratch, after a warning. "
-                           "Default: the bundled model for --model_type nodule", metavar="FILE")
-    add(run, "model_type", "network when training from scratch", choices=model_names())
-    add(run, "preset", "how much learns, see below", choices=get_args(Preset))
-    add(run, "resume", "continue the run of this name exactly where it was saved", action="store_true")
-    add(run, "dry_run", "print the estimated time and memory and exit; with --json as a JSON object",
-        action="store_true")
-    add(run, "json", "print events as JSON lines instead of text", action="store_true")
-    add(run, "seed", "of weights, splits and samples")
-
-    learning = parser.add_argument_group("learning")
-    add(learning, "num_epochs", "epochs; default: the preset's", type=int)
-    add(learning, "batch_size", "samples per process and step")
-    add(learning, "accumulation_steps", "batches whose gradients make one update")
-    add(learning, "lr", "highest learning rate; default: the preset's", type=float)
-    add(learning, "decoder_lr", "factor for prompt encoder and decoder; default: the preset's", type=float)
-    add(learning, "weight_decay", "of AdamW")
-    add(learning, "lr_scheduler", "after the warm-up", choices=get_args(Scheduler))
-    add(learning, "step_size", "epochs at which multisteplr lowers the rate", type=int, nargs="+")
-    add(learning, "gamma", "factor of multisteplr")
-    add(learning, "warmup", "share of all steps")
-    add(learning, "ema", "decay of the averaged weights, which are what is saved; 0 averages nothing")
-    add(learning, "clip", "largest norm of the gradient")
-    add(learning, "lora_rank", "rank of the updates of preset standard")
-
-    samples = parser.add_argument_group("samples")
-    add(samples, "samples_per_nodule", "views of each nodule per epoch; default: the preset's", type=int)
-    add(samples, "empty_share", "share of clicks on no nodule")
-    add(samples, "replay", "share of synthetic nodules, against forgetting (CT windows and z-score profiles)")
-    samples.add_argument("--no_augment", dest="augment", action="store_false", help="show the scans as they are")
-    add(samples, "val_fraction", "share of the patients held out, where the data has no Val part")
-    add(samples, "fold", "of splits_final.json", type=int)
-    add(samples, "val_clicks", "clicks of the validation; their mean Dice chooses the best weights")
-    add(samples, "val_nodules", "most nodules that are validated per epoch")
-    add(samples, "patient_pattern", "regular expression; its first group is the patient in a case's name")
-    add(samples, "labels", "the classes of dataset.json that are nodules; default: all", nargs="+",
-        metavar="NAME|VALUE", type=str)
-
-    machine = parser.add_argument_group("machine")
-    add(machine, "device", "auto, cpu, cuda, cuda:1, mps")
-    add(machine, "precision", "of the forward pass", choices=("auto", "fp32", "bf16", "fp16"))
-    add(machine, "num_workers", "processes that prepare samples; 0 prepares them between the steps")
-    add(machine, "cache_gb", "memory for the embeddings of preset quick, in GB")
-    add(machine, "save_minutes", "the state is saved this often, and after every epoch")
-    add(machine, "multi_gpu", "one process for each of --gpu_ids", action="store_true")
-    add(machine, "gpu_ids", "GPUs of --multi_gpu", type=int, nargs="+")
-    add(machine, "port", "for the processes of --multi_gpu; 0 finds a free one")
+    add_options(parser, OPTIONS, TrainingConfig)
     for name in _WITHOUT_EFFECT:
         parser.add_argument(f"--{name}", nargs="?", action=_WithoutEffect, help=argparse.SUPPRESS)
     return parser

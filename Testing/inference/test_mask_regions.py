@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from SAMMed3DLib.inference.interior import most_interior_voxel
 
 from SAMMed3DLib.inference import InputError
-from SAMMed3DLib.inference.interior import most_interior_voxel
 
 
 def test_the_thick_end_of_a_club() -> None:

@@ -1,0 +1,122 @@
+"""Describes the options of a command once: name, default, range and help, for its parser and for its checks."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+#: Of every command that computes.
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+DEVICES = "auto, cpu, cuda, cuda:1, mps"
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values that an option may have: what to say of others, and a test."""
+
+    text: str
+    holds: Callable[[float], bool]
+
+
+POSITIVE = Range("must be positive", lambda value: 0 < value < math.inf)
+NOT_NEGATIVE = Range("must be 0 or more", lambda value: value >= 0)
+SHARE = Range("must be in [0, 1)", lambda value: 0 <= value < 1)
+ONE_CLICK = Range("needs one click a nodule at least", lambda value: value >= 1)
+PART = Range("must be between 0 and 1", lambda value: 0 < value < 1)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option.
+
+    Attributes:
+        group: heading in the help; "" for none.
+        name: without dashes.
+        help: what it means; the default is told behind it, unless the text speaks of it.
+        field: of the configuration, where the default stands; "" = the name.
+        flags: shorter names, with their dashes.
+        kind: makes a value of a word; None = the type of the default, or text.
+        range: of numbers; None = any. An empty value is not checked.
+        switch: the option takes no value and sets the field to this.
+        required, choices, nargs, metavar: as argparse has them.
+    """
+
+    group: str
+    name: str
+    help: str
+    field: str = ""
+    flags: tuple[str, ...] = ()
+    kind: Callable[[str], Any] | None = None
+    range: Range | None = None
+    switch: bool | None = None
+    required: bool = False
+    choices: Sequence[str] | None = None
+    nargs: str | int | None = None
+    metavar: str | tuple[str, ...] | None = None
+
+    @property
+    def target(self) -> str:
+        """The field of the configuration."""
+        return self.field or self.name
+
+    def add_to(self, group: Any, defaults: Any) -> None:
+        """Adds it to a parser or to a group of one; ``defaults`` has the configuration's fields."""
+        default = getattr(defaults, self.target, None)
+        shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+        silent = shown in (None, "") or isinstance(shown, bool) or "default" in self.help
+        text = self.help if silent else f"{self.help} (default {shown})"
+        more: dict[str, Any] = {"dest": self.target, "help": text.replace("%", "%%"), "required": self.required,
+                                "default": list(default) if isinstance(default, tuple) else default}
+        if self.switch is not None:
+            more["action"] = "store_true" if self.switch else "store_false"
+        else:
+            usual = str if default is None or isinstance(default, tuple) else type(default)
+            more |= {"type": self.kind or usual, "choices": self.choices, "nargs": self.nargs,
+                     "metavar": self.metavar or (None if self.choices else self.name.upper())}
+        group.add_argument(*self.flags, f"--{self.name}", **more)
+
+
+def add_options(parser: argparse.ArgumentParser, options: Iterable[Option], defaults: Any) -> None:
+    """Adds options to a parser, under their headings.
+
+    Args:
+        parser: of the command.
+        options: those of one heading follow each other.
+        defaults: class or object with the configuration's fields.
+    """
+    groups: dict[str, Any] = {"": parser}
+    for option in options:
+        if option.group not in groups:
+            groups[option.group] = parser.add_argument_group(option.group)
+        option.add_to(groups[option.group], defaults)
+
+
+def values_of(parsed: argparse.Namespace, options: Iterable[Option]) -> dict[str, Any]:
+    """The configuration's fields from parsed options; lists become tuples."""
+    values = {option.target: getattr(parsed, option.target) for option in options}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def check_ranges(config: Any, options: Iterable[Option], error: type[Exception]) -> None:
+    """Raises ``error`` for the first option whose value lies outside its range; the message names both."""
+    for option in options:
+        value = getattr(config, option.target, None)
+        if option.range is not None and value is not None and not option.range.holds(value):
+            raise error(f"{(option.flags or (f'--{option.name}',))[0]} {option.range.text}, not {value}")
+
+
+def markdown_table(options: Iterable[Option], defaults: Any) -> str:
+    """The options as a table for the documentation."""
+    lines = ["| option | meaning | default | range |", "| --- | --- | --- | --- |"]
+    for option in options:
+        default = getattr(defaults, option.target, None)
+        shown = "" if option.switch is not None or default in (None, ()) else default
+        shown = " ".join(map(str, shown)) if isinstance(shown, tuple) else str(shown)
+        allowed = ", ".join(option.choices) if option.choices else option.range.text if option.range else ""
+        names = ", ".join(f"`{name}`" for name in (*option.flags, f"--{option.name}"))
+        cells = (names, option.help, f"`{shown}`" if shown else "", allowed)
+        lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
+    return "\n".join(lines)

@@ -1,0 +1,69 @@
+"""Options of train.py, test.py and compare: one table for parser, checks and documentation.
+
+``python Testing/training/test_options.py`` writes the documentation anew (PYTHONPATH=SAMMed3D:SAMMed3DTraining).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from SAMMed3DTrainingLib.evaluate import comparison, evaluation_config
+from SAMMed3DTrainingLib.options import NOT_NEGATIVE, SHARE, Option, check_ranges, markdown_table
+from SAMMed3DTrainingLib.train import training_config
+
+PAGE = Path(__file__).resolve().parents[2] / "Resources" / "Documentation" / "options.md"
+TABLES = {
+    "train.py": (training_config.OPTIONS, training_config.TrainingConfig),
+    "test.py": (evaluation_config.OPTIONS, evaluation_config.EvaluationConfig),
+    "compare": (comparison.OPTIONS, comparison.ComparisonConfig),
+}
+
+
+def page() -> str:
+    """The documentation's text."""
+    parts = [
+        "# Options", "", "Written by `python Testing/training/test_options.py` from the tables that the commands use; "
+        "`--help` of a command says the same.", "",
+    ]
+    for command, (options, defaults) in TABLES.items():
+        parts += [f"## `{command}`", "", markdown_table(options, defaults), ""]
+    return "\n".join(parts)
+
+
+def test_the_documentation_is_as_the_commands_have_it() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page()
+
+
+@pytest.mark.parametrize("command", TABLES)
+def test_defaults_lie_in_their_ranges_and_names_are_used_once(command) -> None:
+    options, defaults = TABLES[command]
+    check_ranges(defaults, options, ValueError)
+    names = [name for option in options for name in (*option.flags, option.name)]
+    assert len(set(names)) == len(names) and all(option.help for option in options)
+    fields = set(defaults.__dataclass_fields__)
+    assert {option.target for option in options} <= fields
+
+
+@dataclass(frozen=True)
+class Config:
+    share: float = 0.5
+    seed: int | None = 0
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"share": 1.0}, r"-s must be in \[0, 1\), not 1.0"), ({"share": float("nan")}, "-s must"),
+    ({"seed": -1}, "--seed must be 0 or more, not -1"),
+])
+def test_values_out_of_range_are_named(changes, message) -> None:
+    options = (Option("", "share", "a", flags=("-s",), range=SHARE), Option("", "seed", "b", range=NOT_NEGATIVE))
+    check_ranges(Config(), options, ValueError)
+    check_ranges(Config(seed=None), options, ValueError)
+    with pytest.raises(ValueError, match=message):
+        check_ranges(Config(**changes), options, ValueError)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
