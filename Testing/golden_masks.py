@@ -23,7 +23,7 @@ def clicked_masks() -> dict[str, np.ndarray]:
     """
     from SAMMed3DLib.inference import SamPredictor3D
     from SAMMed3DLib.inference.geometry import transform_points
-    from SAMMed3DLib.inference.interior import most_interior_voxel
+    from SAMMed3DLib.inference.mask_regions import most_interior_voxel
     from SAMMed3DLib.model import load_model
     from SAMMed3DLib.synthesis.phantom import chest_phantom
     from SAMMed3DLib.weights import default_checkpoint

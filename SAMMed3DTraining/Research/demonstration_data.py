@@ -18,6 +18,7 @@ from scipy import ndimage
 
 from SAMMed3DLib.files.volume_io import Volume, write_volume
 from SAMMed3DLib.inference.geometry import world_to_ijk
+from SAMMed3DLib.inference.mask_regions import components
 from SAMMed3DLib.synthesis import NoduleShapes
 from SAMMed3DTrainingLib.data.synthetic_samples import Background
 
@@ -162,7 +163,7 @@ def label_map(scan: DetectionScan) -> NDArray[np.uint8]:
 
 def _in_one_piece(nodule: KnownNodule) -> KnownNodule:
     """Without crumbs: label maps give every connected component as a nodule."""
-    pieces, count = ndimage.label(nodule.mask, np.ones((3, 3, 3)))
+    pieces, count = components(nodule.mask)
     if count < 2:
         return nodule
     sizes = np.bincount(pieces.ravel())

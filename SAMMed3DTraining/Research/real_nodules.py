@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
 
 from SAMMed3DLib.files.volume_io import Volume, read_labels, read_volume
 from SAMMed3DLib.inference import SamPredictor3D
 from SAMMed3DLib.inference.geometry import transform_points, voxel_spacing
-from SAMMed3DLib.inference.interior import most_interior_voxel
+from SAMMed3DLib.inference.mask_regions import components, most_interior_voxel
 from SAMMed3DLib.model import load_model
 from SAMMed3DLib.weights import default_checkpoint
 from SAMMed3DTrainingLib.evaluate.baselines import region_growing
@@ -49,7 +48,7 @@ NOTE = "Few patients: a development and regression set, never a benchmark."
 
 
 @dataclass(frozen=True)
-class Nodule:
+class MarkedNodule:
     """One reference nodule and what it is compared with."""
 
     scan: str
@@ -74,7 +73,7 @@ class Nodule:
         return transform_points(self.volume.ijk_to_ras, np.asarray(voxel)[::-1])
 
 
-def nodules_of(folder: Path, scan: str) -> Iterator[Nodule]:
+def nodules_of(folder: Path, scan: str) -> Iterator[MarkedNodule]:
     """The nodules of a scan that at least two readers marked."""
     volume = read_volume(folder / f"{scan}_ct.nii.gz")
     labels = read_labels(folder / f"{scan}_nodules.nii.gz").array_kji
@@ -85,9 +84,9 @@ def nodules_of(folder: Path, scan: str) -> Iterator[Nodule]:
             continue
         agreement = READERS_DICE.get((scan, label))
         if agreement is None:
-            marked, _ = ndimage.label(votes > 0, np.ones((3, 3, 3)))
+            marked, _ = components(votes > 0)
             agreement = reader_agreement(np.where(np.isin(marked, marked[labels == label]), votes, 0), readers)
-        yield Nodule(scan, label, readers, labels == label, agreement, volume)
+        yield MarkedNodule(scan, label, readers, labels == label, agreement, volume)
 
 
 def missed_targets(mean: Sequence[float]) -> list[str]:
@@ -101,7 +100,7 @@ def missed_targets(mean: Sequence[float]) -> list[str]:
     return missed
 
 
-def print_table(nodules: list[Nodule], results: list[NoduleResult], grown: list[float]) -> None:
+def print_table(nodules: list[MarkedNodule], results: list[NoduleResult], grown: list[float]) -> None:
     """One line per nodule and the mean."""
     shown = [click for click in SHOWN if click <= len(results[0].dice)]
     heads = "".join(f"{f'@{click}':>7}" for click in shown)
@@ -120,7 +119,7 @@ def print_table(nodules: list[Nodule], results: list[NoduleResult], grown: list[
     print(f"{'mean':<22}{'':6}{readers:9.2f}{np.mean(grown):9.3f} |{means} |")
 
 
-def print_first_clicks(nodules: list[Nodule], trials: list[list[NoduleResult]]) -> None:
+def print_first_clicks(nodules: list[MarkedNodule], trials: list[list[NoduleResult]]) -> None:
     """How much the first click's place matters: mean and worst over the trials of each nodule."""
     shown = [click for click in (1, 5) if click <= len(trials[0][0].dice)]
     print(f"\n{len(trials[0])} random first clicks (inner half of the nodule): mean and worst Dice")

@@ -1,12 +1,12 @@
-"""The click goes into the thickest part, at the same place whatever the axes."""
+"""The click goes into the thickest part, at the same place whatever the axes; components touch by corners too."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from SAMMed3DLib.inference.interior import most_interior_voxel
 
 from SAMMed3DLib.inference import InputError
+from SAMMed3DLib.inference.mask_regions import components, most_interior_voxel
 
 
 def test_the_thick_end_of_a_club() -> None:
@@ -47,3 +47,12 @@ def test_one_voxel_and_none() -> None:
         most_interior_voxel(np.zeros((3, 3, 3)))
     with pytest.raises(InputError, match="3 axes"):
         most_interior_voxel(np.zeros((3, 3)))
+
+
+@pytest.mark.parametrize("corner", [(1, 1), (1, 1, 1)])
+def test_components_touch_by_corners_too(corner) -> None:
+    mask = np.zeros((4,) * len(corner), dtype=bool)
+    mask[(0,) * len(corner)] = mask[corner] = mask[(3,) * len(corner)] = True
+    labels, count = components(mask)
+    assert count == 2 and labels[corner] == labels[(0,) * len(corner)] != labels[(3,) * len(corner)]
+    assert not labels[~mask].any()

@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from SAMMed3DTrainingLib.evaluate.baselines import Region
-from SAMMed3DTrainingLib.evaluate.nodule_scores import FirstClick, NoduleScore
+from SAMMed3DTrainingLib.evaluate.nodule_scores import FirstClick, ScoredNodule
 
 
 def score(
     dice=(0.5, 0.9), patient="P1", method="challenge", size="6-8 mm", density="solid", slices="slices <=1.25 mm",
     truth=200.0, volumes=None, dataset="lidc", case=None, nodule="1.1", trials=(), nsd=None, clicks=None,
-) -> NoduleScore:
+) -> ScoredNodule:
     """A score with the given figures."""
     volumes = tuple(volumes or (truth,) * len(dice))
     clicks = len(dice) if clicks is None else clicks
-    return NoduleScore(
+    return ScoredNodule(
         dataset, case or patient, patient, nodule, method, 7.0, truth, size, density, slices, 1.0, tuple(dice),
         nsd or (tuple(dice),) * 3, volumes, (0.5,) + (0.1,) * (len(dice) - 1), np.zeros((clicks, 3)),
         np.ones(clicks, int), tuple(FirstClick(*trial) for trial in trials),

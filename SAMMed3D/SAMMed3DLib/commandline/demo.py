@@ -16,7 +16,7 @@ from ..files.segmentation_io import write_segmentation
 from ..files.volume_io import Volume, read_labels, read_volume, write_volume
 from ..inference import InputError, SamPredictor3D
 from ..inference.geometry import transform_points, voxel_spacing
-from ..inference.interior import most_interior_voxel
+from ..inference.mask_regions import most_interior_voxel
 from .preview import write_picture
 from .prompts import NodulePrompt
 from .segmenting import check_prompt, label_map, segment_nodules, table, write_csv

@@ -17,9 +17,9 @@ from scipy import ndimage
 
 from ..inference.field import Part
 from ..inference.geometry import transform_points, voxel_index, voxel_spacing, voxel_volume, world_to_ijk
+from ..inference.mask_regions import components
 from ..inference.postprocessing import tight_block
 
-_NEIGHBORS_26 = np.ones((3, 3, 3), dtype=bool)
 #: Cells around a point in which its object is looked for.
 _NEAR_CELLS = 2
 #: Logit of the generous outline with which the growth is measured: a probability of 0.05.
@@ -83,7 +83,7 @@ class Agreement:
 
 def object_at(part: Part, point_ras: ArrayLike, threshold: float = 0.0) -> NDArray[np.bool_] | None:
     """The cells above ``threshold`` that hang together with those at a point; None where there are none near it."""
-    labels, count = ndimage.label(part.logits > threshold, _NEIGHBORS_26)
+    labels, count = components(part.logits > threshold)
     point = world_to_ijk(part.cells_to_ras, point_ras)
     center = voxel_index(point)
     low = np.clip(center - _NEAR_CELLS, 0, np.array(labels.shape) - 1)

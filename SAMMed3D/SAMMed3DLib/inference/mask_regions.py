@@ -1,4 +1,4 @@
-"""The voxel in which one would click: farthest from the mask's surface."""
+"""Tells the connected components of a mask, and the voxel in which one would click."""
 
 from __future__ import annotations
 
@@ -7,6 +7,22 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from .errors import InputError
+
+#: A voxel and all that touch it by a face, an edge or a corner.
+NEIGHBORS_26 = np.ones((3, 3, 3), dtype=bool)
+
+
+def components(mask: NDArray) -> tuple[NDArray[np.int32], int]:
+    """Numbers the connected components of a mask; voxels that touch by a face, an edge or a corner belong together.
+
+    Args:
+        mask: of any number of axes, nonzero inside.
+
+    Returns:
+        an array of its shape, 0 outside and 1 to n inside, and n.
+    """
+    labels, count = ndimage.label(mask, np.ones((3,) * mask.ndim, dtype=bool))
+    return labels, int(count)
 
 
 def most_interior_voxel(

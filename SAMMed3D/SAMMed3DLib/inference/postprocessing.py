@@ -17,8 +17,8 @@ from scipy import ndimage
 
 from .field import Part, block_to_ras, sample_parts
 from .geometry import box_corners, transform_points, voxel_index, voxel_spacing, world_to_ijk
+from .mask_regions import components
 
-_NEIGHBORS_26 = np.ones((3, 3, 3), dtype=bool)
 #: Blocks larger than this are labeled on a coarser grid.
 _MOST_LABELED_VOXELS = 1_000_000
 #: A correction is at least this strong; 1 is a probability of 0.73.
@@ -147,7 +147,7 @@ def keep_components(mask: NDArray[np.bool_], seeds: NDArray[np.int64], largest_o
     if len(seeds) == 0 and not largest_only:
         return mask
     coarse, factor = _pooled(mask)
-    labels, count = ndimage.label(coarse, structure=_NEIGHBORS_26)
+    labels, count = components(coarse)
     if count <= 1:
         return mask
     wanted = np.zeros(count + 1, dtype=bool)
@@ -262,7 +262,7 @@ def _cells_of_object(part: Part, ijk_to_ras: NDArray, clicks: Clicks) -> NDArray
     # a corrected click reaches the mask from further off
     seeds = world_to_ijk(part.cells_to_ras, clicks.positive_ras)
     near = int(np.ceil(_REACH * _correction_mm([part]) / voxel_spacing(part.cells_to_ras).min())) + 1
-    labels, count = ndimage.label(ndimage.maximum_filter(cells, size=2 * radius + 1, mode="constant"), _NEIGHBORS_26)
+    labels, count = components(ndimage.maximum_filter(cells, size=2 * radius + 1, mode="constant"))
     wanted = np.zeros(count + 1, dtype=bool)
     for seed in voxel_index(seeds):
         window = tuple(slice(max(0, int(c) - near), max(0, int(c) + near + 1)) for c in seed)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-_NEIGHBORS_26 = np.ones((3, 3, 3), dtype=bool)
+from ..inference.mask_regions import NEIGHBORS_26, components
 
 MaskAndOffset = tuple[NDArray[np.uint8], tuple[int, int, int]]
 
@@ -65,10 +65,10 @@ def _spread(block: Any, low: NDArray[np.int64], high: NDArray[np.int64]) -> NDAr
 
 def _joined_to(mask: NDArray[np.bool_], more: NDArray[np.bool_], click: tuple[int, ...]) -> NDArray[np.bool_]:
     """The components of ``more`` that touch the mask or hold the click: no specks elsewhere."""
-    labels, count = ndimage.label(more, structure=_NEIGHBORS_26)
+    labels, count = components(more)
     if not count:
         return more
-    near = ndimage.binary_dilation(mask, structure=_NEIGHBORS_26)
+    near = ndimage.binary_dilation(mask, structure=NEIGHBORS_26)
     near[click] = True
     wanted = np.zeros(count + 1, dtype=bool)
     wanted[np.unique(labels[near])] = True
@@ -77,7 +77,7 @@ def _joined_to(mask: NDArray[np.bool_], more: NDArray[np.bool_], click: tuple[in
 
 
 def _component(mask: NDArray[np.bool_], click: tuple[int, ...]) -> NDArray[np.bool_]:
-    labels, _count = ndimage.label(mask, structure=_NEIGHBORS_26)
+    labels, _count = components(mask)
     return labels == labels[click] if labels[click] else np.zeros_like(mask)
 
 

@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from SAMMed3DLib.inference.geometry import closest_ras_axes, voxel_spacing, voxel_volume
+from SAMMed3DLib.inference.mask_regions import components
 from SAMMed3DLib.inference.measurements import SOLID_HU
 
 _LARGEST_INDEX = 65535
-_TOUCHING = np.ones((3, 3, 3), dtype=bool)
 #: Upper bounds (equivalent diameter, mm) and names, after the Fleischner and Lung-RADS thresholds.
 SIZES = ((6.0, "<6 mm"), (8.0, "6-8 mm"), (15.0, "8-15 mm"), (30.0, "15-30 mm"), (np.inf, ">30 mm"))
 DENSITIES = ("solid", "part-solid", "ground glass", "unknown")
@@ -89,10 +89,10 @@ def split_instances(
         value = index if values is None else int(values[index - 1])
         if box is None or value in ignored:
             continue
-        components, count = ndimage.label(labels[box] == index, _TOUCHING)
+        numbered, count = components(labels[box] == index)
         found = []
-        for number, part in enumerate(ndimage.find_objects(components), start=1):
-            mask = components[part] == number
+        for number, part in enumerate(ndimage.find_objects(numbered), start=1):
+            mask = numbered[part] == number
             first = tuple(int(a.start + b.start) for a, b in zip(box, part, strict=True))
             found.append((mask, first, float(np.count_nonzero(mask)) * voxel_mm3))
         found.sort(key=lambda item: -item[2])

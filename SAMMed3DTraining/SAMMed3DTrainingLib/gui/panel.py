@@ -32,7 +32,7 @@ from .package_install import installPackages
 from .plot_view import LayoutKeeper, PlotView
 from .scene_watch import SceneWatch
 from .segmentation_module import SegmentationModule
-from .state_view import Facts, jobText, panelView
+from .state_view import TrainingPanelState, jobText, panelView
 from .texts import duration
 from .train_section import TrainSection, defaultFolder
 
@@ -158,14 +158,14 @@ class Panel:
         self._problem, self._offersSmaller = text, False
         self.refresh()
 
-    def _facts(self) -> Facts:
+    def _facts(self) -> TrainingPanelState:
         session = self.session
         data, train, compare, following = session.data, session.train, session.compare, session.next
         record, status, packages = compare.record, train.status, session.packages
         suggestion = None if status is None else status.suggestion
         selected = self.data.selectedDataset
         sets = data.trainingData
-        return Facts(
+        return TrainingPanelState(
             state=session.state,
             job=session.job.kind,
             cancelling=session.job.cancelling,

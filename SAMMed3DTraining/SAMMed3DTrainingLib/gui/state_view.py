@@ -13,11 +13,11 @@ from types import MappingProxyType
 from SAMMed3DLib.gui.state_view import Control
 from SAMMed3DLib.scene.translation import tr as _
 
-from ..session.states import JobKind, State
+from ..session.states import JobKind, TrainingState
 
 
 @dataclass(frozen=True)
-class Facts:
+class TrainingPanelState:
     """All that the panel's look depends on.
 
     Attributes:
@@ -49,7 +49,7 @@ class Facts:
         notice: good news for the status line, or "".
     """
 
-    state: State
+    state: TrainingState
     job: JobKind | None = None
     cancelling: bool = False
     packagesText: str = ""
@@ -97,7 +97,7 @@ def jobText(job: JobKind) -> str:
     }[job]
 
 
-def whyNoRun(facts: Facts) -> str:
+def whyNoRun(facts: TrainingPanelState) -> str:
     """The reason why no run can start, naming the cure; "" where one can."""
     if facts.state.isRunning:
         return _("A run is under way: stop it first, or wait until it ends.")
@@ -105,13 +105,13 @@ def whyNoRun(facts: Facts) -> str:
         return _("{name} is under way in another process: stop it first.").format(name=facts.anyRunActive)
     if facts.packagesText:
         return facts.packagesText
-    if facts.state is State.NO_DATA:
+    if facts.state is TrainingState.NO_DATA:
         return _("There is nothing to train on yet: export cases, or add a data set, in section 1.")
     return _wait(facts)
 
 
 @lru_cache(maxsize=64)
-def panelView(facts: Facts) -> Mapping[str, Control]:
+def panelView(facts: TrainingPanelState) -> Mapping[str, Control]:
     """The look of each widget, by its name in the .ui file. Remembered, because translations take time."""
     return MappingProxyType({
         **_guidance(facts), **_data(facts), **_training(facts), **_running(facts), **_comparing(facts), **_next(facts),
@@ -123,7 +123,7 @@ def _usable(tip: str, reason: str = "", **rest) -> Control:
     return Control(enabled=not reason, toolTip=reason or tip, **rest)
 
 
-def _wait(facts: Facts) -> str:
+def _wait(facts: TrainingPanelState) -> str:
     """Only one job at a time."""
     if facts.job is None:
         return ""
@@ -133,7 +133,7 @@ def _wait(facts: Facts) -> str:
 # -- guidance --------------------------------------------------------------------------------------------------------
 
 
-def _guidance(facts: Facts) -> dict[str, Control]:
+def _guidance(facts: TrainingPanelState) -> dict[str, Control]:
     text, button, closable, tip = facts.problem, "", bool(facts.problem), ""
     if facts.problem and facts.offersSmaller != (0, 0):
         button = _("Try batch size {size}").format(size=facts.offersSmaller[0])
@@ -157,7 +157,7 @@ def _guidance(facts: Facts) -> dict[str, Control]:
     }
 
 
-def _steps(facts: Facts) -> str:
+def _steps(facts: TrainingPanelState) -> str:
     """The four steps in one line, done ones ticked, the next one bold."""
     done = 0
     if facts.sets:
@@ -174,16 +174,16 @@ def _steps(facts: Facts) -> str:
     return " &nbsp; ".join(parts)
 
 
-def _status(facts: Facts) -> str:
+def _status(facts: TrainingPanelState) -> str:
     if facts.notice:
         return facts.notice
     if facts.state.isRunning:
         return _("A run is under way. Slicer can be used as always, and may be closed.")
-    if facts.state is State.NO_PACKAGES:
+    if facts.state is TrainingState.NO_PACKAGES:
         return _("Some packages are missing: use the button at the top.")
     if facts.folderProblem:
         return facts.folderProblem
-    if facts.state is State.NO_DATA:
+    if facts.state is TrainingState.NO_DATA:
         if not facts.volumes:
             return _("Load CTs and segment nodules in the SAMMed3D module, or add a data set that lies ready.")
         return _("Export the cases of the scene, or add a data set that lies ready.")
@@ -195,7 +195,7 @@ def _status(facts: Facts) -> str:
 # -- 1. Data -----------------------------------------------------------------------------------------------------------
 
 
-def _data(facts: Facts) -> dict[str, Control]:
+def _data(facts: TrainingPanelState) -> dict[str, Control]:
     wait = _wait(facts)
     noFolder = wait or facts.folderProblem or ("" if facts.folder else _("Choose the folder of the data set first."))
     noRows = noFolder or ("" if facts.toWrite else _noRows(facts))
@@ -216,7 +216,7 @@ def _data(facts: Facts) -> dict[str, Control]:
     }
 
 
-def _noRows(facts: Facts) -> str:
+def _noRows(facts: TrainingPanelState) -> str:
     if not facts.volumes:
         return _("The scene has no volumes: load CTs and segment nodules in the SAMMed3D module first.")
     return _("Nothing to write: no ticked case is new or changed. The table says what is wrong with the others.")
@@ -225,7 +225,7 @@ def _noRows(facts: Facts) -> str:
 # -- 2. Train ----------------------------------------------------------------------------------------------------------
 
 
-def _training(facts: Facts) -> dict[str, Control]:
+def _training(facts: TrainingPanelState) -> dict[str, Control]:
     reason = whyNoRun(facts)
     fixed = _("A run is under way with its own settings; these are for the next one.") if facts.state.isRunning else ""
     return {
@@ -246,12 +246,13 @@ def _training(facts: Facts) -> dict[str, Control]:
     }
 
 
-def _running(facts: Facts) -> dict[str, Control]:
+def _running(facts: TrainingPanelState) -> dict[str, Control]:
     state = facts.state
     none = "" if state.isRunning else _("No run is under way.")
-    stopping = none or (_("The run is stopping already.") if state is State.STOPPING else "")
-    early = stopping or (_("The run has not begun to learn yet: wait, or stop it.") if state is State.STARTING else "")
-    paused = state is State.PAUSED
+    stopping = none or (_("The run is stopping already.") if state is TrainingState.STOPPING else "")
+    starting = _("The run has not begun to learn yet: wait, or stop it.") if state is TrainingState.STARTING else ""
+    early = stopping or starting
+    paused = state is TrainingState.PAUSED
     pauseTip = _("Go on with the run.") if paused else _("Let the processor rest: the run waits after this step.")
     if facts.pausing and not paused:
         early = early or _("It pauses after the step under way.")
@@ -277,7 +278,7 @@ def _running(facts: Facts) -> dict[str, Control]:
 # -- 3. Compare and adopt --------------------------------------------------------------------------------------------
 
 
-def _comparing(facts: Facts) -> dict[str, Control]:
+def _comparing(facts: TrainingPanelState) -> dict[str, Control]:
     wait = _wait(facts)
     noRun = "" if facts.run else _("There is no run yet.")
     noWeights = noRun or ("" if facts.runHasWeights else _("This run has not saved any weights yet."))
@@ -313,7 +314,7 @@ def _comparing(facts: Facts) -> dict[str, Control]:
     }
 
 
-def whyNoContinue(facts: Facts) -> str:
+def whyNoContinue(facts: TrainingPanelState) -> str:
     """The reason why the selected run cannot go on; "" where it can."""
     if not facts.runResumable:
         return _("This run has ended as planned, or saved nothing: there is nothing to continue.")
@@ -325,7 +326,7 @@ def whyNoContinue(facts: Facts) -> str:
 # -- 4. Next case ------------------------------------------------------------------------------------------------------
 
 
-def _next(facts: Facts) -> dict[str, Control]:
+def _next(facts: TrainingPanelState) -> dict[str, Control]:
     reason = facts.packagesText or _wait(facts)
     if not reason and facts.nextCount == 0:
         reason = _("Choose a folder with CT files.") if facts.nextFromFolder else _(

@@ -14,7 +14,7 @@ from slicer.i18n import tr as _
 from SAMMed3DLib.weights.store import WeightsStore
 
 from ..session.settings import gpuNumbers
-from ..session.states import State
+from ..session.states import TrainingState
 from ..session.train_part import TrainingSettings
 from .connections import Connections
 from .plot_view import PlotView
@@ -205,7 +205,7 @@ class TrainSection:
         self._session.train.start()
 
     def _onPause(self, checked: bool = False) -> None:
-        if self._session.state is State.PAUSED:
+        if self._session.state is TrainingState.PAUSED:
             self._session.train.resume()
         else:
             self._session.train.pause()

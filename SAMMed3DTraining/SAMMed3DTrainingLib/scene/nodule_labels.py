@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from SAMMed3DLib.inference.mask_regions import components
 from SAMMed3DLib.scene.mask_block import MaskBlock
 from SAMMed3DLib.scene.nodule_segmentation import REVIEWED, NoduleSegmentation
 from SAMMed3DLib.scene.segment_writer import BINARY_LABELMAP, SegmentLabelmap, segmentationToWorld
@@ -17,8 +18,6 @@ from SAMMed3DLib.scene.translation import tr as _
 from SAMMed3DLib.scene.volume_geometry import SceneError, VolumeGeometry
 
 from ..store.nifti_file import LARGEST_NODULE_MM
-
-_TOUCHING = np.ones((3, 3, 3), dtype=bool)
 
 Window = tuple[slice, slice, slice]
 
@@ -144,7 +143,6 @@ def arrange(nodules: Sequence[NoduleMask]) -> Arrangement:
 
     Needs no scene: it may be called on any thread.
     """
-    from scipy import ndimage  # 0.1 s that Slicer's start need not wait for
 
     masks = _disjoint(nodules)
     blocks: list[MaskBlock] = []
@@ -159,7 +157,7 @@ def arrange(nodules: Sequence[NoduleMask]) -> Arrangement:
         names[len(blocks)] = nodule.name
         if kept < nodule.voxels:
             overlapping.append(nodule.name)
-        pieces = ndimage.label(mask, _TOUCHING)[1]
+        pieces = components(mask)[1]
         if pieces > 1:
             split.append(f"{nodule.name}: {pieces}")
     return Arrangement(tuple(blocks), names, tuple(overlapping), tuple(hidden), tuple(split))

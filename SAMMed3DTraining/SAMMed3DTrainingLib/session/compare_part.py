@@ -10,7 +10,7 @@ from typing import Any
 
 from SAMMed3DLib.signal import Signal
 
-from .job_slot import JobSlot, Outcome, Steps
+from .job_slot import JobOutcome, JobSlot, Steps
 from .states import JobKind
 from .train_part import RunsApi
 
@@ -191,7 +191,7 @@ class ComparePart:
             self._say(error=str(error))
             return
 
-        def finished(outcome: Outcome) -> None:
+        def finished(outcome: JobOutcome) -> None:
             self._read = None
             self.refresh()
             self._say(error=outcome.error)
@@ -223,7 +223,7 @@ class ComparePart:
         def steps() -> Steps:
             return (yield lambda report: read(files))
 
-        def finished(outcome: Outcome) -> None:
+        def finished(outcome: JobOutcome) -> None:
             if outcome.value is not None:
                 self._read = (files, outcome.value)
                 self.shown.emit(nodule, outcome.value)
@@ -250,7 +250,7 @@ class ComparePart:
         def steps() -> Steps:
             return (yield lambda report: self._adopt(weights, name))
 
-        def finished(outcome: Outcome) -> None:
+        def finished(outcome: JobOutcome) -> None:
             self._say(error=outcome.error)
             if outcome.value is not None:
                 self.adopted.emit(outcome.value)

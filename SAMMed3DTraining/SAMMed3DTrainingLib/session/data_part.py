@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from SAMMed3DLib.signal import Signal
 
-from .job_slot import JobSlot, Outcome
+from .job_slot import JobOutcome, JobSlot
 from .states import JobKind
 from .train_part import RunsApi
 
@@ -152,7 +152,7 @@ class DataPart:
             self._say(error=str(error))
             return
 
-        def finished(outcome: Outcome) -> None:
+        def finished(outcome: JobOutcome) -> None:
             if outcome.value is not None:
                 result = outcome.value
                 problems = tuple(_problem(each) for each in result.get("problems", ()))
@@ -184,7 +184,7 @@ class DataPart:
             self._say(error=str(error))
             return
 
-        def finished(outcome: Outcome) -> None:
+        def finished(outcome: JobOutcome) -> None:
             self.refresh()
             results = outcome.value or ()
             failed = [f"{each.name}: {each.message}" for each in results if each.state == "failed"]

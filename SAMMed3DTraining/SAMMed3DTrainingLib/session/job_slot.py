@@ -40,7 +40,7 @@ class JobProcessLike(Protocol):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobOutcome:
     """How a job ended.
 
     Attributes:
@@ -88,7 +88,7 @@ class JobSlot:
         self._client.progressed.connect(self._onProgress)
         self._process: JobProcessLike | None = None
         self._steps: Steps | None = None
-        self._finished: Callable[[Outcome], None] = lambda outcome: None
+        self._finished: Callable[[JobOutcome], None] = lambda outcome: None
         self._item: Callable[[dict[str, Any]], None] | None = None
         self._seen = 0
         self._part, self._parts = 0, 1
@@ -102,14 +102,14 @@ class JobSlot:
         """Whether the job needs Python's lock, so that it is to be polled often."""
         return self._steps is not None
 
-    def runProcess(self, kind: JobKind, process: JobProcessLike, text: str, finished: Callable[[Outcome], None],
+    def runProcess(self, kind: JobKind, process: JobProcessLike, text: str, finished: Callable[[JobOutcome], None],
                    item: Callable[[dict[str, Any]], None] | None = None) -> None:
         """Follows a child process. ``item`` gets what it tells on the way, ``finished`` how it ended."""
         self._begin(kind, text, finished)
         self._process, self._item, self._seen = process, item, 0
         self.changed.emit()
 
-    def runSteps(self, kind: JobKind, steps: Steps, text: str, finished: Callable[[Outcome], None],
+    def runSteps(self, kind: JobKind, steps: Steps, text: str, finished: Callable[[JobOutcome], None],
                  parts: int = 1) -> None:
         """Goes through steps; what they return is the result.
 
@@ -153,13 +153,13 @@ class JobSlot:
 
     # -- within ------------------------------------------------------------------------------------------------------
 
-    def _begin(self, kind: JobKind, text: str, finished: Callable[[Outcome], None]) -> None:
+    def _begin(self, kind: JobKind, text: str, finished: Callable[[JobOutcome], None]) -> None:
         if self.kind is not None:
             raise RuntimeError(f"{self.kind.value} is still under way")
         self.kind, self.progress, self._finished, self.cancelling = kind, JobProgress(text), finished, False
         self._begun = self._clock()
 
-    def _end(self, outcome: Outcome) -> None:
+    def _end(self, outcome: JobOutcome) -> None:
         finished = self._finished
         self.kind, self.progress = None, JobProgress()
         self._process = self._steps = self._item = None
@@ -177,10 +177,10 @@ class JobSlot:
             text = status.message or self.progress.text
             self._show(JobProgress(text, status.fraction, status.left_s))
         elif status.state == "done":
-            self._end(Outcome(status.result))
+            self._end(JobOutcome(status.result))
         else:
             cancelled = status.state == "cancelled"
-            self._end(Outcome(status.result, "" if cancelled else status.message, cancelled, status.kind))
+            self._end(JobOutcome(status.result, "" if cancelled else status.message, cancelled, status.kind))
 
     def _advance(self, value: Any, error: Exception | None = None) -> None:
         """On to the next step."""
@@ -191,11 +191,11 @@ class JobSlot:
         try:
             function = steps.send(value) if error is None else steps.throw(error)
         except StopIteration as end:
-            self._end(Outcome(end.value, cancelled=self.cancelling))
+            self._end(JobOutcome(end.value, cancelled=self.cancelling))
         except RequestCancelled:
-            self._end(Outcome(cancelled=True))
+            self._end(JobOutcome(cancelled=True))
         except (ValueError, OSError, RuntimeError) as failure:
-            self._end(Outcome(error=str(failure)))
+            self._end(JobOutcome(error=str(failure)))
         else:
             if function is not None:
                 self._client.submit(FunctionRequest(function), self._onResult)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from SAMMed3DLib.signal import Signal
 
-from .job_slot import JobSlot, Outcome, Steps
+from .job_slot import JobOutcome, JobSlot, Steps
 from .states import JobKind
 from .train_part import RunsApi
 
@@ -91,7 +91,7 @@ class NextPart:
                 yield lambda report, data=data, path=path: self._source.writeVolume(data, path)
                 paths.append(str(path))
 
-        def finished(outcome: Outcome) -> None:
+        def finished(outcome: JobOutcome) -> None:
             if outcome.error or outcome.cancelled:
                 self._say(outcome.error)
             else:
@@ -115,7 +115,7 @@ class NextPart:
             self.ranked = tuple(sorted(ranked, key=lambda each: -each.uncertainty))
             self.changed.emit()
 
-        def finished(outcome: Outcome) -> None:
+        def finished(outcome: JobOutcome) -> None:
             if outcome.value is not None:
                 self.ranked = tuple(self._volume(each) for each in outcome.value.get("ranked", ()))
                 self.skipped = tuple(f"{Path(p).name}: {why}" for p, why in outcome.value.get("skipped", {}).items())

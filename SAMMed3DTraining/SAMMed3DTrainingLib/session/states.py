@@ -18,7 +18,7 @@ class JobKind(enum.Enum):
     RANK = "rank"
 
 
-class State(enum.Enum):
+class TrainingState(enum.Enum):
     """What the module is doing or waiting for."""
 
     NO_PACKAGES = "no packages"
@@ -42,10 +42,13 @@ class State(enum.Enum):
         return self in _RUNNING
 
 
-_RUNNING = frozenset((State.STARTING, State.ENCODING, State.TRAINING, State.PAUSED, State.STOPPING))
+_RUNNING = frozenset((
+    TrainingState.STARTING, TrainingState.ENCODING, TrainingState.TRAINING, TrainingState.PAUSED,
+    TrainingState.STOPPING,
+))
 _OF_RUN = {
-    "starting": State.STARTING, "encoding": State.ENCODING, "running": State.TRAINING, "paused": State.PAUSED,
-    "stopping": State.STOPPING,
+    "starting": TrainingState.STARTING, "encoding": TrainingState.ENCODING, "running": TrainingState.TRAINING,
+    "paused": TrainingState.PAUSED, "stopping": TrainingState.STOPPING,
 }
 
 
@@ -64,10 +67,10 @@ class StateFacts:
     hasData: bool = False
 
 
-def stateOf(facts: StateFacts) -> State:
+def stateOf(facts: StateFacts) -> TrainingState:
     """The state that holds: a run that lives comes first, then what is missing."""
     if facts.runState in _OF_RUN:
         return _OF_RUN[facts.runState]
     if facts.packagesMissing:
-        return State.NO_PACKAGES
-    return State.READY if facts.hasData else State.NO_DATA
+        return TrainingState.NO_PACKAGES
+    return TrainingState.READY if facts.hasData else TrainingState.NO_DATA

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from SAMMed3DLib.signal import Signal
 
-from .job_slot import JobSlot, Outcome
+from .job_slot import JobOutcome, JobSlot
 from .states import JobKind
 
 ESTIMATE_LOG = "estimate.log"
@@ -135,7 +135,7 @@ class TrainPart:
             return
         costs = self._costs()
 
-        def finished(outcome: Outcome) -> None:
+        def finished(outcome: JobOutcome) -> None:
             self.estimateResult = outcome.value if not outcome.error and not outcome.cancelled else None
             self._estimated = costs if self.estimateResult else None
             self._fail(outcome.error)

@@ -13,7 +13,7 @@ from .compare_part import ComparePart
 from .data_part import DataPart
 from .job_slot import JobSlot
 from .next_part import NextPart
-from .states import JobKind, State, StateFacts, stateOf
+from .states import JobKind, StateFacts, TrainingState, stateOf
 from .train_part import RunsApi, TrainPart
 
 #: While a thread computes it is polled so often; while there are child processes only, and nothing at all, so often.
@@ -53,7 +53,7 @@ class TrainingSession:
     # -- state ---------------------------------------------------------------------------------------------------------
 
     @property
-    def state(self) -> State:
+    def state(self) -> TrainingState:
         return stateOf(StateFacts(
             packagesMissing=bool(self.packages is not None and self.packages.missing),
             runState=self.train.runState,
@@ -147,4 +147,4 @@ class TrainingSession:
         self.changed.emit()
 
 
-__all__ = ["JobKind", "State", "TrainingSession"]
+__all__ = ["JobKind", "TrainingState", "TrainingSession"]

@@ -38,7 +38,7 @@ _FLOOR = 0.02
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """Where a run is; saved with its state.
 
     Attributes:
@@ -87,7 +87,7 @@ class Trainer:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.config, self.folder, self.world, self.network = config, folder, world, network
-        self.progress = Progress()
+        self.progress = TrainingProgress()
         self._slots, self._validator, self._clock, self._sleep = slots, validator, clock, sleep
         self._loop = world.wrap(ClickLoop(network.model))
         self._optimizer = network.optimizer(config)
@@ -132,7 +132,7 @@ class Trainer:
     def resume(self) -> None:
         """Continues where the run was saved. Raises TrainingError."""
         values = load_state(self.folder.state, self.config, self.network, self._optimizer, self._scaler)
-        self.progress = Progress(**values)
+        self.progress = TrainingProgress(**values)
 
     def stop(self) -> None:
         """Ends the run after the step under way, with everything saved."""

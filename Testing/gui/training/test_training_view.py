@@ -8,18 +8,19 @@ import pytest
 
 
 def facts(**values):
-    from SAMMed3DTrainingLib.gui.state_view import Facts
-    from SAMMed3DTrainingLib.session.states import State
+    from SAMMed3DTrainingLib.gui.state_view import TrainingPanelState
+    from SAMMed3DTrainingLib.session.states import TrainingState
 
-    return Facts(**{"state": State.READY, "folder": "/data", "sets": 1, "toWrite": 1, "volumes": 1, **values})
+    usual = {"state": TrainingState.READY, "folder": "/data", "sets": 1, "toWrite": 1, "volumes": 1}
+    return TrainingPanelState(**usual | values)
 
 
 def test_in_every_state_what_is_disabled_says_why() -> None:
     from SAMMed3DTrainingLib.gui.state_view import panelView
-    from SAMMed3DTrainingLib.session.states import JobKind, State
+    from SAMMed3DTrainingLib.session.states import JobKind, TrainingState
 
     switches = ("run", "packagesText", "anyRunActive", "problem", "folderProblem")
-    for state, job in itertools.product(State, (None, *JobKind)):
+    for state, job in itertools.product(TrainingState, (None, *JobKind)):
         for name in (None, *switches):
             view = panelView(facts(state=state, job=job, **({name: "because"} if name else {})))
             for widget, control in view.items():
@@ -32,9 +33,9 @@ def test_in_every_state_what_is_disabled_says_why() -> None:
 ])
 def test_when_a_run_can_start(values: dict, usable: bool) -> None:
     from SAMMed3DTrainingLib.gui.state_view import panelView
-    from SAMMed3DTrainingLib.session.states import JobKind, State
+    from SAMMed3DTrainingLib.session.states import JobKind, TrainingState
 
-    kinds = {"job": JobKind, "state": State}
+    kinds = {"job": JobKind, "state": TrainingState}
     made = {key: kinds[key][value] if key in kinds else value for key, value in values.items()}
     assert panelView(facts(**made))["startButton"].enabled is usable
 
@@ -52,12 +53,12 @@ def test_the_steps_are_ticked_one_by_one() -> None:
 
 
 def test_states_of_a_run_come_before_what_is_missing() -> None:
-    from SAMMed3DTrainingLib.session.states import State, StateFacts, stateOf
+    from SAMMed3DTrainingLib.session.states import StateFacts, TrainingState, stateOf
 
-    assert stateOf(StateFacts(packagesMissing=True, runState="running")) is State.TRAINING
-    assert stateOf(StateFacts(packagesMissing=True, runState="finished")) is State.NO_PACKAGES
-    assert stateOf(StateFacts(runState="killed")) is State.NO_DATA
-    assert stateOf(StateFacts(hasData=True)) is State.READY
+    assert stateOf(StateFacts(packagesMissing=True, runState="running")) is TrainingState.TRAINING
+    assert stateOf(StateFacts(packagesMissing=True, runState="finished")) is TrainingState.NO_PACKAGES
+    assert stateOf(StateFacts(runState="killed")) is TrainingState.NO_DATA
+    assert stateOf(StateFacts(hasData=True)) is TrainingState.READY
 
 
 def test_an_offer_of_a_smaller_batch_belongs_to_its_message() -> None:
