@@ -23,12 +23,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 from PIL import Image, ImageColor  # noqa: E402
-from SAMMed3DLib.inference.interior import most_interior_voxel  # noqa: E402
 from scipy import ndimage  # noqa: E402
 
 from SAMMed3DLib.files.output_files import whole_file  # noqa: E402
 from SAMMed3DLib.inference import SamPredictor3D, measure_nodule  # noqa: E402
 from SAMMed3DLib.inference.geometry import transform_points  # noqa: E402
+from SAMMed3DLib.inference.mask_regions import most_interior_voxel  # noqa: E402
 from SAMMed3DLib.model import load_model  # noqa: E402
 from SAMMed3DLib.synthesis.phantom import chest_phantom  # noqa: E402
 from SAMMed3DLib.weights import default_checkpoint  # noqa: E402
