@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from SAMMed3DLib.inference.validation import hounsfield_doubt
+
 from .errors import ExportCancelled, StoreError
 from .export_case import ExportCase
 
