@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from SAMMed3DLib.inference.mask_regions import components
 from SAMMed3DLib.scene.mask_block import MaskBlock
 from SAMMed3DLib.scene.nodule_segmentation import REVIEWED, NoduleSegmentation
 from SAMMed3DLib.scene.segment_writer import BINARY_LABELMAP, SegmentLabelmap, segmentationToWorld
@@ -143,6 +142,8 @@ def arrange(nodules: Sequence[NoduleMask]) -> Arrangement:
 
     Needs no scene: it may be called on any thread.
     """
+    from SAMMed3DLib.inference.mask_regions import components  # SciPy: not when the module opens
+
 
     masks = _disjoint(nodules)
     blocks: list[MaskBlock] = []
