@@ -144,7 +144,6 @@ def arrange(nodules: Sequence[NoduleMask]) -> Arrangement:
     """
     from SAMMed3DLib.inference.mask_regions import components  # SciPy: not when the module opens
 
-
     masks = _disjoint(nodules)
     blocks: list[MaskBlock] = []
     overlapping, hidden, split = [], [], []
