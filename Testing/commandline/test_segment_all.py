@@ -13,6 +13,7 @@ from SAMMed3DLib.files.volume_io import read_labels
 from SAMMed3DLib.finding.candidates import Candidate
 from SAMMed3DLib.finding.lungs import LungMask
 from SAMMed3DLib.inference import SamAutomaticMaskGenerator3D
+from SAMMed3DLib.report.findings import read_findings
 
 
 @pytest.fixture
@@ -102,3 +103,20 @@ def test_numbers_out_of_range(ct, words) -> None:
     with pytest.raises(SystemExit) as stopped:
         cli.main(["segment-all", str(ct), *words])
     assert stopped.value.code == 2
+
+
+def test_report_and_compare_find_the_nodules_first(ct, scene, bright, finder, tmp_path, capsys) -> None:
+    out = tmp_path / "out"
+    assert cli.main(["report", str(ct), "--out", str(out)]) == 0
+    found = read_findings(out / "findings.json")
+    assert [nodule.label for nodule in found.nodules] == [1, 2]
+    for number, nodule in enumerate(found.nodules):
+        assert np.linalg.norm(scene.center_ras(number) - nodule.place.centroid_ras) < 1.5
+        assert nodule.mean_diameter_mm == pytest.approx(2.0 * scene.radii_mm[number], abs=1.5)
+    labels = read_labels(out / "segmentation.seg.nrrd").array_kji
+    assert np.count_nonzero(labels == 1) > np.count_nonzero(labels == 2) > 0
+    assert cli.main(["compare", str(ct), str(ct), "--out", str(out), "--pair", "1=1"]) == 0
+    pairs = read_findings(out / "findings.json").follow_up.pairs
+    assert pairs[0].status == "matched" and pairs[0].volume.percent == pytest.approx(0.0, abs=1e-6)
+    assert len(bright()) == 2, "one model for both scans of a comparison"
+    capsys.readouterr()

@@ -73,6 +73,13 @@ def test_the_text_says_it_all() -> None:
     assert document.as_text(findings()).count("No nodules.") == 1
 
 
+def test_what_could_not_be_matched_is_neither_new_nor_gone() -> None:
+    failed = Registration(None, 0.1, 0.2, "registration failed")
+    text = document.as_text(follow_up(findings(nodule()), findings(nodule(label=2), date="2024-01-01"), failed))
+    assert text.count("not matched; the registration failed") == 2 and "in the prior only" not in text
+    assert "new: no partner" not in text and "the row of a first scan" in text
+
+
 def test_no_measurable_change_is_said() -> None:
     grown = nodule(9.0)
     before = dataclasses.replace(nodule(8.9, label=4), place=grown.place)

@@ -74,6 +74,7 @@ def spoiled(change) -> str:
     (lambda c: c["nodules"][0].update(tracking_uid=c["nodules"][1]["tracking_uid"]), "one tracking UID"),
     (lambda c: c["nodules"][0].update(volume_mm3=1e6), "outside its interval"),
     (lambda c: c["follow_up"]["pairs"][0].update(prior_uid="1.2.9"), "not there"),
+    (lambda c: c["follow_up"]["pairs"][0].update(status="unmatched"), "not there"),
     (lambda c: c["follow_up"].update(prior_to_current=[1.0]), "not 16"),
 ])
 def test_what_is_refused(change, message) -> None:

@@ -99,7 +99,7 @@ def test_compare_by_hand_where_registration_fails(scans, capsys) -> None:
     assert "registration failed" in printed.err and "--pair" in printed.err
     found = read_findings(scans / "out" / "findings.json")
     pairs = {found.nodule(pair.current_uid).label: pair for pair in found.follow_up.pairs}
-    assert [pairs[label].status for label in (1, 2, 3)] == ["matched", "matched", "new"]
+    assert [pairs[label].status for label in (1, 2, 3)] == ["matched", "matched", "unmatched"]
     grown, same = pairs[1], pairs[2]
     assert grown.volume.percent == pytest.approx(100.0 * (1.25**3 - 1.0), abs=15.0) and grown.doubling_days > 0
     assert same.doubling_days is None and not same.is_measurable and found.follow_up.days == 152
@@ -109,7 +109,7 @@ def test_compare_by_hand_where_registration_fails(scans, capsys) -> None:
         (scans / "out" / f"{made}.seg.nrrd").replace(scans / f"{name}.seg.nrrd")
     assert compare(scans) == 0
     again = read_findings(scans / "out" / "findings.json")
-    assert [pair.status for pair in again.follow_up.pairs] == ["matched", "matched", "new"]
+    assert [pair.status for pair in again.follow_up.pairs] == ["matched", "matched", "unmatched"]
     assert not any(pair.by_hand for pair in again.follow_up.pairs)
 
 

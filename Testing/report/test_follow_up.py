@@ -23,6 +23,7 @@ from SAMMed3DLib.report.follow_up import (
     scan_extent,
 )
 from SAMMed3DLib.report.measuring import measure_scan, segments_of
+from SAMMed3DLib.report.rules import course_of
 from SAMMed3DLib.report.scan_facts import check_modality, scan_of
 
 from .made_nodules import findings, nodule
@@ -125,8 +126,11 @@ def test_another_thing_is_not_registered(made_up, made_lungs) -> None:
 def test_without_registration_pairs_by_hand_are_all_there_is() -> None:
     now, then = findings(nodule(8.0)), findings(nodule(6.0, label=2), date="2024-01-01")
     alone = follow_up(now, then, FAILED)
-    assert [pair.status for pair in alone.follow_up.pairs] == ["new", "gone"]
+    assert [pair.status for pair in alone.follow_up.pairs] == ["unmatched", "unmatched"], "not known to be new or gone"
     assert all(pair.expected_ras is None for pair in alone.follow_up.pairs)
+    course, doubt = course_of(alone, alone.nodules[0])
+    assert course == "baseline" and "not matched" in doubt
+    assert from_json(to_json(alone)) == alone
     by_hand = follow_up(now, then, FAILED, [(now.nodules[0].tracking_uid, then.nodules[0].tracking_uid)])
     (pair,) = by_hand.follow_up.pairs
     assert pair.status == "matched" and pair.by_hand and pair.distance_mm is None
@@ -192,7 +196,13 @@ def test_places_outside_the_other_scan_are_not_expected() -> None:
     then = findings(at(nodule(6.0), (0.0, 0.0, 500.0)), date="2024-01-01")
     extent = scan_extent(np.zeros((10, 10, 10)), np.eye(4))
     (pair,) = follow_up(findings(), then, SAME_PLACE, extents_ras=(extent, extent)).follow_up.pairs
-    assert pair.status == "gone" and pair.expected_ras is None
+    assert pair.status == "unmatched" and pair.expected_ras is None, "the current scan does not show the place"
+    now = findings(at(nodule(6.0), (0.0, 0.0, 500.0)))
+    (pair,) = follow_up(now, findings(date="2024-01-01"), SAME_PLACE, extents_ras=(extent, extent)).follow_up.pairs
+    assert pair.status == "unmatched", "the prior does not show the place"
+    (pair,) = follow_up(findings(at(nodule(6.0), (1.0, 1.0, 1.0))), findings(date="2024-01-01"), SAME_PLACE,
+                        extents_ras=(extent, extent)).follow_up.pairs
+    assert pair.status == "new"
 
 
 def test_change_and_its_interval() -> None:

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 
 from SAMMed3DLib.finding.lungs import LungMask, find_lungs
 from SAMMed3DLib.inference.measurements import measure_nodule
@@ -190,6 +191,11 @@ def test_what_a_dicom_header_says(tmp_path) -> None:
     assert scan.contrast is True and scan.study_uid and scan.series_uid
     assert any("gaps: slices of 1.5 mm every 3 mm" in each.text for each in scan.caveats)
     assert not any("contrast" in each.text for each in scan.caveats)
+    first = next(iter(sorted(tmp_path.glob("*.dcm"))))
+    copy = dcmread(first)
+    copy.Modality, copy.SeriesInstanceUID = "SEG", "1.2.3"
+    copy.save_as(tmp_path / "a segmentation.dcm")
+    assert series_header(tmp_path, (4, 5, 6)).SeriesInstanceUID == scan.series_uid, "a segmentation is not the scan"
     assert series_header(tmp_path, (4, 9, 6)) is None, "an image of another size is another series"
 
 

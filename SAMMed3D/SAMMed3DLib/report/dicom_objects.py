@@ -138,13 +138,13 @@ def _segmentation(hd: Any, slices: Sequence[Dataset], nodules: Sequence[Nodule],
     descriptions = [
         hd.seg.SegmentDescription(
             segment_number=number,
-            segment_label=nodule.name[:64],
+            segment_label=_name(nodule),
             segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
             segmented_property_type=codes.SCT.Nodule,
             algorithm_type=hd.seg.SegmentAlgorithmTypeValues.SEMIAUTOMATIC,
             algorithm_identification=maker,
             tracking_uid=nodule.tracking_uid,
-            tracking_id=nodule.name[:64],
+            tracking_id=_name(nodule),
             anatomic_regions=[codes.SCT.Lung],
         )
         for number, nodule in enumerate(nodules, start=1)
@@ -238,7 +238,7 @@ def _group(hd: Any, findings: Findings, nodule: Nodule, seg: Any, number: int) -
                 name=own(f"size-{short}", f"Size category {category.guideline}, research only"),
                 value=own(_short(category.category), category.category[:64])))
     return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=hd.sr.TrackingIdentifier(uid=nodule.tracking_uid, identifier=nodule.name[:64]),
+        tracking_identifier=hd.sr.TrackingIdentifier(uid=nodule.tracking_uid, identifier=_name(nodule)),
         referenced_segment=hd.sr.ReferencedSegment.from_segmentation(seg, number),
         finding_type=code("27925004", "Nodule"),
         measurements=[hd.sr.Measurement(name=name, value=_decimal(value), unit=unit) for name, value, unit in figures
@@ -246,6 +246,11 @@ def _group(hd: Any, findings: Findings, nodule: Nodule, seg: Any, number: int) -
         qualitative_evaluations=said,
         finding_sites=[site],
     )
+
+
+def _name(nodule: Nodule) -> str:
+    """The nodule's name as DICOM holds it: 64 characters, and a backslash would part values."""
+    return nodule.name.replace("\\", "/")[:64] or f"nodule {nodule.label}"
 
 
 def _short(text: str) -> str:

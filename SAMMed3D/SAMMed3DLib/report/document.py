@@ -49,7 +49,7 @@ def as_text(findings: Findings) -> str:
         said = [*nodule.remarks, *(category.text for category in rules.categories(findings, nodule))]
         lines += [f"   {line}" for line in said]
     for pair in course.pairs if course is not None else ():
-        if pair.status == "gone":
+        if pair.current_uid is None:
             prior = findings.prior_nodule(pair.prior_uid)
             lines += ["", f"{prior.name if prior else ''}: {course_line(findings, pair)}"]
     return "\n".join([*lines, "", DISCLAIMER, f"{findings.software}, masks: {findings.model}"]) + "\n"
@@ -63,7 +63,7 @@ def as_csv(findings: Findings) -> str:
         keys += _FOLLOW_UP
         for pair in findings.follow_up.pairs:
             prior = findings.prior_nodule(pair.prior_uid)
-            if pair.status == "gone" and prior is not None:
+            if pair.current_uid is None and prior is not None:
                 rows.append({"name": prior.name, "tracking_uid": prior.tracking_uid, "type": prior.type,
                              **_course_cells(findings, pair)})
     return table_text(rows, keys)
@@ -191,12 +191,15 @@ def course_line(findings: Findings, pair: Pair) -> str:
     """What became of a nodule, in one line."""
     if pair.status == "new":
         return "new: no partner in the prior scan"
+    if pair.status == "unmatched":
+        failed = findings.follow_up is not None and findings.follow_up.prior_to_current is None
+        other = "this" if pair.current_uid is None else "prior"
+        reason = "the registration failed" if failed else f"its place lies outside the {other} scan"
+        return f"not matched; {reason}"
     if pair.status == "gone":
-        where = "its place lies outside this scan or is unknown"
-        if pair.expected_ras is not None:
-            right, front, up = pair.expected_ras
-            where = f"expected at R {right:.0f}, A {front:.0f}, S {up:.0f}"
-        return f"in the prior only; {where}"
+        assert pair.expected_ras is not None
+        right, front, up = pair.expected_ras
+        return f"in the prior only; expected at R {right:.0f}, A {front:.0f}, S {up:.0f}"
     assert pair.volume is not None and pair.mean_diameter is not None
     grown = pair.mean_diameter.current - pair.mean_diameter.prior
     hand = ", paired by hand" if pair.by_hand else ""

@@ -25,7 +25,7 @@ VERSION = 1
 Point = tuple[float, float, float]
 NoduleType = Literal["solid", "part-solid", "ground-glass"]
 Side = Literal["right", "left"]
-PairStatus = Literal["matched", "new", "gone"]
+PairStatus = Literal["matched", "new", "gone", "unmatched"]
 Record = TypeVar("Record")
 
 
@@ -175,7 +175,8 @@ class Pair:
     """One nodule at two dates.
 
     Attributes:
-        status: "matched", "new" (in the current scan only) or "gone" (in the prior only).
+        status: "matched", "new" (in the current scan only) or "gone" (in the prior only); "unmatched" where that cannot
+            be told, since the registration failed or the other scan does not show the place.
         current_uid, prior_uid: tracking UIDs in the two scans' findings, None on the side where it is missing.
         by_hand: whether a person made the pair.
         expected_ras: where a gone nodule should lie in the current scan, a new one in the prior; None without a
@@ -208,7 +209,7 @@ class FollowUp:
     Attributes:
         prior, prior_nodules: as in the prior's own findings.
         days: from the prior to the current scan; None where a date is missing.
-        pairs: matched nodules first, then new, then gone ones.
+        pairs: matched nodules first, then the current scan's others, then the prior's.
         prior_to_current: 4x4, RAS mm of the prior to RAS mm of the current scan, row by row; None where the
             registration failed.
         registration: what is to be said of it.
@@ -410,6 +411,8 @@ def _check_sense(findings: Findings, name: str) -> None:
                 raise InputError(f"{name}: the volume of {nodule.name} lies outside its interval")
     if findings.follow_up is not None:
         for pair in findings.follow_up.pairs:
-            if (findings.nodule(pair.current_uid) is None) != (pair.status == "gone") or (
-                findings.prior_nodule(pair.prior_uid) is None) != (pair.status == "new"):
+            there = findings.nodule(pair.current_uid) is not None, findings.prior_nodule(pair.prior_uid) is not None
+            fitting = {"matched": [(True, True)], "new": [(True, False)], "gone": [(False, True)],
+                       "unmatched": [(True, False), (False, True)]}
+            if there not in fitting[pair.status]:
                 raise InputError(f"{name}: a {pair.status} nodule names tracking UIDs that are not there")

@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import SimpleITK as sitk
@@ -21,7 +21,7 @@ from scipy.optimize import linear_sum_assignment
 from ..files.itk_geometry import flip_lps_ras, place_image
 from ..inference.errors import InputError, PredictionCancelled
 from ..inference.geometry import extent_ras, transform_points
-from .findings import Caveat, Change, Findings, FollowUp, Interval, Nodule, Pair, Point, Scan, tracking_uid
+from .findings import Caveat, Change, Findings, FollowUp, Interval, Nodule, Pair, PairStatus, Point, Scan, tracking_uid
 from .scan_facts import CHANGE, DENSITY, MASS, days_between
 
 if TYPE_CHECKING:
@@ -273,8 +273,8 @@ def follow_up(
         registration: of the two scans; where it failed, only pairs made by hand are matched.
         by_hand: (current, prior) tracking UIDs that a person paired; they come first. Then nodules that bear one
             tracking UID in both scans are the same: an earlier comparison said so.
-        extents_ras: lowest and highest corner of the current and of the prior scan; expected places outside are left
-            out.
+        extents_ras: lowest and highest corner of the current and of the prior scan: what should lie outside is neither
+            new nor gone.
 
     Raises:
         InputError: a pair made by hand names a nodule that is not there, or one twice.
@@ -293,9 +293,9 @@ def follow_up(
     matched_then = {pair.prior_uid for pair in matched}
     inside_now, inside_then = extents_ras or (None, None)
     back = None if matrix is None else np.linalg.inv(matrix)
-    new = [Pair("new", nodule.tracking_uid, None, expected_ras=_expected(nodule, back, inside_then))
+    new = [_alone("new", nodule, _expected(nodule, back, inside_then))
            for nodule in current.nodules if nodule.tracking_uid not in matched_now]
-    gone = [Pair("gone", None, nodule.tracking_uid, expected_ras=_expected(nodule, matrix, inside_now))
+    gone = [_alone("gone", nodule, _expected(nodule, matrix, inside_now))
             for nodule in prior.nodules if nodule.tracking_uid not in matched_then]
     order = {nodule.tracking_uid: number for number, nodule in enumerate(current.nodules)}
     matched.sort(key=lambda pair: order[str(pair.current_uid)])
@@ -384,6 +384,13 @@ def _matched(
         distance = float(np.linalg.norm(expected - now.place.centroid_ras))
     return Pair("matched", now.tracking_uid, then.tracking_uid, by_hand, None, distance, volume, mass, diameter,
                 measurable, doubling if measurable else None, interval)
+
+
+def _alone(status: Literal["new", "gone"], nodule: Nodule, expected: Point | None) -> Pair:
+    """A nodule without a partner: new or gone, if the other scan shows the place where it should be."""
+    told: PairStatus = status if expected is not None else "unmatched"
+    uid = nodule.tracking_uid
+    return Pair(told, uid if status == "new" else None, uid if status == "gone" else None, expected_ras=expected)
 
 
 def _scaled(interval: Interval, factor: float) -> Interval:

@@ -228,7 +228,9 @@ def course_of(findings: Findings, nodule: Nodule) -> tuple[Course, str]:
     if follow_up is None:
         return "baseline", "without a prior scan Lung-RADS has category 0 where one exists"
     pair = next((each for each in follow_up.pairs if each.current_uid == nodule.tracking_uid), None)
-    if pair is None or pair.status == "new":
+    if pair is None or pair.status == "unmatched":
+        return "baseline", "not matched with the prior scan: the row of a first scan"
+    if pair.status == "new":
         return "new", ""
     growing = grows_by_lung_rads(pair.mean_diameter, follow_up.days)
     if growing is None:

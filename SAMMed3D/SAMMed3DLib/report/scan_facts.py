@@ -86,13 +86,17 @@ def series_header(path: Path, shape_kji: Sequence[int]) -> Dataset | None:
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 
+    other = None
     for file in [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file()):
         with contextlib.suppress(InvalidDicomError, OSError, ValueError):
             header = dcmread(file, stop_before_pixels=True, specific_tags=list(_HEADER))
             same = (header.get("Rows"), header.get("Columns")) == tuple(shape_kji[1:])
-            if same and "LOCALIZER" not in (header.get("ImageType") or ()):
+            if not same or "LOCALIZER" in (header.get("ImageType") or ()) or header.get("Modality") == "SEG":
+                continue
+            if header.get("Modality") == "CT":
                 return header
-    return None
+            other = other or header
+    return other
 
 
 def check_modality(scan: Scan) -> None:
