@@ -47,7 +47,7 @@ def test_a_click_makes_a_nodule_where_it_was(ready: User) -> None:
     assert np.allclose(_center(ready, segment), CENTER, atol=1.0)
     assert ready.ui.noduleTable.rowCount == 1
     volume = ready.mask(segment).sum() * 1.2 * 1.2 * 1.5
-    assert ready.cell(0, 2).replace(",", "") == f"{volume:.0f}"
+    assert ready.cell(0, 2).replace(",", "") == f"{volume:.1f}"
     assert ready.cell(0, 3) == "10.0 × 10.0" and ready.cell(0, 4) == "-50" and ready.cell(0, 5) == "0.90"
     assert ready.ui.undoButton.enabled and not ready.ui.redoButton.enabled
 
@@ -207,3 +207,44 @@ def test_a_click_outside_the_volume_is_refused_in_words(ready: User) -> None:
     ready.settle()
     assert ready.ids() == []
     assert "outside" in (ready.ui.setupLabel.text + ready.ui.statusLabel.text).lower()
+
+
+def test_a_click_on_another_patient_is_refused_and_one_button_shows_the_ct(ready: User) -> None:
+    ct = ready.session.volumeNode
+    ready.load_volume("Other patient", seed=1)  # now on screen, while the panel stays with the CT
+    assert ready.session.volumeNode is ct
+    ready.ui.addNoduleButton.click()
+    ready.click_at(CENTER)
+    assert ready.session.review.rows() == [] and ready.ui.setupFrame.visible
+    assert "shows Other patient" in ready.ui.setupLabel.text and ready.ui.setupButton.text == "Show the CT"
+    ready.ui.setupButton.click()
+    assert not ready.ui.setupFrame.visible
+    ready.click_at(CENTER)
+    assert len(ready.ids()) == 1
+
+
+def test_choosing_the_patient_on_screen_takes_the_error_away(ready: User) -> None:
+    other = ready.load_volume("Other patient", seed=1)
+    ready.ui.addNoduleButton.click()
+    ready.click_at(CENTER)
+    assert ready.ui.setupFrame.visible
+    ready.ui.volumeSelector.setCurrentNode(other)
+    ready.settle()
+    assert not ready.ui.setupFrame.visible and ready.session.volumeNode is other
+
+
+def test_choosing_a_ct_shows_it_with_its_own_nodules_only(ready: User) -> None:
+    ct = ready.session.volumeNode
+    ready.ui.addNoduleButton.click()
+    ready.click_at(CENTER)
+    own = (ready.session.segmentationNode, ready.session.promptsNode)
+    other = ready.load_volume("Other patient", seed=1)
+    ready.ui.volumeSelector.setCurrentNode(other)
+    ready.settle()
+    assert [bool(node.GetDisplayVisibility()) for node in own] == [False, False]
+    ready.ui.volumeSelector.setCurrentNode(ct)
+    ready.settle()
+    assert [bool(node.GetDisplayVisibility()) for node in own] == [True, True]
+    layers = ready.view("Red").slice_logic.GetSliceCompositeNode()
+    assert layers.GetBackgroundVolumeID() == ct.GetID()
+

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import slicer
 
 from SAMMed3DLib.scene.states import State
 from SAMMed3DLib.worker.requests import SetVolume
@@ -258,3 +259,86 @@ def test_nothing_else_in_the_scene_changes(bench):
     # Slicer itself makes a new point list the one that its toolbar places into
     assert set(changed) <= {"SubjectHierarchy", "Selection", "CT"}
     assert bench.volume.GetImageData().GetScalarRange() == (-800.0, -800.0) and SHAPE[0] == 36
+
+
+# -- which CT is on screen --------------------------------------------------------------------------------------------
+
+
+def addView(scene, name, background=None):
+    """A slice view's nodes, as the layout makes them."""
+    view, layers = slicer.vtkMRMLSliceNode(), slicer.vtkMRMLSliceCompositeNode()
+    for node in (view, layers):
+        node.SetSingletonTag(name)
+        node.SetLayoutName(name)
+        scene.scene.AddNode(node)
+    layers.SetBackgroundVolumeID(None if background is None else background.GetID())
+    return view, layers
+
+
+def test_a_click_in_a_view_of_another_volume_is_refused_until_the_ct_is_shown(bench):
+    other = bench.addVolume("Other patient")
+    red, layers = addView(bench.scene, "Red", other)
+    point = bench.ras(10, 12, 14)
+    assert bench.session.click(point, sliceNode=red) is None
+    assert bench.session.review.rows() == [] and bench.points() == [] and bench.session.unseen
+    assert "shows Other patient" in bench.errors[-1] and "measured in CT" in bench.errors[-1]
+    bench.session.showVolume()
+    assert layers.GetBackgroundVolumeID() == bench.volume.GetID() and not bench.session.unseen
+    segmentId = bench.session.click(point, sliceNode=red)
+    bench.settle()
+    np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14)]))
+
+
+def test_a_click_in_a_view_of_the_ct_or_with_the_ct_in_front_is_taken(bench):
+    other = bench.addVolume("PET")
+    yellow, layers = addView(bench.scene, "Yellow", other)
+    layers.SetForegroundVolumeID(bench.volume.GetID())
+    layers.SetForegroundOpacity(0.0)
+    assert bench.session.click(bench.ras(10, 12, 14), sliceNode=yellow) is None
+    layers.SetForegroundOpacity(0.5)
+    assert bench.session.click(bench.ras(10, 12, 14), sliceNode=yellow)
+    green, _layers = addView(bench.scene, "Green", bench.volume)
+    assert bench.session.click(bench.ras(10, 12, 18), sliceNode=green)
+
+
+def test_the_volume_is_shown_where_no_view_shows_it_and_views_are_left_alone_else(bench):
+    other = bench.addVolume("Prior")
+    _red, first = addView(bench.scene, "Red", bench.volume)
+    _green, second = addView(bench.scene, "Green", other)
+    bench.session.showVolume(everywhere=False)
+    assert [one.GetBackgroundVolumeID() for one in (first, second)] == [bench.volume.GetID(), other.GetID()]
+    first.SetBackgroundVolumeID(other.GetID())
+    bench.session.showVolume(everywhere=False)
+    assert {one.GetBackgroundVolumeID() for one in (first, second)} == {bench.volume.GetID()}
+
+
+def test_another_volumes_nodules_and_points_are_hidden_and_brought_back(bench):
+    session = bench.session
+    bench.click(10, 12, 14)
+    first = (session.segmentationNode, session.promptsNode)
+    other = bench.addVolume("Other patient")
+    session.setVolume(other)
+    session.showVolume()
+    bench.click(20, 12, 14)
+    second = (session.segmentationNode, session.promptsNode)
+    assert second[0] is not first[0] and second[1] is not first[1]
+    session.showVolume()
+    assert [bool(node.GetDisplayVisibility()) for node in (*first, *second)] == [False, False, True, True]
+    session.setVolume(bench.volume)
+    session.showVolume()
+    assert [bool(node.GetDisplayVisibility()) for node in (*first, *second)] == [True, True, False, False]
+    # what the user hid stays hidden
+    first[0].SetDisplayVisibility(False)
+    session.setVolume(other)
+    session.showVolume()
+    session.setVolume(bench.volume)
+    session.showVolume()
+    assert not first[0].GetDisplayVisibility() and first[1].GetDisplayVisibility()
+
+
+def test_a_script_on_another_volume_changes_no_view(bench):
+    bench.click(10, 12, 14)
+    _red, layers = addView(bench.scene, "Red", bench.volume)
+    other = bench.addVolume("Other patient")
+    bench.session.setVolume(other)
+    assert layers.GetBackgroundVolumeID() == bench.volume.GetID()

@@ -316,7 +316,7 @@ def test_stopping_between_press_and_release(view, clicks, log) -> None:
 
 def test_whoever_is_called_may_stop(view, clicks) -> None:
     seen = []
-    clicks.clicked.connect(lambda ras, shift: (seen.append(ras), clicks.stop()))
+    clicks.clicked.connect(lambda ras, shift, sliceNode: (seen.append(ras), clicks.stop()))
     view.click(100, 100)
     view.click(120, 100)
     assert len(seen) == 1 and not clicks.armed
@@ -377,3 +377,9 @@ def test_the_mouse_mode_is_never_changed(slicer_scene, view, clicks, log) -> Non
     view.drag((100, 100), (100, 140), button="Right")
     clicks.stop()
     assert changes == [] and interaction.GetCurrentInteractionMode() == interaction.ViewTransform
+
+
+def test_a_click_names_its_view(view, log) -> None:
+    view.click(100, 80)
+    ((_name, _ras, _shift, slice_node),) = log.take()
+    assert slice_node is view.slice_node

@@ -149,8 +149,8 @@ class ClickTools:
             self._cursors.restore()
             self._watch()
 
-    def _onClicked(self, ras: Any, shift: bool) -> None:
-        self._session.click(ras, self._session.options.polarity != shift)
+    def _onClicked(self, ras: Any, shift: bool, sliceNode: Any) -> None:
+        self._session.click(ras, self._session.options.polarity != shift, sliceNode=sliceNode)
 
     def _onAddNodule(self, checked: bool) -> None:
         if checked:

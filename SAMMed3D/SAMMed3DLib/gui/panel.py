@@ -50,7 +50,7 @@ class Panel:
     ) -> None:
         self.widget, self.ui, self.session, self._worker = widget, ui, session, worker
         self._problem = self._notice = ""
-        self._closed = False
+        self._closed = self._wasUnseen = False
         self._view = ViewWriter(ui)
         self._dark = isDark(widget)
         icons = self._showIcons()
@@ -118,6 +118,9 @@ class Panel:
         if isDark(self.widget) != self._dark:
             self._dark = not self._dark
             self.nodules.setIcons(self._showIcons())
+        if self._wasUnseen and not self.session.unseen:  # the other volume was chosen, or this one is on screen
+            self._problem = ""
+        self._wasUnseen = self.session.unseen
         self._view.apply(panelView(self._facts()))
 
     def showProblem(self, text: str) -> None:
@@ -147,6 +150,7 @@ class Panel:
             problem=self._problem,
             cpuOnlyMayHelp=self.models.cpuOnlyMayHelp,
             notice=self._notice,
+            unseen=session.unseen,
         )
 
     def _showIcons(self) -> Icons:
@@ -201,6 +205,10 @@ class Panel:
         self.refresh()
 
     def _onSetup(self, checked: bool = False) -> None:
+        if self.session.unseen:
+            self.session.showVolume()
+            self.showProblem("")
+            return
         if self.session.state is State.NO_TORCH:
             self.models.installTorch()
             return

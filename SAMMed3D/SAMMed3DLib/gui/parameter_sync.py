@@ -39,6 +39,7 @@ class ParameterSync:
             seen, self._seen = self._seen, wanted
             if volume is not seen[0]:
                 session.setVolume(volume)
+                session.showVolume(everywhere=False)
             if segmentation is not seen[1] and segmentation is not session.segmentationNode:
                 session.setSegmentation(segmentation)
             if prompts is not seen[2] and prompts is not session.promptsNode:

@@ -33,6 +33,7 @@ class Facts:
         problem: an error to show until the user goes on, or "".
         cpuOnlyMayHelp: PyTorch could not be installed, its smaller build may.
         notice: good news for the status line, or "".
+        unseen: the problem is that another volume is on screen.
     """
 
     state: State
@@ -52,6 +53,7 @@ class Facts:
     problem: str = ""
     cpuOnlyMayHelp: bool = False
     notice: str = ""
+    unseen: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ def _guidance(facts: Facts) -> dict[str, Control]:
         text = facts.problem or whyNoClick(facts)
         button, closable = _("Model..."), True
         tip = _("Open the Model section, to download the model or to choose another one.")
+    elif facts.problem and facts.unseen:
+        button, tip = _("Show the CT"), _("Show the chosen CT in all slice views.")
     return {
         "stepsLabel": Control(visible=facts.rows == 0, text=_steps(facts)),
         "setupFrame": Control(visible=bool(text)),

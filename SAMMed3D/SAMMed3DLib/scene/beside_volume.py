@@ -23,6 +23,11 @@ def findBeside(volumeNode: Any, className: str, mark: str, role: str) -> Any | N
     return None
 
 
+def ownerOf(segmentationNode: Any) -> Any | None:
+    """The volume that a segmentation was made for, None where that is not known."""
+    return segmentationNode.GetNodeReference(segmentationNode.GetReferenceImageGeometryReferenceRole())
+
+
 def createBeside(volumeNode: Any, className: str, mark: str, purpose: str) -> Any:
     """A new displayable node under the volume's parent transform, named "<volume> <purpose>" and marked.
 

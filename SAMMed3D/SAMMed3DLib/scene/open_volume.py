@@ -23,13 +23,10 @@ from .beside_volume import SharedTransform
 from .mask_block import EMPTY_BLOCK, MaskBlock
 from .nodule_segmentation import NoduleSegmentation, createSegmentation, findSegmentation, useGeometryOf
 from .nodule_state import NoduleSnapshot, NoduleState, SegmentRecord, digest
-from .prompt_store import Point, Prompt, PromptStore, createPrompts, findPrompts
+from .prompt_store import SEGMENTATION_ROLE, Point, Prompt, PromptStore, createPrompts, findPrompts
 from .segment_writer import SegmentSnapshot, SegmentWriter
 from .translation import tr as _
 from .volume_geometry import SceneError, VolumeGeometry
-
-#: From the point list to the segmentation whose nodules its points belong to.
-SEGMENTATION_ROLE = "SAMMed3D.Segmentation"
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -19,6 +19,8 @@ from .volume_geometry import SceneError
 #: Marks the point lists that this module made: only their labels are changed.
 OWN_ATTRIBUTE = "SAMMed3D.Prompts"
 VOLUME_ROLE = "SAMMed3D.Volume"
+#: From the point list to the segmentation whose nodules its points belong to.
+SEGMENTATION_ROLE = "SAMMed3D.Segmentation"
 _CLASS = "vtkMRMLMarkupsFiducialNode"
 #: Points that add are "selected" ones.
 POSITIVE_COLOR, NEGATIVE_COLOR = (0.15, 0.95, 0.25), (1.0, 0.15, 0.15)

@@ -13,6 +13,7 @@ import slicer
 
 from ..signal import Signal
 from ..worker.requests import Generate, ModelInfo, Prefetch, Progress
+from . import views
 from .finding import Finding
 from .nodule_editor import NEW, NoduleEditor
 from .open_volume import OpenVolume, Options, told
@@ -57,6 +58,9 @@ class Session:
         finding: the search for all nodules, and which of them are shown.
         options: the user's choices, which may be set at any time.
 
+    Attributes:
+        unseen: a click was refused because its view shows another volume, and :meth:`showVolume` would help.
+
     Attributes (signals):
         stateChanged: (State) the state or its text.
         nodulesChanged: () rows were added, removed or reordered, or all may have changed.
@@ -92,6 +96,7 @@ class Session:
         self._pipeline.noted.connect(self._onNoted)
         self._volumeNode: Any = None
         self._problem = ""
+        self.unseen = False
         self._preloads = False
         self._prefetched: Any = None
         self._isBusy = False
@@ -177,6 +182,19 @@ class Session:
         if node is not self._volumeNode or (node is not None and self.volume.volumeNode is None):
             self._openVolume(node)
 
+    def showVolume(self, everywhere: bool = True) -> None:
+        """Show the volume with its own nodules, and none of another volume's.
+
+        Args:
+            everywhere: in all slice views, fitted; else only where no view shows it yet.
+        """
+        node = self.volume.volumeNode
+        if node is not None:
+            if everywhere or not views.isOnScreen(node):
+                views.showVolume(node)
+            views.showNodulesOf(node)
+            self.unseen = False
+
     def setSegmentation(self, node: Any | None) -> None:
         """Put nodules into this segmentation; None = the volume's own, made with the first click."""
         if self._volumeNode is not None and node is not self.segmentationNode:
@@ -196,7 +214,7 @@ class Session:
 
     def _openVolume(self, volumeNode: Any, segmentationNode: Any = None, promptsNode: Any = None) -> None:
         self._closeVolume()
-        self._volumeNode, self._problem = volumeNode, ""
+        self._volumeNode, self._problem, self.unseen = volumeNode, "", False
         if volumeNode is not None:
             try:
                 self._use(OpenVolume(self.options, volumeNode, segmentationNode, promptsNode))
@@ -311,13 +329,16 @@ class Session:
 
     # -- commands ----------------------------------------------------------------------------------------------------
 
-    def click(self, rasWorld: Sequence[float], positive: bool = True, segmentId: str | None = None) -> str | None:
+    def click(
+        self, rasWorld: Sequence[float], positive: bool = True, segmentId: str | None = None, sliceNode: Any = None
+    ) -> str | None:
         """A click in a slice view.
 
         Args:
             rasWorld: mm.
             positive: inside or outside.
             segmentId: its nodule, or :attr:`NEW`; default: as the selection and the options say.
+            sliceNode: the view that was clicked in: where it shows another volume the click is refused.
 
         Returns:
             the ID of the nodule's segment, None if the click was refused (see :attr:`message`).
@@ -326,6 +347,12 @@ class Session:
             self.retry()
         if not self.state.takesClicks:
             self.message(self.stateText, True)
+            return None
+        self.unseen = sliceNode is not None and not views.isSeenIn(self._volumeNode, sliceNode)
+        if self.unseen:
+            seen, own = views.backgroundOf(sliceNode).GetName(), self._volumeNode.GetName()
+            text = _("This view shows {seen}, but nodules are measured in {own}: show {own}, or choose {seen} as CT.")
+            self.message(text.format(seen=seen, own=own), True)
             return None
         return self._editor.click([float(x) for x in rasWorld], bool(positive), segmentId)
 

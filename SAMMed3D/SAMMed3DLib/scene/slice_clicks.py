@@ -70,6 +70,7 @@ class _View:
 @dataclass(frozen=True)
 class _Press:
     interactor: Any
+    sliceNode: Any
     pixel: Pixel
     ras: RasPoint
     shift: bool
@@ -88,7 +89,7 @@ class SliceClicks:
     list, but not on its mark, it is a click when the pointer does not move at all.
 
     Attributes:
-        clicked: Signal(ras, shift): world RAS (3,) of the click, and whether Shift was held.
+        clicked: Signal(ras, shift, sliceNode): world RAS (3,) of the click, whether Shift was held, and the view.
         rested: Signal(ras): the pointer has been resting over a view; nothing is pressed.
     """
 
@@ -150,7 +151,7 @@ class SliceClicks:
         ras = view.toWorld(pixel)
         held = [] if shift else _heldMarkups(view.sliceNode)
         if all(_isBesideMark(display, view, ras) for display in held):
-            self._press = _Press(interactor, pixel, ras, shift, 0 if held else _CLICK_REACH)
+            self._press = _Press(interactor, view.sliceNode, pixel, ras, shift, 0 if held else _CLICK_REACH)
 
     def _onMove(self, interactor: Any, _event: str) -> None:
         if self._press is not None:
@@ -162,7 +163,7 @@ class SliceClicks:
     def _onRelease(self, interactor: Any, _event: str) -> None:
         press, self._press = self._press, None
         if press is not None and press.interactor is interactor and press.reaches(interactor.GetEventPosition()):
-            self.clicked(press.ras, press.shift)
+            self.clicked(press.ras, press.shift, press.sliceNode)
 
     def _onOtherButton(self, _interactor: Any, _event: str) -> None:
         self._press = None

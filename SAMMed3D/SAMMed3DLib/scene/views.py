@@ -1,4 +1,4 @@
-"""Bringing a place into sight in the slice and 3D views."""
+"""What the views show: a place, a volume, and the nodules of that volume only."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from typing import Any
 import numpy as np
 import slicer
 import slicer.util
+
+from .beside_volume import ownerOf
+from .nodule_segmentation import OWN_ATTRIBUTE
+from .prompt_store import SEGMENTATION_ROLE, VOLUME_ROLE
+
+#: Marks what was hidden because another volume was chosen.
+_HIDDEN = "SAMMed3D.Hidden"
 
 
 def showPoint(ras: Sequence[float], scene: Any = None) -> None:
@@ -35,3 +42,71 @@ def center3d(ras: Sequence[float], scene: Any = None) -> None:
         camera.SetPosition(*(position + np.asarray(ras, dtype=np.float64) - focus))
         camera.SetFocalPoint(*(float(x) for x in ras))
         camera.ResetClippingRange()
+
+
+def backgroundOf(sliceNode: Any) -> Any | None:
+    """The volume that a slice view shows, None where it shows none."""
+    composite = _compositeOf(sliceNode)
+    return None if composite is None else sliceNode.GetScene().GetNodeByID(composite.GetBackgroundVolumeID() or "")
+
+
+def isSeenIn(volumeNode: Any, sliceNode: Any) -> bool:
+    """Whether a slice view shows a volume, or at least none in its place."""
+    composite, background = _compositeOf(sliceNode), backgroundOf(sliceNode)
+    isInFront = (
+        composite is not None
+        and composite.GetForegroundOpacity() > 0.0
+        and composite.GetForegroundVolumeID() == volumeNode.GetID()
+    )
+    return background is None or background is volumeNode or isInFront
+
+
+def _compositeOf(sliceNode: Any) -> Any | None:
+    nodes = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode", sliceNode.GetScene())
+    return next((node for node in nodes if node.GetLayoutName() == sliceNode.GetLayoutName()), None)
+
+
+def isOnScreen(volumeNode: Any) -> bool:
+    """Whether any slice view has the volume as its background."""
+    nodes = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode", volumeNode.GetScene())
+    return any(node.GetBackgroundVolumeID() == volumeNode.GetID() for node in nodes)
+
+
+def showVolume(volumeNode: Any) -> None:
+    """Make a volume the background of all slice views, which are fitted to it."""
+    logic = slicer.app.applicationLogic()
+    logic.GetSelectionNode().SetActiveVolumeID(volumeNode.GetID())
+    logic.PropagateBackgroundVolumeSelection(1)
+
+
+def showNodulesOf(volumeNode: Any) -> None:
+    """Hide the nodules and points of other volumes, and bring back what was hidden of this one so.
+
+    What the user has hidden stays hidden. Only nodes that this module made or worked on count.
+    """
+    scene = volumeNode.GetScene()
+    lists = [
+        node
+        for node in slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode", scene)
+        if node.GetNodeReference(VOLUME_ROLE) is not None or node.GetNodeReference(SEGMENTATION_ROLE) is not None
+    ]
+    clicked = [node.GetNodeReference(SEGMENTATION_ROLE) for node in lists]
+    segmentations = [
+        node
+        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", scene)
+        if node.GetAttribute(OWN_ATTRIBUTE) or node in clicked
+    ]
+    for node in segmentations:
+        _showIf(ownerOf(node) in (None, volumeNode), node)
+    for node in lists:
+        owner = node.GetNodeReference(VOLUME_ROLE) or ownerOf(node.GetNodeReference(SEGMENTATION_ROLE))
+        _showIf(owner in (None, volumeNode), node)
+
+
+def _showIf(isWanted: bool, node: Any) -> None:
+    if not isWanted and node.GetDisplayVisibility():
+        node.SetDisplayVisibility(False)
+        node.SetAttribute(_HIDDEN, "1")
+    elif isWanted and node.GetAttribute(_HIDDEN):
+        node.SetDisplayVisibility(True)
+        node.RemoveAttribute(_HIDDEN)
