@@ -348,11 +348,11 @@ class Session:
         if not self.state.takesClicks:
             self.message(self.stateText, True)
             return None
-        self.unseen = sliceNode is not None and not views.isSeenIn(self._volumeNode, sliceNode)
-        if self.unseen:
-            seen, own = views.backgroundOf(sliceNode).GetName(), self._volumeNode.GetName()
+        other = None if sliceNode is None else views.seenInstead(self._volumeNode, sliceNode)
+        self.unseen = other is not None
+        if other is not None:
             text = _("This view shows {seen}, but nodules are measured in {own}: show {own}, or choose {seen} as CT.")
-            self.message(text.format(seen=seen, own=own), True)
+            self.message(text.format(seen=other.GetName(), own=self._volumeNode.GetName()), True)
             return None
         return self._editor.click([float(x) for x in rasWorld], bool(positive), segmentId)
 

@@ -44,26 +44,15 @@ def center3d(ras: Sequence[float], scene: Any = None) -> None:
         camera.ResetClippingRange()
 
 
-def backgroundOf(sliceNode: Any) -> Any | None:
-    """The volume that a slice view shows, None where it shows none."""
-    composite = _compositeOf(sliceNode)
-    return None if composite is None else sliceNode.GetScene().GetNodeByID(composite.GetBackgroundVolumeID() or "")
-
-
-def isSeenIn(volumeNode: Any, sliceNode: Any) -> bool:
-    """Whether a slice view shows a volume, or at least none in its place."""
-    composite, background = _compositeOf(sliceNode), backgroundOf(sliceNode)
-    isInFront = (
-        composite is not None
-        and composite.GetForegroundOpacity() > 0.0
-        and composite.GetForegroundVolumeID() == volumeNode.GetID()
-    )
-    return background is None or background is volumeNode or isInFront
-
-
-def _compositeOf(sliceNode: Any) -> Any | None:
+def seenInstead(volumeNode: Any, sliceNode: Any) -> Any | None:
+    """The other volume that a slice view shows in a volume's place; None where it shows that one, or none at all."""
     nodes = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode", sliceNode.GetScene())
-    return next((node for node in nodes if node.GetLayoutName() == sliceNode.GetLayoutName()), None)
+    layers = next((node for node in nodes if node.GetLayoutName() == sliceNode.GetLayoutName()), None)
+    if layers is None:
+        return None
+    background = sliceNode.GetScene().GetNodeByID(layers.GetBackgroundVolumeID() or "")
+    isInFront = layers.GetForegroundOpacity() > 0.0 and layers.GetForegroundVolumeID() == volumeNode.GetID()
+    return None if background is volumeNode or isInFront else background
 
 
 def isOnScreen(volumeNode: Any) -> bool:
