@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from SAMMed3DTrainingLib.session.job_slot import JobSlot, Outcome
+from SAMMed3DTrainingLib.session.job_slot import JobOutcome, JobSlot
 from SAMMed3DTrainingLib.session.states import JobKind
 from SAMMed3DTrainingLib.store.stepwise_export import ExportResult, StepwiseExport
 
@@ -17,10 +17,10 @@ class RunningExport:
 
     def __init__(self, export: StepwiseExport) -> None:
         self.job = JobSlot()
-        self.outcome: Outcome | None = None
+        self.outcome: JobOutcome | None = None
         self.job.runSteps(JobKind.EXPORT, export.steps(), "", self._end, parts=len(export.cases))
 
-    def _end(self, outcome: Outcome) -> None:
+    def _end(self, outcome: JobOutcome) -> None:
         self.outcome = outcome
 
     @property
