@@ -44,7 +44,7 @@ def test_segment_writes_labels_picture_and_table(convention, ct, scene, bright, 
     assert convention != "ras" or picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     printed = capsys.readouterr()
     head, _, first, second = printed.out.splitlines()
-    assert head == "nodule    volume mm³  long mm  short mm  mean HU  pred. IoU  seconds"
+    assert head == "nodule    volume mm³  from mm³  to mm³  long mm  short mm  mean HU  pred. IoU  seconds"
     assert first.startswith("nodule 1") and second.startswith("nodule 2")
     assert float(first.split()[2]) == pytest.approx(4 / 3 * np.pi * 7.0**3, rel=0.25)
     assert " 0.88 " in first

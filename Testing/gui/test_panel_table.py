@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from gui.slicer_user import User
 
 CENTERS = ((5.0, -4.0, 3.0), (-18.0, 12.0, 9.0), (18.0, 16.0, -9.0))
-EYE, NAME, STATUS = 0, 1, 6
+EYE, NAME, VOLUME, STATUS = 0, 1, 2, 6
 
 
 @pytest.fixture
@@ -115,6 +116,21 @@ def test_accept_moves_on_and_flag_toggles(three: User) -> None:
     logic = slicer.vtkSlicerSegmentationsModuleLogic
     assert logic.GetSegmentStatus(segment) == logic.Completed
     assert three.ui.noduleTable.item(0, STATUS).toolTip() or three.cell(0, STATUS)
+
+
+def test_a_volume_that_is_not_to_be_trusted_is_marked_and_says_why(three: User, monkeypatch) -> None:
+    plain = three.cell(1, VOLUME)
+    rows = three.session.review.rows()
+    doubted = {
+        **rows[1].measurements, "volume_low_mm3": 80.0, "volume_high_mm3": 130.4, "note": "The network doubts its mask."
+    }
+    rows[1] = dataclasses.replace(rows[1], measurements=doubted)
+    monkeypatch.setattr(three.session.review, "rows", lambda: rows)
+    three.session.nodulesChanged()
+    tip = three.ui.noduleTable.item(1, VOLUME).toolTip()
+    assert three.cell(1, VOLUME) == f"{plain} !" and three.cell(0, VOLUME)[-1] != "!"
+    assert "80.0 to 130.4 mm" in tip and "The network doubts its mask." in tip
+    assert three.ui.noduleTable.item(0, VOLUME).toolTip() == ""
 
 
 def test_delete_goes_on_and_undo_brings_back(three: User) -> None:

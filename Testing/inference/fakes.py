@@ -43,16 +43,22 @@ class ThresholdModel:
         logits = (embedding - 600.0 / 1400.0) * self.gain  # half way between the sphere and its background
         if mask is not None:
             logits = 0.5 * logits + 0.5 * mask.clamp(-self.gain, self.gain)
-        if coords is not None and self.push:
-            cell = torch.tensor(self.profile.crop_size) / 32.0
-            axes = [torch.arange(32.0) for _ in range(3)]
-            grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
-            for point, label in zip(coords[0], labels[0], strict=True):
-                distance = ((grid - (point + 0.5) / cell + 0.5) ** 2).sum(-1)
-                logits = logits + (1.0 if label else -1.0) * self.push * torch.exp(-distance / 8.0)
+        if coords is not None:
+            logits = torch.cat([self._pushed(logits[:1], *each) for each in zip(coords, labels, strict=True)])
         count = 3 if multimask_output else 1
         shifts = torch.tensor([0.0, 2.0, -2.0])[:count].reshape(1, count, 1, 1, 1)
-        return logits + shifts, torch.tensor([[0.8, 0.9, 0.4]])[:, :count]
+        return logits + shifts, torch.tensor([[0.8, 0.9, 0.4]])[:, :count].expand(len(logits), -1)
+
+    def _pushed(self, logits: Tensor, points: Tensor, labels: Tensor) -> Tensor:
+        """Logits (1, 1, ...) after the clicks of one sample."""
+        cell = torch.tensor(self.profile.crop_size) / 32.0
+        axes = [torch.arange(32.0) for _ in range(3)]
+        grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
+        for point, label in zip(points, labels, strict=True):
+            if self.push:
+                distance = ((grid - (point + 0.5) / cell + 0.5) ** 2).sum(-1)
+                logits = logits + (1.0 if label else -1.0) * self.push * torch.exp(-distance / 8.0)
+        return logits
 
 
 class RandomModel(ThresholdModel):

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from SAMMed3DLib.inference import SamPredictor3D
+from SAMMed3DLib.inference import SamPredictor3D, measure_nodule
 from SAMMed3DLib.inference.geometry import transform_points
 from SAMMed3DLib.model import load_model
 from SAMMed3DLib.weights import default_checkpoint
@@ -73,3 +73,51 @@ def test_a_tightly_cropped_volume_does_not_flood(predictor, margin_mm):
     mask, truth = predictor.predict([click]).full_mask(scene.hu[box].shape) > 0, scene.truth[box]
     tight = 2.0 * np.count_nonzero(mask & truth) / (np.count_nonzero(mask) + np.count_nonzero(truth))
     assert whole > 0.9 and tight > whole - 0.03
+
+
+# -- where and how one clicks -----------------------------------------------------------------------------------------
+
+
+def test_one_or_two_voxels_beside_and_the_border_are_as_good_as_the_middle(predictor):
+    scene = Scene((4.0, 5.0, 4.5), seed=3)
+    shown(predictor, scene)
+    middle = scene.dice(predictor.predict([scene.ras((0, 0, 0))]))
+    for offset in ((0, 4.4, 0), (0, 0, -4.0), (0, 5.8, 0), (0, 0, 5.6)):
+        assert scene.dice(predictor.predict([scene.ras(offset)])) > middle - 0.06, offset
+
+
+def test_the_volume_does_not_depend_on_the_click(predictor):
+    scene = Scene((6.0, 8.5, 7.0), seed=5)
+    shown(predictor, scene)
+    offsets = ((0, 0, 0), (2.5, 0, 0), (0, 4.0, 0), (0, -3.0, 2.0), (-2.0, 1.5, -3.0))
+    volumes = [measure_nodule(predictor.predict([scene.ras(o)]), scene.hu, scene.matrix).volume_mm3 for o in offsets]
+    assert np.std(volumes, ddof=1) < 0.02 * np.mean(volumes)
+
+
+@pytest.mark.parametrize(("offset", "label"), [((0.0, 11.0, 2.0), 0), ((-9.0, -3.0, 0.0), 0), ((1.0, -3.0, 2.0), 1)])
+def test_a_click_that_confirms_a_good_mask_does_not_spoil_it(predictor, offset, label):
+    scene = Scene((5.5, 7.0, 6.0), seed=7)
+    shown(predictor, scene)
+    first = predictor.predict([scene.ras((0, 0, 0))])
+    second = predictor.predict([scene.ras((0, 0, 0)), scene.ras(offset)], [1, label], previous=first)
+    assert scene.dice(first) > 0.9 and scene.dice(second) > scene.dice(first) - 0.01
+
+
+# -- large ones -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("diameter_mm", "offset_share"), [(45.0, 0.0), (45.0, 0.8), (75.0, 0.3)])
+def test_a_mass_on_the_chest_wall_is_never_a_sliver(predictor, diameter_mm, offset_share):
+    radius = diameter_mm / 2.0
+    scene = Scene((radius, radius, radius), size_mm=diameter_mm + 70.0, wall_mm=0.6 * radius, seed=2)
+    prediction = shown(predictor, scene).predict([scene.ras((0.0, -offset_share * radius, 0.0))])
+    mask = prediction.full_mask(scene.shape) > 0
+    assert np.count_nonzero(mask & scene.truth) > 0.5 * np.count_nonzero(scene.truth)
+
+
+def test_a_bad_start_at_the_border_of_a_mass_is_mended_by_a_click_in_its_middle(predictor):
+    scene = Scene((17.0, 20.0, 18.0), size_mm=110.0, wall_mm=14.0, seed=4)
+    shown(predictor, scene)
+    clicks = [scene.ras((0, -18.0, 2.0)), scene.ras((0, 0, 0))]
+    second = predictor.predict(clicks, previous=predictor.predict(clicks[:1]))
+    assert scene.dice(second) > 0.8

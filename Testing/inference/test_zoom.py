@@ -8,7 +8,14 @@ import pytest
 from SAMMed3DLib.inference.field import Part
 from SAMMed3DLib.inference.geometry import transform_points
 from SAMMed3DLib.inference.preprocessing import crop_at
-from SAMMed3DLib.inference.zoom import ObjectView, ZoomPolicy, best_view, view_object
+from SAMMed3DLib.inference.zoom import (
+    ObjectView,
+    ZoomPolicy,
+    best_view,
+    deepest_point,
+    points_elsewhere,
+    view_object,
+)
 from SAMMed3DLib.model.profile import PROFILES
 
 from .volumes import grid
@@ -84,7 +91,7 @@ def test_touching_the_border_of_the_crop_but_not_of_the_volume():
 # -- where to look next -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("diameter", "spacing"), [(8, 0.5), (10, 0.625), (4, 1 / 3), (26, 1.5), (40, 1.5)])
+@pytest.mark.parametrize(("diameter", "spacing"), [(8, 0.5), (10, 0.625), (4, 1 / 3), (26, 1.625), (60, 3.0)])
 def test_the_spacing_gives_the_object_its_size(diameter, spacing):
     crop = move(ZoomPolicy(PROFILE), seen(diameter), 1.0)
     assert crop.spacing_mm == pytest.approx(spacing, rel=1e-6)
@@ -136,6 +143,66 @@ def test_the_crop_moves_to_the_object_but_keeps_the_clicks_inside():
     crop = move(policy, seen(8, center=(14.0, 0.0, 0.0)), 1.0)
     assert crop.contains(ORIGIN, margin=0.14 * 64)
     assert crop.center_ras[0] > 5.0
+
+
+def test_the_second_look_has_the_object_in_the_middle_at_one_of_a_few_spacings():
+    policy = ZoomPolicy(PROFILE)
+
+    def second(sight, tried=(1.0,)):
+        crop = crop_at(ORIGIN, tried[-1], PROFILE, MATRIX)
+        return policy.centered_crop(sight, crop, list(tried), np.array([ORIGIN]), MATRIX)
+
+    same = second(seen(16.0, center=(2.0, -3.0, 1.0)))  # the size asks for no other spacing
+    assert np.allclose(same.center_ras, (2.0, -3.0, 1.0))
+    spacings = {round(second(seen(diameter)).spacing_mm, 6) for diameter in np.linspace(9.0, 11.0, 9)}
+    assert len(spacings) <= 3 and all(abs(spacing - 0.625) < 0.12 for spacing in spacings)
+    assert second(seen(10.5), tried=(1.0, 0.6)) is None
+    assert second(seen(30.0), tried=(1.0, 0.6)).spacing_mm > 1.5
+    assert second(None).spacing_mm == pytest.approx(0.5)
+    native, crop = ZoomPolicy(PROFILES["lidc_fork_native"]), crop_at(ORIGIN, 1.0, PROFILE, MATRIX)
+    assert native.centered_crop(seen(9.0), crop, [1.0], np.array([ORIGIN]), MATRIX) is None
+
+
+def test_crops_for_clicks_that_lie_apart():
+    policy = ZoomPolicy(PROFILE)
+    clicks = np.array([(-20.0, 0.0, 0.0), (25.0, 10.0, 0.0)])
+    assert policy.spacing_for_clicks(clicks) == pytest.approx(45.0 / (64 * 0.7))
+    assert policy.spacing_for_clicks(clicks[:1]) == PROFILE.spacing_range_mm[0]
+    assert policy.spacing_for_clicks(clicks * 10) == policy.coarsest_mm == pytest.approx(3.0)
+    fine = crop_at(clicks[0], 0.4, PROFILE, MATRIX)
+    crop = policy.crop_of_all(seen(8.0, center=clicks[0]), fine, clicks, MATRIX)
+    assert all(crop.contains(click, margin=6) for click in clicks) and crop.contains((-24.0, 0.0, 0.0))
+    assert crop.spacing_mm < 1.5
+    coarse = crop_at(clicks[0], 2.0, PROFILE, MATRIX)
+    assert policy.crop_of_all(None, coarse, clicks, MATRIX).spacing_mm == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("click", [(0.0, 0.0, 0.0), (6.0, 1.0, -2.0), (-5.0, -4.0, 1.0)])
+def test_the_middle_of_an_object_does_not_depend_on_the_click(click):
+    center = (1.3, -2.1, 0.4)
+    assert np.allclose(deepest_point(part_with(ball(center, 8.0)), np.array([click])), center, atol=0.5)
+    assert deepest_point(part_with(ball(center, 8.0)), np.array([(25.0, 20.0, 0.0)])) is None
+
+
+def test_the_middle_of_a_bent_object_lies_in_it():
+    def ring(world):
+        return 3.0 - np.hypot(np.hypot(world[..., 0], world[..., 1]) - 12.0, world[..., 2])
+
+    part = part_with(ring)
+    middle = deepest_point(part, np.array([(12.0, 0.0, 0.0)]))
+    assert abs(np.hypot(*middle[:2]) - 12.0) < 3.0
+    for point in points_elsewhere(part, np.array([(12.0, 0.0, 0.0)])):
+        assert abs(np.hypot(*point[:2]) - 12.0) < 3.5
+
+
+def test_clicks_elsewhere_lie_halfway_to_the_ends():
+    def egg(world):
+        return 1.0 - np.linalg.norm((world - (2.0, 0.0, 0.0)) / (12.0, 8.0, 5.0), axis=-1)
+
+    points = points_elsewhere(part_with(egg), np.array([(0.0, 0.0, 0.0)]))
+    assert np.allclose(np.sort(points[:2, 0]), (-4.0, 8.0), atol=0.8) and np.allclose(points[:2, 1:], 0.0, atol=0.8)
+    assert np.allclose(np.sort(points[2:, 1]), (-4.0, 4.0), atol=0.8)
+    assert points_elsewhere(part_with(egg), np.array([(0.0, 25.0, 0.0)])) is None
 
 
 def test_native_voxels_never_zoom():

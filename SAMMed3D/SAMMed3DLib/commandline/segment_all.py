@@ -129,12 +129,12 @@ def _table(rows: Sequence[dict[str, Any]], ranking: str) -> str:
     """An aligned table, the largest nodule first."""
     if not rows:
         return "no nodules found"
-    keys = ("volume_mm3", "long_axis_mm", "short_axis_mm", "mean_hu")
+    keys = ("volume_mm3", "volume_low_mm3", "volume_high_mm3", "long_axis_mm", "short_axis_mm", "mean_hu")
     lines = [["nodule", ranking, *titles(*keys), "R, A, S mm"]]
     for row in rows:
         place = ", ".join(shown(axis, row[axis]) for axis in CLICKED)
         lines.append([row["name"], *(shown(key, row[key]) for key in ("score", *keys)), place])
-    return aligned(lines)
+    return "\n".join([aligned(lines), *(f"{row['name']}: {row['note']}" for row in rows if row["note"])])
 
 
 def percent(terminal: Terminal) -> Callable[[int, int], None]:

@@ -135,6 +135,7 @@ def segment_nodules(
     results = []
     for label, name, prompt in zip(labels, names, prompts, strict=True):
         prediction, seconds = _click_by_click(predictor, prompt)
+        prediction = predictor.with_volume_range(prediction)
         record = measure_nodule(prediction, volume.array_kji, volume.ijk_to_ras)
         dice = truth_mm3 = None
         if reference is not None:
@@ -182,8 +183,9 @@ def label_map(results: Sequence[SegmentedNodule], shape_kji: tuple[int, ...]) ->
 
 
 def table(results: Sequence[SegmentedNodule]) -> str:
-    """An aligned table, one line per nodule; with references, their volume, the Dice and its mean."""
-    keys = ["volume_mm3", "long_axis_mm", "short_axis_mm", "mean_hu", "predicted_iou"]
+    """An aligned table, one line per nodule; with references, their volume, the Dice and its mean; notes below."""
+    keys = ["volume_mm3", "volume_low_mm3", "volume_high_mm3", "long_axis_mm", "short_axis_mm", "mean_hu"]
+    keys.append("predicted_iou")
     scored = any(result.dice is not None for result in results)
     keys += ["dice", "reference_mm3"] if scored else []
     lines = [[*titles("name", *keys), "seconds"]]
@@ -193,8 +195,9 @@ def table(results: Sequence[SegmentedNodule]) -> str:
         lines.append([result.name, *(shown(key, values.get(key)) for key in keys), seconds])
     dices = [result.dice for result in results if result.dice is not None]
     if len(dices) > 1:
-        lines.append(["mean", *[""] * 5, shown("dice", sum(dices) / len(dices)), "", ""])
-    return aligned(lines)
+        lines.append(["mean", *[""] * 7, shown("dice", sum(dices) / len(dices)), "", ""])
+    notes = [f"{result.name}: {result.record.note}" for result in results if result.record.note]
+    return "\n".join([aligned(lines), *notes])
 
 
 def as_dict(result: SegmentedNodule) -> dict[str, Any]:

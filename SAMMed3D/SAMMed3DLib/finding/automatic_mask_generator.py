@@ -292,6 +292,15 @@ class SamAutomaticMaskGenerator3D:
     def _click(self, looks: Sequence[tuple[float, Look]], looker: Looker, found: list[_Found]) -> None:
         """Click the objects that are worth it, the best last, so that their embeddings are the newest in the cache."""
         chosen = self._worth_clicking(looks)
+        zoom = self.predictor.zoom
+        # the search knows about how large its candidates are: most of those that are not sure are no nodules
+        self.predictor.zoom = dataclasses.replace(zoom, look_far=False)
+        try:
+            self._click_each(chosen, looker, found)
+        finally:
+            self.predictor.zoom = zoom
+
+    def _click_each(self, chosen: Sequence[tuple[float, Look]], looker: Looker, found: list[_Found]) -> None:
         for number, (_, look) in enumerate(reversed(chosen)):
             self._progress.at("clicks", number / len(chosen))
             place = dataclasses.replace(look.place, point_ras=tuple(look.deepest_point()))

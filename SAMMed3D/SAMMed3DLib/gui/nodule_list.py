@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,10 @@ class NoduleList:
         known = row.measurements
         pending = "..." if row.isPending else _UNKNOWN
         axes = [shown(key, known.get(key), _UNKNOWN) for key in ("long_axis_mm", "short_axis_mm")]
-        self._item(index, VOLUME).setText(shown("volume_mm3", row.volumeMm3, pending))
+        note = known.get("note") or ""
+        volume = self._item(index, VOLUME)
+        volume.setText(shown("volume_mm3", row.volumeMm3, pending) + (" !" if note else ""))
+        volume.setToolTip(_volumeTip(known, note))
         self._item(index, AXES).setText(" × ".join(axes) if known else _UNKNOWN)
         self._item(index, MEAN_HU).setText(shown("mean_hu", known.get("mean_hu"), _UNKNOWN))
         self._item(index, IOU).setText(shown("predicted_iou", row.predictedIou, _UNKNOWN))
@@ -272,3 +276,12 @@ class NoduleActions:
             return
         settings.setValue(_FOLDER_SETTING, str(path.parent))
         self._session.message.emit(_("Saved {path}.").format(path=path), False)
+
+
+def _volumeTip(known: Mapping[str, Any], note: str) -> str:
+    """The range of the volume, where it is known, and why the mask is not to be trusted."""
+    lines = []
+    if known.get("volume_low_mm3") is not None:
+        low, high = (shown(key, known[key]) for key in ("volume_low_mm3", "volume_high_mm3"))
+        lines.append(_("Clicks elsewhere in the nodule give {low} to {high} mm³.").format(low=low, high=high))
+    return "\n".join([*lines, note] if note else lines)

@@ -43,6 +43,8 @@ COLUMNS = (
     Column("click_a", "A mm", 2, 0),
     Column("click_s", "S mm", 2, 0),
     Column("volume_mm3", "volume mm³", 2, 1),
+    Column("volume_low_mm3", "from mm³", 2, 1),
+    Column("volume_high_mm3", "to mm³", 2, 1),
     Column("long_axis_mm", "long mm", 2, 1),
     Column("short_axis_mm", "short mm", 2, 1),
     Column("mean_diameter_mm", "mean mm", 2, 1),
@@ -53,6 +55,7 @@ COLUMNS = (
     Column("mass_mg", "mass mg", 2, 1),
     Column("solid_fraction", "solid share", 3, 2),
     Column("slice_index", "slice"),
+    Column("note", "note"),
     Column("dice", "Dice", 4, 3),
     Column("reference_mm3", "reference mm³", 2, 1),
     Column("first_click_s", "first click s", 3, 2),
@@ -66,8 +69,6 @@ COLUMNS = (
     Column("center_a", "center A mm", 2, 0),
     Column("center_s", "center S mm", 2, 0),
     Column("distance_to_pleura_mm", "to pleura mm", 1, 0),
-    Column("volume_low_mm3", "volume from", 2, 0),
-    Column("volume_high_mm3", "volume to", 2, 0),
     Column("solid_volume_mm3", "solid mm³", 2, 0),
     Column("solid_mean_diameter_mm", "solid mm", 1, 1),
     Column("lung_rads_2022", "Lung-RADS 2022"),
@@ -91,7 +92,7 @@ COLUMNS = (
 )
 _BY_KEY = {column.key: column for column in COLUMNS}
 CLICKED = ("click_r", "click_a", "click_s")
-#: The measurements that are one number each.
+#: The measurements that are one number each, and the note on them.
 MEASURED = tuple(
     column.key for column in COLUMNS[COLUMNS.index(_BY_KEY["volume_mm3"]) : COLUMNS.index(_BY_KEY["dice"])]
 )

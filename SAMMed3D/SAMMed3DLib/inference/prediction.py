@@ -24,6 +24,10 @@ class Prediction:
         crop: the crop those logits belong to.
         parts: every crop's logits that make up the mask, the newest last.
         alternatives: with multimask output, the other answers, the best first.
+        points_ras, labels: (n, 3) mm and (n,) bool, the clicks it answers.
+        warnings: why it is not to be trusted, one sentence each; empty where nothing speaks against it.
+        volume_range: smallest and largest volume, relative to its own, that clicks elsewhere in the object give; None
+            until :meth:`.predictor.SamPredictor3D.with_volume_range` has asked for them.
     """
 
     mask: NDArray[np.uint8]
@@ -33,6 +37,10 @@ class Prediction:
     crop: Crop
     parts: tuple[Part, ...] = ()
     alternatives: tuple[Prediction, ...] = field(default=(), repr=False)
+    points_ras: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 3)), repr=False)
+    labels: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, dtype=bool), repr=False)
+    warnings: tuple[str, ...] = ()
+    volume_range: tuple[float, float] | None = None
 
     @property
     def voxels(self) -> int:

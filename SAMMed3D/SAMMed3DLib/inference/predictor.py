@@ -18,15 +18,18 @@ from .embedding_cache import EmbeddingCache
 from .errors import InputError, PredictionCancelled
 from .field import Part, prior_logits
 from .geometry import Affine, as_affine, transform_points
+from .judgement import Answer, Change, confirms, warnings_about
 from .mask_prompt import logits_of_mask, mask_block, mask_extent
 from .postprocessing import Clicks, voxelize
 from .prediction import Prediction
 from .preprocessing import Crop, crop_at, prepare_crop
 from .validation import check_box, check_image, check_points, hounsfield_doubt
-from .zoom import ObjectView, ZoomPolicy, best_view, view_object
+from .zoom import ObjectView, ZoomPolicy, best_view, deepest_point, points_elsewhere, view_object
 
 #: A click this close to a crop's face (1 = in the middle) needs a crop of its own where zooming out is over.
 _OUTER_SHELL = 0.1
+#: An object's middle that moves by more than so many low-resolution cells is worth another decoding.
+_MOVED_CELLS = 1.0
 
 _Result = TypeVar("_Result")
 _tokens = itertools.count()
@@ -187,7 +190,7 @@ class SamPredictor3D:
         clicks = Clicks.of(points, positive, shape, self._ijk_to_ras)
 
         if previous is not None:
-            state = self._advance(_State(self._adopt(previous)), clicks, box, multimask_output)
+            state = self._advance(self._adopt(previous), clicks, box, multimask_output)
         else:
             if mask is None and box is None:
                 clicks = _first_positive_first(clicks)
@@ -215,19 +218,70 @@ class SamPredictor3D:
             PredictionCancelled: the progress callback returned False.
         """
         anchor = np.asarray(anchor_ras, dtype=np.float64)
-        coords = torch.from_numpy(crop.index_of(np.reshape(points_ras, (-1, 3))).astype(np.float32))[:, None]
-
-        def run() -> tuple[Tensor, Tensor]:
-            embedding, device = self._embedding(crop, anchor), self.model.device
-            clicks = coords.to(device), torch.ones(coords.shape[:2], dtype=torch.int64, device=device)
-            return self.model.decode(embedding, *clicks, None, None, multimask_output=False)
-
-        logits, iou = self._with_memory(run)
-        answers = logits[:, 0].float().cpu().numpy()
-        answers.setflags(write=False)
-        scores = np.clip(iou[:, 0].float().cpu().numpy(), 0.0, 1.0)
+        points = np.reshape(np.asarray(points_ras, dtype=np.float64), (-1, 1, 3))
+        answers, iou = self._answers(crop, anchor, points, np.array([True]))
+        scores = np.clip(iou, 0.0, 1.0)
         known = [float(score) if self.profile.iou_head else None for score in scores]
         return [Part(crop, np.ascontiguousarray(answer), anchor) for answer in answers], known
+
+    def with_volume_range(self, prediction: Prediction) -> Prediction:
+        """The prediction with the range of volumes that clicks elsewhere in its object give.
+
+        Four more decodings in the crop that is at hand, together, so that this costs no encoding; not part of
+        :meth:`predict`, so that the mask can be shown first. A prediction that has no click, no object at its clicks
+        or several crops is returned as it is.
+
+        Raises:
+            InputError: no image; PredictionCancelled: the progress callback returned False.
+        """
+        clicks = Clicks.of(prediction.points_ras, prediction.labels, self.image_kji.shape, self._ijk_to_ras)
+        inside = clicks.positive_ras
+        if len(prediction.parts) != 1 or not len(inside) or self.profile.prompt_rule != "all":
+            return prediction
+        part = prediction.parts[0]
+        elsewhere = points_elsewhere(part, inside)
+        own = view_object(part, inside, self.image_kji.shape, self._ijk_to_ras)
+        if own is None or elsewhere is None:
+            return prediction
+        corrections = [] if len(clicks) == 1 else list(clicks.ras)
+        signs = np.array([True] if len(clicks) == 1 else [True, *clicks.positive])
+        prior = None if len(clicks) == 1 else part.logits
+        answers, _ = self._answers(
+            part.crop, part.anchor_ras, np.array([[point, *corrections] for point in elsewhere]), signs, prior
+        )
+        volumes = [own.diameter_mm**3]
+        for answer, point in zip(answers, elsewhere, strict=True):
+            seen = view_object(
+                dataclasses.replace(part, logits=answer), point[None], self.image_kji.shape, self._ijk_to_ras
+            )
+            volumes.append(0.0 if seen is None else seen.diameter_mm**3)
+        ratios = np.array(volumes) / volumes[0]
+        return dataclasses.replace(prediction, volume_range=(float(ratios.min()), float(ratios.max())))
+
+    def _answers(
+        self,
+        crop: Crop,
+        anchor_ras: NDArray,
+        points_ras: NDArray,
+        positive: NDArray[np.bool_],
+        prior: NDArray[np.float32] | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Logits (B, ...) and predicted IoU (B,) for sets of clicks (B, n, 3) of signs (n,) in one crop, together."""
+        coords = torch.from_numpy(crop.index_of(points_ras).astype(np.float32))
+        labels = torch.from_numpy(np.broadcast_to(positive, coords.shape[:2]).astype(np.int64))
+        mask = None
+        if prior is not None:
+            mask = torch.from_numpy(np.array(prior, dtype=np.float32))[None, None].expand(len(coords), -1, -1, -1, -1)
+
+        def run() -> tuple[Tensor, Tensor]:
+            embedding, device = self._embedding(crop, anchor_ras), self.model.device
+            sets = [None if each is None else each.to(device) for each in (coords, labels, None, mask)]
+            return self.model.decode(embedding, *sets, multimask_output=False)
+
+        logits, iou = self._with_memory(run)
+        answers = np.ascontiguousarray(logits[:, 0].float().cpu().numpy())
+        answers.setflags(write=False)
+        return answers, iou[:, 0].float().cpu().numpy()
 
     def _check_prompts(
         self,
@@ -268,24 +322,129 @@ class SamPredictor3D:
         if not len(clicks):
             part, others = state.parts[-1], state.parts[:-1]
             return self._decode(part.crop, part.anchor_ras, None, box, part.logits, others, multimask)
-        newest = clicks.ras[-1]
-        # crops are centered on voxels, so that all clicks in one voxel share an embedding
-        anchor = transform_points(self._ijk_to_ras, clicks.kji[-1][::-1])
         if not state.parts:
-            crop = self._crop(anchor, self.profile.spacing_mm)
-            first = self._decode(crop, anchor, clicks, box, None, (), multimask)
+            return self._look(clicks, box, multimask)
+        after = self._carried_on(state, clicks, box, multimask)
+        if box is not None or self.profile.prompt_rule != "all" or after is state:
+            return after
+        return self._believed(state, after, clicks, multimask)
+
+    def _look(self, clicks: Clicks, box: NDArray | None, multimask: bool) -> _State:
+        """The state that the clicks alone give, without an earlier mask: the first look at an object."""
+        inside = clicks.only(clicks.positive)
+        low, high = inside.kji.min(axis=0), inside.kji.max(axis=0)
+        # crops are centered on voxels, so that all clicks in one voxel share an embedding
+        middle = transform_points(self._ijk_to_ras, ((low + high) / 2.0)[::-1])
+        anchor = transform_points(self._ijk_to_ras, inside.kji[-1][::-1])
+        spacing = self.profile.spacing_mm
+        if spacing is not None:
+            spacing = max(spacing, self.zoom.spacing_for_clicks(inside.ras))
+        first = self._decode(self._crop(middle, spacing), anchor, clicks, box, None, (), multimask)
+        if box is not None or self.profile.prompt_rule != "all":
             return self._zoomed(first, clicks, box, multimask)
+        near = self._centered(first, clicks, multimask)
+        answer = self._answer(near, clicks)
+        if spacing is None or spacing >= self.zoom.coarsest_mm or answer.is_sure or not self.zoom.look_far:
+            return near
+        # deep inside a mass there is no border to be seen from close by
+        first = self._decode(self._crop(middle, self.zoom.coarsest_mm), anchor, clicks, None, None, (), multimask)
+        far = self._centered(first, clicks, multimask)
+        return far if self._answer(far, clicks).rank > answer.rank else near
+
+    def _centered(self, look: _State, clicks: Clicks, multimask: bool) -> _State:
+        """Look again with the object in the middle, and click there: so the answer depends little on the user's click.
+
+        The user's own click must still lie on the object, or beside it; else it is shown too.
+        """
+        inside = clicks.positive_ras
+        looks, views = [look], [self._view(look, clicks)]
+        while True:
+            part = looks[-1].parts[-1]
+            tried = [look.parts[-1].crop.spacing_mm for look in looks]
+            crop = self.zoom.centered_crop(views[-1], part.crop, tried, inside, self._ijk_to_ras)
+            if crop is None:
+                break
+            shown = self._from_the_middle(part, clicks)
+            looks.append(self._seen_from(crop, part.anchor_ras, shown, clicks, multimask))
+            views.append(self._view(looks[-1], clicks))
+        best = looks[best_view(views)]
+        if best is looks[-1] and len(looks) > 1:
+            # the finer look may have found another middle
+            part = best.parts[-1]
+            settled = self._from_the_middle(part, clicks)
+            if np.abs(settled.ras - shown.ras).max() > _MOVED_CELLS * part.cell_mm:
+                again = self._seen_from(part.crop, part.anchor_ras, settled, clicks, multimask)
+                if self._view(again, clicks) is not None:
+                    return again
+        return best
+
+    def _seen_from(self, crop: Crop, anchor: NDArray, shown: Clicks, clicks: Clicks, multimask: bool) -> _State:
+        """What clicks in an object's middle show on a crop; the user's own ones if that is not what these are on."""
+        look = self._decode(crop, anchor, shown, None, None, (), multimask)
+        if shown is not clicks and self._view(look, clicks) is None:
+            return self._decode(crop, anchor, clicks, None, None, (), multimask)
+        return look
+
+    def _from_the_middle(self, part: Part, clicks: Clicks) -> Clicks:
+        """The clicks, with the only positive one moved to the middle of the object's thickest part."""
+        middle = deepest_point(part, clicks.positive_ras) if np.count_nonzero(clicks.positive) == 1 else None
+        if middle is None:
+            return clicks
+        ras = np.where(clicks.positive[:, None], middle, clicks.ras)
+        return Clicks.of(ras, clicks.positive, self._array.shape, self._ijk_to_ras)
+
+    def _carried_on(self, state: _State, clicks: Clicks, box: NDArray | None, multimask: bool) -> _State:
+        """The state that the newest click gives on the mask so far."""
+        newest = clicks.ras[-1]
         part = max(state.parts, key=lambda part: part.interiority(newest))
-        if part.interiority(newest) <= (0.0 if self._can_zoom_out(state.parts) else _OUTER_SHELL):
-            crop = self._crop(anchor, state.parts[-1].crop.spacing_mm)
-            prior = prior_logits(state.parts, crop, self._cells)
-            return self._decode(crop, anchor, clicks, box, prior, state.parts, multimask)
+        depth = part.interiority(newest)
+        if depth <= 0.0 and not clicks.positive[-1] and box is None:
+            return state  # the mask does not reach there
+        if depth <= (0.0 if self._can_zoom_out(state.parts) else _OUTER_SHELL):
+            return self._beside(state, clicks, box, multimask)
         prior = prior_logits(state.parts, part.crop, self._cells)
         others = tuple(other for other in state.parts if other is not part)
         after = self._decode(part.crop, part.anchor_ras, clicks, box, prior, others, multimask)
         if others or box is not None:
             return after
         return self._zoomed(after, clicks, box, multimask, before=state)
+
+    def _beside(self, state: _State, clicks: Clicks, box: NDArray | None, multimask: bool) -> _State:
+        """The state after a click outside the crop: a coarser crop of all, or where none is coarse enough, one more."""
+        part, inside = state.parts[-1], clicks.positive_ras
+        if self._can_zoom_out(state.parts):
+            view = self._view(state, clicks.first(len(clicks) - 1))
+            crop = self.zoom.crop_of_all(view, part.crop, inside, self._ijk_to_ras)
+            if all(crop.contains(click) for click in inside):
+                prior = prior_logits(state.parts, crop, self._cells)
+                after = self._decode(crop, part.anchor_ras, clicks, box, prior, (), multimask)
+                return after if box is not None else self._zoomed(after, clicks, box, multimask, before=state)
+        anchor = transform_points(self._ijk_to_ras, clicks.kji[-1][::-1])
+        crop = self._crop(anchor, part.crop.spacing_mm)
+        prior = prior_logits(state.parts, crop, self._cells)
+        return self._decode(crop, anchor, clicks, box, prior, state.parts, multimask)
+
+    def _believed(self, before: _State, after: _State, clicks: Clicks, multimask: bool) -> _State:
+        """The state to go on with: the answer to the newest click, or another one where that cannot be believed.
+
+        A click that agrees with the mask as it is asks for nothing, so the mask stays. Where the answer ignores a click
+        or changes what the click did not mean, the old mask may be what misleads it: then the object is looked at
+        again, from all clicks without that mask, and the better answer is kept.
+        """
+        if len(after.parts) > 1:
+            return after  # the object is seen piece by piece
+        if confirms(before.parts, clicks):
+            return before
+        change = Change.between(before.parts, after.parts)
+        answer = self._answer(after, clicks)
+        if not answer.ignored.any() and not change.is_odd(bool(clicks.positive[-1])):
+            return after
+        again = self._look(clicks, None, multimask)
+        return again if self._answer(again, clicks).rank > answer.rank else after
+
+    def _answer(self, state: _State, clicks: Clicks) -> Answer:
+        score = state.scores[0] if self.profile.iou_head and state.scores else None
+        return Answer(state.parts, clicks, self._view(state, clicks), score)
 
     def _zoomed(
         self, look: _State, clicks: Clicks, box: NDArray | None, multimask: bool, before: _State | None = None
@@ -315,22 +474,22 @@ class SamPredictor3D:
 
     def _can_zoom_out(self, parts: Sequence[Part]) -> bool:
         """Whether an object that leaves the crop could still be seen whole in a coarser one."""
-        coarsest = self.profile.spacing_range_mm[1]
-        return len(parts) == 1 and self.profile.spacing_mm is not None and parts[0].crop.spacing_mm < coarsest - 1e-6
+        coarsest = self.zoom.coarsest_mm - 1e-6
+        return len(parts) == 1 and self.profile.spacing_mm is not None and parts[0].crop.spacing_mm < coarsest
 
     def _crop(self, center_ras: NDArray, spacing_mm: float | None) -> Crop:
         return crop_at(center_ras, spacing_mm, self.profile, self._ijk_to_ras)
 
-    def _adopt(self, previous: Prediction) -> tuple[Part, ...]:
-        """The parts of an earlier prediction, resampled if they come from a network with other crops."""
+    def _adopt(self, previous: Prediction) -> _State:
+        """The state of an earlier prediction, resampled if it comes from a network with other crops."""
         parts = previous.parts or (Part(previous.crop, previous.logits, previous.crop.center_ras),)
         if all(part.crop.shape == self.profile.crop_size and part.logits.shape == self._cells for part in parts):
-            return parts
+            return _State(parts, (parts[-1].logits,), () if previous.score is None else (previous.score,))
         edge = parts[-1].crop.spacing_mm * float(np.mean(parts[-1].crop.shape))
         low, high = self.profile.spacing_range_mm
         spacing = float(np.clip(edge / float(np.mean(self.profile.crop_size)), low, high))
         crop = self._crop(parts[-1].crop.center_ras, spacing)
-        return (Part(crop, prior_logits(parts, crop, self._cells), parts[-1].anchor_ras),)
+        return _State((Part(crop, prior_logits(parts, crop, self._cells), parts[-1].anchor_ras),))
 
     # -- the network -------------------------------------------------------------------------------------------------
 
@@ -422,13 +581,19 @@ class SamPredictor3D:
         """Voxels for the newest part's answers, the best first."""
         newest, others = state.parts[-1], state.parts[:-1]
         answers = state.answers or (newest.logits,)
-        scores: Sequence[float | None] = state.scores if self.profile.iou_head else [None] * len(answers)
+        known = self.profile.iou_head and state.scores
+        scores: Sequence[float | None] = state.scores if known else [None] * len(answers)
         predictions = []
         for logits, score in zip(answers, scores, strict=True):
             parts = (*others, Part(newest.crop, logits, newest.anchor_ras))
             mask, offset = voxelize(parts, self.image_kji, self._ijk_to_ras, clicks, largest_only=largest_only)
             bounded = None if score is None else float(np.clip(score, 0.0, 1.0))
-            predictions.append(Prediction(mask, offset, bounded, logits, newest.crop, parts))
+            view = view_object(parts[-1], clicks.positive_ras, self._array.shape, self._ijk_to_ras)
+            told = warnings_about(Answer(parts, clicks, view, bounded), self.profile.spacing_range_mm[1])
+            predictions.append(Prediction(
+                mask, offset, bounded, logits, newest.crop, parts, points_ras=clicks.ras, labels=clicks.positive,
+                warnings=told,
+            ))
         return dataclasses.replace(predictions[0], alternatives=tuple(predictions[1:]))
 
 

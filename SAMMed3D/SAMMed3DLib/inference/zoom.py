@@ -21,6 +21,10 @@ from .sampling import sample_grid
 
 #: Cells around a click in which its object is looked for.
 _NEAR_CELLS = 2
+#: Cells at least this deep, relative to the deepest one, are the thickest part of an object.
+_DEEP_SHARE = 0.75
+#: Steps of the spacing to an octave, for crops that must not depend on the last percent of a size.
+_STEPS = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +86,47 @@ def _object_cells(part: Part, clicks_ras: NDArray) -> NDArray[np.bool_] | None:
     return wanted[labels] if wanted.any() else None
 
 
+def deepest_point(part: Part, clicks_ras: NDArray) -> NDArray[np.float64] | None:
+    """The middle (3,) mm of the thickest part of the object at the positive clicks, or None where there is none.
+
+    It hardly depends on where in the object the clicks are: it is what makes one click in it as good as another.
+    """
+    cells = _object_cells(part, clicks_ras)
+    if cells is None:
+        return None
+    block, start = tight_block(cells)
+    depth = ndimage.distance_transform_edt(np.pad(block, 1), sampling=voxel_spacing(part.cells_to_ras))
+    depth = depth[1:-1, 1:-1, 1:-1]
+    labels, count = ndimage.label(depth >= _DEEP_SHARE * depth.max())
+    sums = ndimage.sum(depth, labels, np.arange(1, count + 1))
+    weights = np.where(labels == 1 + int(np.argmax(sums)), depth, 0.0)
+    index = np.argwhere(weights > 0.0)
+    middle = np.average(index, axis=0, weights=weights[weights > 0.0])
+    if not block[tuple(np.round(middle).astype(int))]:  # a bent object
+        middle = index[np.argmax(weights[weights > 0.0])]
+    return transform_points(part.cells_to_ras, middle + start)
+
+
+def points_elsewhere(part: Part, clicks_ras: NDArray) -> NDArray[np.float64] | None:
+    """Four points (4, 3) mm inside the object at the clicks, halfway from its middle to its ends along two axes.
+
+    The longest axis and the next one; of an object so bent that such a point lies outside, the nearest cell inside.
+    None where there is no object.
+    """
+    cells = _object_cells(part, clicks_ras)
+    if cells is None:
+        return None
+    inside = transform_points(part.cells_to_ras, np.argwhere(cells))
+    middle = inside.mean(axis=0)
+    variance, axes = np.linalg.eigh((inside - middle).T @ (inside - middle) / len(inside))
+    # of an ellipsoid, the half axis is sqrt(5) standard deviations
+    halfway = 0.5 * np.sqrt(5.0 * np.maximum(variance, 0.0)) * axes
+    wanted = middle + np.stack([halfway[:, 2], -halfway[:, 2], halfway[:, 1], -halfway[:, 1]])
+    apart = np.linalg.norm(inside[None] - wanted[:, None], axis=-1)
+    nearest = apart.argmin(axis=1)
+    return np.where(apart.min(axis=1)[:, None] > part.cell_mm, inside[nearest], wanted)
+
+
 def _volume_mm3(part: Part, cells: NDArray[np.bool_]) -> float:
     """Volume with logit > 0 around some cells, counted on a grid of a quarter (large objects: half) of a cell."""
     block, start = tight_block(cells)
@@ -124,6 +169,8 @@ class ZoomPolicy:
         few_cells: objects of fewer cells than this are not trusted to tell their size.
         fill: share of the crop's edge that an object may take.
         margin: share of the crop's edge that lies at least between a click and the faces.
+        widest_mm: a crop may have at least this edge, whatever spacing the profile ends with: masses of 100 mm fit.
+        look_far: whether an answer that is not sure is compared with a look from so far.
         first_moves, later_moves: how often the crop may change on one click.
     """
 
@@ -136,24 +183,46 @@ class ZoomPolicy:
     few_cells: int = 4
     fill: float = 0.7
     margin: float = 0.15
+    widest_mm: float = 192.0
+    look_far: bool = True
     first_moves: int = 2
     later_moves: int = 1
 
     def spacing_for(self, diameter_mm: float, extent_mm: NDArray) -> float:
-        """The spacing that shows an object of this size well, within the profile's range."""
+        """The spacing that shows an object of this size well, within the bounds."""
         edges = np.array(self.profile.crop_size, dtype=np.float64)
         wanted = max(diameter_mm / self.profile.target_voxels, float((np.asarray(extent_mm) / edges).max()) / self.fill)
-        low, high = self.profile.spacing_range_mm
-        return float(np.clip(wanted, low, high))
+        return float(np.clip(wanted, self.profile.spacing_range_mm[0], self.coarsest_mm))
+
+    @property
+    def coarsest_mm(self) -> float:
+        """The largest spacing for objects that finer crops do not hold: crops of that edge are always allowed."""
+        return max(self.profile.spacing_range_mm[1], self.widest_mm / max(self.profile.crop_size))
+
+    def spacing_for_clicks(self, clicks_ras: NDArray) -> float:
+        """The finest allowed spacing of a crop that holds clicks (n, 3) well inside, or the coarsest."""
+        spread = np.ptp(np.reshape(clicks_ras, (-1, 3)), axis=0)
+        inner = np.array(self.profile.crop_size) * (1.0 - 2.0 * self.margin)
+        return float(np.clip((spread / inner).max(), self.profile.spacing_range_mm[0], self.coarsest_mm))
+
+    def crop_of_all(self, view: ObjectView | None, crop: Crop, clicks_ras: NDArray, ijk_to_ras: NDArray) -> Crop:
+        """A crop, not finer than ``crop``, that holds what was seen and positive clicks (n, 3) beside it."""
+        low, high = clicks_ras.min(axis=0), clicks_ras.max(axis=0)
+        if view is not None:
+            low = np.minimum(low, view.center_ras - view.extent_mm / 2.0)
+            high = np.maximum(high, view.center_ras + view.extent_mm / 2.0)
+        wanted = float(((high - low) / np.array(self.profile.crop_size)).max()) / self.fill
+        spacing = float(np.clip(wanted, crop.spacing_mm, self.coarsest_mm))
+        return crop_at(self._center((low + high) / 2.0, spacing, clicks_ras), spacing, self.profile, ijk_to_ras)
 
     def next_spacing(self, view: ObjectView | None, spacing_mm: float) -> float:
         """The spacing to try after ``spacing_mm`` showed ``view`` (None: nothing at the click)."""
-        low, high = self.profile.spacing_range_mm
+        low = self.profile.spacing_range_mm[0]
         if view is None:
             # too small to be seen at this spacing, or not seen at all: one careful look closer
             return max(spacing_mm / self.careful_step, min(low, spacing_mm))
         if view.touches_border:
-            return min(spacing_mm * self.zoom_out, max(high, spacing_mm))
+            return min(spacing_mm * self.zoom_out, max(self.coarsest_mm, spacing_mm))
         step = self.careful_step if view.cells < self.few_cells else self.largest_step
         return max(self.spacing_for(view.diameter_mm, view.extent_mm), spacing_mm / step)
 
@@ -188,6 +257,25 @@ class ZoomPolicy:
             return None
         center = clicks_ras[-1] if view is None else self._center(view.center_ras, spacing, clicks_ras)
         return crop_at(center, spacing, self.profile, ijk_to_ras)
+
+    def centered_crop(
+        self, view: ObjectView | None, crop: Crop, tried_mm: Sequence[float], clicks_ras: NDArray, ijk_to_ras: NDArray
+    ) -> Crop | None:
+        """The crop for the next look at an object that was just clicked, or None to stay; it depends little on where.
+
+        As :meth:`next_crop` of the first click, but the second look is always taken: with the object in the middle and
+        at one of a few spacings.
+        """
+        if view is None or self.profile.spacing_mm is None:
+            return self.next_crop(view, crop, tried_mm, clicks_ras, ijk_to_ras, first=True)
+        if len(tried_mm) > self.first_moves:
+            return None
+        low = self.profile.spacing_range_mm[0]
+        steps = np.round(_STEPS * np.log2(self.next_spacing(view, crop.spacing_mm) / low))
+        spacing = float(min(low * 2.0 ** (steps / _STEPS), self.coarsest_mm))
+        if len(tried_mm) > 1 and any(max(spacing / old, old / spacing) <= self.first_change for old in tried_mm[1:]):
+            return None
+        return crop_at(self._center(view.center_ras, spacing, clicks_ras), spacing, self.profile, ijk_to_ras)
 
     def _center(self, center_ras: NDArray, spacing_mm: float, clicks_ras: NDArray) -> NDArray[np.float64]:
         """The object's middle, moved as little as needed to keep the clicks (the newest first) off the border."""

@@ -1,0 +1,102 @@
+"""Which answers of a network are believed, and what is said of the others."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from SAMMed3DLib.inference.field import Part
+from SAMMed3DLib.inference.geometry import transform_points
+from SAMMed3DLib.inference.judgement import Answer, Change, confirms, warnings_about
+from SAMMed3DLib.inference.postprocessing import Clicks
+from SAMMed3DLib.inference.preprocessing import crop_at
+from SAMMed3DLib.inference.zoom import ObjectView
+from SAMMed3DLib.model.profile import PROFILES
+
+from .volumes import grid
+
+SHAPE = (120, 120, 120)
+MATRIX = grid(SHAPE, (1.0, 1.0, 1.0))
+
+
+def ball(radius, center=(0.0, 0.0, 0.0), spacing=1.0):
+    crop = crop_at(np.zeros(3), spacing, PROFILES["nodule"], MATRIX)
+    part = Part(crop, np.zeros((32, 32, 32), np.float32), np.zeros(3))
+    cells = np.stack(np.meshgrid(*[np.arange(32)] * 3, indexing="ij"), axis=-1)
+    distance = np.linalg.norm(transform_points(part.cells_to_ras, cells) - np.array(center), axis=-1)
+    return dataclasses.replace(part, logits=(radius - distance).astype(np.float32))
+
+
+def clicks(*signed):
+    points = np.array([point for point, _ in signed], dtype=float)
+    return Clicks.of(points, np.array([sign for _, sign in signed]), SHAPE, MATRIX)
+
+
+def seen(touches=False):
+    return ObjectView(10.0, np.full(3, 10.0), np.zeros(3), 100, touches)
+
+
+IN, OUT = ((0.0, 0.0, 0.0), True), ((0.0, 14.0, 0.0), False)
+
+
+def test_a_click_on_the_wrong_side_is_ignored():
+    assert Answer((ball(10.0),), clicks(IN, OUT), seen(), 0.8).ignored.tolist() == [False, False]
+    assert Answer((ball(16.0),), clicks(IN, OUT), seen(), 0.8).ignored.tolist() == [False, True]
+    assert Answer((ball(4.0, (0, 9, 0)),), clicks(IN, OUT), seen(), 0.8).ignored.tolist() == [True, False]
+
+
+def test_what_counts_more_when_answers_are_compared():
+    both = clicks(IN, OUT)
+    nothing = Answer((ball(10.0),), both, None, 0.9)
+    ignoring = Answer((ball(16.0),), both, seen(), 0.9)
+    leaving = Answer((ball(10.0),), both, seen(touches=True), 0.9)
+    doubted = Answer((ball(10.0),), both, seen(), 0.3)
+    good = Answer((ball(10.0),), both, seen(), 0.5)
+    ranked = [nothing, ignoring, leaving, doubted, good]
+    assert sorted(reversed(ranked), key=lambda answer: answer.rank) == ranked
+
+
+@pytest.mark.parametrize(("view", "score", "sure"), [(seen(), 0.6, True), (seen(), 0.2, False), (None, 0.9, False)])
+def test_sure(view, score, sure):
+    assert Answer((ball(10.0),), clicks(IN), view, score).is_sure is sure
+    assert Answer((ball(10.0),), clicks(IN), seen(), None).is_sure
+
+
+def test_an_odd_change_is_one_that_the_click_did_not_ask_for():
+    whole, half, twice = (ball(10.0),), (ball(7.0),), (ball(13.0),)
+    assert Change.between(whole, half).is_odd(positive=True)  # a third is left
+    assert not Change.between(whole, twice).is_odd(positive=True)
+    assert Change.between(whole, twice).is_odd(positive=False)
+    assert Change.between(whole, (ball(6.0),)).is_odd(positive=False)
+    assert not Change.between(whole, (ball(9.0),)).is_odd(positive=False)
+    assert not Change.between((ball(-1.0),), whole).is_odd(positive=False)  # there was nothing before
+    assert not Change.between(whole, whole).is_odd(positive=True)
+
+
+def test_changes_are_counted_between_crops_of_different_spacing():
+    same = Change.between((ball(10.0, spacing=0.6),), (ball(10.0, spacing=1.2),))
+    assert same.common > 0.9 * max(same.before, same.after)
+
+
+def test_a_click_confirms_a_mask_that_has_all_clicks_right():
+    assert confirms((ball(10.0),), clicks(IN, OUT))
+    assert not confirms((ball(10.0),), clicks(IN, ((0.0, 12.0, 0.0), True)))
+    assert not confirms((ball(16.0),), clicks(IN, OUT))
+
+
+def test_what_is_said_of_answers_that_are_not_to_be_trusted():
+    one, four = clicks(IN), clicks(IN, OUT, OUT, IN)
+    fine = Answer((ball(10.0),), one, seen(), 0.7)
+    assert warnings_about(fine, 1.5) == ()
+    (told,) = warnings_about(dataclasses.replace(fine, view=seen(touches=True)), 1.5)
+    assert "larger than the network can see" in told
+    (told,) = warnings_about(dataclasses.replace(fine, parts=(ball(40.0, spacing=2.4),)), 1.5)
+    assert "larger than those the network was trained on" in told
+    (told,) = warnings_about(dataclasses.replace(fine, score=0.25), 1.5)
+    assert "predicted IoU 0.25 after one click" in told
+    assert warnings_about(dataclasses.replace(fine, score=0.55), 1.5) == ()
+    (told,) = warnings_about(dataclasses.replace(fine, clicks=four, score=0.55), 1.5)
+    assert "after 4 clicks" in told
+    assert warnings_about(dataclasses.replace(fine, score=None), 1.5) == ()
