@@ -150,6 +150,24 @@ def test_a_hostile_pickle_is_refused_and_not_run(write, weights, tmp_path) -> No
     assert target.exists(), "the file was not hostile: this test shows nothing"
 
 
+@pytest.mark.parametrize("name", ["nodule", "nodule_light"])
+def test_both_nodule_networks_are_told_apart(name, tmp_path) -> None:
+    """By what the file says, and bare weights by their tensors; a fine-tuned profile is kept."""
+    torch.manual_seed(3)
+    model = build_model(name)
+    model.profile = dataclasses.replace(model.profile, target_voxels=18.0)
+    save_checkpoint(model, tmp_path / "own.pth")
+    loaded = load_model(tmp_path / "own.pth")
+    assert (loaded.name, loaded.profile) == (name, model.profile)
+    draw = torch.Generator().manual_seed(4)
+    crop, point = torch.rand(1, 3, 64, 64, 64, generator=draw), 64 * torch.rand(1, 1, 3, generator=draw)
+    expected = model.decode(model.encode(crop), point, torch.ones(1, 1))[0]
+    assert torch.equal(loaded.decode(loaded.encode(crop), point, torch.ones(1, 1))[0], expected)
+    torch.save(model.state_dict(), tmp_path / "bare.pth")
+    bare = load_model(tmp_path / "bare.pth")
+    assert (bare.name, bare.profile) == (name, PROFILES[name])
+
+
 @pytest.mark.parametrize(("content", "message"), [
     (b"", "is empty"),
     (b"<!DOCTYPE html><html><body>Sign in</body></html>", "is a web page"),

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from SAMMed3DLib.model import build_model
 from SAMMed3DLib.model.nodule_net import Downsample, Upsample
@@ -82,3 +83,18 @@ def test_resampling_layers_are_the_strided_convolutions() -> None:
 
 def test_weights_fit_the_promised_file_size(model: Sam3D) -> None:
     assert sum(p.numel() * 4 for p in model.parameters()) < 27e6
+
+
+def test_a_click_costs_half_in_the_light_network() -> None:
+    """Multiplications and additions of one decoding."""
+    counts = []
+    for name in ("nodule", "nodule_light"):
+        model = build_model(name)
+        dense_position, embedding = model.prompt_encoder.get_dense_pe(), torch.zeros(1, 32, 32, 32, 32)
+        # With gradients: the operator that inference calls by name is not counted.
+        with torch.enable_grad(), FlopCounterMode(display=False) as counter:
+            sparse, dense = model.prompt_encoder((POINT, POSITIVE), None, torch.zeros(1, 1, 32, 32, 32))
+            model.mask_decoder(embedding, dense_position, sparse, dense, multimask_output=False)
+        counts.append(counter.get_total_flops())
+    assert counts[0] == pytest.approx(8.27e9, rel=0.01)
+    assert counts[1] <= 0.5 * counts[0]

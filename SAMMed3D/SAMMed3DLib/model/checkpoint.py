@@ -278,7 +278,7 @@ def _architecture(payload: Mapping[str, Any], weights: Mapping[str, Tensor], fil
                                   f"{', '.join(model_names())}: update this program, or choose another checkpoint")
         return ALIASES.get(name, name)
     if "prompt_encoder.gaussian_matrix" in weights:
-        return "nodule"
+        return "nodule" if "mask_decoder.middle.conv1.weight" in weights else "nodule_light"
     positions = weights.get("image_encoder.pos_embed")
     shape = None if positions is None else tuple(positions.shape)
     for name, size in VIT_SIZES.items():

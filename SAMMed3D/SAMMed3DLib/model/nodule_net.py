@@ -85,13 +85,32 @@ class ResidualBlock(nn.Module):
         return x + self.conv2(F.relu(self.conv1(self.norm(x))))
 
 
-class Merge(nn.Module):
-    """Normalize, convolve, rectify: what follows the sum of two paths."""
+class LightResidualBlock(nn.Module):
+    """Pre-norm residual block of one 3^3 convolution, (B, C, X, Y, Z) -> same."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = ChannelNorm(channels)
         self.conv = Conv3x3x3(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv(self.norm(x))
+
+
+class Pointwise(nn.Linear):
+    """Convolution of kernel 1 as one matrix product, (B, C, X, Y, Z) -> (B, D, X, Y, Z)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 4, 1)).permute(0, 4, 1, 2, 3)
+
+
+class Merge(nn.Module):
+    """Normalize, convolve, rectify: what follows the sum of two paths."""
+
+    def __init__(self, channels: int, pointwise: bool = False) -> None:
+        super().__init__()
+        self.norm = ChannelNorm(channels)
+        self.conv: nn.Module = Pointwise(channels, channels) if pointwise else Conv3x3x3(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.conv(self.norm(x)))
@@ -108,12 +127,13 @@ class Attention(nn.Module):
         self.v = nn.Linear(dim, dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None) -> Tensor:
+        """``seen`` (B, 1, 1, M) is False for keys that nobody may look at."""
         q, k, v = (
             layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for layer, x in ((self.q, q), (self.k, k), (self.v, v))
         )
-        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return self.out(F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).flatten(2))
 
 
 class TransformerBlock(nn.Module):
@@ -164,26 +184,34 @@ class NoduleEncoder(nn.Module):
         return self.merge2(fine + self.up2(middle))
 
 
+def is_given(tokens: Tensor) -> Tensor:
+    """Which of the tokens (B, T, C) are prompts and which only fill up the batch: bool (B, T)."""
+    return (tokens != 0).any(dim=2)
+
+
 class NodulePromptEncoder(nn.Module):
     """Clicks, boxes and previous logits as tokens and as a dense prompt.
 
-    Coordinates are crop indices (d0, d1, d2); labels 1 positive, 0 negative, -1 padding.
+    Coordinates are crop indices (d0, d1, d2); labels 1 positive, 0 negative, -1 padding.  Padding gives tokens of
+    zeros, which :class:`NoduleMaskDecoder` keeps out of its attention: a sample's answer is that of the sample alone.
     """
 
     blob_cells = (0.8, 2.5)
     """Standard deviations, in cells of the 32^3 grid, of the blobs drawn for a click: where exactly, and how near."""
     logit_limit = 12.0
 
-    def __init__(self, embed_dim: int = 32) -> None:
+    def __init__(self, embed_dim: int = 32, light: bool = False) -> None:
         super().__init__()
         self.embed_dim = embed_dim
         self.register_buffer("gaussian_matrix", torch.randn(3, TOKEN_DIM // 2))
-        self.label_embeddings = nn.Parameter(torch.empty(5, TOKEN_DIM))  # negative, positive, corners, padding
+        self.label_embeddings = nn.Parameter(torch.empty(5, TOKEN_DIM))  # negative, positive, corners, no prompt
         nn.init.normal_(self.label_embeddings, std=0.5)
         drawn = 2 * len(self.blob_cells) + 2 + 2
-        self.draw = nn.Sequential(
-            Conv3x3x3(drawn, embed_dim), nn.ReLU(), ChannelNorm(embed_dim)
-        )
+        # The light network mixes the drawn maps in half as many channels.
+        mixing = [Conv3x3x3(drawn, embed_dim // 2), Pointwise(embed_dim // 2, embed_dim)] if light else [
+            Conv3x3x3(drawn, embed_dim)
+        ]
+        self.draw = nn.Sequential(*mixing, nn.ReLU(), ChannelNorm(embed_dim))
 
     def _encode_position(self, unit: Tensor) -> Tensor:
         """Random Fourier features (..., 3) in [0, 1] -> (..., 128)."""
@@ -209,7 +237,7 @@ class NodulePromptEncoder(nn.Module):
             masks: previous low-resolution logits (B, 1, 32, 32, 32).
 
         Returns:
-            tokens (B, T, 128) and dense prompt (B, 32, 32, 32, 32).
+            tokens (B, T, 128), zeros where a sample has fewer than others, and dense prompt (B, 32, 32, 32, 32).
         """
         batch = next((len(x) for x in (boxes, masks, points[0] if points is not None else None) if x is not None), 1)
         device = self.gaussian_matrix.device
@@ -217,25 +245,28 @@ class NodulePromptEncoder(nn.Module):
         maps = torch.zeros(batch, 2 * len(self.blob_cells) + 4, GRID, GRID, GRID, device=device)
         if points is not None and points[0].shape[1]:
             coords, labels = points[0].to(device).float() + 0.5, points[1].to(device)
-            index = torch.where(labels < 0, 4, labels).long()
-            features = self._encode_position(coords / CROP) * (labels >= 0)[..., None]
-            tokens.append(features + self.label_embeddings[index].float())
+            features = self._encode_position(coords / CROP) + self.label_embeddings[labels.clamp(min=0).long()].float()
+            tokens.append(torch.where((labels >= 0)[..., None], features, 0.0))
             maps[:, : 2 * len(self.blob_cells)] = self._draw_points(coords, labels)
         if boxes is not None:
             corners = boxes.to(device).float().reshape(batch, 2, 3)
             given = corners.isfinite().all(dim=2, keepdim=True).all(dim=1, keepdim=True)
             corners = torch.where(given, corners, 0.0)
             features = self._encode_position((corners + 0.5) / CROP) + self.label_embeddings[2:4].float()
-            tokens.append(torch.where(given, features, self.label_embeddings[4].float()))
+            tokens.append(torch.where(given, features, 0.0))
             maps[:, -4] = self._draw_box(corners) * given[..., None]
             maps[:, -3] = given[..., None].float()
         if masks is not None:
             logits = masks[:, 0].to(device).float().clamp(-self.logit_limit, self.logit_limit)
             maps[:, -2] = logits / self.logit_limit
             maps[:, -1] = torch.tanh(logits)
-        if not tokens:
-            tokens.append(self.label_embeddings[4].float().expand(batch, 1, -1))
-        return torch.cat(tokens, dim=1), self.draw(maps.contiguous(memory_format=torch.channels_last_3d))
+        sparse = torch.cat(tokens or [torch.zeros(batch, 1, TOKEN_DIM, device=device)], dim=1)
+        # A sample without any click or box still has one token to say so.
+        without = ~is_given(sparse).any(dim=1)
+        sparse = torch.cat(
+            (torch.where(without[:, None, None], self.label_embeddings[4].float(), sparse[:, :1]), sparse[:, 1:]), dim=1
+        )
+        return sparse, self.draw(maps.contiguous(memory_format=torch.channels_last_3d))
 
     def _draw_points(self, coords: Tensor, labels: Tensor) -> Tensor:
         """Gaussian blobs, the nearest click wins: (B, 2 * scales, 32, 32, 32)."""
@@ -273,31 +304,38 @@ class TwoWayBlock(nn.Module):
         self.norm_tokens = nn.LayerNorm(dim)
         self.from_image = Attention(dim, heads)
 
-    def forward(self, tokens: Tensor, image: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, tokens: Tensor, image: Tensor, position: Tensor, seen: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """``seen`` (B, 1, 1, T) is False for tokens that only fill up the batch."""
         x = self.norm_self(tokens)
-        tokens = tokens + self.self_attention(x, x, x)
+        tokens = tokens + self.self_attention(x, x, x, seen)
         keys = self.norm_image(image)
         tokens = tokens + self.to_image(self.norm_cross(tokens), keys + position, keys)
         tokens = tokens + self.mlp(self.norm_mlp(tokens))
         x = self.norm_tokens(tokens)
-        return tokens, image + self.from_image(keys + position, x, x)
+        return tokens, image + self.from_image(keys + position, x, x, seen)
 
 
 class NoduleMaskDecoder(nn.Module):
-    """Embedding and prompts -> low-resolution logits and predicted IoU; mask 0 single, masks 1..3 multimask."""
+    """Embedding and prompts -> low-resolution logits and predicted IoU; mask 0 single, masks 1..3 multimask.
+
+    The light one convolves on the way up only and costs half as much: the prompt is mixed where it is drawn, and the
+    image has been looked at by the encoder.
+    """
 
     num_mask_tokens = 4
 
-    def __init__(self, widths: tuple[int, int, int] = (32, 64, TOKEN_DIM)) -> None:
+    def __init__(self, widths: tuple[int, int, int] = (32, 64, TOKEN_DIM), light: bool = False) -> None:
         super().__init__()
         fine, middle, coarse = widths
         self.mask_tokens = nn.Parameter(torch.empty(1 + self.num_mask_tokens, TOKEN_DIM))
         nn.init.normal_(self.mask_tokens, std=0.5)
-        self.enter = Merge(fine)
+        self.enter = Merge(fine, pointwise=light)
         self.down1 = Downsample(fine, middle)
-        self.middle = ResidualBlock(middle)
+        self.middle: nn.Module = nn.Identity() if light else ResidualBlock(middle)
         self.down2 = Downsample(middle, coarse)
-        self.coarse = ResidualBlock(coarse)
+        self.coarse: nn.Module = LightResidualBlock(coarse) if light else ResidualBlock(coarse)
         self.attention = nn.ModuleList([TwoWayBlock(coarse) for _ in range(2)])
         self.up1 = Upsample(coarse, middle)
         self.merge1 = Merge(middle)
@@ -342,11 +380,14 @@ class NoduleMaskDecoder(nn.Module):
         fine = self.enter(image + dense)
         middle = self.middle(self.down1(fine))
         coarse = self.coarse(self.down2(middle))
+        given = is_given(sparse)
+        # Without anything to leave out, attention is faster without a mask.
+        seen = None if bool(given.all()) else F.pad(given, (len(self.mask_tokens), 0), value=True)[:, None, None]
         tokens = torch.cat((self.mask_tokens.expand(batch, -1, -1), sparse.to(self.mask_tokens.dtype)), dim=1)
         keys = coarse.flatten(2).transpose(1, 2)
         position = image_pe.flatten(2).transpose(1, 2).to(keys.dtype)
         for block in self.attention:
-            tokens, keys = block(tokens, keys, position)
+            tokens, keys = block(tokens, keys, position, seen)
         coarse = keys.unflatten(1, (TOKEN_GRID,) * 3).permute(0, 4, 1, 2, 3)
         middle = self.merge1(middle + self.up1(coarse))
         fine = self.merge2(fine + self.up2(middle))
@@ -368,9 +409,10 @@ class NoduleMaskDecoder(nn.Module):
         return masks.unflatten(2, (GRID, GRID, GRID)), torch.sigmoid(self.iou_head(judged).float()).squeeze(2)
 
 
-def build_nodule_net() -> tuple[NoduleEncoder, NodulePromptEncoder, NoduleMaskDecoder]:
-    """The three parts of the untrained ``nodule`` network (random weights from torch's global generator)."""
-    parts = NoduleEncoder(), NodulePromptEncoder(), NoduleMaskDecoder()
+def build_nodule_net(light: bool = False) -> tuple[NoduleEncoder, NodulePromptEncoder, NoduleMaskDecoder]:
+    """The three parts of the untrained ``nodule`` network, or with ``light`` of ``nodule_light`` (random weights from
+    torch's global generator)."""
+    parts = NoduleEncoder(), NodulePromptEncoder(light=light), NoduleMaskDecoder(light=light)
     for part in parts:
         part.to(memory_format=torch.channels_last_3d)
     return parts

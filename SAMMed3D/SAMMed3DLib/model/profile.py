@@ -146,6 +146,10 @@ PROFILES: dict[str, PreprocessingProfile] = {
         ),
     )
 }
+# The light network is trained on masses of up to 100 mm as well.
+PROFILES["nodule_light"] = dataclasses.replace(
+    PROFILES["nodule"], name="nodule_light", spacing_range_mm=(0.3, 2.4)
+)
 
 
 def profile_by_name(name: str) -> PreprocessingProfile:

@@ -16,7 +16,7 @@ from .precision import resolve_device, resolve_precision
 from .profile import PROFILES, PreprocessingProfile
 from .prompt_encoder import PromptEncoder3D
 from .sam import Sam3D
-from .sizes import ALIASES, VIT_SIZES, ViTSize, model_names
+from .sizes import ALIASES, NODULE_NETS, VIT_SIZES, ViTSize, model_names
 
 EMBED_DIM = 384
 PATCH = 16
@@ -30,7 +30,8 @@ def build_model(
     """An untrained network in evaluation mode.
 
     Args:
-        name: "vit_b_ori" (the public weights), "vit_b", "vit_l", "vit_h" (= "default") or "nodule".
+        name: "vit_b_ori" (the public weights), "vit_b", "vit_l", "vit_h" (= "default"), "nodule" or
+            "nodule_light".
         device: "cpu", "cuda", "cuda:1" or "mps".
         precision: "fp32", "bf16", "fp16" or "auto".
         profile: what its input looks like; by default that of the name. ``profile.boxes`` gives a ViT box embeddings.
@@ -61,8 +62,8 @@ def assemble(name: str, profile: PreprocessingProfile | None = None, boxes: bool
             f"profile {profile.name!r} makes crops of {profile.channels} x {profile.crop_size}, but {name} takes "
             f"{expected.channels} x {expected.crop_size}: choose another profile"
         )
-    if name == "nodule":
-        return Sam3D(name, profile, *build_nodule(), low_res_size=NODULE_LOW_RES)
+    if name in NODULE_NETS:
+        return Sam3D(name, profile, *build_nodule(light=name == "nodule_light"), low_res_size=NODULE_LOW_RES)
     boxes = profile.boxes if boxes is None else boxes
     size = VIT_SIZES[name]
     low_res = 4 * size.image_size // PATCH
@@ -90,8 +91,8 @@ class _NoInitialization(TorchFunctionMode):
 
 def default_profile(name: str) -> PreprocessingProfile:
     """What a network of this name expects unless its checkpoint says otherwise."""
-    if name == "nodule":
-        return PROFILES["nodule"]
+    if name in NODULE_NETS:
+        return PROFILES[name]
     size = VIT_SIZES[ALIASES.get(name, name)].image_size
     return dataclasses.replace(PROFILES["sam_med3d"], crop_size=(size, size, size))
 
@@ -107,8 +108,8 @@ def build_vit(size: ViTSize, boxes: bool) -> tuple[nn.Module, nn.Module, nn.Modu
     )
 
 
-def build_nodule() -> tuple[nn.Module, nn.Module, nn.Module]:
+def build_nodule(light: bool) -> tuple[nn.Module, nn.Module, nn.Module]:
     """Image encoder, prompt encoder and mask decoder of the compact net."""
     from .nodule_net import build_nodule_net  # imported here: the ViT sizes do not need it
 
-    return build_nodule_net()
+    return build_nodule_net(light)
