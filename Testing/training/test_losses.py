@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from SAMMed3DTrainingLib.train.click_loop import mask_loss, true_iou
+from SAMMed3DTrainingLib.train.click_loop import disagreement, mask_loss, true_iou
 
 
 def _truth() -> torch.Tensor:
@@ -43,3 +43,28 @@ def test_true_iou() -> None:
     iou = true_iou(half, truth)
     assert iou[0, 0] == pytest.approx(0.5)
     assert iou[1, 0] == 0
+
+
+def test_unknown_places_count_for_nothing():
+    draw = torch.Generator().manual_seed(2)
+    logits = torch.randn(2, 3, 4, 4, 4, generator=draw, requires_grad=True)
+    truth = torch.rand(2, 1, 4, 4, 4, generator=draw) > 0.5
+    known = torch.ones(2, 1, 4, 4, 4, dtype=torch.bool)
+    torch.testing.assert_close(mask_loss(logits, truth, known=known), mask_loss(logits, truth))
+    known[0, ..., 2:] = False
+    loss = mask_loss(logits, truth, known=known)
+    other = truth.clone()
+    other[0, ..., 2:] = ~other[0, ..., 2:]
+    torch.testing.assert_close(mask_loss(logits, other, known=known), loss)
+    gradient = torch.autograd.grad(loss.sum(), logits)[0]
+    assert not gradient[0, ..., 2:].any() and gradient[0, ..., :2].all() and gradient[1].all()
+
+
+def test_disagreement_is_none_with_itself_and_whole_with_the_opposite():
+    logits = torch.full((1, 1, 8, 8, 8), -20.0)
+    logits[..., :4] = 20.0
+    assert disagreement(logits, logits).item() == pytest.approx(0, abs=1e-5)
+    assert disagreement(logits, -logits).item() == pytest.approx(1, abs=0.01)
+    half = logits.clone()
+    half[..., 2:4] = -20.0
+    assert disagreement(logits, half).item() == pytest.approx(1 / 3, abs=0.01)

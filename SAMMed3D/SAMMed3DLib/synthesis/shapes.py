@@ -6,6 +6,7 @@ LIDC-IDRI, TCIA 2015, doi:10.7937/K9/TCIA.2015.LO9QL9SX, CC BY 3.0; contours rea
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 
@@ -56,8 +57,15 @@ class NoduleShape:
     def interior_point(self, rng: np.random.Generator, depth: float) -> np.ndarray:
         """A random point inside, (3,) RAS mm from the center, at least ``depth`` (0..1) of the greatest depth deep."""
         inside = np.argwhere(self._field > depth * self._field.max() * 0.999)
-        index = inside[rng.integers(len(inside))] - 0.5 * (self._field.shape[0] - 1)
-        return index * self._cell_mm
+        return self._position(inside[rng.integers(len(inside))])
+
+    def border_point(self, rng: np.random.Generator, depth: float) -> np.ndarray:
+        """A random point inside, (3,) RAS mm from the center, at most ``depth`` (0..1) of the greatest depth deep."""
+        border = np.argwhere((self._field > 0) & (self._field < depth * self._field.max()))
+        return self._position(border[rng.integers(len(border))]) if len(border) else self.interior_point(rng, 0.0)
+
+    def _position(self, index: np.ndarray) -> np.ndarray:
+        return (index - 0.5 * (self._field.shape[0] - 1)) * self._cell_mm
 
 
 class NoduleShapes:
@@ -72,12 +80,16 @@ class NoduleShapes:
         self._usable = np.flatnonzero(smooth)
 
     @classmethod
-    def load(cls, path: Path | None = None) -> NoduleShapes:
-        """Read a shape library; None reads the one that ships with the module."""
+    def load(cls, path: Path | None = None, without_scans: Collection[int] = ()) -> NoduleShapes:
+        """Read a shape library; None reads the one that ships with the module. Shapes of the LIDC scans whose pylidc
+        ids are in ``without_scans`` are left out: they are somebody's test."""
         with np.load(path or resource_path(LIBRARY), allow_pickle=False) as file:
             table = {name: file["table"][:, i] for i, name in enumerate(file["columns"])}
             spacings = np.stack([table["dz"], table["dy"], table["dx"]], axis=1)
-            return cls(file["bits"], file["offset"], file["shape"], spacings, table["eq_diameter_mm"])
+            shapes = cls(file["bits"], file["offset"], file["shape"], spacings, table["eq_diameter_mm"])
+            kept = ~np.isin(table["scan_id"].astype(int), list(without_scans))
+            shapes._usable = shapes._usable[kept[shapes._usable]]
+            return shapes
 
     def __len__(self) -> int:
         return len(self._usable)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -186,6 +186,9 @@ class Sample:
         spacing_mm: of the crop.
         kind: solid, part-solid, ground-glass, unknown or none (no nodule).
         diameter_mm: of the nodule.
+        known: bool (d0, d1, d2), False where nobody knows whether there is nodule: no loss there. None = all known.
+        judged: bool (d0, d1, d2), what the predicted IoU refers to; None = the truth.
+        second_click: (3,) crop index of another first click, whose mask should be the same; None without one.
     """
 
     crop: np.ndarray
@@ -194,3 +197,23 @@ class Sample:
     spacing_mm: float
     kind: str
     diameter_mm: float
+    known: np.ndarray | None = None
+    judged: np.ndarray | None = None
+    second_click: np.ndarray | None = None
+
+
+def flipped(sample: Sample, rng: np.random.Generator) -> Sample:
+    """Random mirror images along every axis and exchange of the two in-plane axes."""
+    arrays = {name: getattr(sample, name) for name in ("crop", "truth", "known", "judged")}
+    clicks = {name: getattr(sample, name) for name in ("click", "second_click")}
+    arrays = {name: value for name, value in arrays.items() if value is not None}
+    clicks = {name: np.array(value) for name, value in clicks.items() if value is not None}
+    for axis in range(3):
+        if rng.random() < 0.5:
+            arrays = {name: np.flip(value, axis - 3) for name, value in arrays.items()}
+            for click in clicks.values():
+                click[axis] = sample.truth.shape[axis] - 1 - click[axis]
+    if rng.random() < 0.5:
+        arrays = {name: value.swapaxes(-3, -2) for name, value in arrays.items()}
+        clicks = {name: click[[1, 0, 2]] for name, click in clicks.items()}
+    return replace(sample, **{name: np.ascontiguousarray(value) for name, value in arrays.items()}, **clicks)

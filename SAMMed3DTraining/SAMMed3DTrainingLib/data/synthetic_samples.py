@@ -16,9 +16,14 @@ from SAMMed3DLib.synthesis import NoduleShape, NoduleShapes, paint_nodule, rando
 from SAMMed3DLib.synthesis.nodules import correlated_noise, nodule_outline
 from SAMMed3DLib.synthesis.procedural import procedural_block
 
-from .nodule_samples import Sample
+from .nodule_samples import Sample, flipped
 
 DIAMETERS_MM = (3.0, 32.0)
+MASSES_MM = (30.0, 100.0)
+MASS_SHARE = 0.1
+"""Of the samples with a nodule."""
+MASS_SITES = {"pleura": 0.4, "wall": 0.5, "vessel": 0.1}
+"""Where masses grow: on the pleura, on the wall and the mediastinum, at the hilum."""
 PROCEDURAL_SHARE = 0.2
 EMPTY_SHARE = 0.15
 """Share of clicks on something that is no nodule; they teach the IoU head what a bad mask is."""
@@ -95,8 +100,9 @@ class SampleSynthesizer:
 
     def _try(self) -> Sample | None:
         rng, profile = self._rng, self._profile
-        diameter = float(np.exp(rng.uniform(*np.log(DIAMETERS_MM))))
         empty = rng.random() < EMPTY_SHARE
+        mass = not empty and rng.random() < MASS_SHARE
+        diameter = float(np.exp(rng.uniform(*np.log(MASSES_MM if mass else DIAMETERS_MM))))
         real = bool(self._backgrounds) and rng.random() >= PROCEDURAL_SHARE
         number = rng.choice(len(self._backgrounds), p=self._weights) if real else None
         mistakable = self._mistaken(number) if number is not None and empty else None
@@ -108,7 +114,9 @@ class SampleSynthesizer:
         if number is None:
             placed = self._procedural(offset, half)
         else:
-            placed = self._real(self._backgrounds[number], mistakable, offset, half)
+            placed = self._real(
+                self._backgrounds[number], mistakable, offset, half, MASS_SITES if mass else _SITE_SHARES
+            )
         if placed is None:
             return None
         block, center = placed
@@ -135,8 +143,11 @@ class SampleSynthesizer:
         inside = tuple(np.clip(np.floor(index + 0.5), 0, np.array(truth.shape) - 1).astype(int))
         if not empty and not truth[inside]:
             index = _click_in(truth, rng)
+        second = None if empty else _click_in(truth, rng)
         image = prepare_crop(block.hu, block.ijk_to_ras, crop, profile)
-        return self._flip(Sample(image, truth, np.asarray(index, np.float32), spacing, kind, diameter))
+        return flipped(
+            Sample(image, truth, np.asarray(index, np.float32), spacing, kind, diameter, second_click=second), rng
+        )
 
     def _view(self, shape: NoduleShape) -> tuple[float, np.ndarray, np.ndarray]:
         """Spacing, the crop's center and the first click relative to the nodule's center, as inference has them.
@@ -145,7 +156,8 @@ class SampleSynthesizer:
         nodule near the middle.
         """
         rng, profile = self._rng, self._profile
-        click = shape.interior_point(rng, rng.choice([0.85, 0.5, 0.1], p=[0.4, 0.4, 0.2]))
+        depth = rng.choice([0.85, 0.5, 0.1, 0.0], p=[0.25, 0.35, 0.15, 0.25])
+        click = shape.interior_point(rng, depth) if depth else shape.border_point(rng, 1 / 3)
         low, high = profile.spacing_range_mm
         if rng.random() < 0.45:
             return float(profile.spacing_mm * np.exp(rng.normal(0, 0.08))), click, click
@@ -162,14 +174,15 @@ class SampleSynthesizer:
         return places[self._rng.integers(len(places))] if places else None
 
     def _real(
-        self, scan: Background, mistakable: Candidate | None, offset: np.ndarray, half: np.ndarray
+        self, scan: Background, mistakable: Candidate | None, offset: np.ndarray, half: np.ndarray,
+        site_shares: dict[str, float],
     ) -> tuple[_Block, np.ndarray] | None:
         rng = self._rng
         if mistakable is not None:
             site = world_to_ijk(scan.ijk_to_ras, mistakable.center_ras)
         else:
-            kinds = [kind for kind in _SITE_SHARES if len(scan.sites[kind])]
-            shares = np.array([_SITE_SHARES[kind] for kind in kinds])
+            kinds = [kind for kind in site_shares if len(scan.sites[kind])]
+            shares = np.array([site_shares[kind] for kind in kinds])
             sites = scan.sites[kinds[rng.choice(len(kinds), p=shares / shares.sum())]]
             site = sites[rng.integers(len(sites))] + rng.uniform(-0.5, 0.5, 3)
         matrix, spacing = scan.ijk_to_ras[:3, :3], voxel_spacing(scan.ijk_to_ras)
@@ -244,21 +257,6 @@ class SampleSynthesizer:
             block.hu += rng.uniform(3, 45) * correlated_noise(rng, block.hu.shape, spacing, rng.uniform(0.6, 1.5))
         block.hu *= rng.uniform(0.97, 1.03)
         block.hu += rng.normal(0, 12)
-
-    def _flip(self, sample: Sample) -> Sample:
-        """Random mirror images along every axis and exchange of the two in-plane axes."""
-        rng = self._rng
-        crop, truth, click = sample.crop, sample.truth, sample.click.copy()
-        for axis in range(3):
-            if rng.random() < 0.5:
-                crop, truth = np.flip(crop, axis + 1), np.flip(truth, axis)
-                click[axis] = truth.shape[axis] - 1 - click[axis]
-        if rng.random() < 0.5:
-            crop, truth, click = crop.swapaxes(1, 2), truth.swapaxes(0, 1), click[[1, 0, 2]]
-        return Sample(
-            np.ascontiguousarray(crop), np.ascontiguousarray(truth), click, sample.spacing_mm, sample.kind,
-            sample.diameter_mm,
-        )
 
 
 def _smooth(hu: np.ndarray, sigma_kji: np.ndarray) -> np.ndarray:

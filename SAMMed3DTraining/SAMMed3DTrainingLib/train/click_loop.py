@@ -42,11 +42,14 @@ class ClickLoop(nn.Module):
 
     Args:
         model: the network; what its profile says decides which prompts it is shown.
+        agreement: weight of what the masks of two first clicks on the same object disagree in; 0 = one first click.
+        needless: share of later clicks that correct nothing: inside a mask that is right there, or just beside it.
     """
 
-    def __init__(self, model: Sam3D) -> None:
+    def __init__(self, model: Sam3D, agreement: float = 0.0, needless: float = 0.0) -> None:
         super().__init__()
         self.model = model
+        self.agreement, self.needless = agreement, needless
 
     def forward(
         self,
@@ -68,8 +71,9 @@ class ClickLoop(nn.Module):
         """
         device = self.model.device
         truth = torch.from_numpy(np.stack([sample.truth for sample in samples]))[:, None].to(device)
+        goal = _Goal(truth, samples)
         is_nodule = truth.flatten(1).any(dim=1)
-        prompts = _Prompts(samples, rngs, self.model)
+        prompts = _Prompts(samples, rngs, self.model, self.needless)
         if embedding is None:
             crops = torch.from_numpy(np.stack([sample.crop for sample in samples])).to(device)
             embedding = self.model.image_encoder(crops)
@@ -80,11 +84,13 @@ class ClickLoop(nn.Module):
             learn = click in learned
             with torch.set_grad_enabled(learn and torch.is_grad_enabled()):
                 masks, iou = self._decode(embedding if learn else embedding.detach(), prompts)
-            logits = _on_crop(masks[:, :1].detach(), truth)
+            logits = goal.only_known(_on_crop(masks[:, :1].detach(), truth))
             if learn:
-                loss, error = self._loss(masks, logits, iou, truth, is_nodule, alternatives=click == 0)
+                loss, error = self._loss(masks, logits, iou, goal, is_nodule, alternatives=click == 0)
                 total = total + loss / len(learned)
                 if click == 0:
+                    if self.agreement and prompts.twice.any():
+                        total = total + self._second_look(embedding, prompts, masks, goal, figures) / len(learned)
                     figures["dice_first"] = _dice(logits, truth, is_nodule)
                 if click == clicks - 1:
                     figures |= {"dice_last": _dice(logits, truth, is_nodule), "iou_error": error}
@@ -92,10 +98,30 @@ class ClickLoop(nn.Module):
                 prompts.click_again(masks[:, :1].detach(), (logits > 0)[:, 0].cpu().numpy())
         return total, figures
 
+    def _second_look(
+        self, embedding: Tensor, prompts: _Prompts, masks: Tensor, goal: _Goal, figures: dict[str, float]
+    ) -> Tensor:
+        """What the other first clicks' masks lack, and what they and ``masks`` disagree in. A scalar."""
+        chosen = prompts.twice.to(embedding.device)
+        points = prompts.second_clicks()
+        again, _ = self._answer(embedding[chosen], points, None, torch.zeros_like(prompts.previous[chosen]))
+        known = None if goal.known is None else goal.known[chosen]
+        lacking = checkpoint(
+            _crop_loss, again[:, :1], goal.truth[chosen], known, use_reentrant=False, preserve_rng_state=False
+        ) if torch.is_grad_enabled() else _crop_loss(again[:, :1], goal.truth[chosen], known)
+        apart = disagreement(masks[chosen, :1], again[:, :1])
+        figures["apart"] = float(apart.detach().mean())
+        return (0.5 * lacking + self.agreement * apart).sum() / len(masks)
+
     def _decode(self, embedding: Tensor, prompts: _Prompts) -> tuple[Tensor, Tensor]:
         """Low-resolution logits (B, M, ...) and predicted IoU (B, M); M is 1 without multimask output."""
+        return self._answer(embedding, prompts.points(), prompts.boxes(), prompts.previous)
+
+    def _answer(
+        self, embedding: Tensor, points: tuple[Tensor, Tensor] | None, boxes: Tensor | None, previous: Tensor
+    ) -> tuple[Tensor, Tensor]:
         encoder, decoder = self.model.prompt_encoder, self.model.mask_decoder
-        sparse, dense = encoder(points=prompts.points(), boxes=prompts.boxes(), masks=prompts.previous)
+        sparse, dense = encoder(points=points, boxes=boxes, masks=previous)
         if self.model.profile.multimask:
             return decoder.predict_all(embedding, encoder.get_dense_pe(), sparse, dense)
         return decoder(
@@ -104,25 +130,51 @@ class ClickLoop(nn.Module):
         )
 
     def _loss(
-        self, masks: Tensor, logits: Tensor, iou: Tensor, truth: Tensor, is_nodule: Tensor, alternatives: bool
+        self, masks: Tensor, logits: Tensor, iou: Tensor, goal: _Goal, is_nodule: Tensor, alternatives: bool
     ) -> tuple[Tensor, float]:
         """Mean over the samples, and the mean error of the predicted IoU. A click on no nodule teaches the IoU head
         only: whatever mask it gives, its IoU is 0. ``logits`` are those of the first mask on the crop."""
         if torch.is_grad_enabled():
             # Maps of the crop's size are a quarter of a step's memory and cheap to compute again.
-            loss = checkpoint(_crop_loss, masks[:, :1], truth, use_reentrant=False, preserve_rng_state=False)
+            loss = checkpoint(
+                _crop_loss, masks[:, :1], goal.truth, goal.known, use_reentrant=False, preserve_rng_state=False
+            )
         else:
-            loss = _crop_loss(masks[:, :1], truth)
+            loss = _crop_loss(masks[:, :1], goal.truth, goal.known)
         loss = loss * is_nodule
-        target = true_iou(logits, truth)
+        target = true_iou(logits, goal.judged)
         error = float((iou[:, :1].detach().float() - target).abs().mean())
         if alternatives and masks.shape[1] > 1:
             # They are compared at their own resolution, with the share of each cell that is nodule.
-            cover = F.adaptive_avg_pool3d(truth.float(), masks.shape[2:])
-            loss = loss + 0.5 * mask_loss(masks[:, 1:].float(), cover).min(dim=1).values * is_nodule
-            target = torch.cat((target, true_iou(masks[:, 1:], cover > 0.5)), dim=1)
-        judged = (iou[:, : target.shape[1]].float() - target).square().mean(dim=1)
-        return (loss + judged).mean(), error
+            size = masks.shape[2:]
+            cover = F.adaptive_avg_pool3d(goal.truth.float(), size)
+            known = None if goal.known is None else F.adaptive_avg_pool3d(goal.known.float(), size)
+            others = masks[:, 1:].float()
+            loss = loss + 0.5 * mask_loss(others, cover, known=known).min(dim=1).values * is_nodule
+            judged = F.adaptive_avg_pool3d(goal.judged.float(), size) > 0.5
+            seen = others.detach() if known is None else others.detach().where(known > 0.5, -LOGIT_LIMIT)
+            target = torch.cat((target, true_iou(seen, judged)), dim=1)
+        judged_loss = (iou[:, : target.shape[1]].float() - target).square().mean(dim=1)
+        return (loss + judged_loss).mean(), error
+
+
+class _Goal:
+    """What a batch should give: truth, what its IoU refers to, and where they are known; (B, 1, X, Y, Z)."""
+
+    def __init__(self, truth: Tensor, samples: Sequence[Sample]) -> None:
+        self.truth = truth
+        self.judged = truth
+        if any(sample.judged is not None for sample in samples):
+            judged = [sample.truth if sample.judged is None else sample.judged for sample in samples]
+            self.judged = torch.from_numpy(np.stack(judged))[:, None].to(truth.device)
+        self.known: Tensor | None = None
+        if any(sample.known is not None for sample in samples):
+            known = [np.ones_like(sample.truth) if sample.known is None else sample.known for sample in samples]
+            self.known = torch.from_numpy(np.stack(known))[:, None].to(truth.device)
+
+    def only_known(self, logits: Tensor) -> Tensor:
+        """Logits that claim nothing where nothing is known."""
+        return logits if self.known is None else logits.where(self.known, -LOGIT_LIMIT)
 
 
 def _on_crop(masks: Tensor, truth: Tensor) -> Tensor:
@@ -130,16 +182,19 @@ def _on_crop(masks: Tensor, truth: Tensor) -> Tensor:
     return F.interpolate(masks, truth.shape[2:], mode="trilinear", align_corners=False)
 
 
-def _crop_loss(masks: Tensor, truth: Tensor) -> Tensor:
+def _crop_loss(masks: Tensor, truth: Tensor, known: Tensor | None) -> Tensor:
     """(B,) of low-resolution logits (B, 1, ...), compared on the crop."""
-    return mask_loss(_on_crop(masks, truth).float(), truth)[:, 0]
+    return mask_loss(_on_crop(masks, truth).float(), truth, known=known)[:, 0]
 
 
 class _Prompts:
     """Clicks, boxes and previous logits of a batch as they grow."""
 
-    def __init__(self, samples: Sequence[Sample], rngs: Sequence[np.random.Generator], model: Sam3D) -> None:
-        self._samples, self._rngs = samples, rngs
+    def __init__(
+        self, samples: Sequence[Sample], rngs: Sequence[np.random.Generator], model: Sam3D, needless: float = 0.0
+    ) -> None:
+        self._samples, self._rngs, self._needless = samples, rngs, needless
+        self.twice = torch.tensor([sample.second_click is not None for sample in samples])
         self._profile, self._device = model.profile, model.device
         self._simulators = [
             {method: ClickSimulator(method, seed=rng) for method in _NEXT_CLICKS} for rng in rngs
@@ -155,6 +210,8 @@ class _Prompts:
             draw = rng.random()
             if not sample.truth.any():
                 continue
+            if draw < _BOX_SHARE + _ROUGH_SHARE:
+                self.twice[n] = False  # no plain first click
             if mixed_boxes and draw < _BOX_SHARE:
                 self._boxes[n] = _drawn_box(sample.truth, rng)
                 if draw < _BOX_ALONE_SHARE:
@@ -177,6 +234,12 @@ class _Prompts:
                 signs[n, m] = label
         return coords.to(self._device), signs.to(self._device)
 
+    def second_clicks(self) -> tuple[Tensor, Tensor]:
+        """Coordinates (b, 1, 3) and labels (b, 1) of the other first clicks, of the samples in ``twice``."""
+        clicks = [sample.second_click for sample, twice in zip(self._samples, self.twice, strict=True) if twice]
+        coords = torch.from_numpy(np.stack(clicks).astype(np.float32))[:, None]
+        return coords.to(self._device), torch.ones(coords.shape[:2], dtype=torch.int64, device=self._device)
+
     def boxes(self) -> Tensor | None:
         """(B, 6) with NaN rows, or None without any box."""
         return self._boxes.to(self._device) if torch.isfinite(self._boxes).any() else None
@@ -185,7 +248,15 @@ class _Prompts:
         """The next click of every nodule, into the error of its mask."""
         self.previous = low_res.float().clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
         for n, sample in enumerate(self._samples):
-            if sample.truth.any():
+            if not sample.truth.any():
+                continue
+            # The generator is asked only where there are such clicks, so that others' runs stay as they were.
+            click = None
+            if self._needless and self._rngs[n].random() < self._needless:
+                click = needless_click(sample.truth, masks[n], self._rngs[n])
+            if click is not None:
+                self._add(n, click)
+            else:
                 method = _NEXT_CLICKS[self._rngs[n].choice(3, p=_NEXT_CLICK_SHARES)]
                 self._add(n, self._simulators[n][method].next_click(sample.truth, masks[n]))
 
@@ -205,6 +276,24 @@ class _Prompts:
         if click is not None:
             self._points[n].append(np.asarray(click[0], np.float32))
             self._labels[n].append(int(click[1]))
+
+
+def needless_click(truth: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> Click | None:
+    """A click that says what the mask says: positive inside it, or negative up to three voxels beside it; None where
+    the mask is right nowhere. People click to make sure, and no answer may suffer from it."""
+    box = bounding_box(truth)
+    around = tuple(slice(max(part.start - 4, 0), part.stop + 4) for part in box)
+    truth, mask = truth[around], mask[around]
+    positive = rng.random() < 0.5
+    if positive:
+        places = np.argwhere(truth & mask)
+    else:
+        near = F.max_pool3d(torch.from_numpy(truth)[None, None].float(), 7, stride=1, padding=3)[0, 0].numpy() > 0
+        places = np.argwhere(near & ~truth & ~mask)
+    if not len(places):
+        return None
+    place = places[rng.integers(len(places))] + [part.start for part in around]
+    return tuple(int(n) for n in place), positive
 
 
 def _drawn_box(truth: np.ndarray, rng: np.random.Generator) -> Tensor:
@@ -233,22 +322,35 @@ def _dice(logits: Tensor, truth: Tensor, is_nodule: Tensor) -> float:
     return float(dice[is_nodule].mean()) if is_nodule.any() else math.nan
 
 
-def mask_loss(logits: Tensor, truth: Tensor, cross_entropy_weight: float = 4.0) -> Tensor:
+def mask_loss(
+    logits: Tensor, truth: Tensor, cross_entropy_weight: float = 4.0, known: Tensor | None = None
+) -> Tensor:
     """Soft Dice loss plus weighted binary cross-entropy, per mask.
 
     Args:
         logits: (B, M, X, Y, Z).
         truth: (B, 1, X, Y, Z), 0 to 1 (the share of a cell that is inside).
+        known: (B, 1, X, Y, Z), 0 to 1, how much a place counts; None = everything counts.
 
     Returns:
         (B, M).
     """
     truth = truth.to(logits.dtype).expand_as(logits)
-    cross_entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(dim=(2, 3, 4))
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
     probability = logits.sigmoid()
+    if known is not None:
+        known = known.to(logits.dtype)
+        cross_entropy, probability, truth = cross_entropy * known, probability * known, truth * known
+    cross_entropy = cross_entropy.mean(dim=(2, 3, 4))
     overlap = (probability * truth).sum(dim=(2, 3, 4))
     total = probability.square().sum(dim=(2, 3, 4)) + truth.sum(dim=(2, 3, 4))
     return 1 - (2 * overlap + 1) / (total + 1) + cross_entropy_weight * cross_entropy
+
+
+def disagreement(first: Tensor, second: Tensor) -> Tensor:
+    """One minus the soft Dice between two maps of logits (B, 1, X, Y, Z) of the same object: (B,)."""
+    a, b = first.float().sigmoid().flatten(1), second.float().sigmoid().flatten(1)
+    return 1 - (2 * (a * b).sum(dim=1) + 1) / (a.square().sum(dim=1) + b.square().sum(dim=1) + 1)
 
 
 @torch.no_grad()
