@@ -88,7 +88,7 @@ def test_scans_of_the_test_are_never_trained_on(monkeypatch, tmp_path):
     assert not training & set(HELD_OUT) and set(demonstration_data.TEST_PATIENTS.values()) <= set(HELD_OUT)
     assert not any(demonstration_data.REAL_TEST_PATIENT in ct for ct in training)
     written = []
-    monkeypatch.setattr(demonstration_data.Background, "cached", lambda ct, masks, folder: ct)
+    monkeypatch.setattr(demonstration_data, "cached_background", lambda ct, masks, folder: ct)
     monkeypatch.setattr(demonstration_data, "painted_scan", lambda *given: scan_with_ball(4))
     monkeypatch.setattr(demonstration_data, "lidc_scan", lambda *given: scan_with_ball(4))
     monkeypatch.setattr(demonstration_data, "_real_nodules", lambda *given: ())

@@ -38,7 +38,7 @@ def scan(tmp_path, monkeypatch) -> Path:
         write_volume(path, Volume(array, np.diag((0.8, 0.8, 1.0, 1.0)), path.name, path))
     entries = [{"label": 1, "readers": 3}, {"label": 2, "readers": 1}]
     (folder / "TOY-0001.json").write_text(json.dumps({"nodules": entries}))
-    monkeypatch.setattr("SCANS", ("TOY-0001",))
+    monkeypatch.setattr(benchmark, "SCANS", ("TOY-0001",))
     return tmp_path
 
 
@@ -57,8 +57,8 @@ class Stamp:
 
 
 def test_runs_and_reports(scan, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("load_model", lambda path, device, precision: path)
-    monkeypatch.setattr("SamPredictor3D", Stamp)
+    monkeypatch.setattr(benchmark, "load_model", lambda path, device, precision: path)
+    monkeypatch.setattr(benchmark, "SamPredictor3D", Stamp)
     figures = tmp_path / "figures.json"
     code = benchmark.main([
         "--shared", str(scan), "--checkpoint", "any.pth", "--clicks", "2", "--first-clicks", "2",

@@ -119,9 +119,10 @@ def test_what_was_written_when_it_is_cancelled_counts_as_written(tmp_path):
 
 
 def test_close_waits_until_nothing_is_written_any_more(tmp_path):
+    before = set(threading.enumerate())
     running = RunningExport(StepwiseExport([made("big", lambda: large_case("big"))], DatasetWriter(tmp_path)))
     while not running.writes:
         running.poll(0.0)
     running.job.close(60)
-    assert not [thread for thread in threading.enumerate() if thread.name == "SAMMed3D worker"]
+    assert not [thread for thread in set(threading.enumerate()) - before if thread.name == "SAMMed3D worker"]
     assert not list(tmp_path.rglob("*.part"))

@@ -55,15 +55,3 @@ def test_a_missed_speed_or_a_long_wait_is_told(monkeypatch, capsys):
         capsys.readouterr()
         assert not speed.report(missed, [1e-3])
         assert capsys.readouterr().out.count("MISSED") == 1
-
-
-def test_changes_are_those_of_the_same_nodules(monkeypatch):
-    tuning = script("fine_tuning", monkeypatch)
-    real = (tuning.REAL_TEST_PATIENT, "1.1")
-    before = {("LungFCP_scan1", "1.1"): [0.5] * 5, real: [0.6] * 5, ("LungFCP_scan1", "2.1"): [0.7] * 5}
-    after = {key: [value + 0.1 for value in before[key]] for key in reversed(list(before))}
-    everything = tuning.change("all", before, after)
-    assert everything.rise(1) == pytest.approx(0.1) and everything.interval(1) == pytest.approx((0.1, 0.1))
-    assert "0.600 -> 0.700" in everything.row() and "| 3 |" in everything.row()
-    assert tuning.change("real", before, after, real=True).before[:, 0].tolist() == [0.6]
-    assert len(tuning.change("painted", before, after, real=False).after) == 2

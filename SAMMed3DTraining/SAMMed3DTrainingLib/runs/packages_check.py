@@ -35,6 +35,7 @@ PACKAGES = (
     Package("torch", "torch>=2.5", "the networks"),
     Package("SimpleITK", "SimpleITK>=2.3", "reads NRRD, MetaImage and DICOM"),
     Package("nibabel", "nibabel>=5.1", "reads and writes NIfTI"),
+    Package("pydicom", "pydicom>=2.4", "reads the headers of DICOM"),
     Package("matplotlib", "matplotlib>=3.8", "plots in the folders of runs and evaluations", optional=True),
 )
 
