@@ -58,6 +58,16 @@ def test_what_counts_more_when_answers_are_compared():
     assert sorted(reversed(ranked), key=lambda answer: answer.rank) == ranked
 
 
+def test_a_replay_must_not_be_believed_less_than_what_it_replaces():
+    both = clicks(IN, OUT)
+    ignoring = Answer((ball(16.0),), both, seen(), 0.81)
+    obeying = Answer((ball(10.0),), both, seen(), 0.66)
+    assert obeying.rank > ignoring.rank and not obeying.replaces(ignoring)
+    assert dataclasses.replace(obeying, score=0.83).replaces(ignoring)
+    assert obeying.replaces(dataclasses.replace(ignoring, view=None))
+    assert not ignoring.replaces(obeying)
+
+
 @pytest.mark.parametrize(("view", "score", "sure"), [(seen(), 0.6, True), (seen(), 0.2, False), (None, 0.9, False)])
 def test_sure(view, score, sure):
     assert Answer((ball(10.0),), clicks(IN), view, score).is_sure is sure

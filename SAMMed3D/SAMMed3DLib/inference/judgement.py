@@ -61,6 +61,13 @@ class Answer:
         whole = self.view is not None and not self.view.touches_border
         return seen, -int(self.ignored.sum()), whole, self.score or 0.0
 
+    def replaces(self, carried: Answer) -> bool:
+        """Whether it should take the place of the answer that carried the old mask on.
+
+        A replay forgets what corrections have built up: it must not be believed less, however many clicks it obeys.
+        """
+        return self.rank > carried.rank and (carried.view is None or (self.score or 0.0) >= (carried.score or 0.0))
+
 
 def values_at(parts: Sequence[Part], points_ras: NDArray) -> NDArray[np.float32]:
     """The field at single points (n, 3)."""

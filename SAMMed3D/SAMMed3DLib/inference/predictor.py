@@ -440,7 +440,7 @@ class SamPredictor3D:
         if not answer.ignored.any() and not change.is_odd(bool(clicks.positive[-1])):
             return after
         again = self._look(clicks, None, multimask)
-        return again if self._answer(again, clicks).rank > answer.rank else after
+        return again if self._answer(again, clicks).replaces(answer) else after
 
     def _answer(self, state: _State, clicks: Clicks) -> Answer:
         score = state.scores[0] if self.profile.iou_head and state.scores else None
