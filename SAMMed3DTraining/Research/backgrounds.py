@@ -6,6 +6,7 @@ The split is fixed here: training and tuning use ``TRAINING``; ``HELD_OUT`` is n
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -14,7 +15,7 @@ from SAMMed3DLib.files.volume_io import read_labels, read_volume
 from SAMMed3DLib.inference.geometry import transform_points, voxel_spacing
 from SAMMed3DTrainingLib.data.synthetic_samples import Background
 
-TRAINING = {
+TRAINING: dict[str, tuple[str, ...]] = {
     # CT: masks of its own lesions, all relative to the shared data folder
     "lidc_idri/LIDC-IDRI-0001_ct.nii.gz": ("lidc_idri/LIDC-IDRI-0001_readers.nii.gz",),
     "lidc_idri/LIDC-IDRI-0002_ct.nii.gz": ("lidc_idri/LIDC-IDRI-0002_readers.nii.gz",),
@@ -22,7 +23,7 @@ TRAINING = {
     "background/R01-001_lungs_ct.nii.gz": (),
     "background/4D-Lung_113_c40_ct.nii.gz": ("background/4D-Lung_113_c40_tumour.nii.gz",),
 }
-HELD_OUT = {"background/LungFCP-01-0001_lungs_ct.nii.gz": ()}
+HELD_OUT: dict[str, tuple[str, ...]] = {"background/LungFCP-01-0001_lungs_ct.nii.gz": ()}
 
 LESION_MARGIN_MM = 6.0
 _SITES = 40_000
@@ -66,10 +67,11 @@ def cached_background(ct: Path, lesions: tuple[Path, ...], folder: Path) -> Back
         background = prepare_background(ct, lesions)
         folder.mkdir(parents=True, exist_ok=True)
         part = file.with_name(file.name + ".part.npz")
+        places: dict[str, Any] = {f"site_{kind}": sites for kind, sites in background.sites.items()}
         np.savez(
             part, hu=background.hu, affine=background.ijk_to_ras, shape=background.hu.shape,
             lung=np.packbits(background.lung), lesion=np.packbits(background.lesion),
-            **{f"site_{kind}": sites for kind, sites in background.sites.items()},
+            **places,
         )
         part.replace(file)
     with np.load(file, allow_pickle=False) as data:

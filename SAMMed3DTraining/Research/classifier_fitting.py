@@ -43,7 +43,8 @@ def train(crops: Sequence[Crops], steps: int, seed: int = 0) -> NoduleClassifier
     """A classifier that has seen so many batches, half nodules and half others, each set of crops as often."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    network = NoduleClassifier().to(memory_format=torch.channels_last_3d)
+    network = NoduleClassifier()
+    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's stubs lack it
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=steps, pct_start=0.15)
     bf16 = resolve_precision("auto", torch.device("cpu")) == "bf16"

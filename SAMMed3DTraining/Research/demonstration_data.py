@@ -177,10 +177,11 @@ def _real_nodules(shared_data: Path, patient: str, background: Background) -> Se
         return ()
     scan = lidc_scan(shared_data / "lidc_idri", patient)
     corner = np.rint(world_to_ijk(scan.ijk_to_ras, background.ijk_to_ras[:3, 3])).astype(int)[::-1]
-    return [
-        dataclasses.replace(nodule, offset_kji=tuple(int(n) for n in nodule.offset_kji - corner))
-        for nodule in scan.nodules
-    ]
+    nodules = []
+    for nodule in scan.nodules:
+        k, j, i = (int(n) for n in nodule.offset_kji - corner)
+        nodules.append(dataclasses.replace(nodule, offset_kji=(k, j, i)))
+    return nodules
 
 
 def _write(folder: Path, part: str, name: str, scan: DetectionScan, thin: bool) -> int:

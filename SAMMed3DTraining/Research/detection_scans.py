@@ -19,10 +19,11 @@ from SAMMed3DLib.finding.lungs import LungMask, find_lungs
 from SAMMed3DLib.inference.geometry import transform_points, voxel_spacing, voxel_volume, world_to_ijk
 from SAMMed3DLib.inference.sampling import sample_grid
 from SAMMed3DLib.synthesis import NoduleShapes, chest_phantom, paint_nodule, random_appearance
+from SAMMed3DLib.synthesis.nodules import Kind
 from SAMMed3DTrainingLib.data.synthetic_samples import Background
 from SAMMed3DTrainingLib.evaluate.clicks import bounding_box
 
-KINDS = ("solid", "part-solid", "ground-glass")
+KINDS: tuple[Kind, ...] = ("solid", "part-solid", "ground-glass")
 DIAMETERS_MM = (4.0, 20.0)
 LIDC_SCANS = ("LIDC-IDRI-0001", "LIDC-IDRI-0002", "LIDC-IDRI-0003")
 
@@ -77,9 +78,9 @@ class KnownNodule:
             raise ValueError("a nodule needs voxels")
         start = [part.start + int(first) for part, first in zip(box, offset, strict=True)]
         inside = np.argwhere(mask[box]) + start
-        center = transform_points(ijk_to_ras, inside.mean(axis=0)[::-1])
+        r, a, s = (float(x) for x in transform_points(ijk_to_ras, inside.mean(axis=0)[::-1]))
         diameter = float(np.cbrt(6.0 / np.pi * len(inside) * voxel_volume(ijk_to_ras)))
-        return cls(kind, diameter, tuple(float(x) for x in center), mask[box].copy(), tuple(start), readers)
+        return cls(kind, diameter, (r, a, s), mask[box].copy(), tuple(start), readers)
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class DetectionScan:
     nodules: tuple[KnownNodule, ...]
     ignored: np.ndarray | None = None
 
-    def ignores(self, center_ras: Sequence[float]) -> bool:
+    def ignores(self, center_ras: Sequence[float] | np.ndarray) -> bool:
         """Whether a detection with this center counts as nothing."""
         if self.ignored is None:
             return False
@@ -195,6 +196,7 @@ def procedural_scan(seed: int, count: int = 12, shapes: NoduleShapes | None = No
     hu, matrix = phantom.array_kji, phantom.ijk_to_ras
     lungs = find_lungs(hu, matrix)
     own = _widened(phantom.labels_kji > 0, matrix)
+    assert own is not None
     to_grid = np.linalg.inv(lungs.grid_to_ras) @ matrix
     lung = sample_grid(lungs.cells.transpose(2, 1, 0), to_grid, hu.shape[::-1], 0.0).transpose(2, 1, 0) > 0.5
     background = Background(f"procedural {seed}", hu, matrix, lung, own, _sites_in(lungs, hu, matrix))

@@ -111,7 +111,7 @@ def match(
         if not len(hits):
             found.append(Found(nodule, candidate))
             continue
-        best = records[max(hits, key=lambda index: records[index]["score"])]
+        best = records[max(hits.tolist(), key=lambda index: records[index]["score"])]
         prediction = best["prediction"]
         dice = 2.0 * common_voxels(nodule, prediction) / (np.count_nonzero(nodule.mask) + prediction.voxels)
         found.append(Found(nodule, candidate, float(best["score"]), dice))

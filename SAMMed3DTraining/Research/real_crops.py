@@ -27,7 +27,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from scipy import ndimage
 from SAMMed3DLib.files.output_files import check_folder, whole_file
 from SAMMed3DLib.inference import InputError, SamPredictor3D, measure_nodule
 from SAMMed3DLib.inference.geometry import voxel_spacing
+from SAMMed3DLib.inference.prediction import Prediction
 from SAMMed3DLib.model import CheckpointError, DeviceError, load_model
 from SAMMed3DLib.weights import default_checkpoint
 from SAMMed3DTrainingLib.evaluate.clicks import ClickSimulator
@@ -491,7 +492,7 @@ def draw_worst(
     for number, nodule in enumerate(chosen, start=1):
         predictor.set_image(nodule.hu, nodule.ijk_to_ras)
         result = evaluate_nodule(predictor, nodule.consensus, nodule.ijk_to_ras, 1, ClickSimulator("challenge", 0))
-        mask = result.prediction.full_mask(nodule.hu.shape)
+        mask = cast(Prediction, result.prediction).full_mask(nodule.hu.shape)
         slice_index = int(nodule.consensus.sum(axis=(1, 2)).argmax())
         axes = figure.add_subplot(-(-len(worst) // columns), columns, number)
         axes.imshow(nodule.hu[slice_index], cmap="gray", vmin=-1200, vmax=400)

@@ -172,13 +172,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 first_voxel=first,
             ))
             starts = ClickSimulator("random", options.seed)
-            trials.append([
-                evaluate_nodule(
+            tried = []
+            for _ in range(options.first_clicks):
+                start = starts.next_click(nodule.truth, np.zeros_like(nodule.truth), nodule.spacing)
+                assert start is not None
+                tried.append(evaluate_nodule(
                     predictor, nodule.truth, matrix, options.clicks, ClickSimulator(options.method, options.seed),
-                    first_voxel=starts.next_click(nodule.truth, np.zeros_like(nodule.truth), nodule.spacing)[0],
-                )
-                for _ in range(options.first_clicks)
-            ])
+                    first_voxel=start[0],
+                ))
+            trials.append(tried)
     mean = np.mean([result.dice for result in results], axis=0)
     print(f"{checkpoint}, clicks: {options.method}, seed {options.seed}; Dice after n clicks")
     print_table(nodules, results, grown)

@@ -133,7 +133,7 @@ class RealSampler:
     def sample(self) -> Sample:
         """The next sample."""
         while True:
-            mass = self._mass_shares.any() and self._rng.random() < MASS_SHARE
+            mass = bool(self._mass_shares.any() and self._rng.random() < MASS_SHARE)
             shares = self._mass_shares if mass else self._shares
             crop = self._crops[self._rng.choice(len(self._crops), p=shares)]
             sample = self.sample_of(crop, mass)
@@ -174,11 +174,11 @@ class RealSampler:
             return None
         first, second = (np.asarray(crop.index_of(click), np.float32) for click in clicks_ras)
         limit = np.array(crop.shape) - 1
-        second = None if np.any(second < 0) or np.any(second > limit) else second
+        second_click = None if np.any(second < 0) or np.any(second > limit) else second
         kind = "ground-glass" if nodule.texture <= 2 else "part-solid" if nodule.texture <= 3.5 else "solid"
         sample = Sample(
             image, truth_on, np.clip(first, 0, limit).astype(np.float32), crop.spacing_mm, kind, diameter,
-            known=known_on, judged=judged_on, second_click=second,
+            known=known_on, judged=judged_on, second_click=second_click,
         )
         return flipped(sample, rng)
 
@@ -310,6 +310,7 @@ class RealSampler:
         if rng.random() < FIRST_LOOKS:
             return crop_at(click, float(profile.spacing_mm or 1.0), profile, affine)
         box = bounding_box(truth)
+        assert box is not None
         corners = np.array([[p.start for p in box], [p.stop - 1 for p in box]])[:, ::-1].astype(float)
         extent = (corners[1] - corners[0] + 1) * voxel_spacing(affine)
         center = transform_points(affine, corners.mean(axis=0))
@@ -325,7 +326,7 @@ class RealSampler:
         center = center + rng.normal(0.0, (1.5 if draw < 0.75 else 5.0) * spacing, 3)
         return crop_at(np.clip(center, click - reach, click + reach), spacing, profile, affine)
 
-    def _scanned(self, hu: NDArray[np.float32], affine: NDArray) -> tuple[NDArray[np.float32], NDArray]:
+    def _scanned(self, hu: NDArray[np.floating], affine: NDArray) -> tuple[NDArray[np.floating], NDArray]:
         """What differs from scanner to scanner: slice thickness, kernel, noise, calibration."""
         rng = self._rng
         slice_mm = float(voxel_spacing(affine)[2])
@@ -365,8 +366,10 @@ def first_click(
 ) -> NDArray[np.float64]:
     """Where a person might click first, (k, j, i): the inner half, the very middle, the outer third, one or two voxels
     outside in the plane, or anywhere."""
-    start = np.array([max(part.start - 3, 0) for part in bounding_box(mask)])
-    mask = mask[tuple(slice(n, part.stop + 3) for n, part in zip(start, bounding_box(mask), strict=True))]
+    box = bounding_box(mask)
+    assert box is not None
+    start = np.array([max(part.start - 3, 0) for part in box])
+    mask = mask[tuple(slice(n, part.stop + 3) for n, part in zip(start, box, strict=True))]
     if kind == "outside":
         plane = ndimage.generate_binary_structure(3, 1) & np.array([False, True, False])[:, None, None]
         around = ndimage.binary_dilation(mask, plane, iterations=int(rng.integers(1, 3))) & ~mask

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -126,7 +127,8 @@ def gather(
     Returns:
         what was judged, and what was clicked.
     """
-    places, objects, painted = _Rows(("place",)), _Rows(("look", "click")), {}
+    places, objects = _Rows(("place",)), _Rows(("look", "click"))
+    painted: dict[int, int] = {}
     first = 0
     for number, scan in numbered:
         classify = partial(appearance_of, classifier=classifiers[number])
@@ -247,16 +249,18 @@ def sensitivity_at(log_odds: np.ndarray, samples: Samples, rate: float) -> float
 
 def _read(file: Path) -> tuple[Samples, Samples]:
     with np.load(file) as data:
-        return tuple(
+        places, objects = (
             Samples({name: data[name] for name in names}, data[f"{kind}_nodule"], data[f"{kind}_background"],
                     data["painted"])
             for kind, names in (("places", ("place",)), ("objects", ("look", "click")))
         )
+    return places, objects
 
 
 def _write(file: Path, places: Samples, objects: Samples) -> None:
+    inputs: dict[str, Any] = {**places.inputs, **objects.inputs}
     np.savez(
-        file, painted=places.painted, **places.inputs, **objects.inputs, places_nodule=places.nodule,
+        file, painted=places.painted, **inputs, places_nodule=places.nodule,
         places_background=places.background, objects_nodule=objects.nodule, objects_background=objects.background,
     )
 

@@ -21,6 +21,7 @@ from SAMMed3DLib.inference import SamPredictor3D
 from SAMMed3DLib.inference.geometry import transform_points, voxel_spacing
 from SAMMed3DLib.model import load_model
 from SAMMed3DLib.synthesis import NoduleShapes, paint_nodule, random_appearance
+from SAMMed3DLib.synthesis.nodules import Kind
 from SAMMed3DLib.weights import default_checkpoint
 from SAMMed3DTrainingLib.data.synthetic_samples import Background
 from SAMMed3DTrainingLib.evaluate.clicks import ClickSimulator
@@ -29,7 +30,7 @@ from shared_data import shared_dir
 
 from .backgrounds import HELD_OUT, prepare_background
 
-KINDS = ("solid", "part-solid", "ground-glass")
+KINDS: tuple[Kind, ...] = ("solid", "part-solid", "ground-glass")
 SIZES_MM = ((3, 6), (6, 10), (10, 20), (20, 30))
 SHOWN = (1, 2, 3, 5)
 
@@ -61,9 +62,12 @@ def evaluate(
         truth = paint_nodule(volume, matrix, shape, center, random_appearance(rng, kind), rng, background.lung)
         if truth.sum() < 8 or (volume - background.hu)[truth].mean() < 100:
             continue
-        first = ClickSimulator("random", rng).next_click(truth, np.zeros_like(truth), spacing)[0]
+        first = ClickSimulator("random", rng).next_click(truth, np.zeros_like(truth), spacing)
+        assert first is not None
         predictor.set_image(volume, matrix)
-        result = evaluate_nodule(predictor, truth, matrix, clicks, ClickSimulator("challenge", 0), first_voxel=first)
+        result = evaluate_nodule(
+            predictor, truth, matrix, clicks, ClickSimulator("challenge", 0), first_voxel=first[0]
+        )
         outcomes.append(Outcome(kind, shape.diameter_mm, result.dice))
     return outcomes
 
@@ -72,7 +76,7 @@ def print_table(outcomes: list[Outcome]) -> None:
     """Mean Dice per kind, per size and over all."""
     shown = [click for click in SHOWN if click <= len(outcomes[0].dice)]
     print(f"{'nodules':<18}{'n':>5}" + "".join(f"{f'@{click}':>8}" for click in shown) + f"{'failed @1':>12}")
-    rows = [(kind, [o for o in outcomes if o.kind == kind]) for kind in KINDS]
+    rows: list[tuple[str, list[Outcome]]] = [(kind, [o for o in outcomes if o.kind == kind]) for kind in KINDS]
     rows += [(f"{low}-{high} mm", [o for o in outcomes if low <= o.diameter_mm < high]) for low, high in SIZES_MM]
     for name, group in [*rows, ("all", outcomes)]:
         if group:

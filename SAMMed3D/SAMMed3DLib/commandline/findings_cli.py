@@ -341,11 +341,11 @@ def _summary(findings: Findings) -> str:
         return "no nodules at either date"
     lines = [["nodule", "course", "volume mm³", "change %", "growth"]]
     for pair in findings.follow_up.pairs:
-        nodule = findings.nodule(pair.current_uid) or findings.prior_nodule(pair.prior_uid)
-        assert nodule is not None
+        shown = findings.nodule(pair.current_uid) or findings.prior_nodule(pair.prior_uid)
+        assert shown is not None
         change = "-" if pair.volume is None else document.change_text(pair.volume).replace(" %", "")
         growth = document.doubling_text(pair) if pair.status == "matched" else "-"
-        lines.append([nodule.name, pair.status, f"{nodule.volume_mm3:.0f}", change, growth])
+        lines.append([shown.name, pair.status, f"{shown.volume_mm3:.0f}", change, growth])
     return aligned(lines)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import patheffects
@@ -105,7 +106,8 @@ def _preview_row(result: SegmentedNodule, reference: NDArray | None) -> PreviewR
         facts.append(("Dice", number(result.dice, 2)))
     clicks = tuple(zip(result.prompt.points, result.prompt.positive, strict=True))
     truth = None if reference is None else Block.of(reference == result.label)
-    found = Block(result.prediction.mask, tuple(result.prediction.offset_kji))
+    k, j, i = result.prediction.offset_kji
+    found = Block(result.prediction.mask, (k, j, i))
     return PreviewRow(result.name[:1].upper() + result.name[1:], tuple(facts), found, clicks, truth)
 
 
@@ -188,7 +190,7 @@ def _draw_caption(figure: Figure, corner: tuple[float, float], row: PreviewRow, 
 def _draw_head(figure: Figure, width: float, height: float, title: str, subtitle: str, reference: bool) -> None:
     figure.text(0.22 / width, 1 - 0.2 / height, title, color=_TEXT, fontsize=15, fontweight="bold", va="top")
     figure.text(0.22 / width, 1 - 0.53 / height, subtitle, color=_FAINT, fontsize=9, va="top")
-    outline = {"linestyle": "none", "marker": "o", "markersize": 6.5, "markerfacecolor": "none"}
+    outline: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 6.5, "markerfacecolor": "none"}
     entries = [Line2D([], [], color=CLICK, label="click", **outline),
                Line2D([], [], color=PREDICTION, label="segmentation", linewidth=2)]
     if reference:

@@ -163,6 +163,7 @@ def _click_by_click(predictor: SamPredictor3D, prompt: NodulePrompt) -> tuple[Pr
         seconds.append(time.perf_counter() - start)
         if prediction.score is not None and not np.isfinite(prediction.score):
             raise CheckpointError("the network answers NaN: its weights are damaged; take another --checkpoint")
+    assert prediction is not None
     return prediction, tuple(seconds)
 
 

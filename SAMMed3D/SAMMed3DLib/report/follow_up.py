@@ -115,8 +115,9 @@ def register(
             f"registration failed (correlation {correlation:.2f}, lungs overlap {100 * overlap:.0f} %): are both scans "
             "of the same patient, and do both show the whole lungs? Nodules can be matched by hand",
         )
+    to_current: NDArray = np.linalg.inv(to_prior)
     return Registration(
-        np.linalg.inv(to_prior), correlation, overlap,
+        to_current, correlation, overlap,
         f"affine, correlation {correlation:.2f}, lungs overlap {100 * overlap:.0f} %",
     )
 

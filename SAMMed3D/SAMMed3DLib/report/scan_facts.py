@@ -119,7 +119,7 @@ def _caveats(
     columns = np.asarray(ijk_to_ras)[:3, :3]
     step = float(np.linalg.norm(columns[:, axis]))
     plane = [columns[:, each] for each in range(3) if each != axis]
-    normal = np.cross(*plane)
+    normal = np.cross(plane[0], plane[1])
     between = abs(float(columns[:, axis] @ normal)) / float(np.linalg.norm(normal))
     thick = max(thickness or 0.0, between)
     if thick > THICKEST_MM + 1e-3:

@@ -47,7 +47,7 @@ class ClickSimulator:
         self._rng = np.random.default_rng(seed)
 
     def next_click(
-        self, truth: np.ndarray, prediction: np.ndarray, spacing: Sequence[float] | None = None
+        self, truth: np.ndarray, prediction: np.ndarray, spacing: Sequence[float] | np.ndarray | None = None
     ) -> Click | None:
         """The next click; the first one has an empty prediction.
 
@@ -122,7 +122,7 @@ def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
     return tuple(box)
 
 
-def interior_distance(mask: np.ndarray, spacing: Sequence[float] | None = None) -> np.ndarray:
+def interior_distance(mask: np.ndarray, spacing: Sequence[float] | np.ndarray | None = None) -> np.ndarray:
     """Exact Euclidean distance of each True voxel to the nearest voxel outside; the array's border counts as outside.
 
     One axis at a time, as the lower envelope of parabolas (Felzenszwalb and Huttenlocher, 2012), taken by shifted
@@ -168,7 +168,7 @@ def _mask(values: np.ndarray) -> np.ndarray:
     return values if values.dtype == bool else values != 0
 
 
-def _spacing(spacing: Sequence[float] | None, axes: int) -> tuple[float, ...]:
+def _spacing(spacing: Sequence[float] | np.ndarray | None, axes: int) -> tuple[float, ...]:
     step = (1.0,) * axes if spacing is None else tuple(float(value) for value in spacing)
     if len(step) != axes or not all(np.isfinite(value) and value > 0 for value in step):
         raise ValueError(f"spacing must be {axes} positive numbers, not {spacing}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -34,7 +34,7 @@ class Predictor(Protocol):
     """What is evaluated: SamPredictor3D, or anything with its ``predict``, the image already set."""
 
     def predict(
-        self, points_ras: np.ndarray, labels: np.ndarray, *, previous: Segmentation | None
+        self, points_ras: np.ndarray, labels: np.ndarray, *, previous: Any
     ) -> Segmentation: ...
 
 
@@ -79,7 +79,7 @@ def evaluate_nodule(
     simulator: ClickSimulator | None = None,
     *,
     offset_kji: Sequence[int] = (0, 0, 0),
-    first_voxel: Sequence[int] | None = None,
+    first_voxel: Sequence[int] | np.ndarray | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> NoduleResult:
     """Clicks on one nodule until it is right or ``n_clicks`` are used up.
