@@ -41,8 +41,9 @@ class CachedCase:
     def __getstate__(self) -> dict[str, Any]:
         """Where processes are not forked (Windows, macOS) the scan travels as its file's name, not voxel by voxel."""
         array = self.array_kji
-        whole = isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap)  # no view of a part
-        file = array.filename if whole else None
+        file = None
+        if isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap):  # no view of a part
+            file = array.filename
         return {**self.__dict__, "array_kji": array if file is None else Path(file)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -109,7 +110,8 @@ class CaseCache:
                 whole = Path(part) / "entry"
                 whole.mkdir()
                 np.save(whole / "image.npy", loaded.array_kji, allow_pickle=False)
-                np.savez(whole / "nodules.npz", **{str(i): np.packbits(n.mask) for i, n in enumerate(loaded.nodules)})
+                masks = {str(i): np.packbits(n.mask) for i, n in enumerate(loaded.nodules)}
+                np.savez(whole / "nodules.npz", **masks)  # type: ignore[arg-type]  # stubs: any name is "allow_pickle"
                 (whole / "case.json").write_text(json.dumps(description), encoding="utf-8")
                 if (entry / "case.json").is_file():  # another process was faster
                     return

@@ -70,9 +70,9 @@ class CheckReport:
             nodules = f"{len(sizes)}: {sizes[-1]:.1f} to {sizes[0]:.1f} mm" if sizes else "0"
             text = "; ".join(row.problems) or "ok"
             lines.append(f"{row.case.full_name:<36} {size:<14} {spacing:<16} {row.orientation:<5} {nodules:<22} {text}")
-        nodules = sum(len(row.diameters_mm) for row in self.rows)
+        count = sum(len(row.diameters_mm) for row in self.rows)
         patients = len({row.case.patient for row in self.rows})
-        lines += ["", f"{len(self.rows)} cases of {patients} patients, {nodules} nodules"]
+        lines += ["", f"{len(self.rows)} cases of {patients} patients, {count} nodules"]
         lines += [f"problem: {problem}" for problem in self.problems]
         bad = sum(bool(row.problems) for row in self.rows)
         if bad:
@@ -131,7 +131,7 @@ def _check_case(dataset: Dataset, case: Case, seen: dict[str, Case]) -> CheckedC
         text = str(error).removeprefix(f"case {case.full_name}: ")
         return CheckedCase(case, (), (), "", (), (text,), fatal=True)
     problems = [*doubts, *_label_problems(dataset, loaded), *_image_problems(loaded)]
-    digest = hashlib.sha256(np.ascontiguousarray(loaded.array_kji)).hexdigest()
+    digest = hashlib.sha256(np.ascontiguousarray(loaded.array_kji).data).hexdigest()
     twin = seen.setdefault(digest, case)
     if twin is not case:
         problems.append(f"the same image as {twin.full_name}")

@@ -90,11 +90,11 @@ def split_instances(
         if box is None or value in ignored:
             continue
         numbered, count = components(labels[box] == index)
-        found = []
+        found: list[tuple[NDArray[np.bool_], tuple[int, int, int], float]] = []
         for number, part in enumerate(ndimage.find_objects(numbered), start=1):
             mask = numbered[part] == number
-            first = tuple(int(a.start + b.start) for a, b in zip(box, part, strict=True))
-            found.append((mask, first, float(np.count_nonzero(mask)) * voxel_mm3))
+            k, j, i = (int(a.start + b.start) for a, b in zip(box, part, strict=True))
+            found.append((mask, (k, j, i), float(np.count_nonzero(mask)) * voxel_mm3))
         found.sort(key=lambda item: -item[2])
         nodules += [Nodule(value, n, *item) for n, item in enumerate(found[:count], start=1)]
     return tuple(nodules)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +67,7 @@ class NoduleSampler:
         method = _FIRST_CLICKS[rng.choice(3, p=_FIRST_CLICK_SHARES)]
         nothing = np.zeros_like(nodule.mask)
         click = ClickSimulator(method, seed=rng).next_click(nodule.mask, nothing, tuple(spacing_kji))
+        assert click is not None  # a nodule has voxels
         click_kji = np.asarray(click[0]) + nodule.offset_kji
         middle_kji = np.array(nodule.offset_kji) + (np.array(nodule.mask.shape) - 1) / 2
 
@@ -216,4 +218,5 @@ def flipped(sample: Sample, rng: np.random.Generator) -> Sample:
     if rng.random() < 0.5:
         arrays = {name: value.swapaxes(-3, -2) for name, value in arrays.items()}
         clicks = {name: click[[1, 0, 2]] for name, click in clicks.items()}
-    return replace(sample, **{name: np.ascontiguousarray(value) for name, value in arrays.items()}, **clicks)
+    changed: dict[str, Any] = {**{name: np.ascontiguousarray(value) for name, value in arrays.items()}, **clicks}
+    return replace(sample, **changed)

@@ -111,6 +111,7 @@ class SampleSynthesizer:
         shape = self._shapes.random(rng, diameter)
         spacing, offset, click = self._view(shape)
         half = 0.5 * spacing * np.array(profile.crop_size)
+        placed: tuple[_Block, np.ndarray] | None
         if number is None:
             placed = self._procedural(offset, half)
         else:
@@ -171,7 +172,7 @@ class SampleSynthesizer:
         if self._mistakable is None or self._rng.random() >= MISTAKABLE_SHARE:
             return None
         places = self._mistakable[number]
-        return places[self._rng.integers(len(places))] if places else None
+        return places[int(self._rng.integers(len(places)))] if places else None
 
     def _real(
         self, scan: Background, mistakable: Candidate | None, offset: np.ndarray, half: np.ndarray,

@@ -85,10 +85,10 @@ def load_cases(
         raise TrainingError(
             f"{error}. 'python -m SAMMed3DTrainingLib check DIR' lists everything that is wrong with a data set"
         ) from error
-    for case in (*train, *val):
-        if not case.nodules:
-            report(f"{case.case.full_name}: the label map is empty; the case serves as background only")
-    if not any(case.nodules for case in train):
+    for each in (*train, *val):
+        if not each.nodules:
+            report(f"{each.case.full_name}: the label map is empty; the case serves as background only")
+    if not any(each.nodules for each in train):
         raise TrainingError("no nodule to train on: all label maps of the training cases are empty")
     return RunCases(split, train, val)
 
@@ -139,7 +139,7 @@ class SampleSlots(Dataset):
         return SampleSynthesizer([], self._shapes, self._profile, rng).sample()
 
 
-def loader(slots: SampleSlots, batches: Iterable[Sequence[tuple[int, int]]], workers: int) -> Iterator[list[Sample]]:
+def loader(slots: SampleSlots, batches: Iterable[list[tuple[int, int]]], workers: int) -> Iterator[list[Sample]]:
     """The samples of each batch, prepared by worker processes ahead of time.
 
     Each worker computes on one thread, so that the training's own threads are not crowded out. ``batches`` are taken

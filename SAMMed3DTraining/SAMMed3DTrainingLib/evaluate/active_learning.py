@@ -207,7 +207,7 @@ def _in_folder(folder: Path) -> list[Path]:
 
 
 def _entry(path: Path, name: str, records: list[dict[str, Any]], ranking: str, seconds: float) -> dict[str, Any]:
-    objects = [
+    objects: list[dict[str, Any]] = [
         {
             "point_ras": [round(float(each), 3) for each in record["point_coords"][0]],
             "score": round(float(record["score"]), 4),

@@ -78,7 +78,9 @@ def threshold_morphology(array_kji: np.ndarray, ijk_to_ras: np.ndarray, seed_ras
     if core is None:
         return block.region(dense)
     to_core = ndimage.distance_transform_edt(~core, sampling=block.spacing)
-    return block.region(_component(dense & (to_core <= opening + 0.5 * float(block.spacing.min())), block.from_seed))
+    lesion = _component(dense & (to_core <= opening + 0.5 * float(block.spacing.min())), block.from_seed)
+    assert lesion is not None  # the core is a part of it
+    return block.region(lesion)
 
 
 def _closed_lung(hu: np.ndarray, spacing: np.ndarray) -> np.ndarray:
@@ -105,11 +107,12 @@ class _Block:
         """A mask of the block, holes filled, as a region of the volume."""
         if not lesion.any():
             seed = self.first + np.unravel_index(int(self.from_seed.argmin()), self.hu.shape)
-            return Region(np.zeros((1, 1, 1), dtype=np.uint8), tuple(int(value) for value in seed))
+            k, j, i = (int(value) for value in seed)
+            return Region(np.zeros((1, 1, 1), dtype=np.uint8), (k, j, i))
         lesion = ndimage.binary_fill_holes(lesion)
         box = ndimage.find_objects(lesion.astype(np.uint8))[0]
-        offset = tuple(int(start + part.start) for start, part in zip(self.first, box, strict=True))
-        return Region(lesion[box].astype(np.uint8), offset)
+        k, j, i = (int(start + part.start) for start, part in zip(self.first, box, strict=True))
+        return Region(lesion[box].astype(np.uint8), (k, j, i))
 
 
 def _block_at(array_kji: np.ndarray, ijk_to_ras: np.ndarray, seed_ras: np.ndarray) -> _Block:
@@ -156,7 +159,9 @@ def _cut_loose(grown: np.ndarray, from_seed: np.ndarray, spacing: np.ndarray) ->
     if core is None:
         return body & ~beyond
     to_core = ndimage.distance_transform_edt(~core, sampling=spacing)
-    return _component(body & ~beyond & (to_core <= opening + step), from_seed)
+    lesion = _component(body & ~beyond & (to_core <= opening + step), from_seed)
+    assert lesion is not None  # the core's part near the seed is in it
+    return lesion
 
 
 def _component(mask: np.ndarray, from_seed: np.ndarray, reach_mm: float = 5.0) -> np.ndarray | None:

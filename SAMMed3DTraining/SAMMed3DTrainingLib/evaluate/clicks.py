@@ -36,7 +36,7 @@ class ClickSimulator:
     """
 
     def __init__(
-        self, method: ClickMethod = "challenge", seed: int | np.random.Generator | None = 0, jitter: float = 0.5
+        self, method: str = "challenge", seed: int | np.random.Generator | None = 0, jitter: float = 0.5
     ) -> None:
         if method not in get_args(ClickMethod):
             raise ValueError(f"unknown click method {method!r}; there are: {', '.join(get_args(ClickMethod))}")

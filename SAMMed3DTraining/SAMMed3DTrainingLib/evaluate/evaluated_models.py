@@ -76,8 +76,9 @@ class ClickedVolume:
         voxel = None
         if first is not None:
             spacing = voxel_spacing(self._ijk_to_ras)[::-1]
-            index, _ = first.next_click(nodule.mask, np.zeros_like(nodule.mask), spacing)
-            voxel = np.array(index) + nodule.offset_kji
+            click = first.next_click(nodule.mask, np.zeros_like(nodule.mask), spacing)
+            assert click is not None  # a nodule has voxels
+            voxel = np.array(click[0]) + nodule.offset_kji
         return evaluate_nodule(
             self._predictor, nodule.mask, self._ijk_to_ras, clicks, simulator, offset_kji=nodule.offset_kji,
             first_voxel=voxel,
@@ -163,8 +164,8 @@ def load_evaluated(config: EvaluationConfig) -> Evaluated:
     if config.checkpoint is None and config.model_type not in (None, "nodule"):
         raise EvaluationError(f"-mt {config.model_type} has no weights of its own: give its checkpoint with -cp")
     predictor = load_predictor(config.checkpoint, None, config.profile, device, config.precision)
-    model = predictor.model
-    asked = ALIASES.get(config.model_type, config.model_type)
+    model: Any = predictor.model  # a Sam3D, of which the predictor asks less
+    asked = None if config.model_type is None else ALIASES.get(config.model_type, config.model_type)
     if asked is not None and model.name != asked:
         raise EvaluationError(f"{config.checkpoint} is of the network {model.name}, not {config.model_type}: leave -mt "
                               "away, or choose another checkpoint")

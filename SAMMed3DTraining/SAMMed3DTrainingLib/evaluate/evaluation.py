@@ -126,6 +126,7 @@ def evaluate_nodule(
         frame_truth, predicted, _ = common_frame(truth, origin, previous)
         dices.append(dice(frame_truth, predicted))
         volumes.append(float(np.count_nonzero(predicted)) * voxel_mm3)
+    assert previous is not None  # there was a click
     carried = n_clicks - len(dices)
     return NoduleResult(
         tuple(dices + dices[-1:] * carried), tuple(volumes + volumes[-1:] * carried), tuple(seconds),

@@ -133,7 +133,9 @@ def draw_worst(
     worst = sorted(scores, key=lambda score: score.last_dice)[:count]
     rows = [_row(score, load(score)) for score in worst]
     subtitle = f"the {len(rows)} lowest of {len(scores)} nodules, after the last click"
-    write_preview(path, *rows[0].volume, rows, title, subtitle)
+    volume = rows[0].volume
+    assert volume is not None  # as _row makes them
+    write_preview(path, *volume, rows, title, subtitle)
 
 
 def _row(score: ScoredNodule, loaded: LoadedCase) -> PreviewRow:

@@ -15,7 +15,10 @@ _BOOTSTRAPS = 2000
 
 
 def surface_dice(
-    truth: NDArray, prediction: NDArray, spacing: Sequence[float], tolerances_mm: Sequence[float] = NSD_TOLERANCES_MM
+    truth: NDArray,
+    prediction: NDArray,
+    spacing: Sequence[float] | NDArray,
+    tolerances_mm: Sequence[float] = NSD_TOLERANCES_MM,
 ) -> tuple[float, ...]:
     """Normalized surface Dice (NSD): the share of both surfaces that lies within a tolerance of the other one.
 
@@ -64,13 +67,15 @@ def _corner_areas(mask: NDArray[np.bool_], step: NDArray[np.float64]) -> NDArray
         for other in range(3):
             if other != axis:
                 front = (slice(None),) * other
-                vector = (vector[(*front, slice(1, None))] + vector[(*front, slice(None, -1))]) / 2
+                upper, lower = (*front, slice(1, None)), (*front, slice(None, -1))
+                vector = (vector[upper] + vector[lower]) / 2
         squares.append((vector * np.prod(step) / step[axis]) ** 2)
     area = np.sqrt(sum(squares))
     corners = values
     for axis in range(3):
         front = (slice(None),) * axis
-        corners = corners[(*front, slice(1, None))] + corners[(*front, slice(None, -1))]
+        upper, lower = (*front, slice(1, None)), (*front, slice(None, -1))
+        corners = corners[upper] + corners[lower]
     mixed = (corners > 0) & (corners < 8)
     return np.where(mixed, np.maximum(area, 1e-6), 0.0)
 
@@ -117,7 +122,7 @@ def variation(values: Sequence[float]) -> float | None:
 
 
 def bootstrap_interval(
-    values: Sequence[float], patients: Sequence[Hashable], *, level: float = 0.95, seed: int = 0
+    values: Sequence[float] | NDArray, patients: Sequence[Hashable], *, level: float = 0.95, seed: int = 0
 ) -> tuple[float, float] | None:
     """Interval of the mean over nodules when patients are drawn with replacement (nodules of a patient are alike).
 

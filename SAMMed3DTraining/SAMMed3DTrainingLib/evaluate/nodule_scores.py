@@ -166,12 +166,13 @@ class _Mask:
 
 def _bare(prediction: Segmentation) -> _Mask:
     """The mask without the logits that a prediction keeps for its next click."""
-    return _Mask(np.asarray(prediction.mask), tuple(int(start) for start in prediction.offset_kji))
+    k, j, i = (int(start) for start in prediction.offset_kji)
+    return _Mask(np.asarray(prediction.mask), (k, j, i))
 
 
 def _surface_curves(result: NoduleResult, nodule: Nodule, ijk_to_ras: NDArray) -> tuple[tuple[float, ...], ...]:
     """For each tolerance the surface Dice after each click, carried forward."""
-    spacing: Sequence[float] = voxel_spacing(ijk_to_ras)[::-1]
+    spacing = voxel_spacing(ijk_to_ras)[::-1]
     values = []
     for prediction in result.predictions:
         truth, predicted, _ = common_frame(nodule.mask, np.array(nodule.offset_kji), prediction)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -99,6 +100,7 @@ class Sam2D(nn.Module):
         device = self.device
         prompts = None
         if points is not None and len(points):
+            assert labels is not None  # they come with the points
             prompts = points[None].to(device, torch.float32), labels[None].to(device)
         sparse, dense = self.prompt_encoder(
             points=prompts, boxes=None if box is None else box[None].to(device, torch.float32),
@@ -121,7 +123,7 @@ def load_sam2d(path: str | os.PathLike[str], device: str = "cpu", precision: str
     """
     resolved = resolve_device(device)
     precision = resolve_precision(precision, resolved)
-    file = given_path(path)
+    file = given_path(os.fspath(path))
     weights = read_weights(file, _KEYS)
     layout = SamLayout.of(weights, file)
     try:
@@ -164,8 +166,9 @@ class AdapterBlock(nn.Module):
 
     def __init__(self, block: nn.Module, dim: int) -> None:
         super().__init__()
-        self.norm1, self.attn, self.norm2, self.mlp = block.norm1, block.attn, block.norm2, block.mlp
-        self.window_size = block.window_size
+        parts: Any = block  # torch's stubs take every attribute of a module for a Tensor or Module
+        self.norm1, self.attn, self.norm2, self.mlp = parts.norm1, parts.attn, parts.norm2, parts.mlp
+        self.window_size = parts.window_size
         self.Adapter = Adapter(dim)
         # The functions that cut windows live in the module of the block's class.
         module = sys.modules[type(block).__module__]
@@ -186,7 +189,8 @@ class AdapterBlock(nn.Module):
 
 def add_adapters(image_encoder: nn.Module, dim: int) -> None:
     """Gives every block of an image encoder its adapter."""
-    image_encoder.blocks = nn.ModuleList(AdapterBlock(block, dim) for block in image_encoder.blocks)
+    blocks: Any = image_encoder.blocks  # a ModuleList
+    image_encoder.blocks = nn.ModuleList(AdapterBlock(block, dim) for block in blocks)
 
 
 @dataclass(frozen=True)
@@ -266,6 +270,7 @@ def sam_modeling() -> ModuleType:
     if start is None:
         raise PeerError("the 2D models need the package segment-anything: pip install segment-anything")
     spec = importlib.util.spec_from_file_location(_NAME, start, submodule_search_locations=[str(start.parent)])
+    assert spec is not None and spec.loader is not None  # it is a file of Python
     module = importlib.util.module_from_spec(spec)
     sys.modules[_NAME] = module
     try:

@@ -36,8 +36,11 @@ _KEPT_SLICES = 96
 class SliceAnswer(Protocol):
     """What a 2D model answers: its mask (H, W), and logits for its next click."""
 
-    mask: NDArray[np.bool_]
-    logits: Any
+    @property
+    def mask(self) -> NDArray[np.bool_]: ...
+
+    @property
+    def logits(self) -> Any: ...
 
 
 class SliceModel(Protocol):
@@ -99,7 +102,8 @@ class AxialSlices:
             low[axis] = self.shape[axis] - low[axis] - mask.shape[axis]
         back = np.argsort(self._order)
         block = np.ascontiguousarray(np.flip(mask, self._flips).transpose(back), dtype=np.uint8)
-        return block, tuple(int(low[axis]) for axis in back)
+        k, j, i = (int(low[axis]) for axis in back)
+        return block, (k, j, i)
 
     @property
     def pixel_mm(self) -> tuple[float, float]:
@@ -297,7 +301,9 @@ def _boxes(slices: AxialSlices, truth: NDArray, origin: NDArray) -> dict[int, ND
     low, cut = _cut(slices, truth, origin)
     boxes = {}
     for number in np.flatnonzero(cut.any(axis=(1, 2))):
-        rows, columns = bounding_box(cut[number])
+        box = bounding_box(cut[number])
+        assert box is not None  # the slice has voxels
+        rows, columns = box
         edges = (columns.start, rows.start, columns.stop, rows.stop)
         boxes[int(number + low[0])] = np.array(edges, float) + np.array([low[2], low[1]] * 2) - 0.5
     return boxes

@@ -134,6 +134,7 @@ class ComparisonView:
         second.SetVisibility(both)
         first.SetSegmentVisibility(NEW, not both)
         if both:
+            assert red is not None and yellow is not None
             first.AddViewNodeID(red.GetID())
             second.AddViewNodeID(yellow.GetID())
             second.SetSegmentVisibility(OLD, False)
@@ -171,4 +172,5 @@ def _around(center: Sequence[float], reach: float, ijkToRas: NDArray, shape: Seq
 
 def _block(labels: NDArray, value: int, box: tuple[slice, ...]) -> MaskBlock:
     part = np.ascontiguousarray(labels[box] == value).astype(np.uint8)
-    return MaskBlock(part, tuple(int(each.start) for each in box))
+    k, j, i = (int(each.start) for each in box)
+    return MaskBlock(part, (k, j, i))

@@ -111,7 +111,9 @@ class ExportTable:
 
     def _row(self, pair: VolumePair, acceptedOnly: bool) -> ExportRow:
         volume, segmentation = pair.volumeNode, pair.segmentationNode
-        title = (volume or segmentation).GetName() or ""
+        named = volume or segmentation
+        assert named is not None  # a pair has one of them
+        title = named.GetName() or ""
         row = ExportRow(volume, segmentation, title)
         if volume is None:
             return replace(row, problem=_(
@@ -240,8 +242,8 @@ def _chosenOnce(rows: list[ExportRow]) -> list[ExportRow]:
             note = _("the same image as '{title}': one of them is enough").format(title=before.title)
             rows[index] = replace(row, included=False, notes=(*row.notes, note))
         else:
-            note = _("the nodules are taken from '{name}': choose one of the two").format(
-                name=before.segmentationNode.GetName()
-            )
+            other = before.segmentationNode
+            assert other is not None  # a row that can be chosen has both nodes
+            note = _("the nodules are taken from '{name}': choose one of the two").format(name=other.GetName())
             rows[index] = replace(row, included=False, notes=(*row.notes, note))
     return rows

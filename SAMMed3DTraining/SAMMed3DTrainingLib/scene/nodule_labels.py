@@ -169,7 +169,7 @@ def nodulesDigest(nodules: Sequence[NoduleMask]) -> str:
     for nodule in nodules:
         mask = nodule.block.mask
         digest.update(f"{nodule.name}\0{nodule.block.offset_kji}{mask.shape}".encode())
-        digest.update(np.packbits(mask != 0))
+        digest.update(np.packbits(mask != 0).data)
     return digest.hexdigest()[:32]
 
 
@@ -194,7 +194,7 @@ def _common(first: MaskBlock, second: MaskBlock) -> tuple[Window, Window] | tupl
             return None, None
         here.append(slice(start - a.start, stop - a.start))
         there.append(slice(start - b.start, stop - b.start))
-    return tuple(here), tuple(there)
+    return (here[0], here[1], here[2]), (there[0], there[1], there[2])
 
 
 def _window(block: MaskBlock) -> Window:

@@ -146,7 +146,9 @@ class RunPlots:
             node.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
             node.SetXColumnName(xColumn)
             node.SetYColumnName(column)
-            rows = self.node(table).GetNumberOfRows()
+            tableNode = self.node(table)
+            assert tableNode is not None  # made before its chart
+            rows = tableNode.GetNumberOfRows()
             line, dot = slicer.vtkMRMLPlotSeriesNode.LineStyleSolid, slicer.vtkMRMLPlotSeriesNode.MarkerStyleCircle
             node.SetLineStyle(line if lines and rows > 1 else slicer.vtkMRMLPlotSeriesNode.LineStyleNone)
             node.SetMarkerStyle(dot if marked or rows == 1 else slicer.vtkMRMLPlotSeriesNode.MarkerStyleNone)

@@ -49,6 +49,7 @@ def caseData(row: ExportRow, acceptedOnly: bool = False) -> ExportCase:
         SceneError: a node was removed, or cannot be used any more.
     """
     *_read, make = _pieces(row, acceptedOnly)
+    assert make is not None  # the last piece
     return make()
 
 

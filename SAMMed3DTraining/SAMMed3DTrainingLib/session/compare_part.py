@@ -92,7 +92,7 @@ class Comparison:
         return [
             NoduleComparison(
                 str(each["case"]), str(each["nodule"]), int(each["label_value"]), int(each["value"]),
-                tuple(float(x) for x in each["center_ras"]), each.get("diameter_mm"),
+                _point(each["center_ras"]), each.get("diameter_mm"),
                 _at(each["old"]["dice"], index), _at(each["new"]["dice"], index),
             )
             for each in self._data.get("nodules", ())
@@ -289,6 +289,11 @@ class ComparePart:
     def _say(self, error: str = "", notice: str = "") -> None:
         self.error, self.notice = error, notice
         self.changed.emit()
+
+
+def _point(ras: Any) -> tuple[float, float, float]:
+    x, y, z = (float(value) for value in ras)
+    return x, y, z
 
 
 def _at(values: Any, index: int) -> float | None:

@@ -168,16 +168,19 @@ class DataPart:
 
     def export(self) -> None:
         """Writes what is ticked and new or changed, one case after the other, on a thread."""
-        if self.folder is not None and self.toWrite:
-            self._write(lambda: self._source.export(self.toWrite, self.folder, self.acceptedOnly))
+        folder = self.folder
+        if folder is not None and self.toWrite:
+            self._write(lambda: self._source.export(self.toWrite, folder, self.acceptedOnly))
 
     def importFiles(self, folder: Path) -> None:
         """Writes the pairs of image and label files of a folder into the data set, on a thread."""
-        if self.folder is not None:
-            self._write(lambda: self._source.importFiles(folder, self.folder))
+        target = self.folder
+        if target is not None:
+            self._write(lambda: self._source.importFiles(folder, target))
 
     def _write(self, plan: Callable[[], Any]) -> None:
         folder = self.folder
+        assert folder is not None
         try:
             export = plan()
         except (ValueError, OSError, RuntimeError) as error:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from SAMMed3DLib.signal import Signal
 
-from .job_slot import JobOutcome, JobSlot, Steps
+from .job_slot import JobOutcome, JobSlot, Report, Steps
 from .states import JobKind
 from .train_part import RunsApi
 
@@ -88,7 +88,11 @@ class NextPart:
                 data, path = self._source.volumeData(node), folder / f"{number + 1:03}.nii.gz"
                 self._written[str(path)] = node.GetID()
                 self._names[str(path)] = node.GetName()
-                yield lambda report, data=data, path=path: self._source.writeVolume(data, path)
+
+                def write(_report: Report, data: Any = data, path: Path = path) -> Any:
+                    return self._source.writeVolume(data, path)
+
+                yield write
                 paths.append(str(path))
 
         def finished(outcome: JobOutcome) -> None:
@@ -130,7 +134,7 @@ class NextPart:
         return RankedVolume(
             self._names.get(path, str(found.get("name") or Path(path).name)), Path(path), self._written.get(path),
             float(found.get("uncertainty") or 0.0), int(found.get("candidates") or 0), found.get("expected_nodules"),
-            None if point is None else tuple(float(x) for x in point),
+            None if point is None else (float(point[0]), float(point[1]), float(point[2])),
         )
 
     def _say(self, error: str = "") -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from .train_part import TrainingSettings
 
@@ -35,7 +35,7 @@ class Runs:
 
         request = TrainingRequest(
             work_dir=settings.workDir, task_name=free_name(settings.workDir, settings.runName), data=data,
-            checkpoint=settings.checkpoint, preset=settings.preset, num_epochs=settings.epochs,
+            checkpoint=settings.checkpoint, preset=cast(Any, settings.preset), num_epochs=settings.epochs,
             batch_size=settings.batchSize, accumulation_steps=settings.accumulationSteps, lr=settings.learningRate,
             device=settings.device, gpu_ids=settings.gpus,
         )

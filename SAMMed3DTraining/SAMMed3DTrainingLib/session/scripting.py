@@ -12,7 +12,7 @@ from typing import Any
 
 import slicer
 
-from .job_slot import JobSlot
+from .job_slot import JobOutcome, JobSlot
 from .runs_api import Runs
 from .states import JobKind
 from .train_part import TrainingSettings
@@ -38,7 +38,8 @@ def exportScene(folder: str | Path, acceptedOnly: bool = True) -> list[Any]:
     source = TrainingSource()
     rows = [row for row in source.rows(Path(folder), acceptedOnly, {}) if row.included]
     export = source.export(rows, Path(folder), acceptedOnly)
-    job, outcomes = JobSlot(), []
+    job = JobSlot()
+    outcomes: list[JobOutcome] = []
     try:
         job.runSteps(JobKind.EXPORT, export.steps(), "", outcomes.append, parts=len(export.cases))
         while job.poll(_WAIT_SECONDS):

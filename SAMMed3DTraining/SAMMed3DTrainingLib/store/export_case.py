@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,10 +80,12 @@ class WrittenCase:
 
 def image_source(array_kji: NDArray) -> str:
     """Recognizes an image by its size and some of its slices, wherever it lies and whatever its name is."""
-    slices = np.unique(np.linspace(0, len(array_kji) - 1, _SAMPLED_SLICES).astype(int)) if len(array_kji) else []
+    slices: Iterable[int] = ()
+    if len(array_kji):
+        slices = np.unique(np.linspace(0, len(array_kji) - 1, _SAMPLED_SLICES).astype(int))
     digest = hashlib.sha256(f"{array_kji.shape}".encode())
     for number in slices:
-        digest.update(_plain_bytes(array_kji[number]))
+        digest.update(_plain_bytes(array_kji[number]).data)
     return digest.hexdigest()[:32]
 
 
@@ -92,8 +94,8 @@ def content_digest(case: ExportCase) -> str:
     digest = hashlib.sha256(f"{case.array_kji.shape} {case.patient} {sorted(case.nodules.items())}".encode())
     digest.update(np.round(case.ijk_to_ras, 6).tobytes())
     for number in range(len(case.array_kji)):
-        digest.update(_plain_bytes(case.array_kji[number]))
-        digest.update(np.ascontiguousarray(case.labels_kji[number], dtype=np.uint16))
+        digest.update(_plain_bytes(case.array_kji[number]).data)
+        digest.update(np.ascontiguousarray(case.labels_kji[number], dtype=np.uint16).data)
     return digest.hexdigest()
 
 
