@@ -129,7 +129,7 @@ class SAMMed3DLogic(ScriptedLoadableModuleLogic):
     """
 
     def getParameterNode(self) -> SAMMed3DParameterNode:
-        return SAMMed3DParameterNode(super().getParameterNode())
+        return SAMMed3DParameterNode(super().getParameterNode())  # type: ignore[call-arg]  # of its decorator
 
     @staticmethod
     def activeVolume() -> vtkMRMLScalarVolumeNode | None:

@@ -140,7 +140,7 @@ class SAMMed3DTrainingLogic(ScriptedLoadableModuleLogic):
     """
 
     def getParameterNode(self) -> SAMMed3DTrainingParameterNode:
-        return SAMMed3DTrainingParameterNode(super().getParameterNode())
+        return SAMMed3DTrainingParameterNode(super().getParameterNode())  # type: ignore[call-arg]  # of its decorator
 
     @staticmethod
     def exportScene(folder: str | Path, acceptedOnly: bool = True) -> list[Any]:

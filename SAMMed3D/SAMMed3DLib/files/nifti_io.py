@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import warnings
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, Literal, cast
 
 import nibabel
 import numpy as np
@@ -51,7 +51,8 @@ def read_nifti(path: Path, labels: bool) -> tuple[NDArray, NDArray[np.float64]]:
         check_length(path, offset + count * dtype.itemsize, packed)
         stream.seek(offset)
         array = np.empty(count, dtype)
-        if _fill(stream, memoryview(array).cast("B")) < array.nbytes:
+        memory = memoryview(array)  # type: ignore[arg-type]  # numpy's stubs: a buffer from Python 3.12 on only
+        if _fill(stream, memory.cast("B")) < array.nbytes:
             raise FileError("the image data end early")
         while stream.read(1 << 20):  # to the end of a gzip file, where its checksum is
             pass
@@ -61,9 +62,10 @@ def read_nifti(path: Path, labels: bool) -> tuple[NDArray, NDArray[np.float64]]:
 
 
 def _header(path: Path, stream: BinaryIO) -> nibabel.Nifti1Header:
+    orders: tuple[tuple[Literal["little", "big"], str], ...] = (("little", "<"), ("big", ">"))
     start = stream.read(4)
     for size, (kind, _) in _KINDS.items():
-        for order, code in (("little", "<"), ("big", ">")):
+        for order, code in orders:
             if start == size.to_bytes(4, order):
                 block = start + stream.read(size - 4)
                 if len(block) < size:

@@ -210,7 +210,8 @@ def _missing_parts(lungs: NDArray[np.bool_], padding: NDArray[np.bool_], coarse:
     sides = np.count_nonzero(lungs[:, [0, -1]]) + np.count_nonzero(lungs[:, :, [0, -1]])
     if (np.count_nonzero(sideways) + sides) * area > _CUT_MM2:
         notes.append("the field of view cuts the lungs: nodules outside of it are not in the scan")
-    body = (coarse.values > _BODY_HU) & coarse.known & lungs.any(axis=(1, 2))[:, None, None]
+    filled = lungs.any(axis=(1, 2))
+    body = (coarse.values > _BODY_HU) & coarse.known & filled[:, None, None]  # type: ignore[index]  # numpy's any(axis)
     if body.any():
         middle = np.median(np.nonzero(body)[2])
         left = int(np.count_nonzero(np.nonzero(lungs)[2] < middle))

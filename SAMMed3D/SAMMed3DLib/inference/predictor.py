@@ -275,8 +275,10 @@ class SamPredictor3D:
 
         def run() -> tuple[Tensor, Tensor]:
             embedding, device = self._embedding(crop, anchor_ras), self.model.device
-            sets = [None if each is None else each.to(device) for each in (coords, labels, None, mask)]
-            return self.model.decode(embedding, *sets, multimask_output=False)
+            logits = None if mask is None else mask.to(device)
+            return self.model.decode(
+                embedding, coords.to(device), labels.to(device), None, logits, multimask_output=False
+            )
 
         logits, iou = self._with_memory(run)
         answers = np.ascontiguousarray(logits[:, 0].float().cpu().numpy())
@@ -391,7 +393,7 @@ class SamPredictor3D:
         if middle is None:
             return clicks
         ras = np.where(clicks.positive[:, None], middle, clicks.ras)
-        return Clicks.of(ras, clicks.positive, self._array.shape, self._ijk_to_ras)
+        return Clicks.of(ras, clicks.positive, self.image_kji.shape, self._ijk_to_ras)
 
     def _carried_on(self, state: _State, clicks: Clicks, box: NDArray | None, multimask: bool) -> _State:
         """The state that the newest click gives on the mask so far."""
@@ -588,7 +590,7 @@ class SamPredictor3D:
             parts = (*others, Part(newest.crop, logits, newest.anchor_ras))
             mask, offset = voxelize(parts, self.image_kji, self._ijk_to_ras, clicks, largest_only=largest_only)
             bounded = None if score is None else float(np.clip(score, 0.0, 1.0))
-            view = view_object(parts[-1], clicks.positive_ras, self._array.shape, self._ijk_to_ras)
+            view = view_object(parts[-1], clicks.positive_ras, self.image_kji.shape, self._ijk_to_ras)
             told = warnings_about(Answer(parts, clicks, view, bounded), self.profile.spacing_range_mm[1])
             predictions.append(Prediction(
                 mask, offset, bounded, logits, newest.crop, parts, points_ras=clicks.ras, labels=clicks.positive,

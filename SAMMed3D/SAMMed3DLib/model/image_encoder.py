@@ -7,6 +7,7 @@ only).
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -104,7 +105,8 @@ class ImageEncoderViT3D(nn.Module):
         x = self.patch_embed(x) + self.pos_embed
         for block in self.blocks:
             x = block(x)
-        conv1, norm1, conv2, norm2 = self.neck
+        neck: Any = self.neck
+        conv1, norm1, conv2, norm2 = neck
         x = norm1.channels_last(conv1(x))
         return norm2.channels_last(conv2(x)).movedim(-1, 1)
 

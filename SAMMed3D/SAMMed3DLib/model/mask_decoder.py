@@ -5,6 +5,8 @@ Source: uni-medical/SAM-Med3D, ``segment_anything/modeling/mask_decoder3D.py`` (
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -65,7 +67,8 @@ class MaskDecoder3D(nn.Module):
 
     def _upscale(self, image: Tensor, hyper: Tensor, grid: torch.Size) -> Tensor:
         """Image tokens (B, g^3, dim) and hypernetwork rows (B, M, dim / 8) -> logits (B, M, 4g, 4g, 4g)."""
-        conv1, norm, _, conv2, _ = self.output_upscaling
+        layers: Any = self.output_upscaling
+        conv1, norm, _, conv2, _ = layers
         x = F.gelu(norm.channels_last(conv1(image)))
         x = F.gelu(conv2(x))  # (B, g^3, 8, 8, dim / 8): the pixels are shuffled when only one value of each is left
         logits = hyper @ x.flatten(1, 3).transpose(1, 2)

@@ -37,6 +37,8 @@ class Conv3x3x3(nn.Conv3d):
     training the oneDNN operator is called by name where the build has it.
     """
 
+    padding: tuple[int, ...]
+
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 3, padding=1)
 
@@ -199,6 +201,7 @@ class NodulePromptEncoder(nn.Module):
     blob_cells = (0.8, 2.5)
     """Standard deviations, in cells of the 32^3 grid, of the blobs drawn for a click: where exactly, and how near."""
     logit_limit = 12.0
+    gaussian_matrix: Tensor
 
     def __init__(self, embed_dim: int = 32, light: bool = False) -> None:
         super().__init__()
@@ -414,5 +417,5 @@ def build_nodule_net(light: bool = False) -> tuple[NoduleEncoder, NodulePromptEn
     torch's global generator)."""
     parts = NoduleEncoder(), NodulePromptEncoder(light=light), NoduleMaskDecoder(light=light)
     for part in parts:
-        part.to(memory_format=torch.channels_last_3d)
+        part.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # stubs know it with a dtype only
     return parts

@@ -7,6 +7,7 @@ Source: uni-medical/SAM-Med3D, ``segment_anything/modeling/prompt_encoder3D.py``
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -117,20 +118,23 @@ class PromptEncoder3D(nn.Module):
             coords = F.pad(coords, (0, 0, 0, 1))
             labels = F.pad(labels, (0, 1), value=NOT_A_POINT)
         labels = labels[..., None]
+        signs: Any = self.point_embeddings
         position = self._position(coords)
         embedding = torch.where(labels == NOT_A_POINT, self.not_a_point_embed.weight, position)
-        embedding = torch.where(labels == NEGATIVE, position + self.point_embeddings[0].weight, embedding)
-        return torch.where(labels == POSITIVE, position + self.point_embeddings[1].weight, embedding)
+        embedding = torch.where(labels == NEGATIVE, position + signs[0].weight, embedding)
+        return torch.where(labels == POSITIVE, position + signs[1].weight, embedding)
 
     def _embed_boxes(self, boxes: Tensor) -> Tensor:
         if not self.has_boxes:
             raise ValueError("this model was not trained for box prompts: use points, or a checkpoint with four "
                              "point embeddings")
+        embeddings: Any = self.point_embeddings[2:]
         corners = boxes.to(self.not_a_point_embed.weight).reshape(-1, 2, 3)
-        return self._position(corners) + torch.stack([e.weight[0] for e in self.point_embeddings[2:]])
+        return self._position(corners) + torch.stack([e.weight[0] for e in embeddings])
 
     def _embed_masks(self, masks: Tensor) -> Tensor:
-        conv1, norm1, _, conv2, norm2, _, conv3 = self.mask_downscaling
+        layers: Any = self.mask_downscaling
+        conv1, norm1, _, conv2, norm2, _, conv3 = layers
         x = F.gelu(norm1.channels_last(conv1(masks)))
         x = F.gelu(norm2.channels_last(conv2(x.movedim(-1, 1))))
         return linear(x, conv3.weight.flatten(1), conv3.bias).movedim(-1, 1)

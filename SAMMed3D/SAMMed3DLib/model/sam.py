@@ -47,7 +47,8 @@ class Sam3D(nn.Module):
         """
         self.precision = resolve_precision(precision, self.device)
         if hasattr(self.image_encoder, "set_compute_dtype"):
-            self.image_encoder.set_compute_dtype(PRECISIONS[self.precision])
+            set_dtype: Any = self.image_encoder.set_compute_dtype
+            set_dtype(PRECISIONS[self.precision])
 
     def to_device(self, device: str | torch.device) -> Sam3D:
         """Move the model; a precision that the new device lacks becomes its best one. Raises DeviceError."""
@@ -99,12 +100,13 @@ class Sam3D(nn.Module):
             given = next((prompt for prompt in (coords, boxes) if prompt is not None), None)
             batch = 1 if given is None else given.shape[0]
             mask = torch.zeros(batch, 1, *self.low_res_size, device=device)
-        sparse, dense = self.prompt_encoder(
+        encoder: Any = self.prompt_encoder
+        sparse, dense = encoder(
             points=points, boxes=None if boxes is None else boxes.to(device, torch.float32),
             masks=mask.to(device, torch.float32),
         )
         logits, iou = self.mask_decoder(
-            image_embeddings=embedding.to(device, torch.float32), image_pe=self.prompt_encoder.get_dense_pe(),
+            image_embeddings=embedding.to(device, torch.float32), image_pe=encoder.get_dense_pe(),
             sparse_prompt_embeddings=sparse, dense_prompt_embeddings=dense, multimask_output=multimask_output,
         )
         return logits.float(), iou.float()

@@ -188,6 +188,7 @@ class Engine:
         from ..inference.geometry import voxel_index, world_to_ijk
         from .hand_edits import apply_click
 
+        assert self._array is not None
         voxel = voxel_index(world_to_ijk(self._ijk_to_ras, points[-1]))[::-1]
         voxel = np.clip(voxel, 0, np.array(self._array.shape) - 1)
         return Step(prediction, *apply_click(before, previous, prediction, voxel, bool(labels[-1])))
@@ -211,6 +212,7 @@ class Engine:
         """Measurements in world coordinates, whose axes decide which slices are axial."""
         from ..inference import measure_nodule
 
+        assert self._array is not None
         if ijk_to_world is None or np.allclose(ijk_to_world, self._ijk_to_ras, rtol=0, atol=1e-9):
             return measure_nodule(block, self._array, self._ijk_to_ras).to_dict()
         parts = getattr(block, "parts", ())
@@ -241,7 +243,8 @@ class Engine:
         return answer
 
     def _found(self, record: dict[str, Any], ijk_to_world: NDArray | None) -> FoundNodule:
-        mask, offset = record["segmentation"], tuple(int(start) for start in record["offset_kji"])
+        k, j, i = (int(start) for start in record["offset_kji"])
+        mask, offset = record["segmentation"], (k, j, i)
         prediction = record.get("prediction")
         measurements = self._measure(prediction or _Masked(mask, offset), ijk_to_world)
         iou = record.get("predicted_iou")

@@ -18,7 +18,9 @@ from ..inference.mask_regions import NEIGHBORS_26, components
 MaskAndOffset = tuple[NDArray[np.uint8], tuple[int, int, int]]
 
 
-def apply_click(drawn: Any, before: Any, after: Any, voxel_kji: Sequence[int], positive: bool) -> MaskAndOffset:
+def apply_click(
+    drawn: Any, before: Any, after: Any, voxel_kji: Sequence[int] | NDArray, positive: bool
+) -> MaskAndOffset:
     """The drawn mask after one click.
 
     Args:
@@ -48,7 +50,9 @@ def apply_click(drawn: Any, before: Any, after: Any, voxel_kji: Sequence[int], p
     return _tight(mask, low, voxel_kji)
 
 
-def _bounds(blocks: Sequence[Any], voxel_kji: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _bounds(
+    blocks: Sequence[Any], voxel_kji: Sequence[int] | NDArray
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     corners = [np.asarray(voxel_kji, dtype=np.int64)]
     lows = [*corners, *(np.asarray(block.offset_kji, dtype=np.int64) for block in blocks)]
     highs = [corners[0] + 1, *(np.asarray(b.offset_kji, dtype=np.int64) + b.mask.shape for b in blocks)]
@@ -81,7 +85,7 @@ def _component(mask: NDArray[np.bool_], click: tuple[int, ...]) -> NDArray[np.bo
     return labels == labels[click] if labels[click] else np.zeros_like(mask)
 
 
-def _tight(mask: NDArray[np.bool_], low: NDArray[np.int64], voxel_kji: Sequence[int]) -> MaskAndOffset:
+def _tight(mask: NDArray[np.bool_], low: NDArray[np.int64], voxel_kji: Sequence[int] | NDArray) -> MaskAndOffset:
     if not mask.any():
         k, j, i = (int(index) for index in voxel_kji)
         return np.zeros((1, 1, 1), dtype=np.uint8), (k, j, i)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import SAMMed3DLib
 
@@ -195,9 +195,10 @@ class AttachedProcess:
         return note.pid
 
 
-def _own_group() -> dict[str, object]:
+def _own_group() -> dict[str, Any]:
     if os.name == "nt":
-        flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
+        flags = subprocess.CREATE_NO_WINDOW  # type: ignore[attr-defined]  # Windows only
+        flags |= subprocess.CREATE_NEW_PROCESS_GROUP  # type: ignore[attr-defined]  # Windows only
         return {"creationflags": flags}
     return {"start_new_session": True}
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from SAMMed3DLib.files.file_lock import LockHeld, file_lock, is_locked
 from SAMMed3DLib.files.output_files import whole_file
@@ -90,7 +90,7 @@ def read_word(control: Path) -> Command:
         word = control.read_text(encoding="utf-8").strip().lower()
     except (OSError, UnicodeDecodeError):
         return "run"
-    return word if word in ("pause", "stop") else "run"
+    return cast("Command", word) if word in ("pause", "stop") else "run"
 
 
 def write_command(folder: Path, command: Command) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,12 +20,12 @@ from torch.utils.checkpoint import checkpoint
 from SAMMed3DLib.model.sam import Sam3D
 
 from ..data.nodule_samples import Sample
-from ..evaluate.clicks import Click, ClickSimulator, bounding_box
+from ..evaluate.clicks import Click, ClickMethod, ClickSimulator, bounding_box
 
 LOGIT_LIMIT = 12.0
 CLICK_COUNTS = (1, 2, 3, 4, 5, 6, 8)
 CLICK_COUNT_SHARES = (0.1, 0.2, 0.2, 0.2, 0.12, 0.1, 0.08)
-_NEXT_CLICKS = ("random", "challenge", "jitter")
+_NEXT_CLICKS: tuple[ClickMethod, ...] = ("random", "challenge", "jitter")
 _NEXT_CLICK_SHARES = (0.5, 0.25, 0.25)
 _BOX_SHARE, _BOX_ALONE_SHARE, _ROUGH_SHARE = 0.2, 0.12, 0.1
 
@@ -120,7 +121,8 @@ class ClickLoop(nn.Module):
     def _answer(
         self, embedding: Tensor, points: tuple[Tensor, Tensor] | None, boxes: Tensor | None, previous: Tensor
     ) -> tuple[Tensor, Tensor]:
-        encoder, decoder = self.model.prompt_encoder, self.model.mask_decoder
+        encoder: Any = self.model.prompt_encoder
+        decoder: Any = self.model.mask_decoder
         sparse, dense = encoder(points=points, boxes=boxes, masks=previous)
         if self.model.profile.multimask:
             return decoder.predict_all(embedding, encoder.get_dense_pe(), sparse, dense)
@@ -146,7 +148,7 @@ class ClickLoop(nn.Module):
         error = float((iou[:, :1].detach().float() - target).abs().mean())
         if alternatives and masks.shape[1] > 1:
             # They are compared at their own resolution, with the share of each cell that is nodule.
-            size = masks.shape[2:]
+            size = masks.shape[2], masks.shape[3], masks.shape[4]
             cover = F.adaptive_avg_pool3d(goal.truth.float(), size)
             known = None if goal.known is None else F.adaptive_avg_pool3d(goal.known.float(), size)
             others = masks[:, 1:].float()
@@ -236,7 +238,10 @@ class _Prompts:
 
     def second_clicks(self) -> tuple[Tensor, Tensor]:
         """Coordinates (b, 1, 3) and labels (b, 1) of the other first clicks, of the samples in ``twice``."""
-        clicks = [sample.second_click for sample, twice in zip(self._samples, self.twice, strict=True) if twice]
+        clicks = [
+            sample.second_click for sample, twice in zip(self._samples, self.twice, strict=True)
+            if twice and sample.second_click is not None
+        ]
         coords = torch.from_numpy(np.stack(clicks).astype(np.float32))[:, None]
         return coords.to(self._device), torch.ones(coords.shape[:2], dtype=torch.int64, device=self._device)
 
@@ -282,6 +287,7 @@ def needless_click(truth: np.ndarray, mask: np.ndarray, rng: np.random.Generator
     """A click that says what the mask says: positive inside it, or negative up to three voxels beside it; None where
     the mask is right nowhere. People click to make sure, and no answer may suffer from it."""
     box = bounding_box(truth)
+    assert box is not None
     around = tuple(slice(max(part.start - 4, 0), part.stop + 4) for part in box)
     truth, mask = truth[around], mask[around]
     positive = rng.random() < 0.5
@@ -299,8 +305,9 @@ def needless_click(truth: np.ndarray, mask: np.ndarray, rng: np.random.Generator
 def _drawn_box(truth: np.ndarray, rng: np.random.Generator) -> Tensor:
     """The bounding box as a hand draws it, (6,): lowest and highest corner as crop indices."""
     box = bounding_box(truth)
-    low = np.array([part.start for part in box], dtype=float)
-    high = np.array([part.stop - 1 for part in box], dtype=float)
+    assert box is not None
+    low = np.array([part.start for part in box], dtype=np.float64)
+    high = np.array([part.stop - 1 for part in box], dtype=np.float64)
     slack = 0.5 + 0.08 * (high - low)
     low, high = low + rng.normal(0, slack), high + rng.normal(0, slack)
     return torch.from_numpy(np.concatenate((np.minimum(low, high), np.maximum(low, high)))).float()

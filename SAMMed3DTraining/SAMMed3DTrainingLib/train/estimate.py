@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -100,9 +101,9 @@ def estimate(trainer: Trainer, slots: SampleSlots, validator: Validator, cases: 
         part, embedding = samples[n : n + config.batch_size], None
         if trainer.encodings:
             crops = torch.from_numpy(np.stack([sample.crop for sample in part]))
-            embedding, encode_s = _timed(lambda crops=crops: model.encode(crops))
+            embedding, encode_s = _timed(partial(model.encode, crops))
         keys_of_part = keys[n : n + config.batch_size]
-        _, seconds = _timed(lambda k=keys_of_part, p=part, e=embedding: trainer.rehearse(k, p, e))
+        _, seconds = _timed(partial(trainer.rehearse, keys_of_part, part, embedding))
         step_s = min(step_s, seconds)
     memory = max(_peak_memory(device) - before, 0)
     _, validation_s = _timed(lambda: validator.validate(trainer.network.averaged()))

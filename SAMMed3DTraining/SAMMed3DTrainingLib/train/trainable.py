@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -189,7 +190,8 @@ def add_lora(module: nn.Module, rank: int = 8, alpha: float = 16.0) -> list[nn.P
         if rank * (weight.shape[0] + weight[0].numel()) < weight.numel():
             update = LowRankUpdate(weight, rank, alpha)
             parametrize.register_parametrization(layer, "weight", update)
-            layer.parametrizations.weight.original.requires_grad_(False)
+            parametrizations: Any = layer.parametrizations
+            parametrizations.weight.original.requires_grad_(False)
         else:
             weight.requires_grad_(True)
     for parameter in module.parameters():
@@ -213,7 +215,7 @@ def merged_state(module: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def _layers(module: nn.Module) -> Iterator[nn.Module]:
+def _layers(module: nn.Module) -> Iterator[nn.Linear | nn.Conv3d]:
     for layer in module.modules():
         if isinstance(layer, (nn.Linear, nn.Conv3d)) and not parametrize.is_parametrized(layer):
             yield layer

@@ -219,10 +219,11 @@ class Trainer:
         progress, config = self.progress, self.config
         clicks = draw_click_count(np.random.default_rng([config.seed, 3, progress.epoch, progress.batch]))
         rngs = [np.random.default_rng([config.seed, 4, progress.epoch, *key]) for key in keys]
-        later = self._loop.no_sync() if self.world.size > 1 and not synchronize else contextlib.nullcontext()
+        loop: Any = self._loop
+        later = loop.no_sync() if self.world.size > 1 and not synchronize else contextlib.nullcontext()
         with later:
             with torch.autocast(self.world.device.type, self._dtype, enabled=self._dtype != torch.float32):
-                loss, figures = self._loop(samples, clicks, rngs, embedding)
+                loss, figures = loop(samples, clicks, rngs, embedding)
             self._scaler.scale(loss * weight).backward()
         value = float(loss.detach())
         bad = self.world.agree(float(not math.isfinite(value)))

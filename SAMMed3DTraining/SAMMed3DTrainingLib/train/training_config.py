@@ -156,8 +156,10 @@ class TrainingConfig:
     def resolved(self, from_scratch: bool) -> TrainingConfig:
         """With the preset's values filled in; from scratch everything learns, at a rate of its own."""
         preset = PRESETS["full" if from_scratch else self.preset]
-        defaults = {"num_epochs": preset.num_epochs, "samples_per_nodule": preset.samples_per_nodule,
-                    "lr": 8e-4 if from_scratch else preset.lr, "decoder_lr": 1.0 if from_scratch else preset.decoder_lr}
+        defaults: dict[str, Any] = {
+            "num_epochs": preset.num_epochs, "samples_per_nodule": preset.samples_per_nodule,
+            "lr": 8e-4 if from_scratch else preset.lr, "decoder_lr": 1.0 if from_scratch else preset.decoder_lr,
+        }
         missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         return dataclasses.replace(self, preset="full" if from_scratch else self.preset, **missing)
 
