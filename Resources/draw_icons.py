@@ -200,8 +200,28 @@ def status_ai(pen: Pen) -> None:
 THEMED: dict[str, Callable[[Pen], None]] = {
     function.__name__: function
     for function in (
-        add_nodule, next_nodule, add, subtract, undo, redo, segment_all, visible, hidden, accept, flag, reject,
-        previous_row, next_row, copy, save, show_3d, cancel, download, open_file, remove, status_ai,
+        add_nodule,
+        next_nodule,
+        add,
+        subtract,
+        undo,
+        redo,
+        segment_all,
+        visible,
+        hidden,
+        accept,
+        flag,
+        reject,
+        previous_row,
+        next_row,
+        copy,
+        save,
+        show_3d,
+        cancel,
+        download,
+        open_file,
+        remove,
+        status_ai,
     )
 }
 

@@ -1,6 +1,6 @@
 """Draws README's scheme of where the module paths are set in 3D Slicer: a scheme, not a screenshot.
 
-    python Resources/draw_install_scheme.py
+python Resources/draw_install_scheme.py
 """
 
 from __future__ import annotations
@@ -33,13 +33,26 @@ def main() -> None:
     axes.set_axis_off()
     left = gap / 2
     for (number, head, body), width in zip(STEPS, WIDTHS, strict=True):
-        axes.add_patch(FancyBboxPatch((left, 0), width, height, boxstyle="round,pad=0,rounding_size=0.08",
-                                      facecolor="#f3f6fa", edgecolor="#5b7390", linewidth=1.2))
+        axes.add_patch(
+            FancyBboxPatch(
+                (left, 0),
+                width,
+                height,
+                boxstyle="round,pad=0,rounding_size=0.08",
+                facecolor="#f3f6fa",
+                edgecolor="#5b7390",
+                linewidth=1.2,
+            )
+        )
         axes.text(left + 0.1, height - 0.12, f"{number}  {head}", va="top", fontsize=10.5, weight="bold", color=INK)
         axes.text(left + 0.1, height - 0.45, body, va="top", fontsize=9, color=INK, linespacing=1.4)
         if number != STEPS[-1][0]:
-            axes.annotate("", (left + width + gap - 0.05, height / 2), (left + width + 0.05, height / 2),
-                          arrowprops={"arrowstyle": "-|>", "color": "#5b7390", "lw": 1.6})
+            axes.annotate(
+                "",
+                (left + width + gap - 0.05, height / 2),
+                (left + width + 0.05, height / 2),
+                arrowprops={"arrowstyle": "-|>", "color": "#5b7390", "lw": 1.6},
+            )
         left += width + gap
     axes.text(gap / 2, -0.2, "Scheme, not a screenshot", fontsize=8, color="#6b7a8a")
     figure.savefig(OUT)

@@ -80,8 +80,19 @@ def training_worse(pen: Pen) -> None:
 
 
 THEMED: tuple[Callable[[Pen], None], ...] = (
-    training_start, training_pause, training_stop, training_loss, training_dice, training_dots, training_compare,
-    training_side, training_rank, training_clock, training_changed, training_better, training_worse,
+    training_start,
+    training_pause,
+    training_stop,
+    training_loss,
+    training_dice,
+    training_dots,
+    training_compare,
+    training_side,
+    training_rank,
+    training_clock,
+    training_changed,
+    training_better,
+    training_worse,
 )
 
 

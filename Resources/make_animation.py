@@ -124,7 +124,8 @@ def click_by_click(phantom, predictor: SamPredictor3D) -> Iterator[tuple[Image.I
             record = measure_nodule(previous, phantom.array_kji, phantom.ijk_to_ras)
             shown.mask = previous.full_mask(truth.shape) > 0
             shown.facts = (
-                f"{record.volume_mm3:,.0f}", f"{record.long_axis_mm:.1f} × {record.short_axis_mm:.1f}",
+                f"{record.volume_mm3:,.0f}",
+                f"{record.long_axis_mm:.1f} × {record.short_axis_mm:.1f}",
                 f"{record.mean_hu:.0f}".replace("-", "\u2212"),
             )
             last = nodule["label"] == NODULES
@@ -168,8 +169,16 @@ def _picture(phantom, table: Sequence[Shown], *, pointer: bool = False, correcti
             if abs((point - center) @ np.cross(right, down)) < 3 and max(abs(x), abs(y)) < VIEW_MM / 2:
                 axes.plot(x, y, "o", ms=4.5, mfc=ADDS if positive else TAKES, mec="white", mew=0.9)
         if pointer and name == "axial":
-            axes.annotate("", (0.4, 0.4), (9, 9), arrowprops={
-                "arrowstyle": "simple,head_width=0.9,head_length=0.9,tail_width=0.25", "fc": "white", "ec": "black"})
+            axes.annotate(
+                "",
+                (0.4, 0.4),
+                (9, 9),
+                arrowprops={
+                    "arrowstyle": "simple,head_width=0.9,head_length=0.9,tail_width=0.25",
+                    "fc": "white",
+                    "ec": "black",
+                },
+            )
         axes.set(xlim=extent[:2], ylim=extent[2:])
     _table(figure, table)
     doing = "Click" if adds else "Shift-click"

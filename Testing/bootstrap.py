@@ -2,7 +2,7 @@
 
     python3 Testing/bootstrap.py demo              any `sammed3d` command with its options
     python3 Testing/bootstrap.py segment CT.nii.gz --point -45.2,10,-300
-    python3 Testing/bootstrap.py test              ruff and pytest; further options go to pytest
+    python3 Testing/bootstrap.py test              ruff, mypy and pytest; further options go to pytest
 
 The environment is `.venv` in the checkout (or $SAMMED3D_VENV); it is made once and brought up to date when
 pyproject.toml changes. Delete the folder to start afresh.
@@ -26,12 +26,21 @@ PYTHONS = ("python3.13", "python3.12", "python3.11", "python3.10")
 TORCH = "torch>=2.5"
 LEAST_FREE_BYTES = 1_500_000_000
 TORCH_CPU_HOST = "download.pytorch.org"
+#: What `test` runs beside the tests.
+CHECKS = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",))
+#: The tests of a file stay together, in one process a core.
+DIVIDED = ("--numprocesses=auto", "--dist=loadfile")
 # What the tests of the Slicer parts load to draw without a screen -> its Debian and Ubuntu package.
 SYSTEM_LIBRARIES = {
-    "libEGL.so.1": "libegl1", "libGL.so.1": "libgl1",
+    "libEGL.so.1": "libegl1",
+    "libGL.so.1": "libgl1",
     # Qt, for the tests of the panel
-    "libX11.so.6": "libx11-6", "libdbus-1.so.3": "libdbus-1-3", "libfontconfig.so.1": "libfontconfig1",
-    "libglib-2.0.so.0": "libglib2.0-0", "libxkbcommon.so.0": "libxkbcommon0", "libzstd.so.1": "libzstd1",
+    "libX11.so.6": "libx11-6",
+    "libdbus-1.so.3": "libdbus-1-3",
+    "libfontconfig.so.1": "libfontconfig1",
+    "libglib-2.0.so.0": "libglib2.0-0",
+    "libxkbcommon.so.0": "libxkbcommon0",
+    "libzstd.so.1": "libzstd1",
 }
 
 
@@ -56,8 +65,9 @@ def main(arguments: list[str]) -> int:
     if not testing:
         return subprocess.call([python, "-m", "SAMMed3DLib.cli", *arguments])
     install_system_libraries()
-    lint = subprocess.call([python, "-m", "ruff", "check", "."], cwd=ROOT)
-    return subprocess.call([python, "-m", "pytest", *arguments[1:]], cwd=ROOT) or lint
+    checks = [subprocess.call([python, "-m", *check], cwd=ROOT) for check in CHECKS]
+    tests = subprocess.call([python, "-m", "pytest", *DIVIDED, *arguments[1:]], cwd=ROOT)
+    return tests or max(checks)
 
 
 def prepare(folder: Path, extra: str) -> str:
@@ -94,8 +104,10 @@ def _check_place(folder: Path) -> None:
         raise SetupError(f"the environment cannot be made in {folder}: {place} may not be written; {elsewhere}")
     free = shutil.disk_usage(place).free
     if free < LEAST_FREE_BYTES and not (folder / "pyvenv.cfg").is_file():
-        raise SetupError(f"the environment needs about 2 GB, and {place} has {free / 1e9:.1f} GB left: "
-                         f"free some space, or {elsewhere}")
+        raise SetupError(
+            f"the environment needs about 2 GB, and {place} has {free / 1e9:.1f} GB left: "
+            f"free some space, or {elsewhere}"
+        )
 
 
 def install_system_libraries() -> None:

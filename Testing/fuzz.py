@@ -30,8 +30,32 @@ import numpy as np
 import SimpleITK as sitk
 
 HANG_SECONDS = 240
-ABSURD = ("0", "-1", "nan", "inf", "-inf", "1e38", "1e-38", "99999999999", "4294967296", "-2147483649", "", "x", "(",
-          '"', "0 0 0", "1 2", "\\u0663", "None", "~", "../..", "%s", "LIST", "/dev/zero", "/dev/null")
+ABSURD = (
+    "0",
+    "-1",
+    "nan",
+    "inf",
+    "-inf",
+    "1e38",
+    "1e-38",
+    "99999999999",
+    "4294967296",
+    "-2147483649",
+    "",
+    "x",
+    "(",
+    '"',
+    "0 0 0",
+    "1 2",
+    "\\u0663",
+    "None",
+    "~",
+    "../..",
+    "%s",
+    "LIST",
+    "/dev/zero",
+    "/dev/null",
+)
 SHAPE = (7, 9, 11)
 
 
@@ -58,8 +82,17 @@ def damaged(content: bytes, dice: random.Random, header: int) -> bytes:
         elif kind == 4:
             data[at:at] = data[at : at + dice.randint(1, 40)]
         elif kind == 5:
-            data[at : at + 4] = dice.choice((b"\x00" * 4, b"\xff" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f",
-                                             b"\x00\x00\x80\x7f", b"\x00\x00\xc0\x7f", b"\x80\x00\x00\x00"))
+            data[at : at + 4] = dice.choice(
+                (
+                    b"\x00" * 4,
+                    b"\xff" * 4,
+                    b"\x7f\xff\xff\xff",
+                    b"\xff\xff\xff\x7f",
+                    b"\x00\x00\x80\x7f",
+                    b"\x00\x00\xc0\x7f",
+                    b"\x80\x00\x00\x00",
+                )
+            )
         else:
             numbers = list(re.finditer(rb"-?\d[\d.e+-]*", bytes(data[: min(len(data), header)])))
             if numbers:
@@ -155,7 +188,8 @@ def fuzz_checkpoints(dice: random.Random, folder: Path) -> Callable[[int], None]
             spoiled["model_state_dict"] = {key: torch.zeros_like(value) for key, value in weights.items()}
         elif kind == 3:
             profile[dice.choice(sorted(profile))] = dice.choice(
-                (None, -1, 0, float("nan"), 1e300, "x", [], [1, 2], [[1]], {}, True, 10**30, [-1, -1, -1], [10**6] * 3))
+                (None, -1, 0, float("nan"), 1e300, "x", [], [1, 2], [[1]], {}, True, 10**30, [-1, -1, -1], [10**6] * 3)
+            )
         elif kind == 4:
             spoiled[dice.choice(sorted(spoiled))] = dice.choice((None, 7, "x", [], {}, torch.zeros(3)))
         elif kind == 5:
@@ -189,12 +223,64 @@ def fuzz_checkpoints(dice: random.Random, folder: Path) -> Callable[[int], None]
 # -- options ----------------------------------------------------------------------------------------------------------
 
 WORDS = (
-    "segment", "segment-all", "demo", "evaluate", "weights", "models", "profiles", "list", "path", "download", "remove",
-    "--point", "--box", "--nodule", "--lps", "--ijk", "--out", "--preview", "--json", "--checkpoint", "--model",
-    "--profile", "--device", "--precision", "--labels", "--seed", "--table", "--sensitivity", "--min-diameter",
-    "--max-diameter", "--whole-volume", "--folder", "-tdp", "-cp", "-vp", "-nc", "--version", "--help", "-h", "--",
-    "1,2,3", "-1,2,3,0", "1,2,3,4,5,6", "nan,1,2", "1e999,0,0", ",", "0.5", "-0", "9" * 400, "cpu", "cuda:99", "nodule",
-    "a.nii.gz", "~nobody-of-that-name/x", "/dev/null", "\udc80", "ä", "a\nb",
+    "segment",
+    "segment-all",
+    "demo",
+    "evaluate",
+    "weights",
+    "models",
+    "profiles",
+    "list",
+    "path",
+    "download",
+    "remove",
+    "--point",
+    "--box",
+    "--nodule",
+    "--lps",
+    "--ijk",
+    "--out",
+    "--preview",
+    "--json",
+    "--checkpoint",
+    "--model",
+    "--profile",
+    "--device",
+    "--precision",
+    "--labels",
+    "--seed",
+    "--table",
+    "--sensitivity",
+    "--min-diameter",
+    "--max-diameter",
+    "--whole-volume",
+    "--folder",
+    "-tdp",
+    "-cp",
+    "-vp",
+    "-nc",
+    "--version",
+    "--help",
+    "-h",
+    "--",
+    "1,2,3",
+    "-1,2,3,0",
+    "1,2,3,4,5,6",
+    "nan,1,2",
+    "1e999,0,0",
+    ",",
+    "0.5",
+    "-0",
+    "9" * 400,
+    "cpu",
+    "cuda:99",
+    "nodule",
+    "a.nii.gz",
+    "~nobody-of-that-name/x",
+    "/dev/null",
+    "\udc80",
+    "ä",
+    "a\nb",
 )
 
 

@@ -1,6 +1,6 @@
 """Makes and reads the golden masks: what one click of the bundled model gives on every nodule of a phantom.
 
-    python Testing/golden_masks.py       writes them anew, on purpose, after new weights or a new rule of the predictor
+python Testing/golden_masks.py       writes them anew, on purpose, after new weights or a new rule of the predictor
 """
 
 from __future__ import annotations

@@ -97,9 +97,9 @@ class SlicerScene:
             self.logics[name.lower()] = logic
         slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(self.scene, True)
         slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
-        slicer.modules = types.SimpleNamespace(**{
-            name: types.SimpleNamespace(logic=lambda logic=logic: logic) for name, logic in self.logics.items()
-        })
+        slicer.modules = types.SimpleNamespace(
+            **{name: types.SimpleNamespace(logic=lambda logic=logic: logic) for name, logic in self.logics.items()}
+        )
         slicer.app = Application(self.app, self._folder.name)
 
     def close(self) -> None:

@@ -200,8 +200,7 @@ class SliceView:
         self.release(button, shift=shift, control=control)
 
     def drag(
-        self, start: tuple[int, int], end: tuple[int, int], *, button: str = "Left", steps: int = 5,
-        shift: bool = False,
+        self, start: tuple[int, int], end: tuple[int, int], *, button: str = "Left", steps: int = 5, shift: bool = False
     ) -> None:
         """Presses at ``start``, moves in ``steps`` to ``end`` and releases."""
         self.move(*start, shift=shift)

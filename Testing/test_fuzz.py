@@ -18,9 +18,12 @@ def test_hostile_input_is_accepted_or_refused(kind: str, count: int) -> None:
     """In a process of its own, which a library may crash or hang."""
     folders = [ROOT / "SAMMed3D", ROOT / "SAMMed3DTraining", ROOT / "Testing"]
     run = subprocess.run(
-        [sys.executable, str(ROOT / "Testing" / "fuzz.py"), kind, "2026", str(count)], capture_output=True, check=False,
+        [sys.executable, str(ROOT / "Testing" / "fuzz.py"), kind, "2026", str(count)],
+        capture_output=True,
+        check=False,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders)), "PYTHONIOENCODING": "utf-8"},
-        encoding="utf-8", errors="replace",
+        encoding="utf-8",
+        errors="replace",
     )
     assert run.returncode in (0, 1), f"ended with {run.returncode}: {run.stderr[-3000:]}"
     result = json.loads(run.stdout.splitlines()[-1])

@@ -51,15 +51,26 @@ def test_a_crash_and_a_hang_fail_alone_and_say_where(tmp_path: Path) -> None:
     (tmp_path / "test_some.py").write_text(TESTS, encoding="utf-8")
     (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     testing = str(Path(__file__).resolve().parent)
-    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {testing!r}); import pytest; "
-               f"sys.exit(pytest.main(['-p', 'no:cacheprovider', '-rA', {str(tmp_path)!r}]))"]
+    command = [
+        sys.executable,
+        "-c",
+        f"import sys; sys.path.insert(0, {testing!r}); import pytest; "
+        f"sys.exit(pytest.main(['-p', 'no:cacheprovider', '-rA', {str(tmp_path)!r}]))",
+    ]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     output = run.stdout + run.stderr
-    outcomes = {line.split(" ")[1].rpartition("::")[2]: line.split(" ")[0] for line in output.splitlines()
-                if line.startswith(("PASSED ", "FAILED "))}
+    outcomes = {
+        line.split(" ")[1].rpartition("::")[2]: line.split(" ")[0]
+        for line in output.splitlines()
+        if line.startswith(("PASSED ", "FAILED "))
+    }
     assert outcomes == {
-        "test_first": "PASSED", "test_crash": "FAILED", "test_after_the_crash": "PASSED", "test_hang": "FAILED",
-        "test_after_the_hang": "PASSED", "test_false": "FAILED",
+        "test_first": "PASSED",
+        "test_crash": "FAILED",
+        "test_after_the_crash": "PASSED",
+        "test_hang": "FAILED",
+        "test_after_the_hang": "PASSED",
+        "test_false": "FAILED",
     }, output
     assert "3 failed, 3 passed, 1 skipped" in output
     assert "in test_some.py::test_crash" in output and "_abort_here" in output

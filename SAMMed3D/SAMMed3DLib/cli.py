@@ -100,8 +100,11 @@ def _cure(error: Exception) -> str | None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="sammed3d", description="From a click on a nodule in a CT to its mask in 3D.", epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+        prog="sammed3d",
+        description="From a click on a nodule in a CT to its mask in 3D.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"sammed3d {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -111,8 +114,12 @@ def _parser() -> argparse.ArgumentParser:
     add_prompt_options(segment)
     _add_model_options(segment)
     results = segment.add_argument_group("results")
-    results.add_argument("--out", type=Path, metavar="FILE", help="label map or Slicer segmentation "
-                         "(.nii.gz, .nii, .nrrd, .mha; .seg.nrrd); nodule n has label n")
+    results.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="label map or Slicer segmentation (.nii.gz, .nii, .nrrd, .mha; .seg.nrrd); nodule n has label n",
+    )
     results.add_argument("--preview", type=Path, metavar="FILE.png", help="picture of slices with contours")
     results.add_argument("--json", action="store_true", help="print JSON instead of the table")
     segment.set_defaults(run=_segment)
@@ -124,14 +131,24 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="see it work, on your CT or on a synthetic chest", allow_abbrev=False)
     demo.add_argument("ct", metavar="CT", nargs="?", help="a CT; without one a synthetic chest phantom is made")
-    demo.add_argument("--labels", type=Path, metavar="FILE", help="reference label map: each label is clicked once in "
-                      "its most interior voxel, and the Dice is given")
+    demo.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="reference label map: each label is clicked once in its most interior voxel, and the Dice is given",
+    )
     add_prompt_options(demo)
     _add_model_options(demo)
-    demo.add_argument("--out", type=Path, metavar="FOLDER", default=Path("sammed3d-demo"),
-                      help="where the results go (default: %(default)s)")
-    demo.add_argument("--seed", type=_seed, default=0, metavar="N",
-                      help="of the synthetic chest (default: %(default)s)")
+    demo.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        default=Path("sammed3d-demo"),
+        help="where the results go (default: %(default)s)",
+    )
+    demo.add_argument(
+        "--seed", type=_seed, default=0, metavar="N", help="of the synthetic chest (default: %(default)s)"
+    )
     demo.set_defaults(run=_demo)
 
     add_evaluate(commands)
@@ -152,15 +169,29 @@ def _seed(text: str) -> int:
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     which = group.add_mutually_exclusive_group()
-    which.add_argument("--checkpoint", metavar="FILE", help="weights of SAM-Med3D or of this package (default: the "
-                       "bundled nodule model)")
-    which.add_argument("--model", metavar="NAME", help="a network by name: 'nodule' is the bundled one; the others "
-                       "come without weights, to try their speed (see 'sammed3d models')")
-    group.add_argument("--profile", metavar="NAME", help="preprocessing, where the checkpoint does not say it (see "
-                       "'sammed3d profiles')")
+    which.add_argument(
+        "--checkpoint",
+        metavar="FILE",
+        help="weights of SAM-Med3D or of this package (default: the bundled nodule model)",
+    )
+    which.add_argument(
+        "--model",
+        metavar="NAME",
+        help="a network by name: 'nodule' is the bundled one; the others "
+        "come without weights, to try their speed (see 'sammed3d models')",
+    )
+    group.add_argument(
+        "--profile",
+        metavar="NAME",
+        help="preprocessing, where the checkpoint does not say it (see 'sammed3d profiles')",
+    )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
-    group.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"),
-                       help="of the image encoder (default: %(default)s)")
+    group.add_argument(
+        "--precision",
+        default="auto",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        help="of the image encoder (default: %(default)s)",
+    )
 
 
 def _segment(options: argparse.Namespace, terminal: Terminal) -> int:
@@ -201,8 +232,13 @@ def _segment(options: argparse.Namespace, terminal: Terminal) -> int:
             write_picture(options.preview, volume, results)
     if options.json:
         seconds = {"read": round(reading.seconds, 3), "load": round(loading.seconds, 3)}
-        print(json.dumps({"ct": str(options.ct), "seconds": seconds, "nodules": [as_dict(each) for each in results]},
-                         indent=2, allow_nan=False))
+        print(
+            json.dumps(
+                {"ct": str(options.ct), "seconds": seconds, "nodules": [as_dict(each) for each in results]},
+                indent=2,
+                allow_nan=False,
+            )
+        )
     else:
         print(table(results))
     return 0
@@ -224,6 +260,7 @@ def _compare(options: argparse.Namespace, terminal: Terminal) -> int:
 
 def _lazy_predictor(options: argparse.Namespace):  # noqa: ANN202
     """What loads the predictor when it is asked for: with segmentations no model is needed."""
+
     def load():  # noqa: ANN202
         from .commandline.segmenting import load_predictor
 
@@ -271,9 +308,11 @@ def _profiles(options: argparse.Namespace, terminal: Terminal) -> int:
     for name, profile in sorted(PROFILES.items()):
         spacing = "the volume's own voxels" if profile.spacing_mm is None else f"{profile.spacing_mm:g} mm"
         windows = ", ".join(f"{low:g}..{high:g} HU" for low, high in profile.windows_hu)
-        print(f"{name:18} {' x '.join(str(size) for size in profile.crop_size)} voxels, {spacing}; "
-              f"{windows or 'z-score over HU > 0'}; {profile.prompt_rule} click{'s' * (profile.prompt_rule == 'all')}"
-              f"{', boxes' * profile.boxes}")
+        print(
+            f"{name:18} {' x '.join(str(size) for size in profile.crop_size)} voxels, {spacing}; "
+            f"{windows or 'z-score over HU > 0'}; {profile.prompt_rule} click{'s' * (profile.prompt_rule == 'all')}"
+            f"{', boxes' * profile.boxes}"
+        )
     return 0
 
 

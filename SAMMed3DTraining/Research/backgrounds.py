@@ -69,17 +69,19 @@ def cached_background(ct: Path, lesions: tuple[Path, ...], folder: Path) -> Back
         part = file.with_name(file.name + ".part.npz")
         places: dict[str, Any] = {f"site_{kind}": sites for kind, sites in background.sites.items()}
         np.savez(
-            part, hu=background.hu, affine=background.ijk_to_ras, shape=background.hu.shape,
-            lung=np.packbits(background.lung), lesion=np.packbits(background.lesion),
+            part,
+            hu=background.hu,
+            affine=background.ijk_to_ras,
+            shape=background.hu.shape,
+            lung=np.packbits(background.lung),
+            lesion=np.packbits(background.lesion),
             **places,
         )
         part.replace(file)
     with np.load(file, allow_pickle=False) as data:
         shape = tuple(data["shape"])
         count = int(np.prod(shape))
-        lung, lesion = (
-            np.unpackbits(data[key])[:count].reshape(shape).astype(bool) for key in ("lung", "lesion")
-        )
+        lung, lesion = (np.unpackbits(data[key])[:count].reshape(shape).astype(bool) for key in ("lung", "lesion"))
         sites = {key[5:]: data[key] for key in data.files if key.startswith("site_")}
         return Background(ct.name, data["hu"], data["affine"], lung, lesion, sites)
 

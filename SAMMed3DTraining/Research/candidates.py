@@ -35,14 +35,7 @@ from SAMMed3DTrainingLib.data.synthetic_samples import Background
 from shared_data import shared_dir
 
 from .backgrounds import HELD_OUT, prepare_background
-from .detection_scans import (
-    KINDS,
-    LIDC_SCANS,
-    DetectionScan,
-    KnownNodule,
-    lidc_scan,
-    painted_scan,
-)
+from .detection_scans import KINDS, LIDC_SCANS, DetectionScan, KnownNodule, lidc_scan, painted_scan
 from .ranking_fitting import within_lungs
 
 LIMITS = (50, 100, 200, 400)
@@ -159,7 +152,10 @@ def measure(file: Path) -> dict[str, float]:
     found = find_candidates(array, matrix, lungs, progress=progress)
     ended = time.perf_counter()
     return {
-        "lungs": middle - begun, "candidates": ended - middle, "found": len(found), "gflops": gflops,
+        "lungs": middle - begun,
+        "candidates": ended - middle,
+        "found": len(found),
+        "gflops": gflops,
         "silence": float(np.max(np.diff([*late[1:], ended]))),
         "mb": peak_mb(),
     }
@@ -176,10 +172,12 @@ def print_cost(options: argparse.Namespace) -> bool:
         command = [sys.executable, __file__, "--measure", str(file), "--threads", str(options.threads)]
         answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     cost = json.loads(answer.splitlines()[-1])
-    print(f"\n{' x '.join(map(str, shape[::-1]))}: lungs {cost['lungs']:.1f} s, candidates {cost['candidates']:.1f} s, "
-          f"{cost['mb']:.0f} MB at the peak (interpreter, PyTorch and the volume included), "
-          f"at most {cost['silence']:.2f} s without progress; "
-          f"{cost['gflops']:.0f} GFLOP/s in fp32, {machine(options.threads)}")
+    print(
+        f"\n{' x '.join(map(str, shape[::-1]))}: lungs {cost['lungs']:.1f} s, candidates {cost['candidates']:.1f} s, "
+        f"{cost['mb']:.0f} MB at the peak (interpreter, PyTorch and the volume included), "
+        f"at most {cost['silence']:.2f} s without progress; "
+        f"{cost['gflops']:.0f} GFLOP/s in fp32, {machine(options.threads)}"
+    )
     return cost["lungs"] + cost["candidates"] <= TARGET_SECONDS and cost["mb"] <= TARGET_MB
 
 

@@ -76,10 +76,12 @@ def train(crops: Sequence[Crops], steps: int, seed: int = 0) -> NoduleClassifier
 @torch.inference_mode()
 def separation(network: NoduleClassifier, crops: Crops) -> float:
     """How often a nodule of the crops is judged likelier than something else there (the area under the ROC curve)."""
-    odds = np.concatenate([
-        network(views(crops.hu[start : start + 64]), torch.from_numpy(crops.spacing_mm[start : start + 64]).float())
-        for start in range(0, len(crops.hu), 64)
-    ])
+    odds = np.concatenate(
+        [
+            network(views(crops.hu[start : start + 64]), torch.from_numpy(crops.spacing_mm[start : start + 64]).float())
+            for start in range(0, len(crops.hu), 64)
+        ]
+    )
     others = np.sort(odds[~crops.is_nodule])
     return float(np.mean(np.searchsorted(others, odds[crops.is_nodule]) / len(others)))
 
@@ -101,15 +103,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = painting_parser(__doc__)
     parser.set_defaults(rounds=ROUNDS)
     parser.add_argument("--work_dir", type=Path, required=True, help="for crops and weights")
-    parser.add_argument("--without", type=int, nargs="*", help="backgrounds to leave out, one at a time; -1: none; "
-                        "default: none, then each")
+    parser.add_argument(
+        "--without",
+        type=int,
+        nargs="*",
+        help="backgrounds to leave out, one at a time; -1: none; default: none, then each",
+    )
     parser.add_argument("--steps", type=int, default=STEPS)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     of_backgrounds, procedural = collect(options.shared, options.cache, options.work_dir, options.rounds)
     counts = [int(each.is_nodule.sum()) for each in (*of_backgrounds, procedural)]
-    sys.stdout.write(f"{sum(counts)} nodules and {sum(len(c.hu) for c in (*of_backgrounds, procedural)) - sum(counts)} "
-                     "other places\n")
+    sys.stdout.write(
+        f"{sum(counts)} nodules and {sum(len(c.hu) for c in (*of_backgrounds, procedural)) - sum(counts)} "
+        "other places\n"
+    )
     for number in range(-1, len(of_backgrounds)) if options.without is None else options.without:
         seen = [each for other, each in enumerate(of_backgrounds) if other != number]
         network = train([*seen, procedural], options.steps, number + 1)
@@ -117,8 +125,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             save(network, options.work_dir / Path(CLASSIFIER).name)
             continue
         save(network, without(options.work_dir, number))
-        sys.stdout.write(f"background {number}, never seen: a nodule is judged likelier than something else in "
-                         f"{separation(network, of_backgrounds[number]):.3f} of all pairs\n")
+        sys.stdout.write(
+            f"background {number}, never seen: a nodule is judged likelier than something else in "
+            f"{separation(network, of_backgrounds[number]):.3f} of all pairs\n"
+        )
         sys.stdout.flush()
     return 0
 

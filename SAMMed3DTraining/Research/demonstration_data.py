@@ -71,7 +71,8 @@ def make_data(shared_data: Path, folder: Path, size: DemonstrationSize, seed: in
     shapes = NoduleShapes.load()
     count = 0
     for part, patients, scans in (
-        ("Tr", TRAINING_PATIENTS, size.training_scans), ("Val", VALIDATION_PATIENTS, size.validation_scans),
+        ("Tr", TRAINING_PATIENTS, size.training_scans),
+        ("Val", VALIDATION_PATIENTS, size.validation_scans),
         ("Ts", TEST_PATIENTS, size.test_scans),
     ):
         for patient, ct in patients.items():
@@ -188,7 +189,8 @@ def _write(folder: Path, part: str, name: str, scan: DetectionScan, thin: bool) 
     for dataset, version in ((THICK, in_thick_slices(scan, THICK_MM)), *([(THIN, scan)] if thin else [])):
         images, labels = folder / dataset / f"images{part}", folder / dataset / f"labels{part}"
         for path, array in (
-            (images / f"{name}_0000.nii.gz", version.array_kji), (labels / f"{name}.nii.gz", label_map(version))
+            (images / f"{name}_0000.nii.gz", version.array_kji),
+            (labels / f"{name}.nii.gz", label_map(version)),
         ):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_volume(path, Volume(array, version.ijk_to_ras, name, path))

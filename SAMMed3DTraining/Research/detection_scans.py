@@ -30,7 +30,9 @@ LIDC_SCANS = ("LIDC-IDRI-0001", "LIDC-IDRI-0002", "LIDC-IDRI-0003")
 UNMARKED = {
     "R01-001_lungs_ct.nii.gz": (
         ((96.0, 145.0, -67.0), 16.0),
-        ((-96.0, 191.0, -177.0), 5.0), ((119.0, 98.0, -213.0), 5.0), ((118.0, 171.0, -200.0), 5.0),
+        ((-96.0, 191.0, -177.0), 5.0),
+        ((119.0, 98.0, -213.0), 5.0),
+        ((118.0, 171.0, -200.0), 5.0),
     ),
     "4D-Lung_113_c40_ct.nii.gz": (((-108.0, -130.0, -954.0), 7.0),),
     "LIDC-IDRI-0002_ct.nii.gz": (((105.0, -11.0, -101.0), 5.0),),
@@ -69,7 +71,11 @@ class KnownNodule:
 
     @classmethod
     def of(
-        cls, mask: np.ndarray, ijk_to_ras: np.ndarray, kind: str = "", offset: Sequence[int] = (0, 0, 0),
+        cls,
+        mask: np.ndarray,
+        ijk_to_ras: np.ndarray,
+        kind: str = "",
+        offset: Sequence[int] = (0, 0, 0),
         readers: int | None = None,
     ) -> KnownNodule:
         """From a mask in a volume or in a block of it that begins at ``offset``."""
@@ -113,7 +119,11 @@ class DetectionScan:
 
 
 def painted_scan(
-    background: Background, source: str, rng: np.random.Generator, count: int = 12, shapes: NoduleShapes | None = None,
+    background: Background,
+    source: str,
+    rng: np.random.Generator,
+    count: int = 12,
+    shapes: NoduleShapes | None = None,
     diameters_mm: tuple[float, float] = DIAMETERS_MM,
 ) -> DetectionScan:
     """Nodules painted into a real scan: all kinds equally often, sizes log-uniform, at least 15 mm between any two.
@@ -185,7 +195,11 @@ def phantom_scan(seed: int) -> DetectionScan:
         else:
             nodules.append(KnownNodule.of(mask, phantom.ijk_to_ras, entry["kind"]))
     return DetectionScan(
-        f"phantom {seed}", "phantom", phantom.array_kji, phantom.ijk_to_ras, tuple(nodules),
+        f"phantom {seed}",
+        "phantom",
+        phantom.array_kji,
+        phantom.ijk_to_ras,
+        tuple(nodules),
         _widened(ignored, phantom.ijk_to_ras),
     )
 
@@ -255,7 +269,5 @@ def _widened(mask: np.ndarray, ijk_to_ras: np.ndarray) -> np.ndarray | None:
 def _ball(shape: tuple[int, ...], ijk_to_ras: np.ndarray, center_ras: Sequence[float], radius_mm: float) -> np.ndarray:
     k, j, i = np.ogrid[: shape[0], : shape[1], : shape[2]]
     center, spacing = world_to_ijk(ijk_to_ras, center_ras), voxel_spacing(ijk_to_ras)
-    squared = sum(
-        ((axis - middle) * step) ** 2 for axis, middle, step in zip((i, j, k), center, spacing, strict=True)
-    )
+    squared = sum(((axis - middle) * step) ** 2 for axis, middle, step in zip((i, j, k), center, spacing, strict=True))
     return squared <= radius_mm**2

@@ -33,24 +33,36 @@ from SAMMed3DLib.weights import default_checkpoint
 from SAMMed3DTrainingLib.train.run_folder import read_events
 from shared_data import shared_dir
 
-from .demonstration_data import (
-    REAL_TEST_PATIENT,
-    THICK,
-    THIN,
-    DemonstrationSize,
-    make_data,
-)
+from .demonstration_data import REAL_TEST_PATIENT, THICK, THIN, DemonstrationSize, make_data
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARIES = [str(ROOT / folder) for folder in ("SAMMed3D", "SAMMed3DTraining")]
 
 DEFAULT_OPTIONS = (
-    "--preset", "full", "--lr", "2e-4", "--decoder_lr", "1", "--num_epochs", "6", "--samples_per_nodule", "1",
-    "--val_nodules", "96",
+    "--preset",
+    "full",
+    "--lr",
+    "2e-4",
+    "--decoder_lr",
+    "1",
+    "--num_epochs",
+    "6",
+    "--samples_per_nodule",
+    "1",
+    "--val_nodules",
+    "96",
 )
 TINY_OPTIONS = (
-    "--checkpoint", "a seed, no file", "--model_type", "vit_tiny", "--num_epochs", "8", "--samples_per_nodule", "1",
-    "--val_nodules", "24",
+    "--checkpoint",
+    "a seed, no file",
+    "--model_type",
+    "vit_tiny",
+    "--num_epochs",
+    "8",
+    "--samples_per_nodule",
+    "1",
+    "--val_nodules",
+    "24",
 )
 # Without a GPU two processes of one thread each are 1.5 times as fast as one of two, and compute the same.
 BATCH_OPTIONS = (
@@ -98,7 +110,8 @@ def command(*arguments: str) -> None:
     path = os.pathsep.join([*LIBRARIES, *filter(None, [os.environ.get("PYTHONPATH")])])
     print(f"$ python -m SAMMed3DTrainingLib {' '.join(arguments)}", file=sys.stderr, flush=True)
     run = subprocess.run(
-        [sys.executable, "-m", "SAMMed3DTrainingLib", *arguments], env={**os.environ, "PYTHONPATH": path},
+        [sys.executable, "-m", "SAMMed3DTrainingLib", *arguments],
+        env={**os.environ, "PYTHONPATH": path},
         stdout=sys.stderr.fileno(),
     )
     if run.returncode:
@@ -112,8 +125,16 @@ def train(work: Path, name: str, data: Sequence[Path], options: Sequence[str]) -
         begun = time.time()
         more = ["--resume"] if (folder / "training_state.pth").exists() else []
         command(
-            "train", "--task_name", name, "--data", *map(str, data), "--work_dir", str(work / "runs"), *options,
-            *BATCH_OPTIONS, *more,
+            "train",
+            "--task_name",
+            name,
+            "--data",
+            *map(str, data),
+            "--work_dir",
+            str(work / "runs"),
+            *options,
+            *BATCH_OPTIONS,
+            *more,
         )
         if read_events(folder)[-1].get("reason") != "finished":
             raise SystemExit(f"{name} was stopped: start this script again to go on")
@@ -126,8 +147,21 @@ def evaluate(work: Path, name: str, data: Path, checkpoint: Path) -> Scores:
     results = work / "results" / f"{name}_{data.name}"
     if not (results / "results.json").exists():
         command(
-            "evaluate", "-vp", str(results), "-tdp", str(data), "-cp", str(checkpoint), "-dt", "Ts",
-            "-nc", str(max(CLICKS)), "--first_clicks", "0", "--worst", "0",
+            "evaluate",
+            "-vp",
+            str(results),
+            "-tdp",
+            str(data),
+            "-cp",
+            str(checkpoint),
+            "-dt",
+            "Ts",
+            "-nc",
+            str(max(CLICKS)),
+            "--first_clicks",
+            "0",
+            "--worst",
+            "0",
         )
     nodules = json.loads((results / "results.json").read_text(encoding="utf-8"))["nodules"]
     return {(nodule["case"], nodule["nodule"]): nodule["dice"] for nodule in nodules}

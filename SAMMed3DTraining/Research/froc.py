@@ -90,7 +90,9 @@ class ScanResult:
 
 
 def match(
-    scan: DetectionScan, records: Sequence[Mapping[str, Any]], candidates_ras: np.ndarray | None = None,
+    scan: DetectionScan,
+    records: Sequence[Mapping[str, Any]],
+    candidates_ras: np.ndarray | None = None,
     seconds: float = 0.0,
 ) -> ScanResult:
     """Which detections hit which nodules.
@@ -164,7 +166,8 @@ class Froc:
 
 
 def evaluate(
-    scans: Iterator[DetectionScan] | Sequence[DetectionScan], generator: SamAutomaticMaskGenerator3D,
+    scans: Iterator[DetectionScan] | Sequence[DetectionScan],
+    generator: SamAutomaticMaskGenerator3D,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[ScanResult]:
     """Run the generator on every scan."""
@@ -177,8 +180,12 @@ def evaluate(
         places = np.array([candidate.center_ras for candidate in generator.candidates])
         results.append(match(scan, records, places, seconds))
         logger.info(
-            "%s: %d of %d nodules among %d candidates, %d masks, %.0f s", scan.name,
-            sum(each.score > -math.inf for each in results[-1].found), len(scan.nodules), len(places), len(records),
+            "%s: %d of %d nodules among %d candidates, %d masks, %.0f s",
+            scan.name,
+            sum(each.score > -math.inf for each in results[-1].found),
+            len(scan.nodules),
+            len(places),
+            len(records),
             seconds,
         )
     return results
@@ -253,8 +260,10 @@ def table(results: Sequence[ScanResult]) -> str:
         mean = f"{np.mean(hits):7.2f}" if hits else f"{'-':>7}"
         lines.append(f"{name:<14}{len(found):4d}{looked_at:11.2f}{cells}{froc.cpm:7.2f}{mean}")
     seconds = np.mean([result.seconds for result in results])
-    lines.append(f"{len(results)} scans, {len(false) / len(results):.1f} false positives each at the lowest score, "
-                 f"{seconds:.0f} s each; Dice: mean of the hits")
+    lines.append(
+        f"{len(results)} scans, {len(false) / len(results):.1f} false positives each at the lowest score, "
+        f"{seconds:.0f} s each; Dice: mean of the hits"
+    )
     return "\n".join(lines)
 
 
@@ -303,8 +312,10 @@ def as_json(results: Sequence[ScanResult]) -> dict[str, Any]:
     for name, found in groups_of(results).items():
         froc = Froc.of(found, false, len(results))
         groups[name] = {
-            "nodules": len(found), "looked_at": float(np.mean([each.is_candidate for each in found])),
-            "sensitivity": {f"{rate:g}": froc.sensitivity_at(rate) for rate in RATES}, "cpm": froc.cpm,
+            "nodules": len(found),
+            "looked_at": float(np.mean([each.is_candidate for each in found])),
+            "sensitivity": {f"{rate:g}": froc.sensitivity_at(rate) for rate in RATES},
+            "cpm": froc.cpm,
             "dice_of_hits": [each.dice for each in found if each.score > -math.inf],
         }
     return {"scans": len(results), "seconds": [result.seconds for result in results], "groups": groups}
@@ -328,8 +339,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder with data/ (%(default)s)")
-    parser.add_argument("--sets", nargs="+", default=list(SETS), metavar="SET", choices=SETS,
-                        help=f"{', '.join(SETS)} (default: all)")
+    parser.add_argument(
+        "--sets", nargs="+", default=list(SETS), metavar="SET", choices=SETS, help=f"{', '.join(SETS)} (default: all)"
+    )
     parser.add_argument("--checkpoint", type=Path, help="default: the model that ships with the module")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="auto")

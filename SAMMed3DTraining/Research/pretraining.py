@@ -77,7 +77,9 @@ def mistakable_places(background: Background) -> list[Candidate]:
     """What looks most like a nodule in a lung that has none: forks and bends of vessels, scars, folds of the pleura."""
     scan = bare_scan(background, "training")
     found = find_candidates(
-        background.hu, background.ijk_to_ras, find_lungs(background.hu, background.ijk_to_ras),
+        background.hu,
+        background.ijk_to_ras,
+        find_lungs(background.hu, background.ijk_to_ras),
         limit=_MISTAKABLE_PER_SCAN,
     )
     return [place for place in found if not scan.ignores(place.center_ras)]
@@ -140,7 +142,8 @@ class Run:
         plain = [p for p in self.model.parameters() if p.ndim <= 1]
         self.optimizer = torch.optim.AdamW(
             [{"params": decay, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-            lr=config.lr, betas=(0.9, 0.98),
+            lr=config.lr,
+            betas=(0.9, 0.98),
         )
         self.average = ExponentialAverage(self.model, config.ema)
         self.step = 0
@@ -165,8 +168,13 @@ class Run:
         """Write the state of the run and the averaged weights as a checkpoint, each atomically."""
         part = self._file.with_suffix(".part")
         torch.save(
-            {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
-             "average": self.average.values, "step": self.step}, part,
+            {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "average": self.average.values,
+                "step": self.step,
+            },
+            part,
         )
         part.replace(self._file)
         shipped = build_model(self.config.model)
@@ -217,8 +225,15 @@ def _work(rank: int, config: PretrainingConfig, port: int, mistakable: Sequence[
             run.optimizer.step()
             run.step += 1
             run.average.update(run.model, run.step)
-            write(step=run.step, loss=loss.item(), norm=norm.item(), synthesis_s=drawn - started, clicks=clicks,
-                  step_s=time.perf_counter() - started, **figures)
+            write(
+                step=run.step,
+                loss=loss.item(),
+                norm=norm.item(),
+                synthesis_s=drawn - started,
+                clicks=clicks,
+                step_s=time.perf_counter() - started,
+                **figures,
+            )
             if rank == 0 and run.step % config.save_every == 0:
                 run.save()
     if rank == 0:
@@ -260,17 +275,22 @@ def main(arguments: list[str] | None = None) -> None:
         ("steps", int, "optimizer steps in all"),
         ("minutes", float, "stop after so long, with the learning rate falling until then; 0 = after the steps"),
         ("batch_size", int, "samples per process and step"),
-        ("lr", float, "highest learning rate"), ("processes", int, "processes that share the work"),
-        ("threads", int, "threads per process"), ("seed", int, "seed of weights and samples"),
-        ("device", str, "cpu or cuda"), ("warmup", int, "steps until the highest learning rate"),
-        ("ema", float, "decay of the averaged weights"), ("model", str, "network by its registry name"),
+        ("lr", float, "highest learning rate"),
+        ("processes", int, "processes that share the work"),
+        ("threads", int, "threads per process"),
+        ("seed", int, "seed of weights and samples"),
+        ("device", str, "cpu or cuda"),
+        ("warmup", int, "steps until the highest learning rate"),
+        ("ema", float, "decay of the averaged weights"),
+        ("model", str, "network by its registry name"),
         ("start", str, "checkpoint to start from; of another network what fits is taken"),
         ("real_share", float, "share of samples that are real nodules"),
         ("agreement", float, "weight of what two first clicks disagree in"),
         ("needless", float, "share of later clicks that correct nothing"),
     ):
-        parser.add_argument(f"--{name}", type=kind, default=getattr(PretrainingConfig, name),
-                            help=f"{text} (default %(default)s)")
+        parser.add_argument(
+            f"--{name}", type=kind, default=getattr(PretrainingConfig, name), help=f"{text} (default %(default)s)"
+        )
     config = PretrainingConfig(**vars(parser.parse_args(arguments)))
     work_dir = Path(config.work_dir)
     work_dir.mkdir(parents=True, exist_ok=True)

@@ -117,9 +117,7 @@ def label_places(
     return label, distances, radii
 
 
-def fit(
-    scans: Sequence[PeaksOfScan], centers: np.ndarray, scales: np.ndarray, rng: np.random.Generator
-) -> Regression:
+def fit(scans: Sequence[PeaksOfScan], centers: np.ndarray, scales: np.ndarray, rng: np.random.Generator) -> Regression:
     """Penalized maximum likelihood by Newton's method."""
     ranking = Regression(MEASURES, tuple(centers), tuple(scales))
     inputs, targets, weights = [], [], []
@@ -164,8 +162,12 @@ def fitting_parser(description: str | None) -> argparse.ArgumentParser:
     """The options of every script that fits what the module reads from ``finding.json``."""
     parser = painting_parser(description)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--write", type=Path, metavar="FILE.json",
-                        help="write what was fitted there: SAMMed3D/Resources/Models/finding.json, or a copy")
+    parser.add_argument(
+        "--write",
+        type=Path,
+        metavar="FILE.json",
+        help="write what was fitted there: SAMMed3D/Resources/Models/finding.json, or a copy",
+    )
     return parser
 
 

@@ -62,9 +62,10 @@ FAILURE = 0.5
 NOTE = "A crop shows a nodule with 5-20 voxels of its own surroundings; what lies beyond is made up."
 #: Strata: the index's column, and (name, at least, below).
 STRATA: dict[str, tuple[str, tuple[tuple[str, float, float], ...]]] = {
-    "diameter": ("equivalent_diameter_mm", (
-        ("3-6 mm", 0, 6), ("6-10 mm", 6, 10), ("10-20 mm", 10, 20), ("20-30 mm", 20, 30), ("> 30 mm", 30, 999),
-    )),
+    "diameter": (
+        "equivalent_diameter_mm",
+        (("3-6 mm", 0, 6), ("6-10 mm", 6, 10), ("10-20 mm", 10, 20), ("20-30 mm", 20, 30), ("> 30 mm", 30, 999)),
+    ),
     "texture": ("texture", (("ground glass (< 2.5)", 0, 2.5), ("part-solid (2.5-4)", 2.5, 4), ("solid (4-5)", 4, 9))),
     "margin": ("margin", (("blurred (< 3.5)", 0, 3.5), ("in between (3.5-4.5)", 3.5, 4.5), ("sharp (4.5-5)", 4.5, 9))),
     "spiculation": ("spiculation", (("none (< 2)", 0, 2), ("some (2-3)", 2, 3), ("spiculated (3-5)", 3, 9))),
@@ -104,10 +105,7 @@ class RealNodule:
     @property
     def readers_dice(self) -> float:
         """Mean Dice over all pairs of readers; NaN of one reader."""
-        pairs = [
-            dice(first, second)
-            for number, first in enumerate(self.readers) for second in self.readers[:number]
-        ]
+        pairs = [dice(first, second) for number, first in enumerate(self.readers) for second in self.readers[:number]]
         return float(np.mean(pairs)) if pairs else float("nan")
 
 
@@ -131,8 +129,11 @@ def read_nodules(
         raise InputError(f"there is no {index}: name the folder that holds data/lidc_voi with --shared")
     with index.open(encoding="utf-8", newline="") as file:
         rows = [
-            row for row in csv.DictReader(file)
-            if row["split"] == split and int(row["slices_below"]) >= 1 and int(row["slices_above"]) >= 1
+            row
+            for row in csv.DictReader(file)
+            if row["split"] == split
+            and int(row["slices_below"]) >= 1
+            and int(row["slices_above"]) >= 1
             and (not enlarge_to_mm or float(row["equivalent_diameter_mm"]) >= 12.0)
         ]
     if not rows:
@@ -173,12 +174,12 @@ def surround(
         deviation = min(60.0, float(hu[np.abs(hu - level) < 120].std()))
     filled = np.pad(hu, width, mode="edge").astype(np.float32)
     shadow = np.pad(ndimage.binary_dilation(readers.any((0, 1)), iterations=3), width[1:])
-    for block in (filled[: pads[0]], filled[pads[0] + len(hu):]):
+    for block in (filled[: pads[0]], filled[pads[0] + len(hu) :]):
         noise = ndimage.gaussian_filter(rng.normal(0, 1, block.shape), (0.4, 0.7, 0.7))
         replaced = shadow[None] & (block < -200)
         block[replaced] = (level + noise * (deviation / noise.std()))[replaced]
     beside = np.ones(filled.shape, bool)
-    beside[:, pads[1]:-pads[1], pads[2]:-pads[2]] = False
+    beside[:, pads[1] : -pads[1], pads[2] : -pads[2]] = False
     filled[beside] += rng.normal(0, deviation / 2, filled.shape)[beside].astype(np.float32)
     matrix = np.array(ijk_to_ras, dtype=np.float64)
     matrix[:3, 3] -= matrix[:3, :3] @ np.array(pads[::-1])
@@ -222,9 +223,7 @@ def first_clicks(nodule: RealNodule) -> FirstClicks:
         return found[rng.integers(len(found), size=count)]
 
     inner = draw(depth > depth.max() / 2.0, FIRST_CLICKS)
-    return FirstClicks(
-        inner, draw(rim, 1)[0], draw(once & ~nodule.consensus, 1)[0], draw(twice & ~once, 1)[0],
-    )
+    return FirstClicks(inner, draw(rim, 1)[0], draw(once & ~nodule.consensus, 1)[0], draw(twice & ~once, 1)[0])
 
 
 def measure(predictor: SamPredictor3D, nodule: RealNodule, clicks: int = CLICKS) -> dict[str, Any]:
@@ -234,7 +233,11 @@ def measure(predictor: SamPredictor3D, nodule: RealNodule, clicks: int = CLICKS)
 
     def click(voxel: NDArray[np.int64] | None, count: int) -> NoduleResult:
         return evaluate_nodule(
-            predictor, nodule.consensus, nodule.ijk_to_ras, min(count, clicks), ClickSimulator("challenge", 0),
+            predictor,
+            nodule.consensus,
+            nodule.ijk_to_ras,
+            min(count, clicks),
+            ClickSimulator("challenge", 0),
             first_voxel=voxel,
         )
 
@@ -242,13 +245,10 @@ def measure(predictor: SamPredictor3D, nodule: RealNodule, clicks: int = CLICKS)
     challenge = click(None, CLICKS)
     inner = [click(voxel, CORRECTED if number == 0 else 1) for number, voxel in enumerate(first.inner)]
     border, outside, further = (
-        click(voxel, count) for voxel, count in (
-            (first.border, CORRECTED), (first.outside, CORRECTED), (first.further, 1),
-        )
+        click(voxel, count)
+        for voxel, count in ((first.border, CORRECTED), (first.outside, CORRECTED), (first.further, 1))
     )
-    measured = [
-        measure_nodule(result.predictions[0], nodule.hu, nodule.ijk_to_ras).volume_mm3 for result in inner
-    ]
+    measured = [measure_nodule(result.predictions[0], nodule.hu, nodule.ijk_to_ras).volume_mm3 for result in inner]
     judged = [prediction for result in (challenge, *inner, border, outside) for prediction in result.predictions]
     return {
         "name": nodule.name,
@@ -325,7 +325,8 @@ def summarize(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     ratio = curve("volume_ratio")
     summary["volume_ratio"] = {
         str(click): [float(value) for value in np.quantile(ratio[:, click - 1], (0.5, 0.1, 0.9))]
-        for click in SHOWN if click <= ratio.shape[1]
+        for click in SHOWN
+        if click <= ratio.shape[1]
     }
     firsts = curve("inner_first")
     summary["inner_first"] = {"mean": float(firsts.mean()), "mean_of_worst": float(firsts.min(axis=1).mean())}
@@ -333,7 +334,9 @@ def summarize(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for key in ("inner_voxel_mm3", "inner_measured_mm3"):
         spread = [variation(result[key]) or 0.0 for result in results]
         summary[f"variation_{key.split('_')[1]}"] = {
-            "median": float(np.median(spread)), "p90": float(np.quantile(spread, 0.9)), "worst": float(max(spread)),
+            "median": float(np.median(spread)),
+            "p90": float(np.quantile(spread, 0.9)),
+            "worst": float(max(spread)),
         }
     summary["drops"] = {}
     for key in ("challenge", "inner", "border", "outside"):
@@ -341,7 +344,9 @@ def summarize(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         single = [largest_drop(row) for row in values]
         worst = int(np.argmax(single))
         summary["drops"][key] = {
-            "mean": largest_drop(values.mean(axis=0)), "single": single[worst], "nodule": results[worst]["name"],
+            "mean": largest_drop(values.mean(axis=0)),
+            "single": single[worst],
+            "nodule": results[worst]["name"],
             "above_0.03": int(np.sum(np.array(single) > 0.03)),
         }
     summary["calibration"] = calibration(
@@ -412,8 +417,10 @@ def table(names: Sequence[str], summaries: Sequence[Mapping[str, Any]]) -> str:
 
     def head(summary: Mapping[str, Any]) -> str:
         known = summary["calibration"]
-        return "-" if known is None else " / ".join(
-            f"{known[key]:.3f}" for key in ("pearson", "expected_error", "absolute_error")
+        return (
+            "-"
+            if known is None
+            else " / ".join(f"{known[key]:.3f}" for key in ("pearson", "expected_error", "absolute_error"))
         )
 
     def ratio(summary: Mapping[str, Any]) -> str:
@@ -429,25 +436,28 @@ def table(names: Sequence[str], summaries: Sequence[Mapping[str, Any]]) -> str:
         (f"single readers, {shown} clicks", clicks("single_readers")),
         (f"NSD 1 mm, {corrected}", clicks("nsd_1mm")),
         (f"random inner first click, {corrected}", clicks("inner")),
-        ("eight inner first clicks, mean and worst", lambda summary: (
-            f"{summary['inner_first']['mean']:.3f} / {summary['inner_first']['mean_of_worst']:.3f}"
-        )),
+        (
+            "eight inner first clicks, mean and worst",
+            lambda summary: f"{summary['inner_first']['mean']:.3f} / {summary['inner_first']['mean_of_worst']:.3f}",
+        ),
         (f"border first click, {corrected}", clicks("border")),
         (f"one voxel outside, {corrected}", clicks("outside")),
         ("two voxels outside, 1", clicks("outside_2")),
         ("worst nodule, challenge", clicks("challenge", "worst")),
         ("worst nodule, border", clicks("border", "worst")),
         ("failures at 1 (%): challenge / inner / border / outside 1 / 2", failures),
-        ("failures at 3 (%): challenge / border", lambda summary: " / ".join(
-            f"{100 * summary[key]['3']['failures']:.1f}" for key in ("challenge", "border")
-        )),
+        (
+            "failures at 3 (%): challenge / border",
+            lambda summary: " / ".join(f"{100 * summary[key]['3']['failures']:.1f}" for key in ("challenge", "border")),
+        ),
         ("volume ratio at 1: median (10-90 %)", ratio),
         ("volume spread, voxels: median / 90 % / worst", spread("variation_voxel")),
         ("volume spread, measured: median / 90 % / worst", spread("variation_measured")),
         ("IoU head: Pearson / expected / absolute error", head),
-        *((f"largest drop, {key}: mean / single (> 0.03)", drops(key)) for key in (
-            "challenge", "inner", "border", "outside",
-        )),
+        *(
+            (f"largest drop, {key}: mean / single (> 0.03)", drops(key))
+            for key in ("challenge", "inner", "border", "outside")
+        ),
         ("seconds", lambda summary: f"{summary['seconds']:.0f}"),
     ]
     rows = [["", *names], *([name, *(value(each) for each in summaries)] for name, value in lines)]
@@ -460,9 +470,13 @@ def strata_table(rows: Sequence[Mapping[str, Any]]) -> str:
     head = ["", "stratum", "nodules", "readers", "1", "3", "5", "border 1", "border 3", "ratio", "spread"]
     cells = [
         [
-            row["kind"], row["stratum"], str(row["nodules"]), f"{row['readers_dice']:.3f}",
+            row["kind"],
+            row["stratum"],
+            str(row["nodules"]),
+            f"{row['readers_dice']:.3f}",
             *(f"{row[key][click]['mean']:.3f}" for key, click in keys),
-            f"{row['volume_ratio']['1'][0]:.2f}", f"{100 * row['variation_voxel']['median']:.1f} %",
+            f"{row['volume_ratio']['1'][0]:.2f}",
+            f"{100 * row['variation_voxel']['median']:.1f} %",
         ]
         for row in rows
     ]
@@ -476,8 +490,13 @@ def _markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 def draw_worst(
-    predictor: SamPredictor3D, folder: Path, split: str, results: Sequence[Mapping[str, Any]], path: Path,
-    count: int = 20, enlarge_to_mm: float = 0.0,
+    predictor: SamPredictor3D,
+    folder: Path,
+    split: str,
+    results: Sequence[Mapping[str, Any]],
+    path: Path,
+    count: int = 20,
+    enlarge_to_mm: float = 0.0,
 ) -> None:
     """The nodules with the lowest Dice at one click as a contact sheet: consensus (green) and mask (magenta)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -509,11 +528,21 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, required=True, help="folder that holds data/lidc_voi")
     parser.add_argument("--split", choices=("validation", "train"), default="validation")
-    parser.add_argument("--checkpoint", type=Path, nargs="+", metavar="FILE",
-                        help="one or more, measured side by side; default: the model that ships with the module")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="one or more, measured side by side; default: the model that ships with the module",
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N nodules")
-    parser.add_argument("--mass", type=float, default=0.0, metavar="MM",
-                        help="enlarge the nodules of 12 mm and more to this diameter: how large ones fare")
+    parser.add_argument(
+        "--mass",
+        type=float,
+        default=0.0,
+        metavar="MM",
+        help="enlarge the nodules of 12 mm and more to this diameter: how large ones fare",
+    )
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="fp32")
@@ -573,7 +602,8 @@ def run(options: argparse.Namespace) -> int:
     sys.stdout.write(f"{text}\n")
     if options.out is not None:
         document = {
-            "title": title, "note": NOTE,
+            "title": title,
+            "note": NOTE,
             "checkpoints": [
                 {"file": str(path), "summary": summary, "strata": rows, "nodules": own}
                 for path, summary, rows, own in zip(checkpoints, summaries, strata, results, strict=True)
@@ -585,7 +615,11 @@ def run(options: argparse.Namespace) -> int:
     if options.pictures is not None:
         for name, predictor, own in zip(names, predictors, results, strict=True):
             draw_worst(
-                predictor, folder, options.split, own, options.pictures / f"worst_{name}.png",
+                predictor,
+                folder,
+                options.split,
+                own,
+                options.pictures / f"worst_{name}.png",
                 enlarge_to_mm=options.mass,
             )
     return 0

@@ -38,8 +38,11 @@ from shared_data import shared_dir
 SCANS = ("LIDC-IDRI-0001", "LIDC-IDRI-0002", "LIDC-IDRI-0003")
 # Mean Dice over all pairs of readers' own contours, which the votes alone do not give; from shared/data/README.md.
 READERS_DICE = {
-    ("LIDC-IDRI-0001", 1): 0.88, ("LIDC-IDRI-0002", 1): 0.76,
-    ("LIDC-IDRI-0003", 1): 0.77, ("LIDC-IDRI-0003", 2): 0.76, ("LIDC-IDRI-0003", 3): 0.86,
+    ("LIDC-IDRI-0001", 1): 0.88,
+    ("LIDC-IDRI-0002", 1): 0.76,
+    ("LIDC-IDRI-0003", 1): 0.77,
+    ("LIDC-IDRI-0003", 2): 0.76,
+    ("LIDC-IDRI-0003", 3): 0.86,
 }
 SHOWN = (1, 2, 3, 5, 10)
 TARGETS = {1: 0.77, 5: 0.85}
@@ -93,7 +96,8 @@ def missed_targets(mean: Sequence[float]) -> list[str]:
     """What the mean Dice per click falls short of, in words; empty when all is reached."""
     missed = [
         f"mean Dice at {click} click{'s' if click > 1 else ''} is {mean[click - 1]:.3f}, below {target}"
-        for click, target in TARGETS.items() if click <= len(mean) and mean[click - 1] < target
+        for click, target in TARGETS.items()
+        if click <= len(mean) and mean[click - 1] < target
     ]
     if largest_drop(mean) > ALLOWED_DROP:
         missed.append(f"a click lowers the mean Dice by {largest_drop(mean):.3f}, more than {ALLOWED_DROP}")
@@ -124,9 +128,7 @@ def print_first_clicks(nodules: list[MarkedNodule], trials: list[list[NoduleResu
     shown = [click for click in (1, 5) if click <= len(trials[0][0].dice)]
     print(f"\n{len(trials[0])} random first clicks (inner half of the nodule): mean and worst Dice")
     print(f"{'nodule':<22}" + "".join(f"{f'mean @{click}':>10}{f'worst @{click}':>10}" for click in shown))
-    rows = [
-        [[result.dice[click - 1] for result in results] for click in shown] for results in trials
-    ]
+    rows = [[[result.dice[click - 1] for result in results] for click in shown] for results in trials]
     for nodule, row in zip(nodules, rows, strict=True):
         cells = "".join(f"{np.mean(values):10.3f}{np.min(values):10.3f}" for values in row)
         print(f"{nodule.name:<22}{cells}")
@@ -146,10 +148,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--clicks", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--method", choices=("challenge", "random", "jitter"), default="challenge",
-                        help="where the clicks after the first go")
-    parser.add_argument("--first-clicks", type=int, default=0, metavar="N",
-                        help="also try N random first clicks per nodule and print their mean and worst Dice")
+    parser.add_argument(
+        "--method",
+        choices=("challenge", "random", "jitter"),
+        default="challenge",
+        help="where the clicks after the first go",
+    )
+    parser.add_argument(
+        "--first-clicks",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also try N random first clicks per nodule and print their mean and worst Dice",
+    )
     parser.add_argument("--json", type=Path, help="write all figures there")
     options = parser.parse_args(arguments)
     folder = options.shared and options.shared / "data" / "lidc_idri"
@@ -167,19 +178,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
             classic = region_growing(nodule.volume.array_kji, matrix, nodule.ras(first))
             grown.append(segmentation_dice(nodule.truth, classic))
             nodules.append(nodule)
-            results.append(evaluate_nodule(
-                predictor, nodule.truth, matrix, options.clicks, ClickSimulator(options.method, options.seed),
-                first_voxel=first,
-            ))
+            results.append(
+                evaluate_nodule(
+                    predictor,
+                    nodule.truth,
+                    matrix,
+                    options.clicks,
+                    ClickSimulator(options.method, options.seed),
+                    first_voxel=first,
+                )
+            )
             starts = ClickSimulator("random", options.seed)
             tried = []
             for _ in range(options.first_clicks):
                 start = starts.next_click(nodule.truth, np.zeros_like(nodule.truth), nodule.spacing)
                 assert start is not None
-                tried.append(evaluate_nodule(
-                    predictor, nodule.truth, matrix, options.clicks, ClickSimulator(options.method, options.seed),
-                    first_voxel=start[0],
-                ))
+                tried.append(
+                    evaluate_nodule(
+                        predictor,
+                        nodule.truth,
+                        matrix,
+                        options.clicks,
+                        ClickSimulator(options.method, options.seed),
+                        first_voxel=start[0],
+                    )
+                )
             trials.append(tried)
     mean = np.mean([result.dice for result in results], axis=0)
     print(f"{checkpoint}, clicks: {options.method}, seed {options.seed}; Dice after n clicks")
@@ -192,19 +215,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for line in missed:
         print(f"MISSED: {line}", file=sys.stderr)
     if options.json:
-        options.json.write_text(json.dumps({
-            "checkpoint": str(checkpoint), "method": options.method, "seed": options.seed, "note": NOTE,
-            "mean_dice": mean.tolist(), "largest_drop": largest_drop(mean), "missed": missed,
-            "nodules": [
+        options.json.write_text(
+            json.dumps(
                 {
-                    "scan": nodule.scan, "label": nodule.label, "readers": nodule.readers,
-                    "readers_dice": nodule.agreement, "region_growing_dice": classic, "truth_mm3": result.truth_mm3,
-                    "dice": result.dice, "volumes_mm3": result.volumes_mm3, "seconds": result.seconds,
-                    "first_click_trials": [trial.dice for trial in others],
-                }
-                for nodule, result, classic, others in zip(nodules, results, grown, trials, strict=True)
-            ],
-        }, indent=1), encoding="utf-8")
+                    "checkpoint": str(checkpoint),
+                    "method": options.method,
+                    "seed": options.seed,
+                    "note": NOTE,
+                    "mean_dice": mean.tolist(),
+                    "largest_drop": largest_drop(mean),
+                    "missed": missed,
+                    "nodules": [
+                        {
+                            "scan": nodule.scan,
+                            "label": nodule.label,
+                            "readers": nodule.readers,
+                            "readers_dice": nodule.agreement,
+                            "region_growing_dice": classic,
+                            "truth_mm3": result.truth_mm3,
+                            "dice": result.dice,
+                            "volumes_mm3": result.volumes_mm3,
+                            "seconds": result.seconds,
+                            "first_click_trials": [trial.dice for trial in others],
+                        }
+                        for nodule, result, classic, others in zip(nodules, results, grown, trials, strict=True)
+                    ],
+                },
+                indent=1,
+            ),
+            encoding="utf-8",
+        )
     return 1 if missed else 0
 
 

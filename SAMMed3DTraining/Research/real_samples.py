@@ -102,8 +102,17 @@ def _read(folder: Path, row: dict[str, str]) -> RealCrop:
         for key in ("texture", "margin", "lobulation", "spiculation", "equivalent_diameter_mm")
     }
     return RealCrop(
-        row["name"], hu, votes, affine, number["equivalent_diameter_mm"], number["texture"], number["margin"],
-        number["lobulation"], number["spiculation"], int(row["slices_below"]) < 1, int(row["slices_above"]) < 1,
+        row["name"],
+        hu,
+        votes,
+        affine,
+        number["equivalent_diameter_mm"],
+        number["texture"],
+        number["margin"],
+        number["lobulation"],
+        number["spiculation"],
+        int(row["slices_below"]) < 1,
+        int(row["slices_above"]) < 1,
     )
 
 
@@ -118,16 +127,17 @@ class RealSampler:
     """
 
     def __init__(
-        self, crops: Sequence[RealCrop], backgrounds: Sequence[Background], profile: PreprocessingProfile,
+        self,
+        crops: Sequence[RealCrop],
+        backgrounds: Sequence[Background],
+        profile: PreprocessingProfile,
         rng: np.random.Generator,
     ) -> None:
         self._crops, self._backgrounds, self._profile, self._rng = list(crops), list(backgrounds), profile, rng
         self._zoom = ZoomPolicy(profile)
         weights = np.array([crop.weight for crop in self._crops])
         self._shares = weights / weights.sum()
-        whole = [
-            not (c.open_below or c.open_above) and c.diameter_mm >= _MASS_FROM_MM for c in self._crops
-        ]
+        whole = [not (c.open_below or c.open_above) and c.diameter_mm >= _MASS_FROM_MM for c in self._crops]
         self._mass_shares = np.array(whole, float) / max(sum(whole), 1)
 
     def sample(self) -> Sample:
@@ -177,8 +187,15 @@ class RealSampler:
         second_click = None if np.any(second < 0) or np.any(second > limit) else second
         kind = "ground-glass" if nodule.texture <= 2 else "part-solid" if nodule.texture <= 3.5 else "solid"
         sample = Sample(
-            image, truth_on, np.clip(first, 0, limit).astype(np.float32), crop.spacing_mm, kind, diameter,
-            known=known_on, judged=judged_on, second_click=second_click,
+            image,
+            truth_on,
+            np.clip(first, 0, limit).astype(np.float32),
+            crop.spacing_mm,
+            kind,
+            diameter,
+            known=known_on,
+            judged=judged_on,
+            second_click=second_click,
         )
         return flipped(sample, rng)
 
@@ -215,7 +232,11 @@ class RealSampler:
         return _Block(out, moved, unknown, width)
 
     def _carry_on(
-        self, out: NDArray[np.float32], hu: NDArray[np.float32], level: float, shadow: NDArray[np.bool_],
+        self,
+        out: NDArray[np.float32],
+        hu: NDArray[np.float32],
+        level: float,
+        shadow: NDArray[np.bool_],
         width: tuple[tuple[int, int], ...],
     ) -> None:
         """The crop's edge with noise; above and below lung where the nodule was."""
@@ -234,8 +255,14 @@ class RealSampler:
         out += np.where(beside, noise * np.float32(sd * rng.uniform(0.2, 0.8)), 0)
 
     def _fade_into_lung(
-        self, out: NDArray[np.float32], affine: NDArray, level: float, shadow: NDArray[np.bool_],
-        width: tuple[tuple[int, int], ...], spacing: NDArray, hu: NDArray[np.float32],
+        self,
+        out: NDArray[np.float32],
+        affine: NDArray,
+        level: float,
+        shadow: NDArray[np.bool_],
+        width: tuple[tuple[int, int], ...],
+        spacing: NDArray,
+        hu: NDArray[np.float32],
     ) -> None:
         """The crop's edge gives way to a real lung within some millimeters, at once where the nodule's shadow is."""
         rng = self._rng
@@ -266,8 +293,9 @@ class RealSampler:
             sites = scan.sites[kind if len(scan.sites[kind]) else "lung"]
             site = sites[rng.integers(len(sites))]
             reach = np.ceil(15.0 / voxel_spacing(scan.ijk_to_ras)).astype(int)
-            window = tuple(slice(max(int(a), 0), int(b)) for a, b in zip((site - reach)[::-1], (site + reach)[::-1],
-                                                                         strict=True))
+            window = tuple(
+                slice(max(int(a), 0), int(b)) for a, b in zip((site - reach)[::-1], (site + reach)[::-1], strict=True)
+            )
             if not scan.lesion[window].any():
                 break
         linear = np.linalg.inv(scan.ijk_to_ras[:3, :3]) @ affine[:3, :3]

@@ -114,7 +114,8 @@ def scans(shared: Path, cache: Path, rounds: int, seed: int) -> Iterator[tuple[i
 
 
 def gather(
-    numbered: Iterator[tuple[int, DetectionScan]], predictor: SamPredictor3D,
+    numbered: Iterator[tuple[int, DetectionScan]],
+    predictor: SamPredictor3D,
     classifiers: Mapping[int, NoduleClassifier],
 ) -> tuple[Samples, Samples]:
     """Judges the candidates of scans and clicks the likeliest; where there are nodules, those on them.
@@ -146,9 +147,18 @@ def gather(
         likeliest = np.argsort([-place.response - value for place, value in zip(found, odds, strict=True)])[:CLICKED]
         chosen = [found[n] for n in likeliest if not scan.nodules or _is_on_nodule(found[n], scan)]
         generator = SamAutomaticMaskGenerator3D(
-            predictor, point_candidates=chosen, lungs=lungs, min_score=0.0, pred_iou_thresh=0.0,
-            stability_score_thresh=0.0, box_nms_thresh=2.0, containment_thresh=2.0, min_diameter_mm=2.0,
-            max_diameter_mm=60.0, max_masks=len(chosen), classifier=classify,
+            predictor,
+            point_candidates=chosen,
+            lungs=lungs,
+            min_score=0.0,
+            pred_iou_thresh=0.0,
+            stability_score_thresh=0.0,
+            box_nms_thresh=2.0,
+            containment_thresh=2.0,
+            min_diameter_mm=2.0,
+            max_diameter_mm=60.0,
+            max_masks=len(chosen),
+            classifier=classify,
         )
         before = len(objects)
         for record in generator.generate():
@@ -250,8 +260,12 @@ def sensitivity_at(log_odds: np.ndarray, samples: Samples, rate: float) -> float
 def _read(file: Path) -> tuple[Samples, Samples]:
     with np.load(file) as data:
         places, objects = (
-            Samples({name: data[name] for name in names}, data[f"{kind}_nodule"], data[f"{kind}_background"],
-                    data["painted"])
+            Samples(
+                {name: data[name] for name in names},
+                data[f"{kind}_nodule"],
+                data[f"{kind}_background"],
+                data["painted"],
+            )
             for kind, names in (("places", ("place",)), ("objects", ("look", "click")))
         )
     return places, objects
@@ -260,8 +274,13 @@ def _read(file: Path) -> tuple[Samples, Samples]:
 def _write(file: Path, places: Samples, objects: Samples) -> None:
     inputs: dict[str, Any] = {**places.inputs, **objects.inputs}
     np.savez(
-        file, painted=places.painted, **inputs, places_nodule=places.nodule,
-        places_background=places.background, objects_nodule=objects.nodule, objects_background=objects.background,
+        file,
+        painted=places.painted,
+        **inputs,
+        places_nodule=places.nodule,
+        places_background=places.background,
+        objects_nodule=objects.nodule,
+        objects_background=objects.background,
     )
 
 

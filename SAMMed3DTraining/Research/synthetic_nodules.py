@@ -65,9 +65,7 @@ def evaluate(
         first = ClickSimulator("random", rng).next_click(truth, np.zeros_like(truth), spacing)
         assert first is not None
         predictor.set_image(volume, matrix)
-        result = evaluate_nodule(
-            predictor, truth, matrix, clicks, ClickSimulator("challenge", 0), first_voxel=first[0]
-        )
+        result = evaluate_nodule(predictor, truth, matrix, clicks, ClickSimulator("challenge", 0), first_voxel=first[0])
         outcomes.append(Outcome(kind, shape.diameter_mm, result.dice))
     return outcomes
 
@@ -96,8 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     name, masks = next(iter(HELD_OUT.items()))
     if options.shared is None or not (options.shared / "data" / name).is_file():
-        print("the held-out scan is not there: name the folder that holds data/background with --shared",
-              file=sys.stderr)
+        print(
+            "the held-out scan is not there: name the folder that holds data/background with --shared", file=sys.stderr
+        )
         return 2
     data = options.shared / "data"
     background = prepare_background(data / name, tuple(data / mask for mask in masks))

@@ -42,8 +42,13 @@ def check(arguments: list[str], prog: str = "check") -> int:
     parser.add_argument("data", help="a data set, or a folder that holds several")
     parser.add_argument("--version", action="version", version=f"sammed3d {__version__}")
     parser.add_argument("--patient_pattern", help="regular expression; its first group is the patient")
-    parser.add_argument("--labels", nargs="+", default=[], metavar="NAME|VALUE",
-                        help="the classes of dataset.json that are nodules (default: all)")
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        default=[],
+        metavar="NAME|VALUE",
+        help="the classes of dataset.json that are nodules (default: all)",
+    )
     add_job_options(parser)
     options = parser.parse_args(arguments)
     job = Job("check", options.json, options.control)
@@ -84,13 +89,21 @@ def _as_json(report: CheckReport) -> dict[str, object]:
     problems = [{"case": "", "text": problem} for problem in report.problems]
     problems += [{"case": row.case.full_name, "text": text} for row in report.rows for text in row.problems]
     return {
-        "cases": len(report.rows), "nodules": sum(len(row.diameters_mm) for row in report.rows),
-        "patients": len({row.case.patient for row in report.rows}), "datasets": [d.name for d in report.datasets],
-        "clean": report.is_clean, "fatal": any(row.fatal for row in report.rows), "problems": problems,
+        "cases": len(report.rows),
+        "nodules": sum(len(row.diameters_mm) for row in report.rows),
+        "patients": len({row.case.patient for row in report.rows}),
+        "datasets": [d.name for d in report.datasets],
+        "clean": report.is_clean,
+        "fatal": any(row.fatal for row in report.rows),
+        "problems": problems,
         "labelled": sum(row.case.label is not None for row in report.rows),
     }
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "train": train, "evaluate": evaluate, "check": check, "compare": compare, "rank": rank,
+    "train": train,
+    "evaluate": evaluate,
+    "check": check,
+    "compare": compare,
+    "rank": rank,
 }

@@ -42,8 +42,7 @@ class Job:
     """
 
     def __init__(
-        self, prog: str, as_json: bool = False, control: Path | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        self, prog: str, as_json: bool = False, control: Path | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.prog = prog
         self._json = as_json

@@ -68,14 +68,22 @@ class Option:
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
         silent = shown in (None, "") or isinstance(shown, bool) or "default" in self.help
         text = self.help if silent else f"{self.help} (default {shown})"
-        more: dict[str, Any] = {"dest": self.target, "help": text.replace("%", "%%"), "required": self.required,
-                                "default": list(default) if isinstance(default, tuple) else default}
+        more: dict[str, Any] = {
+            "dest": self.target,
+            "help": text.replace("%", "%%"),
+            "required": self.required,
+            "default": list(default) if isinstance(default, tuple) else default,
+        }
         if self.switch is not None:
             more["action"] = "store_true" if self.switch else "store_false"
         else:
             usual = str if default is None or isinstance(default, tuple) else type(default)
-            more |= {"type": self.kind or usual, "choices": self.choices, "nargs": self.nargs,
-                     "metavar": self.metavar or (None if self.choices else self.name.upper())}
+            more |= {
+                "type": self.kind or usual,
+                "choices": self.choices,
+                "nargs": self.nargs,
+                "metavar": self.metavar or (None if self.choices else self.name.upper()),
+            }
         group.add_argument(*self.flags, f"--{self.name}", **more)
 
 

@@ -81,8 +81,10 @@ class _Flow:
 
     def run(self) -> None:
         if self.session.packages.missing:
-            self.test.delayDisplay("Packages for training are missing, so the self-test ends here: "
-                                   + ", ".join(package.name for package in self.session.packages.missing))
+            self.test.delayDisplay(
+                "Packages for training are missing, so the self-test ends here: "
+                + ", ".join(package.name for package in self.session.packages.missing)
+            )
             return
         self.widget.panel.train.setWorkDir(self.folder / "runs")
         self.ui.checkpointCombo.setCurrentIndex(0)

@@ -121,7 +121,9 @@ def peak_memory(kind: str, threads: int) -> float | None:
     if not Path("/proc/self/clear_refs").exists():
         return None
     run = subprocess.run(
-        [sys.executable, __file__, "--memory", kind, "--threads", str(threads)], capture_output=True, text=True,
+        [sys.executable, __file__, "--memory", kind, "--threads", str(threads)],
+        capture_output=True,
+        text=True,
         check=True,
     )
     return float(run.stdout)
@@ -157,8 +159,10 @@ def machine(threads: int) -> str:
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    return (f"{name or platform.processor() or platform.machine()}, {os.cpu_count()} cores, {threads} threads, "
-            f"PyTorch {torch.__version__} ({torch.backends.cpu.get_cpu_capability()}){load}")
+    return (
+        f"{name or platform.processor() or platform.machine()}, {os.cpu_count()} cores, {threads} threads, "
+        f"PyTorch {torch.__version__} ({torch.backends.cpu.get_cpu_capability()}){load}"
+    )
 
 
 def run(rounds: int) -> dict[str, list[float]]:
@@ -209,8 +213,10 @@ def report(times: dict[str, list[float]], memory: dict[str, float | None], threa
         if kind in median:
             floor = floors[kind if kind in floors else "fp32"]
             used = memory.get(kind)
-            print(f"| {label} | {1e3 * median[kind]:.0f} | {median['padded'] / median[kind]:.1f}x | "
-                  f"{median[kind] / floor:.2f}x of {1e3 * floor:.0f} | {'?' if used is None else f'{used:.0f}'} |")
+            print(
+                f"| {label} | {1e3 * median[kind]:.0f} | {median['padded'] / median[kind]:.1f}x | "
+                f"{median[kind] / floor:.2f}x of {1e3 * floor:.0f} | {'?' if used is None else f'{used:.0f}'} |"
+            )
     print(f"| decode one click | {1e3 * median['decode']:.1f} | | | |")
     print(f"| click on a cached crop, point to voxels | {1e3 * median['click']:.1f} | | | |")
     print("\n| compact nodule net, crop of 64^3 | ms | of vit_b_ori's fp32 encoding |\n|---|---|---|")
@@ -229,7 +235,8 @@ def report(times: dict[str, list[float]], memory: dict[str, float | None], threa
         checks.append(("bf16 against fp32", median["fp32"] / median["bf16"], ">=", TARGET_BF16))
     checks += [
         (f"MB above the weights, {kind}", used, "<=", TARGET_MEMORY)
-        for kind, used in memory.items() if used is not None and kind != "padded"
+        for kind, used in memory.items()
+        if used is not None and kind != "padded"
     ]
     return print_targets(checks)
 

@@ -93,8 +93,13 @@ def matching(cases: int, ct: Path | None) -> int:
         expected = transform_points(found.prior_to_current, places)
         errors += list(np.linalg.norm(expected - made.to_current(places), axis=1))
         measured = [
-            measure_scan(scan_of(scan.array_kji, scan.ijk_to_ras, name), scan.array_kji, scan.ijk_to_ras,
-                         segments_of(scan.labels_kji)) for name, scan in zip(("now", "then"), scans, strict=True)
+            measure_scan(
+                scan_of(scan.array_kji, scan.ijk_to_ras, name),
+                scan.array_kji,
+                scan.ijk_to_ras,
+                segments_of(scan.labels_kji),
+            )
+            for name, scan in zip(("now", "then"), scans, strict=True)
         ]
         result = follow_up(measured[0], measured[1], found)
         truths = {each.label: each for each in made.nodules}
@@ -105,13 +110,18 @@ def matching(cases: int, ct: Path | None) -> int:
             else:
                 truth = truths[(now or then).label]
                 right += (truth.prior_ras is None) if then is None else (truth.current_ras is None)
-        print(f"case {case}: {right} of {total} right, places {np.median(errors):.1f} mm median, {np.max(errors):.1f} "
-              f"at worst, {(time.process_time() - begun) / (case + 1):.0f} s of the processor a case", flush=True)
+        print(
+            f"case {case}: {right} of {total} right, places {np.median(errors):.1f} mm median, {np.max(errors):.1f} "
+            f"at worst, {(time.process_time() - begun) / (case + 1):.0f} s of the processor a case",
+            flush=True,
+        )
     share = right / max(total, 1)
     within = float(np.mean(np.array(errors) <= PLACE_MM)) if errors else 0.0
-    print(f"{cases} cases, {failed} registrations failed: {right} of {total} nodules right ({100 * share:.1f} %, "
-          f"target {100 * MATCHED:.0f}); expected places: median {np.median(errors):.2f} mm, 95 % below "
-          f"{np.percentile(errors, 95):.2f}, worst {np.max(errors):.2f}; within {PLACE_MM:g} mm {100 * within:.1f} %")
+    print(
+        f"{cases} cases, {failed} registrations failed: {right} of {total} nodules right ({100 * share:.1f} %, "
+        f"target {100 * MATCHED:.0f}); expected places: median {np.median(errors):.2f} mm, 95 % below "
+        f"{np.percentile(errors, 95):.2f}, worst {np.max(errors):.2f}; within {PLACE_MM:g} mm {100 * within:.1f} %"
+    )
     return int(share < MATCHED or max(errors) > PLACE_MM)
 
 
@@ -163,19 +173,26 @@ def growth(pairs: int, model: bool, first_seed: int) -> int:
             truth = 180.0 * np.log(2.0) / np.log(factor)
             days, interval = doubling_time(found, 180)
             # without a measurable change the statement is an interval of growth only
-            doubling += (interval.low <= truth <= interval.high) if days is not None else bounds.low <= 100.0 * (
-                factor - 1.0) <= bounds.high
+            doubling += (
+                (interval.low <= truth <= interval.high)
+                if days is not None
+                else bounds.low <= 100.0 * (factor - 1.0) <= bounds.high
+            )
         if number % 20 == 19:
-            print(f"{number + 1}: covered {100 * covered / len(widths):.1f} %, called growing {growing} of {unchanged}",
-                  flush=True)
+            print(
+                f"{number + 1}: covered {100 * covered / len(widths):.1f} %, called growing {growing} of {unchanged}",
+                flush=True,
+            )
     errors = np.array([each for each in misses if np.isfinite(each)])
     lost = len(misses) - len(errors)
-    print(f"{pairs} pairs ({'clicks of the model' if model else 'true outlines'}), {lost} without a mask: truth inside "
-          f"the change's interval {100 * covered / len(errors):.1f} %, inside the doubling time's "
-          f"{100 * doubling / changed:.1f} % of {changed} (target {100 * COVERED[0]:.0f} to {100 * COVERED[1]:.0f}); "
-          f"unchanged called growing {growing} of {unchanged}; error of the ratio: median "
-          f"{100 * np.median(np.abs(errors)):.1f} %, sd {100 * errors.std():.1f} %; half width of the interval "
-          f"{50 * np.median(widths):.0f} %")
+    print(
+        f"{pairs} pairs ({'clicks of the model' if model else 'true outlines'}), {lost} without a mask: truth inside "
+        f"the change's interval {100 * covered / len(errors):.1f} %, inside the doubling time's "
+        f"{100 * doubling / changed:.1f} % of {changed} (target {100 * COVERED[0]:.0f} to {100 * COVERED[1]:.0f}); "
+        f"unchanged called growing {growing} of {unchanged}; error of the ratio: median "
+        f"{100 * np.median(np.abs(errors)):.1f} %, sd {100 * errors.std():.1f} %; half width of the interval "
+        f"{50 * np.median(widths):.0f} %"
+    )
     return int(not COVERED[0] <= doubling / changed <= COVERED[1] or growing > FALSE_GROWTH * unchanged)
 
 
@@ -205,12 +222,18 @@ def compare_time(slices: int) -> int:
             write_segmentation(Path(folder) / f"{name}.seg.nrrd", labels, matrix)
         words = ["compare", "now.nii", "then.nii", "--segmentations", "now.seg.nrrd", "then.seg.nrrd", "--out", "out"]
         begun = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "SAMMed3DLib.cli", *words], cwd=folder, check=True,
-                       env={"PYTHONPATH": str(ROOT / "SAMMed3D"), "PATH": "/usr/bin:/bin"})
+        subprocess.run(
+            [sys.executable, "-m", "SAMMed3DLib.cli", *words],
+            cwd=folder,
+            check=True,
+            env={"PYTHONPATH": str(ROOT / "SAMMed3D"), "PATH": "/usr/bin:/bin"},
+        )
         wall = time.perf_counter() - begun
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    print(f"512 x 512 x {slices}, twice: {wall:.1f} s (target {SECONDS:g}), {used.ru_utime + used.ru_stime:.1f} s of "
-          f"the processor, {used.ru_maxrss / 2**20:.2f} GiB at most")
+    print(
+        f"512 x 512 x {slices}, twice: {wall:.1f} s (target {SECONDS:g}), {used.ru_utime + used.ru_stime:.1f} s of "
+        f"the processor, {used.ru_maxrss / 2**20:.2f} GiB at most"
+    )
     return int(wall > SECONDS)
 
 
@@ -218,8 +241,9 @@ def enlarged(array: np.ndarray, matrix: np.ndarray, slices: int, order: int) -> 
     """A volume on 512 x 512 x ``slices`` voxels over the same place."""
     shape = np.array([slices, 512, 512])
     step = np.array(array.shape) / shape
-    out = ndimage.affine_transform(array, step, step / 2.0 - 0.5, tuple(shape), order=order, mode="nearest",
-                                   output=array.dtype)
+    out = ndimage.affine_transform(
+        array, step, step / 2.0 - 0.5, tuple(shape), order=order, mode="nearest", output=array.dtype
+    )
     moved = np.array(matrix, dtype=float)
     moved[:3, 3] += matrix[:3, :3] @ (step[::-1] / 2.0 - 0.5)
     moved[:3, :3] = matrix[:3, :3] * step[::-1]

@@ -103,10 +103,16 @@ def train(data: Path, steps: int, resample: bool) -> float:
         tuple(case.image for case in cases), tuple(case.label for case in cases), network.model.profile, resample
     )
     numbers = np.arange((steps + 1) * config.batch_size).reshape(steps + 1, -1).tolist()
-    source = iter(DataLoader(
-        samples, batch_sampler=numbers, collate_fn=list, num_workers=1, prefetch_factor=3,
-        worker_init_fn=lambda worker: sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1),
-    ))
+    source = iter(
+        DataLoader(
+            samples,
+            batch_sampler=numbers,
+            collate_fn=list,
+            num_workers=1,
+            prefetch_factor=3,
+            worker_init_fn=lambda worker: sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1),
+        )
+    )
     loop, optimizer = ClickLoop(network.model), network.optimizer(config)
     dtype = PRECISIONS[resolve_precision(config.precision, torch.device("cpu"))]
     begun = 0.0

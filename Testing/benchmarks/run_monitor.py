@@ -42,11 +42,26 @@ def seconds(function: Callable[[], object]) -> float:
 
 def step(number: int) -> str:
     """A step's line."""
-    return json.dumps({
-        "event": "step", "time": 1e9 + number, "epoch": 1, "step": number, "steps": 2 * STEPS, "loss": 0.123456,
-        "lr": 2e-4, "data_s": 0.001234, "step_s": 0.123456, "left_s": 1234.567, "dice_first": 0.71, "dice_last": 0.82,
-        "iou_error": 0.05,
-    }) + "\n"
+    return (
+        json.dumps(
+            {
+                "event": "step",
+                "time": 1e9 + number,
+                "epoch": 1,
+                "step": number,
+                "steps": 2 * STEPS,
+                "loss": 0.123456,
+                "lr": 2e-4,
+                "data_s": 0.001234,
+                "step_s": 0.123456,
+                "left_s": 1234.567,
+                "dice_first": 0.71,
+                "dice_last": 0.82,
+                "iou_error": 0.05,
+            }
+        )
+        + "\n"
+    )
 
 
 def run(rounds: int) -> dict[str, float]:
@@ -54,8 +69,16 @@ def run(rounds: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work) / "run"
         folder.mkdir()
-        start = {"event": "start", "time": 1e9, "config": {"num_epochs": 2}, "nodules": 9, "cases": 3, "step": 0,
-                 "steps": 2 * STEPS, "resumed": False}
+        start = {
+            "event": "start",
+            "time": 1e9,
+            "config": {"num_epochs": 2},
+            "nodules": 9,
+            "cases": 3,
+            "step": 0,
+            "steps": 2 * STEPS,
+            "resumed": False,
+        }
         note_process(folder, 1, "")
         (folder / EVENTS).write_text(json.dumps(start) + "\n" + "".join(map(step, range(1, STEPS + 1))))
         with hold_lock(folder):
@@ -75,8 +98,13 @@ def run(rounds: int) -> dict[str, float]:
 
             whole = [seconds(parse_all) for _ in range(3)]
             history = [seconds(RunHistory(Path(work)).runs) for _ in range(3)]
-    medians = {"poll without news": idle, "poll with a step": news, "poll while a long run is read": reading,
-               "parsing all of it instead": whole, "history, read for the first time": history}
+    medians = {
+        "poll without news": idle,
+        "poll with a step": news,
+        "poll while a long run is read": reading,
+        "parsing all of it instead": whole,
+        "history, read for the first time": history,
+    }
     return {name: 1e3 * statistics.median(values) for name, values in medians.items()}
 
 
@@ -91,11 +119,13 @@ def main() -> int:
     print(f"matrix product: {2e-9 * GEMM**3 / gemm:.0f} GFLOP/s; a run of {STEPS} steps\n\n| | ms |\n|---|---|")
     for name, value in found.items():
         print(f"| {name} | {value:.3f} |")
-    reached = print_targets([
-        ("poll without news, ms", found["poll without news"], "<=", TARGET_MS),
-        ("poll with a step, ms", found["poll with a step"], "<=", 2 * TARGET_MS),
-        ("poll while a long run is read, ms", found["poll while a long run is read"], "<=", 30.0),
-    ])
+    reached = print_targets(
+        [
+            ("poll without news, ms", found["poll without news"], "<=", TARGET_MS),
+            ("poll with a step, ms", found["poll with a step"], "<=", 2 * TARGET_MS),
+            ("poll while a long run is read, ms", found["poll while a long run is read"], "<=", 30.0),
+        ]
+    )
     return 0 if reached else 1
 
 

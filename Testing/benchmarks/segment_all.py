@@ -88,10 +88,16 @@ def measure(file: Path, precision: str) -> dict[str, Any]:
     total = seconds(lambda: records.extend(generator.generate()))
     cpu = time.process_time() - cpu
     return {
-        "shape": array.shape, "seconds": total, "cpu": cpu, "times": times, "candidates": len(generator.candidates),
-        "records": len(records), "shown": sum(record["shown_from"] <= 0.5 for record in records),
+        "shape": array.shape,
+        "seconds": total,
+        "cpu": cpu,
+        "times": times,
+        "candidates": len(generator.candidates),
+        "records": len(records),
+        "shown": sum(record["shown_from"] <= 0.5 for record in records),
         "peak_mb": peak_mb(),
-        "gflops": (before + gemm_gflops()) / 2.0, "message": generator.message,
+        "gflops": (before + gemm_gflops()) / 2.0,
+        "message": generator.message,
     }
 
 
@@ -123,18 +129,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not file.exists():
             array, matrix = volume_of(options)
             np.savez(file, array=array, matrix=matrix)
-        command = [sys.executable, __file__, "--measure", str(file), "--precision", options.precision,
-                   "--threads", str(options.threads)]
+        command = [
+            sys.executable,
+            __file__,
+            "--measure",
+            str(file),
+            "--precision",
+            options.precision,
+            "--threads",
+            str(options.threads),
+        ]
         answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     found = json.loads(answer.splitlines()[-1])
     looks = found["seconds"] - sum(found["times"].values())
     print(f"{machine(options.threads)}; {found['gflops']:.0f} GFLOP/s in fp32 around the search\n")
     print(f"| {' x '.join(map(str, found['shape'][::-1]))} | s |\n|---|---|")
-    for name, value in (*found["times"].items(), ("looks, clicks and masks", looks), ("all", found["seconds"]),
-                        ("processor time of all threads", found["cpu"])):
+    for name, value in (
+        *found["times"].items(),
+        ("looks, clicks and masks", looks),
+        ("all", found["seconds"]),
+        ("processor time of all threads", found["cpu"]),
+    ):
         print(f"| {name} | {value:.1f} |")
-    print(f"\n{found['candidates']} candidates, {found['records']} masks, {found['shown']} shown by default; "
-          f"peak {found['peak_mb']:.0f} MB {found['message']}")
+    print(
+        f"\n{found['candidates']} candidates, {found['records']} masks, {found['shown']} shown by default; "
+        f"peak {found['peak_mb']:.0f} MB {found['message']}"
+    )
     reached = found["seconds"] <= TARGET_SECONDS and found["peak_mb"] <= TARGET_MB
     print(f"target {TARGET_SECONDS:.0f} s and {TARGET_MB:.0f} MB: {'reached' if reached else 'missed'}")
     return 0 if reached else 1

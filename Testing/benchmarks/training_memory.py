@@ -80,8 +80,21 @@ class Kept(torch.autograd.graph.saved_tensors_hooks):
 def in_child(model: str, preset: str, precision: str, batch: int) -> tuple[float, float]:
     """:func:`measure` in a process of its own."""
     run = subprocess.run(
-        [sys.executable, __file__, "--model", model, "--presets", preset, "--precisions", precision,
-         "--batch", str(batch)], capture_output=True, text=True, check=True,
+        [
+            sys.executable,
+            __file__,
+            "--model",
+            model,
+            "--presets",
+            preset,
+            "--precisions",
+            precision,
+            "--batch",
+            str(batch),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     peak, kept = run.stdout.split()[-2:]
     return float(peak), float(kept)

@@ -64,7 +64,8 @@ def lidc_data(shared: Path, folder: Path) -> None:
     for number, scan in enumerate(SCANS):
         part = "Val" if number == len(SCANS) - 1 else "Tr"
         for kind, source, name in (
-            ("images", f"{scan}_ct.nii.gz", f"{scan}_0000.nii.gz"), ("labels", f"{scan}_nodules.nii.gz", None)
+            ("images", f"{scan}_ct.nii.gz", f"{scan}_0000.nii.gz"),
+            ("labels", f"{scan}_nodules.nii.gz", None),
         ):
             place = folder / f"{kind}{part}" / (name or f"{scan}.nii.gz")
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -93,10 +94,29 @@ def run_plain(data: Path, options: Sequence[str]) -> float:
 def run_ours(data: Path, work: Path, preset: str, epochs: int, measured: Measured) -> None:
     """A short run of a preset; its figures are added to ``measured``."""
     name = f"{preset}{len(measured.per_sample)}"
-    _python([
-        "-m", "SAMMed3DTrainingLib", "train", "--task_name", name, "--data", str(data), "--work_dir", str(work),
-        "--preset", preset, "--num_epochs", str(epochs), "--val_nodules", "1", "--val_clicks", "1", "--device", "cpu",
-    ])
+    _python(
+        [
+            "-m",
+            "SAMMed3DTrainingLib",
+            "train",
+            "--task_name",
+            name,
+            "--data",
+            str(data),
+            "--work_dir",
+            str(work),
+            "--preset",
+            preset,
+            "--num_epochs",
+            str(epochs),
+            "--val_nodules",
+            "1",
+            "--val_clicks",
+            "1",
+            "--device",
+            "cpu",
+        ]
+    )
     events = read_events(work / name)
     steps = [event for event in events if event["event"] == "step"][WARM_UP:]
     total = sum(step["step_s"] for step in steps)
@@ -114,7 +134,9 @@ def run_ours(data: Path, work: Path, preset: str, epochs: int, measured: Measure
 def _python(arguments: list[str]) -> str:
     path = os.pathsep.join(str(ROOT / part) for part in ("SAMMed3D", "SAMMed3DTraining"))
     run = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, encoding="utf-8",
+        [sys.executable, *arguments],
+        capture_output=True,
+        encoding="utf-8",
         env={**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"},
     )
     if run.returncode:

@@ -75,8 +75,13 @@ class BrightnessModel:
         return crop[:, :1]
 
     def decode(
-        self, embedding: Tensor, coords: Tensor | None, labels: Tensor | None, boxes: Tensor | None,
-        mask: Tensor | None, multimask_output: bool = False,
+        self,
+        embedding: Tensor,
+        coords: Tensor | None,
+        labels: Tensor | None,
+        boxes: Tensor | None,
+        mask: Tensor | None,
+        multimask_output: bool = False,
     ) -> tuple[Tensor, Tensor]:
         low = functional.interpolate(embedding, size=self.low_res_size, mode="trilinear", align_corners=False)
         logits = (low - 600.0 / 1400.0) * 20.0

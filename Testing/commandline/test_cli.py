@@ -106,8 +106,10 @@ def test_demo_without_data_makes_a_phantom(scene, bright, tmp_path, monkeypatch,
 
     class Phantom:
         array_kji, ijk_to_ras, labels_kji = scene.array, scene.ijk_to_ras, scene.labels
-        nodules = ({"label": 1, "kind": "part-solid", "diameter_mm": 14.2}, {"label": 2, "kind": "solid",
-                                                                               "diameter_mm": 9.7})
+        nodules = (
+            {"label": 1, "kind": "part-solid", "diameter_mm": 14.2},
+            {"label": 2, "kind": "solid", "diameter_mm": 9.7},
+        )
 
     seeds: list[int] = []
     monkeypatch.setattr(phantom, "chest_phantom", lambda seed: seeds.append(seed) or Phantom)
@@ -180,8 +182,11 @@ def test_a_checkpoint_that_may_not_be_read(ct, scene, monkeypatch, capsys) -> No
 
 def test_a_network_that_answers_nan_is_refused(ct, scene, bright, monkeypatch, tmp_path, capsys) -> None:
     decode = BrightnessModel.decode
-    monkeypatch.setattr(BrightnessModel, "decode", lambda *given, **options: tuple(
-        part * float("nan") for part in decode(*given, **options)))
+    monkeypatch.setattr(
+        BrightnessModel,
+        "decode",
+        lambda *given, **options: tuple(part * float("nan") for part in decode(*given, **options)),
+    )
     out = tmp_path / "o.nii.gz"
     assert cli.main(["segment", str(ct), "--point", scene.point(0), "--out", str(out)]) == 2
     assert "take another --checkpoint" in capsys.readouterr().err
@@ -284,8 +289,13 @@ def test_running_out_of_graphics_memory_is_said(ct, scene, bright, monkeypatch, 
     original = SamPredictor3D.predict
 
     def predict(self, *points, **options):
-        warnings.warn_explicit("out of graphics memory: going on on the CPU", RuntimeWarning, predictor.__file__, 1,
-                               module=predictor.__name__)
+        warnings.warn_explicit(
+            "out of graphics memory: going on on the CPU",
+            RuntimeWarning,
+            predictor.__file__,
+            1,
+            module=predictor.__name__,
+        )
         warnings.warn("chatter of a library", RuntimeWarning, stacklevel=1)
         return original(self, *points, **options)
 
@@ -328,9 +338,18 @@ def test_lists(capsys) -> None:
     assert "sam_med3d" in profiles and "1.5 mm" in profiles and "native" in profiles
 
 
-@pytest.mark.parametrize("words", [[], ["segment"], ["frobnicate"], ["segment", "ct", "--poi", "1,2,3"],
-                                   ["segment", "ct", "--checkpoint", "f", "--model", "nodule"],
-                                   ["demo", "--seed", "-1"], ["demo", "--seed", "one"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["segment"],
+        ["frobnicate"],
+        ["segment", "ct", "--poi", "1,2,3"],
+        ["segment", "ct", "--checkpoint", "f", "--model", "nodule"],
+        ["demo", "--seed", "-1"],
+        ["demo", "--seed", "one"],
+    ],
+)
 def test_wrong_options_end_with_code_2(words: list[str], capsys) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(words)
@@ -341,20 +360,33 @@ def test_a_reader_that_stops_early_is_no_error() -> None:
     """As in ``sammed3d ... | head -1``."""
     reading, writing = os.pipe()
     os.close(reading)
-    run = subprocess.run([sys.executable, "-m", "SAMMed3DLib.cli", "profiles"], stdout=writing, stderr=subprocess.PIPE,
-                         env=os.environ | {"PYTHONPATH": str(ROOT / "SAMMed3D")}, text=True, check=False)
+    run = subprocess.run(
+        [sys.executable, "-m", "SAMMed3DLib.cli", "profiles"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "SAMMed3D")},
+        text=True,
+        check=False,
+    )
     os.close(writing)
     assert (run.returncode, run.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("command", [[sys.executable, "-m", "SAMMed3DLib.cli"],
-                                     [sys.executable, "-c", "from SAMMed3DLib.cli import main; main()"]])
+@pytest.mark.parametrize(
+    "command",
+    [[sys.executable, "-m", "SAMMed3DLib.cli"], [sys.executable, "-c", "from SAMMed3DLib.cli import main; main()"]],
+)
 def test_notes_appear_however_the_command_is_started(command: list[str], scene, tmp_path: Path) -> None:
     """``python -m`` gives the module another name, which hid them."""
     nibabel.Nifti1Image((scene.array + 1024.0).astype(np.float32).T, scene.ijk_to_ras).to_filename(tmp_path / "f.nii")
     words = ["segment", str(tmp_path / "f.nii"), "--point", scene.point(0), "--checkpoint", "missing"]
-    run = subprocess.run([*command, *words], env=os.environ | {"PYTHONPATH": str(ROOT / "SAMMed3D")}, check=False,
-                         capture_output=True, encoding="utf-8")
+    run = subprocess.run(
+        [*command, *words],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "SAMMed3D")},
+        check=False,
+        capture_output=True,
+        encoding="utf-8",
+    )
     assert "note: f: it has no negative values" in run.stderr
 
 
@@ -376,15 +408,21 @@ def test_help_and_version_need_no_torch() -> None:
         "main(['models']); main(['profiles']); main(['weights', 'list'])\n"
         "assert not {'torch', 'SimpleITK', 'matplotlib'} & set(sys.modules)"
     )
-    run = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT / "SAMMed3D")},
-                         capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "SAMMed3D")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith(f"sammed3d {__version__}\n")
     assert "vit_b_ori" in run.stdout and "nodule_classifier.pth" in run.stdout
 
 
-@pytest.mark.parametrize("command", ["segment", "segment-all", "demo", "weights", "models", "evaluate", "train",
-                                     "check"])
+@pytest.mark.parametrize(
+    "command", ["segment", "segment-all", "demo", "weights", "models", "evaluate", "train", "check"]
+)
 def test_every_command_tells_its_version(command: str, capsys) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main([command, "--version"])
@@ -396,9 +434,14 @@ def test_every_command_tells_its_version(command: str, capsys) -> None:
 def test_results_that_cannot_be_printed_end_with_code_2_and_one_line(place: str) -> None:
     code = "import os, sys; from SAMMed3DLib.cli import main; sys.exit(main(['profiles']))"
     command = [sys.executable, "-c", code]
-    shell = "exec \"$@\" >&-" if place == "closed" else "exec \"$@\" >/dev/full"
-    run = subprocess.run(["sh", "-c", shell, "sh", *command], env=os.environ | {"PYTHONPATH": str(ROOT / "SAMMed3D")},
-                         stderr=subprocess.PIPE, encoding="utf-8", check=False)
+    shell = 'exec "$@" >&-' if place == "closed" else 'exec "$@" >/dev/full'
+    run = subprocess.run(
+        ["sh", "-c", shell, "sh", *command],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "SAMMed3D")},
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        check=False,
+    )
     assert run.returncode == 2
     assert run.stderr.count("\n") == 1 and run.stderr.startswith("sammed3d: error: standard output"), run.stderr
 

@@ -35,8 +35,11 @@ def test_it_is_listed(capsys):
 def test_without_the_training_library_the_cure_is_named(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "SAMMed3D")}
     # -S would lose an installed torch; an editable installation of this package is hidden by the finder instead.
-    code = ("import sys; sys.modules['SAMMed3DTrainingLib'] = None; from SAMMed3DLib.cli import main; "
-            "sys.exit(main(['evaluate', '-tdp', 'data']))")
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env=environment,
-                          check=False)
+    code = (
+        "import sys; sys.modules['SAMMed3DTrainingLib'] = None; from SAMMed3DLib.cli import main; "
+        "sys.exit(main(['evaluate', '-tdp', 'data']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env=environment, check=False
+    )
     assert done.returncode == 2 and "pip install ." in done.stderr and "Traceback" not in done.stderr

@@ -69,8 +69,12 @@ def test_fewer_shows_a_part_of_more(ct, scene, bright, finder, capsys) -> None:
     shown = []
     for sensitivity in ("0", "0.5", "1"):
         assert cli.main(["segment-all", str(ct), "--json", "--sensitivity", sensitivity]) == 0
-        shown.append({tuple(np.round([n["click_r"], n["click_a"], n["click_s"]], 3))
-                      for n in json.loads(capsys.readouterr().out)["nodules"]})
+        shown.append(
+            {
+                tuple(np.round([n["click_r"], n["click_a"], n["click_s"]], 3))
+                for n in json.loads(capsys.readouterr().out)["nodules"]
+            }
+        )
     assert shown[0] <= shown[1] <= shown[2] and len(shown[2]) == 2
 
 

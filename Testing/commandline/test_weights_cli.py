@@ -77,13 +77,16 @@ def test_the_folder_and_its_default(folder, monkeypatch, capsys) -> None:
     assert capsys.readouterr().out.strip() == str(folder / "default")
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    (("path", "sam_med3d_turbo"), "download it first"),
-    (("path", "turbo"), "there are nodule, sam_med3d_turbo"),
-    (("remove", "nodule"), "comes with SAMMed3D"),
-    (("remove", "sam_med3d_turbo"), "not on this computer"),
-    (("download", "x"), "There is no model 'x'"),
-])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("path", "sam_med3d_turbo"), "download it first"),
+        (("path", "turbo"), "there are nodule, sam_med3d_turbo"),
+        (("remove", "nodule"), "comes with SAMMed3D"),
+        (("remove", "sam_med3d_turbo"), "not on this computer"),
+        (("download", "x"), "There is no model 'x'"),
+    ],
+)
 def test_what_cannot_be_done_is_one_message(folder, capsys, words, message) -> None:
     assert run(folder, *words) == 2
     printed = capsys.readouterr()
@@ -102,9 +105,16 @@ def test_a_failed_download_is_one_message(folder, monkeypatch, capsys) -> None:
 
 
 def test_it_needs_no_torch(folder) -> None:
-    code = ("import sys\nsys.modules['torch'] = None\nfrom SAMMed3DLib import cli\n"
-            f"raise SystemExit(cli.main(['weights', 'list', '--folder', {str(folder)!r}]))")
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False,
-                         env=os.environ | {"PYTHONPATH": str(ROOT / "SAMMed3D"), "PYTHONIOENCODING": "utf-8"})
+    code = (
+        "import sys\nsys.modules['torch'] = None\nfrom SAMMed3DLib import cli\n"
+        f"raise SystemExit(cli.main(['weights', 'list', '--folder', {str(folder)!r}]))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "SAMMed3D"), "PYTHONIOENCODING": "utf-8"},
+    )
     assert run.returncode == 0, run.stderr
     assert "sam_med3d_turbo" in run.stdout

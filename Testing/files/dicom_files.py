@@ -45,8 +45,14 @@ def stored(plane: NDArray, slope: float = 1.0, intercept: float = -1024.0) -> by
 
 
 def write_slices(
-    folder: Path, planes: NDArray, positions: Sequence[Sequence[float]], axes: Sequence[float] = UPRIGHT,
-    series: str = "", name: str = "IM{:03d}.dcm", spacing: Sequence[float] = SPACING, **values: Any
+    folder: Path,
+    planes: NDArray,
+    positions: Sequence[Sequence[float]],
+    axes: Sequence[float] = UPRIGHT,
+    series: str = "",
+    name: str = "IM{:03d}.dcm",
+    spacing: Sequence[float] = SPACING,
+    **values: Any,
 ) -> str:
     """A classic series; a callable among ``values`` gets the slice's number. Returns the series' UID."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,12 +71,16 @@ def write_slices(
 
 
 def enhanced(
-    planes: NDArray, positions: Sequence[Sequence[float]], axes: Sequence[float] = UPRIGHT,
-    intercepts: Sequence[float] | None = None, spacing: Sequence[float] = SPACING,
+    planes: NDArray,
+    positions: Sequence[Sequence[float]],
+    axes: Sequence[float] = UPRIGHT,
+    intercepts: Sequence[float] | None = None,
+    spacing: Sequence[float] = SPACING,
 ) -> Dataset:
     """A multi-frame CT whose frames lie where ``positions`` say; with ``intercepts`` each has its own rescale."""
-    data = ct_header(planes, generate_uid(), 1, SOPClassUID=EnhancedCTImageStorage, RescaleSlope=None,
-                     RescaleIntercept=None)
+    data = ct_header(
+        planes, generate_uid(), 1, SOPClassUID=EnhancedCTImageStorage, RescaleSlope=None, RescaleIntercept=None
+    )
     data.NumberOfFrames = len(planes)
 
     def group(**values: Any) -> list[Dataset]:

@@ -28,15 +28,21 @@ GAP = [k for k in range(SHAPE[0]) if k not in (6, 7, 11)]
 
 
 def assert_holds(
-    volume: Volume, planes: Sequence[NDArray] = PLANES, positions: Sequence[Sequence[float]] = POSITIONS,
-    axes: Sequence[float] = UPRIGHT, spacing: Sequence[float] = SPACING,
+    volume: Volume,
+    planes: Sequence[NDArray] = PLANES,
+    positions: Sequence[Sequence[float]] = POSITIONS,
+    axes: Sequence[float] = UPRIGHT,
+    spacing: Sequence[float] = SPACING,
 ) -> None:
     """At the voxels of every plane, the volume has that plane's values, within 0.05 mm and 0.5 HU."""
     inverse = np.linalg.inv(volume.ijk_to_ras)
     for plane, position in zip(planes, positions, strict=True):
         j, i = np.indices(plane.shape)
-        lps = np.array(position) + i[..., None] * spacing[0] * np.array(axes[:3]) + (
-            j[..., None] * spacing[1] * np.array(axes[3:]))
+        lps = (
+            np.array(position)
+            + i[..., None] * spacing[0] * np.array(axes[:3])
+            + (j[..., None] * spacing[1] * np.array(axes[3:]))
+        )
         ijk = (lps * (-1, -1, 1)) @ inverse[:3, :3].T + inverse[:3, 3]
         index = np.round(ijk).astype(int)
         assert np.abs((ijk - index) @ volume.ijk_to_ras[:3, :3].T).max() < 0.05
@@ -53,8 +59,15 @@ def read_quietly(path: Path) -> Volume:
 
 def test_a_scout_in_the_series_is_left_out_and_named(tmp_path: Path) -> None:
     series = write_slices(tmp_path, PLANES, POSITIONS)
-    write_slices(tmp_path, PLANES[:1], [(20.0, 0.0, 250.0)], (1, 0, 0, 0, 0, -1), series, "SCOUT{}.dcm",
-                 ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    write_slices(
+        tmp_path,
+        PLANES[:1],
+        [(20.0, 0.0, 250.0)],
+        (1, 0, 0, 0, 0, -1),
+        series,
+        "SCOUT{}.dcm",
+        ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"],
+    )
     with pytest.warns(UserWarning, match=r"left out of .*SCOUT1.dcm \(a scout\)"):
         volume = read_volume(tmp_path)
     assert volume.array_kji.shape == SHAPE
@@ -147,13 +160,21 @@ def test_two_ends_of_a_scan_are_refused(tmp_path: Path) -> None:
         read_volume(tmp_path)
 
 
-@pytest.mark.parametrize("mark", [
-    {"AcquisitionNumber": 4}, {"ConvolutionKernel": "B70f"}, {"TemporalPositionIdentifier": 3},
-    {"ImageType": ["DERIVED", "SECONDARY", "MIP"]},
-])
+@pytest.mark.parametrize(
+    "mark",
+    [
+        {"AcquisitionNumber": 4},
+        {"ConvolutionKernel": "B70f"},
+        {"TemporalPositionIdentifier": 3},
+        {"ImageType": ["DERIVED", "SECONDARY", "MIP"]},
+    ],
+)
 def test_scans_of_one_place_in_one_series_are_listed(mark: dict, tmp_path: Path) -> None:
-    first = {"AcquisitionNumber": 1, "ConvolutionKernel": "B30f", "TemporalPositionIdentifier": 1} if (
-        "ImageType" not in mark) else {}
+    first = (
+        {"AcquisitionNumber": 1, "ConvolutionKernel": "B30f", "TemporalPositionIdentifier": 1}
+        if ("ImageType" not in mark)
+        else {}
+    )
     series = write_slices(tmp_path, PLANES, POSITIONS, **first)
     write_slices(tmp_path, PLANES + 3, POSITIONS, series=series, name="second{}.dcm", **(first | mark))
     with pytest.raises(InputError, match="2 images in one series.*move the files of the one you want") as caught:
@@ -183,15 +204,24 @@ def test_an_acquisition_a_slice_is_one_scan(tmp_path: Path) -> None:
 
 
 def test_each_slice_has_its_own_rescale(tmp_path: Path) -> None:
-    write_slices(tmp_path, PLANES, POSITIONS, RescaleIntercept=lambda number: str(-1024 - 8 * number),
-                 RescaleSlope=lambda number: "1" if number < 3 else "0.5")
+    write_slices(
+        tmp_path,
+        PLANES,
+        POSITIONS,
+        RescaleIntercept=lambda number: str(-1024 - 8 * number),
+        RescaleSlope=lambda number: "1" if number < 3 else "0.5",
+    )
     assert_holds(read_quietly(tmp_path))
 
 
-@pytest.mark.parametrize(("missing", "message"), [
-    ("PixelSpacing", "how large their voxels are"), ("ImageOrientationPatient", "how they lie"),
-    ("ImagePositionPatient", "where they lie"),
-])
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("PixelSpacing", "how large their voxels are"),
+        ("ImageOrientationPatient", "how they lie"),
+        ("ImagePositionPatient", "where they lie"),
+    ],
+)
 def test_a_series_that_does_not_say_its_geometry_is_refused(missing: str, message: str, tmp_path: Path) -> None:
     write_slices(tmp_path, PLANES, POSITIONS, **{missing: None})
     with pytest.raises(InputError, match=message):

@@ -51,11 +51,18 @@ def test_it_is_waited_for(path) -> None:
 
 
 def test_it_goes_with_a_killed_process(path) -> None:
-    code = ("import sys\nfrom pathlib import Path\nfrom SAMMed3DLib.files.file_lock import file_lock\n"
-            "with file_lock(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()")
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom SAMMed3DLib.files.file_lock import file_lock\n"
+        "with file_lock(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()"
+    )
     environment = os.environ | {"PYTHONPATH": str(Path(module.__file__).parents[2])}
-    with subprocess.Popen([sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                          text=True, env=environment) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as child:
         assert child.stdout.readline() == "held\n"
         assert is_locked(path)
         child.kill()

@@ -43,8 +43,13 @@ BARE = np.diag([-0.8, -0.9, 1.5, 1.0])
 
 
 def nifti(
-    sform: NDArray | None = MATRIX, sform_code: int = 1, qform: NDArray | None = MATRIX, qform_code: int = 1,
-    units: int = 2, pixdim: Sequence[float] | None = SPACING, array: NDArray = ARRAY,
+    sform: NDArray | None = MATRIX,
+    sform_code: int = 1,
+    qform: NDArray | None = MATRIX,
+    qform_code: int = 1,
+    units: int = 2,
+    pixdim: Sequence[float] | None = SPACING,
+    array: NDArray = ARRAY,
 ) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         header = nibabel.Nifti1Header()
@@ -90,8 +95,17 @@ def nrrd_in(space: str, matrix: NDArray, *fields: str) -> Callable[[Path], Path]
 def mha(*fields: str) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         path = folder / "volume.mha"
-        lines = ("ObjectType = Image", "NDims = 3", "BinaryData = True", "BinaryDataByteOrderMSB = False",
-                 "DimSize = 10 8 6", *fields, "ElementType = MET_SHORT", "ElementDataFile = LOCAL", "")
+        lines = (
+            "ObjectType = Image",
+            "NDims = 3",
+            "BinaryData = True",
+            "BinaryDataByteOrderMSB = False",
+            "DimSize = 10 8 6",
+            *fields,
+            "ElementType = MET_SHORT",
+            "ElementDataFile = LOCAL",
+            "",
+        )
         path.write_bytes("\n".join(lines).encode() + ARRAY.tobytes())
         return path
 
@@ -153,17 +167,20 @@ CASES = {
     "a spacing that is no number": Case(nrrd("spacings: 0.8 0.9 nan"), None, "does not state its voxel size"),
     "thickness for spacing": Case(nrrd("spacings: 0.8 0.9 nan", "thicknesses: nan nan 1.5"), None, "voxel size"),
     "an axis without direction": Case(
-        nrrd("space: RAS", "space directions: (0.8,0,0) (0,0.9,0) none", "space origin: (0,0,0)"), None, "voxel size"),
+        nrrd("space: RAS", "space directions: (0.8,0,0) (0,0.9,0) none", "space origin: (0,0,0)"), None, "voxel size"
+    ),
     "MetaImage": Case(mha(*meta_place(MATRIX), SPACED), MATRIX),
     "Rotation": Case(mha(*meta_place(MATRIX, "Rotation"), SPACED), MATRIX),
     "ElementSize alone": Case(mha(*meta_place(MATRIX), "ElementSize = 0.8 0.9 1.5"), MATRIX),
     "ElementSize and ElementSpacing": Case(mha(*meta_place(MATRIX), "ElementSize = 0.8 0.9 4", SPACED), MATRIX),
-    "sheared MetaImage": Case(mha(*meta_place(SHEARED), f"ElementSpacing = 0.8 0.9 {np.linalg.norm(SHEARED[:3, 2])}"),
-                              SHEARED),
+    "sheared MetaImage": Case(
+        mha(*meta_place(SHEARED), f"ElementSpacing = 0.8 0.9 {np.linalg.norm(SHEARED[:3, 2])}"), SHEARED
+    ),
     "no ElementSpacing": Case(mha(*meta_place(MATRIX)), None, "does not state its voxel size"),
     "ElementSpacing of 0": Case(mha(*meta_place(MATRIX), "ElementSpacing = 0.8 0 1.5"), None, "voxel size"),
-    "centimeters in MetaImage": Case(mha(*meta_place(MATRIX), "ElementSpacing = 0.08 0.09 0.15", "DistanceUnits = cm"),
-                                     None, "units"),
+    "centimeters in MetaImage": Case(
+        mha(*meta_place(MATRIX), "ElementSpacing = 0.08 0.09 0.15", "DistanceUnits = cm"), None, "units"
+    ),
 }
 
 

@@ -62,8 +62,9 @@ def test_a_pipe_or_a_device_is_not_waited_for(read, tmp_path: Path) -> None:
     for path in (tmp_path / "ct.nii.gz", Path("/dev/zero")):
         with pytest.raises(InputError, match="a pipe or a device"):
             read(path)
-    (tmp_path / "ct.nhdr").write_text("NRRD0004\ntype: short\ndimension: 3\nsizes: 2 2 2\nspacings: 1 1 1\n"
-                                      "encoding: raw\ndata file: ct.nii.gz\n\n")
+    (tmp_path / "ct.nhdr").write_text(
+        "NRRD0004\ntype: short\ndimension: 3\nsizes: 2 2 2\nspacings: 1 1 1\nencoding: raw\ndata file: ct.nii.gz\n\n"
+    )
     with pytest.raises(InputError, match="a pipe or a device"):
         read(tmp_path / "ct.nhdr")
 
@@ -100,8 +101,12 @@ except KeyboardInterrupt as error:
 
 
 def start_writer(path: Path) -> subprocess.Popen:
-    run = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True,
-                           env=os.environ | {"PYTHONPATH": str(ROOT / "SAMMed3D")})
+    run = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "SAMMed3D")},
+    )
     assert run.stdout is not None and run.stdout.readline() == "begun\n"
     return run
 

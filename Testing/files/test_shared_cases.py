@@ -39,6 +39,7 @@ def chest() -> Iterator:
     sys.path.insert(0, str(FOLDER))
     try:
         import chest as module
+
         yield module.chest
     finally:
         sys.path.remove(str(FOLDER))
@@ -62,15 +63,23 @@ def assert_shows_the_scene(volume: Volume, chest) -> None:
         assert abs(off.mean()) < 3.0 and off.std() < 25.0
 
 
-@pytest.mark.parametrize(("name", "said"), [
-    ("00-baseline/ct.nii.gz", ""), ("00-baseline/dicom", ""), ("01-nifti-units/ct_meter.nii.gz", ""),
-    ("01-nifti-units/ct_micron.nii.gz", ""), ("02-sform-qform/ct.nii.gz", "its sform says"),
-    ("07-scout-in-series/dicom", "SCOUT.dcm (a scout)"), ("09-enhanced-frames-unordered/good.dcm", ""),
-    ("09-enhanced-frames-unordered/shuffled.dcm", ""),
-    ("09-enhanced-frames-unordered/two_frames_missing.dcm", "2 slices are missing"),
-    ("11-enhanced-gantry-tilt/tilted.dcm", ""), ("11-enhanced-gantry-tilt/classic_dicom", ""),
-    ("13-missing-slices/dicom", "4 slices are missing"),
-])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("00-baseline/ct.nii.gz", ""),
+        ("00-baseline/dicom", ""),
+        ("01-nifti-units/ct_meter.nii.gz", ""),
+        ("01-nifti-units/ct_micron.nii.gz", ""),
+        ("02-sform-qform/ct.nii.gz", "its sform says"),
+        ("07-scout-in-series/dicom", "SCOUT.dcm (a scout)"),
+        ("09-enhanced-frames-unordered/good.dcm", ""),
+        ("09-enhanced-frames-unordered/shuffled.dcm", ""),
+        ("09-enhanced-frames-unordered/two_frames_missing.dcm", "2 slices are missing"),
+        ("11-enhanced-gantry-tilt/tilted.dcm", ""),
+        ("11-enhanced-gantry-tilt/classic_dicom", ""),
+        ("13-missing-slices/dicom", "4 slices are missing"),
+    ],
+)
 def test_the_scene_lies_where_it_is(name: str, said: str, cases: Path, chest) -> None:
     volume, told = read(cases / name)
     assert_shows_the_scene(volume, chest)

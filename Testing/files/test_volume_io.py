@@ -42,10 +42,16 @@ def write_dicom(folder: Path, scene, description: str = "LUNG", drop: int | None
         image.SetSpacing(np.linalg.norm(matrix[:3, :2], axis=0).tolist())
         position = matrix[:3, 3] + k * matrix[:3, 2]
         tags = {
-            "0008|0060": "CT", "0008|103e": description, "0020|000d": "1.2.826.0.1.5", "0020|000e": uid,
-            "0020|0013": str(k), "0020|0032": "\\".join(f"{value:.6f}" for value in position),
+            "0008|0060": "CT",
+            "0008|103e": description,
+            "0020|000d": "1.2.826.0.1.5",
+            "0020|000e": uid,
+            "0020|0013": str(k),
+            "0020|0032": "\\".join(f"{value:.6f}" for value in position),
             "0020|0037": "\\".join(f"{value:.8f}" for value in (*i_axis, *j_axis)),
-            "0028|1052": "-1024", "0028|1053": "1", "0008|0018": f"{uid}.{k + 1}",
+            "0028|1052": "-1024",
+            "0028|1053": "1",
+            "0008|0018": f"{uid}.{k + 1}",
         }
         for key, value in tags.items():
             image.SetMetaData(key, value)
@@ -324,13 +330,22 @@ def test_a_wrong_checksum_alone_is_noticed(tmp_path: Path, scene) -> None:
             read_volume(path)
 
 
-@pytest.mark.parametrize(("place", "value", "message"), [
-    (40, struct.pack("<h", 0), "sizes"), (40, struct.pack("<h", -3), "sizes"), (40, struct.pack("<h", 99), "sizes"),
-    (42, struct.pack("<h", -5), "sizes"), (42, struct.pack("<h", 32767), "more than the file can hold"),
-    (70, struct.pack("<h", 4321), "unknown data type 4321"), (72, struct.pack("<h", 8), "8 bits"),
-    (108, struct.pack("<f", float("nan")), "begin at byte nan"), (108, struct.pack("<f", -1e9), "begin at byte"),
-    (108, struct.pack("<f", 1e9), "more than the file can hold"), (0, b"\0\0\0\0", "does not begin with a NIfTI"),
-])
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (40, struct.pack("<h", 0), "sizes"),
+        (40, struct.pack("<h", -3), "sizes"),
+        (40, struct.pack("<h", 99), "sizes"),
+        (42, struct.pack("<h", -5), "sizes"),
+        (42, struct.pack("<h", 32767), "more than the file can hold"),
+        (70, struct.pack("<h", 4321), "unknown data type 4321"),
+        (72, struct.pack("<h", 8), "8 bits"),
+        (108, struct.pack("<f", float("nan")), "begin at byte nan"),
+        (108, struct.pack("<f", -1e9), "begin at byte"),
+        (108, struct.pack("<f", 1e9), "more than the file can hold"),
+        (0, b"\0\0\0\0", "does not begin with a NIfTI"),
+    ],
+)
 def test_nonsense_in_a_nifti_header_is_refused_with_a_reason(
     place: int, value: bytes, message: str, tmp_path: Path, scene
 ) -> None:
@@ -343,12 +358,20 @@ def test_nonsense_in_a_nifti_header_is_refused_with_a_reason(
         read_volume(path)
 
 
-@pytest.mark.parametrize(("ending", "old", "new"), [
-    ("mha", b"NDims = 3", b"NDims = 1000000"), ("mha", b"NDims = 3", b"NDims = -1"),
-    ("mha", b"DimSize = 80", b"DimSize = -80"), ("mha", b"DimSize = 80", b"DimSize = 99999999"),
-    ("mha", b"MET_SHORT", b"MET_NOTHING"), ("nrrd", b"sizes: 80", b"sizes: 0"), ("nrrd", b"sizes: 80", b"sizes: 99999"),
-    ("nrrd", b"dimension: 3", b"dimension: 300"), ("nrrd", b"type: short", b"type: sort"),
-])
+@pytest.mark.parametrize(
+    ("ending", "old", "new"),
+    [
+        ("mha", b"NDims = 3", b"NDims = 1000000"),
+        ("mha", b"NDims = 3", b"NDims = -1"),
+        ("mha", b"DimSize = 80", b"DimSize = -80"),
+        ("mha", b"DimSize = 80", b"DimSize = 99999999"),
+        ("mha", b"MET_SHORT", b"MET_NOTHING"),
+        ("nrrd", b"sizes: 80", b"sizes: 0"),
+        ("nrrd", b"sizes: 80", b"sizes: 99999"),
+        ("nrrd", b"dimension: 3", b"dimension: 300"),
+        ("nrrd", b"type: short", b"type: sort"),
+    ],
+)
 def test_nonsense_in_a_text_header_is_refused(ending: str, old: bytes, new: bytes, tmp_path: Path, scene) -> None:
     path = write_itk(tmp_path / f"ct.{ending}", scene)
     content = path.read_bytes()

@@ -58,7 +58,9 @@ def generator_for(array, matrix, model=None, spheres=SPHERES, **options):
     predictor = SamPredictor3D(model or BatchModel())
     predictor.set_image(array, matrix)
     options = {
-        "lungs": "whole_volume", "candidate_finder": lambda *a, **k: candidates_of(spheres), "classifier": undecided,
+        "lungs": "whole_volume",
+        "candidate_finder": lambda *a, **k: candidates_of(spheres),
+        "classifier": undecided,
         **options,
     }
     return SamAutomaticMaskGenerator3D(predictor, **options)
@@ -154,8 +156,12 @@ def test_of_a_fine_grid_only_the_best_looks_stay_in_memory():
         def decode(self, embedding, coords, *others, **options):
             axes = torch.meshgrid(*[torch.arange(32.0)] * 3, indexing="ij")
             scale = self.profile.crop_size[0] / 32.0
-            away = torch.stack([torch.stack([a - x / scale for a, x in zip(axes, point, strict=True)]).norm(dim=0)
-                                for point in coords[:, 0]])[:, None]
+            away = torch.stack(
+                [
+                    torch.stack([a - x / scale for a, x in zip(axes, point, strict=True)]).norm(dim=0)
+                    for point in coords[:, 0]
+                ]
+            )[:, None]
             return 10.0 * (2.0 - away), torch.full((len(coords), 1), 0.8)
 
     array, matrix = scan()
@@ -329,9 +335,7 @@ def test_clicks_elsewhere_in_an_object_tell_how_steady_its_mask_is():
             return (logits - 100.0 if coords is not None and len(coords) == 2 else logits), iou
 
     array, matrix = scan()
-    rule = dataclasses.replace(
-        default_score(), look=weighing("diameter", LOOK), clicked=weighing("agreement", OBJECT)
-    )
+    rule = dataclasses.replace(default_score(), look=weighing("diameter", LOOK), clicked=weighing("agreement", OBJECT))
     steady, wandering = (
         generator_for(array, matrix, model, score=rule, points_per_batch=1).generate()
         for model in (BatchModel(), Wandering())
@@ -418,7 +422,11 @@ def test_it_works_with_untrained_weights_of_the_public_architecture():
     predictor.set_image(array, matrix)
     points = np.array([SPHERES[0][0]])
     generator = SamAutomaticMaskGenerator3D(
-        predictor, point_candidates=points, lungs="whole_volume", min_diameter_mm=0.5, max_diameter_mm=500.0,
+        predictor,
+        point_candidates=points,
+        lungs="whole_volume",
+        min_diameter_mm=0.5,
+        max_diameter_mm=500.0,
         stability_score_thresh=0.0,
     )
     records = generator.generate()

@@ -27,8 +27,9 @@ def lung():
 
 def with_tube(array, radius=2.0):
     hu = array.astype(np.float32)
-    paint_tubes(hu, Tubes(np.array([[30.0, 30, -5]]), np.array([[30.0, 30, 66]]), np.array([radius])), (1.0,) * 3, 0.6,
-                20.0)
+    paint_tubes(
+        hu, Tubes(np.array([[30.0, 30, -5]]), np.array([[30.0, 30, 66]]), np.array([radius])), (1.0,) * 3, 0.6, 20.0
+    )
     return hu
 
 

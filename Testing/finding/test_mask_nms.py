@@ -47,8 +47,11 @@ def test_what_a_suppressed_mask_covers_is_not_suppressed_by_it():
 
 
 def test_empty_masks_are_never_kept_and_equals_keep_their_order():
-    blocks = [SimpleNamespace(mask=np.zeros((1, 1, 1)), offset_kji=(0, 0, 0)), box((4, 4, 4), (1, 1, 1)),
-              box((9, 9, 9), (1, 1, 1))]
+    blocks = [
+        SimpleNamespace(mask=np.zeros((1, 1, 1)), offset_kji=(0, 0, 0)),
+        box((4, 4, 4), (1, 1, 1)),
+        box((9, 9, 9), (1, 1, 1)),
+    ]
     assert suppress(blocks, [1.0, 0.5, 0.5]) == [1, 2]
     assert suppress([], []) == []
 

@@ -73,11 +73,19 @@ def test_the_shipped_file_is_as_the_scripts_write_it(file) -> None:
     assert file.read_text(encoding="utf-8") == text
 
 
-@pytest.mark.parametrize("damage", [
-    lambda text: "", lambda text: text[:500], lambda text: "[]", lambda text: text.replace('"peak"', '"Peak"'),
-    lambda text: text.replace('"log blob"', '"blob"'), lambda text: text.replace("[-4.0445, ", "["),
-    lambda text: text.replace('"centers"', '"center"'), None,
-])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: "",
+        lambda text: text[:500],
+        lambda text: "[]",
+        lambda text: text.replace('"peak"', '"Peak"'),
+        lambda text: text.replace('"log blob"', '"blob"'),
+        lambda text: text.replace("[-4.0445, ", "["),
+        lambda text: text.replace('"centers"', '"center"'),
+        None,
+    ],
+)
 def test_a_file_that_is_missing_or_damaged_is_named_with_its_cure(file, damage) -> None:
     if damage is None:
         file.unlink()

@@ -114,8 +114,10 @@ class FakeEngine:
     def _measure(self, mask: NDArray) -> dict[str, Any]:
         voxel = abs(np.linalg.det(self._volume.ijk_to_ras[:3, :3]))
         return {
-            "volume_mm3": float(mask.sum() * voxel), "long_axis_mm": 2 * self.radius_mm,
-            "short_axis_mm": 2 * self.radius_mm, "mean_hu": -50.0,
+            "volume_mm3": float(mask.sum() * voxel),
+            "long_axis_mm": 2 * self.radius_mm,
+            "short_axis_mm": 2 * self.radius_mm,
+            "mean_hu": -50.0,
         }
 
 

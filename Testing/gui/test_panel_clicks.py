@@ -247,4 +247,3 @@ def test_choosing_a_ct_shows_it_with_its_own_nodules_only(ready: User) -> None:
     assert [bool(node.GetDisplayVisibility()) for node in own] == [True, True]
     layers = ready.view("Red").slice_logic.GetSliceCompositeNode()
     assert layers.GetBackgroundVolumeID() == ct.GetID()
-

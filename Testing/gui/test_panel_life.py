@@ -38,7 +38,8 @@ def _armed_views(user: User) -> list[str]:
 
     views = user.host.app.layoutManager()
     return [
-        name for name in views.sliceViewNames()
+        name
+        for name in views.sliceViewNames()
         if views.sliceWidget(name).sliceView().cursor().shape() == Qt.CursorShape.BitmapCursor
     ]
 
@@ -260,9 +261,12 @@ def test_only_our_own_nodes_are_added(user: User) -> None:
     for name in before:
         added.remove(name)
     assert sorted(added) == [
-        "vtkMRMLMarkupsFiducialDisplayNode" if "vtkMRMLMarkupsFiducialDisplayNode" in added
+        "vtkMRMLMarkupsFiducialDisplayNode"
+        if "vtkMRMLMarkupsFiducialDisplayNode" in added
         else "vtkMRMLMarkupsDisplayNode",
-        "vtkMRMLMarkupsFiducialNode", "vtkMRMLScriptedModuleNode", "vtkMRMLSegmentationDisplayNode",
+        "vtkMRMLMarkupsFiducialNode",
+        "vtkMRMLScriptedModuleNode",
+        "vtkMRMLSegmentationDisplayNode",
         "vtkMRMLSegmentationNode",
     ]
 

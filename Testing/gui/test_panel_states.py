@@ -12,10 +12,26 @@ if TYPE_CHECKING:
 
 CENTER = (5.0, -4.0, 3.0)
 CONTROLS = (
-    "addNoduleButton", "nextNoduleButton", "addModeButton", "subtractModeButton", "undoButton", "redoButton",
-    "show3dButton", "segmentAllButton", "sensitivitySlider", "acceptButton", "flagButton", "rejectButton",
-    "previousButton", "nextButton", "copyButton", "saveButton", "downloadButton", "openModelButton",
-    "removeModelButton", "copyDeviceButton",
+    "addNoduleButton",
+    "nextNoduleButton",
+    "addModeButton",
+    "subtractModeButton",
+    "undoButton",
+    "redoButton",
+    "show3dButton",
+    "segmentAllButton",
+    "sensitivitySlider",
+    "acceptButton",
+    "flagButton",
+    "rejectButton",
+    "previousButton",
+    "nextButton",
+    "copyButton",
+    "saveButton",
+    "downloadButton",
+    "openModelButton",
+    "removeModelButton",
+    "copyDeviceButton",
 )
 
 
@@ -202,7 +218,8 @@ def without_torch(user: User, monkeypatch: pytest.MonkeyPatch) -> User:
     user.torch = False
     monkeypatch.setattr(model_choice, "torchAvailable", lambda: user.torch)
     monkeypatch.setattr(
-        torch_install.TorchInstaller, "__init__",
+        torch_install.TorchInstaller,
+        "__init__",
         lambda self, services=None, state=None: vars(self).update(
             _services=torch_install.SlicerServices(), _state=lambda: present if user.torch else absent
         ),
@@ -279,12 +296,22 @@ def test_the_text_of_every_state_is_shown_somewhere(user: User) -> None:
 
 
 def test_everything_that_can_be_used_has_a_tool_tip_at_any_time(user: User) -> None:
-    kinds = ("QPushButton", "QToolButton", "QCheckBox", "QComboBox", "QTableWidget", "ctkSliderWidget",
-             "qMRMLNodeComboBox")
+    kinds = (
+        "QPushButton",
+        "QToolButton",
+        "QCheckBox",
+        "QComboBox",
+        "QTableWidget",
+        "ctkSliderWidget",
+        "qMRMLNodeComboBox",
+    )
 
     def bare() -> list[str]:
-        return [name for name, widget in vars(user.ui).items()
-                if widget.className() in kinds and not name.startswith("qt_") and not widget.toolTip]
+        return [
+            name
+            for name, widget in vars(user.ui).items()
+            if widget.className() in kinds and not name.startswith("qt_") and not widget.toolTip
+        ]
 
     user.open()
     assert bare() == []

@@ -64,8 +64,11 @@ def test_the_arrow_buttons_and_keys_go_around(three: User) -> None:
     ids = three.ids()
     three.session.select(ids[0])
     for action, expected in (
-        (three.ui.nextButton.click, ids[1]), (lambda: three.press("W"), ids[2]), (lambda: three.press("W"), ids[0]),
-        (three.ui.previousButton.click, ids[2]), (lambda: three.press("Q"), ids[1]),
+        (three.ui.nextButton.click, ids[1]),
+        (lambda: three.press("W"), ids[2]),
+        (lambda: three.press("W"), ids[0]),
+        (three.ui.previousButton.click, ids[2]),
+        (lambda: three.press("Q"), ids[1]),
     ):
         action()
         three.settle()
@@ -122,7 +125,10 @@ def test_a_volume_that_is_not_to_be_trusted_is_marked_and_says_why(three: User, 
     plain = three.cell(1, VOLUME)
     rows = three.session.review.rows()
     doubted = {
-        **rows[1].measurements, "volume_low_mm3": 80.0, "volume_high_mm3": 130.4, "note": "The network doubts its mask."
+        **rows[1].measurements,
+        "volume_low_mm3": 80.0,
+        "volume_high_mm3": 130.4,
+        "note": "The network doubts its mask.",
     }
     rows[1] = dataclasses.replace(rows[1], measurements=doubted)
     monkeypatch.setattr(three.session.review, "rows", lambda: rows)

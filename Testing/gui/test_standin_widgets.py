@@ -18,7 +18,9 @@ _UI = """<ui version="4.0"><class>Test</class><widget class="qMRMLWidget" name="
 <connections><connection><sender>Test</sender><signal>{signal}</signal><receiver>selector</receiver>
 <slot>{slot}</slot></connection></connections></ui>"""
 _GOOD = {
-    "kind": "qMRMLNodeComboBox", "property": "addEnabled", "signal": "mrmlSceneChanged(vtkMRMLScene*)",
+    "kind": "qMRMLNodeComboBox",
+    "property": "addEnabled",
+    "signal": "mrmlSceneChanged(vtkMRMLScene*)",
     "slot": "setMRMLScene(vtkMRMLScene*)",
 }
 

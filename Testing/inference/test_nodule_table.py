@@ -26,8 +26,11 @@ def test_numbers_have_sane_digits_in_files_and_fewer_for_people() -> None:
     values = rounded(RECORD.to_dict() | {"predicted_iou": None, "seconds": [0.25]})
     assert values["volume_mm3"] == 109.2 and values["slice_index"] == 12 and values["centroid_ras"] == [1.0, -2.0, 3.0]
     assert values["predicted_iou"] is None and values["seconds"] == [0.25]
-    assert [shown("volume_mm3", 109.20000000000002), shown("mean_hu", -120.44), shown("dice", float("nan"))] \
-        == ["109.2", "-120", "-"]
+    assert [shown("volume_mm3", 109.20000000000002), shown("mean_hu", -120.44), shown("dice", float("nan"))] == [
+        "109.2",
+        "-120",
+        "-",
+    ]
     assert shown("predicted_iou", None, "–") == "–" and titles("name", "mean_hu") == ["nodule", "mean HU"]
 
 

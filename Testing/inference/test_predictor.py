@@ -335,8 +335,10 @@ class Stubborn(ThresholdModel):
         logits, _ = super().decode(embedding, coords, labels, boxes, None)
         if mask is not None and mask.max() > 0:
             return mask, torch.tensor([[self.iou]])
-        return (self.at_once(logits, coords), torch.tensor([[self.iou]])) if coords.shape[1] == 1 else (
-            logits, torch.tensor([[0.7]])
+        return (
+            (self.at_once(logits, coords), torch.tensor([[self.iou]]))
+            if coords.shape[1] == 1
+            else (logits, torch.tensor([[0.7]]))
         )
 
 

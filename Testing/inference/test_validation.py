@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 
 from SAMMed3DLib.inference import InputError, SamPredictor3D
-from SAMMed3DLib.inference.validation import (
-    check_box,
-    check_image,
-    check_points,
-    hounsfield_doubt,
-    looks_like_labels,
-)
+from SAMMed3DLib.inference.validation import check_box, check_image, check_points, hounsfield_doubt, looks_like_labels
 
 from .fakes import ThresholdModel
 from .volumes import grid, rotation
@@ -159,29 +153,39 @@ def padded(array, value=-3024):
     return array
 
 
-@pytest.mark.parametrize("make", [
-    chest_like, lambda: chest_like(np.float32), lambda: padded(chest_like()), lambda: padded(chest_like(), -32768),
-    lambda: np.minimum(chest_like(np.int32) * 1, 30000), lambda: broken(np.nan),
-])
+@pytest.mark.parametrize(
+    "make",
+    [
+        chest_like,
+        lambda: chest_like(np.float32),
+        lambda: padded(chest_like()),
+        lambda: padded(chest_like(), -32768),
+        lambda: np.minimum(chest_like(np.int32) * 1, 30000),
+        lambda: broken(np.nan),
+    ],
+)
 def test_hounsfield_units_raise_no_doubt(make):
     assert not hounsfield_doubt(make())
 
 
-@pytest.mark.parametrize(("change", "text", "certain"), [
-    (lambda hu: (hu - hu.mean()) / hu.std(), "normalization", True),
-    (lambda hu: np.clip((hu + 1000) / 1400, 0, 1), "normalization", True),
-    (lambda hu: hu / 1000, "normalization", True),
-    (lambda hu: (np.clip((hu + 1000) / 1400, 0, 1) * 255).astype(np.uint8), "8 bit", True),
-    (lambda hu: np.clip((hu + 1000) / 1400, 0, 1) * 255, "8 bit", True),
-    (lambda hu: (np.clip(hu, -160, 240) / 2).astype(np.int8), "8 bit", True),
-    (lambda hu: hu * 1e38, "beyond any tissue", True),
-    (lambda hu: np.full(SHAPE, -1000.0), "-1000 everywhere", True),
-    (lambda hu: hu + 1100, "no negative values", False),
-    (lambda hu: (hu + 1100).astype(np.uint16), "no negative values", False),
-    (lambda hu: np.clip(hu, -160, 240), "nothing in it is as dark as lung", False),
-    (lambda hu: hu - 1024, "darker than air", False),
-    (lambda hu: padded(hu - 1024, -4048.0), "darker than air", False),
-])
+@pytest.mark.parametrize(
+    ("change", "text", "certain"),
+    [
+        (lambda hu: (hu - hu.mean()) / hu.std(), "normalization", True),
+        (lambda hu: np.clip((hu + 1000) / 1400, 0, 1), "normalization", True),
+        (lambda hu: hu / 1000, "normalization", True),
+        (lambda hu: (np.clip((hu + 1000) / 1400, 0, 1) * 255).astype(np.uint8), "8 bit", True),
+        (lambda hu: np.clip((hu + 1000) / 1400, 0, 1) * 255, "8 bit", True),
+        (lambda hu: (np.clip(hu, -160, 240) / 2).astype(np.int8), "8 bit", True),
+        (lambda hu: hu * 1e38, "beyond any tissue", True),
+        (lambda hu: np.full(SHAPE, -1000.0), "-1000 everywhere", True),
+        (lambda hu: hu + 1100, "no negative values", False),
+        (lambda hu: (hu + 1100).astype(np.uint16), "no negative values", False),
+        (lambda hu: np.clip(hu, -160, 240), "nothing in it is as dark as lung", False),
+        (lambda hu: hu - 1024, "darker than air", False),
+        (lambda hu: padded(hu - 1024, -4048.0), "darker than air", False),
+    ],
+)
 def test_what_cannot_be_hounsfield_units_is_doubted(change, text, certain):
     doubt = hounsfield_doubt(change(chest_like(np.float64)))
     assert text in doubt.text

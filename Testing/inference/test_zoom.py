@@ -8,14 +8,7 @@ import pytest
 from SAMMed3DLib.inference.field import Part
 from SAMMed3DLib.inference.geometry import transform_points
 from SAMMed3DLib.inference.preprocessing import crop_at
-from SAMMed3DLib.inference.zoom import (
-    ObjectView,
-    ZoomPolicy,
-    best_view,
-    deepest_point,
-    points_elsewhere,
-    view_object,
-)
+from SAMMed3DLib.inference.zoom import ObjectView, ZoomPolicy, best_view, deepest_point, points_elsewhere, view_object
 from SAMMed3DLib.model.profile import PROFILES
 
 from .volumes import grid

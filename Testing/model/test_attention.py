@@ -13,8 +13,19 @@ from SAMMed3DLib.model.image_encoder import ImageEncoderViT3D
 
 # grid, window: one window larger than the grid, exact tilings, and partly padded windows of many shapes
 CASES = [
-    ((8, 8, 8), 14), ((4, 4, 4), 4), ((4, 4, 4), 2), ((5, 5, 5), 3), ((7, 7, 7), 4), ((3, 3, 3), 8), ((1, 1, 1), 3),
-    ((5, 6, 7), 4), ((3, 8, 2), 4), ((4, 4, 3), 4), ((4, 3, 4), 4), ((3, 4, 4), 4), ((9, 2, 4), 4),
+    ((8, 8, 8), 14),
+    ((4, 4, 4), 4),
+    ((4, 4, 4), 2),
+    ((5, 5, 5), 3),
+    ((7, 7, 7), 4),
+    ((3, 3, 3), 8),
+    ((1, 1, 1), 3),
+    ((5, 6, 7), 4),
+    ((3, 8, 2), 4),
+    ((4, 4, 3), 4),
+    ((4, 3, 4), 4),
+    ((3, 4, 4), 4),
+    ((9, 2, 4), 4),
 ]
 
 
@@ -53,9 +64,11 @@ def test_wrong_axes_and_padding_matter(monkeypatch) -> None:
     attention.rel_pos_d.data, attention.rel_pos_w.data = attention.rel_pos_w.data, attention.rel_pos_d.data
     assert (attention(x) - exact).abs().max() > 0.01
     attention.rel_pos_d.data, attention.rel_pos_w.data = attention.rel_pos_w.data, attention.rel_pos_d.data
-    monkeypatch.setattr(attention_module, "_padding_bias",
-                        lambda second, third, extent: second.new_full((*second[:, :, 0].shape[:2], 3, 4), -1e9).repeat(
-                            1, 3, 1, 1))
+    monkeypatch.setattr(
+        attention_module,
+        "_padding_bias",
+        lambda second, third, extent: second.new_full((*second[:, :, 0].shape[:2], 3, 4), -1e9).repeat(1, 3, 1, 1),
+    )
     assert (attention(x) - exact).abs().max() > 0.01
 
 

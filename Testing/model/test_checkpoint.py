@@ -46,19 +46,25 @@ def same(model: Sam3D, weights: dict[str, Tensor]) -> bool:
     return state.keys() == weights.keys() and all(torch.equal(state[name], weights[name].float()) for name in weights)
 
 
-@pytest.mark.parametrize("layout", [
-    lambda weights: public_layout(weights),
-    lambda weights: weights,
-    lambda weights: {"model_state_dict": {f"module.{name}": tensor for name, tensor in weights.items()}},
-    lambda weights: public_layout(weights, losses=[np.float64(1.5), np.float32(2)], best_dice=np.float64(0.5)),
-    lambda weights: public_layout(weights, optimizer_state_dict={"state": {0: {"exp_avg": torch.zeros(3)}}}),
-    lambda weights: {name: tensor.bfloat16() for name, tensor in weights.items()},
-])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        lambda weights: public_layout(weights),
+        lambda weights: weights,
+        lambda weights: {"model_state_dict": {f"module.{name}": tensor for name, tensor in weights.items()}},
+        lambda weights: public_layout(weights, losses=[np.float64(1.5), np.float32(2)], best_dice=np.float64(0.5)),
+        lambda weights: public_layout(weights, optimizer_state_dict={"state": {0: {"exp_avg": torch.zeros(3)}}}),
+        lambda weights: {name: tensor.bfloat16() for name, tensor in weights.items()},
+    ],
+)
 def test_layouts(write, weights, layout) -> None:
     content = layout(weights)
     model = load_model(write(content))
-    expected = {name: tensor.bfloat16() for name, tensor in weights.items()} if len(content) > 20 and (
-        next(iter(content.values())).dtype == torch.bfloat16) else weights
+    expected = (
+        {name: tensor.bfloat16() for name, tensor in weights.items()}
+        if len(content) > 20 and (next(iter(content.values())).dtype == torch.bfloat16)
+        else weights
+    )
     assert same(model, expected)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert not model.training
@@ -168,14 +174,17 @@ def test_both_nodule_networks_are_told_apart(name, tmp_path) -> None:
     assert (bare.name, bare.profile) == (name, PROFILES[name])
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b"", "is empty"),
-    (b"<!DOCTYPE html><html><body>Sign in</body></html>", "is a web page"),
-    (b"  <html>\n", "is a web page"),
-    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
-    (pickle.dumps({"model_state_dict": {}}), "bare pickle"),
-    (b"\x00\x01 something else", "not a PyTorch checkpoint"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"<!DOCTYPE html><html><body>Sign in</body></html>", "is a web page"),
+        (b"  <html>\n", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (pickle.dumps({"model_state_dict": {}}), "bare pickle"),
+        (b"\x00\x01 something else", "not a PyTorch checkpoint"),
+    ],
+)
 def test_other_files(tmp_path, content, message) -> None:
     path = tmp_path / "model.pth"
     path.write_bytes(content)
@@ -222,22 +231,38 @@ def without(weights: dict[str, Tensor], name: str) -> dict[str, Tensor]:
 IOU_TOKEN = "mask_decoder.iou_token.weight"
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda w: without(w, IOU_TOKEN), f"missing: {IOU_TOKEN}"),
-    (lambda w: w | {"extra.weight": torch.zeros(1)}, "unexpected: extra.weight"),
-    (lambda w: w | {IOU_TOKEN: torch.zeros(2, 384)}, r"wrong shape: mask_decoder.iou_token.weight \(2, 384\), not"),
-    (lambda w: w | {BOX_KEYS[0]: torch.zeros(1, 384)}, "unexpected: prompt_encoder.point_embeddings.2.weight"),
-    (lambda w: w | {"image_encoder.pos_embed": torch.zeros(1, 6, 6, 6, 768)}, r"unknown architecture .*6, 6, 6, 768"),
-    (lambda w: {"layer.weight": torch.zeros(3)}, "unknown architecture"),
-    (lambda w: {"model_state_dict": {}}, "has no weights"),
-    (lambda w: [1, 2], "has no weights"),
-    (lambda w: w | {"epoch": 3}, "'epoch' where weights are expected"),
-    (lambda w: {"format": "sammed3d", "format_version": 2, "model_state_dict": w}, "format version 2"),
-    (lambda w: {"format": "sammed3d", "format_version": 1, "architecture": "vit_x", "model_state_dict": w},
-     "unknown architecture 'vit_x'"),
-    (lambda w: {"format": "sammed3d", "format_version": 1, "architecture": "vit_tiny", "profile": {"bad": 1},
-                "model_state_dict": w}, "not a preprocessing profile"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: without(w, IOU_TOKEN), f"missing: {IOU_TOKEN}"),
+        (lambda w: w | {"extra.weight": torch.zeros(1)}, "unexpected: extra.weight"),
+        (lambda w: w | {IOU_TOKEN: torch.zeros(2, 384)}, r"wrong shape: mask_decoder.iou_token.weight \(2, 384\), not"),
+        (lambda w: w | {BOX_KEYS[0]: torch.zeros(1, 384)}, "unexpected: prompt_encoder.point_embeddings.2.weight"),
+        (
+            lambda w: w | {"image_encoder.pos_embed": torch.zeros(1, 6, 6, 6, 768)},
+            r"unknown architecture .*6, 6, 6, 768",
+        ),
+        (lambda w: {"layer.weight": torch.zeros(3)}, "unknown architecture"),
+        (lambda w: {"model_state_dict": {}}, "has no weights"),
+        (lambda w: [1, 2], "has no weights"),
+        (lambda w: w | {"epoch": 3}, "'epoch' where weights are expected"),
+        (lambda w: {"format": "sammed3d", "format_version": 2, "model_state_dict": w}, "format version 2"),
+        (
+            lambda w: {"format": "sammed3d", "format_version": 1, "architecture": "vit_x", "model_state_dict": w},
+            "unknown architecture 'vit_x'",
+        ),
+        (
+            lambda w: {
+                "format": "sammed3d",
+                "format_version": 1,
+                "architecture": "vit_tiny",
+                "profile": {"bad": 1},
+                "model_state_dict": w,
+            },
+            "not a preprocessing profile",
+        ),
+    ],
+)
 def test_foreign_content_is_named(write, weights, change, message) -> None:
     with pytest.raises(CheckpointError, match=message):
         load_model(write(change(weights)))
@@ -280,7 +305,10 @@ def test_loading_needs_the_weights_and_little_more(tmp_path) -> None:
     torch.save(public_layout(weights, optimizer_state_dict=moments), tmp_path / "full.pth")
     root = Path(__file__).resolve().parents[2] / "SAMMed3D"
     run = subprocess.run(
-        [sys.executable, "-c", LEAN, str(tmp_path / "full.pth")], capture_output=True, text=True, check=True,
+        [sys.executable, "-c", LEAN, str(tmp_path / "full.pth")],
+        capture_output=True,
+        text=True,
+        check=True,
         env=os.environ | {"PYTHONPATH": str(root)},
     )
     size, peak = map(int, run.stdout.split())
@@ -305,10 +333,14 @@ def test_what_a_killed_run_left_is_removed_and_what_is_being_written_is_not(tiny
     assert sorted(path.name for path in tmp_path.iterdir()) == [new.name, "model.pth"]
 
 
-@pytest.mark.parametrize("error", [
-    OSError(errno.ENOSPC, "No space left on device"), RuntimeError("PytorchStreamWriter failed writing file"),
-    KeyboardInterrupt(),
-])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("PytorchStreamWriter failed writing file"),
+        KeyboardInterrupt(),
+    ],
+)
 def test_a_failed_save_keeps_the_older_file(tiny, tmp_path, monkeypatch, error) -> None:
     path = tmp_path / "model.pth"
     path.write_bytes(b"older")
@@ -373,14 +405,17 @@ def test_a_folder_that_may_not_be_entered(tmp_path: Path, monkeypatch: pytest.Mo
         load_model(tmp_path / "model.pth")
 
 
-@pytest.mark.parametrize(("spoil", "message"), [
-    (lambda tensor: tensor.to(torch.complex64), "complex64.*plain real numbers"),
-    (lambda tensor: tensor.to(torch.int32), "no real numbers: .*int32"),
-    (lambda tensor: tensor.bool(), "no real numbers: .*bool"),
-    (lambda tensor: tensor.to_sparse(), "sparse.*plain real numbers"),
-    (lambda tensor: torch.full_like(tensor, float("nan")), "NaN or infinite numbers in .*damaged"),
-    (lambda tensor: torch.full_like(tensor, 1e39, dtype=torch.float64), "NaN or infinite numbers"),
-])
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda tensor: tensor.to(torch.complex64), "complex64.*plain real numbers"),
+        (lambda tensor: tensor.to(torch.int32), "no real numbers: .*int32"),
+        (lambda tensor: tensor.bool(), "no real numbers: .*bool"),
+        (lambda tensor: tensor.to_sparse(), "sparse.*plain real numbers"),
+        (lambda tensor: torch.full_like(tensor, float("nan")), "NaN or infinite numbers in .*damaged"),
+        (lambda tensor: torch.full_like(tensor, 1e39, dtype=torch.float64), "NaN or infinite numbers"),
+    ],
+)
 def test_weights_that_are_no_finite_real_numbers_are_refused(write, weights, spoil, message) -> None:
     name = "image_encoder.pos_embed"
     with pytest.raises(CheckpointError, match=message):
@@ -402,13 +437,29 @@ def test_an_archive_packed_again_is_refused(write, weights, tmp_path) -> None:
         load_model(tmp_path / "again.pth")
 
 
-@pytest.mark.parametrize(("field", "value"), [
-    ("crop_size", [0, 32, 32]), ("crop_size", [10**6] * 3), ("crop_size", [32.0] * 3), ("crop_size", "abc"),
-    ("spacing_mm", -1.0), ("spacing_mm", float("nan")), ("spacing_mm", 1e30), ("spacing_range_mm", [3.0, 1.0]),
-    ("spacing_range_mm", 7), ("target_voxels", float("inf")), ("statistics_mm", 0.0), ("padding_hu", float("nan")),
-    ("windows_hu", [[0.0, float("nan")]]), ("windows_hu", [[0.0, 1.0]] * 99), ("boxes", "yes"), ("name", ["x"]),
-    ("padding", "mirror"), ("prompt_rule", None),
-])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("crop_size", [0, 32, 32]),
+        ("crop_size", [10**6] * 3),
+        ("crop_size", [32.0] * 3),
+        ("crop_size", "abc"),
+        ("spacing_mm", -1.0),
+        ("spacing_mm", float("nan")),
+        ("spacing_mm", 1e30),
+        ("spacing_range_mm", [3.0, 1.0]),
+        ("spacing_range_mm", 7),
+        ("target_voxels", float("inf")),
+        ("statistics_mm", 0.0),
+        ("padding_hu", float("nan")),
+        ("windows_hu", [[0.0, float("nan")]]),
+        ("windows_hu", [[0.0, 1.0]] * 99),
+        ("boxes", "yes"),
+        ("name", ["x"]),
+        ("padding", "mirror"),
+        ("prompt_rule", None),
+    ],
+)
 def test_a_profile_that_makes_no_sense_is_refused(tmp_path, field, value) -> None:
     path = tmp_path / "model.pth"
     save_checkpoint(build_model("nodule"), path)

@@ -42,9 +42,12 @@ def test_each_sample_of_a_mixed_batch_is_answered_as_if_alone(model: Sam3D) -> N
     together = answers(model, embedding, coords, labels, torch.tensor(boxes), mask)
     for n, (points, its) in enumerate(zip(clicks, signs, strict=True)):
         alone = answers(
-            model, embedding[n : n + 1],
-            torch.tensor([points]) if points else None, torch.tensor([its]) if points else None,
-            None if math.isnan(boxes[n][0]) else torch.tensor([boxes[n]]), mask[n : n + 1],
+            model,
+            embedding[n : n + 1],
+            torch.tensor([points]) if points else None,
+            torch.tensor([its]) if points else None,
+            None if math.isnan(boxes[n][0]) else torch.tensor([boxes[n]]),
+            mask[n : n + 1],
         )
         torch.testing.assert_close(together[n : n + 1], alone, rtol=1e-4, atol=1e-5)
 

@@ -64,8 +64,11 @@ def decode(
     with torch.no_grad():
         sparse, dense = model.prompt_encoder(points=points, boxes=None, masks=masks)
         logits, iou = model.mask_decoder(
-            image_embeddings=embedding, image_pe=model.prompt_encoder.get_dense_pe(),
-            sparse_prompt_embeddings=sparse, dense_prompt_embeddings=dense, multimask_output=multimask,
+            image_embeddings=embedding,
+            image_pe=model.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=multimask,
         )
     return sparse, logits, iou
 

@@ -41,18 +41,28 @@ def test_auto_on_a_gpu_is_by_its_generation(monkeypatch, major, auto) -> None:
             resolve_precision("bf16", CUDA)
 
 
-@pytest.mark.parametrize(("precision", "device", "error", "message"), [
-    ("fp16", "cpu", DeviceError, "needs a CUDA GPU"), ("bf16", "mps", DeviceError, "not supported on mps"),
-    ("double", "cpu", ValueError, "'auto', 'fp32', 'bf16' or 'fp16'"),
-])
+@pytest.mark.parametrize(
+    ("precision", "device", "error", "message"),
+    [
+        ("fp16", "cpu", DeviceError, "needs a CUDA GPU"),
+        ("bf16", "mps", DeviceError, "not supported on mps"),
+        ("double", "cpu", ValueError, "'auto', 'fp32', 'bf16' or 'fp16'"),
+    ],
+)
 def test_what_a_device_lacks_is_named(precision, device, error, message) -> None:
     with pytest.raises(error, match=message):
         resolve_precision(precision, torch.device(device))
 
 
-@pytest.mark.parametrize(("device", "gpus", "message"), [
-    ("cuda", 0, "no CUDA GPU"), ("cuda:3", 2, "cuda:0 to cuda:1"), ("meta", 0, "not supported"), ("gpu", 0, "unknown"),
-])
+@pytest.mark.parametrize(
+    ("device", "gpus", "message"),
+    [
+        ("cuda", 0, "no CUDA GPU"),
+        ("cuda:3", 2, "cuda:0 to cuda:1"),
+        ("meta", 0, "not supported"),
+        ("gpu", 0, "unknown"),
+    ],
+)
 def test_a_device_that_is_not_there_is_named(monkeypatch, device, gpus, message) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)

@@ -14,11 +14,16 @@ from SAMMed3DLib.model.sizes import VIT_SIZES, model_names
 from shared_data import shared_dir
 
 
-@pytest.mark.parametrize(("name", "encoder", "total", "edge"), [
-    ("vit_b_ori", 92_924_928, 100_509_232, 128), ("vit_b", 28_602_624, 36_186_928, 256),
-    ("vit_l", 315_202_560, 322_786_864, 256), ("vit_h", 644_850_688, 652_434_992, 256),
-    ("default", 644_850_688, 652_434_992, 256),
-])
+@pytest.mark.parametrize(
+    ("name", "encoder", "total", "edge"),
+    [
+        ("vit_b_ori", 92_924_928, 100_509_232, 128),
+        ("vit_b", 28_602_624, 36_186_928, 256),
+        ("vit_l", 315_202_560, 322_786_864, 256),
+        ("vit_h", 644_850_688, 652_434_992, 256),
+        ("default", 644_850_688, 652_434_992, 256),
+    ],
+)
 def test_sizes(name, encoder, total, edge) -> None:
     model = skeleton(name)
     assert sum(parameter.numel() for parameter in model.image_encoder.parameters()) == encoder
@@ -33,7 +38,8 @@ def test_keys_are_those_of_the_public_checkpoints() -> None:
     state = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     assert len(state) == 324
     assert {name for name in with_boxes.state_dict() if name not in state} == {
-        "prompt_encoder.point_embeddings.2.weight", "prompt_encoder.point_embeddings.3.weight"
+        "prompt_encoder.point_embeddings.2.weight",
+        "prompt_encoder.point_embeddings.3.weight",
     }
     shared = shared_dir()
     if shared is not None:

@@ -51,8 +51,11 @@ def test_every_weight_that_can_learn_gets_a_gradient(tiny: Sam3D) -> None:
     loss = torch.zeros(())
     for multimask in (False, True):
         logits, iou = tiny.mask_decoder(
-            image_embeddings=embedding, image_pe=tiny.prompt_encoder.get_dense_pe(), sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense, multimask_output=multimask,
+            image_embeddings=embedding,
+            image_pe=tiny.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=multimask,
         )
         loss = loss + logits.square().mean() + iou.square().mean()
     loss.backward()

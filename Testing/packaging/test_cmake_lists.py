@@ -35,17 +35,23 @@ def configure(source: Path, folder: Path) -> Path:
     """The build folder of a configured extension, with ``MODULE.txt``, ``rest.txt`` and ``tests.txt`` in it."""
     slicer = folder / "slicer"
     slicer.mkdir()
-    (slicer / "SlicerConfig.cmake").write_text("".join(
-        f'set({name} "{slicer.as_posix()}/{file}")\n' for name, file in (
-            ("Slicer_USE_FILE", "Use.cmake"), ("Slicer_EXTENSION_GENERATE_CONFIG", "Nothing.cmake"),
-            ("Slicer_EXTENSION_CPACK", "Nothing.cmake"),
+    (slicer / "SlicerConfig.cmake").write_text(
+        "".join(
+            f'set({name} "{slicer.as_posix()}/{file}")\n'
+            for name, file in (
+                ("Slicer_USE_FILE", "Use.cmake"),
+                ("Slicer_EXTENSION_GENERATE_CONFIG", "Nothing.cmake"),
+                ("Slicer_EXTENSION_CPACK", "Nothing.cmake"),
+            )
         )
-    ))
+    )
     (slicer / "Nothing.cmake").write_text("")
     (slicer / "Use.cmake").write_text(USE_FILE)
     run = subprocess.run(
         ["cmake", "-S", str(source), "-B", str(folder / "build"), f"-DSlicer_DIR={slicer}", "-Wno-dev"],
-        capture_output=True, text=True, check=False,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert run.returncode == 0, run.stderr
     return folder / "build"
@@ -68,7 +74,8 @@ def on_disk(module: str) -> set[str]:
     folder = ROOT / module
     files = [*(folder / f"{module}Lib").rglob("*"), *(folder / "Resources").rglob("*"), folder / f"{module}.py"]
     return {
-        file.relative_to(folder).as_posix() for file in files
+        file.relative_to(folder).as_posix()
+        for file in files
         if file.is_file() and not file.name.startswith((".", "py.typed")) and "__pycache__" not in file.parts
     }
 
@@ -122,7 +129,11 @@ def test_an_installed_extension_finds_its_resources(tmp_path: Path, build: Path)
         "print(weights.__file__); print(weights.default_checkpoint())\n"
     )
     run = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False,
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
         env=os.environ | {"PYTHONPATH": str(tmp_path / "qt-scripted-modules")},
     )
     assert run.returncode == 0, run.stderr

@@ -17,10 +17,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTATION = ROOT / "Resources" / "Documentation"
-PAGES = sorted([
-    *(ROOT / name for name in ("README.md", "CHANGELOG.md", ".github/CONTRIBUTING.md", "Resources/model_card.md")),
-    *DOCUMENTATION.rglob("*.md"),
-])
+PAGES = sorted(
+    [
+        *(ROOT / name for name in ("README.md", "CHANGELOG.md", ".github/CONTRIBUTING.md", "Resources/model_card.md")),
+        *DOCUMENTATION.rglob("*.md"),
+    ]
+)
 PAGE_NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 PYTHON_PATH = [ROOT / "SAMMed3D", ROOT / "SAMMed3DTraining", ROOT / "Testing", ROOT / "Testing" / "benchmarks"]
 
@@ -165,8 +167,12 @@ def test_the_documentation_is_looked_through(said_commands: dict[str, set[str]])
 
 def test_every_command_exists_and_has_the_options_it_is_called_with(said_commands: dict[str, set[str]]) -> None:
     run = subprocess.run(
-        [sys.executable, "-c", ASK_FOR_HELP, json.dumps(sorted(said_commands)), *map(str, PYTHON_PATH)], cwd=ROOT,
-        capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "200"},
+        [sys.executable, "-c", ASK_FOR_HELP, json.dumps(sorted(said_commands)), *map(str, PYTHON_PATH)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"COLUMNS": "200"},
     )
     assert run.returncode == 0, run.stderr
     helps = json.loads(run.stdout.splitlines()[-1])
@@ -184,7 +190,8 @@ def test_every_command_exists_and_has_the_options_it_is_called_with(said_command
 def test_every_research_command_is_documented(said_commands: dict[str, set[str]]) -> None:
     """A script that makes or measures shipped weights and stands nowhere is lost."""
     scripts = {
-        f"-m Research.{file.stem}" for file in (ROOT / "SAMMed3DTraining" / "Research").glob("*.py")
+        f"-m Research.{file.stem}"
+        for file in (ROOT / "SAMMed3DTraining" / "Research").glob("*.py")
         if '__name__ == "__main__"' in text_of(file)
     }
     assert scripts - set(said_commands) == set()
@@ -194,7 +201,11 @@ def test_the_examples_in_python_run(tmp_path: Path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", text_of(DOCUMENTATION / "python.md"), flags=re.DOTALL | re.MULTILINE)
     assert len(blocks) >= 4
     run = subprocess.run(
-        [sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path, capture_output=True, text=True, check=False,
+        [sys.executable, "-c", "\n".join(blocks)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
         env=os.environ | {"PYTHONPATH": str(ROOT / "SAMMed3D"), "OMP_NUM_THREADS": "1"},  # other tests run beside it
     )
     assert run.returncode == 0, run.stderr

@@ -19,8 +19,16 @@ MODULES = ("SAMMed3D", "SAMMed3DTraining")
 LICENSE_NAMES = {"LICENSE", "LICENCE", "License.txt", "license.txt", "LICENSE.txt", "COPYING", "COPYING.txt"}
 #: Schema 1.0.2: key -> the type of its value. The first three are required, others than these forbidden.
 SCHEMA_KEYS = {
-    "$schema": str, "category": str, "scm_url": str, "scm_revision": str, "scm_type": str, "build_dependencies": list,
-    "dicom_support_rule": str, "build_subdirectory": str, "enabled": bool, "tier": int,
+    "$schema": str,
+    "category": str,
+    "scm_url": str,
+    "scm_revision": str,
+    "scm_type": str,
+    "build_dependencies": list,
+    "dicom_support_rule": str,
+    "build_subdirectory": str,
+    "enabled": bool,
+    "tier": int,
 }
 #: Text that names addresses; Testing is about other addresses.
 TEXTS = ("*.toml", "*.md", "*.json", "*.yml", "*.yaml", "*.py", "CMakeLists.txt")
@@ -88,7 +96,9 @@ def test_the_repository_has_one_address(cmake) -> None:
     files = [ROOT / name for name in run.stdout.split("\0") if name and not name.startswith("Testing/")]
     pattern = re.compile(r"(?:github|githubusercontent)\.com/(\w+/Slicer\w*SAMMed3D\w*)")
     found = {
-        (file.relative_to(ROOT).as_posix(), address) for file in files if file.is_file()
+        (file.relative_to(ROOT).as_posix(), address)
+        for file in files
+        if file.is_file()
         for address in pattern.findall(file.read_text(encoding="utf-8"))
     }
     assert {address for _name, address in found} == {homepage}, found
@@ -118,8 +128,12 @@ def test_icon_and_screenshots_are_pictures_of_this_repository(cmake) -> None:
 
 def test_the_lines_that_slicer_needs_are_there_in_order(cmake) -> None:
     needed = [
-        "find_package(Slicer REQUIRED)", "include(${Slicer_USE_FILE})", "add_subdirectory(SAMMed3D)", "## NEXT_MODULE",
-        "include(${Slicer_EXTENSION_GENERATE_CONFIG})", "include(${Slicer_EXTENSION_CPACK})",
+        "find_package(Slicer REQUIRED)",
+        "include(${Slicer_USE_FILE})",
+        "add_subdirectory(SAMMed3D)",
+        "## NEXT_MODULE",
+        "include(${Slicer_EXTENSION_GENERATE_CONFIG})",
+        "include(${Slicer_EXTENSION_CPACK})",
     ]
     places = [cmake.index(line) for line in needed]
     assert places == sorted(places)

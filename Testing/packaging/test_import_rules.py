@@ -59,7 +59,7 @@ def imported(module: str) -> frozenset[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
             continue
-        base = package[:len(package) - node.level + 1] if node.level else []
+        base = package[: len(package) - node.level + 1] if node.level else []
         source = ".".join([*base, *([node.module] if node.module else [])])
         names |= {f"{source}.{alias.name}" if f"{source}.{alias.name}" in FILES else source for alias in node.names}
     parts = [name.split(".") for name in names]
@@ -95,11 +95,21 @@ def test_the_graph_sees_what_there_is() -> None:
 
 
 SLICER_SIDE = [
-    *modules("SAMMed3D", "SAMMed3DTraining"), *modules("SAMMed3DLib.scene", "SAMMed3DLib.gui"),
-    "SAMMed3DLib.worker.thread", "SAMMed3DLib.worker.engine", *modules("SAMMed3DLib.weights"),
-    "SAMMed3DLib.torch_setup.install", "SAMMed3DLib.commandline.weights_cli",
-    *modules("SAMMed3DTrainingLib.scene", "SAMMed3DTrainingLib.gui", "SAMMed3DTrainingLib.session",
-             "SAMMed3DTrainingLib.runs", "SAMMed3DTrainingLib.store"), "SAMMed3DTrainingLib.train.presets",
+    *modules("SAMMed3D", "SAMMed3DTraining"),
+    *modules("SAMMed3DLib.scene", "SAMMed3DLib.gui"),
+    "SAMMed3DLib.worker.thread",
+    "SAMMed3DLib.worker.engine",
+    *modules("SAMMed3DLib.weights"),
+    "SAMMed3DLib.torch_setup.install",
+    "SAMMed3DLib.commandline.weights_cli",
+    *modules(
+        "SAMMed3DTrainingLib.scene",
+        "SAMMed3DTrainingLib.gui",
+        "SAMMed3DTrainingLib.session",
+        "SAMMed3DTrainingLib.runs",
+        "SAMMed3DTrainingLib.store",
+    ),
+    "SAMMed3DTrainingLib.train.presets",
 ]
 
 
@@ -110,10 +120,17 @@ def test_opening_the_module_imports_nothing_slow(module: str) -> None:
     assert outside <= OF_SLICER | ours, "at file scope"
 
 
-@pytest.mark.parametrize("module", [
-    "SAMMed3DLib.inference", "SAMMed3DLib.inference.errors", "SAMMed3DLib.inference.geometry", "SAMMed3DLib.model",
-    "SAMMed3DLib.model.profile", "SAMMed3DLib.files.output_files",
-])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "SAMMed3DLib.inference",
+        "SAMMed3DLib.inference.errors",
+        "SAMMed3DLib.inference.geometry",
+        "SAMMed3DLib.model",
+        "SAMMed3DLib.model.profile",
+        "SAMMed3DLib.files.output_files",
+    ],
+)
 def test_an_error_or_a_matrix_needs_no_torch(module: str) -> None:
     assert "torch" not in reached(module)
 
@@ -127,10 +144,16 @@ def test_the_engine_knows_arrays_only(module: str) -> None:
     assert ours <= {"model", "inference", "lazy_names"} | others
 
 
-@pytest.mark.parametrize("module", modules(
-    "SAMMed3DLib.scene", "SAMMed3DTrainingLib.scene", "SAMMed3DTrainingLib.session", "SAMMed3DTrainingLib.runs",
-    "SAMMed3DTrainingLib.store",
-))
+@pytest.mark.parametrize(
+    "module",
+    modules(
+        "SAMMed3DLib.scene",
+        "SAMMed3DTrainingLib.scene",
+        "SAMMed3DTrainingLib.session",
+        "SAMMed3DTrainingLib.runs",
+        "SAMMed3DTrainingLib.store",
+    ),
+)
 def test_the_scene_knows_no_widgets(module: str) -> None:
     assert not {"qt", "ctk"} & reached(module)
 
@@ -144,4 +167,8 @@ def test_the_product_does_not_know_the_laboratory(module: str) -> None:
 def test_names_of_packages_are_ours_alone() -> None:
     """All extensions share one folder: a package named utils would be anybody's."""
     assert {name.partition(".")[0] for name in FILES} <= {
-        "SAMMed3D", "SAMMed3DLib", "SAMMed3DTraining", "SAMMed3DTrainingLib"}
+        "SAMMed3D",
+        "SAMMed3DLib",
+        "SAMMed3DTraining",
+        "SAMMed3DTrainingLib",
+    }

@@ -14,12 +14,33 @@ from standin import contract
 ROOT = Path(__file__).resolve().parents[2]
 #: Module -> its .ui files. The module's file and its library's gui folder may use what they name.
 FILES = sorted(ROOT.glob("SAMMed3D*/Resources/UI/*.ui"))
-_INTERACTIVE = frozenset((
-    "QPushButton", "QToolButton", "QCheckBox", "QRadioButton", "QComboBox", "QLineEdit", "QSpinBox", "QDoubleSpinBox",
-    "QSlider", "QTableWidget", "QTreeWidget", "QListWidget", "QProgressBar", "QTextEdit", "QPlainTextEdit",
-    "ctkSliderWidget", "ctkDoubleSpinBox", "ctkPathLineEdit", "ctkDirectoryButton", "ctkComboBox", "ctkCheckBox",
-    "qMRMLNodeComboBox", "qMRMLCheckableNodeComboBox",
-))
+_INTERACTIVE = frozenset(
+    (
+        "QPushButton",
+        "QToolButton",
+        "QCheckBox",
+        "QRadioButton",
+        "QComboBox",
+        "QLineEdit",
+        "QSpinBox",
+        "QDoubleSpinBox",
+        "QSlider",
+        "QTableWidget",
+        "QTreeWidget",
+        "QListWidget",
+        "QProgressBar",
+        "QTextEdit",
+        "QPlainTextEdit",
+        "ctkSliderWidget",
+        "ctkDoubleSpinBox",
+        "ctkPathLineEdit",
+        "ctkDirectoryButton",
+        "ctkComboBox",
+        "ctkCheckBox",
+        "qMRMLNodeComboBox",
+        "qMRMLCheckableNodeComboBox",
+    )
+)
 
 
 @cache
@@ -170,8 +191,11 @@ def test_connections_fit_the_classes(ui_file: Path) -> None:
 
 def test_icons_named_in_the_code_are_there() -> None:
     source = _parsed(ROOT / "SAMMed3D" / "SAMMed3DLib" / "gui" / "panel.py")
-    values = [ast.literal_eval(node.value) for node in source.body if isinstance(node, ast.Assign)
-              and getattr(node.targets[0], "id", "") == "_ICONS"]
+    values = [
+        ast.literal_eval(node.value)
+        for node in source.body
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "_ICONS"
+    ]
     assert values
     for name in set(values[0].values()):
         for theme in ("light", "dark"):

@@ -17,7 +17,9 @@ ROOT = Path(__file__).resolve().parents[2]
 def hatch(target: str, folder: Path) -> Path:
     """Builds a wheel or sdist with the installed build backend (no network, no build environment)."""
     subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(folder)], cwd=ROOT, check=True,
+        [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(folder)],
+        cwd=ROOT,
+        check=True,
         capture_output=True,
     )
     (built,) = folder.iterdir()
@@ -64,16 +66,31 @@ def test_the_wheel_names_the_license_the_command_and_the_extras(wheel: Path) -> 
 
 def test_an_installed_wheel_finds_its_resources(wheel: Path, tmp_path: Path) -> None:
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(tmp_path / "t"),
-         str(wheel)],
-        check=True, capture_output=True,
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--no-index",
+            "--target",
+            str(tmp_path / "t"),
+            str(wheel),
+        ],
+        check=True,
+        capture_output=True,
     )
     code = (
         "import SAMMed3DTrainingLib, SAMMed3DLib.weights as weights\n"
         "print(weights.__file__); print(weights.default_checkpoint())\n"
     )
     run = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False,
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
         env=os.environ | {"PYTHONPATH": str(tmp_path / "t")},
     )
     assert run.returncode == 0, run.stderr

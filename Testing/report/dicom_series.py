@@ -30,8 +30,9 @@ def write_series(folder: Path, array_kji: NDArray, ijk_to_ras: NDArray, **fields
         slice_.SeriesNumber, slice_.InstanceNumber, slice_.ImageType = 3, k + 1, ["ORIGINAL", "PRIMARY", "AXIAL"]
         slice_.PositionReferenceIndicator, slice_.PatientPosition = "", "HFS"
         slice_.ImagePositionPatient = [f"{x:.6g}" for x in (to_lps @ [0, 0, k, 1])[:3]]
-        slice_.ImageOrientationPatient = [f"{x:.6g}" for x in (*(to_lps[:3, 0] / spacing[0]),
-                                                               *(to_lps[:3, 1] / spacing[1]))]
+        slice_.ImageOrientationPatient = [
+            f"{x:.6g}" for x in (*(to_lps[:3, 0] / spacing[0]), *(to_lps[:3, 1] / spacing[1]))
+        ]
         slice_.PixelSpacing = [f"{spacing[1]:.6g}", f"{spacing[0]:.6g}"]
         slice_.SliceThickness = f"{spacing[2]:.6g}"
         slice_.Rows, slice_.Columns = plane.shape

@@ -57,8 +57,15 @@ class MadeUpFollowUp:
 
 
 def made_up_follow_up(
-    base_kji: NDArray, ijk_to_ras: NDArray, seed: int, *, count: int = 8, spacing_kji: Sequence[float] | None = None,
-    breath_mm: float | None = None, shift_mm: float = 40.0, factors: Sequence[float] = FACTORS,
+    base_kji: NDArray,
+    ijk_to_ras: NDArray,
+    seed: int,
+    *,
+    count: int = 8,
+    spacing_kji: Sequence[float] | None = None,
+    breath_mm: float | None = None,
+    shift_mm: float = 40.0,
+    factors: Sequence[float] = FACTORS,
 ) -> MadeUpFollowUp:
     """Makes both scans from one chest.
 
@@ -94,8 +101,9 @@ def made_up_follow_up(
             _paint(prior, labels[1], ijk_to_ras, shape, place, look, rng, label)
         if in_current:
             _paint(current, labels[0], grid[1], shape.scaled(factor ** (1.0 / 3.0)), there, look, rng, label)
-        truths.append(TrueNodule(label, kind, diameter, place if in_prior else None, there if in_current else None,
-                                 factor))
+        truths.append(
+            TrueNodule(label, kind, diameter, place if in_prior else None, there if in_current else None, factor)
+        )
     scans = [
         MadeScan(_as_scanned(rng, array, matrix), matrix, mask, float(np.linalg.norm(matrix[:3, 2])))
         for array, matrix, mask in ((current, grid[1], labels[0]), (prior, np.array(ijk_to_ras), labels[1]))
@@ -132,8 +140,10 @@ class _Motion:
         moved[..., 2] += self.breath * depth
         moved[..., 1] += 0.0015 * self.breath * depth * (still[..., 1] - self.middle[1])
         for axis in range(3):
-            wave = sum(np.sin(still[..., other] * 2.0 * np.pi / self.length[axis, other] + self.phase[axis, other])
-                       for other in range(3))
+            wave = sum(
+                np.sin(still[..., other] * 2.0 * np.pi / self.length[axis, other] + self.phase[axis, other])
+                for other in range(3)
+            )
             moved[..., axis] += 0.7 * wave
         return moved
 
@@ -147,8 +157,7 @@ class _Motion:
 
 
 def _grid(
-    rng: np.random.Generator, shape: tuple[int, ...], matrix: NDArray, motion: _Motion,
-    spacing: Sequence[float] | None,
+    rng: np.random.Generator, shape: tuple[int, ...], matrix: NDArray, motion: _Motion, spacing: Sequence[float] | None
 ) -> tuple[tuple[int, int, int], NDArray]:
     """Shape and matrix of the current scan: it shows what the prior shows."""
     old = np.linalg.norm(matrix[:3, :3], axis=0)[::-1]
@@ -178,7 +187,11 @@ def _sampled(
 
 
 def _places(
-    rng: np.random.Generator, base: NDArray, matrix: NDArray, count: int, motion: _Motion,
+    rng: np.random.Generator,
+    base: NDArray,
+    matrix: NDArray,
+    count: int,
+    motion: _Motion,
     grid: tuple[tuple[int, int, int], NDArray],
 ) -> list[NDArray]:
     """Places in the lungs of the prior, away from walls and from each other, that the current scan shows too."""
@@ -197,8 +210,11 @@ def _places(
     for index in rng.permutation(len(candidates)):
         place = transform_points(matrix, (candidates[index] * step)[::-1])
         there = motion.to_current(place)
-        if np.all(there > low + 20.0) and np.all(there < high - 20.0) and all(
-                np.linalg.norm(place - other) > 30.0 for other in found):
+        if (
+            np.all(there > low + 20.0)
+            and np.all(there < high - 20.0)
+            and all(np.linalg.norm(place - other) > 30.0 for other in found)
+        ):
             found.append(place)
             if len(found) == count:
                 return found
@@ -206,8 +222,14 @@ def _places(
 
 
 def _paint(
-    block: NDArray, labels: NDArray, matrix: NDArray, shape: NoduleShape, place: NDArray, look: NoduleAppearance,
-    rng: np.random.Generator, label: int,
+    block: NDArray,
+    labels: NDArray,
+    matrix: NDArray,
+    shape: NoduleShape,
+    place: NDArray,
+    look: NoduleAppearance,
+    rng: np.random.Generator,
+    label: int,
 ) -> None:
     """Paints a nodule into the part of a scan that it needs."""
     reach = shape.radius_mm + 8.0

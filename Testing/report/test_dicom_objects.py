@@ -42,6 +42,7 @@ def matrix() -> np.ndarray:
 @pytest.fixture
 def case(tmp_path):
     """A series of a patient, its findings and segments; and how to make it with other header fields."""
+
     def make(**fields):
         folder = tmp_path / "serie größer"
         shutil.rmtree(folder, ignore_errors=True)
@@ -103,20 +104,27 @@ def test_the_report_holds_the_figures(written) -> None:
     found = texts(report, {})
     assert found["Tracking Unique Identifier"] == [nodule.tracking_uid for nodule in findings.nodules]
     assert found["Tracking Identifier"] == [nodule.name for nodule in findings.nodules]
-    for name, figures in (("Volume", [nodule.volume_mm3 for nodule in findings.nodules]),
-                          ("Long axis", [nodule.long_axis.length_mm for nodule in findings.nodules]),
-                          ("Short axis", [nodule.short_axis.length_mm for nodule in findings.nodules]),
-                          ("Mean attenuation", [nodule.mean_hu for nodule in findings.nodules])):
+    for name, figures in (
+        ("Volume", [nodule.volume_mm3 for nodule in findings.nodules]),
+        ("Long axis", [nodule.long_axis.length_mm for nodule in findings.nodules]),
+        ("Short axis", [nodule.short_axis.length_mm for nodule in findings.nodules]),
+        ("Mean attenuation", [nodule.mean_hu for nodule in findings.nodules]),
+    ):
         np.testing.assert_allclose(found[name], figures, atol=2e-3)
     assert found["Type of nodule"] == ["solid", "solid"]
     assert found["Finding"] == ["27925004", "27925004"]
     assert str(dcmread(seg_path).SOPInstanceUID) in report.to_json(), "the report refers to the segmentation"
 
 
-@pytest.mark.parametrize("fields, message", [
-    ({"PatientID": ""}, "lack PatientID"), ({"PatientID": None, "PatientSex": None}, "lack PatientID, PatientSex"),
-    ({"StudyDate": None}, "lack StudyDate"), ({"FrameOfReferenceUID": None}, "lack FrameOfReferenceUID"),
-])
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"PatientID": ""}, "lack PatientID"),
+        ({"PatientID": None, "PatientSex": None}, "lack PatientID, PatientSex"),
+        ({"StudyDate": None}, "lack StudyDate"),
+        ({"FrameOfReferenceUID": None}, "lack FrameOfReferenceUID"),
+    ],
+)
 def test_missing_patient_data_are_named(case, tmp_path, fields, message) -> None:
     findings, segments, volume = case(**fields)
     with pytest.raises(InputError, match=message):
@@ -141,8 +149,11 @@ DCMQI = shutil.which("segimage2itkimage")
 def test_dcmqi_reads_the_same(written, tmp_path) -> None:
     """An independent reader, in C++ on DCMTK."""
     seg_path, sr_path, findings = written
-    subprocess.run([DCMQI, "--inputDICOM", seg_path, "--outputDirectory", tmp_path, "-p", "x", "-t", "nrrd",
-                    "--mergeSegments"], check=True, capture_output=True)
+    subprocess.run(
+        [DCMQI, "--inputDICOM", seg_path, "--outputDirectory", tmp_path, "-p", "x", "-t", "nrrd", "--mergeSegments"],
+        check=True,
+        capture_output=True,
+    )
     image = sitk.ReadImage(str(tmp_path / "x-1.nrrd"))
     array = sitk.GetArrayFromImage(image)
     for number, nodule in enumerate(findings.nodules, start=1):
@@ -151,8 +162,9 @@ def test_dcmqi_reads_the_same(written, tmp_path) -> None:
         lps = image.TransformContinuousIndexToPhysicalPoint(middle.tolist())
         np.testing.assert_allclose((-lps[0], -lps[1], lps[2]), nodule.place.centroid_ras, atol=0.01)
     reader = shutil.which("tid1500reader")
-    subprocess.run([reader, "--inputDICOM", sr_path, "--outputMetadata", tmp_path / "m.json"], check=True,
-                   capture_output=True)
+    subprocess.run(
+        [reader, "--inputDICOM", sr_path, "--outputMetadata", tmp_path / "m.json"], check=True, capture_output=True
+    )
     groups = json.loads((tmp_path / "m.json").read_text(encoding="utf-8"))["Measurements"]
     assert [each["TrackingUniqueIdentifier"] for each in groups] == [each.tracking_uid for each in findings.nodules]
     for group, nodule in zip(groups, findings.nodules, strict=True):

@@ -85,8 +85,11 @@ def test_no_measurable_change_is_said() -> None:
     before = dataclasses.replace(nodule(8.9, label=4), place=grown.place)
     text = document.as_text(follow_up(findings(grown), findings(before, date="2024-01-01"), SAME_PLACE))
     assert "no measurable change (if it grows, doubling takes at least" in text and "; doubling time" not in text
-    undated = follow_up(findings(nodule(12.0), date=None), findings(dataclasses.replace(
-        nodule(6.0, label=4), place=nodule(12.0).place)), SAME_PLACE)
+    undated = follow_up(
+        findings(nodule(12.0), date=None),
+        findings(dataclasses.replace(nodule(6.0, label=4), place=nodule(12.0).place)),
+        SAME_PLACE,
+    )
     assert "doubling time unknown: a date is missing" in document.as_text(undated)
 
 
@@ -133,9 +136,11 @@ def seen(title: str = "2024-06-01") -> Seen:
     array = np.where(ball, 40, -850).astype(np.int16)
     shown = nodule(8.0)
     at_origin = dataclasses.replace(
-        shown, place=dataclasses.replace(shown.place, centroid_ras=(0.0, 0.0, 0.0)),
+        shown,
+        place=dataclasses.replace(shown.place, centroid_ras=(0.0, 0.0, 0.0)),
         long_axis=dataclasses.replace(shown.long_axis, start_ras=(-4.0, 0.0, 0.0), end_ras=(4.0, 0.0, 0.0)),
-        short_axis=dataclasses.replace(shown.short_axis, start_ras=(0.0, -4.0, 0.0), end_ras=(0.0, 4.0, 0.0)))
+        short_axis=dataclasses.replace(shown.short_axis, start_ras=(0.0, -4.0, 0.0), end_ras=(0.0, 4.0, 0.0)),
+    )
     return Seen(title, at_origin, Block(ball.astype(np.uint8), (0, 0, 0)), array, matrix)
 
 
@@ -171,15 +176,21 @@ def test_the_pdf_has_the_pages_it_needs(tmp_path, count) -> None:
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path) -> None:
-    for write in (document.write_text, document.write_csv, lambda p, f: document.write_html(p, f, {}),
-                  lambda p, f: document.write_pdf(p, f, {})):
+    for write in (
+        document.write_text,
+        document.write_csv,
+        lambda p, f: document.write_html(p, f, {}),
+        lambda p, f: document.write_pdf(p, f, {}),
+    ):
         with pytest.raises(InputError, match="could not be written"):
             write(tmp_path / "missing" / "x", findings())
 
 
 def test_intervals_without_an_end_stay_empty() -> None:
     found = followed()
-    pairs = tuple(dataclasses.replace(pair, doubling_days_interval=Interval(100.0, float("inf")))
-                  for pair in found.follow_up.pairs)
+    pairs = tuple(
+        dataclasses.replace(pair, doubling_days_interval=Interval(100.0, float("inf")))
+        for pair in found.follow_up.pairs
+    )
     text = document.as_csv(dataclasses.replace(found, follow_up=dataclasses.replace(found.follow_up, pairs=pairs)))
     assert "inf" not in text and next(csv.DictReader(io.StringIO(text)))["doubling_high_days"] == ""

@@ -52,13 +52,31 @@ def scans(tmp_path) -> Path:
 
 def compare(folder: Path, *words: str) -> int:
     scans = [str(folder / "now"), str(folder / "before")]
-    return cli.main(["compare", *scans, "--segmentations", *(f"{scan}.seg.nrrd" for scan in scans), "--out",
-                     str(folder / "out"), *words])
+    return cli.main(
+        [
+            "compare",
+            *scans,
+            "--segmentations",
+            *(f"{scan}.seg.nrrd" for scan in scans),
+            "--out",
+            str(folder / "out"),
+            *words,
+        ]
+    )
 
 
 def report(folder: Path, *words: str) -> int:
-    return cli.main(["report", str(folder / "now"), "--segmentation", str(folder / "now.seg.nrrd"), "--out",
-                     str(folder / "Bericht größer"), *words])
+    return cli.main(
+        [
+            "report",
+            str(folder / "now"),
+            "--segmentation",
+            str(folder / "now.seg.nrrd"),
+            "--out",
+            str(folder / "Bericht größer"),
+            *words,
+        ]
+    )
 
 
 def test_a_report_writes_everything_at_once(scans, capsys) -> None:
@@ -168,8 +186,18 @@ def test_files_without_a_header_say_what_is_missing(tmp_path, capsys) -> None:
     array, labels = scene(5.0)
     ct, mask = nifti(tmp_path, "ct", array, matrix()), nifti(tmp_path, "mask", labels, matrix())
     old = nifti(tmp_path, "old", array[:, :, ::-1] + 0, matrix())
-    words = ["compare", str(ct), str(old), "--segmentations", str(mask), str(mask), "--out", str(tmp_path / "out"),
-             "--pair", "1=1"]
+    words = [
+        "compare",
+        str(ct),
+        str(old),
+        "--segmentations",
+        str(mask),
+        str(mask),
+        "--out",
+        str(tmp_path / "out"),
+        "--pair",
+        "1=1",
+    ]
     assert cli.main(words) == 0
     printed = capsys.readouterr()
     assert "the current scan has no date" in printed.err and "give --prior-date" in printed.err
@@ -208,17 +236,23 @@ def test_a_segmentation_on_a_part_of_the_grid_and_on_another_one(tmp_path, capsy
     refused(capsys, tmp_path, cli.main(words), "reaches beyond the CT", before | {"off.nii.gz", "far.nii.gz"})
 
 
-@pytest.mark.parametrize("words, message", [
-    (["--pair", "9=1"], "no nodule with label 9"), (["--pair", "1=7"], "it has: 1, 2"),
-    (["--pair", "1=1", "--pair", "1=2"], "two pairs"), (["--brock", "8:60:f"], "no nodule with label 8"),
-    (["--brock", "1:7:f"], "age"),
-])
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--pair", "9=1"], "no nodule with label 9"),
+        (["--pair", "1=7"], "it has: 1, 2"),
+        (["--pair", "1=1", "--pair", "1=2"], "two pairs"),
+        (["--brock", "8:60:f"], "no nodule with label 8"),
+        (["--brock", "1:7:f"], "age"),
+    ],
+)
 def test_labels_and_ages_that_cannot_be(scans, capsys, words, message) -> None:
     refused(capsys, scans, compare(scans, *words), message, files_in(scans))
 
 
-@pytest.mark.parametrize("words", [["--pair", "1"], ["--date", "2024-13-01"], ["--brock", "1:x:f"],
-                                   ["--brock", "1:60:f:tall"]])
+@pytest.mark.parametrize(
+    "words", [["--pair", "1"], ["--date", "2024-13-01"], ["--brock", "1:x:f"], ["--brock", "1:60:f:tall"]]
+)
 def test_options_that_cannot_be_read(scans, words) -> None:
     with pytest.raises(SystemExit) as stopped:
         compare(scans, *words)
@@ -232,8 +266,11 @@ def test_unwritable_places(scans, capsys) -> None:
         closed.mkdir(mode=0o500)
     words = ["report", str(scans / "now"), "--segmentation", str(scans / "now.seg.nrrd"), "--out"]
     before = files_in(scans)
-    for place, message in ((closed / "out", "nothing can be written"), (scans / "missing" / "out", "does not exist"),
-                           (scans / "now.seg.nrrd", "is not a folder")):
+    for place, message in (
+        (closed / "out", "nothing can be written"),
+        (scans / "missing" / "out", "does not exist"),
+        (scans / "now.seg.nrrd", "is not a folder"),
+    ):
         refused(capsys, scans, cli.main([*words, str(place)]), message, before)
 
 

@@ -46,8 +46,9 @@ def measured(made_up, made_lungs):
     """The findings of the current and of the prior scan."""
     found = []
     for name, made, lungs in zip(("now", "before"), (made_up.current, made_up.prior), made_lungs, strict=True):
-        facts = dataclasses.replace(scan_of(*scan(made), name, None, lungs),
-                                    date="2024-03-01" if name == "now" else "2023-09-01")
+        facts = dataclasses.replace(
+            scan_of(*scan(made), name, None, lungs), date="2024-03-01" if name == "now" else "2023-09-01"
+        )
         found.append(measure_scan(facts, *scan(made), segments_of(made.labels_kji), lungs))
     return found
 
@@ -106,8 +107,12 @@ def test_cancelling_stops_the_registration(made_up, made_lungs) -> None:
     for stop_at in (1, 5):
         told = []
         with pytest.raises(PredictionCancelled):
-            register(scan(made_up.current), scan(made_up.prior), made_lungs,
-                     lambda done, total, at=stop_at, told=told: told.append(done) or done < at)
+            register(
+                scan(made_up.current),
+                scan(made_up.prior),
+                made_lungs,
+                lambda done, total, at=stop_at, told=told: told.append(done) or done < at,
+            )
         assert told == list(range(1, stop_at + 1)), "nothing goes on after the stop"
 
 
@@ -140,16 +145,21 @@ def test_without_registration_pairs_by_hand_are_all_there_is() -> None:
 def test_pairs_by_hand_come_before_matching() -> None:
     a, b = at(nodule(8.0), (0.0, 0.0, 0.0)), at(nodule(8.0, label=2), (9.0, 0.0, 0.0))
     c, d = at(nodule(8.0, label=3), (0.0, 0.0, 0.0)), at(nodule(8.0, label=4), (9.0, 0.0, 0.0))
-    crossed = follow_up(findings(a, b), findings(c, d, date="2024-01-01"), SAME_PLACE,
-                        [(a.tracking_uid, d.tracking_uid)])
+    crossed = follow_up(
+        findings(a, b), findings(c, d, date="2024-01-01"), SAME_PLACE, [(a.tracking_uid, d.tracking_uid)]
+    )
     pairs = {pair.current_uid: pair for pair in crossed.follow_up.pairs}
     assert pairs[d.tracking_uid].by_hand and crossed.nodule(d.tracking_uid).label == 1
     assert pairs[c.tracking_uid].status == "matched" and not pairs[c.tracking_uid].by_hand
     with pytest.raises(InputError, match="no nodule"):
         follow_up(findings(a), findings(c), SAME_PLACE, [("1.2.3", c.tracking_uid)])
     with pytest.raises(InputError, match="two pairs"):
-        follow_up(findings(a, b), findings(c), SAME_PLACE,
-                  [(a.tracking_uid, c.tracking_uid), (b.tracking_uid, c.tracking_uid)])
+        follow_up(
+            findings(a, b),
+            findings(c),
+            SAME_PLACE,
+            [(a.tracking_uid, c.tracking_uid), (b.tracking_uid, c.tracking_uid)],
+        )
 
 
 def test_tracking_uids_of_an_earlier_comparison_hold() -> None:
@@ -160,8 +170,9 @@ def test_tracking_uids_of_an_earlier_comparison_hold() -> None:
     assert pair.status == "matched" and not pair.by_hand
     # a person says that another one is the same: the first must give up the name
     other = at(nodule(6.0, label=7), (60.0, 0.0, 0.0))
-    changed = follow_up(findings(now, other), findings(then, date="2024-01-01"), SAME_PLACE,
-                        [(other.tracking_uid, then.tracking_uid)])
+    changed = follow_up(
+        findings(now, other), findings(then, date="2024-01-01"), SAME_PLACE, [(other.tracking_uid, then.tracking_uid)]
+    )
     assert changed.nodule(then.tracking_uid).label == 7
     assert len({each.tracking_uid for each in changed.nodules}) == 2
     assert {pair.status for pair in changed.follow_up.pairs} == {"matched", "new"}
@@ -200,8 +211,12 @@ def test_places_outside_the_other_scan_are_not_expected() -> None:
     now = findings(at(nodule(6.0), (0.0, 0.0, 500.0)))
     (pair,) = follow_up(now, findings(date="2024-01-01"), SAME_PLACE, extents_ras=(extent, extent)).follow_up.pairs
     assert pair.status == "unmatched", "the prior does not show the place"
-    (pair,) = follow_up(findings(at(nodule(6.0), (1.0, 1.0, 1.0))), findings(date="2024-01-01"), SAME_PLACE,
-                        extents_ras=(extent, extent)).follow_up.pairs
+    (pair,) = follow_up(
+        findings(at(nodule(6.0), (1.0, 1.0, 1.0))),
+        findings(date="2024-01-01"),
+        SAME_PLACE,
+        extents_ras=(extent, extent),
+    ).follow_up.pairs
     assert pair.status == "new"
 
 
@@ -216,12 +231,17 @@ def test_change_and_its_interval() -> None:
 
 
 def narrow(prior: float, current: float, share: float = 0.001):
-    return change(prior, current, Interval(prior * (1 - share), prior * (1 + share)),
-                  Interval(current * (1 - share), current * (1 + share)))
+    return change(
+        prior,
+        current,
+        Interval(prior * (1 - share), prior * (1 + share)),
+        Interval(current * (1 - share), current * (1 + share)),
+    )
 
 
-@pytest.mark.parametrize("ratio, days, doubling", [(2.0, 100, 100.0), (4.0, 100, 50.0), (math.sqrt(2.0), 90, 180.0),
-                                                   (0.5, 100, -100.0)])
+@pytest.mark.parametrize(
+    "ratio, days, doubling", [(2.0, 100, 100.0), (4.0, 100, 50.0), (math.sqrt(2.0), 90, 180.0), (0.5, 100, -100.0)]
+)
 def test_doubling_time(ratio, days, doubling) -> None:
     found, interval = doubling_time(narrow(100.0, 100.0 * ratio), days)
     assert found == pytest.approx(doubling, rel=1e-3)

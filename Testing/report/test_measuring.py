@@ -31,11 +31,19 @@ def ball(radius_mm: float, shell_hu: float, core_mm: float = 0.0, core_hu: float
     return hu.astype(np.int16), (distance <= radius_mm).astype(np.uint8), np.diag([0.7, 0.7, 1.0, 1.0])
 
 
-@pytest.mark.parametrize("radius, shell, core, kind", [
-    (2.0, 30.0, 0.0, "solid"), (3.0, -50.0, 0.0, "solid"), (10.0, 60.0, 0.0, "solid"),
-    (3.0, -600.0, 0.0, "ground-glass"), (10.0, -500.0, 0.0, "ground-glass"), (8.0, -600.0, 0.9, "ground-glass"),
-    (5.0, -600.0, 2.0, "part-solid"), (10.0, -550.0, 4.0, "part-solid"),
-])
+@pytest.mark.parametrize(
+    "radius, shell, core, kind",
+    [
+        (2.0, 30.0, 0.0, "solid"),
+        (3.0, -50.0, 0.0, "solid"),
+        (10.0, 60.0, 0.0, "solid"),
+        (3.0, -600.0, 0.0, "ground-glass"),
+        (10.0, -500.0, 0.0, "ground-glass"),
+        (8.0, -600.0, 0.9, "ground-glass"),
+        (5.0, -600.0, 2.0, "part-solid"),
+        (10.0, -550.0, 4.0, "part-solid"),
+    ],
+)
 def test_type_and_what_decides_it(radius, shell, core, kind) -> None:
     hu, mask, matrix = ball(radius, shell, core)
     found, reason, _ = nodule_type(Block(mask, (0, 0, 0)), hu, matrix)
@@ -99,7 +107,9 @@ def test_segments_of_a_label_map_and_their_names() -> None:
     labels[1:3, 2:4, 3:5], labels[4, 5, 6] = 2, 5
     found = segments_of(labels, {2: "Rundherd größer"}, {5: "1.2.3"})
     assert [(each.label, each.name, each.tracking_uid) for each in found] == [
-        (2, "Rundherd größer", None), (5, "nodule 5", "1.2.3")]
+        (2, "Rundherd größer", None),
+        (5, "nodule 5", "1.2.3"),
+    ]
     assert found[0].block.offset_kji == (1, 2, 3) and found[0].block.mask.sum() == 8
     assert segments_of(np.zeros((3, 3, 3), np.uint8)) == []
 
@@ -108,8 +118,11 @@ def test_largest_first_and_the_same_uids_again() -> None:
     hu, mask, matrix = ball(6.0, 0.0)
     small = np.zeros_like(mask)
     small[2:4, 2:5, 2:5] = 1
-    segments = [Segment(1, "small", Block(small, (0, 0, 0))), Segment(2, "large", Block(mask, (0, 0, 0))),
-                Segment(3, "empty", Block(np.zeros((1, 1, 1), np.uint8), (0, 0, 0)))]
+    segments = [
+        Segment(1, "small", Block(small, (0, 0, 0))),
+        Segment(2, "large", Block(mask, (0, 0, 0))),
+        Segment(3, "empty", Block(np.zeros((1, 1, 1), np.uint8), (0, 0, 0))),
+    ]
     first, second = (measure_scan(scan_of(hu, matrix, "x"), hu, matrix, segments) for _ in range(2))
     assert [nodule.name for nodule in first.nodules] == ["large", "small"]
     uids = [nodule.tracking_uid for nodule in first.nodules]
@@ -182,8 +195,15 @@ def test_partial_lungs_are_named(made_up, made_lungs) -> None:
 def test_what_a_dicom_header_says(tmp_path) -> None:
     array = np.zeros((4, 5, 6), np.int16)
     matrix = np.diag([0.7, 0.7, 3.0, 1.0])
-    write_series(tmp_path, array, matrix, SliceThickness="1.5", ConvolutionKernel=["B60f", "2"],
-                 ContrastBolusAgent="Iomeprol", AcquisitionDate="20240103")
+    write_series(
+        tmp_path,
+        array,
+        matrix,
+        SliceThickness="1.5",
+        ConvolutionKernel=["B60f", "2"],
+        ContrastBolusAgent="Iomeprol",
+        AcquisitionDate="20240103",
+    )
     (tmp_path / "notes.txt").write_text("no slice")
     scan = scan_of(array, matrix, "x", tmp_path)
     assert scan.date == "2024-01-03" and scan.modality == "CT" and scan.slice_thickness_mm == 1.5
@@ -199,7 +219,17 @@ def test_what_a_dicom_header_says(tmp_path) -> None:
     assert series_header(tmp_path, (4, 9, 6)) is None, "an image of another size is another series"
 
 
-@pytest.mark.parametrize("text, date", [("20240531", "2024-05-31"), ("2024.05.31", "2024-05-31"), ("", None),
-                                        ("20240231", None), ("00000000", None), ("19000101", None), (None, None)])
+@pytest.mark.parametrize(
+    "text, date",
+    [
+        ("20240531", "2024-05-31"),
+        ("2024.05.31", "2024-05-31"),
+        ("", None),
+        ("20240231", None),
+        ("00000000", None),
+        ("19000101", None),
+        (None, None),
+    ],
+)
 def test_dates(text, date) -> None:
     assert _date(text) == date

@@ -105,7 +105,9 @@ def test_each_background_is_left_out_once(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(classifier_fitting, "collect", lambda *a: (sets[:2], sets[2]))
     assert classifier_fitting.main(["--work_dir", str(tmp_path), "--steps", "2"]) == 0
     assert sorted(each.name for each in tmp_path.iterdir()) == [
-        "nodule_classifier.pth", "nodule_classifier_without_0.pth", "nodule_classifier_without_1.pth",
+        "nodule_classifier.pth",
+        "nodule_classifier_without_0.pth",
+        "nodule_classifier_without_1.pth",
     ]
     printed = capsys.readouterr().out
     assert "12 nodules and 12 other places" in printed and "background 1, never seen" in printed

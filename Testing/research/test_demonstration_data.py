@@ -7,13 +7,7 @@ import pytest
 
 from Research import demonstration_data
 from Research.backgrounds import HELD_OUT
-from Research.demonstration_data import (
-    DemonstrationSize,
-    in_thick_slices,
-    label_map,
-    make_data,
-    thick_slices,
-)
+from Research.demonstration_data import DemonstrationSize, in_thick_slices, label_map, make_data, thick_slices
 from Research.detection_scans import DetectionScan, KnownNodule
 from SAMMed3DLib.inference.geometry import transform_points
 
@@ -61,9 +55,9 @@ def test_a_nodule_keeps_its_volume(slice_mm):
     thin = scan_with_ball(7)
     matrix = np.diag([1, 1, slice_mm, 1.0])
     mask = thin.nodules[0].mask
-    thin = DetectionScan("ball", "training", thin.array_kji, matrix, (
-        KnownNodule.of(mask, matrix, "solid", thin.nodules[0].offset_kji),
-    ))
+    thin = DetectionScan(
+        "ball", "training", thin.array_kji, matrix, (KnownNodule.of(mask, matrix, "solid", thin.nodules[0].offset_kji),)
+    )
     (nodule,) = in_thick_slices(thin, 5.0).nodules
     assert nodule.mask.sum() * 5.0 == pytest.approx(mask.sum() * slice_mm, rel=0.05)
 
@@ -97,7 +91,8 @@ def test_scans_of_the_test_are_never_trained_on(monkeypatch, tmp_path):
     make_data(tmp_path, tmp_path / "data", DemonstrationSize(2, 1, 1, thin_training_scans=1))
     names = {str(path.relative_to(tmp_path / "data")) for path in written}
     assert {n for n in names if "Ts" in n and "images" in n} == {
-        f"{d}/imagesTs/{p}_0000.nii.gz" for d in ("slices_5mm", "slices_native")
+        f"{d}/imagesTs/{p}_0000.nii.gz"
+        for d in ("slices_5mm", "slices_native")
         for p in ("LungFCP_scan1", "LIDC-IDRI-0003")
     }
     assert "slices_5mm/labelsTr/4D-Lung_scan2.nii.gz" in names

@@ -7,14 +7,7 @@ import pytest
 
 from Research import detection_scans
 from Research.backgrounds import HELD_OUT, TRAINING
-from Research.detection_scans import (
-    KINDS,
-    UNMARKED,
-    KnownNodule,
-    painted_scan,
-    phantom_scan,
-    procedural_scan,
-)
+from Research.detection_scans import KINDS, UNMARKED, KnownNodule, painted_scan, phantom_scan, procedural_scan
 from SAMMed3DTrainingLib.data.synthetic_samples import Background
 
 

@@ -34,7 +34,9 @@ def record(center, score, radius=4.0):
     block = mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))].astype(np.uint8)
     prediction = Prediction(block, tuple(int(x) for x in low), None, np.zeros((1, 1, 1), np.float32), None)
     return {
-        "score": score, "prediction": prediction, "point_coords": [list(center)],
+        "score": score,
+        "prediction": prediction,
+        "point_coords": [list(center)],
         "measurements": SimpleNamespace(centroid_ras=tuple(float(x) for x in center)),
     }
 
@@ -119,7 +121,13 @@ def results():
 def test_groups_hold_kinds_and_sizes():
     groups = froc.groups_of(results())
     assert {name: len(members) for name, members in groups.items()} == {
-        "all": 4, "solid": 2, "part-solid": 1, "ground-glass": 1, "4-6 mm": 1, "6-10 mm": 2, "10-20 mm": 1,
+        "all": 4,
+        "solid": 2,
+        "part-solid": 1,
+        "ground-glass": 1,
+        "4-6 mm": 1,
+        "6-10 mm": 2,
+        "10-20 mm": 1,
     }
 
 
@@ -129,7 +137,13 @@ def test_table_and_json_agree():
     assert line.split()[1] == "4"
     # at 1/2 a scan one false positive is allowed, which brings all three hits
     assert figures["groups"]["all"]["sensitivity"] == {
-        "0.125": 0.25, "0.25": 0.25, "0.5": 0.75, "1": 0.75, "2": 0.75, "4": 0.75, "8": 0.75,
+        "0.125": 0.25,
+        "0.25": 0.25,
+        "0.5": 0.75,
+        "1": 0.75,
+        "2": 0.75,
+        "4": 0.75,
+        "8": 0.75,
     }
     assert "0.25   0.25   0.75" in line
     json.dumps(figures, allow_nan=False)

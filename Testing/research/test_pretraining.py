@@ -20,8 +20,20 @@ def without_scans(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _arguments(folder: Path, steps: int) -> list[str]:
-    return ["--data", str(folder), "--work_dir", str(folder), "--steps", str(steps), "--batch_size", "2",
-            "--processes", "1", "--seed", "5"]
+    return [
+        "--data",
+        str(folder),
+        "--work_dir",
+        str(folder),
+        "--steps",
+        str(steps),
+        "--batch_size",
+        "2",
+        "--processes",
+        "1",
+        "--seed",
+        "5",
+    ]
 
 
 def test_a_run_learns_saves_and_continues(tmp_path: Path, without_scans: None) -> None:
@@ -35,7 +47,8 @@ def test_a_run_learns_saves_and_continues(tmp_path: Path, without_scans: None) -
     second = Run(PretrainingConfig(str(tmp_path), str(tmp_path)))
     assert second.step == 3
     moved = [
-        name for (name, a), b in zip(first.model.named_parameters(), second.model.parameters(), strict=True)
+        name
+        for (name, a), b in zip(first.model.named_parameters(), second.model.parameters(), strict=True)
         if not torch.equal(a, b)
     ]
     # One-click steps never look at the padding embeddings alone; nearly everything else must move.
@@ -61,9 +74,7 @@ def test_what_can_be_mistaken_is_found_outside_of_the_lesions(monkeypatch: pytes
     background, places = dotted()
     everywhere = np.ones((30, 45, 45), bool)
     grid = np.diag([2.0, 2.0, 3.0, 1.0])
-    monkeypatch.setattr(
-        pretraining, "find_lungs", lambda hu, matrix: LungMask(everywhere, grid, True, ""),
-    )
+    monkeypatch.setattr(pretraining, "find_lungs", lambda hu, matrix: LungMask(everywhere, grid, True, ""))
     found = np.array([place.center_ras for place in pretraining.mistakable_places(background)])
     for place in places[:3]:
         assert np.linalg.norm(found - place.center_ras, axis=1).min() < 2.5

@@ -31,13 +31,24 @@ def write_crop(folder: Path, name: str, patient: str, radius_mm: float, **facts)
     affine = np.diag([-SPACING[2], -SPACING[1], SPACING[0], 1.0])
     affine[:3, 3] = (12.0, -30.0, 140.0)
     np.savez_compressed(
-        folder / f"{name}.npz", hu=hu.astype(np.int16), votes=np.packbits(readers), nvotes=len(readers),
-        spacing=np.array(SPACING), affine=affine,
+        folder / f"{name}.npz",
+        hu=hu.astype(np.int16),
+        votes=np.packbits(readers),
+        nvotes=len(readers),
+        spacing=np.array(SPACING),
+        affine=affine,
     )
     row = {
-        "name": name, "patient": patient, "split": "validation", "equivalent_diameter_mm": str(2 * radius_mm),
-        "slice_spacing_mm": str(SPACING[0]), "slices_below": "1", "slices_above": "2",
-        "texture": "5", "margin": "5", "spiculation": "1",
+        "name": name,
+        "patient": patient,
+        "split": "validation",
+        "equivalent_diameter_mm": str(2 * radius_mm),
+        "slice_spacing_mm": str(SPACING[0]),
+        "slices_below": "1",
+        "slices_above": "2",
+        "texture": "5",
+        "margin": "5",
+        "spiculation": "1",
     }
     return row | {key: str(value) for key, value in facts.items()}
 
@@ -158,9 +169,7 @@ def test_figures_of_a_predictor_that_is_right_at_the_third_click(shared):
     assert summary["nsd_1mm"]["3"]["mean"] == 1.0
     assert summary["volume_ratio"]["1"][0] == pytest.approx(1.0, abs=0.01)
     assert summary["outside_2"]["1"]["mean"] < summary["challenge"]["1"]["mean"]
-    assert summary["drops"]["challenge"] == {
-        "mean": 0.0, "single": 0.0, "nodule": "A_1", "above_0.03": 0,
-    }
+    assert summary["drops"]["challenge"] == {"mean": 0.0, "single": 0.0, "nodule": "A_1", "above_0.03": 0}
     low, high = summary["challenge"]["1"]["interval"]
     assert low < curve[0] < high
     assert summary["calibration"]["pearson"] > 0.5
@@ -169,11 +178,23 @@ def test_figures_of_a_predictor_that_is_right_at_the_third_click(shared):
 def made_up(challenge, volumes, patient="A", name="n"):
     told = [0.9 * value / (2 - value) for value in challenge]
     return {
-        "name": name, "patient": patient, "readers_dice": 0.8, "challenge": challenge, "single_readers": challenge,
-        "nsd_1mm": challenge[:5], "volume_ratio": [0.5] * len(challenge), "inner": challenge[:5],
-        "inner_first": [0.6, 0.8], "inner_voxel_mm3": volumes, "inner_measured_mm3": volumes, "border": challenge[:5],
-        "outside": challenge[:5], "outside_2": challenge[:1], "predicted_iou": told,
-        "true_iou": [value / (2 - value) for value in challenge], "seconds": 1.0,
+        "name": name,
+        "patient": patient,
+        "readers_dice": 0.8,
+        "challenge": challenge,
+        "single_readers": challenge,
+        "nsd_1mm": challenge[:5],
+        "volume_ratio": [0.5] * len(challenge),
+        "inner": challenge[:5],
+        "inner_first": [0.6, 0.8],
+        "inner_voxel_mm3": volumes,
+        "inner_measured_mm3": volumes,
+        "border": challenge[:5],
+        "outside": challenge[:5],
+        "outside_2": challenge[:1],
+        "predicted_iou": told,
+        "true_iou": [value / (2 - value) for value in challenge],
+        "seconds": 1.0,
     }
 
 

@@ -16,7 +16,8 @@ from SAMMed3DTrainingLib.evaluate.baselines import Region
 def test_verdict():
     assert benchmark.missed_targets([0.80, 0.84, 0.86, 0.855, 0.86]) == []
     assert [line.split(" is")[0] for line in benchmark.missed_targets([0.76, 0.8, 0.8, 0.8, 0.84])] == [
-        "mean Dice at 1 click", "mean Dice at 5 clicks",
+        "mean Dice at 1 click",
+        "mean Dice at 5 clicks",
     ]
     assert "lowers" in benchmark.missed_targets([0.9, 0.95, 0.93, 0.94, 0.95])[0]
     assert benchmark.missed_targets([0.8]) == []
@@ -60,10 +61,20 @@ def test_runs_and_reports(scan, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(benchmark, "load_model", lambda path, device, precision: path)
     monkeypatch.setattr(benchmark, "SamPredictor3D", Stamp)
     figures = tmp_path / "figures.json"
-    code = benchmark.main([
-        "--shared", str(scan), "--checkpoint", "any.pth", "--clicks", "2", "--first-clicks", "2",
-        "--json", str(figures),
-    ])
+    code = benchmark.main(
+        [
+            "--shared",
+            str(scan),
+            "--checkpoint",
+            "any.pth",
+            "--clicks",
+            "2",
+            "--first-clicks",
+            "2",
+            "--json",
+            str(figures),
+        ]
+    )
     printed = capsys.readouterr()
     assert code == 1 and "MISSED" in printed.err
     assert "never a benchmark" in printed.out and "LIDC-0001 #1 (3)" in printed.out and "#2" not in printed.out

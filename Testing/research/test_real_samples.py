@@ -16,8 +16,16 @@ PROFILE = PROFILES["nodule_light"]
 SHAPE = (9, 40, 44)
 SPACING = (2.0, 0.7, 0.7)
 COLUMNS = (
-    "name", "patient", "split", "equivalent_diameter_mm", "slices_below", "slices_above", "margin", "lobulation",
-    "spiculation", "texture",
+    "name",
+    "patient",
+    "split",
+    "equivalent_diameter_mm",
+    "slices_below",
+    "slices_above",
+    "margin",
+    "lobulation",
+    "spiculation",
+    "texture",
 )
 
 
@@ -31,9 +39,17 @@ def crop_of(**changes) -> RealCrop:
     noise = np.random.default_rng(2).normal(0, 20, SHAPE)
     hu = np.where(masks[1], 30.0, -850.0) + noise
     facts = {
-        "name": "A", "hu": hu.astype(np.float32), "votes": masks, "ijk_to_ras": np.diag([-0.7, -0.7, 2.0, 1.0]),
-        "diameter_mm": 10.0, "texture": 5.0, "margin": 5.0, "lobulation": 1.0, "spiculation": 1.0,
-        "open_below": False, "open_above": False,
+        "name": "A",
+        "hu": hu.astype(np.float32),
+        "votes": masks,
+        "ijk_to_ras": np.diag([-0.7, -0.7, 2.0, 1.0]),
+        "diameter_mm": 10.0,
+        "texture": 5.0,
+        "margin": 5.0,
+        "lobulation": 1.0,
+        "spiculation": 1.0,
+        "open_below": False,
+        "open_above": False,
     }
     return RealCrop(**{**facts, **changes})
 
@@ -46,10 +62,16 @@ def test_only_the_asked_split_is_read(tmp_path: Path) -> None:
     crop = crop_of()
     rows = []
     for name, split in (("A", "train"), ("B", "validation"), ("C", "train")):
-        np.savez(tmp_path / f"{name}.npz", hu=crop.hu.astype(np.int16), votes=np.packbits(crop.votes), nvotes=3,
-                 affine=crop.ijk_to_ras)
-        rows.append(dict(zip(COLUMNS, (name, f"P{name}", split, 10, 0 if name == "C" else 2, 2, 4, 1, 1, 2.5),
-                             strict=True)))
+        np.savez(
+            tmp_path / f"{name}.npz",
+            hu=crop.hu.astype(np.int16),
+            votes=np.packbits(crop.votes),
+            nvotes=3,
+            affine=crop.ijk_to_ras,
+        )
+        rows.append(
+            dict(zip(COLUMNS, (name, f"P{name}", split, 10, 0 if name == "C" else 2, 2, 4, 1, 1, 2.5), strict=True))
+        )
     with (tmp_path / "index.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()

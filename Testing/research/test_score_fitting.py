@@ -86,7 +86,8 @@ def record(center, shape=(5, 5, 5)):
     mask = np.ones(shape, np.uint8)
     return {
         "prediction": SimpleNamespace(mask=mask, offset_kji=offset, voxels=mask.size),
-        "measurements": SimpleNamespace(centroid_ras=tuple(float(c) for c in center)), "point_coords": [list(center)],
+        "measurements": SimpleNamespace(centroid_ras=tuple(float(c) for c in center)),
+        "point_coords": [list(center)],
     }
 
 

@@ -16,8 +16,15 @@ from slicer_scene import SlicerScene
 SHAPE = (36, 30, 32)
 IJK_TO_RAS = np.array([[-0.7, 0.0, 0.0, 11.0], [0.0, -0.7, 0.1, 9.0], [0.0, 0.1, 1.2, -20.0], [0.0, 0.0, 0.0, 1.0]])
 SIGNALS = (
-    "stateChanged", "nodulesChanged", "noduleChanged", "selectionChanged", "historyChanged", "progressed", "message",
-    "busyChanged", "documentChanged",
+    "stateChanged",
+    "nodulesChanged",
+    "noduleChanged",
+    "selectionChanged",
+    "historyChanged",
+    "progressed",
+    "message",
+    "busyChanged",
+    "documentChanged",
 )
 
 

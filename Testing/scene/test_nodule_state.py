@@ -14,7 +14,9 @@ def test_the_digest_tells_masks_and_places_apart():
     other = mask.copy()
     other[1, 1, 1] = 0
     blocks = [
-        MaskBlock(mask, (1, 2, 3)), MaskBlock(mask, (1, 2, 4)), MaskBlock(other, (1, 2, 3)),
+        MaskBlock(mask, (1, 2, 3)),
+        MaskBlock(mask, (1, 2, 4)),
+        MaskBlock(other, (1, 2, 3)),
         MaskBlock(mask.reshape(3, 2, 4), (1, 2, 3)),
     ]
     assert len({digest(block) for block in blocks}) == 4

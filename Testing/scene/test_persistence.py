@@ -32,7 +32,9 @@ def described(volume):
             node.GetSegmentation().GetSegment(segment_id).GetName(),
             [round(x, 4) for x in node.GetSegmentation().GetSegment(segment_id).GetColor()],
             node.GetSegmentation().GetSegment(segment_id).GetTerminology(),
-            stored.status(segment_id), stored.record(segment_id), stored.score(segment_id),
+            stored.status(segment_id),
+            stored.record(segment_id),
+            stored.score(segment_id),
             [(tuple(np.round(p.ras, 6)), p.positive) for p in store.prompts(segment_id)],
             full(writer.read(segment_id), SHAPE).tobytes(),
         )
@@ -60,7 +62,7 @@ def test_a_bundle_brings_everything_back(slicer_scene, tmp_path, transformed) ->
         store.add((1.5 * number, 4.25, -3.0), False, segment_id)
     NoduleSegmentation(node).setStatus(ids[0], "reviewed")
     NoduleSegmentation(node).setStatus(ids[1], "flagged")
-    NoduleSegmentation(node).setRecord(ids[1], {"volume_mm3": 12.5, "note": "µm; ~ | ^ \"quoted\""})
+    NoduleSegmentation(node).setRecord(ids[1], {"volume_mm3": 12.5, "note": 'µm; ~ | ^ "quoted"'})
     NoduleSegmentation(node).setScore(ids[1], 0.91)
     store.showOnly(ids[2])
     store.close()

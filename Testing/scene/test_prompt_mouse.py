@@ -50,7 +50,8 @@ def test_place_mode_places_at_the_pixel_and_hovering_places_nothing(slicer_scene
     view.click(220, 90)
     assert [entry[0] for entry in log.take()] == ["placed"] * 2
     assert [prompt.ras for prompt in store.untagged()][1:] == [
-        pytest.approx(view.to_ras(200, 150)), pytest.approx(view.to_ras(220, 90))
+        pytest.approx(view.to_ras(200, 150)),
+        pytest.approx(view.to_ras(220, 90)),
     ]
 
 

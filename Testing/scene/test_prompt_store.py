@@ -42,7 +42,8 @@ def preview(node) -> None:
 def point(store, point_id):
     index = store.node.GetNthControlPointIndexByID(point_id)
     return (
-        store.node.GetNthControlPointDescription(index), bool(store.node.GetNthControlPointSelected(index)),
+        store.node.GetNthControlPointDescription(index),
+        bool(store.node.GetNthControlPointSelected(index)),
         store.node.GetNthControlPointLabel(index),
     )
 
@@ -55,7 +56,8 @@ def test_add_writes_nodule_and_polarity_into_the_point(store) -> None:
     assert point(store, second) == ("segment=S_1;label=0", False, "-")
     assert point(store, other)[0] == ""
     assert store.prompts("S_1") == [
-        Prompt(first, (1.0, 2.0, 3.0), True, "S_1"), Prompt(second, (4.0, 5.0, 6.0), False, "S_1")
+        Prompt(first, (1.0, 2.0, 3.0), True, "S_1"),
+        Prompt(second, (4.0, 5.0, 6.0), False, "S_1"),
     ]
     assert store.untagged() == [Prompt(other, (7.0, 8.0, 9.0), True, None)]
     assert store.prompt(second).ras == (4.0, 5.0, 6.0) and store.segmentIds() == ["S_1"]

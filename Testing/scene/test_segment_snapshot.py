@@ -29,8 +29,12 @@ def content(writer, segment_id):
     segment = writer.segmentationNode.GetSegmentation().GetSegment(segment_id)
     node = writer.segmentationNode
     return (
-        segment.GetName(), segment.GetColor(), segment.GetTerminology(), NoduleSegmentation(node).status(segment_id),
-        NoduleSegmentation(node).record(segment_id), NoduleSegmentation(node).score(segment_id),
+        segment.GetName(),
+        segment.GetColor(),
+        segment.GetTerminology(),
+        NoduleSegmentation(node).status(segment_id),
+        NoduleSegmentation(node).record(segment_id),
+        NoduleSegmentation(node).score(segment_id),
         bool(node.GetDisplayNode().GetSegmentVisibility(segment_id)),
         full(writer.read(segment_id), SHAPE).tobytes(),
     )

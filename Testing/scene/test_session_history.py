@@ -12,9 +12,13 @@ def world(bench):
     """All that undo must bring back: segments with their names, states and voxels, points with their sides."""
     session = bench.session
     node = session.promptsNode
-    points = [] if node is None else sorted(
-        (tuple(np.round(node.GetNthControlPointPositionWorld(n), 6)), bool(node.GetNthControlPointSelected(n)))
-        for n in range(node.GetNumberOfControlPoints())
+    points = (
+        []
+        if node is None
+        else sorted(
+            (tuple(np.round(node.GetNthControlPointPositionWorld(n), 6)), bool(node.GetNthControlPointSelected(n)))
+            for n in range(node.GetNumberOfControlPoints())
+        )
     )
     rows = [
         (row.segmentId, row.name, row.color, row.status, row.volumeMm3, row.predictedIou)

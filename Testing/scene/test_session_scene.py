@@ -252,7 +252,9 @@ def test_nothing_else_in_the_scene_changes(bench):
     after = {scene.GetNthNode(n).GetID(): scene.GetNthNode(n) for n in range(scene.GetNumberOfNodes())}
     new = {node.GetClassName() for key, node in after.items() if key not in before}
     assert new == {
-        "vtkMRMLSegmentationNode", "vtkMRMLSegmentationDisplayNode", "vtkMRMLMarkupsFiducialNode",
+        "vtkMRMLSegmentationNode",
+        "vtkMRMLSegmentationDisplayNode",
+        "vtkMRMLMarkupsFiducialNode",
         "vtkMRMLMarkupsFiducialDisplayNode",
     }
     changed = [after[key].GetName() for key, time in before.items() if after[key].GetMTime() != time]

@@ -47,7 +47,9 @@ def test_what_was_found_becomes_segments_the_largest_first(bench):
     rows = bench.session.review.rows()
     assert [row.volumeMm3 for row in rows] == [9**3, 7**3, 3**3]
     assert [(row.status, row.score, row.predictedIou) for row in rows] == [
-        ("AI", 0.9, 0.8), ("AI", 0.6, 0.8), ("AI", 0.8, 0.8),
+        ("AI", 0.9, 0.8),
+        ("AI", 0.6, 0.8),
+        ("AI", 0.8, 0.8),
     ]
     np.testing.assert_array_equal(bench.full(rows[2].segmentId), np.uint8(_cube(bench, "small", 1)))
     assert bench.session.selectedId is None and bench.session.state is State.READY
@@ -84,14 +86,18 @@ def test_surfaces_come_and_go_with_the_nodules(bench):
 
     def surfaces():
         segmentation = bench.session.segmentationNode.GetSegmentation()
-        found = [segmentation.GetSegment(row.segmentId).GetRepresentation("Closed surface") for row in
-                 bench.session.review.rows()]
+        found = [
+            segmentation.GetSegment(row.segmentId).GetRepresentation("Closed surface")
+            for row in bench.session.review.rows()
+        ]
         return [surface.GetNumberOfPoints() > 0 for surface in found]
 
     assert surfaces() == [True] * 3
     steps = [
-        (lambda: bench.session.finding.setSensitivity(1.0), 4), (lambda: bench.session.finding.setSensitivity(0.15), 1),
-        (bench.session.undo, 0), (bench.session.redo, 1),
+        (lambda: bench.session.finding.setSensitivity(1.0), 4),
+        (lambda: bench.session.finding.setSensitivity(0.15), 1),
+        (bench.session.undo, 0),
+        (bench.session.redo, 1),
     ]
     for change, count in steps:
         change()

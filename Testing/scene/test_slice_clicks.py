@@ -82,8 +82,10 @@ def test_a_click_tells_the_place_and_shift(view, log) -> None:
 
 
 def test_clicks_in_any_view_and_plane(slicer_scene, slice_view, volume) -> None:
-    views = [slice_view(name, orientation) for name, orientation in
-             (("Red", "Axial"), ("Green", "Coronal"), ("Yellow", "Sagittal"))]
+    views = [
+        slice_view(name, orientation)
+        for name, orientation in (("Red", "Axial"), ("Green", "Coronal"), ("Yellow", "Sagittal"))
+    ]
     for view in views:
         view.show(volume)
     oblique = rigid(33.0, (1.0, 0.5, 0.2), (4.0, 5.0, 6.0))

@@ -23,9 +23,11 @@ def test_all_slice_views_jump_and_keep_zoom_and_plane(slicer_scene, slice_view) 
     for view, (field, orientation) in zip(views, before, strict=True):
         assert view.slice_node.GetOrientation() == orientation
         assert_allclose(view.slice_node.GetFieldOfView(), field)
-        inverse = np.linalg.inv(np.array([
-            [view.slice_node.GetXYToRAS().GetElement(row, column) for column in range(4)] for row in range(4)
-        ]))
+        inverse = np.linalg.inv(
+            np.array(
+                [[view.slice_node.GetXYToRAS().GetElement(row, column) for column in range(4)] for row in range(4)]
+            )
+        )
         x, y, depth, _one = inverse @ np.append(ras, 1.0)
         assert abs(x - 200) <= 1 and abs(y - 150) <= 1 and abs(depth) < 1e-6, "in the middle, on the slice"
 

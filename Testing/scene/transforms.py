@@ -9,7 +9,8 @@ from inference.volumes import rotation
 
 
 def rigid(
-    degrees: float = 30.0, axis: tuple[float, float, float] = (0.3, 1.0, 0.2),
+    degrees: float = 30.0,
+    axis: tuple[float, float, float] = (0.3, 1.0, 0.2),
     shift: tuple[float, float, float] = (12.0, -7.0, 30.0),
 ) -> NDArray[np.float64]:
     """A rotation about an axis, then a shift in mm, as a (4, 4) matrix."""

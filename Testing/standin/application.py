@@ -300,6 +300,12 @@ class qSlicerApplication(QtWidgets.QApplication):
 
 
 CLASSES = (
-    qMRMLWidget, qMRMLSliceView, qMRMLSliceWidget, qMRMLThreeDView, qMRMLThreeDWidget, qSlicerLayoutManager,
-    qSlicerModuleManager, qSlicerApplication,
+    qMRMLWidget,
+    qMRMLSliceView,
+    qMRMLSliceWidget,
+    qMRMLThreeDView,
+    qMRMLThreeDWidget,
+    qSlicerLayoutManager,
+    qSlicerModuleManager,
+    qSlicerApplication,
 )

@@ -70,8 +70,14 @@ class Child:
         paths = os.pathsep.join([str(Path(__file__).resolve().parents[1]), *filter(None, sys.path)])
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                command, cwd=self._config.rootpath, env=os.environ | {"PYTHONPATH": paths}, text=True,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, encoding="utf-8",
+                command,
+                cwd=self._config.rootpath,
+                env=os.environ | {"PYTHONPATH": paths},
+                text=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                encoding="utf-8",
             )
         return self._process
 

@@ -36,9 +36,7 @@ from standin import (
 _NONES = [None] * 4_000_000 if sys.version_info < (3, 12) else []
 
 _CLASSES: dict[str, type] = {
-    cls.__name__: cls
-    for source in (ctk_widgets, node_combo_box, application, modules)
-    for cls in source.CLASSES
+    cls.__name__: cls for source in (ctk_widgets, node_combo_box, application, modules) for cls in source.CLASSES
 }
 
 
@@ -64,9 +62,12 @@ def install() -> application.qSlicerApplication:
     sys.modules["ctk"] = ctk
     _submodule("i18n", tr=_tr, translate=lambda context, text: text)
     _submodule("ScriptedLoadableModule", **_public(scripted_module, "ScriptedLoadableModule"))
-    _submodule("parameterNodeWrapper", **{
-        name: getattr(parameter_node, name) for name in ("parameterNodeWrapper", "WithinRange", "Choice", "Default")
-    })
+    _submodule(
+        "parameterNodeWrapper",
+        **{
+            name: getattr(parameter_node, name) for name in ("parameterNodeWrapper", "WithinRange", "Choice", "Default")
+        },
+    )
     slicer.util.delayDisplay = lambda text, *_, **__: qt_module.messages.append(text)
     return app
 

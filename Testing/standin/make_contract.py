@@ -37,10 +37,27 @@ CLASSES = {
         qSlicerScriptedLoadableModule qSlicerScriptedLoadableModuleWidget qSlicerModuleManager qSlicerApplication""",
 }
 #: What PythonQt itself adds to every QObject (PythonQtStdDecorators).
-_EVERY_OBJECT = frozenset((
-    "connect", "disconnect", "metaObject", "parent", "setParent", "children", "findChild", "findChildren",
-    "setProperty", "property", "tr", "className", "inherits", "help", "delete", "deleteLater", "dynamicPropertyNames",
-))
+_EVERY_OBJECT = frozenset(
+    (
+        "connect",
+        "disconnect",
+        "metaObject",
+        "parent",
+        "setParent",
+        "children",
+        "findChild",
+        "findChildren",
+        "setProperty",
+        "property",
+        "tr",
+        "className",
+        "inherits",
+        "help",
+        "delete",
+        "deleteLater",
+        "dynamicPropertyNames",
+    )
+)
 _ACCESS = re.compile(r"^(public|protected|private|signals|Q_SIGNALS)(\s+(?:slots|Q_SLOTS))?\s*:$")
 _CLASS = re.compile(r"\bclass\s+(?:[A-Z]\w*_EXPORT\s+)?(?P<name>\w+)(?:\s+final)?(?P<bases>\s*:\s*[^{;]*)?\s*\{")
 _METHOD = re.compile(
@@ -60,10 +77,10 @@ class Description:
 
     origin: str
     bases: list[str] = field(default_factory=list)
-    properties: dict[str, str] = field(default_factory=dict)   # name -> "r" or "rw"
-    signals: set[str] = field(default_factory=set)             # signatures
+    properties: dict[str, str] = field(default_factory=dict)  # name -> "r" or "rw"
+    signals: set[str] = field(default_factory=set)  # signatures
     methods: set[str] = field(default_factory=set)
-    enums: set[str] = field(default_factory=set)               # values
+    enums: set[str] = field(default_factory=set)  # values
 
 
 def main() -> int:

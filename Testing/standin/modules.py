@@ -15,8 +15,17 @@ class qSlicerScriptedLoadableModule(QtCore.QObject):
     def __init__(self, name: str, path: str) -> None:
         super().__init__()
         self._values: dict[str, Any] = {
-            "name": name, "path": path, "title": name, "helpText": "", "acknowledgementText": "", "categories": [],
-            "dependencies": [], "contributors": [], "associatedNodeTypes": [], "hidden": False, "index": -1,
+            "name": name,
+            "path": path,
+            "title": name,
+            "helpText": "",
+            "acknowledgementText": "",
+            "categories": [],
+            "dependencies": [],
+            "contributors": [],
+            "associatedNodeTypes": [],
+            "hidden": False,
+            "index": -1,
         }
         self._icon = QtGui.QIcon()
         self._representation: Any = None

@@ -71,11 +71,15 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
     currentNodeRenamed = QtCore.Signal(str)
     aboutToBeEdited = QtCore.Signal(object)
     SIGNATURES = {
-        "currentNodeChanged(vtkMRMLNode*)": "nodeChanged", "currentNodeChanged(bool)": "validChanged",
-        "currentNodeIDChanged(QString)": "currentNodeIDChanged", "nodeActivated(vtkMRMLNode*)": "activated",
-        "nodeAdded(vtkMRMLNode*)": "added", "nodeAddedByUser(vtkMRMLNode*)": "addedByUser",
+        "currentNodeChanged(vtkMRMLNode*)": "nodeChanged",
+        "currentNodeChanged(bool)": "validChanged",
+        "currentNodeIDChanged(QString)": "currentNodeIDChanged",
+        "nodeActivated(vtkMRMLNode*)": "activated",
+        "nodeAdded(vtkMRMLNode*)": "added",
+        "nodeAddedByUser(vtkMRMLNode*)": "addedByUser",
         "nodeAddedByUserAction(vtkMRMLNode*)": "addedByUserAction",
-        "nodeAboutToBeRemoved(vtkMRMLNode*)": "aboutToBeRemoved", "currentNodeRenamed(QString)": "currentNodeRenamed",
+        "nodeAboutToBeRemoved(vtkMRMLNode*)": "aboutToBeRemoved",
+        "currentNodeRenamed(QString)": "currentNodeRenamed",
         "nodeAboutToBeEdited(vtkMRMLNode*)": "aboutToBeEdited",
     }
 
@@ -85,9 +89,18 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self._observers = _SceneObservers()
         self.destroyed.connect(self._observers.close)
         self._options: dict[str, Any] = {
-            "nodeTypes": [], "hideChildNodeTypes": [], "showChildNodeTypes": True, "showHidden": False, "baseName": "",
-            "noneEnabled": False, "addEnabled": True, "removeEnabled": True, "editEnabled": False,
-            "renameEnabled": False, "selectNodeUponCreation": True, "noneDisplay": "None",
+            "nodeTypes": [],
+            "hideChildNodeTypes": [],
+            "showChildNodeTypes": True,
+            "showHidden": False,
+            "baseName": "",
+            "noneEnabled": False,
+            "addEnabled": True,
+            "removeEnabled": True,
+            "editEnabled": False,
+            "renameEnabled": False,
+            "selectNodeUponCreation": True,
+            "noneDisplay": "None",
             "interactionNodeSingletonTag": "",
         }
         self._attributes: list[tuple[str, str, Any]] = []

@@ -270,7 +270,11 @@ def _read_property(qt: Any, name: str) -> Any:
 
 
 _ACCEPTED: dict[str, tuple[type, ...]] = {
-    "bool": (bool, int), "int": (int,), "double": (int, float), "QString": (str,), "QStringList": (list, tuple),
+    "bool": (bool, int),
+    "int": (int,),
+    "double": (int, float),
+    "QString": (str,),
+    "QStringList": (list, tuple),
 }
 
 

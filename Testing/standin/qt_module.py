@@ -100,4 +100,3 @@ def make() -> QtModule:
         replacements["QMessageBox", name] = _message_box(name)
     replacements["QTimer", "singleShot"] = _single_shot
     return QtModule("qt", "Simulated by PySide6 with PythonQt's rules.")
-

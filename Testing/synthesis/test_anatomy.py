@@ -6,14 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from SAMMed3DLib.synthesis.anatomy import (
-    Tubes,
-    grow_tree,
-    layered_tissue,
-    smooth_field,
-    soft_edge,
-    tube_occupancy,
-)
+from SAMMed3DLib.synthesis.anatomy import Tubes, grow_tree, layered_tissue, smooth_field, soft_edge, tube_occupancy
 from SAMMed3DLib.synthesis.procedural import procedural_block
 
 
@@ -42,8 +35,13 @@ def test_tube_follows_its_course_and_keeps_what_is_there():
 def test_tree_obeys_murray_and_its_borders():
     rng = np.random.default_rng(0)
     tree = grow_tree(
-        rng, np.zeros((1, 3)), np.array([[0.0, 0.0, 1.0]]), np.array([3.0]),
-        lambda points: np.abs(points).max(axis=1) < 100, minimum_radius=0.5, maximum_segments=300,
+        rng,
+        np.zeros((1, 3)),
+        np.array([[0.0, 0.0, 1.0]]),
+        np.array([3.0]),
+        lambda points: np.abs(points).max(axis=1) < 100,
+        minimum_radius=0.5,
+        maximum_segments=300,
     )
     assert 50 < len(tree.radii) <= 600
     assert tree.radii.max() == 3.0 and tree.radii.min() >= 0.5

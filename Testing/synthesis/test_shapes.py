@@ -56,8 +56,6 @@ def test_interior_points_are_as_deep_as_asked(shapes: NoduleShapes) -> None:
 
 def test_shapes_differ_and_repeat_with_the_seed(shapes: NoduleShapes) -> None:
     points = _grid(6, 0.5)
-    first, again, other = (
-        shapes.random(np.random.default_rng(seed), 9.0).distance(points) > 0 for seed in (1, 1, 2)
-    )
+    first, again, other = (shapes.random(np.random.default_rng(seed), 9.0).distance(points) > 0 for seed in (1, 1, 2))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)

@@ -87,7 +87,7 @@ def test_a_mac_tells_its_processor_and_memory(monkeypatch) -> None:
     answers = {
         "sysctl": "Apple M2\n",
         "vm_stat": "Mach Virtual Memory Statistics: (page size of 16384 bytes)\nPages free:      100.\n"
-                   "Pages active:   999.\nPages inactive:   20.\nPages speculative:  3.\nPages purgeable:   1.\n",
+        "Pages active:   999.\nPages inactive:   20.\nPages speculative:  3.\nPages purgeable:   1.\n",
     }
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(module, "_output", lambda command, *rest: answers[command])

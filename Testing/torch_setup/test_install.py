@@ -90,7 +90,8 @@ def test_an_installation_that_works() -> None:
     result = services.result()
     assert (result.outcome, result.details, result.cpuOnlyMayHelp) == (Outcome.READY, "", False)
     assert services.asked == [
-        {"askConfirmation": True, "forceComputationBackend": None, "torchVersionRequirement": ">=2.5"}]
+        {"askConfirmation": True, "forceComputationBackend": None, "torchVersionRequirement": ">=2.5"}
+    ]
 
 
 def test_the_build_for_the_cpu_only_can_be_asked_for() -> None:
@@ -123,14 +124,17 @@ def test_nothing_is_installed_in_tests_or_beside_another_installation() -> None:
     assert services.asked == []
 
 
-@pytest.mark.parametrize(("error", "words", "cpu_only"), [
-    (subprocess.CalledProcessError(1, "pip"), "Is this computer online", True),
-    (ValueError("Failed to get computation backend"), "Failed to get computation backend. The build", True),
-    (FileNotFoundError("[WinError 206] The filename or extension is too long"), "long paths", False),
-    (PermissionError(13, "Permission denied"), "administrator", False),
-    (OSError(28, "No space left on device"), "disk is full", True),
-    (TypeError("'NoneType' object is not iterable"), "half removed", False),
-])
+@pytest.mark.parametrize(
+    ("error", "words", "cpu_only"),
+    [
+        (subprocess.CalledProcessError(1, "pip"), "Is this computer online", True),
+        (ValueError("Failed to get computation backend"), "Failed to get computation backend. The build", True),
+        (FileNotFoundError("[WinError 206] The filename or extension is too long"), "long paths", False),
+        (PermissionError(13, "Permission denied"), "administrator", False),
+        (OSError(28, "No space left on device"), "disk is full", True),
+        (TypeError("'NoneType' object is not iterable"), "half removed", False),
+    ],
+)
 def test_failures_name_the_cure(error, words, cpu_only) -> None:
     services = Services(raising(error))
     services.after = TorchState.MISSING
@@ -192,24 +196,32 @@ def install_files(folder: Path, *names: str) -> None:
     for name in names:
         file = folder / "site-packages" / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("Name: torch\nVersion: 2.9\n" if name.endswith("METADATA") else
-                        "torch/__init__.py,,\n" if name.endswith("RECORD") else "")
+        file.write_text(
+            "Name: torch\nVersion: 2.9\n"
+            if name.endswith("METADATA")
+            else "torch/__init__.py,,\n"
+            if name.endswith("RECORD")
+            else ""
+        )
 
 
 INFO = ("torch-2.9.dist-info/METADATA", "torch-2.9.dist-info/RECORD")
 CODE = ("torch/__init__.py", "torch/version.py")
 
 
-@pytest.mark.parametrize(("names", "state"), [
-    ((), TorchState.MISSING),
-    ((*CODE, *INFO), TorchState.PRESENT),
-    (CODE, TorchState.PRESENT),
-    (("torch/lib/c10.dll",), TorchState.HALF_REMOVED),
-    (("torch/lib/c10.dll", INFO[0]), TorchState.HALF_REMOVED),
-    ((*CODE, INFO[0]), TorchState.HALF_REMOVED),
-    (("torch/__init__.py", *INFO), TorchState.LEFTOVERS),
-    (INFO, TorchState.LEFTOVERS),
-])
+@pytest.mark.parametrize(
+    ("names", "state"),
+    [
+        ((), TorchState.MISSING),
+        ((*CODE, *INFO), TorchState.PRESENT),
+        (CODE, TorchState.PRESENT),
+        (("torch/lib/c10.dll",), TorchState.HALF_REMOVED),
+        (("torch/lib/c10.dll", INFO[0]), TorchState.HALF_REMOVED),
+        ((*CODE, INFO[0]), TorchState.HALF_REMOVED),
+        (("torch/__init__.py", *INFO), TorchState.LEFTOVERS),
+        (INFO, TorchState.LEFTOVERS),
+    ],
+)
 def test_how_much_of_torch_is_there(tmp_path, monkeypatch, names, state) -> None:
     install_files(tmp_path, *names)
     monkeypatch.setattr(sys, "path", [str(tmp_path / "site-packages"), "/nowhere"])

@@ -14,8 +14,7 @@ def run(code: str) -> str:
 
 def test_torch_works_after_its_libraries_were_loaded_first():
     code = (
-        "from SAMMed3DLib.torch_setup.loading import load_torch; load_torch()\n"
-        "import torch; print(torch.ones(2).sum())"
+        "from SAMMed3DLib.torch_setup.loading import load_torch; load_torch()\nimport torch; print(torch.ones(2).sum())"
     )
     assert run(_paths() + code) == "tensor(2.)"
 
@@ -44,10 +43,7 @@ def test_what_lives_already_is_left_to_the_collector_where_torch_was_there_befor
 
 
 def test_the_engine_and_the_worker_do_not_import_torch():
-    code = (
-        "import sys, SAMMed3DLib.worker.engine, SAMMed3DLib.worker.thread\n"
-        "print('torch' in sys.modules)"
-    )
+    code = "import sys, SAMMed3DLib.worker.engine, SAMMed3DLib.worker.thread\nprint('torch' in sys.modules)"
     assert run(_paths() + code) == "False"
 
 

@@ -17,9 +17,13 @@ def export_case(name: str = "a", labels: np.ndarray = LABELS, seed: int = 0, **c
     """A case of two balls, or of the labels given."""
     array = ct(labels, seed)
     values = {
-        "name": name, "patient": f"patient of {name}", "array_kji": array, "ijk_to_ras": matrix(),
+        "name": name,
+        "patient": f"patient of {name}",
+        "array_kji": array,
+        "ijk_to_ras": matrix(),
         "labels_kji": labels.astype(np.uint16),
-        "nodules": {n: f"Nodule {n}" for n in range(1, int(labels.max()) + 1)}, "source": f"image {name}",
+        "nodules": {n: f"Nodule {n}" for n in range(1, int(labels.max()) + 1)},
+        "source": f"image {name}",
         "fingerprint": f"{seed}",
     }
     return ExportCase(**{**values, **changes})

@@ -52,9 +52,7 @@ def gradient(name: str, world: World) -> torch.Tensor:
     rngs = [np.random.default_rng([3, n]) for n in BOX_SEEDS]
     loss, _ = loop([its[n] for n in share], CLICKS, [rngs[n] for n in share])
     loss.backward()
-    return torch.cat([
-        (torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in model.parameters()
-    ])
+    return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in model.parameters()])
 
 
 def _seed(low: float, high: float, start: int) -> int:

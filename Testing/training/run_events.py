@@ -9,8 +9,18 @@ from typing import Any
 from SAMMed3DTrainingLib.runs.run_files import CONFIG, EVENTS, note_process
 
 CONFIGURATION = {
-    "task_name": "run", "data": ["/data/set"], "checkpoint": None, "preset": "quick", "num_epochs": 2, "batch_size": 4,
-    "accumulation_steps": 1, "lr": 0.0002, "device": "auto", "multi_gpu": False, "gpu_ids": [0], "versions": {},
+    "task_name": "run",
+    "data": ["/data/set"],
+    "checkpoint": None,
+    "preset": "quick",
+    "num_epochs": 2,
+    "batch_size": 4,
+    "accumulation_steps": 1,
+    "lr": 0.0002,
+    "device": "auto",
+    "multi_gpu": False,
+    "gpu_ids": [0],
+    "versions": {},
 }
 
 
@@ -52,18 +62,43 @@ def begin(folder: Path, session: str = "mine", time: float = 1000.0) -> None:
 
 
 def start(step: int = 0, **more: Any) -> dict[str, Any]:
-    return {"event": "start", "config": CONFIGURATION, "nodules": 6, "cases": 3, "split": "random", "step": step,
-            "steps": 10, "resumed": step > 0, **more}
+    return {
+        "event": "start",
+        "config": CONFIGURATION,
+        "nodules": 6,
+        "cases": 3,
+        "split": "random",
+        "step": step,
+        "steps": 10,
+        "resumed": step > 0,
+        **more,
+    }
 
 
 def step(number: int, loss: float | None = 0.5) -> dict[str, Any]:
-    return {"event": "step", "epoch": (number - 1) // 5 + 1, "step": number, "steps": 10, "loss": loss,
-            "dice_first": 0.1, "dice_last": 0.2, "left_s": 10.0 - number}
+    return {
+        "event": "step",
+        "epoch": (number - 1) // 5 + 1,
+        "step": number,
+        "steps": 10,
+        "loss": loss,
+        "dice_first": 0.1,
+        "dice_last": 0.2,
+        "left_s": 10.0 - number,
+    }
 
 
 def validation(epoch: int, dice: float, best: bool = True) -> dict[str, Any]:
-    return {"event": "validation", "epoch": epoch, "step": 5 * epoch, "loss": 1.0, "dice": [dice, dice],
-            "mean_dice": dice, "nodules": 2, "best": best}
+    return {
+        "event": "validation",
+        "epoch": epoch,
+        "step": 5 * epoch,
+        "loss": 1.0,
+        "dice": [dice, dice],
+        "mean_dice": dice,
+        "nodules": 2,
+        "best": best,
+    }
 
 
 def end(reason: str = "finished", **more: Any) -> dict[str, Any]:

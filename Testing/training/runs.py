@@ -26,10 +26,35 @@ def write_data(folder: Path, cases: int = 4) -> Path:
 def options(work_dir: Path, data: Path, *more: str, name: str = "run") -> list[str]:
     """A run of a small ViT from scratch: two epochs of nine samples."""
     return [
-        "--task_name", name, "--data", str(data), "--work_dir", str(work_dir), "--checkpoint", "from scratch",
-        "--model_type", "vit_tiny", "--num_epochs", "2", "--samples_per_nodule", "1", "--batch_size", "2",
-        "--replay", "0", "--empty_share", "0.3", "--num_workers", "0", "--val_clicks", "1", "--device", "cpu",
-        "--precision", "fp32", *more,
+        "--task_name",
+        name,
+        "--data",
+        str(data),
+        "--work_dir",
+        str(work_dir),
+        "--checkpoint",
+        "from scratch",
+        "--model_type",
+        "vit_tiny",
+        "--num_epochs",
+        "2",
+        "--samples_per_nodule",
+        "1",
+        "--batch_size",
+        "2",
+        "--replay",
+        "0",
+        "--empty_share",
+        "0.3",
+        "--num_workers",
+        "0",
+        "--val_clicks",
+        "1",
+        "--device",
+        "cpu",
+        "--precision",
+        "fp32",
+        *more,
     ]
 
 
@@ -51,6 +76,9 @@ def start(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
     path = os.pathsep.join(str(ROOT / part) for part in ("SAMMed3D", "SAMMed3DTraining"))
     return subprocess.Popen(
         [sys.executable, "-m", "SAMMed3DTrainingLib", "train", *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8", **environment},
     )

@@ -26,8 +26,13 @@ from .dataset_files import SHAPE_KJI, balls, ct, write, write_case
 
 
 def record(score, iou=0.9, stability=0.9):
-    return {"score": score, "predicted_iou": iou, "stability_score": stability, "point_coords": [[1.0, 2.0, 3.0]],
-            "measurements": SimpleNamespace(equivalent_diameter_mm=6.0)}
+    return {
+        "score": score,
+        "predicted_iou": iou,
+        "stability_score": stability,
+        "point_coords": [[1.0, 2.0, 3.0]],
+        "measurements": SimpleNamespace(equivalent_diameter_mm=6.0),
+    }
 
 
 class Finder:
@@ -97,10 +102,19 @@ def test_what_cannot_be_read_is_named(volumes, capsys):
     content = rank(RankingConfig((volumes,)), Job("rank", True), Finder(**FOUND | {"clear": InputError("NaN")}))
     assert len(content["ranked"]) == 2 and content["complete"]
     assert sorted(path.rpartition("/")[2] for path in map(str, content["skipped"])) == [
-        "clear.nii.gz", "labels.nii.gz", "torn.nii.gz"]
+        "clear.nii.gz",
+        "labels.nii.gz",
+        "torn.nii.gz",
+    ]
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line["event"] for line in lines if line["event"] != "progress"] == ["note", "item", "note", "note", "item",
-                                                                               "result"]
+    assert [line["event"] for line in lines if line["event"] != "progress"] == [
+        "note",
+        "item",
+        "note",
+        "note",
+        "item",
+        "result",
+    ]
     with pytest.raises(DatasetError, match="NaN"):
         rank(RankingConfig((volumes / "clear.nii.gz",)), Job("rank", True), Finder(clear=InputError("NaN")))
 

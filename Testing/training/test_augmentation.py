@@ -32,9 +32,7 @@ def test_placing_keeps_the_center_and_all_proportions():
 
 
 def test_mirror_images_turns_and_scales_all_occur():
-    changes = [
-        Augmentation().placed(np.eye(4), np.zeros(3), np.random.default_rng(seed))[:3, :3] for seed in range(60)
-    ]
+    changes = [Augmentation().placed(np.eye(4), np.zeros(3), np.random.default_rng(seed))[:3, :3] for seed in range(60)]
     determinants = np.array([np.linalg.det(change) for change in changes])
     assert (determinants > 0).any() and (determinants < 0).any()
     assert len(set(np.round(np.abs(determinants), 6))) > 50
@@ -62,7 +60,8 @@ def test_slices_that_are_thick_already_are_not_averaged_again():
     hu[:, :, 20] = 600.0
     changed = [
         (only.looked(hu.copy(), 1.0, np.random.default_rng(seed), slice_mm) != hu).any()
-        for slice_mm in (3.0, 5.0) for seed in range(40)
+        for slice_mm in (3.0, 5.0)
+        for seed in range(40)
     ]
     assert 10 < sum(changed[:40]) < 30  # half of what is drawn from 1 to 5 mm lies above 3 mm
     assert not any(changed[40:])

@@ -9,25 +9,30 @@ from SAMMed3DTrainingLib.store.case_names import safe_case_name, same_name, uniq
 from SAMMed3DTrainingLib.store.dataset_files import image_file, label_file
 
 
-@pytest.mark.parametrize("text, name", [
-    ("LIDC-IDRI-0001", "LIDC-IDRI-0001"),
-    ("2: CT Chest / lung <1.0>", "2_CT_Chest_lung_1.0"),
-    ("Müller  Jürgen", "Müller_Jürgen"),
-    ("肺 結節", "肺_結節"),
-    ("Mu\u0308ller", "Müller"),
-    ("con", "case_con"),
-    ("NUL.nii.gz", "case_NUL"),
-    ("com1.CT", "case_com1.CT"),
-    ("console", "console"),
-    ("scan.nii.gz", "scan"),
-    ("x_0000", "x-0000"),
-    ("x_0001", "x_0001"),
-    (".hidden", "hidden"),
-    ("--data", "data"),
-    ("ends with a dot. ", "ends_with_a_dot"),
-    ("a\u200bb\x07c", "a_b_c"),
-    ("", "case"), ("...", "case"), ("///", "case"),
-])
+@pytest.mark.parametrize(
+    "text, name",
+    [
+        ("LIDC-IDRI-0001", "LIDC-IDRI-0001"),
+        ("2: CT Chest / lung <1.0>", "2_CT_Chest_lung_1.0"),
+        ("Müller  Jürgen", "Müller_Jürgen"),
+        ("肺 結節", "肺_結節"),
+        ("Mu\u0308ller", "Müller"),
+        ("con", "case_con"),
+        ("NUL.nii.gz", "case_NUL"),
+        ("com1.CT", "case_com1.CT"),
+        ("console", "console"),
+        ("scan.nii.gz", "scan"),
+        ("x_0000", "x-0000"),
+        ("x_0001", "x_0001"),
+        (".hidden", "hidden"),
+        ("--data", "data"),
+        ("ends with a dot. ", "ends_with_a_dot"),
+        ("a\u200bb\x07c", "a_b_c"),
+        ("", "case"),
+        ("...", "case"),
+        ("///", "case"),
+    ],
+)
 def test_safe_names(text, name):
     assert safe_case_name(text) == name
     assert safe_case_name(name) == name, "a safe name stays"

@@ -97,8 +97,14 @@ def test_an_older_process_is_nobodys_child(monkeypatch):
     """Windows gives the number of a dead parent to another process."""
     from SAMMed3DTrainingLib.runs import process_tree
 
-    table = [Process(10, 1, started=500), Process(11, 10, started=600), Process(12, 11, started=600),
-             Process(13, 10, started=400), Process(14, 13, started=700), Process(15, 99, started=900)]
+    table = [
+        Process(10, 1, started=500),
+        Process(11, 10, started=600),
+        Process(12, 11, started=600),
+        Process(13, 10, started=400),
+        Process(14, 13, started=700),
+        Process(15, 99, started=900),
+    ]
     monkeypatch.setattr(process_tree, "processes", lambda: table)
     assert tree(10) == {10, 11, 12}
     assert tree(99) == set()  # gone, and so its number may be anyone's

@@ -63,7 +63,8 @@ def template(tmp_path_factory):
             value += value.std(unbiased=False) * 0.2 * np.float32(generator.standard_normal(1)[0])
     save_checkpoint(model, run / DICE_BEST)
     config = parse_training_options(
-        ["--task_name", run.name, "--work_dir", str(run.parent), "--data", str(data), "--preset", "quick"])
+        ["--task_name", run.name, "--work_dir", str(run.parent), "--data", str(data), "--preset", "quick"]
+    )
     config.write(run / "config.json", {})
     train, *held_out = find_datasets(data)[0].cases
     write_split(Split((train,), tuple(held_out), (), "random by patient"), run)
@@ -187,8 +188,11 @@ def test_what_the_run_started_from_is_the_old_one(run, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"run": "nowhere"}, "no weights yet"), ({"old": "gone.pth"}, "gone.pth"), ({"new": "gone.pth"}, "gone.pth"),
-        ({"old": DICE_BEST}, "the same file"), ({"clicks": 0}, "--clicks"),
+        ({"run": "nowhere"}, "no weights yet"),
+        ({"old": "gone.pth"}, "gone.pth"),
+        ({"new": "gone.pth"}, "gone.pth"),
+        ({"old": DICE_BEST}, "the same file"),
+        ({"clicks": 0}, "--clicks"),
     ],
 )
 def test_what_cannot_be_compared(run, changes, message):

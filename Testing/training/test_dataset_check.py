@@ -138,9 +138,13 @@ def test_as_readers_of_the_readme_start_it(tmp_path):
     write_case(tmp_path / "Fälle 肺", "B", balls((8, 14, 12)), seed=1)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        [sys.executable, "-m", "SAMMed3DTrainingLib", "check", str(tmp_path)], cwd=ROOT / "SAMMed3DTraining",
-        env={**environment, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}, capture_output=True, text=True,
-        encoding="ascii", check=False,
+        [sys.executable, "-m", "SAMMed3DTrainingLib", "check", str(tmp_path)],
+        cwd=ROOT / "SAMMed3DTraining",
+        env={**environment, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+        capture_output=True,
+        text=True,
+        encoding="ascii",
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "M\\xfcller" in done.stdout and "2 cases of 2 patients" in done.stdout

@@ -26,7 +26,8 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     """Every file that counts, with its content."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*")) if path.is_file() and ".sammed3d-export" not in path.parts
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and ".sammed3d-export" not in path.parts
     }
 
 
@@ -96,7 +97,9 @@ def test_incremental(tmp_path):
     assert DatasetWriter(tmp_path).update(export_case("a", seed=1, ijk_to_ras=moved)).state == "updated"
     after = snapshot(tmp_path)
     assert {name for name in before if before[name] != after[name]} == {
-        str(Path("imagesTr/a_0000.nii.gz")), str(Path("labelsTr/a.nii.gz")), "sammed3d_export.json",
+        str(Path("imagesTr/a_0000.nii.gz")),
+        str(Path("labelsTr/a.nii.gz")),
+        "sammed3d_export.json",
     }
     (dataset,) = find_datasets(tmp_path)
     np.testing.assert_allclose(load_case(dataset.cases[0]).ijk_to_ras, moved, atol=1e-4)
@@ -115,11 +118,15 @@ def test_without_a_patient_the_names_rule_counts(tmp_path):
     assert dataset.cases[0].patient == "P1"
 
 
-@pytest.mark.parametrize("change", [
-    {"patient": "somebody else"}, {"nodules": {1: "Nodule 1", 2: "renamed"}},
-    {"labels_kji": np.where(LABELS == 1, 2, np.where(LABELS == 2, 1, 0)).astype(np.uint16)},
-    {"array_kji": export_case().array_kji + np.int16(1)},
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"patient": "somebody else"},
+        {"nodules": {1: "Nodule 1", 2: "renamed"}},
+        {"labels_kji": np.where(LABELS == 1, 2, np.where(LABELS == 2, 1, 0)).astype(np.uint16)},
+        {"array_kji": export_case().array_kji + np.int16(1)},
+    ],
+)
 def test_any_change_is_written(tmp_path, change):
     writer = DatasetWriter(tmp_path)
     writer.put(export_case())
@@ -154,10 +161,18 @@ def test_strict_add_and_update(tmp_path):
 def test_the_table_of_what_is_there(tmp_path):
     write_case(tmp_path, "theirs", LABELS, part="Ts")
     write_case(tmp_path, "unlabelled", None)
-    (tmp_path / "dataset.json").write_text(json.dumps({
-        "labels": {"background": 0, "nodule": 1}, "file_ending": ".nii.gz", "channel_names": {"0": "CT"},
-        "numTraining": 1, "patients": {"theirs": "P7"},
-    }), encoding="utf-8")
+    (tmp_path / "dataset.json").write_text(
+        json.dumps(
+            {
+                "labels": {"background": 0, "nodule": 1},
+                "file_ending": ".nii.gz",
+                "channel_names": {"0": "CT"},
+                "numTraining": 1,
+                "patients": {"theirs": "P7"},
+            }
+        ),
+        encoding="utf-8",
+    )
     writer = DatasetWriter(tmp_path)
     writer.put(export_case("ours"))
     cases = {case.name: case for case in writer.cases()}
@@ -174,8 +189,12 @@ def test_the_table_of_what_is_there(tmp_path):
 def test_others_cases_are_never_overwritten_nor_removed(tmp_path):
     write_case(tmp_path, "theirs", LABELS)
     old = {
-        "labels": {"background": 0, "lesion": 1}, "file_ending": ".nii.gz", "channel_names": {"0": "CT"},
-        "numTraining": 1, "reference": "somewhere", "licence": "CC BY",
+        "labels": {"background": 0, "lesion": 1},
+        "file_ending": ".nii.gz",
+        "channel_names": {"0": "CT"},
+        "numTraining": 1,
+        "reference": "somewhere",
+        "licence": "CC BY",
     }
     (tmp_path / "dataset.json").write_text(json.dumps(old), encoding="utf-8")
     before = snapshot(tmp_path)
@@ -249,14 +268,17 @@ def test_files_that_were_deleted_by_hand_come_back(tmp_path):
     assert writer.put(export_case("a")).state == "added"
 
 
-@pytest.mark.parametrize("content, words", [
-    ({"labels": {"background": 0, "benign": 1, "malignant": 2}}, "several classes .benign, malignant."),
-    ({"labels": {"background": 0, "nodule": 1}, "file_ending": ".nrrd"}, "end in .nrrd"),
-    ({"labels": {"background": 0, "nodule": 1}, "channel_names": {"0": "CT", "1": "PET"}}, "2 channels"),
-    ({"labels": {"0": "background", "1": "nodule"}, "training": []}, "one by one"),
-    ({"labels": {"background": "zero"}}, None),
-    (None, "no dataset.json"),
-])
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ({"labels": {"background": 0, "benign": 1, "malignant": 2}}, "several classes .benign, malignant."),
+        ({"labels": {"background": 0, "nodule": 1}, "file_ending": ".nrrd"}, "end in .nrrd"),
+        ({"labels": {"background": 0, "nodule": 1}, "channel_names": {"0": "CT", "1": "PET"}}, "2 channels"),
+        ({"labels": {"0": "background", "1": "nodule"}, "training": []}, "one by one"),
+        ({"labels": {"background": "zero"}}, None),
+        (None, "no dataset.json"),
+    ],
+)
 def test_data_sets_that_numbered_nodules_would_spoil(tmp_path, content, words):
     write_case(tmp_path, "theirs", LABELS)
     if content is not None:
@@ -281,17 +303,22 @@ def test_a_manifest_that_cannot_be_read_stops_everything(tmp_path, text):
             call()
 
 
-@pytest.mark.parametrize("change, words", [
-    ({"name": "a/b"}, "no name for files"), ({"name": "con"}, "no name for files"),
-    ({"nodules": {}}, "no nodule"), ({"nodules": {1: "x", 3: "y"}}, "without gaps"),
-    ({"nodules": {1: "x"}}, "a label value has no nodule"),
-    ({"nodules": {1: "x", 2: "y", 3: "empty one"}}, "empty one"),
-    ({"labels_kji": LABELS[1:]}, "voxels"),
-    ({"array_kji": np.full(SHAPE_KJI, np.nan, np.float32)}, "NaN"),
-    ({"array_kji": np.zeros((1, 0, 3), np.int16), "labels_kji": np.zeros((1, 0, 3), np.uint16)}, "no 3D volume"),
-    ({"ijk_to_ras": np.diag([0.0, 1.0, 1.0, 1.0])}, "spacing of 0"),
-    ({"ijk_to_ras": np.array([[1.0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])}, "coincide"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"name": "a/b"}, "no name for files"),
+        ({"name": "con"}, "no name for files"),
+        ({"nodules": {}}, "no nodule"),
+        ({"nodules": {1: "x", 3: "y"}}, "without gaps"),
+        ({"nodules": {1: "x"}}, "a label value has no nodule"),
+        ({"nodules": {1: "x", 2: "y", 3: "empty one"}}, "empty one"),
+        ({"labels_kji": LABELS[1:]}, "voxels"),
+        ({"array_kji": np.full(SHAPE_KJI, np.nan, np.float32)}, "NaN"),
+        ({"array_kji": np.zeros((1, 0, 3), np.int16), "labels_kji": np.zeros((1, 0, 3), np.uint16)}, "no 3D volume"),
+        ({"ijk_to_ras": np.diag([0.0, 1.0, 1.0, 1.0])}, "spacing of 0"),
+        ({"ijk_to_ras": np.array([[1.0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])}, "coincide"),
+    ],
+)
 def test_cases_that_could_not_be_read_back(tmp_path, change, words):
     writer = DatasetWriter(tmp_path / "new")
     with pytest.raises(StoreError, match=words):

@@ -33,7 +33,10 @@ def test_channel_suffix_parts_and_unlabelled_cases(tmp_path):
     write_case(tmp_path, "d", None, part="Ts")
     (dataset,) = find_datasets(tmp_path)
     assert {(c.name, c.part, c.label is not None) for c in dataset.cases} == {
-        ("a", "Tr", True), ("b", "Tr", True), ("c", "Val", True), ("d", "Ts", False),
+        ("a", "Tr", True),
+        ("b", "Tr", True),
+        ("c", "Val", True),
+        ("d", "Ts", False),
     }
     assert dataset.problems == ()
 
@@ -68,8 +71,10 @@ def test_cases_that_only_dataset_json_lists(tmp_path):
     write_case(tmp_path, "a", LABELS)
     write(tmp_path / "elsewhere" / "b.nii.gz", ct(LABELS))
     write(tmp_path / "elsewhere" / "b_seg.nii.gz", LABELS)
-    listing = {"b": {"images": ["elsewhere/b.nii.gz"], "label": "elsewhere/b_seg.nii.gz"},
-               "gone": {"images": ["elsewhere/gone.nii.gz"], "label": None}}
+    listing = {
+        "b": {"images": ["elsewhere/b.nii.gz"], "label": "elsewhere/b_seg.nii.gz"},
+        "gone": {"images": ["elsewhere/gone.nii.gz"], "label": None},
+    }
     version_1 = [{"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}]
     (tmp_path / "dataset.json").write_text(json.dumps({"dataset": listing, "training": version_1}))
     (dataset,) = find_datasets(tmp_path)
@@ -83,8 +88,12 @@ def test_patients_from_names_pattern_and_table(tmp_path):
     (tmp_path / "dataset.json").write_text(json.dumps({"patients": {"x": "P1"}}))
     (dataset,) = find_datasets(tmp_path)
     assert {case.name: case.patient for case in dataset.cases} == {
-        "P1_scan1": "P1", "P1_scan2": "P1", "LIDC-IDRI-0001": "LIDC-IDRI-0001", "patient1": "patient1",
-        "LIDC-IDRI-0001_nodule3": "LIDC-IDRI-0001", "x": "P1",
+        "P1_scan1": "P1",
+        "P1_scan2": "P1",
+        "LIDC-IDRI-0001": "LIDC-IDRI-0001",
+        "patient1": "patient1",
+        "LIDC-IDRI-0001_nodule3": "LIDC-IDRI-0001",
+        "x": "P1",
     }
     (dataset,) = find_datasets(tmp_path, r"^(\w)")
     assert {case.patient for case in dataset.cases} == {"P", "L", "p", "P1"}
@@ -110,17 +119,26 @@ def test_four_digits_that_number_cases_are_no_channels(tmp_path):
         write_case(tmp_path, f"lung_{number:04d}", LABELS, channel="")
     write_case(tmp_path, "ct_0001", None, part="Ts", channel="")
     write_case(tmp_path, "ct_0002", None, part="Ts", channel="")
-    (tmp_path / "dataset.json").write_text(json.dumps(
-        {"training": [{"image": f"./imagesTr/lung_{n:04d}.nii.gz", "label": f"./labelsTr/lung_{n:04d}.nii.gz"}
-                      for n in range(3)]}
-    ))
+    (tmp_path / "dataset.json").write_text(
+        json.dumps(
+            {
+                "training": [
+                    {"image": f"./imagesTr/lung_{n:04d}.nii.gz", "label": f"./labelsTr/lung_{n:04d}.nii.gz"}
+                    for n in range(3)
+                ]
+            }
+        )
+    )
     (dataset,) = find_datasets(tmp_path)
     assert dataset.problems == ()
     assert [case.name for case in dataset.part("Tr")] == ["lung_0000", "lung_0001", "lung_0002"]
     assert all(case.label is not None for case in dataset.part("Tr"))
     assert [case.name for case in dataset.part("Ts")] == ["ct_0001", "ct_0002"]
     assert [files.name for files in case_files(tmp_path) if files.part == "Tr"] == [
-        "lung_0000", "lung_0001", "lung_0002"]
+        "lung_0000",
+        "lung_0001",
+        "lung_0002",
+    ]
 
 
 def test_channels_of_a_case_stay_channels(tmp_path):
@@ -130,7 +148,10 @@ def test_channels_of_a_case_stay_channels(tmp_path):
     write(tmp_path / "imagesTr" / "y_0001.nii.gz", ct(LABELS))
     (dataset,) = find_datasets(tmp_path)
     assert [(case.name, case.image.name) for case in dataset.cases] == [
-        ("x", "x_0000.nii.gz"), ("x_0001", "x_0001_0000.nii.gz"), ("y", "y_0000.nii.gz")]
+        ("x", "x_0000.nii.gz"),
+        ("x_0001", "x_0001_0000.nii.gz"),
+        ("y", "y_0000.nii.gz"),
+    ]
     assert len(dataset.problems) == 1 and "y_0001.nii.gz is a further channel" in dataset.problems[0]
     assert [files.name for files in case_files(tmp_path)] == ["x", "x_0001", "y"]
 
@@ -164,12 +185,18 @@ def write_classes(folder, names):
     (folder / "dataset.json").write_text(json.dumps({"labels": names}))
 
 
-@pytest.mark.parametrize(("names", "asks"), [
-    ({"background": 0, "lung": 1, "nodule": 2}, True), ({"background": 0, "left": 1, "right": 2}, True),
-    ({"background": 0, "lungs": 1}, True), ({"background": 0, "lung nodule": 1, "tumour": 2}, False),
-    ({"background": 0, "1": 1, "2": 2}, False), ({"background": 0, "object": 1}, False),
-    ({"background": 0, "nodule": 1, "ignore": 2}, False),
-])
+@pytest.mark.parametrize(
+    ("names", "asks"),
+    [
+        ({"background": 0, "lung": 1, "nodule": 2}, True),
+        ({"background": 0, "left": 1, "right": 2}, True),
+        ({"background": 0, "lungs": 1}, True),
+        ({"background": 0, "lung nodule": 1, "tumour": 2}, False),
+        ({"background": 0, "1": 1, "2": 2}, False),
+        ({"background": 0, "object": 1}, False),
+        ({"background": 0, "nodule": 1, "ignore": 2}, False),
+    ],
+)
 def test_classes_that_may_be_no_nodules_are_asked_for(names, asks, tmp_path):
     write_classes(tmp_path, names)
     datasets = find_datasets(tmp_path)
@@ -287,8 +314,14 @@ def _truncated(folder):
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
-    [(_shifted, "2.0 mm away"), (_flipped, "another orientation"), (_smaller, "40, 40, 23"), (_fractions, "whole"),
-     (_four_axes, "4D"), (_truncated, r"a_0000\.nii\.gz")],
+    [
+        (_shifted, "2.0 mm away"),
+        (_flipped, "another orientation"),
+        (_smaller, "40, 40, 23"),
+        (_fractions, "whole"),
+        (_four_axes, "4D"),
+        (_truncated, r"a_0000\.nii\.gz"),
+    ],
 )
 def test_a_broken_case_is_named(tmp_path, spoil, message):
     write_case(tmp_path, "a", LABELS)

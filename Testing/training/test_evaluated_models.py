@@ -40,9 +40,9 @@ def test_classic_tools_take_one_click(name):
     assert result.dice[0] > 0.8 and len(set(result.dice)) == 1 and model.description["model"] == name
 
 
-@pytest.mark.parametrize(("name", "prompt"), [
-    ("sam", "point"), ("medsam", "box"), ("sam", "box"), ("sam_med2d", "point"),
-])
+@pytest.mark.parametrize(
+    ("name", "prompt"), [("sam", "point"), ("medsam", "box"), ("sam", "box"), ("sam_med2d", "point")]
+)
 def test_2d_models(tmp_path, name, prompt):
     need_segment_anything()
     layout = {"layout": SMALL_ADAPTED} if name == "sam_med2d" else {}

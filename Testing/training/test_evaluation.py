@@ -18,9 +18,7 @@ from SAMMed3DTrainingLib.evaluate.evaluation import (
 )
 
 # An oblique, anisotropic, left-handed volume: i, j, k do not run along R, A, S.
-MATRIX = np.array(
-    ((0.0, -0.6, 0.5, 10.0), (0.8, 0.0, 0.0, -20.0), (0.0, 0.45, 2.0, 30.0), (0.0, 0.0, 0.0, 1.0))
-)
+MATRIX = np.array(((0.0, -0.6, 0.5, 10.0), (0.8, 0.0, 0.0, -20.0), (0.0, 0.45, 2.0, 30.0), (0.0, 0.0, 0.0, 1.0)))
 
 
 @dataclass
@@ -72,9 +70,7 @@ def test_clicks_reach_the_predictor_and_the_dice_is_the_full_volumes():
     assert result.dice[0] == pytest.approx(dice(truth, ball(SHAPE, (15, 16, 17), 5)))
     assert result.dice[-1] == pytest.approx(segmentation_dice(truth, result.prediction))
     assert result.truth_mm3 == pytest.approx(truth.sum() * abs(np.linalg.det(MATRIX[:3, :3])))
-    assert result.volumes_mm3[-1] == pytest.approx(
-        result.prediction.mask.sum() * abs(np.linalg.det(MATRIX[:3, :3]))
-    )
+    assert result.volumes_mm3[-1] == pytest.approx(result.prediction.mask.sum() * abs(np.linalg.det(MATRIX[:3, :3])))
 
 
 def test_negative_clicks_where_too_much_was_marked():
@@ -105,7 +101,11 @@ def test_no_error_left_carries_the_dice_forward():
 def test_first_voxel_and_clock():
     ticks = iter(range(100))
     result = evaluate_nodule(
-        Painter(SHAPE, 4.0), ball(SHAPE, (15, 16, 17), 8), MATRIX, 3, first_voxel=(12, 16, 17),
+        Painter(SHAPE, 4.0),
+        ball(SHAPE, (15, 16, 17), 8),
+        MATRIX,
+        3,
+        first_voxel=(12, 16, 17),
         clock=lambda: float(next(ticks)),
     )
     np.testing.assert_allclose(result.points_ras[0], (MATRIX @ (17, 16, 12, 1))[:3])

@@ -25,9 +25,15 @@ from .scores import score
 def test_plots_of_any_number_of_nodules(tmp_path, count):
     rng = np.random.default_rng(0)
     scores = [
-        score(dice=tuple(np.sort(rng.random(4))), patient=f"P{n}", truth=float(rng.uniform(50, 5000)),
-              volumes=rng.uniform(50, 5000, 4).tolist(), method=method)
-        for n in range(count) for method in ("challenge", "random")
+        score(
+            dice=tuple(np.sort(rng.random(4))),
+            patient=f"P{n}",
+            truth=float(rng.uniform(50, 5000)),
+            volumes=rng.uniform(50, 5000, 4).tolist(),
+            method=method,
+        )
+        for n in range(count)
+        for method in ("challenge", "random")
     ]
     draw_dice(tmp_path / "dice.png", scores, "title")
     draw_volumes(tmp_path / "volumes.png", scores[::2], "title")
@@ -54,10 +60,14 @@ def scores_of(case: LoadedCase) -> list:
     scores = []
     for nodule, value in zip(case.nodules, (0.9, 0.3), strict=True):
         click = transform_points(case.ijk_to_ras, np.add(nodule.offset_kji, 2)[::-1])
-        scores.append(dataclasses.replace(
-            score(dice=(value,), nodule=nodule.name), points_ras=click[None], labels=np.ones(1, int),
-            prediction=Region(nodule.mask.astype(np.uint8), nodule.offset_kji),
-        ))
+        scores.append(
+            dataclasses.replace(
+                score(dice=(value,), nodule=nodule.name),
+                points_ras=click[None],
+                labels=np.ones(1, int),
+                prediction=Region(nodule.mask.astype(np.uint8), nodule.offset_kji),
+            )
+        )
     return scores
 
 

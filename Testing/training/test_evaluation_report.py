@@ -18,8 +18,13 @@ from .scores import score
 def evaluation(scores=None, **model) -> Evaluation:
     scores = tuple(scores or (score(patient=f"Müller {n}", dice=(0.5, 0.8, 0.9, 0.91, 0.92, 0.93)) for n in range(3)))
     return Evaluation(
-        EvaluationConfig(num_clicks=6), {"title": "a model", "model": "m", **model}, "the data's Ts part", ("a note",),
-        {"lidc/Ts/bad": "it is 4D"}, scores, summarize(scores),
+        EvaluationConfig(num_clicks=6),
+        {"title": "a model", "model": "m", **model},
+        "the data's Ts part",
+        ("a note",),
+        {"lidc/Ts/bad": "it is 4D"},
+        scores,
+        summarize(scores),
     )
 
 

@@ -27,8 +27,15 @@ from .peer_weights import SMALL_ADAPTED, need_segment_anything, written
 
 TRAINING = Path(__file__).resolve().parents[2] / "SAMMed3DTraining"
 ONE, TWO = balls((12, 20, 20), radius_mm=4.0), balls((12, 12, 12), (12, 28, 28), values=(3, 7))
-FILES = ["dice_over_clicks.png", "nodules.csv", "predictions", "results.json", "summary.txt",
-         "volumes_bland_altman.png", "worst_nodules.png"]
+FILES = [
+    "dice_over_clicks.png",
+    "nodules.csv",
+    "predictions",
+    "results.json",
+    "summary.txt",
+    "volumes_bland_altman.png",
+    "worst_nodules.png",
+]
 
 
 def run(tmp_path: Path, *words: str, model: str = "threshold") -> int:
@@ -84,10 +91,26 @@ def test_the_familiar_call_runs_as_written(tmp_path):
     shutil.copy(default_checkpoint(), finetuned / "sam_model_dice_best.pth")
     split = split_cases(find_datasets(tmp_path / "CACHE"), seed=11)
     write_split(split, finetuned)
-    call = ["--seed", "2023", "-vp", "./results/visualization/lidc_test",
-            "-cp", "./work_dir/lidc_finetune/sam_model_dice_best.pth", "-tdp", "CACHE", "-nc", "10"]
-    done = subprocess.run([sys.executable, str(TRAINING / "test.py"), *call], cwd=tmp_path, capture_output=True,
-                          text=True, env=environment(), check=False)
+    call = [
+        "--seed",
+        "2023",
+        "-vp",
+        "./results/visualization/lidc_test",
+        "-cp",
+        "./work_dir/lidc_finetune/sam_model_dice_best.pth",
+        "-tdp",
+        "CACHE",
+        "-nc",
+        "10",
+    ]
+    done = subprocess.run(
+        [sys.executable, str(TRAINING / "test.py"), *call],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert "held-out" in done.stdout and "seed 11" in done.stdout and "nodule (sam_model_dice_best.pth)" in done.stdout
     out = tmp_path / "results" / "visualization" / "lidc_test"
@@ -97,9 +120,10 @@ def test_the_familiar_call_runs_as_written(tmp_path):
     assert len(content["nodules"][0]["dice"]) == 10 and content["nodules"][0]["dice"][0] > 0.6
 
 
-@pytest.mark.parametrize(("script", "key", "adapted"), [
-    ("infer_sam.sh", None, False), ("medsam_infer.sh", None, False), ("infer_med2d.sh", "model", True),
-])
+@pytest.mark.parametrize(
+    ("script", "key", "adapted"),
+    [("infer_sam.sh", None, False), ("medsam_infer.sh", None, False), ("infer_med2d.sh", "model", True)],
+)
 def test_the_scripts_of_the_2d_models_run(tmp_path, script, key, adapted):
     need_segment_anything()
     if os.name == "nt":
@@ -107,8 +131,14 @@ def test_the_scripts_of_the_2d_models_run(tmp_path, script, key, adapted):
     write_case(tmp_path / "sam_med3d_cache" / "lidc", "P1", ONE, part="Ts")
     layout = {"layout": SMALL_ADAPTED} if adapted else {}
     words = ["-cp", str(written(tmp_path / "small.pth", key=key, **layout)), "-nc", "2", "--first_clicks", "1"]
-    done = subprocess.run(["bash", str(TRAINING / script), *words], cwd=tmp_path, capture_output=True, text=True,
-                          env=environment(), check=False)
+    done = subprocess.run(
+        ["bash", str(TRAINING / script), *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     (out,) = (tmp_path / "results").iterdir()
     content = json.loads((out / "results.json").read_text(encoding="utf-8"))
@@ -120,8 +150,14 @@ def test_a_script_without_its_weights_says_where_they_are(tmp_path):
     if os.name == "nt":
         pytest.skip("the scripts need bash")
     write_case(tmp_path / "sam_med3d_cache" / "lidc", "P1", ONE, part="Ts")
-    done = subprocess.run(["bash", str(TRAINING / "infer_sam.sh")], cwd=tmp_path, capture_output=True, text=True,
-                          env=environment(), check=False)
+    done = subprocess.run(
+        ["bash", str(TRAINING / "infer_sam.sh")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=False,
+    )
     assert done.returncode == 2 and "facebookresearch/segment-anything" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -194,9 +230,10 @@ def not_finite(folder: Path) -> None:
     write(folder / "labelsTs" / "bad.nii.gz", ONE)
 
 
-@pytest.mark.parametrize(("make", "message"), [
-    (other_geometry, "mm away"), (fractions, "not whole numbers"), (four_axes, "4D"), (corrupt, "truncated"),
-])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [(other_geometry, "mm away"), (fractions, "not whole numbers"), (four_axes, "4D"), (corrupt, "truncated")],
+)
 def test_a_bad_case_is_named_and_the_others_count(tmp_path, capsys, make, message):
     make(tmp_path / "data")
     refused(tmp_path, capsys, message)

@@ -10,10 +10,20 @@ from SAMMed3DTrainingLib.evaluate.nodule_scores import summarize
 from .scores import score
 
 SCORES = [
-    score(dice=(0.6, 0.7, 0.8), patient="P1", volumes=(100, 150, 180),
-          trials=[((0.4, 0.7), (90, 1)), ((0.5, 0.6), (110, 1))]),
-    score(dice=(0.8, 0.9, 0.86), patient="P1", nodule="2.1", size="8-15 mm", volumes=(100, 150, 260),
-          trials=[((0.7, 0.9), (100, 1)), ((0.9, 0.8), (100, 1))]),
+    score(
+        dice=(0.6, 0.7, 0.8),
+        patient="P1",
+        volumes=(100, 150, 180),
+        trials=[((0.4, 0.7), (90, 1)), ((0.5, 0.6), (110, 1))],
+    ),
+    score(
+        dice=(0.8, 0.9, 0.86),
+        patient="P1",
+        nodule="2.1",
+        size="8-15 mm",
+        volumes=(100, 150, 260),
+        trials=[((0.7, 0.9), (100, 1)), ((0.9, 0.8), (100, 1))],
+    ),
     score(dice=(0.2, 0.3, 0.4), patient="P2", density="ground glass", slices="slices >2.5 mm", clicks=9),
 ]
 

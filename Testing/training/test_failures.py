@@ -23,14 +23,17 @@ def caused(error: Exception, cause: Exception) -> Exception:
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory"), (MemoryError(), "out_of_memory"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory"),
+        (MemoryError(), "out_of_memory"),
         (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), "out_of_memory"),
         (OSError(errno.ENOSPC, "No space left on device"), "disk_full"),
         (caused(TrainingError("cannot be written"), OSError(errno.ENOSPC, "full")), "disk_full"),
         (RuntimeError("PytorchStreamWriter failed writing file data.pkl: file write failed"), "disk_full"),
         (caused(TrainingError("x"), caused(DatasetError("no disk"), OSError(errno.ENOSPC, "full"))), "disk_full"),
-        (caused(TrainingError("x"), DatasetError("torn")), "bad_data"), (DatasetError("torn"), "bad_data"),
-        (OSError(errno.EACCES, "no"), "other"), (TrainingError("the loss is not finite"), "other"),
+        (caused(TrainingError("x"), DatasetError("torn")), "bad_data"),
+        (DatasetError("torn"), "bad_data"),
+        (OSError(errno.EACCES, "no"), "other"),
+        (TrainingError("the loss is not finite"), "other"),
     ],
 )
 def test_kinds(error, kind):
@@ -47,7 +50,8 @@ def test_a_circle_of_causes_ends():
     ("error", "kind", "word"),
     [
         (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory", "batch_size"),
-        (MemoryError(), "out_of_memory", "batch_size"), (ZeroDivisionError("by zero"), "other", "ZeroDivisionError"),
+        (MemoryError(), "out_of_memory", "batch_size"),
+        (ZeroDivisionError("by zero"), "other", "ZeroDivisionError"),
         (caused(TrainingError("full"), OSError(errno.ENOSPC, "full")), "disk_full", "full"),
     ],
 )

@@ -17,19 +17,22 @@ def touch(root: Path, *names: str) -> None:
         (root / name).touch()
 
 
-@pytest.mark.parametrize("image, label, name", [
-    ("a.nii.gz", "a_seg.nii.gz", "a"),
-    ("a_ct.nii.gz", "a_nodules.nii.gz", "a"),
-    ("a_0000.nrrd", "a.seg.nrrd", "a"),
-    ("A-CT.mha", "A-Label.mhd", "A"),
-    ("images/a.nii", "labels/a.nii", "a"),
-    ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "a"),
-    ("b/ct.nii.gz", "b/mask.nii.gz", "b"),
-    ("b/b_ct.nii.gz", "b/b_mask.nii.gz", "b"),
-    ("c/dicom/1.dcm", "c/seg.nrrd", "c"),
-    ("Fall 7 äö/ct.nii.gz", "Fall 7 äö/roi.nii.gz", "Fall_7_äö"),
-    ("x1/images/b.mha", "x1/labels/b.mha", "b"),
-])
+@pytest.mark.parametrize(
+    "image, label, name",
+    [
+        ("a.nii.gz", "a_seg.nii.gz", "a"),
+        ("a_ct.nii.gz", "a_nodules.nii.gz", "a"),
+        ("a_0000.nrrd", "a.seg.nrrd", "a"),
+        ("A-CT.mha", "A-Label.mhd", "A"),
+        ("images/a.nii", "labels/a.nii", "a"),
+        ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "a"),
+        ("b/ct.nii.gz", "b/mask.nii.gz", "b"),
+        ("b/b_ct.nii.gz", "b/b_mask.nii.gz", "b"),
+        ("c/dicom/1.dcm", "c/seg.nrrd", "c"),
+        ("Fall 7 äö/ct.nii.gz", "Fall 7 äö/roi.nii.gz", "Fall_7_äö"),
+        ("x1/images/b.mha", "x1/labels/b.mha", "b"),
+    ],
+)
 def test_layouts(tmp_path, image, label, name):
     touch(tmp_path, image, label)
     (pair,) = find_pairs(tmp_path)
@@ -54,10 +57,15 @@ def test_words_within_a_name_say_nothing(tmp_path):
     assert all("no label map" in pair.problem for pair in find_pairs(tmp_path))
 
 
-@pytest.mark.parametrize("files, words", [
-    (["a.nii.gz"], "no label map"), (["a_seg.nii.gz"], "no image"),
-    (["a.nii.gz", "a_seg.nii.gz", "a_mask.nii.gz"], "several"), (["a.nii", "a.nrrd", "a_seg.nii"], "several"),
-])
+@pytest.mark.parametrize(
+    "files, words",
+    [
+        (["a.nii.gz"], "no label map"),
+        (["a_seg.nii.gz"], "no image"),
+        (["a.nii.gz", "a_seg.nii.gz", "a_mask.nii.gz"], "several"),
+        (["a.nii", "a.nrrd", "a_seg.nii"], "several"),
+    ],
+)
 def test_problems_are_told(tmp_path, files, words):
     touch(tmp_path, *files)
     (pair,) = find_pairs(tmp_path)

@@ -100,8 +100,14 @@ def test_what_cannot_be_used_is_told(tmp_path):
     results = run_export(folder_import(find_pairs(tmp_path), DatasetWriter(tmp_path / "out")))
     states = {result.name: result.state for result in results}
     assert states.pop("good") == "added" and set(states.values()) == {"failed"}
-    words = {"empty": "no nodule", "mr": "Hounsfield", "elsewhere": "another image", "lung": "no nodule",
-             "cut": "truncated", "half": "whole numbers"}
+    words = {
+        "empty": "no nodule",
+        "mr": "Hounsfield",
+        "elsewhere": "another image",
+        "lung": "no nodule",
+        "cut": "truncated",
+        "half": "whole numbers",
+    }
     for result in results:
         assert words.get(result.name, "") in result.message
     with pytest.raises(StoreError, match="keep one"):

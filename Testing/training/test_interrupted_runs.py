@@ -66,21 +66,35 @@ def test_two_processes_share_their_gradients(name, tmp_path):
     found = []
     for processes in (1, 2):
         file = tmp_path / f"{processes}.pth"
-        finish(subprocess.Popen(
-            [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), script,
-             name, str(file)],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8",
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
-        ))
+        finish(
+            subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "torch.distributed.run",
+                    "--standalone",
+                    "--nproc_per_node",
+                    str(processes),
+                    script,
+                    name,
+                    str(file),
+                ],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                encoding="utf-8",
+                env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
+            )
+        )
         found.append(torch.load(file, weights_only=True))
     one, two = found
     assert one.norm() > 0 and (two - one).norm() < 1e-4 * one.norm()
 
 
 def test_of_two_processes_one_speaks_and_saves(data, tmp_path):
-    output = finish(start(options(
-        tmp_path, data, "--num_epochs", "1", "--batch_size", "2", "--multi_gpu", "--gpu_ids", "0", "1"
-    )))
+    output = finish(
+        start(options(tmp_path, data, "--num_epochs", "1", "--batch_size", "2", "--multi_gpu", "--gpu_ids", "0", "1"))
+    )
     assert output.count("training run:") == 1
     assert all(torch.isfinite(value).all() for value in weights(tmp_path).values())
 

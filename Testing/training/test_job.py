@@ -30,7 +30,10 @@ def test_json_lines(capsys):
     job.result({"n": 2}, "two")
     note, progress, item, result = lines(capsys)
     assert (note, item, result) == (
-        {"event": "note", "message": "hm"}, {"event": "item", "n": 1}, {"event": "result", "n": 2})
+        {"event": "note", "message": "hm"},
+        {"event": "item", "n": 1},
+        {"event": "result", "n": 2},
+    )
     assert (progress["done"], progress["total"], progress["message"]) == (1, 4, "P1") and progress["left_s"] > 0
 
 
@@ -53,16 +56,19 @@ def test_progress_is_not_told_a_thousand_times(capsys):
 
 @pytest.mark.parametrize(
     ("error", "kind", "word"),
-    [(InputError("torn"), "other", "torn"), (MemoryError(), "out_of_memory", "memory"),
-     (RuntimeError("CUDA out of memory"), "out_of_memory", "memory"),
-     (OSError(28, "No space left", "/x"), "disk_full", "/x: No space left")],
+    [
+        (InputError("torn"), "other", "torn"),
+        (MemoryError(), "out_of_memory", "memory"),
+        (RuntimeError("CUDA out of memory"), "out_of_memory", "memory"),
+        (OSError(28, "No space left", "/x"), "disk_full", "/x: No space left"),
+    ],
 )
 def test_errors_become_the_last_word(capsys, error, kind, word):
     def work(job):
         raise error
 
     assert Job("x", True).run(work) == 2
-    line, = lines(capsys)
+    (line,) = lines(capsys)
     assert (line["event"], line["kind"]) == ("error", kind) and word in line["message"]
 
 

@@ -30,8 +30,13 @@ def say(tmp_path, *lines) -> None:
 
 def test_progress_items_notes_and_the_result(tmp_path, job, process):
     assert job.poll().state == "running" and job.status.fraction is None
-    say(tmp_path, {"event": "note", "message": "hm"}, {"event": "progress", "done": 1, "total": 4, "left_s": 6.0,
-                                                       "message": "P1"}, {"event": "item", "path": "a"}, "a warning")
+    say(
+        tmp_path,
+        {"event": "note", "message": "hm"},
+        {"event": "progress", "done": 1, "total": 4, "left_s": 6.0, "message": "P1"},
+        {"event": "item", "path": "a"},
+        "a warning",
+    )
     status = job.poll()
     assert (status.fraction, status.left_s, status.message, status.notes) == (0.25, 6.0, "P1", ("hm",))
     assert status.items[0]["path"] == "a" and not status.is_over
@@ -45,8 +50,10 @@ def test_progress_items_notes_and_the_result(tmp_path, job, process):
 
 @pytest.mark.parametrize(
     ("line", "kind"),
-    [({"event": "error", "message": "no data", "kind": "bad_data"}, "bad_data"),
-     ({"event": "end", "reason": "failed", "message": "no data"}, "other")],
+    [
+        ({"event": "error", "message": "no data", "kind": "bad_data"}, "bad_data"),
+        ({"event": "end", "reason": "failed", "message": "no data"}, "other"),
+    ],
 )
 def test_a_failure_in_its_own_words(tmp_path, job, process, line, kind):
     say(tmp_path, line, "something after it")

@@ -25,8 +25,11 @@ TABLES = {
 def page() -> str:
     """The documentation's text."""
     parts = [
-        "# Options", "", "Written by `python Testing/training/test_options.py` from the tables that the commands use; "
-        "`--help` of a command says the same.", "",
+        "# Options",
+        "",
+        "Written by `python Testing/training/test_options.py` from the tables that the commands use; "
+        "`--help` of a command says the same.",
+        "",
     ]
     for command, (options, defaults) in TABLES.items():
         parts += [f"## `{command}`", "", markdown_table(options, defaults), ""]
@@ -53,10 +56,14 @@ class Config:
     seed: int | None = 0
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"share": 1.0}, r"-s must be in \[0, 1\), not 1.0"), ({"share": float("nan")}, "-s must"),
-    ({"seed": -1}, "--seed must be 0 or more, not -1"),
-])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"share": 1.0}, r"-s must be in \[0, 1\), not 1.0"),
+        ({"share": float("nan")}, "-s must"),
+        ({"seed": -1}, "--seed must be 0 or more, not -1"),
+    ],
+)
 def test_values_out_of_range_are_named(changes, message) -> None:
     options = (Option("", "share", "a", flags=("-s",), range=SHARE), Option("", "seed", "b", range=NOT_NEGATIVE))
     check_ranges(Config(), options, ValueError)

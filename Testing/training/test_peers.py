@@ -25,7 +25,8 @@ def _package():
 
 # The public sizes: (image, dim, depth, heads, global blocks).
 PUBLIC = {
-    "vit_b": (768, 12, 12, (2, 5, 8, 11), 93_735_472), "vit_l": (1024, 24, 16, (5, 11, 17, 23), 312_342_832),
+    "vit_b": (768, 12, 12, (2, 5, 8, 11), 93_735_472),
+    "vit_l": (1024, 24, 16, (5, 11, 17, 23), 312_342_832),
     "vit_h": (1280, 32, 16, (7, 15, 23, 31), 641_090_608),
 }
 
@@ -139,8 +140,9 @@ def test_inputs_are_as_the_public_code_makes_them():
     assert sam.shape == (1, 3, 64, 64)
     # The longer side fills 64 pixels, the rest is padded with 0 after standardization.
     assert torch.all(sam[:, :, 43:] == 0) and not torch.any(sam[0, 0, :43] == 0)
-    np.testing.assert_allclose(sam[0, :, 0, 0], (0 - np.array([123.675, 116.28, 103.53])) / [58.395, 57.12, 57.375],
-                               rtol=1e-5)
+    np.testing.assert_allclose(
+        sam[0, :, 0, 0], (0 - np.array([123.675, 116.28, 103.53])) / [58.395, 57.12, 57.375], rtol=1e-5
+    )
     medsam = Peer2D(made(), PEERS["medsam"]).prepare(image)
     assert medsam.min() == 0 and medsam.max() == 1 and torch.equal(medsam[:, 0], medsam[:, 2])
     assert not torch.any(medsam[0, 0, 63] != medsam[0, 0, 63, 0])  # stretched over the whole square
@@ -167,9 +169,12 @@ def test_masks_come_back_in_the_slices_pixels(name, monkeypatch):
     height, width = (16 * 43 / 64, 16) if kind.keep_aspect else (16, 16)
     logits[: round(height / 2), : round(width / 2)] = 8.0
     monkeypatch.setattr(
-        peer.network, "decode",
-        lambda e, p, lab, b, m, multimask: (logits.expand(3 if multimask else 1, -1, -1),
-                                            torch.ones(3 if multimask else 1)),
+        peer.network,
+        "decode",
+        lambda e, p, lab, b, m, multimask: (
+            logits.expand(3 if multimask else 1, -1, -1),
+            torch.ones(3 if multimask else 1),
+        ),
     )
     answer = peer.decode(None, shape, np.array([[5.0, 5.0]]), np.array([True]), None, None)
     expected = np.zeros(shape, bool)

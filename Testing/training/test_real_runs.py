@@ -24,8 +24,15 @@ from SAMMed3DTrainingLib.runs.run_request import TrainingRequest, start_training
 from .runs import write_data
 
 TIMEOUT = 300
-MORE = ("--samples_per_nodule=1", "--replay=0", "--empty_share=0.3", "--num_workers=0", "--val_clicks=1",
-        "--precision=fp32", "--save_minutes=0")
+MORE = (
+    "--samples_per_nodule=1",
+    "--replay=0",
+    "--empty_share=0.3",
+    "--num_workers=0",
+    "--val_clicks=1",
+    "--precision=fp32",
+    "--save_minutes=0",
+)
 
 
 @pytest.fixture(scope="module")
@@ -103,18 +110,24 @@ def test_started_paused_found_again_killed_continued_stopped_compared(request_, 
     monitor.stop()
     stopped = over(monitor)
     assert (stopped.state, stopped.kind) == ("stopped", "") and stopped.resumable and stopped.weights.is_file()
-    record, = RunHistory(request_.work_dir).runs()
+    (record,) = RunHistory(request_.work_dir).runs()
     assert (record.state, record.resumable, record.weights) == ("stopped", True, stopped.weights)
     assert read_config(request_.folder)["data"] == [str(path) for path in request_.data]
 
-    job = start_job(python, "compare", ["--run", str(request_.folder), "--device", "cpu", "--clicks", "1"],
-                    request_.work_dir.parent / "job")
+    job = start_job(
+        python,
+        "compare",
+        ["--run", str(request_.folder), "--device", "cpu", "--clicks", "1"],
+        request_.work_dir.parent / "job",
+    )
     result = over(job)
     assert result.state == "done", result.message
     content = json.loads((request_.folder / "comparison" / "comparison.json").read_text(encoding="utf-8"))
-    assert content["nodules"] == result.result["nodules"] == [
-        {key: value for key, value in item.items() if key != "event"} for item in result.items
-    ]
+    assert (
+        content["nodules"]
+        == result.result["nodules"]
+        == [{key: value for key, value in item.items() if key != "event"} for item in result.items]
+    )
     assert content["old"]["checkpoint"] == str(request_.checkpoint) and len(content["nodules"]) == 2
     load_model(stopped.weights)
 

@@ -19,8 +19,15 @@ def work(tmp_path):
     """Three runs: finished, killed, and stopped long ago; and things that are no runs."""
     work = tmp_path / "Läufe"
     begin(work / "fertig", time=2000.0)
-    write(work / "fertig", start(), *(step(n) for n in range(1, 11)), validation(1, 0.6), validation(2, 0.8),
-          end(time=2090.0), since=2000.0)
+    write(
+        work / "fertig",
+        start(),
+        *(step(n) for n in range(1, 11)),
+        validation(1, 0.6),
+        validation(2, 0.8),
+        end(time=2090.0),
+        since=2000.0,
+    )
     (work / "fertig" / DICE_BEST).write_bytes(b"w" * 1000)
     (work / "fertig" / STATE).write_bytes(b"s" * 500)
     begin(work / "killed", time=3000.0)
@@ -83,9 +90,15 @@ def test_a_run_gets_another_name_and_can_still_be_resumed(work):
 
 @pytest.mark.parametrize(
     ("name", "new", "message"),
-    [("killed", "fertig", "already"), ("killed", "a/b", "every system"), ("killed", "  ", "needs a name"),
-     ("nobody", "x", "no run nobody"), ("notes", "x", "no run notes"), (".case_cache", "x", "no run"),
-     ("../Läufe/killed", "x", "no run")],
+    [
+        ("killed", "fertig", "already"),
+        ("killed", "a/b", "every system"),
+        ("killed", "  ", "needs a name"),
+        ("nobody", "x", "no run nobody"),
+        ("notes", "x", "no run notes"),
+        (".case_cache", "x", "no run"),
+        ("../Läufe/killed", "x", "no run"),
+    ],
 )
 def test_names_that_cannot_be(work, name, new, message):
     with pytest.raises(RunError, match=message):

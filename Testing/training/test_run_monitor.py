@@ -8,15 +8,7 @@ from collections import namedtuple
 
 import pytest
 
-from SAMMed3DTrainingLib.runs.run_files import (
-    DICE_BEST,
-    EVENTS,
-    LOG,
-    STATE,
-    hold_lock,
-    read_command,
-    write_command,
-)
+from SAMMed3DTrainingLib.runs.run_files import DICE_BEST, EVENTS, LOG, STATE, hold_lock, read_command, write_command
 from SAMMed3DTrainingLib.runs.run_monitor import RunMonitor
 
 from .run_events import Process, begin, end, start, step, validation, write
@@ -64,8 +56,12 @@ def test_from_the_start_to_the_end(folder, monitor, process):
         write(folder, {"event": "reading", "done": 3, "total": 40})
         status = monitor.poll()
         assert (status.state, status.read) == ("starting", (3, 40)) and "3 of 40" in status.message
-        write(folder, start(), {"event": "encoding", "done": 4, "total": 12},
-              {"event": "encoding", "done": 8, "total": 12})
+        write(
+            folder,
+            start(),
+            {"event": "encoding", "done": 4, "total": 12},
+            {"event": "encoding", "done": 8, "total": 12},
+        )
         status = monitor.poll()
         assert (status.state, status.epochs, status.steps, status.nodules, status.cases) == ("encoding", 2, 10, 6, 3)
         assert status.fraction == pytest.approx(8 / 12) and status.left_s == pytest.approx(1.0)
@@ -276,8 +272,11 @@ def test_a_run_under_way_is_found(folder):
 @pytest.mark.parametrize(
     ("events", "state"),
     [
-        ([start(), step(1), end("finished")], "finished"), ([start(), end("stopped")], "stopped"),
-        ([start(), end("failed")], "failed"), ([start(), step(1)], "killed"), ([], "killed"),
+        ([start(), step(1), end("finished")], "finished"),
+        ([start(), end("stopped")], "stopped"),
+        ([start(), end("failed")], "failed"),
+        ([start(), step(1)], "killed"),
+        ([], "killed"),
         ([start(), end("failed"), start(), step(1)], "killed"),
     ],
 )

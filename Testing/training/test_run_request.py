@@ -34,8 +34,10 @@ def test_nothing_heavy_is_imported():
     names = [path.stem for path in (ROOT / "SAMMed3DTraining/SAMMed3DTrainingLib/runs").glob("*.py")]
     imports = "; ".join(f"import SAMMed3DTrainingLib.runs.{name}" for name in names if name != "__init__")
     folders = [str(ROOT / "SAMMed3D"), str(ROOT / "SAMMed3DTraining")]
-    script = (f"import sys; sys.path[:0] = {folders!r}; {imports}; import SAMMed3DTrainingLib.train.presets; "
-              "print([n for n in ('torch', 'numpy', 'scipy', 'SimpleITK', 'nibabel') if n in sys.modules])")
+    script = (
+        f"import sys; sys.path[:0] = {folders!r}; {imports}; import SAMMed3DTrainingLib.train.presets; "
+        "print([n for n in ('torch', 'numpy', 'scipy', 'SimpleITK', 'nibabel') if n in sys.modules])"
+    )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]" and len(names) > 8
 
@@ -65,8 +67,17 @@ def test_gpus(tmp_path, gpus, found):
 @pytest.mark.parametrize("labels", [(), ("--labels", "nodule", "3")], ids=["all labels", "chosen labels"])
 def test_a_run_is_continued_with_all_its_options(request_, labels):
     """Also those that the request has no field for, whatever the defaults are by then."""
-    more = ("--seed=7", "--no_augment", "--warmup=0.125", "--step_size", "3", "4", "--fold=1",
-            "--patient_pattern=-(.+)", *labels)
+    more = (
+        "--seed=7",
+        "--no_augment",
+        "--warmup=0.125",
+        "--step_size",
+        "3",
+        "4",
+        "--fold=1",
+        "--patient_pattern=-(.+)",
+        *labels,
+    )
     config = parse_training_options(dataclasses.replace(request_, more=more).arguments())
     request_.folder.mkdir(parents=True)
     config.resolved(False).write(request_.folder / CONFIG, {"torch": "2"})
@@ -120,14 +131,25 @@ def test_a_good_request_passes(request_):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task_name": ""}, "name"), ({"task_name": "a/b"}, "every system"), ({"task_name": "con"}, "every system"),
-        ({"task_name": "Lpt1.x"}, "every system"), ({"task_name": "a?"}, "every system"),
-        ({"task_name": "a."}, "every system"), ({"task_name": ".."}, "every system"),
+        ({"task_name": ""}, "name"),
+        ({"task_name": "a/b"}, "every system"),
+        ({"task_name": "con"}, "every system"),
+        ({"task_name": "Lpt1.x"}, "every system"),
+        ({"task_name": "a?"}, "every system"),
+        ({"task_name": "a."}, "every system"),
+        ({"task_name": ".."}, "every system"),
         ({"task_name": "a" * 200}, "long"),
-        ({"task_name": "a\nb"}, "every system"), ({"batch_size": 0}, "Batch size"), ({"num_epochs": 0}, "Epochs"),
-        ({"lr": float("nan")}, "Learning rate"), ({"lr": -1.0}, "Learning rate"), ({"accumulation_steps": 0}, "Accum"),
-        ({"data": ()}, "No data set"), ({"data": (Path("nowhere"),)}, "nowhere"), ({"preset": "slow"}, "slow"),
-        ({"checkpoint": Path("gone.pth")}, "gone.pth"), ({"resume": True}, "no run"),
+        ({"task_name": "a\nb"}, "every system"),
+        ({"batch_size": 0}, "Batch size"),
+        ({"num_epochs": 0}, "Epochs"),
+        ({"lr": float("nan")}, "Learning rate"),
+        ({"lr": -1.0}, "Learning rate"),
+        ({"accumulation_steps": 0}, "Accum"),
+        ({"data": ()}, "No data set"),
+        ({"data": (Path("nowhere"),)}, "nowhere"),
+        ({"preset": "slow"}, "slow"),
+        ({"checkpoint": Path("gone.pth")}, "gone.pth"),
+        ({"resume": True}, "no run"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_in_words(request_, changes, message):
@@ -171,7 +193,8 @@ def test_two_runs_at_once_are_refused(request_, tmp_path):
 
 def test_the_python_of_slicer():
     assert find_interpreter(lambda name: f"/opt/slicer/bin/{name}", "/opt/slicer/bin/SlicerApp-real") == Interpreter(
-        Path("/opt/slicer/bin/PythonSlicer"))
+        Path("/opt/slicer/bin/PythonSlicer")
+    )
     assert find_interpreter(lambda name: None, "/usr/bin/python3.12").executable == Path("/usr/bin/python3.12")
     with pytest.raises(RunError, match="PythonSlicer"):  # or a second Slicer would start
         find_interpreter(lambda name: None, "/opt/slicer/bin/SlicerApp-real")
@@ -183,7 +206,14 @@ def test_both_packages_are_on_the_childs_path_and_words_stay_words():
     assert {Path(first), Path(second)} == {ROOT / "SAMMed3D", ROOT / "SAMMed3DTraining"} and rest == ["here"]
     assert values["HOME"] == "x" and values["PYTHONUTF8"] == "1"
     assert Interpreter(Path("p y")).command("rank", ["--data", "a b"]) == [
-        "p y", "-u", "-m", "SAMMed3DTrainingLib", "rank", "--data", "a b"]
+        "p y",
+        "-u",
+        "-m",
+        "SAMMed3DTrainingLib",
+        "rank",
+        "--data",
+        "a b",
+    ]
 
 
 def test_options_of_every_kind_are_carried_over():

@@ -149,9 +149,7 @@ def test_every_slice_of_the_nodule_gets_its_click(order, signs):
 def test_a_block_of_the_volume_is_enough():
     sliced = predictor(Discs(3.0))
     whole = evaluate_slices(sliced, nodule(), (0, 0, 0), 2, ClickSimulator("random", 1))
-    block = evaluate_slices(
-        sliced, nodule()[3:10, 4:17, 5:20], (3, 4, 5), 2, ClickSimulator("random", 1)
-    )
+    block = evaluate_slices(sliced, nodule()[3:10, 4:17, 5:20], (3, 4, 5), 2, ClickSimulator("random", 1))
     assert whole.dice == block.dice
     np.testing.assert_array_equal(whole.points_ras, block.points_ras)
 

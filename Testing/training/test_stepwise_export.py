@@ -73,10 +73,14 @@ def test_nothing_to_do(tmp_path):
     assert not running.poll() and running.results == ()
 
 
-@pytest.mark.parametrize("error, words", [
-    (ValueError("the volume has gone"), "the volume has gone"), (MemoryError(), "not enough memory"),
-    (KeyError("surprise"), "surprise"),
-])
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (ValueError("the volume has gone"), "the volume has gone"),
+        (MemoryError(), "not enough memory"),
+        (KeyError("surprise"), "surprise"),
+    ],
+)
 @pytest.mark.parametrize("where", ["read", "make"])
 def test_a_case_that_fails_does_not_stop_the_others(tmp_path, error, words, where):
     def fail(*_arguments):
@@ -102,7 +106,9 @@ def test_cancel_in_the_middle_of_a_case(tmp_path):
         assert running.poll(0.001), "over before it could be cancelled"
     running.job.cancel()
     assert [(result.name, result.state) for result in running.finish()] == [
-        ("a", "added"), ("big", "cancelled"), ("c", "cancelled")
+        ("a", "added"),
+        ("big", "cancelled"),
+        ("c", "cancelled"),
     ]
     assert running.outcome.cancelled
     assert [case.name for case in writer.cases()] == ["a"]

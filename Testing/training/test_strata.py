@@ -14,17 +14,24 @@ from SAMMed3DTrainingLib.data.instances import (
 )
 
 
-@pytest.mark.parametrize(("diameter", "name"), [
-    (3.0, "<6 mm"), (5.99, "<6 mm"), (6.0, "6-8 mm"), (8.0, "8-15 mm"), (15.0, "15-30 mm"), (31.0, ">30 mm"),
-])
+@pytest.mark.parametrize(
+    ("diameter", "name"),
+    [(3.0, "<6 mm"), (5.99, "<6 mm"), (6.0, "6-8 mm"), (8.0, "8-15 mm"), (15.0, "15-30 mm"), (31.0, ">30 mm")],
+)
 def test_sizes(diameter, name):
     assert size_group(diameter) == name
 
 
-@pytest.mark.parametrize(("mm", "name"), [
-    (0.6, "slices <=1.25 mm"), (1.25, "slices <=1.25 mm"), (1.3, "slices 1.25-2.5 mm"), (2.5, "slices 1.25-2.5 mm"),
-    (5.0, "slices >2.5 mm"),
-])
+@pytest.mark.parametrize(
+    ("mm", "name"),
+    [
+        (0.6, "slices <=1.25 mm"),
+        (1.25, "slices <=1.25 mm"),
+        (1.3, "slices 1.25-2.5 mm"),
+        (2.5, "slices 1.25-2.5 mm"),
+        (5.0, "slices >2.5 mm"),
+    ],
+)
 def test_thickness_is_along_the_patient(mm, name):
     matrix = np.diag((0.7, 0.7, mm, 1.0))
     turned = matrix[:, [2, 0, 1, 3]]  # stored with i running along the patient

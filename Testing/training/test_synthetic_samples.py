@@ -94,8 +94,9 @@ def test_without_backgrounds_everything_is_procedural() -> None:
 
 def test_seed_decides_everything() -> None:
     first, again = _samples([], 3, seed=7), _samples([], 3, seed=7)
-    assert all(np.array_equal(a.crop, b.crop) and np.array_equal(a.click, b.click)
-               for a, b in zip(first, again, strict=True))
+    assert all(
+        np.array_equal(a.crop, b.crop) and np.array_equal(a.click, b.click) for a, b in zip(first, again, strict=True)
+    )
 
 
 def dotted() -> tuple[Background, list[Candidate]]:

@@ -64,9 +64,7 @@ def test_a_run_leaves_everything_that_is_promised(finished):
 def test_weights_that_no_epoch_beats_stay_the_best(data, finished, tmp_path, monkeypatch):
     start = finished / "run" / "sam_model_latest.pth"
     judged = iter([0.9, 0.5, 0.9])
-    monkeypatch.setattr(
-        Validator, "validate", lambda self, model: Validation((next(judged),), 1.0, 2)
-    )
+    monkeypatch.setattr(Validator, "validate", lambda self, model: Validation((next(judged),), 1.0, 2))
     assert run_training(config(tmp_path, data, "--checkpoint", str(start), "--lr", "1e-3")) == 0
     assert [v["best"] for v in events(tmp_path, "validation")] == [True, False, False]
     best, latest, before = (
@@ -140,8 +138,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(data, tmp_path
     losses = iter([1.0] * 7 + [math.nan] * 9)
     loss = click_loop.mask_loss
     monkeypatch.setattr(
-        click_loop, "mask_loss",
-        lambda *given: loss(*given) * (next(losses, 1.0) if torch.is_grad_enabled() else 1.0),
+        click_loop, "mask_loss", lambda *given: loss(*given) * (next(losses, 1.0) if torch.is_grad_enabled() else 1.0)
     )
     assert run_training(config(tmp_path, data, "--save_minutes", "0")) == 1
     end = events(tmp_path, "end")[0]
@@ -225,9 +222,7 @@ def test_accumulated_batches_are_one_large_batch(data, tmp_path, monkeypatch):
         assert run_training(config(tmp_path, data, *common, *more, name=name)) == 0
     large, small = (load_model(tmp_path / name / "sam_model_latest.pth").state_dict() for name in ("large", "small"))
     start = begun.state_dict()
-    moved, apart = (
-        sum(float((large[n] - other[n]).square().sum()) for n in large) ** 0.5 for other in (start, small)
-    )
+    moved, apart = (sum(float((large[n] - other[n]).square().sum()) for n in large) ** 0.5 for other in (start, small))
     assert moved > 0 and apart < 0.02 * moved
     state = torch.load(tmp_path / "small" / "training_state.pth", weights_only=True)
     assert state["progress"]["update"] == 3
@@ -243,11 +238,19 @@ def test_dry_run_estimates_and_leaves_no_weights(data, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--task_name", "a/b"), "task_name"), (("--task_name", "x:y"), "task_name"), (("--lr", "-1"), "--lr"),
-        (("--empty_share", "0.6", "--replay", "0.5"), "nothing"), (("--data", "nowhere"), "not a folder"),
-        (("--device", "cuda:77"), "CUDA"), (("--fold", "3"), "folds"), (("--seed", "-1"), "--seed"),
-        (("--weight_decay", "-0.1"), "--weight_decay"), (("--clip", "0"), "--clip"), (("--lr", "inf"), "--lr"),
-        (("--decoder_lr", "-1"), "--decoder_lr"), (("--task_name", "x" * 300), "--work_dir"),
+        (("--task_name", "a/b"), "task_name"),
+        (("--task_name", "x:y"), "task_name"),
+        (("--lr", "-1"), "--lr"),
+        (("--empty_share", "0.6", "--replay", "0.5"), "nothing"),
+        (("--data", "nowhere"), "not a folder"),
+        (("--device", "cuda:77"), "CUDA"),
+        (("--fold", "3"), "folds"),
+        (("--seed", "-1"), "--seed"),
+        (("--weight_decay", "-0.1"), "--weight_decay"),
+        (("--clip", "0"), "--clip"),
+        (("--lr", "inf"), "--lr"),
+        (("--decoder_lr", "-1"), "--decoder_lr"),
+        (("--task_name", "x" * 300), "--work_dir"),
     ],
 )
 def test_what_cannot_be_is_refused_with_a_message(data, tmp_path, capsys, more, message):

@@ -39,8 +39,13 @@ def ct(masks: list[NDArray[np.bool_]], seed: int = 0) -> NDArray[np.int16]:
 
 
 def add_chest(
-    scene: SlicerScene, name: str = "CT", masks: list[NDArray[np.bool_]] | None = None,
-    matrix: ArrayLike = OBLIQUE, seed: int = 0, accepted: tuple[int, ...] = (), transform: Any = None,
+    scene: SlicerScene,
+    name: str = "CT",
+    masks: list[NDArray[np.bool_]] | None = None,
+    matrix: ArrayLike = OBLIQUE,
+    seed: int = 0,
+    accepted: tuple[int, ...] = (),
+    transform: Any = None,
 ) -> tuple[Any, Any]:
     """A CT and its segmentation; ``accepted`` are the numbers (from 1) of the nodules that somebody reviewed."""
     masks = nodules() if masks is None else masks

@@ -60,18 +60,31 @@ def test_nothing_is_written_or_changed_by_looking(slicer_scene, tmp_path):
     assert not (tmp_path / "new").exists() and segmentation.GetMTime() == time
 
 
-@pytest.mark.parametrize("spoil, words", [
-    (lambda scene, volume, segmentation: scene.scene.RemoveNode(segmentation), "no nodules: segment them"),
-    (lambda scene, volume, segmentation: segmentation.GetSegmentation().RemoveAllSegments(), "its segments are empty"),
-    (lambda scene, volume, segmentation: volume.SetAndObserveTransformNodeID(scene.add_warp().GetID()), "non-linear"),
-    (lambda scene, volume, segmentation: segmentation.SetAndObserveTransformNodeID(scene.add_warp().GetID()),
-     "non-linear"),
-    (lambda scene, volume, segmentation: slicer.util.updateVolumeFromArray(volume, ct([]) + np.int16(1500)),
-     "Hounsfield"),
-    (lambda scene, volume, segmentation: slicer.util.updateVolumeFromArray(volume, np.full(SHAPE, np.nan)), "NaN"),
-    (lambda scene, volume, segmentation: volume.SetSpacing(0.0, 1.0, 1.0), "spacing of 0"),
-    (lambda scene, volume, segmentation: volume.SetAndObserveImageData(None), "no voxels"),
-])
+@pytest.mark.parametrize(
+    "spoil, words",
+    [
+        (lambda scene, volume, segmentation: scene.scene.RemoveNode(segmentation), "no nodules: segment them"),
+        (
+            lambda scene, volume, segmentation: segmentation.GetSegmentation().RemoveAllSegments(),
+            "its segments are empty",
+        ),
+        (
+            lambda scene, volume, segmentation: volume.SetAndObserveTransformNodeID(scene.add_warp().GetID()),
+            "non-linear",
+        ),
+        (
+            lambda scene, volume, segmentation: segmentation.SetAndObserveTransformNodeID(scene.add_warp().GetID()),
+            "non-linear",
+        ),
+        (
+            lambda scene, volume, segmentation: slicer.util.updateVolumeFromArray(volume, ct([]) + np.int16(1500)),
+            "Hounsfield",
+        ),
+        (lambda scene, volume, segmentation: slicer.util.updateVolumeFromArray(volume, np.full(SHAPE, np.nan)), "NaN"),
+        (lambda scene, volume, segmentation: volume.SetSpacing(0.0, 1.0, 1.0), "spacing of 0"),
+        (lambda scene, volume, segmentation: volume.SetAndObserveImageData(None), "no voxels"),
+    ],
+)
 def test_problems(slicer_scene, spoil, words):
     volume, segmentation = add_chest(slicer_scene)
     spoil(slicer_scene, volume, segmentation)

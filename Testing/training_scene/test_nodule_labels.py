@@ -39,8 +39,12 @@ def test_a_nodule_inside_another_stays():
 
 
 def test_a_nodule_that_is_there_twice_leaves_no_gap_in_the_numbers():
-    twice = [box("a", (0, 3), (0, 3), (0, 3)), box("a again", (0, 3), (0, 3), (0, 3)), box("b", (5, 8), (5, 8), (5, 8)),
-             box("c", (9, 12), (9, 12), (9, 12))]
+    twice = [
+        box("a", (0, 3), (0, 3), (0, 3)),
+        box("a again", (0, 3), (0, 3), (0, 3)),
+        box("b", (5, 8), (5, 8), (5, 8)),
+        box("c", (9, 12), (9, 12), (9, 12)),
+    ]
     result = arrange(twice)
     assert list(result.names) == [1, 2, 3] and set(result.names.values()) >= {"b", "c"}
     assert np.unique(result.labels(SHAPE)).tolist() == [0, 1, 2, 3]
@@ -67,7 +71,8 @@ def test_what_is_no_nodule_is_left_out_and_told(slicer_scene):
     assert [nodule.name for nodule in reading.nodules] == ["Nodule 1", "Nodule 2"]
     assert [nodule.voxels for nodule in reading.nodules] == [int(mask.sum()) for mask in nodules()]
     assert reading.notes == (
-        "left out, no voxel in the volume: empty one", "left out, too large for a nodule: Nodule 3: 110 mm",
+        "left out, no voxel in the volume: empty one",
+        "left out, too large for a nodule: Nodule 3: 110 mm",
     )
 
 

@@ -168,9 +168,9 @@ def test_a_segment_that_the_segment_editor_enlarged(slicer_scene, tmp_path):
     np.testing.assert_allclose(read_back(tmp_path).ijk_to_ras, ijk_to_world(volume), atol=1e-4)
 
 
-@pytest.mark.parametrize("kind, values", [
-    (np.float32, "whole"), (np.float64, "whole"), (np.float32, "fractions"), (np.int32, "whole"),
-])
+@pytest.mark.parametrize(
+    "kind, values", [(np.float32, "whole"), (np.float64, "whole"), (np.float32, "fractions"), (np.int32, "whole")]
+)
 def test_other_scalar_types(slicer_scene, tmp_path, kind, values):
     volume, _segmentation = add_chest(slicer_scene)
     array = slicer.util.arrayFromVolume(volume).astype(kind)

@@ -57,8 +57,12 @@ def stop_at(count: int):  # noqa: ANN201
 
 def test_a_file_comes_whole_with_progress(server, target, content, sha256) -> None:
     seen: list[tuple[int, int | None]] = []
-    assert fetch(server, target, sha256=sha256.upper(), size=len(content),
-                 progress=lambda *state: seen.append(state) or True) == sha256
+    assert (
+        fetch(
+            server, target, sha256=sha256.upper(), size=len(content), progress=lambda *state: seen.append(state) or True
+        )
+        == sha256
+    )
     assert target.read_bytes() == content
     assert left_behind(target) == []
     counts = [done for done, total in seen]
@@ -106,11 +110,17 @@ def test_cancelling_keeps_what_came(server, target, content, sha256) -> None:
 
 def test_a_killed_download_is_taken_up_where_it_was(server, target, content, sha256) -> None:
     server.answers = [stall_after(120_000)]
-    code = "import sys\nfrom pathlib import Path\nfrom SAMMed3DLib.weights.download import download\n" \
-           "download(sys.argv[1], Path(sys.argv[2]), progress=lambda done, total: print(done, flush=True) or True)"
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom SAMMed3DLib.weights.download import download\n"
+        "download(sys.argv[1], Path(sys.argv[2]), progress=lambda done, total: print(done, flush=True) or True)"
+    )
     source = Path(download_module.__file__).parents[2]
-    with subprocess.Popen([sys.executable, "-c", code, server.url, str(target)], stdout=subprocess.PIPE, text=True,
-                          env=os.environ | {"PYTHONPATH": str(source)}) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", code, server.url, str(target)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(source)},
+    ) as child:
         assert any(line.strip() == "120000" for line in child.stdout)
         child.kill()
     assert not target.exists()
@@ -224,9 +234,10 @@ def test_without_a_length_the_known_size_is_checked_in_the_end(server, target, c
     assert target.read_bytes() == content[:-1], "nothing is known of it but that the line was closed in order"
 
 
-@pytest.mark.parametrize(("code", "message"), [
-    (404, "no longer has the file"), (403, "refuses"), (407, "HTTPS_PROXY"), (418, "HTTP 418"), (503, "too busy"),
-])
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [(404, "no longer has the file"), (403, "refuses"), (407, "HTTPS_PROXY"), (418, "HTTP 418"), (503, "too busy")],
+)
 def test_refusals_are_explained(server, target, code, message) -> None:
     server.answers = [answer_status(code)] * 8
     with pytest.raises(DownloadError, match=message) as caught:
@@ -269,7 +280,9 @@ def test_redirects_are_followed_but_never_to_another_kind_of_address(server, tar
     for worse in ("http://a.example/x", "ftp://a.example/x", "file:///x"):
         with pytest.raises(urllib.error.HTTPError, match="unencrypted"):
             redirects.redirect_request(secure, None, 302, "", None, worse)
-    assert redirects.redirect_request(secure, None, 302, "", {}, "https://b.example/x").full_url == "https://b.example/x"
+    assert (
+        redirects.redirect_request(secure, None, 302, "", {}, "https://b.example/x").full_url == "https://b.example/x"
+    )
 
 
 def test_space_is_checked_before_the_transfer(server, target, monkeypatch) -> None:

@@ -50,8 +50,16 @@ def asking(server, content, tmp_path) -> Asking:
             raise WeightsError("bad.pth is no checkpoint")
         return "nodule"
 
-    model = CatalogModel("turbo", "Turbo", server.url, "https://example.org", "Apache-2.0", len(content),
-                         hashlib.sha256(content).hexdigest(), "")
+    model = CatalogModel(
+        "turbo",
+        "Turbo",
+        server.url,
+        "https://example.org",
+        "Apache-2.0",
+        len(content),
+        hashlib.sha256(content).hexdigest(),
+        "",
+    )
     asking = Asking(WeightsStore(tmp_path / "store", (model,), read))
     yield asking
     asking.client.close(0.2)

@@ -24,8 +24,16 @@ from .file_server import drop_after
 @pytest.fixture
 def known(server, content) -> CatalogModel:
     """A model of the catalog that the local server has."""
-    return CatalogModel("turbo", "Turbo", server.url, "https://example.org/turbo", "Apache-2.0", len(content),
-                        hashlib.sha256(content).hexdigest(), "The general model.")
+    return CatalogModel(
+        "turbo",
+        "Turbo",
+        server.url,
+        "https://example.org/turbo",
+        "Apache-2.0",
+        len(content),
+        hashlib.sha256(content).hexdigest(),
+        "The general model.",
+    )
 
 
 def architecture(path: Path) -> str:
@@ -166,8 +174,9 @@ def test_what_is_no_checkpoint_is_refused(store, own_file, tmp_path) -> None:
     assert names(store) == ["nodule", "turbo"]
 
 
-@pytest.mark.parametrize("text", ["", "{", "null", "[1]", '[{"name": "x"}]',
-                                  '[{"name": 1, "path": 2, "architecture": 3, "sha256": 4}]'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "null", "[1]", '[{"name": "x"}]', '[{"name": 1, "path": 2, "architecture": 3, "sha256": 4}]']
+)
 def test_a_damaged_list_of_files_counts_as_empty(store, own_file, text) -> None:
     store.folder.mkdir()
     (store.folder / "files.json").write_text(text)
@@ -271,10 +280,17 @@ def test_each_system_has_its_folder(monkeypatch, tmp_path) -> None:
 
 
 def test_listing_needs_neither_torch_nor_networking() -> None:
-    code = ("import sys\nfrom SAMMed3DLib.weights.store import WeightsStore\n"
-            "from SAMMed3DLib.worker import thread\nWeightsStore().entries()\n"
-            "print(sorted({'torch', 'urllib.request', 'ssl'} & set(sys.modules)))")
+    code = (
+        "import sys\nfrom SAMMed3DLib.weights.store import WeightsStore\n"
+        "from SAMMed3DLib.worker import thread\nWeightsStore().entries()\n"
+        "print(sorted({'torch', 'urllib.request', 'ssl'} & set(sys.modules)))"
+    )
     source = Path(weights_store.__file__).parents[2]
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                         env=os.environ | {"PYTHONPATH": str(source)})
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(source)},
+    )
     assert run.stdout.strip() == "[]"

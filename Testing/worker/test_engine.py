@@ -331,8 +331,11 @@ def test_errors_in_words():
 
 def record(prediction, score):
     return {
-        "segmentation": prediction.mask, "offset_kji": prediction.offset_kji, "score": score,
-        "predicted_iou": prediction.score, "prediction": prediction,
+        "segmentation": prediction.mask,
+        "offset_kji": prediction.offset_kji,
+        "score": score,
+        "predicted_iou": prediction.score,
+        "prediction": prediction,
     }
 
 
@@ -346,9 +349,7 @@ def test_found_nodules_come_with_measurements_the_best_first():
     generator = FakeGenerator([cube_record((2, 2, 2), 0.3), record(prediction, 0.9)], "a remark")
     engine, _ = engine_for(generator=generator)
     told = []
-    answer = engine.run(
-        Generate("ct", settings={"lungs": "whole_volume"}), lambda *args: told.append(args) or True
-    )
+    answer = engine.run(Generate("ct", settings={"lungs": "whole_volume"}), lambda *args: told.append(args) or True)
     assert [nodule.score for nodule in answer.found] == [0.9, 0.3] and answer.note == "a remark"
     assert generator.settings == {"lungs": "whole_volume"} and (1, 2, "") in told
     best = answer.found[0]

@@ -44,9 +44,7 @@ def test_what_the_network_does_not_see_stays_when_a_click_adds():
 
 def test_what_was_erased_stays_erased_elsewhere():
     erased = NETWORK & ~box(slice(3, 5))
-    np.testing.assert_array_equal(
-        result(erased, NETWORK, GROWN, (6, 5, 9), True), erased | (GROWN & ~NETWORK)
-    )
+    np.testing.assert_array_equal(result(erased, NETWORK, GROWN, (6, 5, 9), True), erased | (GROWN & ~NETWORK))
 
 
 def test_an_inside_click_takes_nothing_away():

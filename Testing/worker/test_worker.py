@@ -102,8 +102,12 @@ def test_a_queued_request_of_equal_key_is_replaced_and_others_are_not(worker, en
 def test_smaller_priorities_run_first_and_equals_in_order(worker, engine):
     worker.submit(Gated("busy", steps=1))
     assert engine.running.acquire(timeout=20)
-    for key, priority in (("late", Priority.LONG), ("first", Priority.CLICK), ("second", Priority.CLICK),
-                          ("model", Priority.SETUP)):
+    for key, priority in (
+        ("late", Priority.LONG),
+        ("first", Priority.CLICK),
+        ("second", Priority.CLICK),
+        ("model", Priority.SETUP),
+    ):
         worker.submit(Gated(key, priority=priority))
     engine.gate.release()
     results(worker, 5)
@@ -156,8 +160,13 @@ def test_cancelling_one_generation_leaves_the_others(worker, engine):
 def test_short_requests_slip_into_a_long_one_at_its_progress_and_it_goes_on(worker, engine):
     worker.submit(Gated("all", steps=2, priority=Priority.LONG))
     assert engine.running.acquire(timeout=20)
-    for name, priority in (("setup", Priority.SETUP), ("idle", Priority.IDLE), ("measure", Priority.SHORT),
-                           ("click", Priority.CLICK), ("more", Priority.LONG)):
+    for name, priority in (
+        ("setup", Priority.SETUP),
+        ("idle", Priority.IDLE),
+        ("measure", Priority.SHORT),
+        ("click", Priority.CLICK),
+        ("more", Priority.LONG),
+    ):
         worker.submit(Gated(name, priority=priority))
     engine.gate.release(2)
     answers = [r.value.removeprefix("answer to ") for r in results(worker, 6)]

@@ -23,8 +23,12 @@ if TYPE_CHECKING:
     from ..report.findings import Findings, Nodule, Scan
     from ..report.measuring import Segment
 
-_BROCK_WORDS = {"family": "family_history", "emphysema": "emphysema", "spiculated": "spiculation",
-                "upper": "upper_lobe"}
+_BROCK_WORDS = {
+    "family": "family_history",
+    "emphysema": "emphysema",
+    "spiculated": "spiculation",
+    "upper": "upper_lobe",
+}
 
 
 def add_report(commands: argparse._SubParsersAction, add_model_options: Callable) -> argparse.ArgumentParser:
@@ -32,8 +36,11 @@ def add_report(commands: argparse._SubParsersAction, add_model_options: Callable
     about = "measure a scan's nodules: page, PDF, table, JSON, DICOM SEG and SR"
     parser = commands.add_parser("report", help=about, description=about, allow_abbrev=False)
     parser.add_argument("ct", metavar="SCAN", help="NIfTI, NRRD or MetaImage file, or a DICOM series folder")
-    parser.add_argument("--segmentation", metavar="F", help="its nodules, a label map or .seg.nrrd (default: all "
-                        "nodules are looked for)")
+    parser.add_argument(
+        "--segmentation",
+        metavar="F",
+        help="its nodules, a label map or .seg.nrrd (default: all nodules are looked for)",
+    )
     _add_shared(parser, add_model_options)
     return parser
 
@@ -44,10 +51,20 @@ def add_compare(commands: argparse._SubParsersAction, add_model_options: Callabl
     parser = commands.add_parser("compare", help=about, description=about, allow_abbrev=False)
     parser.add_argument("ct", metavar="CURRENT", help="NIfTI, NRRD or MetaImage file, or a DICOM series folder")
     parser.add_argument("prior", metavar="PRIOR", help="the same of an earlier date")
-    parser.add_argument("--segmentations", nargs=2, metavar=("A", "B"), help="nodules of CURRENT and of PRIOR "
-                        "(default: all nodules are looked for)")
-    parser.add_argument("--pair", action="append", type=_pair, default=[], metavar="A=B", help="label A of CURRENT is "
-                        "label B of PRIOR; may be given several times")
+    parser.add_argument(
+        "--segmentations",
+        nargs=2,
+        metavar=("A", "B"),
+        help="nodules of CURRENT and of PRIOR (default: all nodules are looked for)",
+    )
+    parser.add_argument(
+        "--pair",
+        action="append",
+        type=_pair,
+        default=[],
+        metavar="A=B",
+        help="label A of CURRENT is label B of PRIOR; may be given several times",
+    )
     parser.add_argument("--prior-date", type=_date, metavar="YYYY-MM-DD", help="where the prior's file has none")
     parser.add_argument("--same-patient", action="store_true", help="go on although names or IDs differ")
     parser.add_argument("--swap", action="store_true", help="PRIOR is the newer one")
@@ -58,11 +75,18 @@ def add_compare(commands: argparse._SubParsersAction, add_model_options: Callabl
 def _add_shared(parser: argparse.ArgumentParser, add_model_options: Callable) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the documents go; made if needed")
     parser.add_argument("--date", type=_date, metavar="YYYY-MM-DD", help="where the scan's file has none")
-    parser.add_argument("--brock", action="append", type=_brock, default=[], metavar="LABEL:AGE:SEX[:WORD]",
-                        help="the Brock model for a nodule: sex f or m; words family, emphysema, spiculated, upper "
-                        "(upper lobe); may be given several times")
-    parser.add_argument("--no-names", action="store_true", help="leave the patient's name and ID out, and DICOM files, "
-                        "which need them")
+    parser.add_argument(
+        "--brock",
+        action="append",
+        type=_brock,
+        default=[],
+        metavar="LABEL:AGE:SEX[:WORD]",
+        help="the Brock model for a nodule: sex f or m; words family, emphysema, spiculated, upper "
+        "(upper lobe); may be given several times",
+    )
+    parser.add_argument(
+        "--no-names", action="store_true", help="leave the patient's name and ID out, and DICOM files, which need them"
+    )
     add_model_options(parser)
 
 
@@ -89,10 +113,16 @@ def run_compare(options: argparse.Namespace, terminal: Terminal, load_predictor:
     from ..report.follow_up import check_scans, follow_up, register, scan_extent
 
     _check_place(options.out)
-    given = [(options.ct, (options.segmentations or (None, None))[0], options.date),
-             (options.prior, (options.segmentations or (None, None))[1], options.prior_date)]
-    now, then = _measure(given[::-1] if options.swap else given, terminal, load_predictor,
-                         lambda current, prior: _ask(check_scans(current, prior), options.same_patient))
+    given = [
+        (options.ct, (options.segmentations or (None, None))[0], options.date),
+        (options.prior, (options.segmentations or (None, None))[1], options.prior_date),
+    ]
+    now, then = _measure(
+        given[::-1] if options.swap else given,
+        terminal,
+        load_predictor,
+        lambda current, prior: _ask(check_scans(current, prior), options.same_patient),
+    )
     dates = ["--prior-date", "--date"] if options.swap else ["--date", "--prior-date"]
     for which, measured, option in (("current", now, dates[0]), ("prior", then, dates[1])):
         if measured.findings.scan.date is None:
@@ -117,7 +147,9 @@ def _ask(questions: Sequence[str], answered: bool) -> None:
 
 
 def _measure(
-    given: Sequence[tuple[str, str | None, str | None]], terminal: Terminal, load_predictor: Callable,
+    given: Sequence[tuple[str, str | None, str | None]],
+    terminal: Terminal,
+    load_predictor: Callable,
     check: Callable[[Scan, Scan], None] | None = None,
 ) -> list[_Measured]:
     """Reads scans and their nodules, or finds them, and measures them; several scans at once, one a core.
@@ -139,8 +171,10 @@ def _measure(
         notes = [str(each.message) for each in remarks if "SAMMed3DLib" in each.filename]
         for note in dict.fromkeys(notes):
             terminal.note(f"note: {note}")
-        bare = [_dated(scan_of(volume.array_kji, volume.ijk_to_ras, volume.name, volume.path), date)
-                for (volume, _), (_, _, date) in zip(volumes, given, strict=True)]
+        bare = [
+            _dated(scan_of(volume.array_kji, volume.ijk_to_ras, volume.name, volume.path), date)
+            for (volume, _), (_, _, date) in zip(volumes, given, strict=True)
+        ]
         for scan in bare:
             check_modality(scan)
         if check is not None:
@@ -156,8 +190,14 @@ def _measure(
                 with terminal.step("loading the model"):
                     predictor = load_predictor()
             segments, model = _found(volume, mask, predictor, terminal), "found by SAMMed3D"
-        facts = scan_of(volume.array_kji, volume.ijk_to_ras, volume.name, volume.path, mask,
-                        [note for note in notes if str(volume.path) in note or volume.path.name in note])
+        facts = scan_of(
+            volume.array_kji,
+            volume.ijk_to_ras,
+            volume.name,
+            volume.path,
+            mask,
+            [note for note in notes if str(volume.path) in note or volume.path.name in note],
+        )
         with terminal.step(f"measuring {len(segments)} nodule{'s' * (len(segments) != 1)}"):
             findings = measure_scan(_dated(facts, date), volume.array_kji, volume.ijk_to_ras, segments, mask, model)
         measured.append(_Measured(volume, mask, segments, findings))
@@ -237,9 +277,12 @@ def _write(
                 ):
                     if measured is not None:
                         write_segmentation(
-                            folder / name, _label_map(measured), measured.volume.ijk_to_ras,
+                            folder / name,
+                            _label_map(measured),
+                            measured.volume.ijk_to_ras,
                             {each.label: each.name for each in nodules},
-                            {each.label: each.tracking_uid for each in nodules})
+                            {each.label: each.tracking_uid for each in nodules},
+                        )
             if not options.no_names:
                 _write_dicom(folder, terminal, now, full)
             for file in sorted(folder.iterdir()):
@@ -259,8 +302,9 @@ def _write_dicom(folder: Path, terminal: Terminal, measured: _Measured, findings
         return
     try:
         with terminal.step("writing DICOM SEG and SR"):
-            dicom_objects.write_seg_and_sr(folder / "segmentation.dcm", folder / "measurements.dcm", findings,
-                                           measured.segments, measured.volume)
+            dicom_objects.write_seg_and_sr(
+                folder / "segmentation.dcm", folder / "measurements.dcm", findings, measured.segments, measured.volume
+            )
     except InputError as error:
         terminal.note(f"note: no DICOM SEG and SR: {error}")
 
@@ -290,8 +334,9 @@ def _label_map(measured: _Measured):  # noqa: ANN202
     largest = max((segment.label for segment in measured.segments), default=0)
     labels = np.zeros(measured.volume.array_kji.shape, np.uint8 if largest < 256 else np.uint16)
     for segment in measured.segments:
-        place = tuple(slice(start, start + n)
-                      for start, n in zip(segment.block.offset_kji, segment.block.mask.shape, strict=True))
+        place = tuple(
+            slice(start, start + n) for start, n in zip(segment.block.offset_kji, segment.block.mask.shape, strict=True)
+        )
         labels[place][np.asarray(segment.block.mask) != 0] = segment.label
     return labels
 
@@ -307,10 +352,17 @@ def _with_brock(findings: Findings, asked: Sequence[tuple[int, dict[str, bool | 
             raise InputError(f"--brock: the scan has no nodule with label {label}")
         patient = Patient(**words)  # type: ignore[arg-type]
         share = brock(nodules[place], patient, len(nodules))
-        told = ", ".join([f"age {patient.age:g}", "female" if patient.female else "male",
-                          *(word for word, field in _BROCK_WORDS.items() if getattr(patient, field))])
-        remark = f"Brock model (full, with spiculation): {100.0 * share:.1f} % ({told}; {len(nodules)} nodules), " \
-                 "research only"
+        told = ", ".join(
+            [
+                f"age {patient.age:g}",
+                "female" if patient.female else "male",
+                *(word for word, field in _BROCK_WORDS.items() if getattr(patient, field)),
+            ]
+        )
+        remark = (
+            f"Brock model (full, with spiculation): {100.0 * share:.1f} % ({told}; {len(nodules)} nodules), "
+            "research only"
+        )
         nodules[place] = dataclasses.replace(nodules[place], remarks=(*nodules[place].remarks, remark))
     return dataclasses.replace(findings, nodules=tuple(nodules))
 
@@ -333,9 +385,16 @@ def _summary(findings: Findings) -> str:
             return "no nodules"
         lines = [["nodule", "type", "side", "volume mm³", "mean mm", "Lung-RADS size"]]
         for nodule in findings.nodules:
-            lines.append([nodule.name, nodule.type, nodule.place.side or "-", document.volume_text(nodule)[:-1].replace(
-                " mm³", "") + ")", f"{nodule.mean_diameter_mm:.1f}",
-                rules.categories(findings, nodule)[0].category or "none"])
+            lines.append(
+                [
+                    nodule.name,
+                    nodule.type,
+                    nodule.place.side or "-",
+                    document.volume_text(nodule)[:-1].replace(" mm³", "") + ")",
+                    f"{nodule.mean_diameter_mm:.1f}",
+                    rules.categories(findings, nodule)[0].category or "none",
+                ]
+            )
         return aligned(lines)
     if not findings.follow_up.pairs:
         return "no nodules at either date"
@@ -383,6 +442,10 @@ def _brock(text: str) -> tuple[int, dict[str, bool | float]]:
         years = -1.0
     if not (label.isascii() and label.isdigit()) or years < 0 or sex not in ("f", "m") or wrong:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not LABEL:AGE:SEX and words of {', '.join(_BROCK_WORDS)}, such as 1:62:f:upper")
-    return int(label), {"age": years, "female": sex == "f",
-                        **{field: word in words for word, field in _BROCK_WORDS.items()}}
+            f"{text!r} is not LABEL:AGE:SEX and words of {', '.join(_BROCK_WORDS)}, such as 1:62:f:upper"
+        )
+    return int(label), {
+        "age": years,
+        "female": sex == "f",
+        **{field: word in words for word, field in _BROCK_WORDS.items()},
+    }

@@ -88,8 +88,10 @@ def _what_was_asked(prompts: Sequence[NodulePrompt]) -> str:
     count = f"{len(prompts)} nodule{'s' * (len(prompts) != 1)}"
     if all(len(prompt.points) == 1 and prompt.box is None for prompt in prompts):
         return f"{count}, one click each"
-    numbers = {"click": sum(len(prompt.points) for prompt in prompts),
-               "box": sum(prompt.box is not None for prompt in prompts)}
+    numbers = {
+        "click": sum(len(prompt.points) for prompt in prompts),
+        "box": sum(prompt.box is not None for prompt in prompts),
+    }
     plural = {"click": "clicks", "box": "boxes"}
     return ", ".join([count, *(f"{n} {what if n == 1 else plural[what]}" for what, n in numbers.items() if n)])
 
@@ -137,8 +139,12 @@ def write_preview(
             _draw_view(axes, view, array, matrix, row, center, edge_mm)
     window = f"{WINDOW_HU[0]:.0f} to {WINDOW_HU[1]:.0f} HU".replace("-", "\u2212")
     figure.text(
-        0.22 / width, 0.17 / height, "Radiological view: the patient's right is on the left of the picture.  "
-        f"Lung window, {window}.  Slices run through the first click.", color=_FAINT, fontsize=7.5,
+        0.22 / width,
+        0.17 / height,
+        "Radiological view: the patient's right is on the left of the picture.  "
+        f"Lung window, {window}.  Slices run through the first click.",
+        color=_FAINT,
+        fontsize=7.5,
     )
     with whole_file(path) as part:
         figure.savefig(part, dpi=_TILE_PIXELS / tile, facecolor=_BACKGROUND, format="png")
@@ -172,8 +178,17 @@ def _draw_view(
 
 def _draw_click(axes: Axes, x: float, y: float, positive: bool) -> None:
     outline = [patheffects.Stroke(linewidth=2.8, foreground="#000000aa"), patheffects.Normal()]
-    axes.plot([x], [y], marker="o", markersize=7.5, markerfacecolor="none", markeredgecolor=CLICK, markeredgewidth=1.2,
-              path_effects=outline, zorder=5)
+    axes.plot(
+        [x],
+        [y],
+        marker="o",
+        markersize=7.5,
+        markerfacecolor="none",
+        markeredgecolor=CLICK,
+        markeredgewidth=1.2,
+        path_effects=outline,
+        zorder=5,
+    )
     axes.plot([x], [y], marker="." if positive else "_", markersize=3.2, color=CLICK, zorder=6)
 
 
@@ -191,11 +206,21 @@ def _draw_head(figure: Figure, width: float, height: float, title: str, subtitle
     figure.text(0.22 / width, 1 - 0.2 / height, title, color=_TEXT, fontsize=15, fontweight="bold", va="top")
     figure.text(0.22 / width, 1 - 0.53 / height, subtitle, color=_FAINT, fontsize=9, va="top")
     outline: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 6.5, "markerfacecolor": "none"}
-    entries = [Line2D([], [], color=CLICK, label="click", **outline),
-               Line2D([], [], color=PREDICTION, label="segmentation", linewidth=2)]
+    entries = [
+        Line2D([], [], color=CLICK, label="click", **outline),
+        Line2D([], [], color=PREDICTION, label="segmentation", linewidth=2),
+    ]
     if reference:
         entries.append(Line2D([], [], color=REFERENCE, label="reference", linewidth=2))
     figure.legend(
-        handles=entries, loc="upper right", bbox_to_anchor=(1 - 0.05 / width, 1 - 0.16 / height), ncols=len(entries),
-        frameon=False, labelcolor=_TEXT, fontsize=9, handlelength=1.5, handletextpad=0.6, columnspacing=1.6,
+        handles=entries,
+        loc="upper right",
+        bbox_to_anchor=(1 - 0.05 / width, 1 - 0.16 / height),
+        ncols=len(entries),
+        frameon=False,
+        labelcolor=_TEXT,
+        fontsize=9,
+        handlelength=1.5,
+        handletextpad=0.6,
+        columnspacing=1.6,
     )

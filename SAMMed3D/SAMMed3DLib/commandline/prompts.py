@@ -67,17 +67,39 @@ def join_negative_values(arguments: Sequence[str]) -> list[str]:
 def add_prompt_options(parser: argparse.ArgumentParser) -> None:
     """Adds --point, --box, --nodule and the coordinate conventions; ``nodules`` becomes a list of NodulePrompt."""
     group = parser.add_argument_group("where the nodules are")
-    group.add_argument("--point", metavar="R,A,S[,LABEL]", dest="nodules", action=_PointAction,
-                       help="a click in mm; label 1 on the nodule (default), 0 beside it; repeat for corrections")
-    group.add_argument("--box", metavar="R0,A0,S0,R1,A1,S1", dest="nodules", action=_BoxAction,
-                       help="two opposite corners of a box around the nodule")
-    group.add_argument("--nodule", dest="nodules", action=_NoduleAction, nargs=0,
-                       help="what follows belongs to the next nodule, which gets a label of its own")
+    group.add_argument(
+        "--point",
+        metavar="R,A,S[,LABEL]",
+        dest="nodules",
+        action=_PointAction,
+        help="a click in mm; label 1 on the nodule (default), 0 beside it; repeat for corrections",
+    )
+    group.add_argument(
+        "--box",
+        metavar="R0,A0,S0,R1,A1,S1",
+        dest="nodules",
+        action=_BoxAction,
+        help="two opposite corners of a box around the nodule",
+    )
+    group.add_argument(
+        "--nodule",
+        dest="nodules",
+        action=_NoduleAction,
+        nargs=0,
+        help="what follows belongs to the next nodule, which gets a label of its own",
+    )
     convention = group.add_mutually_exclusive_group()
-    convention.add_argument("--lps", dest="convention", action="store_const", const="lps", default="ras",
-                            help="coordinates are LPS mm (DICOM, ITK) instead of RAS mm (3D Slicer)")
-    convention.add_argument("--ijk", dest="convention", action="store_const", const="ijk",
-                            help="coordinates are voxel indices, i first")
+    convention.add_argument(
+        "--lps",
+        dest="convention",
+        action="store_const",
+        const="lps",
+        default="ras",
+        help="coordinates are LPS mm (DICOM, ITK) instead of RAS mm (3D Slicer)",
+    )
+    convention.add_argument(
+        "--ijk", dest="convention", action="store_const", const="ijk", help="coordinates are voxel indices, i first"
+    )
 
 
 def _numbers(text: str, counts: tuple[int, ...], shape: str) -> list[float]:

@@ -24,16 +24,32 @@ def add_segment_all(commands: argparse._SubParsersAction, add_model_options: Cal
     parser.add_argument("ct", metavar="CT", help="NIfTI, NRRD or MetaImage file, or a DICOM series folder")
     add_model_options(parser)
     search = parser.add_argument_group("search")
-    search.add_argument("--sensitivity", type=_share, default=0.5, metavar="0..1",
-                        help="fewer (0) or more (1), with fewer or more false ones among them (default: %(default)s)")
-    search.add_argument("--min-diameter", type=_millimeters, default=3.0, metavar="MM",
-                        help="smallest nodule, diameter of the sphere of its volume (default: %(default)s)")
-    search.add_argument("--max-diameter", type=_millimeters, default=40.0, metavar="MM",
-                        help="largest nodule (default: %(default)s)")
+    search.add_argument(
+        "--sensitivity",
+        type=_share,
+        default=0.5,
+        metavar="0..1",
+        help="fewer (0) or more (1), with fewer or more false ones among them (default: %(default)s)",
+    )
+    search.add_argument(
+        "--min-diameter",
+        type=_millimeters,
+        default=3.0,
+        metavar="MM",
+        help="smallest nodule, diameter of the sphere of its volume (default: %(default)s)",
+    )
+    search.add_argument(
+        "--max-diameter", type=_millimeters, default=40.0, metavar="MM", help="largest nodule (default: %(default)s)"
+    )
     search.add_argument("--whole-volume", action="store_true", help="search outside of the lungs too")
     results = parser.add_argument_group("results")
-    results.add_argument("--out", type=Path, metavar="FILE", help="label map or Slicer segmentation "
-                         "(.nii.gz, .nii, .nrrd, .mha; .seg.nrrd); nodule n, the n-th largest, has label n")
+    results.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="label map or Slicer segmentation "
+        "(.nii.gz, .nii, .nrrd, .mha; .seg.nrrd); nodule n, the n-th largest, has label n",
+    )
     results.add_argument("--table", type=Path, metavar="FILE.csv", help="measurements and scores of all nodules")
     results.add_argument("--json", action="store_true", help="print JSON instead of the table")
     return parser
@@ -66,7 +82,9 @@ def run_segment_all(options: argparse.Namespace, terminal: Terminal, load_predic
         predictor = load_predictor()
     predictor.set_image(volume.array_kji, volume.ijk_to_ras)
     generator = SamAutomaticMaskGenerator3D(
-        predictor, min_diameter_mm=options.min_diameter, max_diameter_mm=options.max_diameter,
+        predictor,
+        min_diameter_mm=options.min_diameter,
+        max_diameter_mm=options.max_diameter,
         lungs="whole_volume" if options.whole_volume else "auto",
     )
     with terminal.step("finding nodules") as finding:
@@ -86,10 +104,18 @@ def run_segment_all(options: argparse.Namespace, terminal: Terminal, load_predic
             write_text_whole(options.table, table_text(rows, _COLUMNS))
     if options.json:
         seconds = {"read": reading.seconds, "load": loading.seconds, "find": finding.seconds}
-        text = json.dumps({
-            "ct": str(options.ct), "ranking": generator.ranking, "message": generator.message, "note": NOTE,
-            "seconds": {name: round(value, 3) for name, value in seconds.items()}, "nodules": rows,
-        }, indent=2, allow_nan=False)
+        text = json.dumps(
+            {
+                "ct": str(options.ct),
+                "ranking": generator.ranking,
+                "message": generator.message,
+                "note": NOTE,
+                "seconds": {name: round(value, 3) for name, value in seconds.items()},
+                "nodules": rows,
+            },
+            indent=2,
+            allow_nan=False,
+        )
     else:
         text = _table(rows, generator.ranking)
     sys.stdout.write(f"{text}\n")
@@ -107,8 +133,12 @@ def _segments(records: Sequence[dict[str, Any]]) -> list:
 
     return [
         SegmentedNodule(
-            number, f"nodule {number}", NodulePrompt((tuple(record["point_coords"][0]),), (True,)),
-            record["prediction"], record["measurements"], (),
+            number,
+            f"nodule {number}",
+            NodulePrompt((tuple(record["point_coords"][0]),), (True,)),
+            record["prediction"],
+            record["measurements"],
+            (),
         )
         for number, record in enumerate(records, start=1)
     ]
@@ -117,12 +147,15 @@ def _segments(records: Sequence[dict[str, Any]]) -> list:
 def _row(label: int, record: dict[str, Any]) -> dict[str, Any]:
     """Plain numbers and strings of one nodule."""
     values = record["measurements"].to_dict()
-    return rounded({
-        "label": label, "name": f"nodule {label}",
-        **{key: record[key] for key in ("score", "predicted_iou", "stability_score")},
-        **dict(zip(CLICKED, record["point_coords"][0], strict=True)),
-        **{key: values[key] for key in MEASURED},
-    })
+    return rounded(
+        {
+            "label": label,
+            "name": f"nodule {label}",
+            **{key: record[key] for key in ("score", "predicted_iou", "stability_score")},
+            **dict(zip(CLICKED, record["point_coords"][0], strict=True)),
+            **{key: values[key] for key in MEASURED},
+        }
+    )
 
 
 def _table(rows: Sequence[dict[str, Any]], ranking: str) -> str:

@@ -50,12 +50,14 @@ def ending_cleanly() -> Iterator[None]:
 
     A signal that is ignored (``nohup``) stays ignored.
     """
+
     def end(number: int, frame: object) -> None:
         raise Ended(number)
 
     names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    numbers = [number for number in (getattr(signal, name) for name in names)
-               if signal.getsignal(number) == signal.SIG_DFL]
+    numbers = [
+        number for number in (getattr(signal, name) for name in names) if signal.getsignal(number) == signal.SIG_DFL
+    ]
     try:
         for number in numbers:
             signal.signal(number, end)
@@ -128,7 +130,9 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     ruled = [lines[0], ["-" * width for width in widths], *lines[1:]]
     return "\n".join(
-        "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width)
-                  for column, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
         for line in ruled
     )

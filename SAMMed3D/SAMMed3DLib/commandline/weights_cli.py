@@ -29,10 +29,15 @@ def add_weights_command(commands: argparse._SubParsersAction) -> argparse.Argume
     ):
         action = actions.add_parser(name, help=about, description=about, allow_abbrev=False)
         if name != "list":
-            action.add_argument("name", metavar="NAME", nargs="?" if name == "path" else None,
-                                help="a name of 'sammed3d weights list'")
-        action.add_argument("--folder", type=Path, metavar="FOLDER", help="where the models are kept (default: the "
-                            "place for application data)")
+            action.add_argument(
+                "name", metavar="NAME", nargs="?" if name == "path" else None, help="a name of 'sammed3d weights list'"
+            )
+        action.add_argument(
+            "--folder",
+            type=Path,
+            metavar="FOLDER",
+            help="where the models are kept (default: the place for application data)",
+        )
         action.set_defaults(lines=lines)
     return weights
 

@@ -35,13 +35,35 @@ _SAME_AXES, _SAME_SPACING = 2e-3, 1e-3
 _MOST_FILLED = 2.0
 #: What tells scans of one place apart when they share a series, in this order.
 _SEPARATORS = (
-    "TemporalPositionIdentifier", "TemporalPositionIndex", "NominalPercentageOfCardiacPhase", "TriggerTime", "StackID",
-    "AcquisitionNumber", "FrameAcquisitionNumber", "ConvolutionKernel", "ImageType", "file",
+    "TemporalPositionIdentifier",
+    "TemporalPositionIndex",
+    "NominalPercentageOfCardiacPhase",
+    "TriggerTime",
+    "StackID",
+    "AcquisitionNumber",
+    "FrameAcquisitionNumber",
+    "ConvolutionKernel",
+    "ImageType",
+    "file",
 )
 _HEADER = (
-    "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "Modality", "SeriesDescription", "ImageType", "Rows",
-    "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated", "PixelSpacing", "ImagePositionPatient",
-    "ImageOrientationPatient", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", *_SEPARATORS[:-1],
+    "SeriesInstanceUID",
+    "SOPInstanceUID",
+    "SOPClassUID",
+    "Modality",
+    "SeriesDescription",
+    "ImageType",
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "SamplesPerPixel",
+    "BitsAllocated",
+    "PixelSpacing",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+    *_SEPARATORS[:-1],
 )
 _CT_MODALITIES = ("CT", "OT", "")
 #: CT, Enhanced CT and Legacy Converted Enhanced CT Image Storage.
@@ -215,6 +237,7 @@ def _sequences(source: Dataset) -> Iterator[Sequence[Dataset]]:
 
 def _plane(header: Dataset, groups: list[Dataset], file: Path, frame: int | None, pixels_at: int) -> _Slice:
     """One plane, described by the first of the groups (or the header) that has a value."""
+
     def value(name: str) -> Any:
         return next((group[name].value for group in groups if name in group and group[name].value is not None), None)
 
@@ -236,10 +259,19 @@ def _plane(header: Dataset, groups: list[Dataset], file: Path, frame: int | None
     marks = {name: str(header.get(name) if value(name) is None else value(name)) for name in _SEPARATORS[:-1]}
     slope, intercept = value("RescaleSlope"), value("RescaleIntercept")
     return _Slice(
-        file, frame, str(header.get("SeriesInstanceUID") or ""), str(header.get("Modality") or ""),
-        str(header.get("SeriesDescription") or ""), "LOCALIZER" in image_type.upper(),
-        (int(header.Rows), int(header.Columns)), numbers("ImagePositionPatient", 3), axes, spacing,
-        str(header.get("SOPInstanceUID") or ""), pixels_at, marks | {"file": str(file) if frame is not None else ""},
+        file,
+        frame,
+        str(header.get("SeriesInstanceUID") or ""),
+        str(header.get("Modality") or ""),
+        str(header.get("SeriesDescription") or ""),
+        "LOCALIZER" in image_type.upper(),
+        (int(header.Rows), int(header.Columns)),
+        numbers("ImagePositionPatient", 3),
+        axes,
+        spacing,
+        str(header.get("SOPInstanceUID") or ""),
+        pixels_at,
+        marks | {"file": str(file) if frame is not None else ""},
         (1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)),
     )
 
@@ -303,8 +335,10 @@ def _ordered(stack: _Stack) -> list[_Stack]:
         groups: dict[str, list[int]] = {}
         for number, each in enumerate(whole.slices):
             groups.setdefault(each.marks[name], []).append(number)
-        parts = [_Stack([whole.slices[n] for n in group], _named(name, mark), whole.distance[group])
-                 for mark, group in groups.items()]
+        parts = [
+            _Stack([whole.slices[n] for n in group], _named(name, mark), whole.distance[group])
+            for mark, group in groups.items()
+        ]
         if len(parts) > 1 and not any(_coincident(part) for part in parts) and _overlap(parts):
             return parts
     return [whole]
@@ -328,25 +362,35 @@ def _coincident(stack: _Stack) -> int:
 def _overlap(parts: Sequence[_Stack]) -> bool:
     """Whether two of the parts cover the same place; parts one after another are one scan."""
     ends = sorted((part.distance[0], part.distance[-1]) for part in parts)
-    return any(after[0] < before[1] or (after[0] - before[1] <= _SAME_PLACE_MM)
-               for before, after in zip(ends, ends[1:], strict=False))
+    return any(
+        after[0] < before[1] or (after[0] - before[1] <= _SAME_PLACE_MM)
+        for before, after in zip(ends, ends[1:], strict=False)
+    )
 
 
 def _chosen(path: Path, stacks: list[_Stack], left_out: list[str]) -> _Stack:
     """The one stack that is the CT; what else lies there goes to ``left_out``. Raises InputError."""
     if not stacks:
-        raise InputError(f"{path} holds no DICOM series that can be read: {_few(left_out)}" if left_out else
-                         f"{path} holds no DICOM series: give a folder with the slices of a CT, or a NIfTI, NRRD or "
-                         "MHA file")
+        raise InputError(
+            f"{path} holds no DICOM series that can be read: {_few(left_out)}"
+            if left_out
+            else f"{path} holds no DICOM series: give a folder with the slices of a CT, or a NIfTI, NRRD or MHA file"
+        )
     if path.is_file():
         mine = [stack for stack in stacks if any(each.file == path for each in stack.slices)]
         others = [stack for stack in stacks if stack not in mine]
         candidates = mine
     else:
-        largest = max(len(stack.slices) for stack in stacks if not stack.first.is_scout) if any(
-            not stack.first.is_scout for stack in stacks) else 0
-        candidates = [stack for stack in stacks if not stack.first.is_scout and not _is_page(stack)
-                      and len(stack.slices) > max(1, largest // 10)]
+        largest = (
+            max(len(stack.slices) for stack in stacks if not stack.first.is_scout)
+            if any(not stack.first.is_scout for stack in stacks)
+            else 0
+        )
+        candidates = [
+            stack
+            for stack in stacks
+            if not stack.first.is_scout and not _is_page(stack) and len(stack.slices) > max(1, largest // 10)
+        ]
         cts = [stack for stack in candidates if stack.first.modality == "CT"]
         candidates = cts if len(cts) == 1 else candidates
         candidates = candidates or [max(stacks, key=lambda stack: (not stack.first.is_scout, len(stack.slices)))]
@@ -354,9 +398,13 @@ def _chosen(path: Path, stacks: list[_Stack], left_out: list[str]) -> _Stack:
     if len(candidates) > 1:
         series = len({stack.first.series for stack in candidates})
         what = f"{series} DICOM series" if series == len(candidates) else f"{len(candidates)} images in one series"
-        cure = "name one file of the series you want instead of the folder" if series == len(candidates) else (
-            "they are phases, acquisitions, reconstructions or views; move the files of the one you want to a folder "
-            "of its own"
+        cure = (
+            "name one file of the series you want instead of the folder"
+            if series == len(candidates)
+            else (
+                "they are phases, acquisitions, reconstructions or views; move the files of the one you want to a "
+                "folder of its own"
+            )
         )
         listed = "\n".join(stack.described() for stack in candidates)
         raise InputError(f"{path} holds {what}: {cure}\n{listed}")
@@ -459,11 +507,15 @@ def _steps(path: Path, stack: _Stack) -> tuple[NDArray[np.float64], NDArray[np.f
     if exact and len(wide) <= count // 4:
         missing = total + 1 - count
         heights = ["S {:.1f} to {:.1f} mm".format(*sorted((places[n][2], places[n + 1][2]))) for n in wide]
-        note = (f"{missing} slice{'s are' if missing > 1 else ' is'} missing in {path} ({_few(heights)}): the voxels "
-                "between are interpolated; do not measure there")
+        note = (
+            f"{missing} slice{'s are' if missing > 1 else ' is'} missing in {path} ({_few(heights)}): the voxels "
+            "between are interpolated; do not measure there"
+        )
     else:
-        note = (f"the slices in {path} are unevenly spaced ({gaps.min():.2f} to {gaps.max():.2f} mm): the volume is "
-                f"interpolated to steps of {unit:.2f} mm")
+        note = (
+            f"the slices in {path} are unevenly spaced ({gaps.min():.2f} to {gaps.max():.2f} mm): the volume is "
+            f"interpolated to steps of {unit:.2f} mm"
+        )
     return index, whole / total, note
 
 
@@ -518,12 +570,14 @@ def _planes(stack: _Stack, left_out: list[str]) -> list[NDArray | None]:
             planes.append(None)
             continue
         if image.ndim != 2:
-            raise InputError(f"the DICOM series in {each.file.parent} is in color (a screen capture?): give the CT "
-                             "series itself")
+            raise InputError(
+                f"the DICOM series in {each.file.parent} is in color (a screen capture?): give the CT series itself"
+            )
         planes.append(image)
     if all(plane is None for plane in planes):
-        raise InputError(f"the DICOM series in {stack.first.file.parent} cannot be read; export it again: "
-                         f"{_few(left_out)}")
+        raise InputError(
+            f"the DICOM series in {stack.first.file.parent} cannot be read; export it again: {_few(left_out)}"
+        )
     return planes
 
 

@@ -22,16 +22,58 @@ from .itk_geometry import image_to_ras, quiet_itk
 
 _NRRD_BYTES = {
     **dict.fromkeys(("signed char", "int8", "int8_t", "uchar", "unsigned char", "uint8", "uint8_t"), 1),
-    **dict.fromkeys(("short", "short int", "signed short", "signed short int", "int16", "int16_t", "ushort",
-                     "unsigned short", "unsigned short int", "uint16", "uint16_t"), 2),
-    **dict.fromkeys(("int", "signed int", "int32", "int32_t", "uint", "unsigned int", "uint32", "uint32_t", "float"),
-                    4),
-    **dict.fromkeys(("longlong", "long long", "long long int", "signed long long", "signed long long int", "int64",
-                     "int64_t", "ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t",
-                     "double"), 8),
+    **dict.fromkeys(
+        (
+            "short",
+            "short int",
+            "signed short",
+            "signed short int",
+            "int16",
+            "int16_t",
+            "ushort",
+            "unsigned short",
+            "unsigned short int",
+            "uint16",
+            "uint16_t",
+        ),
+        2,
+    ),
+    **dict.fromkeys(
+        ("int", "signed int", "int32", "int32_t", "uint", "unsigned int", "uint32", "uint32_t", "float"), 4
+    ),
+    **dict.fromkeys(
+        (
+            "longlong",
+            "long long",
+            "long long int",
+            "signed long long",
+            "signed long long int",
+            "int64",
+            "int64_t",
+            "ulonglong",
+            "unsigned long long",
+            "unsigned long long int",
+            "uint64",
+            "uint64_t",
+            "double",
+        ),
+        8,
+    ),
 }
-_META_BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "LONG": 4, "ULONG": 4,
-               "LONG_LONG": 8, "ULONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
+_META_BYTES = {
+    "CHAR": 1,
+    "UCHAR": 1,
+    "SHORT": 2,
+    "USHORT": 2,
+    "INT": 4,
+    "UINT": 4,
+    "LONG": 4,
+    "ULONG": 4,
+    "LONG_LONG": 8,
+    "ULONG_LONG": 8,
+    "FLOAT": 4,
+    "DOUBLE": 8,
+}
 _MILLIMETERS = ("mm", "millimeter", "millimeters", "millimetre", "millimetres", "", "?", "???", "unknown")
 _LONGEST_HEADER = 1 << 20
 _RAW, _GZIP, _OTHER = "raw", "gzip", "other"
@@ -125,8 +167,11 @@ def _check_nrrd_spacing(path: Path, fields: dict[str, str]) -> None:
     _check_units(path, units)
     if "space directions" in fields:
         text = fields["space directions"].replace(" ", "").lower().replace(")(", ");(").replace("none", ";none;")
-        vectors = [[_number(part) for part in each.strip("()").split(",")]
-                   for each in text.split(";") if each and each != "none"]
+        vectors = [
+            [_number(part) for part in each.strip("()").split(",")]
+            for each in text.split(";")
+            if each and each != "none"
+        ]
         stated = len(vectors) >= 3 and all(all(map(math.isfinite, vector)) for vector in vectors)
     else:
         lengths = [_number(part) for part in fields.get("spacings", "").split()]
@@ -158,8 +203,14 @@ def _meta_content(path: Path) -> _Content:
             raise InputError(f"the voxel size of {path.name} is {fields[name][:60]} mm: correct the volume's spacing")
     if count >= 3 and "elementspacing" not in fields and "elementsize" not in fields:
         raise _no_spacing(path, "ElementSpacing")
-    for name, numbers in (("transformmatrix", count**2), ("rotation", count**2), ("orientation", count**2),
-                          ("offset", count), ("origin", count), ("position", count)):
+    for name, numbers in (
+        ("transformmatrix", count**2),
+        ("rotation", count**2),
+        ("orientation", count**2),
+        ("offset", count),
+        ("origin", count),
+        ("position", count),
+    ):
         values = [_number(part) for part in fields.get(name, "").split()]
         if name in fields and (len(values) != numbers or not all(map(math.isfinite, values))):
             raise FileError(f"its header holds {len(values)} numbers where {name} needs {numbers}, or some not finite")
@@ -172,20 +223,25 @@ def _meta_content(path: Path) -> _Content:
     else:
         file, offset = _beside(path, data), 0
     encoding = _GZIP if packed else _RAW if binary else _OTHER
-    return _Content(file, -1 if skipped < 0 else offset + skipped, math.prod(sizes) * channels * _META_BYTES[kind],
-                    encoding)
+    return _Content(
+        file, -1 if skipped < 0 else offset + skipped, math.prod(sizes) * channels * _META_BYTES[kind], encoding
+    )
 
 
 def _check_units(path: Path, units: list[str]) -> None:
     wrong = [unit for unit in units if unit.lower() not in _MILLIMETERS]
     if wrong:
-        raise InputError(f"the units of {path.name} are {wrong[0][:20]}, which 3D Slicer and ITK take for mm: save it "
-                         "with its voxel size and origin in mm")
+        raise InputError(
+            f"the units of {path.name} are {wrong[0][:20]}, which 3D Slicer and ITK take for mm: save it "
+            "with its voxel size and origin in mm"
+        )
 
 
 def _no_spacing(path: Path, field: str) -> InputError:
-    return InputError(f"{path.name} does not state its voxel size ({field}): save it again with its voxel size, or "
-                      "copy the header of the image that it was made from")
+    return InputError(
+        f"{path.name} does not state its voxel size ({field}): save it again with its voxel size, or "
+        "copy the header of the image that it was made from"
+    )
 
 
 def _beside(path: Path, name: str) -> Path:

@@ -152,7 +152,8 @@ def _geometry(path: Path, header: nibabel.Nifti1Header, shape: tuple[int, ...]) 
         if apart > _SAME_PLACE_MM:
             warnings.warn(
                 f"{path.name} states two places up to {apart:.1f} mm apart: {_described(matrix)} is taken, as in 3D "
-                f"Slicer, its {name} says {_described(other)}", stacklevel=2,
+                f"Slicer, its {name} says {_described(other)}",
+                stacklevel=2,
             )
     return matrix
 

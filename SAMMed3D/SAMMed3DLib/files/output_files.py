@@ -92,8 +92,7 @@ def _remove_left_behind(folder: Path) -> None:
         try:
             owner = re.fullmatch(rf"{re.escape(_PREFIX)}{_HOST}-(\d+)-\w+", path.name)
             ended = owner is not None and not _is_running(int(owner.group(1)))
-            if path.is_dir() and not path.is_symlink() and (
-                    ended or time.time() - path.stat().st_mtime > _OLD_SECONDS):
+            if path.is_dir() and not path.is_symlink() and (ended or time.time() - path.stat().st_mtime > _OLD_SECONDS):
                 shutil.rmtree(path, ignore_errors=True)
         except OSError:  # another run was faster
             continue

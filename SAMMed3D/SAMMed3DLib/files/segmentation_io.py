@@ -33,8 +33,16 @@ TERMINOLOGY = (
 )
 
 #: Colors that differ from each other, from bone and from lung, for color-blind eyes too (after Okabe and Ito, 2008).
-COLORS = ((0.34, 0.71, 0.91), (0.90, 0.62, 0.00), (0.00, 0.72, 0.52), (0.95, 0.90, 0.25), (0.84, 0.37, 0.00),
-          (0.80, 0.47, 0.65), (0.55, 0.86, 0.85), (0.60, 0.60, 1.00))
+COLORS = (
+    (0.34, 0.71, 0.91),
+    (0.90, 0.62, 0.00),
+    (0.00, 0.72, 0.52),
+    (0.95, 0.90, 0.25),
+    (0.84, 0.37, 0.00),
+    (0.80, 0.47, 0.65),
+    (0.55, 0.86, 0.85),
+    (0.60, 0.60, 1.00),
+)
 
 
 #: Tag of a segment, in .seg.nrrd and in Slicer's scenes, that holds the nodule's tracking UID.
@@ -47,7 +55,10 @@ def segment_color(label: int) -> tuple[float, float, float]:
 
 
 def write_segmentation(
-    path: str | Path, labels_kji: NDArray, ijk_to_ras: NDArray, names: Mapping[int, str] | None = None,
+    path: str | Path,
+    labels_kji: NDArray,
+    ijk_to_ras: NDArray,
+    names: Mapping[int, str] | None = None,
     tracking_uids: Mapping[int, str] | None = None,
 ) -> None:
     """Writes a label map, whole or not at all.
@@ -125,8 +136,10 @@ def on_grid(labels: Volume, shape_kji: tuple[int, ...], ijk_to_ras: NDArray) -> 
         )
     start = offset[::-1].astype(int)
     stop = start + labels.array_kji.shape
-    inside = [slice(max(0, -int(a)), int(n - max(0, b - size)))
-              for a, b, n, size in zip(start, stop, labels.array_kji.shape, shape_kji, strict=True)]
+    inside = [
+        slice(max(0, -int(a)), int(n - max(0, b - size)))
+        for a, b, n, size in zip(start, stop, labels.array_kji.shape, shape_kji, strict=True)
+    ]
     kept = labels.array_kji[tuple(inside)]
     if np.count_nonzero(kept) != np.count_nonzero(labels.array_kji):
         raise InputError(f"{labels.path} reaches beyond the CT: give the segmentation of this CT")

@@ -221,8 +221,12 @@ class SamAutomaticMaskGenerator3D:
             places = [Place((r, a, s)) for r, a, s in self._grid(shape, matrix, self.points_per_side)]
         else:
             found = self._find_candidates(
-                image, matrix, self.lungs_found, min_diameter_mm=self.min_diameter_mm,
-                max_diameter_mm=self.max_diameter_mm, limit=_JUDGED_PER_LOOK * self.max_candidates,
+                image,
+                matrix,
+                self.lungs_found,
+                min_diameter_mm=self.min_diameter_mm,
+                max_diameter_mm=self.max_diameter_mm,
+                limit=_JUDGED_PER_LOOK * self.max_candidates,
                 progress=self._progress.of("candidates"),
             )
             judged = self._judged([_place_of(each) for each in found])
@@ -238,8 +242,11 @@ class SamAutomaticMaskGenerator3D:
         self._progress.at("candidates", 1.0)
         sized = [n for n, place in enumerate(places) if np.isfinite(place.expected_mm)]
         odds = self._classify(
-            self.predictor.image_kji, self.predictor.ijk_to_ras, [places[n].point_ras for n in sized],
-            [places[n].expected_mm for n in sized], progress=self._progress.of("appearance"),
+            self.predictor.image_kji,
+            self.predictor.ijk_to_ras,
+            [places[n].point_ras for n in sized],
+            [places[n].expected_mm for n in sized],
+            progress=self._progress.of("appearance"),
         )
         judged = list(places)
         for n, value in zip(sized, odds, strict=True):
@@ -342,7 +349,9 @@ class SamAutomaticMaskGenerator3D:
     def _records(self, found: Sequence[_Found]) -> list[dict[str, Any]]:
         good = [each for each in found if self._is_good(each)]
         kept = suppress(
-            [each.prediction for each in good], [each.score for each in good], self.box_nms_thresh,
+            [each.prediction for each in good],
+            [each.score for each in good],
+            self.box_nms_thresh,
             self.containment_thresh,
         )
         records = []

@@ -126,7 +126,11 @@ def _levels(
 
 
 def _peaks_of_level(
-    smooth: NDArray[np.float32], channel: int, radius: float, cell_mm: float, grid_to_ras: NDArray,
+    smooth: NDArray[np.float32],
+    channel: int,
+    radius: float,
+    cell_mm: float,
+    grid_to_ras: NDArray,
     core: tuple[slice, ...],
 ) -> Peaks:
     """Local maxima of the Laplacian of one level inside ``core``."""
@@ -149,8 +153,12 @@ def _peaks_of_level(
     index = np.stack(np.unravel_index(at, smooth.shape), axis=1) - 2.0 + _subcell(flat, at, strides)
     count = len(at)
     return Peaks(
-        transform_points(grid_to_ras, index[:, ::-1]), np.full(count, radius), np.full(count, channel, np.int8),
-        flat[at].astype(np.float64), bright[at].astype(np.float64), curvatures,
+        transform_points(grid_to_ras, index[:, ::-1]),
+        np.full(count, radius),
+        np.full(count, channel, np.int8),
+        flat[at].astype(np.float64),
+        bright[at].astype(np.float64),
+        curvatures,
     )
 
 

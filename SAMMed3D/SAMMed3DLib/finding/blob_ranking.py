@@ -20,14 +20,37 @@ from .lungs import LungMask
 from .regression import fitted
 
 MEASURES = (
-    "log blob", "roundness", "flatness", "log radius", "brightness", "lung within 4 mm", "lung within 12 mm",
-    "coarse", "median",
+    "log blob",
+    "roundness",
+    "flatness",
+    "log radius",
+    "brightness",
+    "lung within 4 mm",
+    "lung within 12 mm",
+    "coarse",
+    "median",
 )
 _REACHES_MM = (4.0, 12.0)
 RAY_MEASURES = (
-    "ahead 1.5", "opposite 1.5", "ahead 2", "opposite 2", "across 2", "open 1.5", "open 2", "mean 1", "mean 1.5",
-    "mean 2", "uneven 1", "uneven 1.5", "uneven 2", "contrast", "brightness", "lung at 1.5", "lung at 2.5",
-    "first odds", "log radius",
+    "ahead 1.5",
+    "opposite 1.5",
+    "ahead 2",
+    "opposite 2",
+    "across 2",
+    "open 1.5",
+    "open 2",
+    "mean 1",
+    "mean 1.5",
+    "mean 2",
+    "uneven 1",
+    "uneven 1.5",
+    "uneven 2",
+    "contrast",
+    "brightness",
+    "lung at 1.5",
+    "lung at 2.5",
+    "first odds",
+    "log radius",
 )
 _RAYS = 64
 #: Places on a ray, in radii of the blob.
@@ -62,8 +85,14 @@ def measures_of(peaks: Peaks, lungs: LungMask | None) -> NDArray[np.float32]:
             for reach in _REACHES_MM
         ]
     columns = (
-        np.log(peaks.blob + 1e-3), weakest / strongest, middle / strongest, np.log(peaks.radius), peaks.brightness,
-        *around, peaks.channel == COARSE, peaks.channel == MEDIAN,
+        np.log(peaks.blob + 1e-3),
+        weakest / strongest,
+        middle / strongest,
+        np.log(peaks.radius),
+        peaks.brightness,
+        *around,
+        peaks.channel == COARSE,
+        peaks.channel == MEDIAN,
     )
     return np.stack(columns, axis=1).astype(np.float32)
 

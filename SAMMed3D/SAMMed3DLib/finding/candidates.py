@@ -96,7 +96,9 @@ def find_candidates(
     return [
         Candidate(
             (float(places.centers_ras[n, 0]), float(places.centers_ras[n, 1]), float(places.centers_ras[n, 2])),
-            float(2 * places.radii_mm[n]), float(odds[n]), "solid" if places.density[n] >= solid else "subsolid",
+            float(2 * places.radii_mm[n]),
+            float(odds[n]),
+            "solid" if places.density[n] >= solid else "subsolid",
         )
         for n in np.argsort(-odds, kind="stable")[: max(limit, 0)]
     ]
@@ -120,7 +122,11 @@ class RayedPlaces:
 
 
 def rayed_places(
-    field: BlobField, lungs: LungMask | None, min_diameter_mm: float, max_diameter_mm: float, limit: int = LIMIT,
+    field: BlobField,
+    lungs: LungMask | None,
+    min_diameter_mm: float,
+    max_diameter_mm: float,
+    limit: int = LIMIT,
     progress: Progress | None = None,
 ) -> RayedPlaces | None:
     """The places that are ranked by rays: at least ``limit``, one for each thing; None where nothing stands out."""

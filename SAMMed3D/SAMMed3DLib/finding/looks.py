@@ -125,9 +125,7 @@ class Looker:
         parts, ious = self._predictor.decode_clicks(look.part.crop, look.part.anchor_ras, points)
         return agreement_of(look.part, look.place.point_ras, parts, points, ious)
 
-    def _look(
-        self, place: Place, part: Part, score: float | None, hu: NDArray, in_lung: NDArray | None
-    ) -> Look | None:
+    def _look(self, place: Place, part: Part, score: float | None, hu: NDArray, in_lung: NDArray | None) -> Look | None:
         features = describe(part, place.point_ras, score, hu, in_lung, self._offset)
         return None if features is None else Look(place, part, features)
 

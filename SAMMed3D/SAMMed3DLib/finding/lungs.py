@@ -128,7 +128,11 @@ def find_lungs(array_kji: NDArray, ijk_to_ras: ArrayLike, progress: Progress | N
     """
     affine = as_affine(ijk_to_ras)
     coarse = coarse_volume(
-        array_kji, affine, CELL_MM, _MOST_CELLS, *_RANGE_HU,
+        array_kji,
+        affine,
+        CELL_MM,
+        _MOST_CELLS,
+        *_RANGE_HU,
         lambda share: report(progress, int(share * _STEPS * 0.6), _STEPS),
     )
     padding = _padded_cells(array_kji, affine, coarse)
@@ -147,7 +151,11 @@ def find_lungs(array_kji: NDArray, ijk_to_ras: ArrayLike, progress: Progress | N
     liters = np.count_nonzero(closed) * coarse.cell_mm**3 / 1e6
     share = _share_of_cells(closed, coarse.values) * coarse.known
     return LungMask(
-        closed, coarse.grid_to_ras, True, f"lungs found: {liters:.1f} liters in the volume", share,
+        closed,
+        coarse.grid_to_ras,
+        True,
+        f"lungs found: {liters:.1f} liters in the volume",
+        share,
         _missing_parts(closed, padding, coarse),
     )
 
@@ -202,8 +210,9 @@ def _missing_parts(lungs: NDArray[np.bool_], padding: NDArray[np.bool_], coarse:
     notes = []
     area = coarse.cell_mm**2
     known = np.flatnonzero(coarse.known.any(axis=(1, 2)))
-    ends = [name for name, k in (("below", known[0]), ("above", known[-1]))
-            if np.count_nonzero(lungs[k]) * area > _CUT_MM2]
+    ends = [
+        name for name, k in (("below", known[0]), ("above", known[-1])) if np.count_nonzero(lungs[k]) * area > _CUT_MM2
+    ]
     if ends:
         notes.append(f"the scan ends within the lungs ({' and '.join(ends)}): nodules beyond are not in it")
     sideways = ndimage.binary_dilation(lungs, np.ones((1, 3, 3), bool)) & ~lungs & ~coarse.known
@@ -218,8 +227,10 @@ def _missing_parts(lungs: NDArray[np.bool_], padding: NDArray[np.bool_], coarse:
         smaller, larger = sorted((left, np.count_nonzero(lungs) - left))
         if smaller < _LEAST_OTHER_LUNG * larger:
             side = "right" if left < larger else "left"
-            notes.append(f"only the {side} lung was found: the other one has no air, is not in the scan or was missed; "
-                         "the whole volume can be searched instead")
+            notes.append(
+                f"only the {side} lung was found: the other one has no air, is not in the scan or was missed; "
+                "the whole volume can be searched instead"
+            )
     return tuple(notes)
 
 
@@ -362,8 +373,11 @@ def _mean_sight(
 
 def _last_event(event: NDArray[np.int8], axis: int) -> NDArray[np.int8]:
     """The nearest value that is not 0 at a lower index along an axis, 0 where there is none."""
-    index = np.where(event != 0, np.expand_dims(np.arange(1, event.shape[axis] + 1, dtype=np.int32),
-                                                tuple(a for a in range(3) if a != axis)), 0)
+    index = np.where(
+        event != 0,
+        np.expand_dims(np.arange(1, event.shape[axis] + 1, dtype=np.int32), tuple(a for a in range(3) if a != axis)),
+        0,
+    )
     last = np.maximum.accumulate(index, axis=axis)
     return np.where(last > 0, np.take_along_axis(event, np.maximum(last - 1, 0), axis=axis), np.int8(0))
 
@@ -382,8 +396,9 @@ def _close_each(lungs: NDArray[np.bool_], coarse: CoarseVolume, progress: Callab
     out = lungs.copy()
     reach = int(np.ceil(_CLOSING_MM / coarse.cell_mm)) + 1
     for number, box in enumerate(ndimage.find_objects(labels), start=1):
-        grown = tuple(slice(max(s.start - reach, 0), min(s.stop + reach, n)) for s, n in
-                      zip(box, lungs.shape, strict=True))
+        grown = tuple(
+            slice(max(s.start - reach, 0), min(s.stop + reach, n)) for s, n in zip(box, lungs.shape, strict=True)
+        )
         closed = _closed(labels[grown] == number, _CLOSING_MM / coarse.cell_mm)
         closed &= coarse.known[grown]
         out[grown] |= np.stack([_filled(plane, _LARGEST_HOLE_MM2 / coarse.cell_mm**2) for plane in closed])

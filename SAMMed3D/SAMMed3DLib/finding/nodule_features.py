@@ -195,11 +195,7 @@ def describe(
 
 
 def _surroundings(
-    cells: NDArray[np.bool_],
-    hu: NDArray[np.float32],
-    in_lung: NDArray[np.bool_] | None,
-    edges: NDArray,
-    radius: float,
+    cells: NDArray[np.bool_], hu: NDArray[np.float32], in_lung: NDArray[np.bool_] | None, edges: NDArray, radius: float
 ) -> tuple[NDArray, NDArray, NDArray]:
     """HU inside, HU of the shell around the object, and whether each of the shell's cells lies in the lungs."""
     far = max(_SHELL[1] * radius, 3.0 * float(edges.mean()))

@@ -23,8 +23,21 @@ from .regression import Regression, fitted, fitted_values
 PLACE = ("diameter", "response", "appearance")
 #: What the others see first; :func:`look_inputs` computes it.
 LOOK = (
-    "iou", "stability", "diameter", "elongation", "slenderness", "compactness", "growth", "off_center", "contrast",
-    "density", "continued", "outside", "wall", "response", "appearance",
+    "iou",
+    "stability",
+    "diameter",
+    "elongation",
+    "slenderness",
+    "compactness",
+    "growth",
+    "off_center",
+    "contrast",
+    "density",
+    "continued",
+    "outside",
+    "wall",
+    "response",
+    "appearance",
 )
 #: What the last one sees behind it; :func:`object_inputs` computes all.
 OBJECT = (*LOOK, "agreement", "least agreement", "iou around")
@@ -43,11 +56,13 @@ def place_inputs(diameter_mm: float, response: float, appearance: float) -> NDAr
         appearance: log odds of the classifier; NaN where it was not asked.
     """
     usual = fitted_values(_SECTION)["usual"]
-    return np.array([
-        math.log(diameter_mm / 8.0),
-        usual["response"] if math.isnan(response) else response,
-        usual["appearance"] if math.isnan(appearance) else appearance,
-    ])
+    return np.array(
+        [
+            math.log(diameter_mm / 8.0),
+            usual["response"] if math.isnan(response) else response,
+            usual["appearance"] if math.isnan(appearance) else appearance,
+        ]
+    )
 
 
 def look_inputs(features: LookFeatures, response: float, appearance: float) -> NDArray[np.float64]:
@@ -58,23 +73,25 @@ def look_inputs(features: LookFeatures, response: float, appearance: float) -> N
         response, appearance: as in :func:`place_inputs`.
     """
     size, response, appearance = place_inputs(features.diameter_mm, response, appearance)
-    return np.array([
-        _logit(features.predicted_iou),
-        4.0 * features.stability,
-        size,
-        math.log(features.elongation),
-        math.log(features.slenderness),
-        4.0 * features.compactness,
-        min(features.growth, 4.0),
-        min(features.off_center, 2.0),
-        features.contrast_hu / 200.0,
-        features.mean_hu / 200.0,
-        3.0 * features.continued,
-        2.0 * features.outside_lung,
-        2.0 * features.near_wall,
-        response,
-        appearance,
-    ])
+    return np.array(
+        [
+            _logit(features.predicted_iou),
+            4.0 * features.stability,
+            size,
+            math.log(features.elongation),
+            math.log(features.slenderness),
+            4.0 * features.compactness,
+            min(features.growth, 4.0),
+            min(features.off_center, 2.0),
+            features.contrast_hu / 200.0,
+            features.mean_hu / 200.0,
+            3.0 * features.continued,
+            2.0 * features.outside_lung,
+            2.0 * features.near_wall,
+            response,
+            appearance,
+        ]
+    )
 
 
 def object_inputs(

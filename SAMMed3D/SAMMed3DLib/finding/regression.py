@@ -83,7 +83,11 @@ def fitted(section: str, name: str, names: tuple[str, ...], multiplied: tuple[st
     try:
         values = stored[name]
         found = Regression(
-            tuple(values["inputs"]), values["centers"], values["scales"], values["weights"], values["intercept"],
+            tuple(values["inputs"]),
+            values["centers"],
+            values["scales"],
+            values["weights"],
+            values["intercept"],
             multiplied,
         )
     except (KeyError, TypeError) as error:

@@ -37,8 +37,9 @@ class ModelPanel:
     ``cpuOnlyMayHelp``: PyTorch could not be installed, but its smaller build for the CPU may work.
     """
 
-    def __init__(self, ui: Any, widget: qt.QWidget, session: Any, choice: ModelChoice, client: Client,
-                 installer: TorchInstaller) -> None:
+    def __init__(
+        self, ui: Any, widget: qt.QWidget, session: Any, choice: ModelChoice, client: Client, installer: TorchInstaller
+    ) -> None:
         self.problem = Signal()
         self.cpuOnlyMayHelp = False
         self._installer = installer
@@ -56,8 +57,10 @@ class ModelPanel:
         ui.modelCombo.connect("currentIndexChanged(int)", self._onChosen)
         ui.modelSection.connect("contentsCollapsed(bool)", self._onCollapsed)
         self._buttons = [
-            (ui.downloadButton, self._onDownload), (ui.modelCancelButton, self._onCancel),
-            (ui.openModelButton, self._onOpen), (ui.removeModelButton, self._onRemove),
+            (ui.downloadButton, self._onDownload),
+            (ui.modelCancelButton, self._onCancel),
+            (ui.openModelButton, self._onOpen),
+            (ui.removeModelButton, self._onRemove),
             (ui.copyDeviceButton, self._onCopyDevice),
         ]
         for button, slot in self._buttons:
@@ -234,10 +237,20 @@ def modelView(entry: ModelEntry, busy: bool) -> dict[str, Control]:
     """The look of the Model section for the chosen model."""
     wait = _("Wait for the current work, or cancel it.") if busy else ""
     downloadable = entry.kind is ModelKind.CATALOG and not entry.installed
-    whyNot = wait or ("" if downloadable else _("This model needs no download.") if entry.installed
-                      else _("This model cannot be downloaded: its file is gone."))
-    keep = wait or ("" if entry.removable else _("The bundled model stays: it is part of the module.")
-                    if entry.kind is ModelKind.BUNDLED else _("There is nothing on this computer to remove."))
+    whyNot = wait or (
+        ""
+        if downloadable
+        else _("This model needs no download.")
+        if entry.installed
+        else _("This model cannot be downloaded: its file is gone.")
+    )
+    keep = wait or (
+        ""
+        if entry.removable
+        else _("The bundled model stays: it is part of the module.")
+        if entry.kind is ModelKind.BUNDLED
+        else _("There is nothing on this computer to remove.")
+    )
     removeTip = _("Take it off the list. The file itself stays where it is.")
     if entry.kind is not ModelKind.FILE:
         removeTip = _("Delete its file; {size} become free.").format(size=sizeText(entry.size_bytes))

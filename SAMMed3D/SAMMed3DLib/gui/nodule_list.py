@@ -206,9 +206,15 @@ class NoduleActions:
         self._session, self._nodules = session, nodules
         self._table = ui.noduleTable
         self._connections = [
-            (ui.undoButton, self.undo), (ui.redoButton, self.redo), (ui.acceptButton, self.accept),
-            (ui.flagButton, self._onFlag), (ui.rejectButton, self.reject), (ui.previousButton, self.previous),
-            (ui.nextButton, self.next), (ui.copyButton, self._onCopy), (ui.saveButton, self._onSave),
+            (ui.undoButton, self.undo),
+            (ui.redoButton, self.redo),
+            (ui.acceptButton, self.accept),
+            (ui.flagButton, self._onFlag),
+            (ui.rejectButton, self.reject),
+            (ui.previousButton, self.previous),
+            (ui.nextButton, self.next),
+            (ui.copyButton, self._onCopy),
+            (ui.saveButton, self._onSave),
             (ui.segmentAllButton, self._onSegmentAll),
         ]
         for button, slot in self._connections:

@@ -26,12 +26,27 @@ from .timers import Poll, QtTimer
 
 #: Buttons and the icons they wear.
 _ICONS = {
-    "addNoduleButton": "add_nodule", "nextNoduleButton": "next_nodule", "addModeButton": "add",
-    "subtractModeButton": "subtract", "undoButton": "undo", "redoButton": "redo", "show3dButton": "show_3d",
-    "segmentAllButton": "segment_all", "acceptButton": "accept", "flagButton": "flag", "rejectButton": "reject",
-    "previousButton": "previous_row", "nextButton": "next_row", "copyButton": "copy", "saveButton": "save",
-    "cancelButton": "cancel", "modelCancelButton": "cancel", "downloadButton": "download",
-    "openModelButton": "open_file", "removeModelButton": "remove", "copyDeviceButton": "copy",
+    "addNoduleButton": "add_nodule",
+    "nextNoduleButton": "next_nodule",
+    "addModeButton": "add",
+    "subtractModeButton": "subtract",
+    "undoButton": "undo",
+    "redoButton": "redo",
+    "show3dButton": "show_3d",
+    "segmentAllButton": "segment_all",
+    "acceptButton": "accept",
+    "flagButton": "flag",
+    "rejectButton": "reject",
+    "previousButton": "previous_row",
+    "nextButton": "next_row",
+    "copyButton": "copy",
+    "saveButton": "save",
+    "cancelButton": "cancel",
+    "modelCancelButton": "cancel",
+    "downloadButton": "download",
+    "openModelButton": "open_file",
+    "removeModelButton": "remove",
+    "copyDeviceButton": "copy",
 }
 
 
@@ -64,11 +79,19 @@ class Panel:
         self.models = ModelPanel(ui, widget, session, choice, client, TorchInstaller())
         self._progress = ProgressRow(ui, session.cancel)
         self._sync = ParameterSync(session)
-        self._shortcuts = Shortcuts({
-            "newNodule": self.tools.newNodule, "disarm": self.tools.disarm,
-            "togglePolarity": self.tools.togglePolarity, "accept": self.actions.accept, "reject": self.actions.reject,
-            "previous": self.actions.previous, "next": self.actions.next, "undo": session.undo, "redo": session.redo,
-        })
+        self._shortcuts = Shortcuts(
+            {
+                "newNodule": self.tools.newNodule,
+                "disarm": self.tools.disarm,
+                "togglePolarity": self.tools.togglePolarity,
+                "accept": self.actions.accept,
+                "reject": self.actions.reject,
+                "previous": self.actions.previous,
+                "next": self.actions.next,
+                "undo": session.undo,
+                "redo": session.redo,
+            }
+        )
         self._shortcuts.enable("disarm", False)
         self._listen()
         self.refresh()
@@ -100,8 +123,17 @@ class Panel:
         """Takes everything apart; waits so long at most for what is being computed."""
         self._closed = True
         self.exit()
-        for part in (self._sync, self.models, self.actions, self.nodules, self.tools, self._poll, self._progress,
-                     self._views, self._restTimer):
+        for part in (
+            self._sync,
+            self.models,
+            self.actions,
+            self.nodules,
+            self.tools,
+            self._poll,
+            self._progress,
+            self._views,
+            self._restTimer,
+        ):
             part.close()
         for signal, slot in self._connections:
             signal.disconnect(slot)
@@ -164,10 +196,14 @@ class Panel:
     def _listen(self) -> None:
         session = self.session
         self._connections = [
-            (session.stateChanged, self._onState), (session.nodulesChanged, self.refresh),
-            (session.noduleChanged, self.refresh), (session.selectionChanged, self._onSelection),
-            (session.historyChanged, self.refresh), (session.message, self._onMessage),
-            (session.progressed, self._progress.setProgress), (self.tools.armedChanged, self._onArmed),
+            (session.stateChanged, self._onState),
+            (session.nodulesChanged, self.refresh),
+            (session.noduleChanged, self.refresh),
+            (session.selectionChanged, self._onSelection),
+            (session.historyChanged, self.refresh),
+            (session.message, self._onMessage),
+            (session.progressed, self._progress.setProgress),
+            (self.tools.armedChanged, self._onArmed),
             (self.models.problem, self.showProblem),
         ]
         for signal, slot in self._connections:

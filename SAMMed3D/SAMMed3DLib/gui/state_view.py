@@ -84,13 +84,9 @@ def panelView(facts: Facts) -> Mapping[str, Control]:
 
     Remembered, because looking up a translation takes Slicer 0.1 ms, and a drag swings between few sets of facts.
     """
-    return MappingProxyType({
-        **_guidance(facts),
-        **_clicking(facts),
-        **_history(facts),
-        **_segmentAll(facts),
-        **_nodules(facts),
-    })
+    return MappingProxyType(
+        {**_guidance(facts), **_clicking(facts), **_history(facts), **_segmentAll(facts), **_nodules(facts)}
+    )
 
 
 def _usable(tip: str, reason: str = "", **rest) -> Control:
@@ -155,8 +151,10 @@ def _status(facts: Facts) -> str:
 def _clicking(facts: Facts) -> dict[str, Control]:
     reason = whyNoClick(facts)
     noTarget = reason or ("" if facts.selected or facts.armed else _("Select a nodule in the table, or add one first."))
-    armTip = _("Click in the slice views: each click on a nodule segments it (N). Zooming, scrolling and dragging "
-               "points work as always.")
+    armTip = _(
+        "Click in the slice views: each click on a nodule segments it (N). Zooming, scrolling and dragging "
+        "points work as always."
+    )
     if facts.armed:
         armTip = _("Stop clicking (Esc).")
     return {
@@ -166,7 +164,8 @@ def _clicking(facts: Facts) -> dict[str, Control]:
             _("Clicks add to the nodule (S switches). Shift-click does the opposite."), noTarget, checked=facts.positive
         ),
         "subtractModeButton": _usable(
-            _("Clicks take away from the nodule (S switches). Shift-click does the opposite."), noTarget,
+            _("Clicks take away from the nodule (S switches). Shift-click does the opposite."),
+            noTarget,
             checked=not facts.positive,
         ),
         "everyClickCheckBox": Control(enabled=True),
@@ -175,10 +174,12 @@ def _clicking(facts: Facts) -> dict[str, Control]:
 
 def _history(facts: Facts) -> dict[str, Control]:
     return {
-        "undoButton": _usable(_("Undo: {what} (Ctrl+Z)").format(what=facts.undoText),
-                              "" if facts.canUndo else _("Nothing to undo.")),
-        "redoButton": _usable(_("Redo: {what} (Ctrl+Y)").format(what=facts.redoText),
-                              "" if facts.canRedo else _("Nothing to redo.")),
+        "undoButton": _usable(
+            _("Undo: {what} (Ctrl+Z)").format(what=facts.undoText), "" if facts.canUndo else _("Nothing to undo.")
+        ),
+        "redoButton": _usable(
+            _("Redo: {what} (Ctrl+Y)").format(what=facts.redoText), "" if facts.canRedo else _("Nothing to redo.")
+        ),
     }
 
 

@@ -33,7 +33,10 @@ class Poll:
     """
 
     def __init__(
-        self, poll: Callable[[float], Any], paced: Signal, parent: qt.QObject,
+        self,
+        poll: Callable[[float], Any],
+        paced: Signal,
+        parent: qt.QObject,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._poll, self._paced, self._clock = poll, paced, clock

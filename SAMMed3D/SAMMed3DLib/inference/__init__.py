@@ -30,13 +30,16 @@ __all__ = [
     "measure_nodule",
 ]
 
-__getattr__ = lazy_names(__name__, {
-    "..model.profile": ("PreprocessingProfile",),
-    "..finding.automatic_mask_generator": ("SamAutomaticMaskGenerator3D",),
-    ".embedding_cache": ("EmbeddingCache",),
-    ".errors": ("InputError", "PredictionCancelled"),
-    ".measurements": ("NoduleRecord", "measure_nodule"),
-    ".prediction": ("Prediction",),
-    ".predictor": ("SamPredictor3D",),
-    ".preprocessing": ("Crop",),
-})
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "..model.profile": ("PreprocessingProfile",),
+        "..finding.automatic_mask_generator": ("SamAutomaticMaskGenerator3D",),
+        ".embedding_cache": ("EmbeddingCache",),
+        ".errors": ("InputError", "PredictionCancelled"),
+        ".measurements": ("NoduleRecord", "measure_nodule"),
+        ".prediction": ("Prediction",),
+        ".predictor": ("SamPredictor3D",),
+        ".preprocessing": ("Crop",),
+    },
+)

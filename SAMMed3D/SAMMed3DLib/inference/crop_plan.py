@@ -54,9 +54,12 @@ def plan_crops(
     if first is None:
         spacings = np.ones(len(points))
     else:
-        spacings = np.array([
-            first if np.isnan(diameter) else zoom.spacing_for(diameter, np.full(3, diameter)) for diameter in diameters
-        ])
+        spacings = np.array(
+            [
+                first if np.isnan(diameter) else zoom.spacing_for(diameter, np.full(3, diameter))
+                for diameter in diameters
+            ]
+        )
     waiting = np.ones(len(points), dtype=bool)
     plan = []
     for seed in range(len(points)):
@@ -64,9 +67,7 @@ def plan_crops(
             continue
         crop = crop_at(points[seed], None if first is None else spacings[seed], zoom.profile, ijk_to_ras)
         size = np.array(crop.shape)
-        inner = np.all(
-            np.abs(crop.index_of(points) - size // 2) <= 0.5 * (1.0 - overlap_ratio) * size, axis=1
-        )
+        inner = np.all(np.abs(crop.index_of(points) - size // 2) <= 0.5 * (1.0 - overlap_ratio) * size, axis=1)
         ratio = spacings / spacings[seed]
         served = waiting & inner & (ratio <= _SPACING_TOLERANCE) & (ratio >= 1.0 / _SPACING_TOLERANCE)
         served[seed] = True

@@ -83,9 +83,7 @@ def closest_ras_axes(ijk_to_ras: NDArray) -> tuple[tuple[int, int, int], tuple[i
         (axes, signs): ``axes[r]`` is the index axis nearest to world axis r, ``signs[r]`` -1 where it runs backwards.
     """
     directions = ijk_to_ras[:3, :3] / voxel_spacing(ijk_to_ras)
-    axes = max(
-        itertools.permutations(range(3)), key=lambda order: sum(abs(directions[r, order[r]]) for r in range(3))
-    )
+    axes = max(itertools.permutations(range(3)), key=lambda order: sum(abs(directions[r, order[r]]) for r in range(3)))
     signs = tuple(-1 if directions[r, axes[r]] < 0 else 1 for r in range(3))
     return (axes[0], axes[1], axes[2]), (signs[0], signs[1], signs[2])
 

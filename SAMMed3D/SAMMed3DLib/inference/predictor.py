@@ -592,10 +592,19 @@ class SamPredictor3D:
             bounded = None if score is None else float(np.clip(score, 0.0, 1.0))
             view = view_object(parts[-1], clicks.positive_ras, self.image_kji.shape, self._ijk_to_ras)
             told = warnings_about(Answer(parts, clicks, view, bounded), self.profile.spacing_range_mm[1])
-            predictions.append(Prediction(
-                mask, offset, bounded, logits, newest.crop, parts, points_ras=clicks.ras, labels=clicks.positive,
-                warnings=told,
-            ))
+            predictions.append(
+                Prediction(
+                    mask,
+                    offset,
+                    bounded,
+                    logits,
+                    newest.crop,
+                    parts,
+                    points_ras=clicks.ras,
+                    labels=clicks.positive,
+                    warnings=told,
+                )
+            )
         return dataclasses.replace(predictions[0], alternatives=tuple(predictions[1:]))
 
 

@@ -46,9 +46,7 @@ class ObjectView:
     touches_border: bool
 
 
-def view_object(
-    part: Part, clicks_ras: NDArray, shape_kji: Sequence[int], ijk_to_ras: NDArray
-) -> ObjectView | None:
+def view_object(part: Part, clicks_ras: NDArray, shape_kji: Sequence[int], ijk_to_ras: NDArray) -> ObjectView | None:
     """The object at the positive clicks (n, 3) in a part, or None where the mask is empty there."""
     cells = _object_cells(part, clicks_ras)
     if cells is None:

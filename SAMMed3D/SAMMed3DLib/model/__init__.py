@@ -28,11 +28,14 @@ __all__ = [
     "save_checkpoint",
 ]
 
-__getattr__ = lazy_names(__name__, {
-    ".checkpoint": ("CheckpointError", "load_model", "save_checkpoint"),
-    ".precision": ("DeviceError",),
-    ".profile": ("PROFILES", "PreprocessingProfile", "profile_by_name"),
-    ".registry": ("build_model",),
-    ".sam": ("Sam3D",),
-    ".sizes": ("model_names",),
-})
+__getattr__ = lazy_names(
+    __name__,
+    {
+        ".checkpoint": ("CheckpointError", "load_model", "save_checkpoint"),
+        ".precision": ("DeviceError",),
+        ".profile": ("PROFILES", "PreprocessingProfile", "profile_by_name"),
+        ".registry": ("build_model",),
+        ".sam": ("Sam3D",),
+        ".sizes": ("model_names",),
+    },
+)

@@ -77,8 +77,9 @@ class Attention(nn.Module):
         windows = windows.permute(7, 0, 1, 3, 5, 2, 4, 6, 8, 9).flatten(1, 4).to(tables.dtype)
         if torch.is_grad_enabled() and (qkv.requires_grad or tables.requires_grad):
             # The (tokens x tokens) matrices are the bulk of a training step's memory and cheap to compute again.
-            out = checkpoint(window_attention, windows, tables, bias, self.window, use_reentrant=False,
-                             preserve_rng_state=False)
+            out = checkpoint(
+                window_attention, windows, tables, bias, self.window, use_reentrant=False, preserve_rng_state=False
+            )
         else:
             out = window_attention(windows, tables, bias, self.window)
         out = out.reshape(batch, nd, nh, nw, rd, rh, rw, -1)
@@ -104,7 +105,9 @@ def _regions(grid: tuple[int, ...], window: int) -> list[_Region]:
         axes.append(parts)
     return [
         _Region((d[0], h[0], w[0]), (d[1], h[1], w[1]), (d[2], h[2], w[2]))
-        for d in axes[0] for h in axes[1] for w in axes[2]
+        for d in axes[0]
+        for h in axes[1]
+        for w in axes[2]
     ]
 
 

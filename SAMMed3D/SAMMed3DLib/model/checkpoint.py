@@ -51,7 +51,9 @@ class CheckpointError(ValueError):
 
 
 def load_model(
-    path: str | os.PathLike[str], device: str | torch.device = "cpu", precision: str = "fp32",
+    path: str | os.PathLike[str],
+    device: str | torch.device = "cpu",
+    precision: str = "fp32",
     profile: str | PreprocessingProfile | None = None,
 ) -> Sam3D:
     """A trained network, ready for inference (evaluation mode, no gradients).
@@ -97,9 +99,7 @@ def load_model(
     return model
 
 
-def read_weights(
-    path: str | os.PathLike[str], keys: Sequence[str] = ("model_state_dict",)
-) -> dict[str, Tensor]:
+def read_weights(path: str | os.PathLike[str], keys: Sequence[str] = ("model_state_dict",)) -> dict[str, Tensor]:
     """The tensors of a checkpoint, mapped from its file, without ``module.`` prefixes; nothing in it is run.
 
     Args:
@@ -133,8 +133,7 @@ def save_checkpoint(model: Sam3D, path: str | os.PathLike[str], *, half: bool = 
     state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     rounded = [name for name, tensor in state.items() if tensor.is_floating_point() and tensor.dtype != torch.float32]
     if rounded:
-        raise ValueError(f"the weights of this model are rounded to {model.precision}: load it in fp32 "
-                         "to save it")
+        raise ValueError(f"the weights of this model are rounded to {model.precision}: load it in fp32 to save it")
     if half:
         state = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
         beyond = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
@@ -143,8 +142,11 @@ def save_checkpoint(model: Sam3D, path: str | os.PathLike[str], *, half: bool = 
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     content = {
-        "format": FORMAT, "format_version": FORMAT_VERSION, "architecture": model.name,
-        "profile": model.profile.to_dict(), "model_state_dict": state,
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "architecture": model.name,
+        "profile": model.profile.to_dict(),
+        "model_state_dict": state,
     }
     try:
         for old in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
@@ -178,12 +180,15 @@ def _check_file(file: Path) -> None:
         except _ZIP_ERRORS as error:
             raise CheckpointError(f"{file} is damaged: download it again") from error
         if not any(member.filename.endswith("/data.pkl") for member in members):
-            raise CheckpointError(f"{file} is a zip archive but not a PyTorch checkpoint: unpack it and choose the "
-                                  ".pth file inside")
+            raise CheckpointError(
+                f"{file} is a zip archive but not a PyTorch checkpoint: unpack it and choose the .pth file inside"
+            )
         # Weights are mapped from the file as they lie there.
         if any(member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 for member in members):
-            raise CheckpointError(f"{file} was packed again after PyTorch wrote it: take the original file, or save it "
-                                  "again with torch.save")
+            raise CheckpointError(
+                f"{file} was packed again after PyTorch wrote it: take the original file, or save it "
+                "again with torch.save"
+            )
         return
     text = start.lstrip().lower()
     if not start:
@@ -211,11 +216,20 @@ def _unpickle(file: Path) -> Any:
             f"{file} holds more than weights and plain values, which could run code; nothing of it was run. Save its "
             f"'model_state_dict' alone, from a source you trust.{_named_global(error)}"
         ) from error
-    except (RuntimeError, OSError, EOFError, LookupError, TypeError, ValueError, AttributeError, OverflowError,
-            MemoryError, ImportError, RecursionError) as error:
-        raise CheckpointError(
-            f"{file} is damaged or not a checkpoint: download it again"
-        ) from error
+    except (
+        RuntimeError,
+        OSError,
+        EOFError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+        MemoryError,
+        ImportError,
+        RecursionError,
+    ) as error:
+        raise CheckpointError(f"{file} is damaged or not a checkpoint: download it again") from error
 
 
 def _check_sums(file: Path) -> None:
@@ -250,18 +264,26 @@ def _state_dict(payload: Any, file: Path, keys: Sequence[str] = ("model_state_di
     if isinstance(payload, Mapping):
         found = next((payload[key] for key in keys if key in payload), payload)
     if not isinstance(found, Mapping) or not found:
-        raise CheckpointError(f"{file} has no weights ('model_state_dict'): choose a checkpoint of SAM-Med3D or of "
-                              "this project")
+        raise CheckpointError(
+            f"{file} has no weights ('model_state_dict'): choose a checkpoint of SAM-Med3D or of this project"
+        )
     weights = {str(name).removeprefix("module."): value for name, value in found.items()}
     foreign = [name for name, value in weights.items() if not isinstance(value, Tensor)]
     if foreign:
-        raise CheckpointError(f"{file} holds {foreign[0]!r} where weights are expected: choose a checkpoint of "
-                              "SAM-Med3D or of this project")
-    other = [name for name, value in weights.items()
-             if value.layout != torch.strided or value.is_quantized or value.is_complex() or value.device.type != "cpu"]
+        raise CheckpointError(
+            f"{file} holds {foreign[0]!r} where weights are expected: choose a checkpoint of "
+            "SAM-Med3D or of this project"
+        )
+    other = [
+        name
+        for name, value in weights.items()
+        if value.layout != torch.strided or value.is_quantized or value.is_complex() or value.device.type != "cpu"
+    ]
     if other:
-        raise CheckpointError(f"{file} holds {other[0]} as {weights[other[0]].dtype}, {weights[other[0]].layout}: "
-                              "weights must be plain real numbers, save them as float32")
+        raise CheckpointError(
+            f"{file} holds {other[0]} as {weights[other[0]].dtype}, {weights[other[0]].layout}: "
+            "weights must be plain real numbers, save them as float32"
+        )
     return weights
 
 
@@ -274,8 +296,10 @@ def _architecture(payload: Mapping[str, Any], weights: Mapping[str, Tensor], fil
                 f"{file} has format version {version}, this program knows {FORMAT_VERSION}: update the program"
             )
         if not isinstance(name, str) or name not in model_names():
-            raise CheckpointError(f"{file} is of the unknown architecture {name!r}; known are "
-                                  f"{', '.join(model_names())}: update this program, or choose another checkpoint")
+            raise CheckpointError(
+                f"{file} is of the unknown architecture {name!r}; known are "
+                f"{', '.join(model_names())}: update this program, or choose another checkpoint"
+            )
         return ALIASES.get(name, name)
     if "prompt_encoder.gaussian_matrix" in weights:
         return "nodule" if "mask_decoder.middle.conv1.weight" in weights else "nodule_light"
@@ -292,7 +316,7 @@ def _architecture(payload: Mapping[str, Any], weights: Mapping[str, Tensor], fil
 
 
 def _profile(
-    asked: PreprocessingProfile | None, payload: Mapping[str, Any], boxes: bool, architecture: str, file: Path,
+    asked: PreprocessingProfile | None, payload: Mapping[str, Any], boxes: bool, architecture: str, file: Path
 ) -> PreprocessingProfile:
     """The profile asked for, else the stored one, else that of the public weights or of the fork."""
     if asked is not None:
@@ -317,18 +341,28 @@ def check_layout(model: nn.Module, network: str, weights: Mapping[str, Tensor], 
     problems = [
         *_some("missing", sorted(expected.keys() - given.keys())),
         *_some("unexpected", sorted(given.keys() - expected.keys())),
-        *_some("wrong shape", [
-            f"{name} {given[name]}, not {shape}" for name, shape in expected.items()
-            if name in given and given[name] != shape
-        ]),
-        *_some("no real numbers", [
-            f"{name} {weights[name].dtype}" for name, tensor in model.state_dict().items()
-            if name in weights and tensor.is_floating_point() and not weights[name].is_floating_point()
-        ]),
+        *_some(
+            "wrong shape",
+            [
+                f"{name} {given[name]}, not {shape}"
+                for name, shape in expected.items()
+                if name in given and given[name] != shape
+            ],
+        ),
+        *_some(
+            "no real numbers",
+            [
+                f"{name} {weights[name].dtype}"
+                for name, tensor in model.state_dict().items()
+                if name in weights and tensor.is_floating_point() and not weights[name].is_floating_point()
+            ],
+        ),
     ]
     if problems:
-        raise CheckpointError(f"{file} does not fit {network} ({'; '.join(problems)}): it is of another network or "
-                              "incomplete, choose another checkpoint")
+        raise CheckpointError(
+            f"{file} does not fit {network} ({'; '.join(problems)}): it is of another network or "
+            "incomplete, choose another checkpoint"
+        )
 
 
 def _some(title: str, items: list[str]) -> list[str]:
@@ -347,8 +381,10 @@ def _copied(file: Path, sizes: Mapping[str, int], device: torch.device) -> dict[
             copies[name] = weights[name].to(device, dtype, copy=True)
             parts = copies[name].reshape(-1).split(_CHECKED_AT_ONCE)
             if dtype == torch.float32 and not all(bool(torch.isfinite(part).all()) for part in parts):
-                raise CheckpointError(f"{file} holds NaN or infinite numbers in {name}: it is damaged, or its training "
-                                      "failed; take another checkpoint")
+                raise CheckpointError(
+                    f"{file} holds NaN or infinite numbers in {name}: it is damaged, or its training "
+                    "failed; take another checkpoint"
+                )
         del weights
     if not any(bool(tensor.any()) for tensor in copies.values() if tensor.is_floating_point() and tensor.ndim > 1):
         raise CheckpointError(f"{file} holds zeros only: it was never trained or is damaged; take another checkpoint")

@@ -80,8 +80,17 @@ class ImageEncoderViT3D(nn.Module):
     """
 
     def __init__(
-        self, image_size: int, dim: int, depth: int, heads: int, global_blocks: tuple[int, ...], *,
-        window: int = 14, patch: int = 16, in_channels: int = 1, out_channels: int = 384,
+        self,
+        image_size: int,
+        dim: int,
+        depth: int,
+        heads: int,
+        global_blocks: tuple[int, ...],
+        *,
+        window: int = 14,
+        patch: int = 16,
+        in_channels: int = 1,
+        out_channels: int = 384,
     ) -> None:
         super().__init__()
         grid = image_size // patch
@@ -93,8 +102,10 @@ class ImageEncoderViT3D(nn.Module):
             Block(dim, heads, grid if index in global_blocks else window) for index in range(depth)
         )
         self.neck = nn.Sequential(
-            NeckConv3d(dim, out_channels, 1), LayerNorm3d(out_channels),
-            NeckConv3d(out_channels, out_channels, 3), LayerNorm3d(out_channels),
+            NeckConv3d(dim, out_channels, 1),
+            LayerNorm3d(out_channels),
+            NeckConv3d(out_channels, out_channels, 3),
+            LayerNorm3d(out_channels),
         )
 
     def forward(self, x: Tensor) -> Tensor:

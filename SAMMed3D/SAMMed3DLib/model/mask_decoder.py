@@ -37,8 +37,12 @@ class MaskDecoder3D(nn.Module):
         self.iou_prediction_head = MLP(dim, 256, masks, 3)
 
     def forward(
-        self, image_embeddings: Tensor, image_pe: Tensor, sparse_prompt_embeddings: Tensor,
-        dense_prompt_embeddings: Tensor, multimask_output: bool,
+        self,
+        image_embeddings: Tensor,
+        image_pe: Tensor,
+        sparse_prompt_embeddings: Tensor,
+        dense_prompt_embeddings: Tensor,
+        multimask_output: bool,
     ) -> tuple[Tensor, Tensor]:
         """Decode prompts.
 

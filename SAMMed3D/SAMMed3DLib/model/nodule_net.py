@@ -211,9 +211,11 @@ class NodulePromptEncoder(nn.Module):
         nn.init.normal_(self.label_embeddings, std=0.5)
         drawn = 2 * len(self.blob_cells) + 2 + 2
         # The light network mixes the drawn maps in half as many channels.
-        mixing = [Conv3x3x3(drawn, embed_dim // 2), Pointwise(embed_dim // 2, embed_dim)] if light else [
-            Conv3x3x3(drawn, embed_dim)
-        ]
+        mixing = (
+            [Conv3x3x3(drawn, embed_dim // 2), Pointwise(embed_dim // 2, embed_dim)]
+            if light
+            else [Conv3x3x3(drawn, embed_dim)]
+        )
         self.draw = nn.Sequential(*mixing, nn.ReLU(), ChannelNorm(embed_dim))
 
     def _encode_position(self, unit: Tensor) -> Tensor:
@@ -228,10 +230,7 @@ class NodulePromptEncoder(nn.Module):
         return self._encode_position(grid).permute(3, 0, 1, 2)[None]
 
     def forward(
-        self,
-        points: tuple[Tensor, Tensor] | None = None,
-        boxes: Tensor | None = None,
-        masks: Tensor | None = None,
+        self, points: tuple[Tensor, Tensor] | None = None, boxes: Tensor | None = None, masks: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """
         Args:
@@ -346,8 +345,10 @@ class NoduleMaskDecoder(nn.Module):
         self.merge2 = Merge(fine)
         self.final_norm = nn.LayerNorm(coarse)
         self.hypernetworks = nn.ModuleList(
-            [nn.Sequential(nn.Linear(coarse, coarse), nn.ReLU(), nn.Linear(coarse, fine + 1))
-             for _ in range(self.num_mask_tokens)]
+            [
+                nn.Sequential(nn.Linear(coarse, coarse), nn.ReLU(), nn.Linear(coarse, fine + 1))
+                for _ in range(self.num_mask_tokens)
+            ]
         )
         self.iou_head = nn.Sequential(
             nn.Linear(2 * coarse + 2 * fine, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 1)
@@ -371,9 +372,7 @@ class NoduleMaskDecoder(nn.Module):
         Returns:
             logits (B, 1 or 3, 32, 32, 32) and predicted IoU (B, 1 or 3) in [0, 1].
         """
-        masks, iou = self.predict_all(
-            image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings
-        )
+        masks, iou = self.predict_all(image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings)
         chosen = slice(1, None) if multimask_output else slice(0, 1)
         return masks[:, chosen], iou[:, chosen]
 

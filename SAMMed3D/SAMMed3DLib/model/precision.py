@@ -24,8 +24,10 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if resolved.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count == 0:
-            raise DeviceError("no CUDA GPU is usable here: use the device cpu, or install an NVIDIA driver and a CUDA "
-                              "build of PyTorch")
+            raise DeviceError(
+                "no CUDA GPU is usable here: use the device cpu, or install an NVIDIA driver and a CUDA "
+                "build of PyTorch"
+            )
         if (resolved.index or 0) >= count:
             raise DeviceError(f"there is no {resolved}: this machine has cuda:0 to cuda:{count - 1}")
     elif resolved.type == "mps":

@@ -65,12 +65,19 @@ class PreprocessingProfile:
         sizes = self.crop_size
         if len(sizes) != 3 or any(type(size) is not int or not 1 <= size <= _LARGEST_CROP for size in sizes):
             raise ValueError(f"crop_size must be three positive integers up to {_LARGEST_CROP}, not {sizes}")
-        numbers = (*self.spacing_range_mm, self.target_voxels, self.statistics_mm, self.padding_hu,
-                   *(value for window in self.windows_hu for value in window), self.spacing_mm or 1.0)
+        numbers = (
+            *self.spacing_range_mm,
+            self.target_voxels,
+            self.statistics_mm,
+            self.padding_hu,
+            *(value for window in self.windows_hu for value in window),
+            self.spacing_mm or 1.0,
+        )
         if not all(isinstance(value, (int, float)) and abs(value) < _LARGEST_NUMBER for value in numbers):
             raise ValueError(f"its numbers must be finite and below {_LARGEST_NUMBER:g}: {numbers}")
-        if not isinstance(self.name, str) or not all(type(flag) is bool for flag in (
-                self.spacing_channel, self.boxes, self.multimask, self.iou_head)):
+        if not isinstance(self.name, str) or not all(
+            type(flag) is bool for flag in (self.spacing_channel, self.boxes, self.multimask, self.iou_head)
+        ):
             raise ValueError("its name must be a text and its switches true or false")
         if self.statistics_mm <= 0 or len(self.windows_hu) > _MOST_WINDOWS:
             raise ValueError(f"statistics_mm must be positive, and there are at most {_MOST_WINDOWS} windows")
@@ -98,9 +105,7 @@ class PreprocessingProfile:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, as stored in a checkpoint."""
-        return {
-            field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)
-        }
+        return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PreprocessingProfile:
@@ -136,20 +141,28 @@ PROFILES: dict[str, PreprocessingProfile] = {
             "lidc_fork", spacing_mm=1.0, intensity="windows", windows_hu=((-1024.0, 300.0),), padding_hu=-1024.0
         ),
         PreprocessingProfile(
-            "lidc_fork_native", spacing_mm=None, intensity="windows", windows_hu=((-1024.0, 300.0),),
-            padding_hu=-1024.0,
+            "lidc_fork_native", spacing_mm=None, intensity="windows", windows_hu=((-1024.0, 300.0),), padding_hu=-1024.0
         ),
         PreprocessingProfile(
-            "nodule", crop_size=(64, 64, 64), spacing_mm=1.0, spacing_range_mm=(0.3, 1.5), target_voxels=20.0,
-            intensity="windows", windows_hu=((-1000.0, 400.0), (-160.0, 240.0)), padding_hu=-1024.0,
-            padding="border", spacing_channel=True, prompt_rule="all", boxes=True, multimask=True, iou_head=True,
+            "nodule",
+            crop_size=(64, 64, 64),
+            spacing_mm=1.0,
+            spacing_range_mm=(0.3, 1.5),
+            target_voxels=20.0,
+            intensity="windows",
+            windows_hu=((-1000.0, 400.0), (-160.0, 240.0)),
+            padding_hu=-1024.0,
+            padding="border",
+            spacing_channel=True,
+            prompt_rule="all",
+            boxes=True,
+            multimask=True,
+            iou_head=True,
         ),
     )
 }
 # The light network is trained on masses of up to 100 mm as well.
-PROFILES["nodule_light"] = dataclasses.replace(
-    PROFILES["nodule"], name="nodule_light", spacing_range_mm=(0.3, 2.4)
-)
+PROFILES["nodule_light"] = dataclasses.replace(PROFILES["nodule"], name="nodule_light", spacing_range_mm=(0.3, 2.4))
 
 
 def profile_by_name(name: str) -> PreprocessingProfile:

@@ -62,8 +62,12 @@ class PromptEncoder3D(nn.Module):
         self.point_embeddings = nn.ModuleList(nn.Embedding(1, dim) for _ in range(4 if boxes else 2))
         self.not_a_point_embed = nn.Embedding(1, dim)
         self.mask_downscaling = nn.Sequential(
-            PatchConv3d(1, mask_channels // 4, 2), LayerNorm3d(mask_channels // 4), nn.GELU(),
-            PatchConv3d(mask_channels // 4, mask_channels, 2), LayerNorm3d(mask_channels), nn.GELU(),
+            PatchConv3d(1, mask_channels // 4, 2),
+            LayerNorm3d(mask_channels // 4),
+            nn.GELU(),
+            PatchConv3d(mask_channels // 4, mask_channels, 2),
+            LayerNorm3d(mask_channels),
+            nn.GELU(),
             nn.Conv3d(mask_channels, dim, 1),
         )
         self.no_mask_embed = nn.Embedding(1, dim)
@@ -126,8 +130,9 @@ class PromptEncoder3D(nn.Module):
 
     def _embed_boxes(self, boxes: Tensor) -> Tensor:
         if not self.has_boxes:
-            raise ValueError("this model was not trained for box prompts: use points, or a checkpoint with four "
-                             "point embeddings")
+            raise ValueError(
+                "this model was not trained for box prompts: use points, or a checkpoint with four point embeddings"
+            )
         embeddings: Any = self.point_embeddings[2:]
         corners = boxes.to(self.not_a_point_embed.weight).reshape(-1, 2, 3)
         return self._position(corners) + torch.stack([e.weight[0] for e in embeddings])

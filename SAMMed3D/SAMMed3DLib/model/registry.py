@@ -24,8 +24,7 @@ NODULE_LOW_RES = (32, 32, 32)
 
 
 def build_model(
-    name: str, device: str | torch.device = "cpu", precision: str = "fp32",
-    profile: PreprocessingProfile | None = None,
+    name: str, device: str | torch.device = "cpu", precision: str = "fp32", profile: PreprocessingProfile | None = None
 ) -> Sam3D:
     """An untrained network in evaluation mode.
 

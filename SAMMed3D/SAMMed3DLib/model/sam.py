@@ -22,8 +22,13 @@ class Sam3D(nn.Module):
     """
 
     def __init__(
-        self, name: str, profile: PreprocessingProfile, image_encoder: nn.Module, prompt_encoder: nn.Module,
-        mask_decoder: nn.Module, low_res_size: tuple[int, int, int],
+        self,
+        name: str,
+        profile: PreprocessingProfile,
+        image_encoder: nn.Module,
+        prompt_encoder: nn.Module,
+        mask_decoder: nn.Module,
+        low_res_size: tuple[int, int, int],
     ) -> None:
         super().__init__()
         self.name = name
@@ -70,8 +75,13 @@ class Sam3D(nn.Module):
 
     @torch.no_grad()
     def decode(
-        self, embedding: Tensor, coords: Tensor | None = None, labels: Tensor | None = None,
-        boxes: Tensor | None = None, mask: Tensor | None = None, multimask_output: bool = False,
+        self,
+        embedding: Tensor,
+        coords: Tensor | None = None,
+        labels: Tensor | None = None,
+        boxes: Tensor | None = None,
+        mask: Tensor | None = None,
+        multimask_output: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Masks for prompts on an embedding.
 
@@ -102,12 +112,16 @@ class Sam3D(nn.Module):
             mask = torch.zeros(batch, 1, *self.low_res_size, device=device)
         encoder: Any = self.prompt_encoder
         sparse, dense = encoder(
-            points=points, boxes=None if boxes is None else boxes.to(device, torch.float32),
+            points=points,
+            boxes=None if boxes is None else boxes.to(device, torch.float32),
             masks=mask.to(device, torch.float32),
         )
         logits, iou = self.mask_decoder(
-            image_embeddings=embedding.to(device, torch.float32), image_pe=encoder.get_dense_pe(),
-            sparse_prompt_embeddings=sparse, dense_prompt_embeddings=dense, multimask_output=multimask_output,
+            image_embeddings=embedding.to(device, torch.float32),
+            image_pe=encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=multimask_output,
         )
         return logits.float(), iou.float()
 

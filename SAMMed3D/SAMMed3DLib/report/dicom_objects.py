@@ -29,9 +29,22 @@ if TYPE_CHECKING:
 
 #: What both objects repeat from the CT.
 _NEEDED = (
-    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyID", "StudyDate",
-    "StudyTime", "AccessionNumber", "ReferringPhysicianName", "SeriesInstanceUID", "FrameOfReferenceUID",
-    "SOPInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyInstanceUID",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "SeriesInstanceUID",
+    "FrameOfReferenceUID",
+    "SOPInstanceUID",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
 )
 #: These at least must say something.
 _FILLED = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID")
@@ -89,8 +102,10 @@ def source_slices(volume: Volume, series_uid: str | None) -> list[Dataset]:
         except (InvalidDicomError, OSError):
             continue
         if int(dataset.get("NumberOfFrames") or 1) > 1:
-            raise InputError("the series holds several slices in one file (enhanced CT): only classic series, one file "
-                             "a slice, can be referred to")
+            raise InputError(
+                "the series holds several slices in one file (enhanced CT): only classic series, one file "
+                "a slice, can be referred to"
+            )
         if dataset.get("ImagePositionPatient") is None or (dataset.Rows, dataset.Columns) != volume.array_kji.shape[1:]:
             continue
         place = np.array(dataset.ImagePositionPatient, dtype=float) * (-1.0, -1.0, 1.0)
@@ -98,14 +113,17 @@ def source_slices(volume: Volume, series_uid: str | None) -> list[Dataset]:
         if abs(k - round(k)) <= _MOST_OFF and 0 <= round(k) < count:
             found.setdefault(round(k), dataset)
     if len(found) != count:
-        raise InputError(f"{count - len(found)} of the volume's {count} slices have no file of their own (missing or "
-                         "uneven slices)")
+        raise InputError(
+            f"{count - len(found)} of the volume's {count} slices have no file of their own (missing or uneven slices)"
+        )
     slices = [found[k] for k in range(count)]
     missing = [field for field in _NEEDED if any(field not in each for each in slices)]
     missing += [field for field in _FILLED if field not in missing and not all(str(each.get(field)) for each in slices)]
     if missing:
-        raise InputError(f"the CT's files lack {', '.join(missing)}: export the series again with all of the patient's "
-                         "and the study's data")
+        raise InputError(
+            f"the CT's files lack {', '.join(missing)}: export the series again with all of the patient's "
+            "and the study's data"
+        )
     return slices
 
 
@@ -134,7 +152,8 @@ def _segmentation(hd: Any, slices: Sequence[Dataset], nodules: Sequence[Nodule],
     from pydicom.uid import generate_uid
 
     maker = hd.AlgorithmIdentificationSequence(
-        name=_MAKER, version=__version__, family=codes.DCM.ArtificialIntelligence)
+        name=_MAKER, version=__version__, family=codes.DCM.ArtificialIntelligence
+    )
     descriptions = [
         hd.seg.SegmentDescription(
             segment_number=number,
@@ -174,13 +193,15 @@ def _report(hd: Any, slices: Sequence[Dataset], findings: Findings, seg: Any) ->
     device = hd.sr.ObserverContext(
         observer_type=codes.DCM.Device,
         observer_identifying_attributes=hd.sr.DeviceObserverIdentifyingAttributes(
-            uid=generate_uid(entropy_srcs=[_MAKER, __version__]), name=_MAKER, model_name=__version__),
+            uid=generate_uid(entropy_srcs=[_MAKER, __version__]), name=_MAKER, model_name=__version__
+        ),
     )
     content = hd.sr.MeasurementReport(
         observation_context=hd.sr.ObservationContext(observer_device_context=device),
         procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
-        imaging_measurements=[_group(hd, findings, nodule, seg, number)
-                              for number, nodule in enumerate(findings.nodules, start=1)],
+        imaging_measurements=[
+            _group(hd, findings, nodule, seg, number) for number, nodule in enumerate(findings.nodules, start=1)
+        ],
         title=codes.DCM.ImagingMeasurementReport,
     )
     return hd.sr.Comprehensive3DSR(
@@ -220,29 +241,39 @@ def _group(hd: Any, findings: Findings, nodule: Nodule, seg: Any, number: int) -
         (own("mass", "Mass"), nodule.mass_mg, milligram),
     ]
     if nodule.solid is not None:
-        figures += [(own("solid-volume", "Volume of the solid part"), nodule.solid.volume_mm3, cubic),
-                    (own("solid-diameter", "Mean diameter of the solid part"), nodule.solid.mean_diameter_mm,
-                     millimeter)]
+        figures += [
+            (own("solid-volume", "Volume of the solid part"), nodule.solid.volume_mm3, cubic),
+            (own("solid-diameter", "Mean diameter of the solid part"), nodule.solid.mean_diameter_mm, millimeter),
+        ]
     laterality = {"right": code("24028007", "Right"), "left": code("7771000", "Left")}
     site = hd.sr.FindingSite(
         anatomic_location=codes.SCT.Lung,
         laterality=laterality[nodule.place.side] if nodule.place.side is not None else None,
     )
     types = {"solid": "Solid", "part-solid": "Part-solid", "ground-glass": "Ground glass"}
-    said = [hd.sr.QualitativeEvaluation(name=own("nodule-type", "Type of nodule"),
-                                        value=own(nodule.type, types[nodule.type]))]
+    said = [
+        hd.sr.QualitativeEvaluation(
+            name=own("nodule-type", "Type of nodule"), value=own(nodule.type, types[nodule.type])
+        )
+    ]
     for category in rules.categories(findings, nodule):
         if category.category is not None:
             short = category.guideline.lower().replace(" ", "-")
-            said.append(hd.sr.QualitativeEvaluation(
-                name=own(f"size-{short}", f"Size category {category.guideline}, research only"),
-                value=own(_short(category.category), category.category[:64])))
+            said.append(
+                hd.sr.QualitativeEvaluation(
+                    name=own(f"size-{short}", f"Size category {category.guideline}, research only"),
+                    value=own(_short(category.category), category.category[:64]),
+                )
+            )
     return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(uid=nodule.tracking_uid, identifier=_name(nodule)),
         referenced_segment=hd.sr.ReferencedSegment.from_segmentation(seg, number),
         finding_type=code("27925004", "Nodule"),
-        measurements=[hd.sr.Measurement(name=name, value=_decimal(value), unit=unit) for name, value, unit in figures
-                      if math.isfinite(value)],
+        measurements=[
+            hd.sr.Measurement(name=name, value=_decimal(value), unit=unit)
+            for name, value, unit in figures
+            if math.isfinite(value)
+        ],
         qualitative_evaluations=said,
         finding_sites=[site],
     )

@@ -19,15 +19,47 @@ DISCLAIMER = "For research only. Not a medical device: not for diagnosis, and no
 MOST_PICTURES = 12
 
 _TABLE = (
-    "name", "course", "status", "type", "side", "lobe", "slice_number", "center_r", "center_a", "center_s",
-    "distance_to_pleura_mm", "volume_mm3", "volume_low_mm3", "volume_high_mm3", "long_axis_mm", "short_axis_mm",
-    "mean_diameter_mm", "mean_hu", "mass_mg", "solid_volume_mm3", "solid_mean_diameter_mm", "lung_rads_2022",
-    "fleischner_2017", "bts_2015", "tracking_uid",
+    "name",
+    "course",
+    "status",
+    "type",
+    "side",
+    "lobe",
+    "slice_number",
+    "center_r",
+    "center_a",
+    "center_s",
+    "distance_to_pleura_mm",
+    "volume_mm3",
+    "volume_low_mm3",
+    "volume_high_mm3",
+    "long_axis_mm",
+    "short_axis_mm",
+    "mean_diameter_mm",
+    "mean_hu",
+    "mass_mg",
+    "solid_volume_mm3",
+    "solid_mean_diameter_mm",
+    "lung_rads_2022",
+    "fleischner_2017",
+    "bts_2015",
+    "tracking_uid",
 )
 _FOLLOW_UP = (
-    "prior_volume_mm3", "prior_mean_diameter_mm", "days", "volume_change_percent", "volume_change_low_percent",
-    "volume_change_high_percent", "mass_change_percent", "diameter_change_mm", "doubling_days", "doubling_low_days",
-    "doubling_high_days", "expected_r", "expected_a", "expected_s",
+    "prior_volume_mm3",
+    "prior_mean_diameter_mm",
+    "days",
+    "volume_change_percent",
+    "volume_change_low_percent",
+    "volume_change_high_percent",
+    "mass_change_percent",
+    "diameter_change_mm",
+    "doubling_days",
+    "doubling_low_days",
+    "doubling_high_days",
+    "expected_r",
+    "expected_a",
+    "expected_s",
 )
 
 
@@ -64,8 +96,14 @@ def as_csv(findings: Findings) -> str:
         for pair in findings.follow_up.pairs:
             prior = findings.prior_nodule(pair.prior_uid)
             if pair.current_uid is None and prior is not None:
-                rows.append({"name": prior.name, "tracking_uid": prior.tracking_uid, "type": prior.type,
-                             **_course_cells(findings, pair)})
+                rows.append(
+                    {
+                        "name": prior.name,
+                        "tracking_uid": prior.tracking_uid,
+                        "type": prior.type,
+                        **_course_cells(findings, pair),
+                    }
+                )
     return table_text(rows, keys)
 
 
@@ -74,16 +112,28 @@ def _row(findings: Findings, nodule: Nodule) -> dict[str, Any]:
     found = {category.guideline: category.category for category in rules.categories(findings, nodule)}
     pair = pair_of(findings, nodule)
     return {
-        "name": nodule.name, "status": nodule.status, "type": nodule.type, "side": place.side, "lobe": place.lobe,
-        "slice_number": place.slice_number, **_xyz("center", place.centroid_ras),
-        "distance_to_pleura_mm": place.distance_to_pleura_mm, "volume_mm3": nodule.volume_mm3,
-        "volume_low_mm3": interval.low, "volume_high_mm3": interval.high,
-        "long_axis_mm": nodule.long_axis.length_mm, "short_axis_mm": nodule.short_axis.length_mm,
-        "mean_diameter_mm": nodule.mean_diameter_mm, "mean_hu": nodule.mean_hu, "mass_mg": nodule.mass_mg,
+        "name": nodule.name,
+        "status": nodule.status,
+        "type": nodule.type,
+        "side": place.side,
+        "lobe": place.lobe,
+        "slice_number": place.slice_number,
+        **_xyz("center", place.centroid_ras),
+        "distance_to_pleura_mm": place.distance_to_pleura_mm,
+        "volume_mm3": nodule.volume_mm3,
+        "volume_low_mm3": interval.low,
+        "volume_high_mm3": interval.high,
+        "long_axis_mm": nodule.long_axis.length_mm,
+        "short_axis_mm": nodule.short_axis.length_mm,
+        "mean_diameter_mm": nodule.mean_diameter_mm,
+        "mean_hu": nodule.mean_hu,
+        "mass_mg": nodule.mass_mg,
         "solid_volume_mm3": nodule.solid and nodule.solid.volume_mm3,
         "solid_mean_diameter_mm": nodule.solid and nodule.solid.mean_diameter_mm,
-        "lung_rads_2022": found["Lung-RADS 2022"], "fleischner_2017": found["Fleischner 2017"],
-        "bts_2015": found["BTS 2015"], "tracking_uid": nodule.tracking_uid,
+        "lung_rads_2022": found["Lung-RADS 2022"],
+        "fleischner_2017": found["Fleischner 2017"],
+        "bts_2015": found["BTS 2015"],
+        "tracking_uid": nodule.tracking_uid,
         **(_course_cells(findings, pair) if pair is not None else {"course": "baseline"}),
     }
 
@@ -107,8 +157,10 @@ def _course_cells(findings: Findings, pair: Pair) -> dict[str, Any]:
 
 def _ends(name: str, unit: str, interval: Interval | None) -> dict[str, float | None]:
     bounds = (None, None) if interval is None else (interval.low, interval.high)
-    return {f"{name}_{end}_{unit}": None if bound is None or not math.isfinite(bound) else bound
-            for end, bound in zip(("low", "high"), bounds, strict=True)}
+    return {
+        f"{name}_{end}_{unit}": None if bound is None or not math.isfinite(bound) else bound
+        for end, bound in zip(("low", "high"), bounds, strict=True)
+    }
 
 
 def _xyz(name: str, ras: Sequence[float]) -> dict[str, float]:
@@ -139,9 +191,13 @@ def spoiled_by(findings: Findings, figure: str) -> list[int]:
 def scan_line(scan: Scan) -> str:
     """A scan in one line."""
     thickness = "" if scan.slice_thickness_mm is None else f", slices {scan.slice_thickness_mm:g} mm"
-    parts = [scan.name, scan.patient_name or "", scan.date or "no date",
-             f"voxels {' x '.join(f'{each:.2g}' for each in scan.spacing_mm)} mm{thickness}",
-             f"kernel {scan.kernel}" if scan.kernel else ""]
+    parts = [
+        scan.name,
+        scan.patient_name or "",
+        scan.date or "no date",
+        f"voxels {' x '.join(f'{each:.2g}' for each in scan.spacing_mm)} mm{thickness}",
+        f"kernel {scan.kernel}" if scan.kernel else "",
+    ]
     return ", ".join(part for part in parts if part)
 
 
@@ -154,20 +210,32 @@ def nodule_line(nodule: Nodule) -> str:
     """A nodule's figures in one line."""
     place = nodule.place
     where = " ".join(part for part in (place.side, place.lobe) if part)
-    parts = [where, f"slice {place.slice_number}", f"{nodule.type} ({nodule.type_reason})", size_text(nodule),
-             f"{volume_text(nodule)}", f"{nodule.mean_hu:.0f} HU", f"{nodule.mass_mg:.0f} mg"]
+    parts = [
+        where,
+        f"slice {place.slice_number}",
+        f"{nodule.type} ({nodule.type_reason})",
+        size_text(nodule),
+        f"{volume_text(nodule)}",
+        f"{nodule.mean_hu:.0f} HU",
+        f"{nodule.mass_mg:.0f} mg",
+    ]
     if nodule.solid is not None:
         parts.append(f"solid part {nodule.solid.mean_diameter_mm:.1f} mm, {nodule.solid.volume_mm3:.0f} mm³")
     if place.distance_to_pleura_mm is not None:
-        parts.append("touches the lung's surface" if place.distance_to_pleura_mm == 0.0
-                     else f"{place.distance_to_pleura_mm:.0f} mm to the lung's surface")
+        parts.append(
+            "touches the lung's surface"
+            if place.distance_to_pleura_mm == 0.0
+            else f"{place.distance_to_pleura_mm:.0f} mm to the lung's surface"
+        )
     return ", ".join(part for part in parts if part)
 
 
 def size_text(nodule: Nodule) -> str:
     """Both axes and their mean."""
-    return (f"{nodule.long_axis.length_mm:.1f} x {nodule.short_axis.length_mm:.1f} mm "
-            f"(mean {nodule.mean_diameter_mm:.1f} mm)")
+    return (
+        f"{nodule.long_axis.length_mm:.1f} x {nodule.short_axis.length_mm:.1f} mm "
+        f"(mean {nodule.mean_diameter_mm:.1f} mm)"
+    )
 
 
 def volume_text(nodule: Nodule) -> str:
@@ -204,8 +272,10 @@ def course_line(findings: Findings, pair: Pair) -> str:
     grown = pair.mean_diameter.current - pair.mean_diameter.prior
     hand = ", paired by hand" if pair.by_hand else ""
     mass = "" if pair.mass is None else f", mass {change_text(pair.mass)}"
-    return (f"prior {pair.volume.prior:.0f} mm³, volume {change_text(pair.volume)}{mass}, "
-            f"mean diameter {signed(grown, 1)} mm{hand}; {doubling_text(pair)}")
+    return (
+        f"prior {pair.volume.prior:.0f} mm³, volume {change_text(pair.volume)}{mass}, "
+        f"mean diameter {signed(grown, 1)} mm{hand}; {doubling_text(pair)}"
+    )
 
 
 def growth_lines(findings: Findings, nodule: Nodule, pair: Pair) -> list[str]:
@@ -261,11 +331,15 @@ def as_html(findings: Findings, pictures: Mapping[str, bytes]) -> str:
     """The page as text; see :func:`write_html`."""
     text = html.escape
     course = findings.follow_up
-    head = [f"<h1>Lung nodules: {text(findings.scan.patient_name or findings.scan.name)}</h1>",
-            f"<p class=scan>{text(scan_line(findings.scan))}</p>"]
+    head = [
+        f"<h1>Lung nodules: {text(findings.scan.patient_name or findings.scan.name)}</h1>",
+        f"<p class=scan>{text(scan_line(findings.scan))}</p>",
+    ]
     if course is not None:
-        head.append(f"<p class=scan>Prior: {text(scan_line(course.prior))}, {text(days_text(course.days))}. "
-                    f"Registration: {text(course.registration)}.</p>")
+        head.append(
+            f"<p class=scan>Prior: {text(scan_line(course.prior))}, {text(days_text(course.days))}. "
+            f"Registration: {text(course.registration)}.</p>"
+        )
     caveats = all_caveats(findings)
     if caveats:
         head.append("<ol class=caveats>" + "".join(f"<li>{text(caveat_line(each))}</li>" for each in caveats) + "</ol>")
@@ -276,13 +350,16 @@ def as_html(findings: Findings, pictures: Mapping[str, bytes]) -> str:
     left = sum(nodule.tracking_uid not in pictures for nodule in findings.nodules)
     if left and pictures:
         body.append(f"<p class=note>{left} more nodule{'s' * (left != 1)} without a picture, see the table.</p>")
-    foot = (f"<footer><b>{text(DISCLAIMER)}</b> {text(rules.NOTE)}<br>Intervals: 95 %, of repeated scans and "
-            f"measurements. Lung window, radiological view. {text(findings.software)}, masks: {text(findings.model)}, "
-            f"{text(findings.created)}.</footer>")
+    foot = (
+        f"<footer><b>{text(DISCLAIMER)}</b> {text(rules.NOTE)}<br>Intervals: 95 %, of repeated scans and "
+        f"measurements. Lung window, radiological view. {text(findings.software)}, masks: {text(findings.model)}, "
+        f"{text(findings.created)}.</footer>"
+    )
     return (
         "<!DOCTYPE html>\n<html lang=en><head><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f"<title>Lung nodules: {text(findings.scan.name)}</title><style>{_STYLE}</style></head>\n<body>"
-        + "\n".join([*head, *body, foot]) + "</body></html>\n"
+        + "\n".join([*head, *body, foot])
+        + "</body></html>\n"
     )
 
 
@@ -311,20 +388,38 @@ def _html_table(findings: Findings) -> str:
     text = html.escape
     if not findings.nodules:
         return "<p>No nodules.</p>"
-    heads = ["", "Nodule", "Place", f"Type{_marks(findings, 'type')}", f"Axes mm{_marks(findings, 'diameters')}",
-             "Mean mm", f"Volume mm³ (95 %){_marks(findings, 'volume')}", "Solid part mm",
-             f"HU{_marks(findings, 'mean HU')}", f"Mass mg{_marks(findings, 'mass')}", "Lung-RADS size"]
+    heads = [
+        "",
+        "Nodule",
+        "Place",
+        f"Type{_marks(findings, 'type')}",
+        f"Axes mm{_marks(findings, 'diameters')}",
+        "Mean mm",
+        f"Volume mm³ (95 %){_marks(findings, 'volume')}",
+        "Solid part mm",
+        f"HU{_marks(findings, 'mean HU')}",
+        f"Mass mg{_marks(findings, 'mass')}",
+        "Lung-RADS size",
+    ]
     rows = []
     for number, nodule in enumerate(findings.nodules, start=1):
         place = ", ".join(filter(None, (nodule.place.side, nodule.place.lobe, f"slice {nodule.place.slice_number}")))
         category = rules.categories(findings, nodule)[0]
         reach = f" ({'/'.join(category.range)})" if len(category.range) > 1 else ""
         solid = "" if nodule.solid is None else f"{nodule.solid.mean_diameter_mm:.1f}"
-        cells = [str(number), nodule.name, place, nodule.type,
-                 f"{nodule.long_axis.length_mm:.1f} x {nodule.short_axis.length_mm:.1f}",
-                 f"{nodule.mean_diameter_mm:.1f}", volume_text(nodule).replace(" mm³", ""), solid,
-                 f"{nodule.mean_hu:.0f}".replace("-", "\u2212"), f"{nodule.mass_mg:.0f}",
-                 f"{category.category or 'none'}{reach}"]
+        cells = [
+            str(number),
+            nodule.name,
+            place,
+            nodule.type,
+            f"{nodule.long_axis.length_mm:.1f} x {nodule.short_axis.length_mm:.1f}",
+            f"{nodule.mean_diameter_mm:.1f}",
+            volume_text(nodule).replace(" mm³", ""),
+            solid,
+            f"{nodule.mean_hu:.0f}".replace("-", "\u2212"),
+            f"{nodule.mass_mg:.0f}",
+            f"{category.category or 'none'}{reach}",
+        ]
         rows.append("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in cells) + "</tr>")
     count = len(findings.nodules)
     title = f"<h2>{count} nodule{'s' * (count != 1)}{_marks(findings, 'number of nodules')}</h2>"
@@ -337,20 +432,37 @@ def _html_follow_up(findings: Findings) -> str:
         return ""
     text = html.escape
     mark = _marks(findings, "change")
-    heads = ["Nodule", "Course", "Prior", "Now", f"Volume % (95 %){mark}", f"Mass %{mark}", "Mean diameter mm",
-             f"Doubling time{mark}"]
+    heads = [
+        "Nodule",
+        "Course",
+        "Prior",
+        "Now",
+        f"Volume % (95 %){mark}",
+        f"Mass %{mark}",
+        "Mean diameter mm",
+        f"Doubling time{mark}",
+    ]
     rows = []
     for pair in course.pairs:
         nodule = findings.nodule(pair.current_uid) or findings.prior_nodule(pair.prior_uid)
         then, now = findings.prior_nodule(pair.prior_uid), findings.nodule(pair.current_uid)
-        cells = [nodule.name if nodule else "", f"{pair.status}{', by hand' if pair.by_hand else ''}",
-                 *("" if each is None else f"{each.volume_mm3:.0f} mm³, {each.mean_diameter_mm:.1f} mm"
-                   for each in (then, now))]
+        cells = [
+            nodule.name if nodule else "",
+            f"{pair.status}{', by hand' if pair.by_hand else ''}",
+            *(
+                "" if each is None else f"{each.volume_mm3:.0f} mm³, {each.mean_diameter_mm:.1f} mm"
+                for each in (then, now)
+            ),
+        ]
         if pair.status == "matched" and pair.volume is not None and pair.mean_diameter is not None:
             grown = pair.mean_diameter.current - pair.mean_diameter.prior
             mass = "" if pair.mass is None else signed(pair.mass.percent)
-            cells += [change_text(pair.volume).replace(" %", ""), mass, signed(grown, 1),
-                      doubling_text(pair).removeprefix("doubling time ")]
+            cells += [
+                change_text(pair.volume).replace(" %", ""),
+                mass,
+                signed(grown, 1),
+                doubling_text(pair).removeprefix("doubling time "),
+            ]
         else:
             cells += ["", "", "", "" if pair.status == "new" else course_line(findings, pair).partition("; ")[2]]
         rows.append("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in cells) + "</tr>")
@@ -368,9 +480,11 @@ def _html_card(findings: Findings, number: int, nodule: Nodule, picture: bytes) 
         course = f"<p><b>{text(course_line(findings, pair))}</b></p>"
         lines = growth_lines(findings, nodule, pair) + lines
     image = base64.b64encode(picture).decode("ascii")
-    return (f"<div class=card><h2>{number}. {text(nodule.name)}</h2><p>{text(nodule_line(nodule))}</p>{course}"
-            f"<div><img alt='{text(nodule.name, quote=True)}' src='data:image/png;base64,{image}'>"
-            f"<ul>{''.join(f'<li>{text(line)}</li>' for line in lines)}</ul></div></div>")
+    return (
+        f"<div class=card><h2>{number}. {text(nodule.name)}</h2><p>{text(nodule_line(nodule))}</p>{course}"
+        f"<div><img alt='{text(nodule.name, quote=True)}' src='data:image/png;base64,{image}'>"
+        f"<ul>{''.join(f'<li>{text(line)}</li>' for line in lines)}</ul></div></div>"
+    )
 
 
 def write_pdf(path: Path, findings: Findings, pictures: Mapping[str, bytes]) -> None:

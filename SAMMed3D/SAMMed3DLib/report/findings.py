@@ -273,8 +273,10 @@ def tracking_uid(*words: str) -> str:
 def is_uid(text: str) -> bool:
     """Whether a text is a DICOM UID: numbers without leading zeros between dots, at most 64 characters."""
     parts = text.split(".")
-    return len(text) <= 64 and len(parts) > 1 and all(
-        part.isascii() and part.isdigit() and (part == "0" or part[0] != "0") for part in parts
+    return (
+        len(text) <= 64
+        and len(parts) > 1
+        and all(part.isascii() and part.isdigit() and (part == "0" or part[0] != "0") for part in parts)
     )
 
 
@@ -364,8 +366,10 @@ def _read_tuple(kinds: tuple[Any, ...], value: Any, place: str, name: str) -> tu
         kinds = (kinds[0],) * len(value)
     if len(kinds) != len(value):
         raise InputError(f"{name}: {place} has {len(value)} entries, not {len(kinds)}")
-    return tuple(_read(kind, each, f"{place}[{number}]", name)
-                 for number, (kind, each) in enumerate(zip(kinds, value, strict=True)))
+    return tuple(
+        _read(kind, each, f"{place}[{number}]", name)
+        for number, (kind, each) in enumerate(zip(kinds, value, strict=True))
+    )
 
 
 def _read_record(kind: type[Record], value: Any, place: str, name: str) -> Record:
@@ -412,7 +416,11 @@ def _check_sense(findings: Findings, name: str) -> None:
     if findings.follow_up is not None:
         for pair in findings.follow_up.pairs:
             there = findings.nodule(pair.current_uid) is not None, findings.prior_nodule(pair.prior_uid) is not None
-            fitting = {"matched": [(True, True)], "new": [(True, False)], "gone": [(False, True)],
-                       "unmatched": [(True, False), (False, True)]}
+            fitting = {
+                "matched": [(True, True)],
+                "new": [(True, False)],
+                "gone": [(False, True)],
+                "unmatched": [(True, False), (False, True)],
+            }
             if there not in fitting[pair.status]:
                 raise InputError(f"{name}: a {pair.status} nodule names tracking UIDs that are not there")

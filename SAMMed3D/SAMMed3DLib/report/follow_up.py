@@ -94,10 +94,7 @@ def register(
     images = [_image(coarse) for coarse in (fixed, moving)]
     mask_image = sitk.GetImageFromArray(masks[0].astype(np.uint8))
     place_image(mask_image, fixed.grid_to_ras)
-    start = max(
-        _starts(lungs[0], lungs[1]),
-        key=lambda matrix: _correlation(fixed, moving, masks[0], matrix),
-    )
+    start = max(_starts(lungs[0], lungs[1]), key=lambda matrix: _correlation(fixed, moving, masks[0], matrix))
     steps.tell()
     try:
         to_prior = _affine(images[0], images[1], mask_image, start, steps)
@@ -111,14 +108,15 @@ def register(
     fits = correlation >= _LEAST_CORRELATION and overlap >= _LEAST_OVERLAP
     if not fits or stretch.min() < _STRETCH[0] or stretch.max() > _STRETCH[1]:
         return Registration(
-            None, correlation, overlap,
+            None,
+            correlation,
+            overlap,
             f"registration failed (correlation {correlation:.2f}, lungs overlap {100 * overlap:.0f} %): are both scans "
             "of the same patient, and do both show the whole lungs? Nodules can be matched by hand",
         )
     to_current: NDArray = np.linalg.inv(to_prior)
     return Registration(
-        to_current, correlation, overlap,
-        f"affine, correlation {correlation:.2f}, lungs overlap {100 * overlap:.0f} %",
+        to_current, correlation, overlap, f"affine, correlation {correlation:.2f}, lungs overlap {100 * overlap:.0f} %"
     )
 
 
@@ -208,8 +206,14 @@ def _overlap(current: LungMask, prior: LungMask, to_prior: NDArray) -> float:
     """Dice of the lungs where both scans show them."""
     matrix = np.linalg.inv(prior.grid_to_ras) @ to_prior @ current.grid_to_ras
     flip = np.array([2, 1, 0])
-    moved = ndimage.affine_transform(prior.mask.astype(np.float32), matrix[:3, :3][flip][:, flip], matrix[:3, 3][flip],
-                                     current.mask.shape, order=1, cval=-1.0)
+    moved = ndimage.affine_transform(
+        prior.mask.astype(np.float32),
+        matrix[:3, :3][flip][:, flip],
+        matrix[:3, 3][flip],
+        current.mask.shape,
+        order=1,
+        cval=-1.0,
+    )
     shown = moved >= 0.0
     there = moved > 0.5
     total = np.count_nonzero(there) + np.count_nonzero(current.mask & shown)
@@ -235,8 +239,12 @@ def _affine(
     method.SetMetricSamplingPercentage(_SAMPLED)
     method.SetInterpolator(sitk.sitkLinear)
     method.SetOptimizerAsRegularStepGradientDescent(
-        learningRate=4.0, minStep=0.01, numberOfIterations=_ITERATIONS, relaxationFactor=0.6,
-        gradientMagnitudeTolerance=1e-6)
+        learningRate=4.0,
+        minStep=0.01,
+        numberOfIterations=_ITERATIONS,
+        relaxationFactor=0.6,
+        gradientMagnitudeTolerance=1e-6,
+    )
     method.SetOptimizerScalesFromPhysicalShift()
     method.SetShrinkFactorsPerLevel([level[0] for level in _LEVELS])
     method.SetSmoothingSigmasPerLevel([level[1] for level in _LEVELS])
@@ -294,41 +302,61 @@ def follow_up(
     matched_then = {pair.prior_uid for pair in matched}
     inside_now, inside_then = extents_ras or (None, None)
     back = None if matrix is None else np.linalg.inv(matrix)
-    new = [_alone("new", nodule, _expected(nodule, back, inside_then))
-           for nodule in current.nodules if nodule.tracking_uid not in matched_now]
-    gone = [_alone("gone", nodule, _expected(nodule, matrix, inside_now))
-            for nodule in prior.nodules if nodule.tracking_uid not in matched_then]
+    new = [
+        _alone("new", nodule, _expected(nodule, back, inside_then))
+        for nodule in current.nodules
+        if nodule.tracking_uid not in matched_now
+    ]
+    gone = [
+        _alone("gone", nodule, _expected(nodule, matrix, inside_now))
+        for nodule in prior.nodules
+        if nodule.tracking_uid not in matched_then
+    ]
     order = {nodule.tracking_uid: number for number, nodule in enumerate(current.nodules)}
     matched.sort(key=lambda pair: order[str(pair.current_uid)])
 
     kept = {str(pair.current_uid): str(pair.prior_uid) for pair in matched}
     # a new nodule must not bear the name of one of the prior's that it is not
-    kept |= {uid: tracking_uid(uid, "new", current.created) for uid in
-             (nodule.tracking_uid for nodule in current.nodules) if uid not in kept and prior.nodule(uid) is not None}
+    kept |= {
+        uid: tracking_uid(uid, "new", current.created)
+        for uid in (nodule.tracking_uid for nodule in current.nodules)
+        if uid not in kept and prior.nodule(uid) is not None
+    }
     new = [dataclasses.replace(pair, current_uid=kept.get(str(pair.current_uid), pair.current_uid)) for pair in new]
-    nodules = tuple(dataclasses.replace(nodule, tracking_uid=kept.get(nodule.tracking_uid, nodule.tracking_uid))
-                    for nodule in current.nodules)
+    nodules = tuple(
+        dataclasses.replace(nodule, tracking_uid=kept.get(nodule.tracking_uid, nodule.tracking_uid))
+        for nodule in current.nodules
+    )
     pairs = tuple([*(dataclasses.replace(pair, current_uid=pair.prior_uid) for pair in matched), *new, *gone])
     course = FollowUp(
-        prior.scan, prior.nodules, days, pairs,
+        prior.scan,
+        prior.nodules,
+        days,
+        pairs,
         None if matrix is None else tuple(float(each) for each in np.ravel(matrix)),
-        registration.message, tuple(_differences(current, prior)),
+        registration.message,
+        tuple(_differences(current, prior)),
     )
     return dataclasses.replace(current, nodules=nodules, follow_up=course)
 
 
 def _given(current: Findings, prior: Findings, by_hand: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """The pairs that need no matching: made by hand, or by an earlier comparison."""
-    for which, findings, uids in (("current", current, [pair[0] for pair in by_hand]),
-                                  ("prior", prior, [pair[1] for pair in by_hand])):
+    for which, findings, uids in (
+        ("current", current, [pair[0] for pair in by_hand]),
+        ("prior", prior, [pair[1] for pair in by_hand]),
+    ):
         missing = next((uid for uid in uids if findings.nodule(uid) is None), None)
         if missing is not None:
             raise InputError(f"the {which} scan has no nodule {missing}")
         if len(set(uids)) != len(uids):
             raise InputError(f"a nodule of the {which} scan is in two pairs: give each one partner")
     now, then = {pair[0] for pair in by_hand}, {pair[1] for pair in by_hand}
-    known = [(uid, uid) for uid in (nodule.tracking_uid for nodule in current.nodules)
-             if uid not in now and uid not in then and prior.nodule(uid) is not None]
+    known = [
+        (uid, uid)
+        for uid in (nodule.tracking_uid for nodule in current.nodules)
+        if uid not in now and uid not in then and prior.nodule(uid) is not None
+    ]
     return [*by_hand, *known]
 
 
@@ -359,23 +387,27 @@ def match(
     alone[range(n, n + m), range(m)] = _HIGHEST_COST
     alone[n:, m:] = 0.0
     rows, columns = linear_sum_assignment(alone)
-    return [(int(a), int(b)) for a, b in zip(rows, columns, strict=True)
-            if a < n and b < m and np.isfinite(cost[a, b])]
+    return [(int(a), int(b)) for a, b in zip(rows, columns, strict=True) if a < n and b < m and np.isfinite(cost[a, b])]
 
 
-def _matched(
-    now: Nodule | None, then: Nodule | None, days: int | None, matrix: NDArray | None, by_hand: bool
-) -> Pair:
+def _matched(now: Nodule | None, then: Nodule | None, days: int | None, matrix: NDArray | None, by_hand: bool) -> Pair:
     assert now is not None and then is not None
     volume = change(then.volume_mm3, now.volume_mm3, then.volume_interval_mm3, now.volume_interval_mm3)
     # the mass's error is the volume's: the density of an outline that is too wide falls, so it is less if anything
     scale_then, scale_now = then.mass_mg / then.volume_mm3, now.mass_mg / now.volume_mm3
     mass = None
     if then.mass_mg > 0.0 and now.mass_mg > 0.0:
-        mass = change(then.mass_mg, now.mass_mg, _scaled(then.volume_interval_mm3, scale_then),
-                      _scaled(now.volume_interval_mm3, scale_now))
-    diameter = Change(then.mean_diameter_mm, now.mean_diameter_mm,
-                      100.0 * (now.mean_diameter_mm / then.mean_diameter_mm - 1.0) if then.mean_diameter_mm else 0.0)
+        mass = change(
+            then.mass_mg,
+            now.mass_mg,
+            _scaled(then.volume_interval_mm3, scale_then),
+            _scaled(now.volume_interval_mm3, scale_now),
+        )
+    diameter = Change(
+        then.mean_diameter_mm,
+        now.mean_diameter_mm,
+        100.0 * (now.mean_diameter_mm / then.mean_diameter_mm - 1.0) if then.mean_diameter_mm else 0.0,
+    )
     assert volume.percent_interval is not None
     measurable = not volume.percent_interval.low <= 0.0 <= volume.percent_interval.high
     doubling, interval = doubling_time(volume, days)
@@ -383,8 +415,20 @@ def _matched(
     if matrix is not None:
         expected = transform_points(matrix, then.place.centroid_ras)
         distance = float(np.linalg.norm(expected - now.place.centroid_ras))
-    return Pair("matched", now.tracking_uid, then.tracking_uid, by_hand, None, distance, volume, mass, diameter,
-                measurable, doubling if measurable else None, interval)
+    return Pair(
+        "matched",
+        now.tracking_uid,
+        then.tracking_uid,
+        by_hand,
+        None,
+        distance,
+        volume,
+        mass,
+        diameter,
+        measurable,
+        doubling if measurable else None,
+        interval,
+    )
 
 
 def _alone(status: Literal["new", "gone"], nodule: Nodule, expected: Point | None) -> Pair:
@@ -403,8 +447,12 @@ def change(prior: float, current: float, prior_interval: Interval, current_inter
     ratio = math.log(current / prior)
     up = math.hypot(math.log(current_interval.high / current), math.log(prior / prior_interval.low))
     down = math.hypot(math.log(current / current_interval.low), math.log(prior_interval.high / prior))
-    return Change(prior, current, 100.0 * math.expm1(ratio),
-                  Interval(100.0 * math.expm1(ratio - down), 100.0 * math.expm1(ratio + up)))
+    return Change(
+        prior,
+        current,
+        100.0 * math.expm1(ratio),
+        Interval(100.0 * math.expm1(ratio - down), 100.0 * math.expm1(ratio + up)),
+    )
 
 
 def doubling_time(volume: Change, days: int | None) -> tuple[float | None, Interval | None]:
@@ -453,14 +501,17 @@ def check_scans(now: Scan, then: Scan) -> list[str]:
     questions = []
     if now.series_uid is not None and now.series_uid == then.series_uid:
         raise InputError("both scans are the same series: give the prior of another date")
-    for what, a, b in (("patient's name", now.patient_name, then.patient_name),
-                       ("patient's ID", now.patient_id, then.patient_id)):
+    for what, a, b in (
+        ("patient's name", now.patient_name, then.patient_name),
+        ("patient's ID", now.patient_id, then.patient_id),
+    ):
         if a and b and a.casefold() != b.casefold():
             questions.append(f"the {what} differs: {b} in the prior, {a} in the current scan")
     days = days_between(then.date, now.date)
     if days is not None and days < 0:
         raise InputError(
-            f"the prior ({then.date}) is newer than the current scan ({now.date}): swap them, or give --swap")
+            f"the prior ({then.date}) is newer than the current scan ({now.date}): swap them, or give --swap"
+        )
     return questions
 
 

@@ -85,8 +85,9 @@ class Block:
     offset_kji: tuple[int, int, int]
 
 
-def segments_of(labels_kji: NDArray, names: dict[int, str] | None = None,
-                uids: dict[int, str] | None = None) -> list[Segment]:
+def segments_of(
+    labels_kji: NDArray, names: dict[int, str] | None = None, uids: dict[int, str] | None = None
+) -> list[Segment]:
     """The nodules of a label map, one for each label that is there."""
     names, uids = names or {}, uids or {}
     found = []
@@ -179,8 +180,11 @@ def volume_interval(record: NoduleRecord, kind: NoduleType, slice_mm: float) -> 
     whole outline by a small part of the slice distance, which makes 6 shift / diameter of the volume. Where the
     measurement brings an interval of its own (over clicks), the wider of both bounds holds on either side.
     """
-    which = "subsolid" if kind != "solid" else (
-        "solid, >= 8 mm" if record.equivalent_diameter_mm >= 8.0 else "solid, < 8 mm")
+    which = (
+        "subsolid"
+        if kind != "solid"
+        else ("solid, >= 8 mm" if record.equivalent_diameter_mm >= 8.0 else "solid, < 8 mm")
+    )
     repeat = math.log1p(REPEAT_LIMITS[which]) / (Z95 * math.sqrt(2.0))
     edge = 6.0 * EDGE_SHARE * slice_mm / record.equivalent_diameter_mm
     width = math.exp(Z95 * math.hypot(repeat, edge))

@@ -38,8 +38,9 @@ class _Pages:
     def close(self) -> None:
         """Writes the page."""
         if self._figure is not None:
-            self._figure.text(_MARGIN / _WIDTH, 0.3 / _HEIGHT, f"{self._foot}   page {self._number}", fontsize=6.5,
-                              color=_FAINT)
+            self._figure.text(
+                _MARGIN / _WIDTH, 0.3 / _HEIGHT, f"{self._foot}   page {self._number}", fontsize=6.5, color=_FAINT
+            )
             self._pdf.savefig(self._figure)
             self._figure = None
 
@@ -70,8 +71,9 @@ class _Pages:
         image = imread(io.BytesIO(png), format="png")
         height = _PICTURE_WIDTH * image.shape[0] / image.shape[1]
         assert self._figure is not None
-        axes = self._figure.add_axes((_MARGIN / _WIDTH, (self._y - height) / _HEIGHT, _PICTURE_WIDTH / _WIDTH,
-                                      height / _HEIGHT))
+        axes = self._figure.add_axes(
+            (_MARGIN / _WIDTH, (self._y - height) / _HEIGHT, _PICTURE_WIDTH / _WIDTH, height / _HEIGHT)
+        )
         axes.imshow(image, aspect="auto", interpolation="none")
         axes.set_axis_off()
         self._y -= height + 0.06
@@ -82,8 +84,15 @@ class _Pages:
 
     def _put(self, x: float, text: str, size: float, color: str, bold: bool) -> None:
         assert self._figure is not None
-        self._figure.text(x / _WIDTH, self._y / _HEIGHT, text.replace("$", r"\$"), fontsize=size, color=color, va="top",
-                          fontweight="bold" if bold else "normal")
+        self._figure.text(
+            x / _WIDTH,
+            self._y / _HEIGHT,
+            text.replace("$", r"\$"),
+            fontsize=size,
+            color=color,
+            va="top",
+            fontweight="bold" if bold else "normal",
+        )
 
 
 def draw_pages(path: Path, findings: Findings, pictures: Mapping[str, bytes]) -> None:
@@ -95,8 +104,11 @@ def draw_pages(path: Path, findings: Findings, pictures: Mapping[str, bytes]) ->
         pages.line(document.scan_line(findings.scan), color=_FAINT)
         course = findings.follow_up
         if course is not None:
-            pages.line(f"Prior: {document.scan_line(course.prior)}, {document.days_text(course.days)}. "
-                       f"Registration: {course.registration}.", color=_FAINT)
+            pages.line(
+                f"Prior: {document.scan_line(course.prior)}, {document.days_text(course.days)}. "
+                f"Registration: {course.registration}.",
+                color=_FAINT,
+            )
         for number, caveat in enumerate(document.all_caveats(findings), start=1):
             pages.line(f"{number}. {document.caveat_line(caveat)}", 7.2, _WARN)
         pages.gap(0.12)
@@ -124,11 +136,21 @@ def _draw_table(pages: _Pages, findings: Findings) -> None:
         category = rules.categories(findings, nodule)[0]
         place = ", ".join(filter(None, (nodule.place.side, f"slice {nodule.place.slice_number}")))
         name = nodule.name if len(nodule.name) <= 20 else f"{nodule.name[:19]}…"
-        pages.row([str(number), name, place, nodule.type,
-                   f"{nodule.long_axis.length_mm:.1f} x {nodule.short_axis.length_mm:.1f}",
-                   f"{nodule.mean_diameter_mm:.1f}", document.volume_text(nodule).replace(" mm³", ""),
-                   f"{nodule.mean_hu:.0f}", f"{nodule.mass_mg:.0f}",
-                   "/".join(category.range) if len(category.range) > 1 else category.category or "none"], places)
+        pages.row(
+            [
+                str(number),
+                name,
+                place,
+                nodule.type,
+                f"{nodule.long_axis.length_mm:.1f} x {nodule.short_axis.length_mm:.1f}",
+                f"{nodule.mean_diameter_mm:.1f}",
+                document.volume_text(nodule).replace(" mm³", ""),
+                f"{nodule.mean_hu:.0f}",
+                f"{nodule.mass_mg:.0f}",
+                "/".join(category.range) if len(category.range) > 1 else category.category or "none",
+            ],
+            places,
+        )
 
 
 def _draw_nodule(pages: _Pages, findings: Findings, number: int, nodule: Nodule, picture: bytes) -> None:

@@ -51,8 +51,16 @@ def nodule_picture(*rows: Seen) -> bytes:
         for column, view in enumerate(VIEWS):
             left = column * (_TILE_INCHES + _GAP)
             axes = figure.add_axes((left / width, bottom / height, _TILE_INCHES / width, _TILE_INCHES / height))
-            draw_slice(axes, view, row.array_kji, row.ijk_to_ras, center, edge,
-                       [Outline(row.block, OUTLINE, 1.2)], _TILE_PIXELS)
+            draw_slice(
+                axes,
+                view,
+                row.array_kji,
+                row.ijk_to_ras,
+                center,
+                edge,
+                [Outline(row.block, OUTLINE, 1.2)],
+                _TILE_PIXELS,
+            )
             if view == "axial":
                 _draw_axis(axes, row.nodule.long_axis, center, LONG)
                 _draw_axis(axes, row.nodule.short_axis, center, SHORT)
@@ -80,15 +88,42 @@ def _reach(row: Seen, center: NDArray) -> float:
 def _draw_axis(axes: Axes, axis: Diameter, center: NDArray, color: str) -> None:
     start, end = (in_view("axial", np.array(point), center) for point in (axis.start_ras, axis.end_ras))
     shadow = [patheffects.Stroke(linewidth=2.4, foreground="#000000aa"), patheffects.Normal()]
-    axes.plot([start[0], end[0]], [start[1], end[1]], color=color, linewidth=1.1, marker="|", markersize=4,
-              path_effects=shadow, zorder=6)
+    axes.plot(
+        [start[0], end[0]],
+        [start[1], end[1]],
+        color=color,
+        linewidth=1.1,
+        marker="|",
+        markersize=4,
+        path_effects=shadow,
+        zorder=6,
+    )
     # the length stands beyond the line's end; down in the picture is up for offsets
     outwards = np.subtract(end[:2], start[:2]) * (1.0, -1.0)
     outwards = 12.0 * outwards / max(float(np.linalg.norm(outwards)), 1e-6)
-    axes.annotate(f"{axis.length_mm:.1f}", end[:2], tuple(outwards), color=color, textcoords="offset points",
-                  fontsize=7, path_effects=shadow, zorder=7, ha="center", va="center")
+    axes.annotate(
+        f"{axis.length_mm:.1f}",
+        end[:2],
+        tuple(outwards),
+        color=color,
+        textcoords="offset points",
+        fontsize=7,
+        path_effects=shadow,
+        zorder=7,
+        ha="center",
+        va="center",
+    )
 
 
 def _say(axes: Axes, x: float, y: float, text: str) -> None:
-    axes.text(x, y, text, transform=axes.transAxes, color="#f0f3f6", fontsize=7.5, ha="left", va="bottom",
-              path_effects=[patheffects.Stroke(linewidth=2.2, foreground="#000000b0"), patheffects.Normal()])
+    axes.text(
+        x,
+        y,
+        text,
+        transform=axes.transAxes,
+        color="#f0f3f6",
+        fontsize=7.5,
+        ha="left",
+        va="bottom",
+        path_effects=[patheffects.Stroke(linewidth=2.2, foreground="#000000b0"), patheffects.Normal()],
+    )

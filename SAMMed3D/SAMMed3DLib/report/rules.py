@@ -108,17 +108,30 @@ FLEISCHNER_GROWTH_MM = 2.0
 FLEISCHNER_SCOPE = "not for screening, under 35 years, known cancer or immunosuppression"
 
 BTS = (Step("below 80 mm³", 0.0, 0.0), Step("80 to below 300 mm³", 6.0, 80.0), Step("300 mm³ or more", 8.0, 300.0))
-BTS_BY_DIAMETER = (Step("below 5 mm", 0.0), Step("5 to below 6 mm", 5.0), Step("6 to below 8 mm", 6.0),
-                   Step("8 mm or more", 8.0))
+BTS_BY_DIAMETER = (
+    Step("below 5 mm", 0.0),
+    Step("5 to below 6 mm", 5.0),
+    Step("6 to below 8 mm", 6.0),
+    Step("8 mm or more", 8.0),
+)
 BTS_GROWTH_PERCENT, BTS_DOUBLING_DAYS = 25.0, 400.0
 
 SUBSOLID_MASS_PERCENT = 30.0
 
 #: Brock model: intercept and coefficients.
 BROCK = {
-    "intercept": 0.2761, "age": 0.0287, "female": 0.6011, "family_history": 0.2961, "emphysema": 0.2953,
-    "size": -5.3854, "ground-glass": -0.1276, "part-solid": 0.3770, "solid": 0.0, "upper_lobe": 0.6581,
-    "nodule_count": -0.0824, "spiculation": 0.7729,
+    "intercept": 0.2761,
+    "age": 0.0287,
+    "female": 0.6011,
+    "family_history": 0.2961,
+    "emphysema": 0.2953,
+    "size": -5.3854,
+    "ground-glass": -0.1276,
+    "part-solid": 0.3770,
+    "solid": 0.0,
+    "upper_lobe": 0.6581,
+    "nodule_count": -0.0824,
+    "spiculation": 0.7729,
 }
 
 
@@ -170,8 +183,15 @@ def lung_rads(nodule: Nodule, course: Course, *, smooth_juxtapleural: bool = Fal
     by_volume = _by_volume(rows, core.volume_mm3)
     low, high = _size_bounds(nodule)
     reached = _reached(rows, core.mean_diameter_mm * low, core.mean_diameter_mm * high)
-    return Category(name, _row(rows, core.mean_diameter_mm), core.mean_diameter_mm, by_volume,
-                    _border(rows, core.mean_diameter_mm), reached, note or "by the solid part")
+    return Category(
+        name,
+        _row(rows, core.mean_diameter_mm),
+        core.mean_diameter_mm,
+        by_volume,
+        _border(rows, core.mean_diameter_mm),
+        reached,
+        note or "by the solid part",
+    )
 
 
 def fleischner(nodule: Nodule) -> Category:
@@ -183,15 +203,17 @@ def fleischner(nodule: Nodule) -> Category:
         found = _sized(name, rows, mean, nodule)
         # 8 mm itself (250 mm3) belongs to the middle group
         if mean == 8.0:
-            found = dataclasses.replace(found, category=rows[1].category,
-                                        range=_merged(rows[1].category, found.range, rows))
+            found = dataclasses.replace(
+                found, category=rows[1].category, range=_merged(rows[1].category, found.range, rows)
+            )
         return dataclasses.replace(found, note=FLEISCHNER_SCOPE)
     if nodule.type == "part-solid" and mean >= 6.0 and nodule.solid is not None:
         solid = nodule.solid.mean_diameter_mm
         low, high = _size_bounds(nodule)
         category = f"6 mm or more, solid part {_row(FLEISCHNER_SUBSOLID, solid)}"
-        reached = tuple(f"6 mm or more, solid part {row}" for row in _reached(
-            FLEISCHNER_SUBSOLID, solid * low, solid * high))
+        reached = tuple(
+            f"6 mm or more, solid part {row}" for row in _reached(FLEISCHNER_SUBSOLID, solid * low, solid * high)
+        )
         return Category(name, category, solid, None, 6.0, reached, FLEISCHNER_SCOPE)
     found = _sized(name, FLEISCHNER_SUBSOLID, mean, nodule)
     return dataclasses.replace(found, note=FLEISCHNER_SCOPE)
@@ -207,7 +229,12 @@ def bts(nodule: Nodule) -> Category:
     nearest = min(borders, key=lambda border: abs(math.log(volume / border)))
     away = 100.0 * (volume / nearest - 1.0)
     return Category(
-        "BTS 2015", category, None, None, None, reached,
+        "BTS 2015",
+        category,
+        None,
+        None,
+        None,
+        reached,
         f"{volume:.0f} mm³, {away:+.0f} % from the border at {nearest:g} mm³; "
         f"by diameter {_row(BTS_BY_DIAMETER, nodule.mean_diameter_mm)}",
     )
@@ -283,10 +310,15 @@ def brock(nodule: Nodule, patient: Patient, nodule_count: int) -> float:
     if nodule_count < 1 or nodule.long_axis.length_mm <= 0.0:
         raise InputError("the Brock model needs a nodule with a size")
     x = (
-        BROCK["intercept"] + BROCK["age"] * patient.age + BROCK["female"] * patient.female
-        + BROCK["family_history"] * patient.family_history + BROCK["emphysema"] * patient.emphysema
-        + BROCK["size"] * (nodule.long_axis.length_mm / 10.0) ** -0.5 + BROCK[nodule.type]
-        + BROCK["upper_lobe"] * patient.upper_lobe + BROCK["nodule_count"] * nodule_count
+        BROCK["intercept"]
+        + BROCK["age"] * patient.age
+        + BROCK["female"] * patient.female
+        + BROCK["family_history"] * patient.family_history
+        + BROCK["emphysema"] * patient.emphysema
+        + BROCK["size"] * (nodule.long_axis.length_mm / 10.0) ** -0.5
+        + BROCK[nodule.type]
+        + BROCK["upper_lobe"] * patient.upper_lobe
+        + BROCK["nodule_count"] * nodule_count
         + BROCK["spiculation"] * patient.spiculation
     )
     return 1.0 / (1.0 + math.exp(-x))
@@ -295,8 +327,14 @@ def brock(nodule: Nodule, patient: Patient, nodule_count: int) -> float:
 def _sized(guideline: str, rows: Sequence[Step], mean_mm: float, nodule: Nodule) -> Category:
     low, high = _size_bounds(nodule)
     by_volume = _by_volume(rows, nodule.volume_mm3) if nodule.type != "part-solid" else None
-    return Category(guideline, _row(rows, mean_mm), mean_mm, by_volume, _border(rows, mean_mm),
-                    _reached(rows, mean_mm * low, mean_mm * high))
+    return Category(
+        guideline,
+        _row(rows, mean_mm),
+        mean_mm,
+        by_volume,
+        _border(rows, mean_mm),
+        _reached(rows, mean_mm * low, mean_mm * high),
+    )
 
 
 def _size_bounds(nodule: Nodule) -> tuple[float, float]:
@@ -318,8 +356,11 @@ def _by_volume(rows: Sequence[Step], mm3: float) -> str | None:
 
 
 def _reached(rows: Sequence[Step], low_mm: float, high_mm: float) -> tuple[str, ...]:
-    return tuple(row.category for row, after in zip(rows, [*rows[1:], None], strict=True)
-                 if high_mm >= row.mm and (after is None or low_mm < after.mm))
+    return tuple(
+        row.category
+        for row, after in zip(rows, [*rows[1:], None], strict=True)
+        if high_mm >= row.mm and (after is None or low_mm < after.mm)
+    )
 
 
 def _merged(category: str, reached: tuple[str, ...], rows: Sequence[Step]) -> tuple[str, ...]:

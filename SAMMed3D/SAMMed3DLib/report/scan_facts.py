@@ -31,19 +31,40 @@ _SMALLEST_TILT_DEGREES = 1.0
 _LEAST_CUT_MM2 = 400.0
 #: Figures by their names in caveats.
 VOLUME, DIAMETER, DENSITY, MASS, TYPE, COUNT, CHANGE = (
-    "volume", "diameters", "mean HU", "mass", "type", "number of nodules", "change"
+    "volume",
+    "diameters",
+    "mean HU",
+    "mass",
+    "type",
+    "number of nodules",
+    "change",
 )
 
 _DATES = ("AcquisitionDate", "SeriesDate", "StudyDate")
 _HEADER = (
-    *_DATES, "SeriesInstanceUID", "StudyInstanceUID", "Modality", "PatientID", "PatientName", "ConvolutionKernel",
-    "SliceThickness", "ContrastBolusAgent", "ContrastBolusRoute", "ImageType", "Rows", "Columns",
+    *_DATES,
+    "SeriesInstanceUID",
+    "StudyInstanceUID",
+    "Modality",
+    "PatientID",
+    "PatientName",
+    "ConvolutionKernel",
+    "SliceThickness",
+    "ContrastBolusAgent",
+    "ContrastBolusRoute",
+    "ImageType",
+    "Rows",
+    "Columns",
     "SpecificCharacterSet",
 )
 
 
 def scan_of(
-    array_kji: NDArray, ijk_to_ras: NDArray, name: str, path: Path | None = None, lungs: LungMask | None = None,
+    array_kji: NDArray,
+    ijk_to_ras: NDArray,
+    name: str,
+    path: Path | None = None,
+    lungs: LungMask | None = None,
     notes: Sequence[str] = (),
 ) -> Scan:
     """The scan with what its DICOM header says and with what spoils its measurements.
@@ -76,8 +97,12 @@ def scan_of(
         slice_thickness_mm=thickness,
         kernel=_said(header, "ConvolutionKernel"),
         contrast=contrast,
-        caveats=tuple([*_caveats(array_kji, ijk_to_ras, thickness, contrast, lungs),
-                       *(Caveat(note, (VOLUME, DIAMETER)) for note in notes)]),
+        caveats=tuple(
+            [
+                *_caveats(array_kji, ijk_to_ras, thickness, contrast, lungs),
+                *(Caveat(note, (VOLUME, DIAMETER)) for note in notes),
+            ]
+        ),
     )
 
 
@@ -130,8 +155,9 @@ def _caveats(
     if tilt > _SMALLEST_TILT_DEGREES:
         yield Caveat(f"slices tilted by {tilt:.0f} degrees (gantry tilt): not the patient's axial plane", (DIAMETER,))
     if contrast is None:
-        yield Caveat("contrast phase unknown: the scan does not say whether a contrast agent was given",
-                     (DENSITY, MASS, TYPE))
+        yield Caveat(
+            "contrast phase unknown: the scan does not say whether a contrast agent was given", (DENSITY, MASS, TYPE)
+        )
     if lungs is not None:
         if not lungs.found:
             yield Caveat("no lungs were found: side and distance to the pleura are not known", (COUNT,))

@@ -45,8 +45,14 @@ def view_mm(reach_mm: float) -> float:
 
 
 def draw_slice(
-    axes: Axes, view: str, array_kji: NDArray, ijk_to_ras: NDArray, center: NDArray, edge_mm: float,
-    outlines: Sequence[Outline], pixels: int,
+    axes: Axes,
+    view: str,
+    array_kji: NDArray,
+    ijk_to_ras: NDArray,
+    center: NDArray,
+    edge_mm: float,
+    outlines: Sequence[Outline],
+    pixels: int,
 ) -> None:
     """Draws one slice through ``center`` (RAS mm), a square of ``edge_mm``; the axes are in mm from the center."""
     right, down, letters = VIEWS[view]
@@ -63,10 +69,15 @@ def draw_slice(
         inside = ndimage.gaussian_filter(_share_at(outline.block, kji), smoothing)
         if inside.max() <= 0.5:
             continue
-        lines = axes.contour(steps, steps, inside, levels=(0.5,), colors=outline.color, linewidths=outline.width,
-                             zorder=order)
-        lines.set(path_effects=[patheffects.Stroke(linewidth=outline.width + 1.3, foreground="#00000088"),
-                                patheffects.Normal()])
+        lines = axes.contour(
+            steps, steps, inside, levels=(0.5,), colors=outline.color, linewidths=outline.width, zorder=order
+        )
+        lines.set(
+            path_effects=[
+                patheffects.Stroke(linewidth=outline.width + 1.3, foreground="#00000088"),
+                patheffects.Normal(),
+            ]
+        )
         if outline.filled:
             axes.contourf(steps, steps, inside, levels=(0.5, 2.0), colors=outline.color, alpha=0.13)
     axes.set_xlim(-half, half)
@@ -86,7 +97,7 @@ def _hu_at(array_kji: NDArray, kji: NDArray) -> NDArray:
     shape = np.array(array_kji.shape)
     low = np.clip(np.floor(kji.min(axis=(0, 1))).astype(int) - 4, 0, shape - 1)
     high = np.clip(np.ceil(kji.max(axis=(0, 1))).astype(int) + 5, low + 1, shape)
-    block = array_kji[low[0]:high[0], low[1]:high[1], low[2]:high[2]].astype(np.float32)
+    block = array_kji[low[0] : high[0], low[1] : high[1], low[2] : high[2]].astype(np.float32)
     values = ndimage.map_coordinates(block, np.moveaxis(kji - low, -1, 0), order=3, mode="nearest")
     outside = ((kji < -0.5) | (kji > shape - 0.5)).any(axis=-1)
     return np.where(outside, WINDOW_HU[0], np.clip(values, block.min(), block.max()))
@@ -103,11 +114,36 @@ def _draw_marks(axes: Axes, letters: str, edge_mm: float) -> None:
     shadow = [patheffects.Stroke(linewidth=2.2, foreground="#000000b0"), patheffects.Normal()]
     places = ((0.03, 0.5), (0.97, 0.5), (0.5, 0.965), (0.5, 0.035))
     for letter, (x, y) in zip(letters, places, strict=True):
-        axes.text(x, y, letter, transform=axes.transAxes, color="#d5dce3", fontsize=8, ha="center", va="center",
-                  path_effects=shadow)
+        axes.text(
+            x,
+            y,
+            letter,
+            transform=axes.transAxes,
+            color="#d5dce3",
+            fontsize=8,
+            ha="center",
+            va="center",
+            path_effects=shadow,
+        )
     bar = 10.0 if edge_mm < 90 else 20.0
     length = bar / edge_mm
-    axes.plot([0.96 - length, 0.96], [0.05, 0.05], transform=axes.transAxes, color="#d5dce3", linewidth=1.6,
-              solid_capstyle="butt", path_effects=shadow)
-    axes.text(0.96 - length / 2, 0.062, f"{bar:.0f} mm", transform=axes.transAxes, color="#d5dce3", fontsize=6.5,
-              ha="center", va="bottom", path_effects=shadow)
+    axes.plot(
+        [0.96 - length, 0.96],
+        [0.05, 0.05],
+        transform=axes.transAxes,
+        color="#d5dce3",
+        linewidth=1.6,
+        solid_capstyle="butt",
+        path_effects=shadow,
+    )
+    axes.text(
+        0.96 - length / 2,
+        0.062,
+        f"{bar:.0f} mm",
+        transform=axes.transAxes,
+        color="#d5dce3",
+        fontsize=6.5,
+        ha="center",
+        va="bottom",
+        path_effects=shadow,
+    )

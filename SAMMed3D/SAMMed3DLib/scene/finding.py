@@ -111,7 +111,6 @@ def overlapsAny(block: Any, others: Sequence[Any]) -> bool:
     return False
 
 
-
 class Finding:
     """Finds all nodules of an open volume, and shows more or fewer of them.
 

@@ -286,9 +286,7 @@ class NoduleEditor:
             self._drop(state)
             return
         if wasAbsorbed:
-            self.volume.message(
-                _("The mask stays: it was edited by hand after this point had been placed."), False
-            )
+            self.volume.message(_("The mask stays: it was edited by hand after this point had been placed."), False)
         self._request(state.segmentId)
 
     @told

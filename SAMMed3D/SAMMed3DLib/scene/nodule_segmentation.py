@@ -28,9 +28,18 @@ TERMINOLOGY = (
 
 #: Colors that differ on gray CT and from the prompts' pure green and red; then they repeat.
 COLORS: tuple[tuple[float, float, float], ...] = (
-    (1.00, 0.78, 0.20), (0.20, 0.75, 1.00), (0.95, 0.45, 0.85), (0.55, 0.85, 0.45), (1.00, 0.55, 0.25),
-    (0.62, 0.55, 1.00), (0.25, 0.88, 0.80), (0.98, 0.60, 0.62), (0.80, 0.85, 0.25), (0.45, 0.65, 0.95),
-    (0.85, 0.65, 0.45), (0.75, 0.45, 0.80),
+    (1.00, 0.78, 0.20),
+    (0.20, 0.75, 1.00),
+    (0.95, 0.45, 0.85),
+    (0.55, 0.85, 0.45),
+    (1.00, 0.55, 0.25),
+    (0.62, 0.55, 1.00),
+    (0.25, 0.88, 0.80),
+    (0.98, 0.60, 0.62),
+    (0.80, 0.85, 0.25),
+    (0.45, 0.65, 0.95),
+    (0.85, 0.65, 0.45),
+    (0.75, 0.45, 0.80),
 )
 
 AI, REVIEWED, FLAGGED = "AI", "reviewed", "flagged"
@@ -137,7 +146,7 @@ class NoduleSegmentation:
             display.SetSegmentVisibility(segmentId, bool(on))
 
     def status(self, segmentId: str) -> str:
-        """"AI", "reviewed" or "flagged"; segments that nobody marked count as "AI"."""
+        """ "AI", "reviewed" or "flagged"; segments that nobody marked count as "AI"."""
         logic = slicer.vtkSlicerSegmentationsModuleLogic
         names = {logic.Completed: REVIEWED, logic.Flagged: FLAGGED}
         return names.get(logic.GetSegmentStatus(self.segment(segmentId)), AI)

@@ -215,7 +215,9 @@ class OpenVolume:
     def _usePrompts(self, node: Any) -> PromptStore:
         self.store, self.promptsNode = PromptStore(node), node
         for mine, its in (
-            (self.placed, self.store.placed), (self.moved, self.store.moved), (self.removed, self.store.removed),
+            (self.placed, self.store.placed),
+            (self.moved, self.store.moved),
+            (self.removed, self.store.removed),
             (self.relabelled, self.store.relabelled),
         ):
             its.connect(mine.emit)

@@ -22,11 +22,11 @@ class ModelProvider(Protocol):
 
     @property
     def device(self) -> str:
-        """"auto", "cpu", "cuda", ..."""
+        """ "auto", "cpu", "cuda", ..."""
 
     @property
     def precision(self) -> str:
-        """"auto", "fp32", "bf16" or "fp16"."""
+        """ "auto", "fp32", "bf16" or "fp16"."""
 
     def torchInstalled(self) -> bool:
         """Whether ``import torch`` would work; must not import it (importlib.util.find_spec does)."""

@@ -173,7 +173,8 @@ def _clicksOf(points: Any, labels: Sequence[int] | None, needsPositive: bool) ->
     """World RAS points and whether each lies inside; a first inside one leads."""
     if hasattr(points, "GetNumberOfControlPoints"):
         defined = [
-            n for n in range(points.GetNumberOfControlPoints())
+            n
+            for n in range(points.GetNumberOfControlPoints())
             if points.GetNthControlPointPositionStatus(n) == points.PositionDefined
         ]
         if labels is None:

@@ -404,7 +404,5 @@ def _orientedImage(block: MaskBlock, ijkToSegmentation: np.ndarray) -> Any:
     image.SetExtent(i, i + ni - 1, j, j + nj - 1, k, k + nk - 1)
     image.SetImageToWorldMatrix(toVtk(ijkToSegmentation))
     voxels = np.ascontiguousarray(block.mask, dtype=np.uint8).reshape(-1)
-    image.GetPointData().SetScalars(
-        numpy_support.numpy_to_vtk(voxels, deep=True, array_type=vtk.VTK_UNSIGNED_CHAR)
-    )
+    image.GetPointData().SetScalars(numpy_support.numpy_to_vtk(voxels, deep=True, array_type=vtk.VTK_UNSIGNED_CHAR))
     return image

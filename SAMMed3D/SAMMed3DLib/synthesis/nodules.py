@@ -47,9 +47,7 @@ class NoduleAppearance:
     noise_mm: float
 
 
-def random_appearance(
-    rng: np.random.Generator, kind: Kind | None = None, diameter_mm: float = 8.0
-) -> NoduleAppearance:
+def random_appearance(rng: np.random.Generator, kind: Kind | None = None, diameter_mm: float = 8.0) -> NoduleAppearance:
     """A random look.
 
     Without a ``kind`` one is drawn: 62 % solid, 22 % ground-glass and 16 % part-solid, and of nodules over 12 mm 45 %,
@@ -135,8 +133,10 @@ def paint_nodule(
     if appearance.kind != "solid":
         # Ground glass adds tissue to what is there: vessels stay brighter than their surroundings.
         hazy = np.minimum(region + cover * (density - LUNG_HU), np.maximum(region, 60))
-        painted = hazy if appearance.kind == "ground-glass" else np.maximum(
-            hazy, hazy * (1 - core) + core * (appearance.core_hu + density - appearance.density_hu)
+        painted = (
+            hazy
+            if appearance.kind == "ground-glass"
+            else np.maximum(hazy, hazy * (1 - core) + core * (appearance.core_hu + density - appearance.density_hu))
         )
     else:
         noise = appearance.noise_hu * correlated_noise(rng, region.shape, spacing_kji, appearance.noise_mm)

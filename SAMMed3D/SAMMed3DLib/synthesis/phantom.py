@@ -188,13 +188,15 @@ class _Chest:
             voxels = np.argwhere(painted)
             middle = self.ijk_to_ras @ np.append(voxels.mean(axis=0)[::-1], 1.0)
             volume = len(voxels) * float(np.prod(self.spacing))
-            nodules.append({
-                "label": label,
-                "kind": kind,
-                "diameter_mm": round(float(np.cbrt(6 * volume / np.pi)), 2),
-                "center_ras": tuple(round(float(value), 2) for value in middle[:3]),
-                "attachment": attachment,
-            })
+            nodules.append(
+                {
+                    "label": label,
+                    "kind": kind,
+                    "diameter_mm": round(float(np.cbrt(6 * volume / np.pi)), 2),
+                    "center_ras": tuple(round(float(value), 2) for value in middle[:3]),
+                    "attachment": attachment,
+                }
+            )
         return labels, tuple(nodules)
 
     def scanned(self) -> np.ndarray:
@@ -218,8 +220,14 @@ class _Chest:
         goals = np.array(aims)
         starts = hilum + rng.normal(0, 6, (len(goals), 3))
         return grow_tree(
-            rng, starts, goals - starts, rng.uniform(2.0, 4.2, len(goals)), self._in_lung(-1.5, near=hilum),
-            minimum_radius=0.4, maximum_segments=6000, pull=lambda tips: unit(tips - hilum),
+            rng,
+            starts,
+            goals - starts,
+            rng.uniform(2.0, 4.2, len(goals)),
+            self._in_lung(-1.5, near=hilum),
+            minimum_radius=0.4,
+            maximum_segments=6000,
+            pull=lambda tips: unit(tips - hilum),
         )
 
     def _twigs(self) -> Tubes:
@@ -228,8 +236,13 @@ class _Chest:
         hila = np.where(points[:, 2:] < 0, thorax.HILA["right"], thorax.HILA["left"])
         courses = unit(points - hila) + self.rng.normal(0, 0.5, points.shape)
         return grow_tree(
-            self.rng, points, courses, self.rng.uniform(0.4, 0.8, len(points)), self._in_lung(-0.5),
-            minimum_radius=0.28, maximum_segments=20000,
+            self.rng,
+            points,
+            courses,
+            self.rng.uniform(0.4, 0.8, len(points)),
+            self._in_lung(-0.5),
+            minimum_radius=0.28,
+            maximum_segments=20000,
         )
 
     def _place(self, diameter: float, attachment: Attachment, taken: list[tuple[np.ndarray, float]]) -> np.ndarray:

@@ -71,8 +71,14 @@ class NoduleShape:
 class NoduleShapes:
     """The library, from which random shapes of any size are drawn."""
 
-    def __init__(self, bits: np.ndarray, offsets: np.ndarray, shapes: np.ndarray, spacings_zyx: np.ndarray,
-                 diameters_mm: np.ndarray) -> None:
+    def __init__(
+        self,
+        bits: np.ndarray,
+        offsets: np.ndarray,
+        shapes: np.ndarray,
+        spacings_zyx: np.ndarray,
+        diameters_mm: np.ndarray,
+    ) -> None:
         self._bits, self._offsets, self._shapes = bits, offsets, shapes
         self._spacings, self._diameters = spacings_zyx, diameters_mm
         volumes = diameters_mm**3 * np.pi / 6

@@ -69,9 +69,9 @@ def ribs(rng: np.random.Generator) -> Tubes:
     for height in np.arange(18, 262, 24.5) + rng.uniform(-4, 4):
         z = height - 62 * (1 - np.cos(angles)) / 2
         width, depth, middle = cavity_profile(z)
-        radius = 7.0 + 1 / (
-            (np.abs(np.sin(angles)) / width) ** 2.3 + (np.abs(np.cos(angles)) / depth) ** 2.3
-        ) ** (1 / 2.3)
+        radius = 7.0 + 1 / ((np.abs(np.sin(angles)) / width) ** 2.3 + (np.abs(np.cos(angles)) / depth) ** 2.3) ** (
+            1 / 2.3
+        )
         course = np.stack((z, middle + radius * np.cos(angles), radius * np.sin(angles)), axis=1)
         course = course[(width > 40) & (z < 225)]
         for side in (1.0, -1.0):
@@ -118,8 +118,18 @@ def vertebrae() -> tuple[Tubes, Tubes, Tubes]:
 def great_vessels() -> Tubes:
     """Aorta, pulmonary arteries and the upper caval vein."""
     aorta = np.array(
-        ((-60, 38, 18), (100, 38, 18), (140, 34, 18), (158, 22, 16), (164, 6, 8), (156, -12, -6), (138, -20, -12),
-         (105, -22, -6), (85, -22, 4)), dtype=float,
+        (
+            (-60, 38, 18),
+            (100, 38, 18),
+            (140, 34, 18),
+            (158, 22, 16),
+            (164, 6, 8),
+            (156, -12, -6),
+            (138, -20, -12),
+            (105, -22, -6),
+            (85, -22, 4),
+        ),
+        dtype=float,
     )
     arteries = [
         np.array(((88.0, -30, 18), (112, -18, 14), (122, -2, 10))),
@@ -134,8 +144,11 @@ def airways() -> Tubes:
     """Trachea and main bronchi."""
     trachea = polylines([np.array(((240.0, 8, 0), (132.0, 12, -2)))], 8.5)
     main = polylines(
-        [np.array(((132.0, 12, -2), (118, 13, -18), HILA["right"])),
-         np.array(((132.0, 12, -2), (122, 14, 18), HILA["left"]))], 6.0,
+        [
+            np.array(((132.0, 12, -2), (118, 13, -18), HILA["right"])),
+            np.array(((132.0, 12, -2), (122, 14, 18), HILA["left"])),
+        ],
+        6.0,
     )
     return merged((trachea, main))
 

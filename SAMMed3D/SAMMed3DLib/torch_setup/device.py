@@ -18,15 +18,15 @@ from .loading import load_torch
 @dataclass(frozen=True)
 class DeviceReport:
     """Attributes:
-        torch: version of PyTorch, such as "2.9.0+cu128"; "" where it does not work.
-        cuda: version of CUDA that this PyTorch was built for, or None.
-        device: "cpu", "cuda:0", "mps".
-        name: of the processor or graphics card.
-        free_bytes: memory that is free there, None where unknown.
-        total_bytes: memory of a graphics card, else None.
-        precision: number format of the image encoder.
-        threads: of the CPU that PyTorch uses.
-        problem: why the device asked for is not used, or "".
+    torch: version of PyTorch, such as "2.9.0+cu128"; "" where it does not work.
+    cuda: version of CUDA that this PyTorch was built for, or None.
+    device: "cpu", "cuda:0", "mps".
+    name: of the processor or graphics card.
+    free_bytes: memory that is free there, None where unknown.
+    total_bytes: memory of a graphics card, else None.
+    precision: number format of the image encoder.
+    threads: of the CPU that PyTorch uses.
+    problem: why the device asked for is not used, or "".
     """
 
     torch: str
@@ -48,16 +48,22 @@ class DeviceReport:
         if free and self.total_bytes:
             free = free.replace(" GB", f" of {self.total_bytes / 2**30:.1f} GB")
         parts = [
-            f"PyTorch {self.torch}", f"{self.device.partition(':')[0].upper()} {self.name}", free, self.precision,
-            f"{self.threads} threads" if self.device == "cpu" else "", self.problem,
+            f"PyTorch {self.torch}",
+            f"{self.device.partition(':')[0].upper()} {self.name}",
+            free,
+            self.precision,
+            f"{self.threads} threads" if self.device == "cpu" else "",
+            self.problem,
         ]
         return ", ".join(part for part in parts if part)
 
     @property
     def details(self) -> str:
         """Several lines to copy into a report of a problem."""
-        return f"{self.text}\nCUDA of PyTorch: {self.cuda or 'none'}\n{platform.platform()}, Python " \
-               f"{platform.python_version()}"
+        return (
+            f"{self.text}\nCUDA of PyTorch: {self.cuda or 'none'}\n{platform.platform()}, Python "
+            f"{platform.python_version()}"
+        )
 
 
 def report_device(device: str = "auto", precision: str = "auto") -> DeviceReport:
@@ -88,7 +94,14 @@ def report_device(device: str = "auto", precision: str = "auto") -> DeviceReport
         precision = resolve_precision("auto", resolved)
         name, free, total = _memory(torch, resolved)
     return DeviceReport(
-        torch.__version__, torch.version.cuda, str(resolved), name, free, total, precision, torch.get_num_threads(),
+        torch.__version__,
+        torch.version.cuda,
+        str(resolved),
+        name,
+        free,
+        total,
+        precision,
+        torch.get_num_threads(),
         problem,
     )
 
@@ -174,8 +187,8 @@ def _windows_free_memory() -> int | None:
 
     class Status(ctypes.Structure):
         _fields_ = [("length", ctypes.c_ulong), ("load", ctypes.c_ulong)] + [
-            (name, ctypes.c_ulonglong) for name in
-            ("total", "free", "total_page", "free_page", "total_virtual", "free_virtual", "free_extended")
+            (name, ctypes.c_ulonglong)
+            for name in ("total", "free", "total_page", "free_page", "total_virtual", "free_virtual", "free_extended")
         ]
 
     status = Status(length=ctypes.sizeof(Status))

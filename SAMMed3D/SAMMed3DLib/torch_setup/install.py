@@ -92,10 +92,10 @@ class Outcome(enum.Enum):
 @dataclass(frozen=True)
 class InstallResult:
     """Attributes:
-        outcome: how it ended.
-        message: for the user, naming what to do; "" when the user declined.
-        details: what the installer said, for the log and for bug reports.
-        cpuOnlyMayHelp: offer a second button, ``install(cpuOnly=True)``.
+    outcome: how it ended.
+    message: for the user, naming what to do; "" when the user declined.
+    details: what the installer said, for the log and for bug reports.
+    cpuOnlyMayHelp: offer a second button, ``install(cpuOnly=True)``.
     """
 
     outcome: Outcome
@@ -146,8 +146,9 @@ class SlicerServices:
     def versions(self) -> Mapping[str, str]:
         """Installed packages and their versions."""
         importlib.invalidate_caches()
-        return {each.metadata["Name"]: each.version for each in importlib.metadata.distributions()
-                if each.metadata["Name"]}
+        return {
+            each.metadata["Name"]: each.version for each in importlib.metadata.distributions() if each.metadata["Name"]
+        }
 
     def cudaProblem(self) -> str:
         """Why the graphics card does not work with the PyTorch just installed, or ""."""
@@ -164,9 +165,7 @@ class TorchInstaller:
         state: how much of PyTorch is installed.
     """
 
-    def __init__(
-        self, services: SlicerServices | None = None, state: Callable[[], TorchState] = torchState
-    ) -> None:
+    def __init__(self, services: SlicerServices | None = None, state: Callable[[], TorchState] = torchState) -> None:
         self._services = services if services is not None else SlicerServices()
         self._state = state
 
@@ -190,8 +189,10 @@ class TorchInstaller:
         if self._services.testing():
             return InstallResult(Outcome.TESTING, _("Nothing is installed while Slicer runs tests."))
         if self._services.pipIsBusy():
-            return InstallResult(Outcome.BUSY, _("Another extension is installing Python packages. Wait until it has "
-                                                 "ended, then try again."))
+            return InstallResult(
+                Outcome.BUSY,
+                _("Another extension is installing Python packages. Wait until it has ended, then try again."),
+            )
         if state is TorchState.HALF_REMOVED:
             return _halfRemoved("")
         return None
@@ -200,9 +201,14 @@ class TorchInstaller:
         try:
             logic = self._services.pyTorchLogic()
         except ImportError as error:
-            return InstallResult(Outcome.EXTENSION_MISSING, _(
-                "The PyTorch extension is missing. Install it: View > Extensions Manager > Install Extensions, search "
-                "for PyTorch, Install, then restart Slicer."), str(error))
+            return InstallResult(
+                Outcome.EXTENSION_MISSING,
+                _(
+                    "The PyTorch extension is missing. Install it: View > Extensions Manager > Install Extensions, "
+                    "search for PyTorch, Install, then restart Slicer."
+                ),
+                str(error),
+            )
         except Exception as error:  # a broken extension
             return _explained(error, cpuOnly)
         importedBefore = "torch" in sys.modules
@@ -211,8 +217,10 @@ class TorchInstaller:
             if self._state() is TorchState.LEFTOVERS:  # else pip takes it for installed
                 self._services.uninstall("torch")
             torch = logic.installTorch(
-                askConfirmation=askConfirmation, forceComputationBackend="cpu" if cpuOnly else None,
-                torchVersionRequirement=TORCH_REQUIREMENT)
+                askConfirmation=askConfirmation,
+                forceComputationBackend="cpu" if cpuOnly else None,
+                torchVersionRequirement=TORCH_REQUIREMENT,
+            )
             changed = _changedUnderFoot(before, self._services.versions())
         except Exception as error:  # whatever a download, pip or a foreign library can raise
             return self._afterFailure(error, cpuOnly)
@@ -222,19 +230,32 @@ class TorchInstaller:
             return _restart(", ".join(changed))
         problem = self._services.cudaProblem()
         if problem:
-            return InstallResult(Outcome.READY, _(
-                "PyTorch was installed, but this graphics card does not work with it: SAMMed3D runs on the CPU. A "
-                "newer graphics driver may help."), problem)
+            return InstallResult(
+                Outcome.READY,
+                _(
+                    "PyTorch was installed, but this graphics card does not work with it: SAMMed3D runs on the CPU. A "
+                    "newer graphics driver may help."
+                ),
+                problem,
+            )
         return InstallResult(Outcome.READY, _("PyTorch was installed."))
 
     def _afterFailure(self, error: Exception, cpuOnly: bool) -> InstallResult:
         """Installed, but it did not start in this session; or not installed."""
-        if isinstance(error, (ImportError, OSError)) and not _pathTooLong(error) and (
-            self._state() is TorchState.PRESENT
+        if (
+            isinstance(error, (ImportError, OSError))
+            and not _pathTooLong(error)
+            and (self._state() is TorchState.PRESENT)
         ):
-            return InstallResult(Outcome.RESTART_REQUIRED, _(
-                "PyTorch was installed but did not start. Restart Slicer. If it still does not start then, install it "
-                "for the CPU only."), _first(error), cpuOnlyMayHelp=not cpuOnly)
+            return InstallResult(
+                Outcome.RESTART_REQUIRED,
+                _(
+                    "PyTorch was installed but did not start. Restart Slicer. If it still does not start then, install "
+                    "it for the CPU only."
+                ),
+                _first(error),
+                cpuOnlyMayHelp=not cpuOnly,
+            )
         return _explained(error, cpuOnly)
 
 
@@ -243,20 +264,36 @@ def _explained(error: Exception, cpuOnly: bool) -> InstallResult:
     if isinstance(error, TypeError):  # importlib.metadata.files('torch') is None in PyTorchUtils
         return _halfRemoved(_first(error))
     if _pathTooLong(error):
-        return InstallResult(Outcome.FAILED, _(
-            "A file of PyTorch has a path that is too long for Windows. Allow long paths (search for 'Enable Win32 "
-            "long paths' in the group policy editor, or set LongPathsEnabled to 1 in the registry), or install Slicer "
-            "in a folder with a short name such as C:\\Slicer; then try again."), _first(error))
+        return InstallResult(
+            Outcome.FAILED,
+            _(
+                "A file of PyTorch has a path that is too long for Windows. Allow long paths (search for 'Enable Win32 "
+                "long paths' in the group policy editor, or set LongPathsEnabled to 1 in the registry), or install "
+                "Slicer in a folder with a short name such as C:\\Slicer; then try again."
+            ),
+            _first(error),
+        )
     if isinstance(error, PermissionError):
-        return InstallResult(Outcome.FAILED, _(
-            "Slicer may not write into its own folder. Install Slicer where you may write, or start it once as "
-            "administrator to install PyTorch."), _first(error))
+        return InstallResult(
+            Outcome.FAILED,
+            _(
+                "Slicer may not write into its own folder. Install Slicer where you may write, or start it once as "
+                "administrator to install PyTorch."
+            ),
+            _first(error),
+        )
     if isinstance(error, OSError) and error.errno == 28:
-        return InstallResult(Outcome.FAILED, _("The disk is full: PyTorch needs up to 6 GB, 1 GB for the CPU only."),
-                             _first(error), cpuOnlyMayHelp=not cpuOnly)
+        return InstallResult(
+            Outcome.FAILED,
+            _("The disk is full: PyTorch needs up to 6 GB, 1 GB for the CPU only."),
+            _first(error),
+            cpuOnlyMayHelp=not cpuOnly,
+        )
     if isinstance(error, subprocess.CalledProcessError):
-        message = _("Downloading or installing PyTorch failed. Is this computer online, and is there enough space on "
-                    "the disk? View > Error log shows what pip said.")
+        message = _(
+            "Downloading or installing PyTorch failed. Is this computer online, and is there enough space on "
+            "the disk? View > Error log shows what pip said."
+        )
     else:
         message = _("PyTorch could not be installed: {error}.").format(error=_first(error).rstrip("."))
     if not cpuOnly:
@@ -267,21 +304,29 @@ def _explained(error: Exception, cpuOnly: bool) -> InstallResult:
 def _halfRemoved(details: str) -> InstallResult:
     folder = torchFolder()
     where = str(folder) if folder is not None else "lib/Python/Lib/site-packages/torch"
-    return InstallResult(Outcome.FAILED, _(
-        "An old PyTorch was only half removed, which blocks a new one. Close Slicer, delete the folder {folder} and "
-        "the folders beside it whose names begin with torch- or ~orch, start Slicer and try again."
-    ).format(folder=where), details)
+    return InstallResult(
+        Outcome.FAILED,
+        _(
+            "An old PyTorch was only half removed, which blocks a new one. Close Slicer, delete the folder {folder} "
+            "and the folders beside it whose names begin with torch- or ~orch, start Slicer and try again."
+        ).format(folder=where),
+        details,
+    )
 
 
 def _restart(changed: str) -> InstallResult:
-    return InstallResult(Outcome.RESTART_REQUIRED, _(
-        "PyTorch was installed. Restart Slicer to use it: some of its parts were in use already."), changed)
+    return InstallResult(
+        Outcome.RESTART_REQUIRED,
+        _("PyTorch was installed. Restart Slicer to use it: some of its parts were in use already."),
+        changed,
+    )
 
 
 def _changedUnderFoot(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
     """Packages in use whose files were replaced by another version."""
     return sorted(
-        name for name, version in before.items()
+        name
+        for name, version in before.items()
         if after.get(name, version) != version and name.lower().replace("-", "_") in sys.modules
     )
 

@@ -52,8 +52,14 @@ class DownloadCancelled(RuntimeError):
 
 
 def download(
-    url: str, path: Path, *, sha256: str | None = None, size: int | None = None, progress: Progress | None = None,
-    timeout: float = TIMEOUT_SECONDS, sleep: Callable[[float], None] = time.sleep,
+    url: str,
+    path: Path,
+    *,
+    sha256: str | None = None,
+    size: int | None = None,
+    progress: Progress | None = None,
+    timeout: float = TIMEOUT_SECONDS,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> str:
     """Fetches a file over HTTP or HTTPS; continues what an earlier call has begun.
 
@@ -149,8 +155,10 @@ def _transfer(url: str, part: Path, start: int, size: int | None, report: Progre
         raise _NetworkError(error) from error
     with response:
         if response.headers.get("Content-Type", "").lower().startswith("text/html"):
-            raise DownloadError("A web page came instead of the file: this network may ask for a login or show a "
-                                f"notice first. Open any page in a web browser, then try again. {_BY_HAND}")
+            raise DownloadError(
+                "A web page came instead of the file: this network may ask for a login or show a "
+                f"notice first. Open any page in a web browser, then try again. {_BY_HAND}"
+            )
         span = re.fullmatch(r"bytes (\d+)-\d+/\d+", response.headers.get("Content-Range", "").strip())
         if not (response.status == 206 and span and int(span[1]) == start):
             start = 0  # the whole file: the server does not resume, or not from where it was asked to
@@ -160,12 +168,16 @@ def _transfer(url: str, part: Path, start: int, size: int | None, report: Progre
         length = response.headers.get("Content-Length", "")
         total = start + int(length) if length.isdigit() else size
         if size is not None and total != size:
-            raise DownloadError(f"The server offers a file of {total} bytes, not the expected {size}: it was "
-                                f"replaced. A newer version of SAMMed3D may know it. {_BY_HAND}")
+            raise DownloadError(
+                f"The server offers a file of {total} bytes, not the expected {size}: it was "
+                f"replaced. A newer version of SAMMed3D may know it. {_BY_HAND}"
+            )
         needed, free = (total or 0) - start + SPARE_BYTES, shutil.disk_usage(part.parent).free
         if needed > free:
-            raise DownloadError(f"Too little space in {part.parent}: {needed / 1e6:.0f} MB are needed, "
-                                f"{free / 1e6:.0f} MB are free. Remove something there, or choose another folder.")
+            raise DownloadError(
+                f"Too little space in {part.parent}: {needed / 1e6:.0f} MB are needed, "
+                f"{free / 1e6:.0f} MB are free. Remove something there, or choose another folder."
+            )
         done = start
         with part.open("ab" if start else "wb") as file:
             while piece := _read(response):
@@ -198,8 +210,10 @@ def _size(part: Path) -> int:
 def _mismatch(digest: str, sha256: str | None, size: int, expected: int | None) -> str:
     """Returns what is wrong with a complete file, or nothing."""
     if sha256 is not None and digest != sha256.lower():
-        return (f"The file that came ({size} bytes) is not the expected one: its SHA-256 is {digest}, not {sha256}. It "
-                "was damaged on the way or replaced by its authors, and is not kept. Try again later.")
+        return (
+            f"The file that came ({size} bytes) is not the expected one: its SHA-256 is {digest}, not {sha256}. It "
+            "was damaged on the way or replaced by its authors, and is not kept. Try again later."
+        )
     if expected is not None and size != expected:
         return f"{size} bytes came instead of {expected}; the file is not kept. Try again later."
     return ""
@@ -216,8 +230,10 @@ def _disk_errors_explained(path: Path) -> Iterator[None]:
             raise DownloadError(
                 f"The disk of {path.parent} is full; nothing was left there. Make room, then try again."
             ) from error
-        raise DownloadError(f"{path} cannot be written: {error.strerror or error}. Close programs that use it, or "
-                            "choose another folder.") from error
+        raise DownloadError(
+            f"{path} cannot be written: {error.strerror or error}. Close programs that use it, or "
+            "choose another folder."
+        ) from error
 
 
 def opener() -> urllib.request.OpenerDirector:
@@ -259,22 +275,47 @@ def diagnose(error: Any, url: str, begun: bool = False) -> tuple[str, bool]:
     reason = error.reason if isinstance(getattr(error, "reason", None), Exception) else error  # what urllib wraps
     if isinstance(reason, ssl.SSLCertVerificationError):
         what, again = (
-            f"The identity of {host} could not be verified ({reason.verify_message}). Check the date of this computer; "
-            "in a network that inspects traffic, ask its administrator to install the network's certificate "
-            "(SSL_CERT_FILE)."), False
+            (
+                f"The identity of {host} could not be verified ({reason.verify_message}). Check the date of this "
+                "computer; in a network that inspects traffic, ask its administrator to install the network's certificate "
+                "(SSL_CERT_FILE)."
+            ),
+            False,
+        )
     elif isinstance(reason, ssl.SSLError):
-        what, again = (f"The encrypted connection to {host} failed ({getattr(reason, 'reason', '') or reason}). A "
-                       "proxy or firewall may be in the way: try another network."), begun
+        what, again = (
+            (
+                f"The encrypted connection to {host} failed ({getattr(reason, 'reason', '') or reason}). A "
+                "proxy or firewall may be in the way: try another network."
+            ),
+            begun,
+        )
     elif "Tunnel connection failed" in str(reason):
-        what, again = (f"The proxy {proxy or 'of this network'} refused the connection to {host} ({reason}). Check its "
-                       "address and password in HTTPS_PROXY, or ask the administrator to allow it."), False
+        what, again = (
+            (
+                f"The proxy {proxy or 'of this network'} refused the connection to {host} ({reason}). Check its "
+                "address and password in HTTPS_PROXY, or ask the administrator to allow it."
+            ),
+            False,
+        )
     elif isinstance(reason, socket.gaierror):
-        what, again = (f"The proxy {proxy} was not found: check HTTPS_PROXY." if proxy else
-                       f"{host} was not found. Is this computer online? If it is, a proxy may be needed: set "
-                       "HTTPS_PROXY and start again."), begun
+        what, again = (
+            (
+                f"The proxy {proxy} was not found: check HTTPS_PROXY."
+                if proxy
+                else f"{host} was not found. Is this computer online? If it is, a proxy may be needed: set "
+                "HTTPS_PROXY and start again."
+            ),
+            begun,
+        )
     elif isinstance(reason, ConnectionRefusedError):
-        what, again = (f"{proxy or host} refused the connection. "
-                       f"{'Check the proxy in HTTPS_PROXY.' if proxy else 'Try again later.'}"), begun
+        what, again = (
+            (
+                f"{proxy or host} refused the connection. "
+                f"{'Check the proxy in HTTPS_PROXY.' if proxy else 'Try again later.'}"
+            ),
+            begun,
+        )
     elif isinstance(reason, TimeoutError):
         what, again = f"{host} does not answer{through}: the transfer stalled. Try again later.", True
     elif getattr(reason, "errno", None) in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN):

@@ -88,7 +88,9 @@ class WeightsStore:
     """
 
     def __init__(
-        self, folder: Path | None = None, catalog: Sequence[CatalogModel] = CATALOG,
+        self,
+        folder: Path | None = None,
+        catalog: Sequence[CatalogModel] = CATALOG,
         read: Callable[[Path], str] = read_architecture,
     ) -> None:
         self.folder = Path(folder) if folder is not None else default_folder()
@@ -101,8 +103,10 @@ class WeightsStore:
         """All models: the bundled one, the catalog, fine-tuned ones (newest first), chosen files (newest last)."""
         chosen = self._chosen()
         return [
-            self._bundled(), *(self._download(model) for model in self._catalog),
-            *(self._finetuned(file) for file in self._finetuned_files()), *(self._file(each) for each in chosen),
+            self._bundled(),
+            *(self._download(model) for model in self._catalog),
+            *(self._finetuned(file) for file in self._finetuned_files()),
+            *(self._file(each) for each in chosen),
         ]
 
     def entry(self, name: str) -> ModelEntry:
@@ -231,29 +235,55 @@ class WeightsStore:
         except FileNotFoundError as error:
             path, note = None, str(error)
         return ModelEntry(
-            BUNDLED, "Nodule model (bundled)", ModelKind.BUNDLED, path, _size(path), APACHE_2, "SAMMed3D",
-            removable=False, installed=path is not None, sha256=None, note=note,
+            BUNDLED,
+            "Nodule model (bundled)",
+            ModelKind.BUNDLED,
+            path,
+            _size(path),
+            APACHE_2,
+            "SAMMed3D",
+            removable=False,
+            installed=path is not None,
+            sha256=None,
+            note=note,
         )
 
     def _download(self, model: CatalogModel) -> ModelEntry:
         target = self._target(model)
         begun, installed = _size(part_path(target)), target.is_file()
-        note = model.note + (" Verified by its SHA-256." if model.sha256 else
-                             " No SHA-256 of it is known: only its size is verified.")
+        note = model.note + (
+            " Verified by its SHA-256." if model.sha256 else " No SHA-256 of it is known: only its size is verified."
+        )
         if begun:
             note += f" {begun / 1e6:.0f} of {model.size_bytes / 1e6:.0f} MB have come; Download goes on from there."
         return ModelEntry(
-            model.name, model.title, ModelKind.CATALOG, target if installed else None,
-            _size(target) if installed else model.size_bytes, model.license, model.source,
-            removable=installed or begun > 0, installed=installed, sha256=model.sha256, note=note,
+            model.name,
+            model.title,
+            ModelKind.CATALOG,
+            target if installed else None,
+            _size(target) if installed else model.size_bytes,
+            model.license,
+            model.source,
+            removable=installed or begun > 0,
+            installed=installed,
+            sha256=model.sha256,
+            note=note,
         )
 
     def _finetuned(self, file: Path) -> ModelEntry:
         reserved = {BUNDLED, *(model.name for model in self._catalog)}
         title = f"{file.stem} (fine-tuned)"
         return ModelEntry(
-            title if file.stem in reserved else file.stem, title, ModelKind.FINETUNED, file, _size(file),
-            "as the model it was trained from", str(file), removable=True, installed=True, sha256=None,
+            title if file.stem in reserved else file.stem,
+            title,
+            ModelKind.FINETUNED,
+            file,
+            _size(file),
+            "as the model it was trained from",
+            str(file),
+            removable=True,
+            installed=True,
+            sha256=None,
             note="Trained on this computer.",
         )
 
@@ -263,9 +293,16 @@ class WeightsStore:
         known = next((model for model in self._catalog if model.sha256 == chosen.sha256), None)
         what = f"{known.title}, known by its SHA-256." if known else f"A network of the kind {chosen.architecture}."
         return ModelEntry(
-            chosen.name, known.title if known else chosen.name, ModelKind.FILE, path, _size(path),
-            known.license if known else "not known: ask whoever made the file", chosen.path,
-            removable=True, installed=there, sha256=chosen.sha256,
+            chosen.name,
+            known.title if known else chosen.name,
+            ModelKind.FILE,
+            path,
+            _size(path),
+            known.license if known else "not known: ask whoever made the file",
+            chosen.path,
+            removable=True,
+            installed=there,
+            sha256=chosen.sha256,
             note=what if there else "The file is gone: put it back, or remove it from the list.",
         )
 
@@ -314,8 +351,10 @@ class WeightsStore:
         try:
             yield
         except OSError as error:
-            raise WeightsError(f"{error.filename or self.folder} cannot be changed: {error.strerror or error}. Choose "
-                               "another model first if it is in use, or check the folder's permissions.") from error
+            raise WeightsError(
+                f"{error.filename or self.folder} cannot be changed: {error.strerror or error}. Choose "
+                "another model first if it is in use, or check the folder's permissions."
+            ) from error
 
 
 def fetch(store: WeightsStore, name: str, report: Report) -> ModelEntry:

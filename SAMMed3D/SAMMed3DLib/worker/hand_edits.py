@@ -50,9 +50,7 @@ def apply_click(
     return _tight(mask, low, voxel_kji)
 
 
-def _bounds(
-    blocks: Sequence[Any], voxel_kji: Sequence[int] | NDArray
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _bounds(blocks: Sequence[Any], voxel_kji: Sequence[int] | NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     corners = [np.asarray(voxel_kji, dtype=np.int64)]
     lows = [*corners, *(np.asarray(block.offset_kji, dtype=np.int64) for block in blocks)]
     highs = [corners[0] + 1, *(np.asarray(b.offset_kji, dtype=np.int64) + b.mask.shape for b in blocks)]

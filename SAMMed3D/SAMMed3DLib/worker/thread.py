@@ -68,7 +68,9 @@ class Worker:
     """
 
     def __init__(
-        self, engine: EngineProtocol | None = None, clock: Callable[[], float] = time.monotonic,
+        self,
+        engine: EngineProtocol | None = None,
+        clock: Callable[[], float] = time.monotonic,
         progressInterval: float = 0.05,
     ) -> None:
         self._engine = engine or FunctionEngine()

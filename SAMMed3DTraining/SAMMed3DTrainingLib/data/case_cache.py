@@ -79,9 +79,11 @@ class CaseCache:
             with np.load(entry / "nodules.npz", allow_pickle=False) as masks:
                 nodules = tuple(
                     Nodule(
-                        n["value"], n["component"],
+                        n["value"],
+                        n["component"],
                         np.unpackbits(masks[str(index)], count=int(np.prod(n["shape"]))).reshape(n["shape"]) > 0,
-                        tuple(n["offset_kji"]), n["volume_mm3"],
+                        tuple(n["offset_kji"]),
+                        n["volume_mm3"],
                     )
                     for index, n in enumerate(description["nodules"])
                 )
@@ -99,8 +101,13 @@ class CaseCache:
             "doubts": doubts,
             "ijk_to_ras": loaded.ijk_to_ras.tolist(),
             "nodules": [
-                {"value": n.value, "component": n.component, "offset_kji": list(n.offset_kji),
-                 "shape": list(n.mask.shape), "volume_mm3": n.volume_mm3}
+                {
+                    "value": n.value,
+                    "component": n.component,
+                    "offset_kji": list(n.offset_kji),
+                    "shape": list(n.mask.shape),
+                    "volume_mm3": n.volume_mm3,
+                }
                 for n in loaded.nodules
             ],
         }

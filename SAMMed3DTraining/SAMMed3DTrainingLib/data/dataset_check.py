@@ -81,7 +81,9 @@ class CheckReport:
 
 
 def check_datasets(
-    path: str | Path, progress: Callable[[int, int], bool | None] | None = None, patient_pattern: str | None = None,
+    path: str | Path,
+    progress: Callable[[int, int], bool | None] | None = None,
+    patient_pattern: str | None = None,
     labels: Sequence[str] = (),
 ) -> CheckReport:
     """Reads every case of the data sets in a folder and says what is wrong.
@@ -138,8 +140,13 @@ def _check_case(dataset: Dataset, case: Case, seen: dict[str, Case]) -> CheckedC
     broken = loaded.array_kji.dtype.kind == "f" and not np.isfinite(loaded.array_kji).all()
     diameters = tuple(sorted((nodule.diameter_mm for nodule in loaded.nodules), reverse=True))
     return CheckedCase(
-        case, loaded.array_kji.shape[::-1], tuple(float(mm) for mm in voxel_spacing(loaded.ijk_to_ras)),
-        "".join(nibabel.aff2axcodes(loaded.ijk_to_ras)), diameters, tuple(problems), fatal=broken,
+        case,
+        loaded.array_kji.shape[::-1],
+        tuple(float(mm) for mm in voxel_spacing(loaded.ijk_to_ras)),
+        "".join(nibabel.aff2axcodes(loaded.ijk_to_ras)),
+        diameters,
+        tuple(problems),
+        fatal=broken,
     )
 
 
@@ -193,11 +200,15 @@ def _stands_out(loaded: LoadedCase, nodule: Nodule) -> bool:
     spacing = voxel_spacing(loaded.ijk_to_ras)[::-1]
     pad = [max(2, round(nodule.diameter_mm / 2 / mm)) for mm in spacing]
     shape = loaded.array_kji.shape
-    window = tuple(slice(max(0, part.start - n), min(size, part.stop + n))
-                   for part, n, size in zip(nodule.slices_kji, pad, shape, strict=True))
+    window = tuple(
+        slice(max(0, part.start - n), min(size, part.stop + n))
+        for part, n, size in zip(nodule.slices_kji, pad, shape, strict=True)
+    )
     inside = np.zeros([part.stop - part.start for part in window], bool)
-    inner = tuple(slice(part.start - out.start, part.stop - out.start)
-                  for part, out in zip(nodule.slices_kji, window, strict=True))
+    inner = tuple(
+        slice(part.start - out.start, part.stop - out.start)
+        for part, out in zip(nodule.slices_kji, window, strict=True)
+    )
     inside[inner] = nodule.mask
     shell = ~inside & ~ndimage.binary_dilation(inside)  # its border is mixed
     values = loaded.array_kji[window]

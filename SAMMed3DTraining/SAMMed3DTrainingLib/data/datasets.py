@@ -187,14 +187,20 @@ def load_case(case: Case, ignored_values: frozenset[int] = frozenset()) -> Loade
         mismatch, labels = "", dataclasses.replace(labels, ijk_to_ras=image.ijk_to_ras)
     if mismatch:
         lost = grids[0] == grids[2] and _is_lost(labels.ijk_to_ras)
-        cure = (f"its header is lost, copy the header of {case.image.name} to {case.label.name}" if lost else
-                f"resample {case.label.name} onto the grid of {case.image.name}")
+        cure = (
+            f"its header is lost, copy the header of {case.image.name} to {case.label.name}"
+            if lost
+            else f"resample {case.label.name} onto the grid of {case.image.name}"
+        )
         raise DatasetError(f"case {case.full_name}: {mismatch}; {cure}")
     apart = _apart(grids[0], image.ijk_to_ras, labels.ijk_to_ras)
     if np.abs(apart).max() > _GEOMETRY_TOLERANCE:
         far = np.linalg.norm(apart * voxel_spacing(image.ijk_to_ras), axis=1).max()
-        warnings.warn(f"{case.name}: the label map's header lies {far:.2g} mm away from its image's, less than half a "
-                      "voxel; its voxels are taken for the image's", stacklevel=2)
+        warnings.warn(
+            f"{case.name}: the label map's header lies {far:.2g} mm away from its image's, less than half a "
+            "voxel; its voxels are taken for the image's",
+            stacklevel=2,
+        )
     nodules = split_instances(labels.array_kji, image.ijk_to_ras, ignored_values)
     return LoadedCase(case, image.array_kji, image.ijk_to_ras, nodules)
 
@@ -297,10 +303,12 @@ def _read_dataset(folder: Path, pattern: re.Pattern[str], chosen: Sequence[str])
         return str(patients.get(name) or (match.group(1) if match and match.group(1) else name))
 
     cases = []
-    numbered = numbered_names(*(
-        {strip_ending(path.name) for part in PARTS for path in _files(folder / f"{kind}{part}")}
-        for kind in ("images", "labels")
-    ))
+    numbered = numbered_names(
+        *(
+            {strip_ending(path.name) for part in PARTS for path in _files(folder / f"{kind}{part}")}
+            for kind in ("images", "labels")
+        )
+    )
     for part in PARTS:
         images = _images(folder / f"images{part}", numbered, problems)
         labels = _labels(folder / f"labels{part}", numbered, problems)
@@ -328,16 +336,19 @@ def _read_dataset(folder: Path, pattern: re.Pattern[str], chosen: Sequence[str])
     else:
         problems += _gone_from_splits(splits, {case.name for case in cases})
     return Dataset(
-        folder.name, folder, tuple(cases), names, ignored, tuple(splits) if usable else (), tuple(problems),
-        question,
+        folder.name, folder, tuple(cases), names, ignored, tuple(splits) if usable else (), tuple(problems), question
     )
 
 
 def _question(names: Mapping[int, str], ignored: Collection[int]) -> str:
     """What has to be asked where ``dataset.json`` names classes that may be no nodules."""
     classes = {value: name for value, name in names.items() if value > 0 and value not in ignored}
-    doubtful = [name for name in classes.values() if not _NODULE_CLASS.search(name)
-                and (_ORGAN_CLASS.search(name) or (len(classes) > 1 and not name.strip().isdigit()))]
+    doubtful = [
+        name
+        for name in classes.values()
+        if not _NODULE_CLASS.search(name)
+        and (_ORGAN_CLASS.search(name) or (len(classes) > 1 and not name.strip().isdigit()))
+    ]
     if not doubtful:
         return ""
     listed = ", ".join(f"{name} ({value})" for value, name in classes.items())
@@ -366,7 +377,7 @@ def _one_patient_noted(datasets: tuple[Dataset, ...]) -> tuple[Dataset, ...]:
     problem = (
         f"all {len(cases)} cases ({names}) are taken for scans of one patient, {cases[0].patient!r}, so that nothing "
         "can be held out. If they are several, say what names a patient with --patient_pattern, such as '^(.+)$' for "
-        "one patient a case, or in the table \"patients\" of dataset.json"
+        'one patient a case, or in the table "patients" of dataset.json'
     )
     return tuple(dataclasses.replace(each, problems=(*each.problems, problem)) for each in datasets)
 
@@ -374,8 +385,14 @@ def _one_patient_noted(datasets: tuple[Dataset, ...]) -> tuple[Dataset, ...]:
 def _gone_from_splits(splits: list[dict[str, Any]], names: set[str]) -> list[str]:
     named = {str(name) for fold in splits for half in ("train", "val") for name in fold[half]}
     gone = sorted(named - names)
-    return [f"splits_final.json names {len(gone)} cases that are not there ({', '.join(gone[:3])}"
-            f"{', ...' if len(gone) > 3 else ''})"] if gone else []
+    return (
+        [
+            f"splits_final.json names {len(gone)} cases that are not there ({', '.join(gone[:3])}"
+            f"{', ...' if len(gone) > 3 else ''})"
+        ]
+        if gone
+        else []
+    )
 
 
 def _images(folder: Path, numbered: Collection[str], problems: list[str]) -> dict[str, Path]:
@@ -446,7 +463,7 @@ def _listed_file(folder: Path, name: str) -> Path | None:
     """A file of version 1 is named without its channel."""
     path = folder / name
     stem = strip_ending(path.name)
-    candidates = [path, path.with_name(f"{stem}_0000{path.name[len(stem):]}")]
+    candidates = [path, path.with_name(f"{stem}_0000{path.name[len(stem) :]}")]
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 

@@ -64,9 +64,7 @@ class Nodule:
         return k, j, i
 
 
-def split_instances(
-    labels_kji: NDArray, ijk_to_ras: ArrayLike, ignored: Collection[int] = ()
-) -> tuple[Nodule, ...]:
+def split_instances(labels_kji: NDArray, ijk_to_ras: ArrayLike, ignored: Collection[int] = ()) -> tuple[Nodule, ...]:
     """All nodules of a label map, ordered by value and falling size. None is dropped, however small.
 
     Label maps number their nodules (one value each), or give all of them one value; both come out the same. Voxels of

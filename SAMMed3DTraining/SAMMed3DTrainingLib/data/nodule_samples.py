@@ -12,13 +12,7 @@ from scipy import ndimage
 
 from SAMMed3DLib.inference.field import block_to_ras
 from SAMMed3DLib.inference.geometry import transform_points, voxel_spacing
-from SAMMed3DLib.inference.preprocessing import (
-    Crop,
-    crop_at,
-    intensity_statistics,
-    normalize_crop,
-    sample_volume,
-)
+from SAMMed3DLib.inference.preprocessing import Crop, crop_at, intensity_statistics, normalize_crop, sample_volume
 from SAMMed3DLib.inference.sampling import sample_grid
 from SAMMed3DLib.model.profile import PreprocessingProfile
 
@@ -46,10 +40,7 @@ class NoduleSampler:
     """
 
     def __init__(
-        self,
-        cases: Sequence[CachedCase],
-        profile: PreprocessingProfile,
-        augmentation: Augmentation = NO_AUGMENTATION,
+        self, cases: Sequence[CachedCase], profile: PreprocessingProfile, augmentation: Augmentation = NO_AUGMENTATION
     ) -> None:
         self._cases = list(cases)
         self._profile = profile

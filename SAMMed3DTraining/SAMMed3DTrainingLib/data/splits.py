@@ -150,9 +150,7 @@ def _random(pool: list[Case], seed: int, val_fraction: float) -> tuple[list[Case
     return train, val, f"random by patient, seed {seed}: {count} of {len(patients)} patients held out"
 
 
-def _from_fold(
-    datasets: Sequence[Dataset], pool: Iterable[Case], fold: int
-) -> tuple[list[Case], list[Case], str]:
+def _from_fold(datasets: Sequence[Dataset], pool: Iterable[Case], fold: int) -> tuple[list[Case], list[Case], str]:
     chosen: dict[str, dict[str, str]] = {}
     for dataset in datasets:
         if not 0 <= fold < len(dataset.splits):

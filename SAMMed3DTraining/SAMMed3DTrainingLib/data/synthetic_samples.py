@@ -175,7 +175,11 @@ class SampleSynthesizer:
         return places[int(self._rng.integers(len(places)))] if places else None
 
     def _real(
-        self, scan: Background, mistakable: Candidate | None, offset: np.ndarray, half: np.ndarray,
+        self,
+        scan: Background,
+        mistakable: Candidate | None,
+        offset: np.ndarray,
+        half: np.ndarray,
         site_shares: dict[str, float],
     ) -> tuple[_Block, np.ndarray] | None:
         rng = self._rng
@@ -242,8 +246,15 @@ class SampleSynthesizer:
         other = self._shapes.random(rng, diameter)
         direction = rng.standard_normal(3)
         apart = shape.radius_mm + other.radius_mm + rng.uniform(0, 15)
-        paint_nodule(block.hu, block.ijk_to_ras, other, center + direction / np.linalg.norm(direction) * apart,
-                     random_appearance(rng), rng, block.lung)
+        paint_nodule(
+            block.hu,
+            block.ijk_to_ras,
+            other,
+            center + direction / np.linalg.norm(direction) * apart,
+            random_appearance(rng),
+            rng,
+            block.lung,
+        )
 
     def _scan(self, block: _Block) -> None:
         """What differs from scanner to scanner: kernel, noise, calibration."""

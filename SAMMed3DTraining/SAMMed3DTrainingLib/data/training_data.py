@@ -64,8 +64,10 @@ def load_cases(
                 report(f"{dataset.name}: {problem}")
             unlabelled = [case.name for case in dataset.part("Tr") if case.label is None]
             if unlabelled:
-                report(f"{dataset.name}: {len(unlabelled)} images without a label map are not used "
-                       f"({', '.join(unlabelled[:3])})")
+                report(
+                    f"{dataset.name}: {len(unlabelled)} images without a label map are not used "
+                    f"({', '.join(unlabelled[:3])})"
+                )
         for note in (*split.notes, *unused_folds(datasets, config.fold)):
             report(note)
         owners = {dataset.name: dataset for dataset in datasets}
@@ -150,8 +152,13 @@ def loader(slots: SampleSlots, batches: Iterable[list[tuple[int, int]]], workers
     context = None if platform.system() == "Linux" else "spawn"
     return iter(
         DataLoader(
-            slots, batch_sampler=batches, collate_fn=list, num_workers=workers, prefetch_factor=3,
-            worker_init_fn=_one_thread, multiprocessing_context=context,
+            slots,
+            batch_sampler=batches,
+            collate_fn=list,
+            num_workers=workers,
+            prefetch_factor=3,
+            worker_init_fn=_one_thread,
+            multiprocessing_context=context,
         )
     )
 

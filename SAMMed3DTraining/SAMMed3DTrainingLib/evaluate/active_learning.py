@@ -42,11 +42,15 @@ SCHEMA = 1
 COUNTED = 5
 #: Objects of a volume that are told.
 _TOLD = 10
-MEASURE = ("sum over the five most uncertain objects of: entropy (bits) of the probability p of being a nodule, plus p "
-           "times the mean of 1 - predicted IoU and 1 - stability")
+MEASURE = (
+    "sum over the five most uncertain objects of: entropy (bits) of the probability p of being a nodule, plus p "
+    "times the mean of 1 - predicted IoU and 1 - stability"
+)
 MEASURE_STABILITY = "sum of 1 - stability over the five most uncertain objects (no probability is known)"
-SOURCE = ("Lewis and Gale, SIGIR 1994; Settles, Active Learning Literature Survey, 2009; Kirillov et al., Segment "
-          "Anything, ICCV 2023; Brust et al., Active Learning for Deep Object Detection, VISAPP 2019")
+SOURCE = (
+    "Lewis and Gale, SIGIR 1994; Settles, Active Learning Literature Survey, 2009; Kirillov et al., Segment "
+    "Anything, ICCV 2023; Brust et al., Active Learning for Deep Object Detection, VISAPP 2019"
+)
 
 
 class Finder(Protocol):
@@ -136,15 +140,22 @@ def rank(
             break
         entry = _entry(path, volume.name, records, finder.ranking, time.perf_counter() - begun)
         ranked.append(entry)
-        job.item(entry, f"{path.name}: uncertainty {entry['uncertainty']:.2f}, {entry['candidates']} objects, "
-                        f"{duration(entry['seconds'])}")
+        job.item(
+            entry,
+            f"{path.name}: uncertainty {entry['uncertainty']:.2f}, {entry['candidates']} objects, "
+            f"{duration(entry['seconds'])}",
+        )
     if not ranked and not job.cancelled:
         raise DatasetError("no volume could be ranked: " + "; ".join(skipped.values()))
     ranked.sort(key=lambda each: (-each["uncertainty"], each["path"]))
     content = {
-        "schema": SCHEMA, "measure": MEASURE if finder.ranking == "probability" else MEASURE_STABILITY,
-        "source": SOURCE, "checkpoint": str(config.checkpoint) if config.checkpoint else "bundled",
-        "complete": len(ranked) + len(skipped) == len(paths), "ranked": ranked, "skipped": skipped,
+        "schema": SCHEMA,
+        "measure": MEASURE if finder.ranking == "probability" else MEASURE_STABILITY,
+        "source": SOURCE,
+        "checkpoint": str(config.checkpoint) if config.checkpoint else "bundled",
+        "complete": len(ranked) + len(skipped) == len(paths),
+        "ranked": ranked,
+        "skipped": skipped,
     }
     if config.out is not None:
         write_whole(config.out, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
@@ -221,9 +232,13 @@ def _entry(path: Path, name: str, records: list[dict[str, Any]], ranking: str, s
     objects.sort(key=lambda each: -each["uncertainty"])
     expected = sum(each["score"] for each in objects) if ranking == "probability" else None
     return {
-        "path": str(path), "name": name, "uncertainty": round(sum(o["uncertainty"] for o in objects[:COUNTED]), 4),
-        "candidates": len(objects), "expected_nodules": None if expected is None else round(expected, 2),
-        "seconds": round(seconds, 2), "objects": objects[:_TOLD],
+        "path": str(path),
+        "name": name,
+        "uncertainty": round(sum(o["uncertainty"] for o in objects[:COUNTED]), 4),
+        "candidates": len(objects),
+        "expected_nodules": None if expected is None else round(expected, 2),
+        "seconds": round(seconds, 2),
+        "objects": objects[:_TOLD],
     }
 
 
@@ -238,15 +253,28 @@ def _text(content: dict[str, Any]) -> str:
 
 def ranking_parser(prog: str = "rank") -> argparse.ArgumentParser:
     """The options with their defaults and meanings."""
-    parser = argparse.ArgumentParser(prog=prog, allow_abbrev=False, description="Rank unlabelled volumes by how much "
-                                     "the model would learn from them: by its own uncertainty.")
-    parser.add_argument("--data", type=Path, nargs="+", required=True, metavar="PATH", help="volumes, data sets (their "
-                        "images without label maps), folders of volumes, DICOM series folders")
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        allow_abbrev=False,
+        description="Rank unlabelled volumes by how much the model would learn from them: by its own uncertainty.",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="volumes, data sets (their images without label maps), folders of volumes, DICOM series folders",
+    )
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights (default: the bundled nodule model)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the result is written as JSON")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
-    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"),
-                        help="of the image encoder (default auto)")
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        help="of the image encoder (default auto)",
+    )
     add_job_options(parser)
     return parser
 

@@ -125,10 +125,12 @@ def _block_at(array_kji: np.ndarray, ijk_to_ras: np.ndarray, seed_ras: np.ndarra
     low, high = np.maximum(seed - reach, 0), np.minimum(seed + reach + 1, array_kji.shape)
     hu = array_kji[tuple(slice(a, b) for a, b in zip(low, high, strict=True))].astype(np.float32)
     hu = ndimage.gaussian_filter(hu, SMOOTHING_MM / spacing)
-    distance = np.sqrt(sum(
-        ((axis - middle) * step) ** 2
-        for axis, middle, step in zip(np.ogrid[tuple(map(slice, hu.shape))], seed - low, spacing, strict=True)
-    ))
+    distance = np.sqrt(
+        sum(
+            ((axis - middle) * step) ** 2
+            for axis, middle, step in zip(np.ogrid[tuple(map(slice, hu.shape))], seed - low, spacing, strict=True)
+        )
+    )
     return _Block(hu, distance, spacing, low)
 
 

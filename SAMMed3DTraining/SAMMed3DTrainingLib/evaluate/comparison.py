@@ -25,16 +25,7 @@ from SAMMed3DLib.inference.geometry import transform_points
 from ..data.datasets import DEFAULT_PATIENT_PATTERN, Case, DatasetError, LoadedCase
 from ..data.instances import Nodule
 from ..job import Job, add_job_options
-from ..options import (
-    DEVICES,
-    NOT_NEGATIVE,
-    ONE_CLICK,
-    PRECISIONS,
-    Option,
-    add_options,
-    check_ranges,
-    values_of,
-)
+from ..options import DEVICES, NOT_NEGATIVE, ONE_CLICK, PRECISIONS, Option, add_options, check_ranges, values_of
 from ..runs import run_files
 from ..runs.run_files import RunError, write_whole
 from .evaluated_models import Evaluated, load_evaluated
@@ -184,8 +175,13 @@ class _Comparison:
         if not data:
             raise RunError(f"{config.run / run_files.CONFIG} does not say what the run was trained with: give --data")
         return EvaluationConfig(
-            data=data, checkpoint=None if checkpoint is None else str(checkpoint), num_clicks=config.clicks,
-            first_clicks=0, seed=config.seed, device=config.device, precision=config.precision,
+            data=data,
+            checkpoint=None if checkpoint is None else str(checkpoint),
+            num_clicks=config.clicks,
+            first_clicks=0,
+            seed=config.seed,
+            device=config.device,
+            precision=config.precision,
             patient_pattern=self._trained.get("patient_pattern") or DEFAULT_PATIENT_PATTERN,
             labels=tuple(self._trained.get("labels") or ()),
         )
@@ -195,8 +191,9 @@ class _Comparison:
             self._out.mkdir(parents=True, exist_ok=True)
             return Path(tempfile.mkdtemp(prefix="masks-", dir=self._out))
         except OSError as error:
-            raise RunError(f"nothing can be written in {self._out}: {error.strerror or error}; choose another --out") \
-                from error
+            raise RunError(
+                f"nothing can be written in {self._out}: {error.strerror or error}; choose another --out"
+            ) from error
 
     def _begin(self, done: int, case: Case) -> None:
         self._job.progress(done, self._total, case.name)
@@ -212,9 +209,7 @@ class _Comparison:
                 return False
         return True
 
-    def _one_case(
-        self, loaded: LoadedCase, models: dict[str, Evaluated], masks: Path, done: int, total: int
-    ) -> bool:
+    def _one_case(self, loaded: LoadedCase, models: dict[str, Evaluated], masks: Path, done: int, total: int) -> bool:
         rows = []
         for number, (value, nodule) in enumerate(zip(prediction_values(loaded.nodules), loaded.nodules, strict=True)):
             if self._job.cancelled:
@@ -230,8 +225,15 @@ class _Comparison:
             write_predictions(path, loaded, [row.masks[side, click] for row in rows])
             files[side][str(click)] = path.relative_to(self._out).as_posix()
         self._rows += [row.values for row in rows]
-        self._cases.append({"case": loaded.case.full_name, "name": loaded.case.name, "image": str(loaded.case.image),
-                            "label": str(loaded.case.label), **files})
+        self._cases.append(
+            {
+                "case": loaded.case.full_name,
+                "name": loaded.case.name,
+                "image": str(loaded.case.image),
+                "label": str(loaded.case.label),
+                **files,
+            }
+        )
         return True
 
     def _nodule(self, loaded: LoadedCase, nodule: Nodule, value: int, models: dict[str, Evaluated]) -> _Row:
@@ -242,23 +244,34 @@ class _Comparison:
         for side, model in models.items():
             user = simulated_user("challenge", case, nodule, config.seed)
             result = model.evaluate(nodule, config.clicks, user)
-            sides[side] = {"dice": [_rounded(result.dice[n - 1]) for n in shown],
-                           "volume_mm3": [round(result.volumes_mm3[n - 1], 2) for n in shown]}
+            sides[side] = {
+                "dice": [_rounded(result.dice[n - 1]) for n in shown],
+                "volume_mm3": [round(result.volumes_mm3[n - 1], 2) for n in shown],
+            }
             for click in shown:
                 masks[side, click] = _after(result, click)
-        return _Row({
-            "case": case.full_name, "dataset": case.dataset, "patient": case.patient, "nodule": nodule.name,
-            "label_value": nodule.value, "value": value, "diameter_mm": round(nodule.diameter_mm, 2),
-            "truth_mm3": round(nodule.volume_mm3, 2),
-            "center_ras": _center(nodule, loaded.ijk_to_ras), **sides,
-            "delta": [_rounded(new - old) for old, new in zip(*(sides[side]["dice"] for side in SIDES), strict=True)],
-        }, masks)
+        return _Row(
+            {
+                "case": case.full_name,
+                "dataset": case.dataset,
+                "patient": case.patient,
+                "nodule": nodule.name,
+                "label_value": nodule.value,
+                "value": value,
+                "diameter_mm": round(nodule.diameter_mm, 2),
+                "truth_mm3": round(nodule.volume_mm3, 2),
+                "center_ras": _center(nodule, loaded.ijk_to_ras),
+                **sides,
+                "delta": [
+                    _rounded(new - old) for old, new in zip(*(sides[side]["dice"] for side in SIDES), strict=True)
+                ],
+            },
+            masks,
+        )
 
     # -- the table ---------------------------------------------------------------------------------------------------
 
-    def _content(
-        self, chosen: EvaluationCases, cases: UsableCases, models: dict[str, Evaluated]
-    ) -> dict[str, Any]:
+    def _content(self, chosen: EvaluationCases, cases: UsableCases, models: dict[str, Evaluated]) -> dict[str, Any]:
         rows, shown = self._rows, self._shown
         patients = [f"{row['dataset']}/{row['patient']}" for row in rows]
         curves = {side: [row[side]["dice"] for row in rows] for side in SIDES} | {"delta": [r["delta"] for r in rows]}
@@ -268,20 +281,35 @@ class _Comparison:
         }
         last = str(shown[-1])
         return {
-            "schema": SCHEMA, "run": str(self._config.run.absolute()), "clicks": list(shown), "seed": self._config.seed,
-            **{side: {"title": str(model.description["title"]), "checkpoint": str(model.description["checkpoint"])}
-               for side, model in models.items()},
-            "source": chosen.source, "notes": [*chosen.notes, *cases.notes], "skipped": cases.skipped, "mean": mean,
-            "mean_old": mean["old"][last]["mean"], "mean_new": mean["new"][last]["mean"],
-            "mean_delta": mean["delta"][last]["mean"], "nodules_count": len(rows), "patients": len(set(patients)),
-            "nodules": rows, "cases": self._cases,
+            "schema": SCHEMA,
+            "run": str(self._config.run.absolute()),
+            "clicks": list(shown),
+            "seed": self._config.seed,
+            **{
+                side: {"title": str(model.description["title"]), "checkpoint": str(model.description["checkpoint"])}
+                for side, model in models.items()
+            },
+            "source": chosen.source,
+            "notes": [*chosen.notes, *cases.notes],
+            "skipped": cases.skipped,
+            "mean": mean,
+            "mean_old": mean["old"][last]["mean"],
+            "mean_new": mean["new"][last]["mean"],
+            "mean_delta": mean["delta"][last]["mean"],
+            "nodules_count": len(rows),
+            "patients": len(set(patients)),
+            "nodules": rows,
+            "cases": self._cases,
         }
 
     def _mean(self, values: list[float], patients: list[str]) -> dict[str, float | None]:
         """With its 95 % interval by patient, which one patient does not give."""
         low, high = bootstrap_interval(values, patients, seed=self._config.seed) or (None, None)
-        return {"mean": _rounded(float(np.mean(values))), "low": None if low is None else _rounded(low),
-                "high": None if high is None else _rounded(high)}
+        return {
+            "mean": _rounded(float(np.mean(values))),
+            "low": None if low is None else _rounded(low),
+            "high": None if high is None else _rounded(high),
+        }
 
 
 def _after(result: NoduleResult, click: int) -> Segmentation:
@@ -303,18 +331,25 @@ def _rounded(value: float) -> float:
 def _text(content: dict[str, Any]) -> str:
     """The table for people."""
     shown = content["clicks"]
-    lines = [f"old: {content['old']['title']}    new: {content['new']['title']}",
-             f"{'nodule':<36} {'mm':>6}" + "".join(f"{f'old@{n}':>9}{f'new@{n}':>8}" for n in shown) + "   change"]
+    lines = [
+        f"old: {content['old']['title']}    new: {content['new']['title']}",
+        f"{'nodule':<36} {'mm':>6}" + "".join(f"{f'old@{n}':>9}{f'new@{n}':>8}" for n in shown) + "   change",
+    ]
     for row in content["nodules"]:
         pairs = zip(row["old"]["dice"], row["new"]["dice"], strict=True)
-        lines.append(f"{row['case'] + ' ' + row['nodule']:<36} {row['diameter_mm']:>6.1f}"
-                     + "".join(f"{old:>9.3f}{new:>8.3f}" for old, new in pairs) + f"   {row['delta'][-1]:+.3f}")
+        lines.append(
+            f"{row['case'] + ' ' + row['nodule']:<36} {row['diameter_mm']:>6.1f}"
+            + "".join(f"{old:>9.3f}{new:>8.3f}" for old, new in pairs)
+            + f"   {row['delta'][-1]:+.3f}"
+        )
     for click in map(str, shown):
         delta = content["mean"]["delta"][click]
         interval = "" if delta["low"] is None else f" (95 % by patient: {delta['low']:+.3f} to {delta['high']:+.3f})"
-        lines.append(f"mean Dice after {click} click{'s' * (click != '1')}: "
-                     f"{content['mean']['old'][click]['mean']:.3f} -> {content['mean']['new'][click]['mean']:.3f}, "
-                     f"change {delta['mean']:+.3f}{interval}")
+        lines.append(
+            f"mean Dice after {click} click{'s' * (click != '1')}: "
+            f"{content['mean']['old'][click]['mean']:.3f} -> {content['mean']['new'][click]['mean']:.3f}, "
+            f"change {delta['mean']:+.3f}{interval}"
+        )
     lines.append(f"{content['nodules_count']} nodules of {content['patients']} patients; {content['source']}")
     lines += [f"left out: {name}: {reason}" for name, reason in content["skipped"].items()]
     return "\n".join(lines)
@@ -322,8 +357,11 @@ def _text(content: dict[str, Any]) -> str:
 
 def comparison_parser(prog: str = "compare") -> argparse.ArgumentParser:
     """The options with their defaults and meanings."""
-    parser = argparse.ArgumentParser(prog=prog, description="Compare a run's weights with older ones on the cases that "
-                                     "it did not train on.", allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Compare a run's weights with older ones on the cases that it did not train on.",
+        allow_abbrev=False,
+    )
     add_options(parser, OPTIONS, ComparisonConfig)
     add_job_options(parser)
     return parser

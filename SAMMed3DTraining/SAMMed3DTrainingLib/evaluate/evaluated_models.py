@@ -80,7 +80,12 @@ class ClickedVolume:
             assert click is not None  # a nodule has voxels
             voxel = np.array(click[0]) + nodule.offset_kji
         return evaluate_nodule(
-            self._predictor, nodule.mask, self._ijk_to_ras, clicks, simulator, offset_kji=nodule.offset_kji,
+            self._predictor,
+            nodule.mask,
+            self._ijk_to_ras,
+            clicks,
+            simulator,
+            offset_kji=nodule.offset_kji,
             first_voxel=voxel,
         )
 
@@ -112,7 +117,13 @@ class ClickedSlices:
     ) -> NoduleResult:
         """See :class:`Evaluated`."""
         return evaluate_slices(
-            self._predictor, nodule.mask, nodule.offset_kji, clicks, simulator, prompt=self._prompt, first=first,
+            self._predictor,
+            nodule.mask,
+            nodule.offset_kji,
+            clicks,
+            simulator,
+            prompt=self._prompt,
+            first=first,
             corrects_boxes=self._corrects_boxes,
         )
 
@@ -167,29 +178,49 @@ def load_evaluated(config: EvaluationConfig) -> Evaluated:
     model: Any = predictor.model  # a Sam3D, of which the predictor asks less
     asked = None if config.model_type is None else ALIASES.get(config.model_type, config.model_type)
     if asked is not None and model.name != asked:
-        raise EvaluationError(f"{config.checkpoint} is of the network {model.name}, not {config.model_type}: leave -mt "
-                              "away, or choose another checkpoint")
-    return ClickedVolume(predictor, {
-        "title": f"{model.name} ({Path(config.checkpoint).name if config.checkpoint else 'bundled'})",
-        "model": model.name, "checkpoint": config.checkpoint or "bundled", "profile": model.profile.to_dict(),
-        "device": str(model.device), "precision": model.precision,
-    })
+        raise EvaluationError(
+            f"{config.checkpoint} is of the network {model.name}, not {config.model_type}: leave -mt "
+            "away, or choose another checkpoint"
+        )
+    return ClickedVolume(
+        predictor,
+        {
+            "title": f"{model.name} ({Path(config.checkpoint).name if config.checkpoint else 'bundled'})",
+            "model": model.name,
+            "checkpoint": config.checkpoint or "bundled",
+            "profile": model.profile.to_dict(),
+            "device": str(model.device),
+            "precision": model.precision,
+        },
+    )
 
 
 def _peer(config: EvaluationConfig, kind: PeerKind, device: str) -> ClickedSlices:
     path = given_path(config.checkpoint or "")
     if not path.is_file():
-        raise InputError(f"{path} is not there: download the weights of {kind.title} from {kind.download} and give "
-                         "their path with -cp")
+        raise InputError(
+            f"{path} is not there: download the weights of {kind.title} from {kind.download} and give "
+            "their path with -cp"
+        )
     network = load_sam2d(path, device, config.precision)
     layout = network.layout
     if config.model_type is not None and config.model_type != layout.name:
         raise CheckpointError(f"{path} is {layout.name}, not {config.model_type}: leave -mt away, or choose another")
     predictor = SlicewisePredictor(Peer2D(network, kind, config.window_hu))
-    return ClickedSlices(predictor, config.prompt, kind.corrects_boxes, {
-        "title": f"{kind.title} {layout.name}, {layout.image_size} px, slice by slice", "model": config.model,
-        "checkpoint": str(path), "network": layout.name, "image_size": layout.image_size, "prompt": config.prompt,
-        "window_hu": config.window_hu or kind.window_hu or "each slice's range", "device": str(network.device),
-        "precision": network.precision,
-        "rounds": "each round gives one click in every slice of the nodule that is not right yet",
-    })
+    return ClickedSlices(
+        predictor,
+        config.prompt,
+        kind.corrects_boxes,
+        {
+            "title": f"{kind.title} {layout.name}, {layout.image_size} px, slice by slice",
+            "model": config.model,
+            "checkpoint": str(path),
+            "network": layout.name,
+            "image_size": layout.image_size,
+            "prompt": config.prompt,
+            "window_hu": config.window_hu or kind.window_hu or "each slice's range",
+            "device": str(network.device),
+            "precision": network.precision,
+            "rounds": "each round gives one click in every slice of the nodule that is not right yet",
+        },
+    )

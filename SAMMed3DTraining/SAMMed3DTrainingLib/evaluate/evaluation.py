@@ -33,9 +33,7 @@ class Segmentation(Protocol):
 class Predictor(Protocol):
     """What is evaluated: SamPredictor3D, or anything with its ``predict``, the image already set."""
 
-    def predict(
-        self, points_ras: np.ndarray, labels: np.ndarray, *, previous: Any
-    ) -> Segmentation: ...
+    def predict(self, points_ras: np.ndarray, labels: np.ndarray, *, previous: Any) -> Segmentation: ...
 
 
 @dataclass(frozen=True)
@@ -129,8 +127,13 @@ def evaluate_nodule(
     assert previous is not None  # there was a click
     carried = n_clicks - len(dices)
     return NoduleResult(
-        tuple(dices + dices[-1:] * carried), tuple(volumes + volumes[-1:] * carried), tuple(seconds),
-        np.array(points), np.array(labels), float(truth.sum()) * voxel_mm3, previous,
+        tuple(dices + dices[-1:] * carried),
+        tuple(volumes + volumes[-1:] * carried),
+        tuple(seconds),
+        np.array(points),
+        np.array(labels),
+        float(truth.sum()) * voxel_mm3,
+        previous,
         tuple(predictions),
     )
 

@@ -13,17 +13,7 @@ from typing import Literal
 
 from SAMMed3DLib import __version__
 
-from ..options import (
-    DEVICES,
-    NOT_NEGATIVE,
-    ONE_CLICK,
-    PART,
-    PRECISIONS,
-    Option,
-    add_options,
-    check_ranges,
-    values_of,
-)
+from ..options import DEVICES, NOT_NEGATIVE, ONE_CLICK, PART, PRECISIONS, Option, add_options, check_ranges, values_of
 
 DataPart = Literal["Tr", "Val", "Ts"]
 #: --model: what is evaluated.
@@ -41,39 +31,75 @@ METHODS = ("challenge", "random", "jitter")
 #: Names that other scripts use for these methods.
 METHOD_ALIASES = {"default": "challenge", "ritm": "random"}
 #: Options of the public scripts that have nothing to decide here.
-_WITHOUT_EFFECT = {"crop_size": "the crop's size comes with the checkpoint", "threshold": "every nodule counts",
-                   "save_name": "the files of --vis_path have fixed names"}
+_WITHOUT_EFFECT = {
+    "crop_size": "the crop's size comes with the checkpoint",
+    "threshold": "every nodule counts",
+    "save_name": "the files of --vis_path have fixed names",
+}
 
 
 OPTIONS = (
-    Option("data", "test_data_path", "data sets, or folders that hold several", "data", ("-tdp",), nargs="+",
-           metavar="DIR"),
-    Option("data", "data_type", "part of the data; where it is missing, the held-out split is used and named",
-           flags=("-dt",), choices=("Tr", "Val", "Ts")),
+    Option(
+        "data", "test_data_path", "data sets, or folders that hold several", "data", ("-tdp",), nargs="+", metavar="DIR"
+    ),
+    Option(
+        "data",
+        "data_type",
+        "part of the data; where it is missing, the held-out split is used and named",
+        flags=("-dt",),
+        choices=("Tr", "Val", "Ts"),
+    ),
     Option("data", "fold", "of splits_final.json, where a held-out split has to be made", kind=int),
     Option("data", "val_fraction", "share of the patients in such a split", range=PART),
     Option("data", "patient_pattern", "regular expression; its first group is the patient in a case's name"),
-    Option("data", "labels", "the classes of dataset.json that are nodules (default: all)", nargs="+",
-           metavar="NAME|VALUE"),
+    Option(
+        "data", "labels", "the classes of dataset.json that are nodules (default: all)", nargs="+", metavar="NAME|VALUE"
+    ),
     Option("data", "split_num", "number of equal shares of the cases"),
     Option("data", "split_idx", "the share that is evaluated, from 0"),
     Option("model", "model", "what is evaluated, see below (default sam3d)", choices=tuple(MODELS)),
-    Option("model", "checkpoint_path", "weights (default: the bundled nodule model)", "checkpoint", ("-cp",),
-           metavar="FILE"),
-    Option("model", "model_type", "network the checkpoint must be of; it is recognized without this",
-           flags=("-mt",)),
+    Option(
+        "model",
+        "checkpoint_path",
+        "weights (default: the bundled nodule model)",
+        "checkpoint",
+        ("-cp",),
+        metavar="FILE",
+    ),
+    Option("model", "model_type", "network the checkpoint must be of; it is recognized without this", flags=("-mt",)),
     Option("model", "profile", "preprocessing, where the checkpoint does not say it"),
     Option("model", "device", DEVICES),
     Option("model", "precision", "of the image encoder", choices=PRECISIONS),
-    Option("model", "prompt", "of the 2D models: clicks in each slice, or a box in each slice first",
-           choices=("point", "box")),
-    Option("model", "window_hu", "of the 2D models: HU shown as black and white (default: the model's own)",
-           kind=float, nargs=2, metavar=("LOW", "HIGH")),
+    Option(
+        "model",
+        "prompt",
+        "of the 2D models: clicks in each slice, or a box in each slice first",
+        choices=("point", "box"),
+    ),
+    Option(
+        "model",
+        "window_hu",
+        "of the 2D models: HU shown as black and white (default: the model's own)",
+        kind=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+    ),
     Option("clicks", "num_clicks", "clicks per nodule", flags=("-nc",), range=ONE_CLICK),
-    Option("clicks", "point_method", "where clicks go; several are evaluated in turn", "point_methods", ("-pm",),
-           nargs="+", choices=(*METHODS, *METHOD_ALIASES)),
-    Option("clicks", "first_clicks", "random first clicks per nodule, of which the worst counts; 0 for none",
-           range=NOT_NEGATIVE),
+    Option(
+        "clicks",
+        "point_method",
+        "where clicks go; several are evaluated in turn",
+        "point_methods",
+        ("-pm",),
+        nargs="+",
+        choices=(*METHODS, *METHOD_ALIASES),
+    ),
+    Option(
+        "clicks",
+        "first_clicks",
+        "random first clicks per nodule, of which the worst counts; 0 for none",
+        range=NOT_NEGATIVE,
+    ),
     Option("clicks", "seed", "of clicks and split", range=NOT_NEGATIVE),
     Option("results", "vis_path", "folder of the results", flags=("-vp",), metavar="DIR"),
     Option("results", "worst", "nodules in the picture of the worst", range=NOT_NEGATIVE),
@@ -166,8 +192,10 @@ def _model_of_dimensions(options: argparse.Namespace) -> str:
 def evaluation_parser(prog: str = "test.py") -> argparse.ArgumentParser:
     """The options with their defaults and meanings."""
     parser = argparse.ArgumentParser(
-        prog=prog, description="Evaluate a checkpoint, a 2D model or a classic tool with simulated clicks.",
-        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+        prog=prog,
+        description="Evaluate a checkpoint, a 2D model or a classic tool with simulated clicks.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
         epilog="models:\n" + "\n".join(f"  {name:15} {text}" for name, text in MODELS.items()),
     )
     parser.add_argument("--version", action="version", version=f"sammed3d {__version__}")

@@ -90,8 +90,17 @@ def draw_volumes(path: Path, scores: Sequence[ScoredNodule], title: str) -> None
     for name, color in zip(DENSITIES, _COLORS, strict=False):
         chosen = np.array([score.density == name for score in scores])
         if chosen.any():
-            axes.scatter(mean[chosen], difference[chosen], s=26, color=color, alpha=0.8, edgecolor="white",
-                         linewidth=0.5, label=f"{name} ({chosen.sum()})", zorder=3)
+            axes.scatter(
+                mean[chosen],
+                difference[chosen],
+                s=26,
+                color=color,
+                alpha=0.8,
+                edgecolor="white",
+                linewidth=0.5,
+                label=f"{name} ({chosen.sum()})",
+                zorder=3,
+            )
     bias, spread = float(difference.mean()), float(difference.std(ddof=1)) if len(difference) > 1 else 0.0
     lines = [(bias, "-", "bias ")]
     if len(difference) > 2:
@@ -99,8 +108,15 @@ def draw_volumes(path: Path, scores: Sequence[ScoredNodule], title: str) -> None
     for value, style, text in lines:
         axes.axhline(value, color=_INK, linestyle=style, linewidth=1.1, zorder=2)
         axes.annotate(
-            f"{text}{value:+.1f} %".replace("-", "\u2212"), (1.0, value), xycoords=("axes fraction", "data"),
-            xytext=(-4, 3), textcoords="offset points", fontsize=8.5, ha="right", va="bottom", color=_INK,
+            f"{text}{value:+.1f} %".replace("-", "\u2212"),
+            (1.0, value),
+            xycoords=("axes fraction", "data"),
+            xytext=(-4, 3),
+            textcoords="offset points",
+            fontsize=8.5,
+            ha="right",
+            va="bottom",
+            color=_INK,
         )
     axes.axhline(0, color=_GRID, linewidth=1.1, zorder=1)
     axes.set_xscale("log")
@@ -108,8 +124,12 @@ def draw_volumes(path: Path, scores: Sequence[ScoredNodule], title: str) -> None
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     reach = 1.15 * max(20.0, float(np.abs(difference).max()), *(abs(value) for value, _, _ in lines))
-    axes.set(xlabel="mean of segmentation and reference, mm³", ylabel="difference, % of the mean",
-             ylim=(-reach, reach), xlim=(mean.min() / 1.3, mean.max() * 1.3))
+    axes.set(
+        xlabel="mean of segmentation and reference, mm³",
+        ylabel="difference, % of the mean",
+        ylim=(-reach, reach),
+        xlim=(mean.min() / 1.3, mean.max() * 1.3),
+    )
     _style(axes, f"{title}\nvolume after the last click; dashed: limits of agreement (1.96 sd)")
     axes.legend(frameon=False, fontsize=8.5, loc="upper left", labelcolor=_INK)
     _save(path, figure)
@@ -151,8 +171,11 @@ def _row(score: ScoredNodule, loaded: LoadedCase) -> PreviewRow:
     matrix[:3, 3] = transform_points(loaded.ijk_to_ras, low[::-1])
     clicks = zip(score.points_ras.tolist(), score.labels.tolist(), strict=True)
     return PreviewRow(
-        f"{_short(score.case)} #{score.nodule}", _facts(score), _block(found, low),
-        tuple((tuple(point), bool(label)) for point, label in clicks), _block(nodule, low),
+        f"{_short(score.case)} #{score.nodule}",
+        _facts(score),
+        _block(found, low),
+        tuple((tuple(point), bool(label)) for point, label in clicks),
+        _block(nodule, low),
         (loaded.array_kji[window].copy(), matrix),
     )
 

@@ -60,10 +60,19 @@ class Evaluation:
 def write_json(path: Path, evaluation: Evaluation) -> None:
     """Writes ``results.json``. Raises InputError when the place cannot be written."""
     content = {
-        "schema": SCHEMA, "model": evaluation.model, "cases": evaluation.source, "notes": evaluation.notes,
-        "skipped": evaluation.skipped, "options": dataclasses.asdict(evaluation.config),
-        "versions": {"sammed3d": __version__, "torch": torch.__version__, "numpy": np.__version__,
-                     "python": platform.python_version(), "system": platform.platform()},
+        "schema": SCHEMA,
+        "model": evaluation.model,
+        "cases": evaluation.source,
+        "notes": evaluation.notes,
+        "skipped": evaluation.skipped,
+        "options": dataclasses.asdict(evaluation.config),
+        "versions": {
+            "sammed3d": __version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+            "system": platform.platform(),
+        },
         "summary": [dataclasses.asdict(summary) for summary in evaluation.summaries],
         "nodules": [_as_dict(score) for score in evaluation.scores],
     }
@@ -94,8 +103,14 @@ def text_report(evaluation: Evaluation) -> str:
     for method in dict.fromkeys(summary.method for summary in evaluation.summaries):
         groups = [summary for summary in evaluation.summaries if summary.method == method]
         unit = "rounds of clicks" if "rounds" in evaluation.model else "clicks"
-        lines += [f"Dice after n {unit} ({method}, seed {config.seed})", _dice_table(groups), "",
-                  f"after the last one ({method})", _surface_table(groups), ""]
+        lines += [
+            f"Dice after n {unit} ({method}, seed {config.seed})",
+            _dice_table(groups),
+            "",
+            f"after the last one ({method})",
+            _surface_table(groups),
+            "",
+        ]
     lines += [f"note: {note}" for note in (*_cautions(evaluation), *evaluation.notes)]
     lines += [f"LEFT OUT {case}: {reason}" for case, reason in evaluation.skipped.items()]
     return "\n".join(lines)
@@ -105,27 +120,66 @@ def _dice_table(groups: Sequence[GroupSummary]) -> str:
     last = len(groups[0].dice)
     shown = [click for click in SHOWN_CLICKS if click < last] + [last]
     targets = [cell for target in groups[0].noc for cell in (f"NoC{100 * target:.0f}", "fail")]
-    rows = [["group", "nodules", "patients", *(f"@{click}" for click in shown), f"95 % @{last}", "AUC 1-5", *targets,
-             "worst 1st", "-> end"]]
+    rows = [
+        [
+            "group",
+            "nodules",
+            "patients",
+            *(f"@{click}" for click in shown),
+            f"95 % @{last}",
+            "AUC 1-5",
+            *targets,
+            "worst 1st",
+            "-> end",
+        ]
+    ]
     for group in groups:
         noc = [cell for mean, failed in group.noc.values() for cell in (number(mean, 1), f"{100 * failed:.0f} %")]
-        rows.append([
-            group.group, str(group.nodules), str(group.patients),
-            *(number(group.dice[click - 1], 3) for click in shown), _interval(group.dice_interval),
-            number(group.dice_auc, 2), *noc, number(group.worst_first, 3), number(group.worst_last, 3),
-        ])
+        rows.append(
+            [
+                group.group,
+                str(group.nodules),
+                str(group.patients),
+                *(number(group.dice[click - 1], 3) for click in shown),
+                _interval(group.dice_interval),
+                number(group.dice_auc, 2),
+                *noc,
+                number(group.worst_first, 3),
+                number(group.worst_last, 3),
+            ]
+        )
     return aligned(rows)
 
 
 def _surface_table(groups: Sequence[GroupSummary]) -> str:
     tolerances = list(groups[0].nsd)
-    rows = [["group", "nodules", *(f"NSD {tolerance:g} mm" for tolerance in tolerances), "NSD AUC", "volume bias",
-             "volume error", "CV 1st click", "clicks", "first s", "next s"]]
+    rows = [
+        [
+            "group",
+            "nodules",
+            *(f"NSD {tolerance:g} mm" for tolerance in tolerances),
+            "NSD AUC",
+            "volume bias",
+            "volume error",
+            "CV 1st click",
+            "clicks",
+            "first s",
+            "next s",
+        ]
+    ]
     rows += [
-        [group.group, str(group.nodules), *(number(group.nsd[tolerance], 3) for tolerance in tolerances),
-         number(group.nsd_auc, 2), f"{100 * group.volume_bias:+.1f} %", f"{100 * group.volume_error:.1f} %",
-         "-" if group.volume_variation is None else f"{100 * group.volume_variation:.1f} %",
-         number(group.clicks_given, 1), number(group.first_s, 3), number(group.next_s, 3)]
+        [
+            group.group,
+            str(group.nodules),
+            *(number(group.nsd[tolerance], 3) for tolerance in tolerances),
+            number(group.nsd_auc, 2),
+            f"{100 * group.volume_bias:+.1f} %",
+            f"{100 * group.volume_error:.1f} %",
+            "-" if group.volume_variation is None else f"{100 * group.volume_variation:.1f} %",
+            number(group.clicks_given, 1),
+            number(group.first_s, 3),
+            number(group.next_s, 3),
+        ]
         for group in groups
     ]
     return aligned(rows)
@@ -137,8 +191,9 @@ def _cautions(evaluation: Evaluation) -> list[str]:
     if patients == 1:
         texts.append("one patient only: no interval, and no word on other patients")
     elif patients < FEW_PATIENTS:
-        texts.append(f"{patients} patients are few: a development set, never a benchmark; intervals of so few "
-                     "are too narrow")
+        texts.append(
+            f"{patients} patients are few: a development set, never a benchmark; intervals of so few are too narrow"
+        )
     if "rounds" in evaluation.model:
         texts.append(f"{evaluation.model['rounds']}: more clicks than a 3D model gets, see the column 'clicks'")
     return texts
@@ -151,27 +206,51 @@ def _interval(interval: tuple[float, float] | None) -> str:
 def _as_dict(score: ScoredNodule) -> dict[str, Any]:
     values = {
         field.name: getattr(score, field.name)
-        for field in dataclasses.fields(score) if field.name not in ("prediction", "first_clicks", "nsd")
+        for field in dataclasses.fields(score)
+        if field.name not in ("prediction", "first_clicks", "nsd")
     }
     return values | {
         "nsd": {f"{tolerance:g}": curve for tolerance, curve in zip(NSD_TOLERANCES_MM, score.nsd, strict=True)},
         "first_clicks": [dataclasses.asdict(trial) for trial in score.first_clicks],
-        "dice_auc": score.dice_auc, "nsd_auc": score.nsd_auc, "volume_error": score.volume_error,
-        "volume_variation": score.volume_variation, "worst_first": score.worst_first, "worst_last": score.worst_last,
+        "dice_auc": score.dice_auc,
+        "nsd_auc": score.nsd_auc,
+        "volume_error": score.volume_error,
+        "volume_variation": score.volume_variation,
+        "worst_first": score.worst_first,
+        "worst_last": score.worst_last,
     }
 
 
 def _row(score: ScoredNodule) -> dict[str, Any]:
     row: dict[str, Any] = {
         name: getattr(score, name)
-        for name in ("dataset", "case", "patient", "nodule", "method", "size", "density", "slices", "slice_mm",
-                     "diameter_mm", "truth_mm3")
+        for name in (
+            "dataset",
+            "case",
+            "patient",
+            "nodule",
+            "method",
+            "size",
+            "density",
+            "slices",
+            "slice_mm",
+            "diameter_mm",
+            "truth_mm3",
+        )
     }
     row |= {f"dice_{click}": value for click, value in enumerate(score.dice, start=1)}
     row |= {f"nsd_{tolerance:g}mm": curve[-1] for tolerance, curve in zip(NSD_TOLERANCES_MM, score.nsd, strict=True)}
-    row |= {"volume_mm3": score.volumes_mm3[-1], "volume_error": score.volume_error, "dice_auc": score.dice_auc,
-            "nsd_auc": score.nsd_auc, "worst_first": score.worst_first, "worst_last": score.worst_last,
-            "volume_variation": score.volume_variation, "clicks": len(score.labels), "first_s": score.seconds[0]}
+    row |= {
+        "volume_mm3": score.volumes_mm3[-1],
+        "volume_error": score.volume_error,
+        "dice_auc": score.dice_auc,
+        "nsd_auc": score.nsd_auc,
+        "worst_first": score.worst_first,
+        "worst_last": score.worst_last,
+        "volume_variation": score.volume_variation,
+        "clicks": len(score.labels),
+        "first_s": score.seconds[0],
+    }
     return {name: round(value, 6) if isinstance(value, float) else value for name, value in row.items()}
 
 

@@ -91,7 +91,12 @@ def evaluate(config: EvaluationConfig, terminal: Terminal) -> Evaluation:
     if not scores:
         raise DatasetError(f"no nodule to evaluate: all label maps are empty or unreadable. {cases.reasons}".strip())
     evaluation = Evaluation(
-        config, evaluated.description, chosen.source, (*chosen.notes, *cases.notes), cases.skipped, tuple(scores),
+        config,
+        evaluated.description,
+        chosen.source,
+        (*chosen.notes, *cases.notes),
+        cases.skipped,
+        tuple(scores),
         summarize(scores, config.seed),
     )
     with terminal.step(f"writing {folder}"):
@@ -127,7 +132,10 @@ class UsableCases:
     """
 
     def __init__(
-        self, chosen: EvaluationCases, models: Collection[Evaluated], tell: Callable[[str], object],
+        self,
+        chosen: EvaluationCases,
+        models: Collection[Evaluated],
+        tell: Callable[[str], object],
         begin: Callable[[int, Case], object] = lambda done, case: None,
     ) -> None:
         self._chosen, self._models, self._tell, self._begin = chosen, models, tell, begin
@@ -188,8 +196,10 @@ def _scores(
             own = _scores_of_case(config, loaded, evaluated, folder, terminal)
             scores += own
             left = (time.perf_counter() - begun) / (done + 1) * (total - done - 1)
-            terminal.note(f"{done + 1}/{total} {case.full_name}: {_told(config, own)}"
-                          + (f", about {duration(left)} left" if done + 1 < total else ""))
+            terminal.note(
+                f"{done + 1}/{total} {case.full_name}: {_told(config, own)}"
+                + (f", about {duration(left)} left" if done + 1 < total else "")
+            )
     return scores
 
 
@@ -328,15 +338,23 @@ def choose_cases(config: EvaluationConfig) -> EvaluationCases:
     cases = [case for case in part if case.label is not None]
     bare = [case.name for case in part if case.label is None]
     if bare:
-        notes.append(f"{len(bare)} images of the part {config.data_type} have no label map and are left out "
-                     f"({', '.join(bare[:3])}{', ...' if len(bare) > 3 else ''})")
+        notes.append(
+            f"{len(bare)} images of the part {config.data_type} have no label map and are left out "
+            f"({', '.join(bare[:3])}{', ...' if len(bare) > 3 else ''})"
+        )
     if cases:
         source = f"the data's {config.data_type} part"
-        lacking = [name for name in by_name if all(case.dataset != name for case in cases)
-                   and any(case.dataset == name and case.label is not None for case in everything)]
+        lacking = [
+            name
+            for name in by_name
+            if all(case.dataset != name for case in cases)
+            and any(case.dataset == name and case.label is not None for case in everything)
+        ]
         if lacking:
-            notes.append(f"without a labelled {config.data_type} part, and so left out: {', '.join(lacking)}; give "
-                         "such a data set alone for its held-out split")
+            notes.append(
+                f"without a labelled {config.data_type} part, and so left out: {', '.join(lacking)}; give "
+                "such a data set alone for its held-out split"
+            )
         if config.data_type == "Tr":
             notes.append("the Tr part is what checkpoints are trained on: these figures say nothing about new cases")
     else:

@@ -151,10 +151,25 @@ def score_nodule(
         trials.append(FirstClick(other.dice, other.volumes_mm3))
     matrix = loaded.ijk_to_ras
     return ScoredNodule(
-        case.dataset, case.name, case.patient, nodule.name, method, nodule.diameter_mm, result.truth_mm3,
-        size_group(nodule.diameter_mm), density_group(loaded.array_kji, nodule), thickness_group(matrix),
-        slice_thickness(matrix), result.dice, _surface_curves(result, nodule, matrix), result.volumes_mm3,
-        result.seconds, result.points_ras, result.labels, tuple(trials), _bare(result.prediction),
+        case.dataset,
+        case.name,
+        case.patient,
+        nodule.name,
+        method,
+        nodule.diameter_mm,
+        result.truth_mm3,
+        size_group(nodule.diameter_mm),
+        density_group(loaded.array_kji, nodule),
+        thickness_group(matrix),
+        slice_thickness(matrix),
+        result.dice,
+        _surface_curves(result, nodule, matrix),
+        result.volumes_mm3,
+        result.seconds,
+        result.points_ras,
+        result.labels,
+        tuple(trials),
+        _bare(result.prediction),
     )
 
 
@@ -263,19 +278,24 @@ def _summary(name: str, scores: list[ScoredNodule], seed: int) -> GroupSummary:
         return bootstrap_interval([score.dice[click] for score in scores], patients, seed=seed)
 
     return GroupSummary(
-        method=scores[0].method, group=name, nodules=len(scores), patients=len(set(patients)),
+        method=scores[0].method,
+        group=name,
+        nodules=len(scores),
+        patients=len(set(patients)),
         dice=tuple(float(value) for value in np.mean([score.dice for score in scores], axis=0)),
-        dice_interval=interval(-1), first_interval=interval(0),
+        dice_interval=interval(-1),
+        first_interval=interval(0),
         nsd={
             tolerance: float(np.mean([score.nsd[number][-1] for score in scores]))
             for number, tolerance in enumerate(NSD_TOLERANCES_MM)
         },
-        dice_auc=mean(lambda score: score.dice_auc), nsd_auc=mean(lambda score: score.nsd_auc),
+        dice_auc=mean(lambda score: score.dice_auc),
+        nsd_auc=mean(lambda score: score.nsd_auc),
         noc={
-            target: clicks_needed([clicks_to(score.dice, target) for score in scores], clicks)
-            for target in NOC_TARGETS
+            target: clicks_needed([clicks_to(score.dice, target) for score in scores], clicks) for target in NOC_TARGETS
         },
-        worst_first=mean(lambda score: score.worst_first), worst_last=mean(lambda score: score.worst_last),
+        worst_first=mean(lambda score: score.worst_first),
+        worst_last=mean(lambda score: score.worst_last),
         volume_bias=float(np.mean([score.volume_error for score in scores])),
         volume_error=float(np.mean([abs(score.volume_error) for score in scores])),
         volume_variation=mean(lambda score: score.volume_variation),

@@ -61,15 +61,48 @@ class PeerKind:
 
 PEERS: dict[str, PeerKind] = {
     "sam": PeerKind(
-        "Segment Anything", 1024, None, True, "bilinear", True, "one_point", "logits", True, True, False, False,
+        "Segment Anything",
+        1024,
+        None,
+        True,
+        "bilinear",
+        True,
+        "one_point",
+        "logits",
+        True,
+        True,
+        False,
+        False,
         "https://github.com/facebookresearch/segment-anything#model-checkpoints",
     ),
     "medsam": PeerKind(
-        "MedSAM", 1024, (-910.0, 590.0), False, "bicubic", False, "never", "none", False, False, True, False,
+        "MedSAM",
+        1024,
+        (-910.0, 590.0),
+        False,
+        "bicubic",
+        False,
+        "never",
+        "none",
+        False,
+        False,
+        True,
+        False,
         "https://github.com/bowang-lab/MedSAM",
     ),
     "sam_med2d": PeerKind(
-        "SAM-Med2D", 256, None, False, "nearest", True, "always", "probabilities", True, False, False, True,
+        "SAM-Med2D",
+        256,
+        None,
+        False,
+        "nearest",
+        True,
+        "always",
+        "probabilities",
+        True,
+        False,
+        False,
+        True,
         "https://github.com/OpenGVLab/SAM-Med2D",
     ),
 }
@@ -129,8 +162,13 @@ class Peer2D:
         return functional.pad(image.expand(3, -1, -1), (0, edge - size[1], 0, edge - size[0]))[None]
 
     def decode(
-        self, embedding: Tensor, shape: tuple[int, int], points_xy: NDArray, positive: NDArray,
-        box_xyxy: NDArray | None, previous: Tensor | None,
+        self,
+        embedding: Tensor,
+        shape: tuple[int, int],
+        points_xy: NDArray,
+        positive: NDArray,
+        box_xyxy: NDArray | None,
+        previous: Tensor | None,
     ) -> SliceAnswer:
         """The object in a slice.
 

@@ -48,19 +48,32 @@ class Sam2D(nn.Module):
         self.precision = "fp32"
         grid = layout.image_size // PATCH
         self.image_encoder = modeling.ImageEncoderViT(
-            img_size=layout.image_size, patch_size=PATCH, embed_dim=layout.dim, depth=layout.depth,
-            num_heads=layout.heads, mlp_ratio=4, out_chans=layout.prompt_dim, qkv_bias=True, use_rel_pos=True,
-            norm_layer=partial(nn.LayerNorm, eps=1e-6), window_size=layout.window,
+            img_size=layout.image_size,
+            patch_size=PATCH,
+            embed_dim=layout.dim,
+            depth=layout.depth,
+            num_heads=layout.heads,
+            mlp_ratio=4,
+            out_chans=layout.prompt_dim,
+            qkv_bias=True,
+            use_rel_pos=True,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            window_size=layout.window,
             global_attn_indexes=layout.global_blocks,
         )
         if layout.adapters:
             add_adapters(self.image_encoder, layout.dim)
         self.prompt_encoder = modeling.PromptEncoder(
-            embed_dim=layout.prompt_dim, image_embedding_size=(grid, grid),
-            input_image_size=(layout.image_size, layout.image_size), mask_in_chans=16,
+            embed_dim=layout.prompt_dim,
+            image_embedding_size=(grid, grid),
+            input_image_size=(layout.image_size, layout.image_size),
+            mask_in_chans=16,
         )
         self.mask_decoder = modeling.MaskDecoder(
-            num_multimask_outputs=3, transformer_dim=layout.prompt_dim, iou_head_depth=3, iou_head_hidden_dim=256,
+            num_multimask_outputs=3,
+            transformer_dim=layout.prompt_dim,
+            iou_head_depth=3,
+            iou_head_hidden_dim=256,
             transformer=modeling.TwoWayTransformer(
                 depth=2, embedding_dim=layout.prompt_dim, mlp_dim=layout.mlp_dim, num_heads=_DECODER_HEADS
             ),
@@ -82,7 +95,12 @@ class Sam2D(nn.Module):
 
     @torch.no_grad()
     def decode(
-        self, embedding: Tensor, points: Tensor | None, labels: Tensor | None, box: Tensor | None, mask: Tensor | None,
+        self,
+        embedding: Tensor,
+        points: Tensor | None,
+        labels: Tensor | None,
+        box: Tensor | None,
+        mask: Tensor | None,
         multimask: bool,
     ) -> tuple[Tensor, Tensor]:
         """The answers to one object's prompts.
@@ -103,12 +121,16 @@ class Sam2D(nn.Module):
             assert labels is not None  # they come with the points
             prompts = points[None].to(device, torch.float32), labels[None].to(device)
         sparse, dense = self.prompt_encoder(
-            points=prompts, boxes=None if box is None else box[None].to(device, torch.float32),
+            points=prompts,
+            boxes=None if box is None else box[None].to(device, torch.float32),
             masks=None if mask is None else mask[None, None].to(device, torch.float32),
         )
         logits, iou = self.mask_decoder(
-            image_embeddings=embedding, image_pe=self.prompt_encoder.get_dense_pe(), sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense, multimask_output=multimask,
+            image_embeddings=embedding,
+            image_pe=self.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=multimask,
         )
         return logits[0].float().cpu(), iou[0].float().cpu()
 
@@ -147,12 +169,16 @@ class Adapter(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(dim)
         self.channel = nn.Sequential(
-            nn.Linear(dim, dim // _REDUCTION, bias=False), nn.ReLU(),
-            nn.Linear(dim // _REDUCTION, dim, bias=False), nn.Sigmoid(),
+            nn.Linear(dim, dim // _REDUCTION, bias=False),
+            nn.ReLU(),
+            nn.Linear(dim // _REDUCTION, dim, bias=False),
+            nn.Sigmoid(),
         )
         self.spatial = nn.Sequential(
-            nn.Conv2d(dim, dim, kernel_size=3, stride=2, padding=1, bias=False), nn.ReLU(),
-            nn.ConvTranspose2d(dim, dim, kernel_size=4, stride=2, padding=1, bias=False), nn.ReLU(),
+            nn.Conv2d(dim, dim, kernel_size=3, stride=2, padding=1, bias=False),
+            nn.ReLU(),
+            nn.ConvTranspose2d(dim, dim, kernel_size=4, stride=2, padding=1, bias=False),
+            nn.ReLU(),
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -238,7 +264,10 @@ class SamLayout:
             widths = {n: (int(table.shape[0]) + 1) // 2 for n, table in tables.items()}
             windows = {width for width in widths.values() if width != grid}
             return cls(
-                image_size=grid * PATCH, dim=dim, depth=len(numbers), heads=dim // int(tables[0].shape[1]),
+                image_size=grid * PATCH,
+                dim=dim,
+                depth=len(numbers),
+                heads=dim // int(tables[0].shape[1]),
                 global_blocks=tuple(n for n, width in widths.items() if width == grid),
                 window=min(windows, default=0),
                 prompt_dim=int(weights["prompt_encoder.no_mask_embed.weight"].shape[1]),

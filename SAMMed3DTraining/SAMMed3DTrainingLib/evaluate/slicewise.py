@@ -49,8 +49,13 @@ class SliceModel(Protocol):
     def encode(self, slice_hu: NDArray) -> Any: ...
 
     def decode(
-        self, embedding: Any, shape: tuple[int, int], points_xy: NDArray, positive: NDArray,
-        box_xyxy: NDArray | None, previous: Any,
+        self,
+        embedding: Any,
+        shape: tuple[int, int],
+        points_xy: NDArray,
+        positive: NDArray,
+        box_xyxy: NDArray | None,
+        previous: Any,
     ) -> SliceAnswer: ...
 
 
@@ -160,8 +165,12 @@ class SlicewisePredictor:
         self._embeddings.clear()
 
     def predict(
-        self, points_ras: ArrayLike | None = None, labels: ArrayLike | None = None, *,
-        boxes: Mapping[int, NDArray] | None = None, previous: SlicewisePrediction | None = None,
+        self,
+        points_ras: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
+        *,
+        boxes: Mapping[int, NDArray] | None = None,
+        previous: SlicewisePrediction | None = None,
     ) -> SlicewisePrediction:
         """The mask of one object.
 
@@ -187,7 +196,11 @@ class SlicewisePredictor:
                 if box is None and not signs[:count].any():
                     continue  # clicks beside an object that nobody pointed at
                 answer = self.model.decode(
-                    self._embedding(number), slices.shape[1:], pixels[:count], signs[:count], box,
+                    self._embedding(number),
+                    slices.shape[1:],
+                    pixels[:count],
+                    signs[:count],
+                    box,
                     None if answer is None else answer.logits,
                 )
                 answers[number], seen[number] = answer, count
@@ -220,9 +233,16 @@ def _assembled(
 
 
 def evaluate_slices(
-    predictor: SlicewisePredictor, truth_kji: NDArray, offset_kji: Sequence[int], rounds: int,
-    simulator: ClickSimulator, *, prompt: Prompt = "point", first: ClickSimulator | None = None,
-    corrects_boxes: bool = True, clock: Callable[[], float] = time.perf_counter,
+    predictor: SlicewisePredictor,
+    truth_kji: NDArray,
+    offset_kji: Sequence[int],
+    rounds: int,
+    simulator: ClickSimulator,
+    *,
+    prompt: Prompt = "point",
+    first: ClickSimulator | None = None,
+    corrects_boxes: bool = True,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> NoduleResult:
     """Evaluates a 2D model on one nodule: each round gives every slice of it that is not right yet one more click.
 
@@ -273,14 +293,22 @@ def evaluate_slices(
         volumes.append(float(np.count_nonzero(predicted)) * voxel_mm3)
     carried = rounds - len(dices)
     return NoduleResult(
-        tuple(dices + dices[-1:] * carried), tuple(volumes + volumes[-1:] * carried), tuple(seconds),
-        np.reshape(points, (-1, 3)), np.array(labels, int), float(truth.sum()) * voxel_mm3, predictions[-1],
+        tuple(dices + dices[-1:] * carried),
+        tuple(volumes + volumes[-1:] * carried),
+        tuple(seconds),
+        np.reshape(points, (-1, 3)),
+        np.array(labels, int),
+        float(truth.sum()) * voxel_mm3,
+        predictions[-1],
         tuple(predictions),
     )
 
 
 def _round(
-    slices: AxialSlices, truth: NDArray, origin: NDArray, previous: SlicewisePrediction | None,
+    slices: AxialSlices,
+    truth: NDArray,
+    origin: NDArray,
+    previous: SlicewisePrediction | None,
     simulator: ClickSimulator,
 ) -> list[tuple[tuple[int, int, int], bool]]:
     """One click (slice, row, column; sign) for every slice that is not right yet."""

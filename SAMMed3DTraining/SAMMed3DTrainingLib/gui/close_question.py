@@ -45,7 +45,9 @@ class CloseQuestion(qt.QObject):
         ).format(name=self._session.train.name)
         box = qt.QMessageBox
         answer = slicer.util.messageBox(
-            question, windowTitle=_("Training is under way"), icon=box.Question,
+            question,
+            windowTitle=_("Training is under way"),
+            icon=box.Question,
             standardButtons=box.Yes | box.No | box.Cancel,
         )
         if answer == box.Yes:

@@ -26,27 +26,53 @@ NODULE, OLD, NEW, DIFFERENCE = range(4)
 class CompareSection:
     """Shows the session's compare part and hands what the user does back to it."""
 
-    def __init__(self, ui: Any, widget: qt.QWidget, session: Any, icons: Icons, plots: PlotView,
-                 view: ComparisonView, layout: LayoutKeeper) -> None:
+    def __init__(
+        self,
+        ui: Any,
+        widget: qt.QWidget,
+        session: Any,
+        icons: Icons,
+        plots: PlotView,
+        view: ComparisonView,
+        layout: LayoutKeeper,
+    ) -> None:
         self._ui, self._widget, self._session, self._icons = ui, widget, session, icons
         self._plots, self.view, self._layout = plots, view, layout
         self._compare = session.compare
         self._compare.filesGone = lambda case: _(
-            "The files of {case} are no longer there: press Compare again.").format(case=case)
+            "The files of {case} are no longer there: press Compare again."
+        ).format(case=case)
         self._filling = False
-        self._runs = Table(ui.runTable, (
-            (_("Run"), _("Double-click a name to change it."), True, False),
-            (_("State"), _("How the run ended, or that it is under way."), False, False),
-            (_("Dice"), _("Mean Dice of its best weights on held-out cases, as measured during the run."), False, True),
-            (_("Size"), _("Room that it takes on the disk."), False, True),
-        ), rows=(2, 5))
-        self._nodules = Table(ui.noduleTable, (
-            (_("Nodule"), _("A nodule that the run has not learned from; its true outline is yellow in the views."),
-             True, False),
-            (_("Old"), _("Dice of the weights that the run began with; red in the views."), False, True),
-            (_("New"), _("Dice of the run's best weights; blue in the views."), False, True),
-            (_("Change"), _("New less old; above zero is better."), False, True),
-        ), rows=(2, 8))
+        self._runs = Table(
+            ui.runTable,
+            (
+                (_("Run"), _("Double-click a name to change it."), True, False),
+                (_("State"), _("How the run ended, or that it is under way."), False, False),
+                (
+                    _("Dice"),
+                    _("Mean Dice of its best weights on held-out cases, as measured during the run."),
+                    False,
+                    True,
+                ),
+                (_("Size"), _("Room that it takes on the disk."), False, True),
+            ),
+            rows=(2, 5),
+        )
+        self._nodules = Table(
+            ui.noduleTable,
+            (
+                (
+                    _("Nodule"),
+                    _("A nodule that the run has not learned from; its true outline is yellow in the views."),
+                    True,
+                    False,
+                ),
+                (_("Old"), _("Dice of the weights that the run began with; red in the views."), False, True),
+                (_("New"), _("Dice of the run's best weights; blue in the views."), False, True),
+                (_("Change"), _("New less old; above zero is better."), False, True),
+            ),
+            rows=(2, 8),
+        )
         for column, name in ((NODULE, TRUTH), (OLD, OLD_WEIGHTS), (NEW, NEW_WEIGHTS)):
             ui.noduleTable.horizontalHeaderItem(column).setIcon(icons.swatch(COLORS[name]))
         self._connections = Connections()
@@ -57,11 +83,16 @@ class CompareSection:
         self._connections.widget(ui.runTable, "itemChanged(QTableWidgetItem*)", self._onRunRenamed)
         self._connections.widget(ui.noduleTable, "itemSelectionChanged()", self._onNoduleSelected)
         self._connections.widget(ui.clicksCombo, "currentIndexChanged(int)", self._onClicks)
-        self._connections.buttons({
-            ui.compareButton: self._onCompare, ui.adoptButton: self._onAdopt, ui.continueButton: self._onContinue,
-            ui.deleteRunButton: self._onDelete, ui.sideBySideButton: self._onSideBySide,
-            ui.noduleChartButton: self._onChart,
-        })
+        self._connections.buttons(
+            {
+                ui.compareButton: self._onCompare,
+                ui.adoptButton: self._onAdopt,
+                ui.continueButton: self._onContinue,
+                ui.deleteRunButton: self._onDelete,
+                ui.sideBySideButton: self._onSideBySide,
+                ui.noduleChartButton: self._onChart,
+            }
+        )
         self.refresh()
 
     def close(self) -> None:
@@ -95,17 +126,28 @@ class CompareSection:
             return ""
         change, interval = comparison.mean("delta", clicks), comparison.interval(clicks)
         text = _("Mean Dice {old} → {new} ({change}) on {count} held-out nodules.").format(
-            old=score(comparison.mean("old", clicks)), new=score(comparison.mean("new", clicks)),
-            change=difference(change), count=len(self._compare.nodules()))
+            old=score(comparison.mean("old", clicks)),
+            new=score(comparison.mean("new", clicks)),
+            change=difference(change),
+            count=len(self._compare.nodules()),
+        )
         if interval is not None:
             text += " " + _("95 % interval of the change: {low} to {high}.").format(
-                low=difference(interval[0]), high=difference(interval[1]))
+                low=difference(interval[0]), high=difference(interval[1])
+            )
         return text
 
     def _fillRun(self, index: int, run: Any) -> None:
-        state = _("under way") if run.is_running else {
-            "finished": _("finished"), "stopped": _("stopped"), "failed": _("failed"), "killed": _("broken off"),
-        }.get(run.state, str(run.state))
+        state = (
+            _("under way")
+            if run.is_running
+            else {
+                "finished": _("finished"),
+                "stopped": _("stopped"),
+                "failed": _("failed"),
+                "killed": _("broken off"),
+            }.get(run.state, str(run.state))
+        )
         tip = _runTip(run)
         self._runs.cell(index, RUN, run.name, tip, key=run.name, editable=not run.is_running)
         self._runs.cell(index, STATE, state, tip)
@@ -114,8 +156,7 @@ class CompareSection:
 
     def _fillNodule(self, index: int, nodule: Any) -> None:
         size_ = DASH if nodule.diameterMm is None else f"{nodule.diameterMm:.1f} mm"
-        tip = _("{case}, {nodule}, {size}. Click to see it.").format(
-            case=nodule.case, nodule=nodule.name, size=size_)
+        tip = _("{case}, {nodule}, {size}. Click to see it.").format(case=nodule.case, nodule=nodule.name, size=size_)
         self._nodules.cell(index, NODULE, f"{nodule.case}: {nodule.name}", tip)
         self._nodules.cell(index, OLD, score(nodule.old), tip)
         self._nodules.cell(index, NEW, score(nodule.new), tip)
@@ -187,7 +228,8 @@ class CompareSection:
         if record is None:
             return
         question = _("Delete the run {name} with its weights? {size} become free.").format(
-            name=record.name, size=size(record.size_bytes))
+            name=record.name, size=size(record.size_bytes)
+        )
         if slicer.util.confirmOkCancelDisplay(question, parent=self._widget):
             self._compare.delete(record.name)
 
@@ -207,8 +249,11 @@ class CompareSection:
 
     def _drawNodules(self) -> None:
         nodules = self._compare.nodules()
-        self._plots.showNodules([f"{each.case}: {each.name}" for each in nodules], [each.old for each in nodules],
-                                [each.new for each in nodules])
+        self._plots.showNodules(
+            [f"{each.case}: {each.name}" for each in nodules],
+            [each.old for each in nodules],
+            [each.new for each in nodules],
+        )
 
 
 def _runTip(run: Any) -> str:
@@ -217,9 +262,14 @@ def _runTip(run: Any) -> str:
     begun = run.started.strftime("%Y-%m-%d %H:%M") if run.started is not None else DASH
     lines = [_("{name}, started {when}").format(name=run.name, when=begun)]
     if config:
-        lines.append(_("preset {preset}, {epochs} epochs, batch {batch}, learning rate {rate}").format(
-            preset=config.get("preset", DASH), epochs=config.get("num_epochs", DASH),
-            batch=config.get("batch_size", DASH), rate=config.get("lr", DASH)))
+        lines.append(
+            _("preset {preset}, {epochs} epochs, batch {batch}, learning rate {rate}").format(
+                preset=config.get("preset", DASH),
+                epochs=config.get("num_epochs", DASH),
+                batch=config.get("batch_size", DASH),
+                rate=config.get("lr", DASH),
+            )
+        )
     lines.append(_("{nodules} nodules of {cases} cases").format(nodules=run.nodules, cases=run.cases))
     if run.checkpoint:
         lines.append(_("from {checkpoint}").format(checkpoint=run.checkpoint))

@@ -25,27 +25,40 @@ class DataSection:
         self._ui, self._widget, self._session, self._icons = ui, widget, session, icons
         self._data = session.data
         self._data.exported = _exported
-        self._cases = Table(ui.caseTable, (
-            ("", _("Ticked cases are written."), False, False),
-            (_("Case"), _("Name of the case's files. Double-click to change it."), True, False),
-            (_("Nodules"), _("Nodules that would be written, of all that there are."), False, True),
-            (_("State"), _("New, changed since it was written, written, or what stands in the way."), True, False),
-        ), rows=(2, 7))
-        self._sets = Table(ui.datasetTable, (
-            ("", _("Ticked data sets are trained on."), False, False),
-            (_("Folder"), _("Where the data set lies."), True, False),
-            (_("Cases"), _("Cases and nodules, and what the check found."), False, True),
-        ), rows=(2, 4))
+        self._cases = Table(
+            ui.caseTable,
+            (
+                ("", _("Ticked cases are written."), False, False),
+                (_("Case"), _("Name of the case's files. Double-click to change it."), True, False),
+                (_("Nodules"), _("Nodules that would be written, of all that there are."), False, True),
+                (_("State"), _("New, changed since it was written, written, or what stands in the way."), True, False),
+            ),
+            rows=(2, 7),
+        )
+        self._sets = Table(
+            ui.datasetTable,
+            (
+                ("", _("Ticked data sets are trained on."), False, False),
+                (_("Folder"), _("Where the data set lies."), True, False),
+                (_("Cases"), _("Cases and nodules, and what the check found."), False, True),
+            ),
+            rows=(2, 4),
+        )
         self._connections = Connections()
         self._connections.signal(self._data.changed, self.refresh)
         self._connections.widget(ui.caseTable, "itemChanged(QTableWidgetItem*)", self._onCaseChanged)
         self._connections.widget(ui.datasetTable, "itemChanged(QTableWidgetItem*)", self._onSetChanged)
         self._connections.widget(ui.datasetTable, "itemSelectionChanged()", self._onSetSelected)
-        self._connections.buttons({
-            ui.folderButton: self._onFolder, ui.exportButton: self._onExport, ui.importButton: self._onImport,
-            ui.addDatasetButton: self._onAdd, ui.removeDatasetButton: self._onRemove,
-            ui.checkDatasetButton: self._onCheck,
-        })
+        self._connections.buttons(
+            {
+                ui.folderButton: self._onFolder,
+                ui.exportButton: self._onExport,
+                ui.importButton: self._onImport,
+                ui.addDatasetButton: self._onAdd,
+                ui.removeDatasetButton: self._onRemove,
+                ui.checkDatasetButton: self._onCheck,
+            }
+        )
         self.refresh()
 
     def close(self) -> None:
@@ -74,17 +87,25 @@ class DataSection:
 
     def _fillCase(self, index: int, row: Any) -> None:
         state, icon = {
-            "new": (_("new"), "add"), "changed": (_("changed"), "training_changed"),
+            "new": (_("new"), "add"),
+            "changed": (_("changed"), "training_changed"),
             "unchanged": (_("written"), "accept"),
         }.get(row.state, (row.problem, "flag"))
         tip = "\n".join([row.problem or _caseTip(row), *row.notes])
         included = self._data.isIncluded(row) and row.state != "unchanged"
         self._cases.cell(index, TICK, "", tip, checked=None if row.state in ("problem", "unchanged") else included)
         self._cases.cell(index, CASE, row.caseName or row.title, tip, editable=row.state != "problem")
-        count = str(row.nodules) if not self._data.acceptedOnly else _("{accepted} of {all}").format(
-            accepted=row.accepted, all=row.nodules)
-        self._cases.cell(index, NODULES, count, _("{accepted} accepted of {all} nodules").format(
-            accepted=row.accepted, all=row.nodules))
+        count = (
+            str(row.nodules)
+            if not self._data.acceptedOnly
+            else _("{accepted} of {all}").format(accepted=row.accepted, all=row.nodules)
+        )
+        self._cases.cell(
+            index,
+            NODULES,
+            count,
+            _("{accepted} accepted of {all} nodules").format(accepted=row.accepted, all=row.nodules),
+        )
         self._cases.cell(index, STATE, state, tip, icon=self._icons(icon))
 
     def _fillSet(self, index: int, entry: Any) -> None:

@@ -25,25 +25,35 @@ class NextSection:
         model: (checkpoint, device) to rank with.
     """
 
-    def __init__(self, ui: Any, widget: qt.QWidget, session: Any, open: Callable[[Any], None],
-                 model: Callable[[], tuple[Path | None, str]]) -> None:
+    def __init__(
+        self,
+        ui: Any,
+        widget: qt.QWidget,
+        session: Any,
+        open: Callable[[Any], None],
+        model: Callable[[], tuple[Path | None, str]],
+    ) -> None:
         self._ui, self._widget, self._session, self._open, self._model = ui, widget, session, open, model
         self._next = session.next
         for text in (_("Volumes of the scene without nodules"), _("Files of a folder")):
             ui.nextSourceCombo.addItem(text)
-        self._table = Table(ui.nextTable, (
-            (_("Volume"), _("Double-click to open it in the SAMMed3D module."), True, False),
-            (_("Unsure"), _("How unsure the model is: the higher, the more is learned from it."), False, True),
-            (_("Nodules"), _("How many nodules the model expects."), False, True),
-        ), rows=(2, 6))
+        self._table = Table(
+            ui.nextTable,
+            (
+                (_("Volume"), _("Double-click to open it in the SAMMed3D module."), True, False),
+                (_("Unsure"), _("How unsure the model is: the higher, the more is learned from it."), False, True),
+                (_("Nodules"), _("How many nodules the model expects."), False, True),
+            ),
+            rows=(2, 6),
+        )
         self._connections = Connections()
         self._connections.signal(self._next.changed, self.refresh)
         self._connections.widget(ui.nextSourceCombo, "currentIndexChanged(int)", self._onSource)
         self._connections.widget(ui.nextTable, "itemSelectionChanged()", self._onSelected)
         self._connections.widget(ui.nextTable, "cellDoubleClicked(int,int)", self._onDoubleClicked)
-        self._connections.buttons({
-            ui.nextFolderButton: self._onFolder, ui.rankButton: self._onRank, ui.openNextButton: self._onOpen,
-        })
+        self._connections.buttons(
+            {ui.nextFolderButton: self._onFolder, ui.rankButton: self._onRank, ui.openNextButton: self._onOpen}
+        )
         self.refresh()
 
     def close(self) -> None:

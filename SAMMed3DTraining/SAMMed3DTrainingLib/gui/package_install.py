@@ -38,5 +38,6 @@ def installPackages(state: Any, folder: Path, parent: Any) -> str:
         slicer.util.pip_install([*state.requirements, "-c", str(constraints)])
     except (subprocess.CalledProcessError, RuntimeError, OSError) as error:
         return _("The packages could not be installed: {error}. Slicer's Python console has the details.").format(
-            error=error)
+            error=error
+        )
     return ""

@@ -38,13 +38,28 @@ from .train_section import TrainSection, defaultFolder
 
 #: Buttons and the icons they wear.
 _ICONS = {
-    "exportButton": "save", "importButton": "open_file", "folderButton": "open_file", "workDirButton": "open_file",
-    "nextFolderButton": "open_file", "addDatasetButton": "add", "removeDatasetButton": "subtract",
-    "checkDatasetButton": "accept", "startButton": "training_start", "pauseButton": "training_pause",
-    "stopButton": "training_stop", "lossButton": "training_loss", "diceButton": "training_dice",
-    "compareButton": "training_compare", "adoptButton": "accept", "continueButton": "training_start",
-    "deleteRunButton": "remove", "sideBySideButton": "training_side", "noduleChartButton": "training_dots",
-    "rankButton": "training_rank", "openNextButton": "next_nodule", "cancelButton": "cancel",
+    "exportButton": "save",
+    "importButton": "open_file",
+    "folderButton": "open_file",
+    "workDirButton": "open_file",
+    "nextFolderButton": "open_file",
+    "addDatasetButton": "add",
+    "removeDatasetButton": "subtract",
+    "checkDatasetButton": "accept",
+    "startButton": "training_start",
+    "pauseButton": "training_pause",
+    "stopButton": "training_stop",
+    "lossButton": "training_loss",
+    "diceButton": "training_dice",
+    "compareButton": "training_compare",
+    "adoptButton": "accept",
+    "continueButton": "training_start",
+    "deleteRunButton": "remove",
+    "sideBySideButton": "training_side",
+    "noduleChartButton": "training_dots",
+    "rankButton": "training_rank",
+    "openNextButton": "next_nodule",
+    "cancelButton": "cancel",
     "estimateButton": "training_clock",
 }
 _PERMILLE = 1000
@@ -61,8 +76,14 @@ class Panel:
         module: the SAMMed3D module.
     """
 
-    def __init__(self, widget: qt.QWidget, ui: Any, session: TrainingSession, module: SegmentationModule,
-                 clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        widget: qt.QWidget,
+        ui: Any,
+        session: TrainingSession,
+        module: SegmentationModule,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.widget, self.ui, self.session, self.module = widget, ui, session, module
         self._clock, self._progressText, self._progressDue = clock, "", 0.0
         self._problem = self._notice = self._adopted = ""
@@ -181,7 +202,8 @@ class Panel:
             hasCurves=self.plots.hasCurves,
             pausing=bool(status is not None and status.pausing),
             offersSmaller=(suggestion.batch_size, suggestion.accumulation_steps)
-            if suggestion is not None and self._offersSmaller else (0, 0),
+            if suggestion is not None and self._offersSmaller
+            else (0, 0),
             run="" if record is None else record.name,
             runActive=bool(record is not None and record.is_running),
             runHasWeights=bool(record is not None and record.weights is not None),
@@ -212,8 +234,14 @@ class Panel:
 
     def _listen(self) -> None:
         session, connections = self.session, self._connections
-        for signal in (session.changed, session.data.changed, session.compare.changed, session.next.changed,
-                       self.plots.changed, self.layout.changed):
+        for signal in (
+            session.changed,
+            session.data.changed,
+            session.compare.changed,
+            session.next.changed,
+            self.plots.changed,
+            self.layout.changed,
+        ):
             connections.signal(signal, self.refresh)
         connections.signal(session.job.changed, self._onJob)
         connections.signal(session.data.changed, self._onData)

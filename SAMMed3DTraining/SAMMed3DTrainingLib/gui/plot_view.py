@@ -28,7 +28,7 @@ class PlotView:
 
     @property
     def chart(self) -> str:
-        """"lossChart", "diceChart", "nodulesChart", or "" where none is on screen."""
+        """ "lossChart", "diceChart", "nodulesChart", or "" where none is on screen."""
         return self._chosen if self._layout.borrowed == PLOT else ""
 
     def toggle(self, chart: str) -> None:

@@ -83,7 +83,6 @@ class TrainingPanelState:
     notice: str = ""
 
 
-
 def jobText(job: JobKind) -> str:
     """What is being done."""
     return {
@@ -113,9 +112,9 @@ def whyNoRun(facts: TrainingPanelState) -> str:
 @lru_cache(maxsize=64)
 def panelView(facts: TrainingPanelState) -> Mapping[str, Control]:
     """The look of each widget, by its name in the .ui file. Remembered, because translations take time."""
-    return MappingProxyType({
-        **_guidance(facts), **_data(facts), **_training(facts), **_running(facts), **_comparing(facts), **_next(facts),
-    })
+    return MappingProxyType(
+        {**_guidance(facts), **_data(facts), **_training(facts), **_running(facts), **_comparing(facts), **_next(facts)}
+    )
 
 
 def _usable(tip: str, reason: str = "", **rest) -> Control:
@@ -151,8 +150,8 @@ def _guidance(facts: TrainingPanelState) -> dict[str, Control]:
         "dismissButton": Control(visible=closable, toolTip=_("Hide this message.")),
         "statusLabel": Control(text=status, toolTip=status),
         "cancelButton": _usable(
-            _("Stop the current work. What is finished stays."), _("It stops at the next possibility.")
-            if facts.cancelling else "",
+            _("Stop the current work. What is finished stays."),
+            _("It stops at the next possibility.") if facts.cancelling else "",
         ),
     }
 
@@ -204,12 +203,14 @@ def _data(facts: TrainingPanelState) -> dict[str, Control]:
     noSet = wait or ("" if facts.datasetSelected else _("Select a data set in the list first."))
     return {
         "exportButton": _usable(
-            _("Write the ticked cases into the data set: HU values in their true place, one label per nodule. Cases "
-              "that are written already are brought up to date."), noRows, text=caption,
+            _(
+                "Write the ticked cases into the data set: HU values in their true place, one label per nodule. Cases "
+                "that are written already are brought up to date."
+            ),
+            noRows,
+            text=caption,
         ),
-        "importButton": _usable(
-            _("Take pairs of image and label files from a folder into the data set."), noFolder
-        ),
+        "importButton": _usable(_("Take pairs of image and label files from a folder into the data set."), noFolder),
         "addDatasetButton": _usable(_("Add a data set in nnU-Net's layout, or a folder with several."), wait),
         "removeDatasetButton": _usable(_("Take it off the list. Its files stay."), noSet),
         "checkDatasetButton": _usable(_("Read every case and list what is wrong with it."), noSet),
@@ -229,19 +230,31 @@ def _training(facts: TrainingPanelState) -> dict[str, Control]:
     reason = whyNoRun(facts)
     fixed = _("A run is under way with its own settings; these are for the next one.") if facts.state.isRunning else ""
     return {
-        "checkpointCombo": Control(toolTip=fixed or _("The weights that the training begins with: the bundled model, "
-                                                      "or one of the models of the SAMMed3D module.")),
-        "presetCombo": Control(toolTip=fixed or _(
-            "Quick: only the decoder learns; minutes, also without a GPU. Standard: small updates of the image encoder "
-            "too (LoRA); a GPU helps. Full: everything learns; needs a GPU and many nodules.")),
+        "checkpointCombo": Control(
+            toolTip=fixed
+            or _(
+                "The weights that the training begins with: the bundled model, "
+                "or one of the models of the SAMMed3D module."
+            )
+        ),
+        "presetCombo": Control(
+            toolTip=fixed
+            or _(
+                "Quick: only the decoder learns; minutes, also without a GPU. Standard: small updates of the image "
+                "encoder too (LoRA); a GPU helps. Full: everything learns; needs a GPU and many nodules."
+            )
+        ),
         "estimateButton": _usable(
             _("Measure some steps of this very run in the background: how long, how much memory, how much disk."),
             reason,
         ),
         "estimateLabel": Control(text=facts.estimate or _("Not estimated yet.")),
         "startButton": _usable(
-            _("Train in a process of its own. Slicer stays usable; the run also goes on when Slicer is closed, if you "
-              "want."), reason,
+            _(
+                "Train in a process of its own. Slicer stays usable; the run also goes on when Slicer is closed, if "
+                "you want."
+            ),
+            reason,
         ),
     }
 
@@ -265,11 +278,13 @@ def _running(facts: TrainingPanelState) -> dict[str, Control]:
         "runBar": Control(visible=state.isRunning),
         "runLabel": Control(text=facts.runText, visible=bool(facts.runText)),
         "lossButton": _usable(
-            _("Show the loss in Slicer's plot view. Press again for the layout that you had."), curves,
+            _("Show the loss in Slicer's plot view. Press again for the layout that you had."),
+            curves,
             checked=facts.lossChart,
         ),
         "diceButton": _usable(
-            _("Show Dice in Slicer's plot view. Press again for the layout that you had."), curves,
+            _("Show Dice in Slicer's plot view. Press again for the layout that you had."),
+            curves,
             checked=facts.diceChart,
         ),
     }
@@ -287,16 +302,20 @@ def _comparing(facts: TrainingPanelState) -> dict[str, Control]:
     resume = active or whyNoContinue(facts)
     return {
         "compareButton": _usable(
-            _("Let the weights that {name} began with and its best ones click on the cases that it has not learned "
-              "from.").format(name=facts.run), noWeights or wait,
+            _(
+                "Let the weights that {name} began with and its best ones click on the cases that it has not learned "
+                "from."
+            ).format(name=facts.run),
+            noWeights or wait,
         ),
         "adoptButton": _usable(
-            _("Put the best weights of {name} into the SAMMed3D module's list of models and use them there; open "
-              "nodules go on.").format(name=facts.run), noWeights or wait,
+            _(
+                "Put the best weights of {name} into the SAMMed3D module's list of models and use them there; open "
+                "nodules go on."
+            ).format(name=facts.run),
+            noWeights or wait,
         ),
-        "continueButton": _usable(
-            _("Go on with {name} exactly where it was saved.").format(name=facts.run), resume
-        ),
+        "continueButton": _usable(_("Go on with {name} exactly where it was saved.").format(name=facts.run), resume),
         "deleteRunButton": _usable(
             _("Delete {name} from the disk, its weights too. A model that was adopted stays.").format(name=facts.run),
             active or wait,
@@ -304,12 +323,17 @@ def _comparing(facts: TrainingPanelState) -> dict[str, Control]:
         "summaryLabel": Control(text=facts.summary or (noRun or noWeights or noResult)),
         "clicksCombo": _usable(_("After how many clicks the masks are compared."), "" if facts.compared else noResult),
         "sideBySideButton": _usable(
-            _("Two slice views: old weights left, new ones right, the truth in both. Press again for the layout that "
-              "you had."), "" if facts.compared else noResult, checked=facts.sideBySide,
+            _(
+                "Two slice views: old weights left, new ones right, the truth in both. Press again for the layout that "
+                "you had."
+            ),
+            "" if facts.compared else noResult,
+            checked=facts.sideBySide,
         ),
         "noduleChartButton": _usable(
             _("Show the Dice of every nodule in Slicer's plot view. Press again for the layout that you had."),
-            "" if facts.compared else noResult, checked=facts.noduleChart,
+            "" if facts.compared else noResult,
+            checked=facts.noduleChart,
         ),
     }
 
@@ -329,8 +353,11 @@ def whyNoContinue(facts: TrainingPanelState) -> str:
 def _next(facts: TrainingPanelState) -> dict[str, Control]:
     reason = facts.packagesText or _wait(facts)
     if not reason and facts.nextCount == 0:
-        reason = _("Choose a folder with CT files.") if facts.nextFromFolder else _(
-            "Every volume of the scene has nodules already: load more, or choose a folder.")
+        reason = (
+            _("Choose a folder with CT files.")
+            if facts.nextFromFolder
+            else _("Every volume of the scene has nodules already: load more, or choose a folder.")
+        )
     return {
         "nextSourceCombo": Control(
             toolTip=_("Volumes of the scene that have no nodules yet, or CT files of a folder.")

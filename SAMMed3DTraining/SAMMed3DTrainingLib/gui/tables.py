@@ -20,8 +20,9 @@ class Table:
         rows: fewest and most that are seen without scrolling; the table is as high as it needs to be.
     """
 
-    def __init__(self, table: qt.QTableWidget, captions: Sequence[tuple[str, str, bool, bool]],
-                 rows: tuple[int, int]) -> None:
+    def __init__(
+        self, table: qt.QTableWidget, captions: Sequence[tuple[str, str, bool, bool]], rows: tuple[int, int]
+    ) -> None:
         self.widget, self.filling = table, False
         self._seen, self._height = rows, 0
         self._right = [right for __unused, __too, __also, right in captions]
@@ -54,8 +55,18 @@ class Table:
         if height != self._height:
             self._height = self.widget.minimumHeight = self.widget.maximumHeight = height
 
-    def cell(self, row: int, column: int, text: str, tip: str = "", *, key: Any = None, editable: bool = False,
-             checked: bool | None = None, icon: qt.QIcon | None = None) -> qt.QTableWidgetItem:
+    def cell(
+        self,
+        row: int,
+        column: int,
+        text: str,
+        tip: str = "",
+        *,
+        key: Any = None,
+        editable: bool = False,
+        checked: bool | None = None,
+        icon: qt.QIcon | None = None,
+    ) -> qt.QTableWidgetItem:
         """One cell as it is to be; ``checked`` None: it has no check box."""
         item = self.widget.item(row, column)
         if item is None:

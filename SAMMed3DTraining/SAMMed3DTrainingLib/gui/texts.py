@@ -10,7 +10,7 @@ DASH = "–"
 
 
 def duration(seconds: float | None) -> str:
-    """"45 s", "12 min", "3 h 20 min"; a dash where nobody knows."""
+    """ "45 s", "12 min", "3 h 20 min"; a dash where nobody knows."""
     if seconds is None or not math.isfinite(seconds):
         return DASH
     minutes = round(seconds / 60)
@@ -22,7 +22,7 @@ def duration(seconds: float | None) -> str:
 
 
 def size(numberOfBytes: float | None) -> str:
-    """"3.2 MB"."""
+    """ "3.2 MB"."""
     if numberOfBytes is None:
         return DASH
     for unit, factor in (("GB", 1e9), ("MB", 1e6)):

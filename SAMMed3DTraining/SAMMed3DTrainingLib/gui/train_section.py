@@ -34,8 +34,15 @@ class TrainSection:
         plots: where curves are drawn.
     """
 
-    def __init__(self, ui: Any, widget: qt.QWidget, session: Any, store: WeightsStore, plots: PlotView,
-                 clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        ui: Any,
+        widget: qt.QWidget,
+        session: Any,
+        store: WeightsStore,
+        plots: PlotView,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._ui, self._widget, self._session, self._store, self._plots = ui, widget, session, store, plots
         self._parameters: Any = None
         self._clock, self._drawDue = clock, 0.0
@@ -45,11 +52,17 @@ class TrainSection:
         self._connections = Connections()
         self._connections.signal(session.changed, self.refresh)
         self._connections.widget(ui.checkpointCombo, "currentIndexChanged(int)", self._onCheckpoint)
-        self._connections.buttons({
-            ui.workDirButton: self._onWorkDir, ui.estimateButton: self._onEstimate, ui.startButton: self._onStart,
-            ui.pauseButton: self._onPause, ui.stopButton: self._onStop, ui.lossButton: self._onLoss,
-            ui.diceButton: self._onDice,
-        })
+        self._connections.buttons(
+            {
+                ui.workDirButton: self._onWorkDir,
+                ui.estimateButton: self._onEstimate,
+                ui.startButton: self._onStart,
+                ui.pauseButton: self._onPause,
+                ui.stopButton: self._onStop,
+                ui.lossButton: self._onLoss,
+                ui.diceButton: self._onDice,
+            }
+        )
         self._connections.widget(ui.logSection, "contentsCollapsed(bool)", self._onLog)
         ui.workDirEdit.text = str(self.workDir)
         self.refreshCheckpoints()
@@ -82,18 +95,21 @@ class TrainSection:
         parameters = self._parameters
         if parameters is None:
             return
-        self._session.train.setSettings(TrainingSettings(
-            workDir=self.workDir,
-            runName=parameters.runName.strip() or "nodules",
-            checkpoint=self.checkpoint,
-            preset=parameters.preset.value,
-            epochs=parameters.epochs or None,
-            batchSize=parameters.batchSize,
-            accumulationSteps=parameters.accumulationSteps,
-            learningRate=parameters.learningRate or None,
-            device=parameters.device.value,
-            gpus=gpuNumbers(parameters.gpus),
-        ), self._session.data.trainingData)
+        self._session.train.setSettings(
+            TrainingSettings(
+                workDir=self.workDir,
+                runName=parameters.runName.strip() or "nodules",
+                checkpoint=self.checkpoint,
+                preset=parameters.preset.value,
+                epochs=parameters.epochs or None,
+                batchSize=parameters.batchSize,
+                accumulationSteps=parameters.accumulationSteps,
+                learningRate=parameters.learningRate or None,
+                device=parameters.device.value,
+                gpus=gpuNumbers(parameters.gpus),
+            ),
+            self._session.data.trainingData,
+        )
 
     def refreshCheckpoints(self) -> None:
         """The models as the SAMMed3D module has them now."""
@@ -134,7 +150,8 @@ class TrainSection:
         parts = [
             _("About {time} on {device}.").format(time=duration(result.get("time_s")), device=result.get("device")),
             _("{steps} steps on {nodules} nodules of {cases} cases.").format(
-                steps=result.get("steps"), nodules=result.get("nodules"), cases=result.get("cases")),
+                steps=result.get("steps"), nodules=result.get("nodules"), cases=result.get("cases")
+            ),
         ]
         room = [(_("{size} of memory"), result.get("memory_mb")), (_("{size} on the disk"), result.get("disk_mb"))]
         words = [text.format(size=size(1e6 * value)) for text, value in room if value]
@@ -150,14 +167,16 @@ class TrainSection:
         if status is not None and status.state == "starting" and status.read[1]:
             done, total = status.read
             return _("{name} is starting: it has read {done} of {total} cases.").format(
-                name=name, done=done, total=total)
+                name=name, done=done, total=total
+            )
         if status is None or status.state == "starting":
             return _("{name} is starting: it reads its data and its weights.").format(name=name)
         if status.state == "encoding":
             return _("{name}: computing embeddings, {time} left.").format(name=name, time=duration(status.left_s))
         best = _(" Best Dice {dice}.").format(dice=score(status.best_dice)) if status.best_dice is not None else ""
         at = _("epoch {epoch} of {epochs}, step {step} of {steps}").format(
-            epoch=status.epoch, epochs=status.epochs, step=status.step, steps=status.steps)
+            epoch=status.epoch, epochs=status.epochs, step=status.step, steps=status.steps
+        )
         if status.state == "running":
             return _("{name}: {at}, {time} left.").format(name=name, at=at, time=duration(status.left_s)) + best
         if status.state == "paused":
@@ -165,8 +184,10 @@ class TrainSection:
         if status.state == "stopping":
             return _("{name} is stopping: it saves what it has learned.").format(name=name)
         ended = {
-            "finished": _("{name} has finished."), "stopped": _("{name} was stopped; it can be continued."),
-            "failed": _("{name} has failed."), "killed": _("{name} was ended from outside; it can be continued."),
+            "finished": _("{name} has finished."),
+            "stopped": _("{name} was stopped; it can be continued."),
+            "failed": _("{name} has failed."),
+            "killed": _("{name} was ended from outside; it can be continued."),
         }[status.state].format(name=name)
         return ended + best
 

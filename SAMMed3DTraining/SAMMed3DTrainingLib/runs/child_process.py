@@ -91,8 +91,13 @@ class TrainingProcess:
             with log.open("ab") as file:
                 offset = file.seek(0, os.SEEK_END)
                 process = subprocess.Popen(
-                    list(command), stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
-                    env={**environment, SESSION: session}, cwd=cwd, **_own_group(),
+                    list(command),
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    env={**environment, SESSION: session},
+                    cwd=cwd,
+                    **_own_group(),
                 )
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
@@ -229,8 +234,12 @@ class Interpreter:
         folders = list(dict.fromkeys([str(_ENGINE_FOLDER), str(_TRAINING_FOLDER)]))
         before = [each for each in values.get("PYTHONPATH", "").split(os.pathsep) if each and each not in folders]
         # UTF-8 whatever the system's code page: file names may have any letters.
-        return {**values, "PYTHONPATH": os.pathsep.join([*folders, *before]), "PYTHONUTF8": "1",
-                "PYTHONIOENCODING": "utf-8"}
+        return {
+            **values,
+            "PYTHONPATH": os.pathsep.join([*folders, *before]),
+            "PYTHONUTF8": "1",
+            "PYTHONIOENCODING": "utf-8",
+        }
 
     @property
     def cwd(self) -> Path:
@@ -238,9 +247,7 @@ class Interpreter:
         return _TRAINING_FOLDER
 
 
-def find_interpreter(
-    which: Callable[[str], str | None] = shutil.which, fallback: str | None = None
-) -> Interpreter:
+def find_interpreter(which: Callable[[str], str | None] = shutil.which, fallback: str | None = None) -> Interpreter:
     """PythonSlicer where there is one on the path, as in Slicer; else this Python.
 
     Args:

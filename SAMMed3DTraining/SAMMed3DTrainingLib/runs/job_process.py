@@ -102,8 +102,11 @@ class JobProcess:
         event = line["event"]
         if event == "progress":
             total, left = float(line["total"]), line.get("left_s")
-            self._set(fraction=min(float(line["done"]) / total, 1.0) if total > 0 else None,
-                      left_s=None if left is None else float(left), message=str(line.get("message", "")))
+            self._set(
+                fraction=min(float(line["done"]) / total, 1.0) if total > 0 else None,
+                left_s=None if left is None else float(left),
+                message=str(line.get("message", "")),
+            )
         elif event in ("note", "warning"):
             self._set(notes=(*self.status.notes, str(line["message"])))
         elif event == "item":

@@ -64,15 +64,21 @@ def tree(root: int, session: str = "") -> set[int]:
     while todo:
         parent = todo.pop()
         # Windows gives numbers again: whoever is older than its parent is the child of another one of that number.
-        new = [each.pid for each in listed if each.parent == parent and each.pid not in found
-               and each.started >= started[parent]]
+        new = [
+            each.pid
+            for each in listed
+            if each.parent == parent and each.pid not in found and each.started >= started[parent]
+        ]
         found.update(new)
         todo += new
     return found - _own_line(listed)
 
 
 def end_tree(
-    root: int, session: str = "", grace_s: float = 0.0, sleep: Callable[[float], None] = time.sleep,
+    root: int,
+    session: str = "",
+    grace_s: float = 0.0,
+    sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> set[int]:
     """Ends a process and all that come from it. Returns those that still live (of another user, say).
@@ -131,7 +137,7 @@ def _linux_processes() -> list[Process]:
             text = Path(entry.path, "stat").read_text(encoding="utf-8", errors="replace")
         except OSError:
             continue
-        state, parent, group = text[text.rindex(")") + 2:].split()[:3]  # the name may hold blanks and parentheses
+        state, parent, group = text[text.rindex(")") + 2 :].split()[:3]  # the name may hold blanks and parentheses
         if state not in "ZX":
             found.append(Process(int(entry.name), int(parent), int(group)))
     return found
@@ -155,10 +161,16 @@ def _windows_processes() -> list[Process]:
 
     class Entry(ctypes.Structure):
         _fields_ = [
-            ("dwSize", wintypes.DWORD), ("cntUsage", wintypes.DWORD), ("th32ProcessID", wintypes.DWORD),
-            ("th32DefaultHeapID", ctypes.c_size_t), ("th32ModuleID", wintypes.DWORD),
-            ("cntThreads", wintypes.DWORD), ("th32ParentProcessID", wintypes.DWORD),
-            ("pcPriClassBase", wintypes.LONG), ("dwFlags", wintypes.DWORD), ("szExeFile", wintypes.WCHAR * 260),
+            ("dwSize", wintypes.DWORD),
+            ("cntUsage", wintypes.DWORD),
+            ("th32ProcessID", wintypes.DWORD),
+            ("th32DefaultHeapID", ctypes.c_size_t),
+            ("th32ModuleID", wintypes.DWORD),
+            ("cntThreads", wintypes.DWORD),
+            ("th32ParentProcessID", wintypes.DWORD),
+            ("pcPriClassBase", wintypes.LONG),
+            ("dwFlags", wintypes.DWORD),
+            ("szExeFile", wintypes.WCHAR * 260),
         ]
 
     library = ctypes.WinDLL("kernel32", use_last_error=True)

@@ -37,21 +37,27 @@ def _step_text(e: dict[str, Any]) -> str:
     if e["step"] % 10 and e["step"] != e["steps"]:
         return ""
     dice = f"{_number(e['dice_first'])} -> {_number(e['dice_last'])}"
-    return (f"epoch {e['epoch']:3}  step {e['step']}/{e['steps']}  loss {_number(e['loss'])}  Dice {dice}  "
-            f"{duration(e['left_s'])} left")
+    return (
+        f"epoch {e['epoch']:3}  step {e['step']}/{e['steps']}  loss {_number(e['loss'])}  Dice {dice}  "
+        f"{duration(e['left_s'])} left"
+    )
 
 
 def _validation_text(e: dict[str, Any]) -> str:
     dice = ", ".join(_number(d) for d in e["dice"])
     best = "  (best so far)" if e["best"] else ""
-    return (f"epoch {e['epoch']:3}  validation: Dice by click {dice} on {e['nodules']} nodules, "
-            f"loss {_number(e['loss'])}{best}")
+    return (
+        f"epoch {e['epoch']:3}  validation: Dice by click {dice} on {e['nodules']} nodules, "
+        f"loss {_number(e['loss'])}{best}"
+    )
 
 
 def _start_text(e: dict[str, Any]) -> str:
     verb = "continuing" if e["resumed"] else "training"
-    return (f"{verb} {e['task_name']}: {e['nodules']} nodules of {e['cases']} cases ({e['patients']} patients); "
-            f"{e['split']}; {e['steps']} steps")
+    return (
+        f"{verb} {e['task_name']}: {e['nodules']} nodules of {e['cases']} cases ({e['patients']} patients); "
+        f"{e['split']}; {e['steps']} steps"
+    )
 
 
 def _encoding_text(e: dict[str, Any]) -> str:

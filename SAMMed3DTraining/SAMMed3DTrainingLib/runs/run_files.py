@@ -146,9 +146,9 @@ def note_process(folder: Path, pid: int, session: str, clock: Callable[[], float
         offset = (folder / EVENTS).stat().st_size
     except OSError:
         offset = 0
-    write_whole(folder / PROCESS, json.dumps(asdict(
-        ProcessNote(pid, platform.node(), session, round(clock(), 3), offset)
-    )))
+    write_whole(
+        folder / PROCESS, json.dumps(asdict(ProcessNote(pid, platform.node(), session, round(clock(), 3), offset)))
+    )
 
 
 def read_process(folder: Path) -> ProcessNote | None:
@@ -156,7 +156,10 @@ def read_process(folder: Path) -> ProcessNote | None:
     try:
         values = json.loads((folder / PROCESS).read_text(encoding="utf-8"))
         return ProcessNote(
-            int(values["pid"]), str(values["host"]), str(values["session"]), float(values["time"]),
+            int(values["pid"]),
+            str(values["host"]),
+            str(values["session"]),
+            float(values["time"]),
             int(values["offset"]),
         )
     except (OSError, ValueError, KeyError, TypeError):

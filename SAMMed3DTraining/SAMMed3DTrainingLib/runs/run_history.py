@@ -136,8 +136,14 @@ class RunHistory:
             entries = sorted(self.work_dir.iterdir())
         except OSError:
             return []
-        return [each for each in entries if not each.name.startswith(".") and each.is_dir() and not each.is_symlink()
-                and any((each / name).is_file() for name in _KNOWN_FILES)]
+        return [
+            each
+            for each in entries
+            if not each.name.startswith(".")
+            and each.is_dir()
+            and not each.is_symlink()
+            and any((each / name).is_file() for name in _KNOWN_FILES)
+        ]
 
     def _record(self, folder: Path) -> RunRecord:
         try:
@@ -149,11 +155,15 @@ class RunHistory:
         record = known[1] if known is not None and known[0] == stamp else _read_record(folder)
         self._read[folder] = stamp, record
         weights, saved = run_files.best_weights(folder), (folder / run_files.STATE).is_file()
-        ended: RunState = "stopped" if record.state == "killed" and run_files.read_command(folder) == "stop" \
-            else record.state
+        ended: RunState = (
+            "stopped" if record.state == "killed" and run_files.read_command(folder) == "stop" else record.state
+        )
         running = run_files.lock_is_held(folder)
         return replace(
-            record, state="running" if running else ended, size_bytes=folder_size(folder), weights=weights,
+            record,
+            state="running" if running else ended,
+            size_bytes=folder_size(folder),
+            weights=weights,
             resumable=saved and not running and ended != "finished",
         )
 
@@ -191,9 +201,18 @@ def _read_record(folder: Path) -> RunRecord:
             state = reason if reason in ("finished", "stopped") else "failed"
     checkpoint = config.get("checkpoint")
     return RunRecord(
-        folder.name, folder, state, _moment(last if first is None else first), _moment(last), config, best, epochs,
-        nodules, cases,
-        checkpoint=Path(checkpoint) if isinstance(checkpoint, str) else None, message=message,
+        folder.name,
+        folder,
+        state,
+        _moment(last if first is None else first),
+        _moment(last),
+        config,
+        best,
+        epochs,
+        nodules,
+        cases,
+        checkpoint=Path(checkpoint) if isinstance(checkpoint, str) else None,
+        message=message,
     )
 
 
@@ -221,5 +240,7 @@ def folder_size(folder: Path) -> int:
 
 
 def _refused(what: str, name: str, error: OSError) -> str:
-    return (f"The run {name} could not be {what}: {error.strerror or error}. Close programs that have its files open "
-            "and try again.")
+    return (
+        f"The run {name} could not be {what}: {error.strerror or error}. Close programs that have its files open "
+        "and try again."
+    )

@@ -43,7 +43,10 @@ class RunMonitor:
     """
 
     def __init__(
-        self, folder: Path, process: ChildProcess | None = None, clock: Callable[[], float] = time.monotonic,
+        self,
+        folder: Path,
+        process: ChildProcess | None = None,
+        clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.folder = folder
@@ -182,9 +185,14 @@ class RunMonitor:
             self._curves.cut(int(event.get("step") or 0) if event.get("resumed") else -1)
             config = event.get("config") or {}
             self._set(
-                epochs=int(config.get("num_epochs") or 0), steps=int(event["steps"]), step=int(event.get("step") or 0),
-                nodules=int(event["nodules"]), cases=int(event["cases"]), split=str(event.get("split", "")),
-                best_dice=self.status.best_dice if event.get("resumed") else None, fraction=0.0,
+                epochs=int(config.get("num_epochs") or 0),
+                steps=int(event["steps"]),
+                step=int(event.get("step") or 0),
+                nodules=int(event["nodules"]),
+                cases=int(event["cases"]),
+                split=str(event.get("split", "")),
+                best_dice=self.status.best_dice if event.get("resumed") else None,
+                fraction=0.0,
             )
         elif kind == "step":
             self._take_step(event, present)
@@ -216,8 +224,13 @@ class RunMonitor:
             values.append(_number(event.get(name)))
         curves.revision += 1
         left = event.get("left_s")
-        self._set(step=step, steps=steps, epoch=int(event["epoch"]), fraction=step / max(steps, 1),
-                  left_s=float(left) if present and left is not None else None)
+        self._set(
+            step=step,
+            steps=steps,
+            epoch=int(event["epoch"]),
+            fraction=step / max(steps, 1),
+            left_s=float(left) if present and left is not None else None,
+        )
 
     def _take_validation(self, event: dict[str, Any]) -> None:
         curves, best = self._curves, bool(event.get("best"))
@@ -255,8 +268,14 @@ class RunMonitor:
         state, message, kind = self._how_it_ended(code)
         saved = (self.folder / run_files.STATE).is_file()
         self._set(
-            state=state, message=message, kind=kind, pausing=False, left_s=None, caught_up=True,
-            resumable=saved and state != "finished", weights=run_files.best_weights(self.folder),
+            state=state,
+            message=message,
+            kind=kind,
+            pausing=False,
+            left_s=None,
+            caught_up=True,
+            resumable=saved and state != "finished",
+            weights=run_files.best_weights(self.folder),
             suggestion=self._suggestion() if kind == "out_of_memory" else None,
         )
 
@@ -266,8 +285,10 @@ class RunMonitor:
             state = "stopping"
         pausing = self._command == "pause" and state in ("encoding", "running", "starting")
         if state == "running":
-            self._set(message=f"Epoch {max(self.status.epoch, 1)} of {self.status.epochs}, step {self.status.step} of "
-                              f"{self.status.steps}")
+            self._set(
+                message=f"Epoch {max(self.status.epoch, 1)} of {self.status.epochs}, step {self.status.step} of "
+                f"{self.status.steps}"
+            )
         elif state == "starting" and not self.status.message:
             self._set(message="Loading PyTorch and the cases")
         self._set(state=state, pausing=pausing)
@@ -345,8 +366,14 @@ class Curves:
     def cut(self, step: int) -> None:
         """Forgets everything after a step."""
         of_steps = (self.loss, self.dice_first, self.dice_last, self.steps)
-        of_validations = (self.val_epochs, self.val_loss, self.val_dice, self.val_mean_dice, self.val_best,
-                          self.val_steps)
+        of_validations = (
+            self.val_epochs,
+            self.val_loss,
+            self.val_dice,
+            self.val_mean_dice,
+            self.val_best,
+            self.val_steps,
+        )
         for group in (of_steps, of_validations):
             kept = bisect_right(group[-1], step)
             if kept < len(group[-1]):

@@ -30,8 +30,23 @@ _CHECKPOINTS_ON_DISK = 6
 _DISK_BESIDES = 100 * 2**20
 #: What of a configuration the request has fields for, or must not be carried over.
 _OWN = {
-    "task_name", "work_dir", "data", "checkpoint", "preset", "num_epochs", "batch_size", "accumulation_steps", "lr",
-    "device", "gpu_ids", "multi_gpu", "port", "resume", "dry_run", "json", "versions",
+    "task_name",
+    "work_dir",
+    "data",
+    "checkpoint",
+    "preset",
+    "num_epochs",
+    "batch_size",
+    "accumulation_steps",
+    "lr",
+    "device",
+    "gpu_ids",
+    "multi_gpu",
+    "port",
+    "resume",
+    "dry_run",
+    "json",
+    "versions",
 }
 
 
@@ -70,9 +85,20 @@ class TrainingRequest:
 
     def arguments(self) -> list[str]:
         """The options of ``python -m SAMMed3DTrainingLib train``. Paths are absolute."""
-        words = ["--task_name", self.task_name, "--work_dir", _absolute(self.work_dir), "--data",
-                 *(_absolute(path) for path in self.data), "--preset", self.preset,
-                 "--batch_size", str(self.batch_size), "--accumulation_steps", str(self.accumulation_steps)]
+        words = [
+            "--task_name",
+            self.task_name,
+            "--work_dir",
+            _absolute(self.work_dir),
+            "--data",
+            *(_absolute(path) for path in self.data),
+            "--preset",
+            self.preset,
+            "--batch_size",
+            str(self.batch_size),
+            "--accumulation_steps",
+            str(self.accumulation_steps),
+        ]
         if self.checkpoint is not None:
             words += ["--checkpoint", _absolute(self.checkpoint)]
         if self.num_epochs is not None:
@@ -96,8 +122,12 @@ class TrainingRequest:
             yield f"The path {self.folder} is too long for Windows: choose a shorter folder or name."
         if self.preset not in PRESETS:
             yield f"There is no preset {self.preset}; there are {', '.join(PRESETS)}."
-        for what, value in (("Epochs", self.num_epochs), ("Batch size", self.batch_size),
-                            ("Accumulated batches", self.accumulation_steps), ("Learning rate", self.lr)):
+        for what, value in (
+            ("Epochs", self.num_epochs),
+            ("Batch size", self.batch_size),
+            ("Accumulated batches", self.accumulation_steps),
+            ("Learning rate", self.lr),
+        ):
             if value is not None and not 0 < value < float("inf"):
                 yield f"{what} must be positive, not {value}."
         if not self.data:
@@ -129,8 +159,10 @@ class TrainingRequest:
         size = Path(self.checkpoint).stat().st_size if self.checkpoint and Path(self.checkpoint).is_file() else 0
         needed = _CHECKPOINTS_ON_DISK * size + _DISK_BESIDES
         if free < needed:
-            yield (f"{work_dir} has {free / 2**30:.1f} GB free, and the run needs about {needed / 2**30:.1f} GB: free "
-                   "some, or choose a folder on another disk.")
+            yield (
+                f"{work_dir} has {free / 2**30:.1f} GB free, and the run needs about {needed / 2**30:.1f} GB: free "
+                "some, or choose a folder on another disk."
+            )
 
     def smaller(self) -> TrainingRequest | None:
         """The same training in half the memory: half the batch, twice as many of them for an update, a new run.
@@ -157,10 +189,19 @@ class TrainingRequest:
         try:
             gpus = tuple(int(gpu) for gpu in config["gpu_ids"]) if config.get("multi_gpu") else ()
             return cls(
-                folder.parent, folder.name, tuple(Path(path) for path in config["data"]),
-                Path(config["checkpoint"]) if config["checkpoint"] is not None else None, config["preset"],
-                config["num_epochs"], int(config["batch_size"]), int(config["accumulation_steps"]), config["lr"],
-                config["device"], gpus, True, tuple(_options(config)),
+                folder.parent,
+                folder.name,
+                tuple(Path(path) for path in config["data"]),
+                Path(config["checkpoint"]) if config["checkpoint"] is not None else None,
+                config["preset"],
+                config["num_epochs"],
+                int(config["batch_size"]),
+                int(config["accumulation_steps"]),
+                config["lr"],
+                config["device"],
+                gpus,
+                True,
+                tuple(_options(config)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{folder / run_files.CONFIG} cannot be read: the run cannot be continued.") from error
@@ -176,10 +217,13 @@ def start_training(request: TrainingRequest, interpreter: Interpreter) -> Traini
     request.check()
     under_way = running_in(request.work_dir)
     if under_way:
-        raise RunUnderWay(f"The run {under_way[0]} is under way: stop it first. Two at once would take each other's "
-                          "memory and time.")
+        raise RunUnderWay(
+            f"The run {under_way[0]} is under way: stop it first. Two at once would take each other's memory and time."
+        )
     return TrainingProcess.start(
-        interpreter.command("train", request.arguments()), interpreter.environment(), request.folder / run_files.LOG,
+        interpreter.command("train", request.arguments()),
+        interpreter.environment(),
+        request.folder / run_files.LOG,
         interpreter.cwd,
     )
 

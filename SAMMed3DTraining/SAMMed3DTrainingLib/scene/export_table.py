@@ -116,16 +116,22 @@ class ExportTable:
         title = named.GetName() or ""
         row = ExportRow(volume, segmentation, title)
         if volume is None:
-            return replace(row, problem=_(
-                "the volume of this segmentation is not known: choose it as source geometry (Segment Editor)"
-            ))
+            return replace(
+                row,
+                problem=_(
+                    "the volume of this segmentation is not known: choose it as source geometry (Segment Editor)"
+                ),
+            )
         if volume.IsA("vtkMRMLLabelMapVolumeNode"):
             return replace(row, problem=_("a label map, not a CT: import it as segmentation (Segmentations module)"))
         try:
             geometry = VolumeGeometry(volume)
             facts = self._factsOf(geometry)
             row = replace(
-                row, patient=patientOf(volume), source=facts.source, notes=tuple(placeNotes(geometry)),
+                row,
+                patient=patientOf(volume),
+                source=facts.source,
+                notes=tuple(placeNotes(geometry)),
                 sizeBytes=int(np.prod(geometry.shapeKji)) * 2,
             )
             if facts.problem or segmentation is None:
@@ -141,7 +147,8 @@ class ExportTable:
 
     def _readingOf(self, segmentation: Any, geometry: VolumeGeometry) -> NoduleReading:
         key = (
-            geometry.shapeKji, np.linalg.solve(segmentationToWorld(segmentation), geometry.ijkToWorld).tobytes(),
+            geometry.shapeKji,
+            np.linalg.solve(segmentationToWorld(segmentation), geometry.ijkToWorld).tobytes(),
             tuple(_segmentKeys(segmentation)),
         )
         where = f"{segmentation.GetID()} {geometry.volumeNode.GetID()}"
@@ -164,9 +171,7 @@ def _segmentKeys(segmentation: Any) -> Iterator[tuple]:
         yield segmentId, segment.GetName(), segment.GetLabelValue(), time, nodules.status(segmentId)
 
 
-def _withNodules(
-    row: ExportRow, reading: NoduleReading, geometry: VolumeGeometry, acceptedOnly: bool
-) -> ExportRow:
+def _withNodules(row: ExportRow, reading: NoduleReading, geometry: VolumeGeometry, acceptedOnly: bool) -> ExportRow:
     chosen = reading.chosen(acceptedOnly)
     accepted = sum(nodule.isAccepted for nodule in reading.nodules)
     row = replace(row, nodules=len(reading.nodules), accepted=accepted)
@@ -174,13 +179,15 @@ def _withNodules(
     if not reading.nodules:
         return replace(row, notes=tuple(notes), problem=_("no nodules: its segments are empty or too large"))
     if not chosen:
-        return replace(row, notes=tuple(notes), problem=_(
-            "no nodule is accepted: review them in the SAMMed3D module, or export all"
-        ))
+        return replace(
+            row,
+            notes=tuple(notes),
+            problem=_("no nodule is accepted: review them in the SAMMed3D module, or export all"),
+        )
     if len(chosen) < len(reading.nodules):
-        notes.append(_("not accepted, background in the label map: {count}").format(
-            count=len(reading.nodules) - len(chosen)
-        ))
+        notes.append(
+            _("not accepted, background in the label map: {count}").format(count=len(reading.nodules) - len(chosen))
+        )
     elif accepted < len(chosen):
         notes.append(_("not reviewed by anybody: {count}").format(count=len(chosen) - accepted))
     notes += reading.notesOf(chosen)
@@ -188,9 +195,7 @@ def _withNodules(
     return replace(row, notes=tuple(notes), state=NEW, included=True, fingerprint=fingerprint)
 
 
-def _named(
-    rows: Sequence[ExportRow], stored: Sequence[StoredCase], names: Mapping[str, str]
-) -> Iterator[ExportRow]:
+def _named(rows: Sequence[ExportRow], stored: Sequence[StoredCase], names: Mapping[str, str]) -> Iterator[ExportRow]:
     """The rows with case names, each image with one, and what they are to the data set."""
     bySource: dict[str, str] = {}
     for row in rows:
@@ -235,9 +240,9 @@ def _chosenOnce(rows: list[ExportRow]) -> list[ExportRow]:
         if before is None:
             first[row.caseName] = row
         elif before.source != row.source:
-            rows[index] = _refused(row, _("'{name}' is the name of another row: choose another").format(
-                name=row.caseName
-            ))
+            rows[index] = _refused(
+                row, _("'{name}' is the name of another row: choose another").format(name=row.caseName)
+            )
         elif before.volumeNode is not row.volumeNode:
             note = _("the same image as '{title}': one of them is enough").format(title=before.title)
             rows[index] = replace(row, included=False, notes=(*row.notes, note))

@@ -86,15 +86,15 @@ class Arrangement:
         """In words for the user; on the main thread, they are translated."""
         notes = []
         if self.overlapping:
-            notes.append(_("overlap with a smaller one, which keeps the voxels: {names}").format(
-                names=_few(self.overlapping)
-            ))
+            notes.append(
+                _("overlap with a smaller one, which keeps the voxels: {names}").format(names=_few(self.overlapping))
+            )
         if self.hidden:
             notes.append(_("left out, covered by other nodules: {names}").format(names=_few(self.hidden)))
         if self.pieces:
-            notes.append(_("in several pieces, each counts as a nodule in training: {names}").format(
-                names=_few(self.pieces)
-            ))
+            notes.append(
+                _("in several pieces, each counts as a nodule in training: {names}").format(names=_few(self.pieces))
+            )
         return tuple(notes)
 
 
@@ -113,12 +113,15 @@ def readNodules(segmentationNode: Any, volumeNode: Any) -> NoduleReading:
         segment = segmentation.GetSegment(segmentId)
         name = segment.GetName() or segmentId
         if segment.GetRepresentation(BINARY_LABELMAP) is None and segmentation.GetSourceRepresentationName() not in (
-            "", BINARY_LABELMAP,
+            "",
+            BINARY_LABELMAP,
         ):
-            raise SceneError(_(
-                "Segmentation '{name}' is stored as {kind}. Make 'Binary labelmap' its source representation "
-                "(Segmentations module)."
-            ).format(name=segmentationNode.GetName(), kind=segmentation.GetSourceRepresentationName()))
+            raise SceneError(
+                _(
+                    "Segmentation '{name}' is stored as {kind}. Make 'Binary labelmap' its source representation "
+                    "(Segmentations module)."
+                ).format(name=segmentationNode.GetName(), kind=segmentation.GetSourceRepresentationName())
+            )
         block = SegmentLabelmap(segmentationNode, segmentId, geometry).block()
         voxels = int(np.count_nonzero(block.mask))
         diameter = float(np.cbrt(6.0 / np.pi * voxels * voxelMm3))

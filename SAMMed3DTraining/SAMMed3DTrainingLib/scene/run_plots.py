@@ -16,7 +16,9 @@ from SAMMed3DLib.scene.translation import tr as _
 MOST_POINTS = 1000
 _ROLE = "SAMMed3DTraining.Plots"
 _COLORS = {
-    "loss": (0.84, 0.27, 0.24), "dice": (0.18, 0.50, 0.84), "valLoss": (0.88, 0.54, 0.00),
+    "loss": (0.84, 0.27, 0.24),
+    "dice": (0.18, 0.50, 0.84),
+    "valLoss": (0.88, 0.54, 0.00),
     "valDice": (0.18, 0.62, 0.31),
 }
 
@@ -44,17 +46,25 @@ class RunPlots:
         steps, values = _thinned(curves.steps, curves.loss, curves.dice_first, curves.dice_last)
         loss, first, last = (_withoutGaps(steps, each) for each in values)
         self._fill("stepTable", {"Step": steps, "Loss": loss, "Dice, first click": first, "Dice, last click": last})
-        self._fill("validationTable", {
-            "Step": curves.val_steps, "Loss": curves.val_loss, "Dice": curves.val_mean_dice,
-        })
-        self._chart("lossChart", _("{name}: loss").format(name=name), _("Loss"), (
-            ("lossSeries", _("training"), "stepTable", "Loss", "loss", False),
-            ("valLossSeries", _("held-out cases"), "validationTable", "Loss", "valLoss", True),
-        ))
-        self._chart("diceChart", _("{name}: Dice").format(name=name), _("Dice"), (
-            ("diceSeries", _("training, last click"), "stepTable", "Dice, last click", "dice", False),
-            ("valDiceSeries", _("held-out cases"), "validationTable", "Dice", "valDice", True),
-        ))
+        self._fill("validationTable", {"Step": curves.val_steps, "Loss": curves.val_loss, "Dice": curves.val_mean_dice})
+        self._chart(
+            "lossChart",
+            _("{name}: loss").format(name=name),
+            _("Loss"),
+            (
+                ("lossSeries", _("training"), "stepTable", "Loss", "loss", False),
+                ("valLossSeries", _("held-out cases"), "validationTable", "Loss", "valLoss", True),
+            ),
+        )
+        self._chart(
+            "diceChart",
+            _("{name}: Dice").format(name=name),
+            _("Dice"),
+            (
+                ("diceSeries", _("training, last click"), "stepTable", "Dice, last click", "dice", False),
+                ("valDiceSeries", _("held-out cases"), "validationTable", "Dice", "valDice", True),
+            ),
+        )
 
     def forget(self) -> None:
         """Another run: draw it from the beginning."""
@@ -73,10 +83,18 @@ class RunPlots:
         numbers = np.arange(1, len(names) + 1, dtype=float)
         values = {"Nodule": numbers, "Old": _numbers(old), "New": _numbers(new)}
         self._fill("nodulesTable", values, {"Name": list(names)})
-        self._chart("nodulesChart", _("Dice of held-out nodules"), _("Dice"), (
-            ("oldSeries", _("old weights"), "nodulesTable", "Old", "loss", True),
-            ("newSeries", _("new weights"), "nodulesTable", "New", "valDice", True),
-        ), xTitle=_("Nodule"), xColumn="Nodule", lines=False)
+        self._chart(
+            "nodulesChart",
+            _("Dice of held-out nodules"),
+            _("Dice"),
+            (
+                ("oldSeries", _("old weights"), "nodulesTable", "Old", "loss", True),
+                ("newSeries", _("new weights"), "nodulesTable", "New", "valDice", True),
+            ),
+            xTitle=_("Nodule"),
+            xColumn="Nodule",
+            lines=False,
+        )
 
     def close(self) -> None:
         """Removes the nodes."""
@@ -130,8 +148,16 @@ class RunPlots:
         finally:
             table.EndModify(was)
 
-    def _chart(self, key: str, title: str, yTitle: str, series: Sequence[tuple[str, str, str, str, str, bool]],
-               xTitle: str | None = None, xColumn: str = "Step", lines: bool = True) -> None:
+    def _chart(
+        self,
+        key: str,
+        title: str,
+        yTitle: str,
+        series: Sequence[tuple[str, str, str, str, str, bool]],
+        xTitle: str | None = None,
+        xColumn: str = "Step",
+        lines: bool = True,
+    ) -> None:
         chart = self._made(key, "vtkMRMLPlotChartNode", f"SAMMed3D {key}")
         was = chart.StartModify()
         chart.SetTitle(title)

@@ -63,8 +63,10 @@ class TrainingSource:
 
         pairs = find_pairs(source)
         if not pairs:
-            raise ValueError(f"{source} holds no pair of image and label files: name both alike, or put them into "
-                             "folders imagesTr and labelsTr.")
+            raise ValueError(
+                f"{source} holds no pair of image and label files: name both alike, or put them into "
+                "folders imagesTr and labelsTr."
+            )
         return folder_import(pairs, DatasetWriter(folder))
 
     def unlabelled(self) -> list[Any]:

@@ -91,9 +91,14 @@ class Comparison:
         index = self.clicks.index(clicks)
         return [
             NoduleComparison(
-                str(each["case"]), str(each["nodule"]), int(each["label_value"]), int(each["value"]),
-                _point(each["center_ras"]), each.get("diameter_mm"),
-                _at(each["old"]["dice"], index), _at(each["new"]["dice"], index),
+                str(each["case"]),
+                str(each["nodule"]),
+                int(each["label_value"]),
+                int(each["value"]),
+                _point(each["center_ras"]),
+                each.get("diameter_mm"),
+                _at(each["old"]["dice"], index),
+                _at(each["new"]["dice"], index),
             )
             for each in self._data.get("nodules", ())
         ]

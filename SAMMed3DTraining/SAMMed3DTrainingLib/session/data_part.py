@@ -135,7 +135,7 @@ class DataPart:
 
     def removeDataset(self, index: int) -> None:
         """Takes it off the list; its files stay."""
-        self.datasets = self.datasets[:index] + self.datasets[index + 1:]
+        self.datasets = self.datasets[:index] + self.datasets[index + 1 :]
         self.changed.emit()
 
     def useDataset(self, index: int, used: bool) -> None:
@@ -158,7 +158,9 @@ class DataPart:
                 problems = tuple(_problem(each) for each in result.get("problems", ()))
                 self.datasets = tuple(
                     _changed(entry, cases=result.get("cases"), nodules=result.get("nodules"), problems=problems)
-                    if entry.folder == folder else entry for entry in self.datasets
+                    if entry.folder == folder
+                    else entry
+                    for entry in self.datasets
                 )
             self._say(error=outcome.error)
 
@@ -192,8 +194,10 @@ class DataPart:
             results = outcome.value or ()
             failed = [f"{each.name}: {each.message}" for each in results if each.state == "failed"]
             done = [each for each in results if each.state in ("added", "updated", "unchanged")]
-            self._say(error="\n".join([*failed, *filter(None, [outcome.error])]),
-                      notice=self.exported(len(done), folder) if done else "")
+            self._say(
+                error="\n".join([*failed, *filter(None, [outcome.error])]),
+                notice=self.exported(len(done), folder) if done else "",
+            )
 
         self._job.runSteps(JobKind.EXPORT, export.steps(), "", finished, parts=len(export.cases))
 

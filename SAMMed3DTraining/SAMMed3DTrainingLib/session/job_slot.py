@@ -102,15 +102,22 @@ class JobSlot:
         """Whether the job needs Python's lock, so that it is to be polled often."""
         return self._steps is not None
 
-    def runProcess(self, kind: JobKind, process: JobProcessLike, text: str, finished: Callable[[JobOutcome], None],
-                   item: Callable[[dict[str, Any]], None] | None = None) -> None:
+    def runProcess(
+        self,
+        kind: JobKind,
+        process: JobProcessLike,
+        text: str,
+        finished: Callable[[JobOutcome], None],
+        item: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
         """Follows a child process. ``item`` gets what it tells on the way, ``finished`` how it ended."""
         self._begin(kind, text, finished)
         self._process, self._item, self._seen = process, item, 0
         self.changed.emit()
 
-    def runSteps(self, kind: JobKind, steps: Steps, text: str, finished: Callable[[JobOutcome], None],
-                 parts: int = 1) -> None:
+    def runSteps(
+        self, kind: JobKind, steps: Steps, text: str, finished: Callable[[JobOutcome], None], parts: int = 1
+    ) -> None:
         """Goes through steps; what they return is the result.
 
         Args:
@@ -169,7 +176,7 @@ class JobSlot:
 
     def _pollProcess(self, process: JobProcessLike) -> None:
         status = process.poll()
-        new, self._seen = status.items[self._seen:], len(status.items)
+        new, self._seen = status.items[self._seen :], len(status.items)
         if self._item is not None:
             for item in new:
                 self._item(item)

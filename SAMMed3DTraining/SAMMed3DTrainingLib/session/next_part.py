@@ -132,8 +132,12 @@ class NextPart:
         objects = found.get("objects") or ()
         point = max(objects, key=lambda each: each.get("uncertainty") or 0.0).get("point_ras") if objects else None
         return RankedVolume(
-            self._names.get(path, str(found.get("name") or Path(path).name)), Path(path), self._written.get(path),
-            float(found.get("uncertainty") or 0.0), int(found.get("candidates") or 0), found.get("expected_nodules"),
+            self._names.get(path, str(found.get("name") or Path(path).name)),
+            Path(path),
+            self._written.get(path),
+            float(found.get("uncertainty") or 0.0),
+            int(found.get("candidates") or 0),
+            found.get("expected_nodules"),
             None if point is None else (float(point[0]), float(point[1]), float(point[2])),
         )
 

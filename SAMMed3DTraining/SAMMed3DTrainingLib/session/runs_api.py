@@ -34,10 +34,17 @@ class Runs:
         from ..runs.run_request import TrainingRequest, free_name
 
         request = TrainingRequest(
-            work_dir=settings.workDir, task_name=free_name(settings.workDir, settings.runName), data=data,
-            checkpoint=settings.checkpoint, preset=cast(Any, settings.preset), num_epochs=settings.epochs,
-            batch_size=settings.batchSize, accumulation_steps=settings.accumulationSteps, lr=settings.learningRate,
-            device=settings.device, gpu_ids=settings.gpus,
+            work_dir=settings.workDir,
+            task_name=free_name(settings.workDir, settings.runName),
+            data=data,
+            checkpoint=settings.checkpoint,
+            preset=cast(Any, settings.preset),
+            num_epochs=settings.epochs,
+            batch_size=settings.batchSize,
+            accumulation_steps=settings.accumulationSteps,
+            lr=settings.learningRate,
+            device=settings.device,
+            gpu_ids=settings.gpus,
         )
         request.check()
         return request

@@ -49,8 +49,14 @@ def exportScene(folder: str | Path, acceptedOnly: bool = True) -> list[Any]:
     return list(outcomes[0].value)
 
 
-def train(data: Sequence[str | Path], workDir: str | Path, name: str, progress: Callable[[Any], None] | None = None,
-          runs: Any = None, **options: Any) -> Path:
+def train(
+    data: Sequence[str | Path],
+    workDir: str | Path,
+    name: str,
+    progress: Callable[[Any], None] | None = None,
+    runs: Any = None,
+    **options: Any,
+) -> Path:
     """Trains in a child process and waits for its end.
 
     Args:

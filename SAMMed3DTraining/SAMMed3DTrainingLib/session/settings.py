@@ -6,6 +6,6 @@ import re
 
 
 def gpuNumbers(text: str) -> tuple[int, ...]:
-    """"0, 1" as (0, 1); one GPU or none is not several: ()."""
+    """ "0, 1" as (0, 1); one GPU or none is not several: ()."""
     numbers = tuple(dict.fromkeys(int(each) for each in re.findall(r"\d+", text)))
     return numbers if len(numbers) > 1 else ()

@@ -42,13 +42,21 @@ class TrainingState(enum.Enum):
         return self in _RUNNING
 
 
-_RUNNING = frozenset((
-    TrainingState.STARTING, TrainingState.ENCODING, TrainingState.TRAINING, TrainingState.PAUSED,
-    TrainingState.STOPPING,
-))
+_RUNNING = frozenset(
+    (
+        TrainingState.STARTING,
+        TrainingState.ENCODING,
+        TrainingState.TRAINING,
+        TrainingState.PAUSED,
+        TrainingState.STOPPING,
+    )
+)
 _OF_RUN = {
-    "starting": TrainingState.STARTING, "encoding": TrainingState.ENCODING, "running": TrainingState.TRAINING,
-    "paused": TrainingState.PAUSED, "stopping": TrainingState.STOPPING,
+    "starting": TrainingState.STARTING,
+    "encoding": TrainingState.ENCODING,
+    "running": TrainingState.TRAINING,
+    "paused": TrainingState.PAUSED,
+    "stopping": TrainingState.STOPPING,
 }
 
 

@@ -54,11 +54,13 @@ class TrainingSession:
 
     @property
     def state(self) -> TrainingState:
-        return stateOf(StateFacts(
-            packagesMissing=bool(self.packages is not None and self.packages.missing),
-            runState=self.train.runState,
-            hasData=bool(self.data.trainingData),
-        ))
+        return stateOf(
+            StateFacts(
+                packagesMissing=bool(self.packages is not None and self.packages.missing),
+                runState=self.train.runState,
+                hasData=bool(self.data.trainingData),
+            )
+        )
 
     @property
     def isBusy(self) -> bool:
@@ -93,8 +95,7 @@ class TrainingSession:
         self._onChanged()
         return self._pace
 
-    def waitUntilIdle(self, seconds: float, events: Callable[[], None] = lambda: None,
-                      run: bool = False) -> bool:
+    def waitUntilIdle(self, seconds: float, events: Callable[[], None] = lambda: None, run: bool = False) -> bool:
         """Polls until no job is under way; for scripts and tests. ``run``: and until the run is over."""
         import time
 

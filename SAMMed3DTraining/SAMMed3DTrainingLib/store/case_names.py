@@ -55,9 +55,7 @@ def numbered_names(images: Collection[str], labels: Collection[str]) -> frozense
             numbers.setdefault(stem[: channel.start()], set()).add(channel.group(1))
 
     def counts_cases(name: str, found: set[str]) -> bool:
-        if any(
-            f"{name}_{n}" in labels and f"{name}_{n}_{CT_CHANNEL}" not in images for n in found if n != CT_CHANNEL
-        ):
+        if any(f"{name}_{n}" in labels and f"{name}_{n}_{CT_CHANNEL}" not in images for n in found if n != CT_CHANNEL):
             return True
         return CT_CHANNEL not in found and name not in labels and f"{name}_{CT_CHANNEL}" not in labels
 

@@ -136,11 +136,13 @@ def describe(old: Mapping[str, Any], manifest: Manifest, name: str, training_cas
     others = {k: v for k, v in patients.items() if k not in manifest.cases} if isinstance(patients, dict) else {}
     own = {case: record.patient for case, record in sorted(manifest.cases.items()) if record.patient}
     content = {
-        "name": name, "description": "CT in Hounsfield units; every nodule of a case has its own label value",
+        "name": name,
+        "description": "CT in Hounsfield units; every nodule of a case has its own label value",
         "channel_names": {"0": "CT"},
         **old,
         "labels": {"background": 0, manifest.class_name: values if len(values) > 1 else 1},
-        "numTraining": training_cases, "file_ending": ENDING,
+        "numTraining": training_cases,
+        "file_ending": ENDING,
         "patients": {**others, **own},
     }
     content.pop("regions_class_order", None)

@@ -151,7 +151,8 @@ class DatasetWriter:
             with _whole(moves, self.folder):
                 total, files = image.nbytes + labels.nbytes, {}
                 for target, array, is_label, before in (
-                    (label_file(case.name), labels, True, 0), (image_file(case.name), image, False, labels.nbytes),
+                    (label_file(case.name), labels, True, 0),
+                    (image_file(case.name), image, False, labels.nbytes),
                 ):
                     part = moves.add(target)
                     share = _part_of(progress, before / total, array.nbytes / total)
@@ -265,15 +266,21 @@ def name_for(cases: Sequence[StoredCase], wanted: str, source: str, taken: Seque
 def _stored(folder: Path, files: CaseFiles, record: CaseRecord | None, patient: str) -> StoredCase:
     missing = "" if files.images and (files.labels or files.part == "Ts") else _missing(files)
     if record is None or files.part != "Tr":
-        return StoredCase(
-            files.name, files.part, problem=missing, patient=patient, size_bytes=files.size_bytes
-        )
+        return StoredCase(files.name, files.part, problem=missing, patient=patient, size_bytes=files.size_bytes)
     own = _is_own(folder, files, record, thorough=False)
     problem = missing or ("" if own else "changed by another program since it was written here")
     nodules = {int(value): name for value, name in record.nodules.items()}
     return StoredCase(
-        files.name, "Tr", own, problem, record.patient, nodules, files.size_bytes, record.written,
-        record.source, record.fingerprint,
+        files.name,
+        "Tr",
+        own,
+        problem,
+        record.patient,
+        nodules,
+        files.size_bytes,
+        record.written,
+        record.source,
+        record.fingerprint,
     )
 
 

@@ -1,7 +1,7 @@
 """Which files of a folder are an image and its label map, by their names.
 
-    CASE.nii.gz + CASE_seg.nii.gz        CASE_ct.nii.gz + CASE_nodules.nii.gz        CASE_0000.nrrd + CASE.seg.nrrd
-    images/CASE.mha + labels/CASE.mha    CASE/ct.nii.gz + CASE/mask.nii.gz           CASE/dicom/*.dcm + CASE/label.nrrd
+CASE.nii.gz + CASE_seg.nii.gz        CASE_ct.nii.gz + CASE_nodules.nii.gz        CASE_0000.nrrd + CASE.seg.nrrd
+images/CASE.mha + labels/CASE.mha    CASE/ct.nii.gz + CASE/mask.nii.gz           CASE/dicom/*.dcm + CASE/label.nrrd
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class StepwiseExport:
                 except Exception as error:  # the other cases go on
                     results.append(_result(case.name, error))
         except RequestCancelled:
-            results += [ExportResult(case.name, "cancelled") for case in self.cases[len(results):]]
+            results += [ExportResult(case.name, "cancelled") for case in self.cases[len(results) :]]
         return tuple(results)
 
     def _steps_of(self, case: PlannedCase) -> Generator[Callable[[Report], Any] | None, Any, ExportResult | Exception]:

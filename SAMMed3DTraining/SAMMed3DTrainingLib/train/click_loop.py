@@ -107,9 +107,13 @@ class ClickLoop(nn.Module):
         points = prompts.second_clicks()
         again, _ = self._answer(embedding[chosen], points, None, torch.zeros_like(prompts.previous[chosen]))
         known = None if goal.known is None else goal.known[chosen]
-        lacking = checkpoint(
-            _crop_loss, again[:, :1], goal.truth[chosen], known, use_reentrant=False, preserve_rng_state=False
-        ) if torch.is_grad_enabled() else _crop_loss(again[:, :1], goal.truth[chosen], known)
+        lacking = (
+            checkpoint(
+                _crop_loss, again[:, :1], goal.truth[chosen], known, use_reentrant=False, preserve_rng_state=False
+            )
+            if torch.is_grad_enabled()
+            else _crop_loss(again[:, :1], goal.truth[chosen], known)
+        )
         apart = disagreement(masks[chosen, :1], again[:, :1])
         figures["apart"] = float(apart.detach().mean())
         return (0.5 * lacking + self.agreement * apart).sum() / len(masks)
@@ -127,8 +131,11 @@ class ClickLoop(nn.Module):
         if self.model.profile.multimask:
             return decoder.predict_all(embedding, encoder.get_dense_pe(), sparse, dense)
         return decoder(
-            image_embeddings=embedding, image_pe=encoder.get_dense_pe(), sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense, multimask_output=False,
+            image_embeddings=embedding,
+            image_pe=encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=False,
         )
 
     def _loss(
@@ -198,9 +205,7 @@ class _Prompts:
         self._samples, self._rngs, self._needless = samples, rngs, needless
         self.twice = torch.tensor([sample.second_click is not None for sample in samples])
         self._profile, self._device = model.profile, model.device
-        self._simulators = [
-            {method: ClickSimulator(method, seed=rng) for method in _NEXT_CLICKS} for rng in rngs
-        ]
+        self._simulators = [{method: ClickSimulator(method, seed=rng) for method in _NEXT_CLICKS} for rng in rngs]
         self._points = [[sample.click] for sample in samples]
         self._labels = [[1] for _ in samples]
         self._boxes = torch.full((len(samples), 6), math.nan)
@@ -239,7 +244,8 @@ class _Prompts:
     def second_clicks(self) -> tuple[Tensor, Tensor]:
         """Coordinates (b, 1, 3) and labels (b, 1) of the other first clicks, of the samples in ``twice``."""
         clicks = [
-            sample.second_click for sample, twice in zip(self._samples, self.twice, strict=True)
+            sample.second_click
+            for sample, twice in zip(self._samples, self.twice, strict=True)
             if twice and sample.second_click is not None
         ]
         coords = torch.from_numpy(np.stack(clicks).astype(np.float32))[:, None]
@@ -265,9 +271,7 @@ class _Prompts:
                 method = _NEXT_CLICKS[self._rngs[n].choice(3, p=_NEXT_CLICK_SHARES)]
                 self._add(n, self._simulators[n][method].next_click(sample.truth, masks[n]))
 
-    def _rough_start(
-        self, n: int, truth: np.ndarray, rng: np.random.Generator, cells: tuple[int, int, int]
-    ) -> Tensor:
+    def _rough_start(self, n: int, truth: np.ndarray, rng: np.random.Generator, cells: tuple[int, int, int]) -> Tensor:
         """A rough mask to be corrected, as logits, with its first correcting click."""
         rough = _rough(truth, rng)
         click = self._simulators[n]["random"].next_click(truth, rough)
@@ -329,9 +333,7 @@ def _dice(logits: Tensor, truth: Tensor, is_nodule: Tensor) -> float:
     return float(dice[is_nodule].mean()) if is_nodule.any() else math.nan
 
 
-def mask_loss(
-    logits: Tensor, truth: Tensor, cross_entropy_weight: float = 4.0, known: Tensor | None = None
-) -> Tensor:
+def mask_loss(logits: Tensor, truth: Tensor, cross_entropy_weight: float = 4.0, known: Tensor | None = None) -> Tensor:
     """Soft Dice loss plus weighted binary cross-entropy, per mask.
 
     Args:

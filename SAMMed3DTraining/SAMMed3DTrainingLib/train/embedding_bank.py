@@ -52,7 +52,8 @@ class EmbeddingBank:
         return bool(self._stored) and self.bytes * (1 + 1 / len(self._stored)) > self._budget
 
     def fill(
-        self, batches: Iterable[tuple[Sequence[Key], Sequence[Sample]]],
+        self,
+        batches: Iterable[tuple[Sequence[Key], Sequence[Sample]]],
         progress: Callable[[int], bool | None] | None = None,
     ) -> None:
         """Encodes batches of samples until there are no more, the bound is reached, or ``progress`` returns False.
@@ -86,7 +87,8 @@ class EmbeddingBank:
             bits = np.unpackbits(item.sample.truth, count=int(np.prod(item.truth_shape)))
             old = item.sample
             samples.append(
-                Sample(old.crop, bits.reshape(item.truth_shape) > 0, old.click, old.spacing_mm, old.kind,
-                       old.diameter_mm)
+                Sample(
+                    old.crop, bits.reshape(item.truth_shape) > 0, old.click, old.spacing_mm, old.kind, old.diameter_mm
+                )
             )
         return samples, torch.stack([item.embedding for item in stored]).to(self._model.device).float()

@@ -116,12 +116,21 @@ def estimate(trainer: Trainer, slots: SampleSlots, validator: Validator, cases: 
     encoding = trainer.encodings * (sample_s + encode_s / config.batch_size)
     learning = sum(parameter.numel() for parameter in trainer.network.parameters)
     return Estimate(
-        time_s=trainer.steps * step + trainer.epochs * validation_s + encoding, step_s=step, validation_s=validation_s,
-        encoding_s=encoding, memory_mb=memory / 2**20,
+        time_s=trainer.steps * step + trainer.epochs * validation_s + encoding,
+        step_s=step,
+        validation_s=validation_s,
+        encoding_s=encoding,
+        memory_mb=memory / 2**20,
         disk_mb=(_saved_bytes(trainer, learning) + sum(case.array_kji.nbytes for case in (*cases.train, *cases.val)))
         / 2**20,
-        epochs=trainer.epochs, steps=trainer.steps, samples=slots.per_epoch, batch_size=config.batch_size,
-        nodules=cases.nodules, cases=len(cases.train), validated=len(validator), parameters=learning,
+        epochs=trainer.epochs,
+        steps=trainer.steps,
+        samples=slots.per_epoch,
+        batch_size=config.batch_size,
+        nodules=cases.nodules,
+        cases=len(cases.train),
+        validated=len(validator),
+        parameters=learning,
         device=str(device),
     )
 

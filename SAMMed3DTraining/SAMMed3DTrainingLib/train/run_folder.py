@@ -49,8 +49,23 @@ SCHEMA = 1
 _FORMAT = 1
 #: Options that may change when a run is continued; every other one decides what it computes.
 _FREE = {
-    "resume", "device", "precision", "num_workers", "save_minutes", "json", "dry_run", "multi_gpu", "gpu_ids", "port",
-    "work_dir", "task_name", "checkpoint", "data", "cache_gb", "patient_pattern", "labels",
+    "resume",
+    "device",
+    "precision",
+    "num_workers",
+    "save_minutes",
+    "json",
+    "dry_run",
+    "multi_gpu",
+    "gpu_ids",
+    "port",
+    "work_dir",
+    "task_name",
+    "checkpoint",
+    "data",
+    "cache_gb",
+    "patient_pattern",
+    "labels",
 }
 
 
@@ -161,13 +176,20 @@ def _plain(value: Any) -> Any:
 
 
 def save_state(
-    path: Path, config: TrainingConfig, network: Trainable, optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler, progress: dict[str, Any],
+    path: Path,
+    config: TrainingConfig,
+    network: Trainable,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    progress: dict[str, Any],
 ) -> None:
     """Writes the state of a run. Raises TrainingError when it cannot be written; an older state stays."""
     content = {
-        "format": _FORMAT, "config": _fixed(config), "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict(),
+        "format": _FORMAT,
+        "config": _fixed(config),
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
         "progress": {k: repr(v) if isinstance(v, float) else v for k, v in progress.items()},
     }
     try:
@@ -178,7 +200,10 @@ def save_state(
 
 
 def load_state(
-    path: Path, config: TrainingConfig, network: Trainable, optimizer: torch.optim.Optimizer,
+    path: Path,
+    config: TrainingConfig,
+    network: Trainable,
+    optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
 ) -> dict[str, Any]:
     """Puts a saved state into network and optimizer and returns the progress.

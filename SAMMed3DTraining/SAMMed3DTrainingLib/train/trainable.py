@@ -39,7 +39,8 @@ def start_network(config: TrainingConfig, checkpoint: Path | None, device: torch
     torch.manual_seed(config.seed)
     try:
         model = (
-            load_model(checkpoint, device=device) if checkpoint is not None
+            load_model(checkpoint, device=device)
+            if checkpoint is not None
             else build_model(config.model_type, device=device)
         )
     except (CheckpointError, ValueError) as error:
@@ -86,8 +87,12 @@ class Trainable:
         lr, decoder = float(config.lr or 0), float(config.decoder_lr or 1)
         return torch.optim.AdamW(
             [
-                {"params": parameters, "lr": lr, "factor": 1.0 if encoder else decoder,
-                 "weight_decay": config.weight_decay if decays else 0.0}
+                {
+                    "params": parameters,
+                    "lr": lr,
+                    "factor": 1.0 if encoder else decoder,
+                    "weight_decay": config.weight_decay if decays else 0.0,
+                }
                 for (encoder, decays), parameters in groups.items()
             ],
             lr=lr,

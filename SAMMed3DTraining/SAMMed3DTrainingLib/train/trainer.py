@@ -82,8 +82,14 @@ class Trainer:
     """
 
     def __init__(
-        self, config: TrainingConfig, folder: RunFolder, world: World, network: Trainable, slots: SampleSlots,
-        validator: Validator, clock: Callable[[], float] = time.perf_counter,
+        self,
+        config: TrainingConfig,
+        folder: RunFolder,
+        world: World,
+        network: Trainable,
+        slots: SampleSlots,
+        validator: Validator,
+        clock: Callable[[], float] = time.perf_counter,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.config, self.folder, self.world, self.network = config, folder, world, network
@@ -188,9 +194,7 @@ class Trainer:
     def _update(self, batches: Sequence[Sequence[Key]], source: Iterator[tuple[list[Sample], Tensor | None]]) -> None:
         """One update of the weights from one or several batches, each weighted with its size."""
         config, progress = self.config, self.progress
-        rate = learning_rate(
-            progress.update, self.epochs * self.updates_per_epoch, self.updates_per_epoch, config
-        )
+        rate = learning_rate(progress.update, self.epochs * self.updates_per_epoch, self.updates_per_epoch, config)
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["factor"]
         total = sum(len(batch) for batch in batches)
@@ -208,8 +212,15 @@ class Trainer:
             self._pace.note(ended - begun)
             if self.world.is_main:
                 self.folder.write(
-                    "step", epoch=progress.epoch + 1, step=self.step, steps=self.steps, loss=loss, lr=rate,
-                    data_s=drawn - begun, step_s=ended - begun, left_s=self._pace.left(self.steps - self.step),
+                    "step",
+                    epoch=progress.epoch + 1,
+                    step=self.step,
+                    steps=self.steps,
+                    loss=loss,
+                    lr=rate,
+                    data_s=drawn - begun,
+                    step_s=ended - begun,
+                    left_s=self._pace.left(self.steps - self.step),
                     **figures,
                 )
 
@@ -237,16 +248,17 @@ class Trainer:
     def _kept(self) -> str:
         """What is left after a failure."""
         state = self.folder.state
-        return f"The last saved state ({state.name}) is from before and stays" if state.is_file() \
+        return (
+            f"The last saved state ({state.name}) is from before and stays"
+            if state.is_file()
             else "Nothing had been saved before"
+        )
 
     def _step_optimizer(self) -> None:
         self._scaler.unscale_(self._optimizer)
         norm = nn.utils.clip_grad_norm_(self.network.parameters, self.config.clip)
         if not self._scaler.is_enabled() and not torch.isfinite(norm):
-            raise TrainingError(
-                f"the gradient is not finite at step {self.step + 1}: try a smaller --lr. {self._kept}"
-            )
+            raise TrainingError(f"the gradient is not finite at step {self.step + 1}: try a smaller --lr. {self._kept}")
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self.progress.update += 1
@@ -278,8 +290,14 @@ class Trainer:
         progress.best_dice = max(progress.best_dice, result.mean_dice) if result.nodules else progress.best_dice
         progress.best_loss = min(progress.best_loss, result.loss) if result.nodules else progress.best_loss
         self.folder.write(
-            "validation", epoch=epoch, step=epoch * self.batches_per_epoch, loss=result.loss, dice=result.dice,
-            mean_dice=result.mean_dice, nodules=result.nodules, best=better_dice,
+            "validation",
+            epoch=epoch,
+            step=epoch * self.batches_per_epoch,
+            loss=result.loss,
+            dice=result.dice,
+            mean_dice=result.mean_dice,
+            nodules=result.nodules,
+            best=better_dice,
         )
 
     def _save(self, reason: str, weights: bool = True) -> None:
@@ -349,7 +367,8 @@ class Trainer:
         short = self.world.agree(float(len(bank) < len(keys) and not self._stopping))
         if short and self.world.is_main:
             self.folder.write(
-                "warning", message=f"the embeddings of {len(bank)} of {len(keys)} samples fit into --cache_gb "
+                "warning",
+                message=f"the embeddings of {len(bank)} of {len(keys)} samples fit into --cache_gb "
                 f"{self.config.cache_gb:g}: the run sees only those",
             )
 

@@ -19,23 +19,14 @@ from SAMMed3DLib.inference.errors import InputError
 from SAMMed3DLib.model.sizes import model_names
 
 from ..data.datasets import DEFAULT_PATIENT_PATTERN
-from ..options import (
-    DEVICES,
-    NOT_NEGATIVE,
-    POSITIVE,
-    PRECISIONS,
-    SHARE,
-    Option,
-    add_options,
-    check_ranges,
-    values_of,
-)
+from ..options import DEVICES, NOT_NEGATIVE, POSITIVE, PRECISIONS, SHARE, Option, add_options, check_ranges, values_of
 from ..runs.run_files import write_whole
 from .presets import PRESETS, Preset
 
 #: Options of SAM-Med3D's train.py that have nothing to decide here.
 _WITHOUT_EFFECT = {
-    "click_type": "first and later clicks are mixed", "multi_click": "the network's profile says which clicks it sees",
+    "click_type": "first and later clicks are mixed",
+    "multi_click": "the network's profile says which clicks it sees",
     "img_size": "the crop's size comes with the network",
     "allow_partial_weight": "weights fit the network or are refused",
 }
@@ -44,8 +35,13 @@ OPTIONS = (
     Option("run", "task_name", "name of the run: its folder in --work_dir", required=True),
     Option("run", "data", "data sets, or folders that hold several", flags=("-tdp",), nargs="+", metavar="DIR"),
     Option("run", "work_dir", "where runs keep their folders", metavar="DIR"),
-    Option("run", "checkpoint", "weights to start from; a name that is no file trains from scratch, after a warning. "
-           "Default: the bundled model for --model_type nodule", metavar="FILE"),
+    Option(
+        "run",
+        "checkpoint",
+        "weights to start from; a name that is no file trains from scratch, after a warning. "
+        "Default: the bundled model for --model_type nodule",
+        metavar="FILE",
+    ),
     Option("run", "model_type", "network when training from scratch", choices=model_names()),
     Option("run", "preset", "how much learns, see below", choices=get_args(Preset)),
     Option("run", "resume", "continue the run of this name exactly where it was saved", switch=True),
@@ -56,35 +52,60 @@ OPTIONS = (
     Option("learning", "batch_size", "samples per process and step", range=POSITIVE),
     Option("learning", "accumulation_steps", "batches whose gradients make one update", range=POSITIVE),
     Option("learning", "lr", "highest learning rate; default: the preset's", kind=float, range=POSITIVE),
-    Option("learning", "decoder_lr", "factor for prompt encoder and decoder; default: the preset's", kind=float,
-           range=POSITIVE),
+    Option(
+        "learning",
+        "decoder_lr",
+        "factor for prompt encoder and decoder; default: the preset's",
+        kind=float,
+        range=POSITIVE,
+    ),
     Option("learning", "weight_decay", "of AdamW", range=NOT_NEGATIVE),
     Option("learning", "lr_scheduler", "after the warm-up", choices=get_args(Scheduler)),
     Option("learning", "step_size", "epochs at which multisteplr lowers the rate", kind=int, nargs="+"),
     Option("learning", "gamma", "factor of multisteplr", range=POSITIVE),
     Option("learning", "warmup", "share of all steps", range=SHARE),
-    Option("learning", "ema", "decay of the averaged weights, which are what is saved; 0 averages nothing",
-           range=SHARE),
+    Option(
+        "learning", "ema", "decay of the averaged weights, which are what is saved; 0 averages nothing", range=SHARE
+    ),
     Option("learning", "clip", "largest norm of the gradient", range=POSITIVE),
     Option("learning", "lora_rank", "rank of the updates of preset standard", range=POSITIVE),
-    Option("samples", "samples_per_nodule", "views of each nodule per epoch; default: the preset's", kind=int,
-           range=POSITIVE),
+    Option(
+        "samples",
+        "samples_per_nodule",
+        "views of each nodule per epoch; default: the preset's",
+        kind=int,
+        range=POSITIVE,
+    ),
     Option("samples", "empty_share", "share of clicks on no nodule", range=SHARE),
-    Option("samples", "replay", "share of synthetic nodules, against forgetting (CT windows and z-score profiles)",
-           range=SHARE),
+    Option(
+        "samples",
+        "replay",
+        "share of synthetic nodules, against forgetting (CT windows and z-score profiles)",
+        range=SHARE,
+    ),
     Option("samples", "no_augment", "show the scans as they are", field="augment", switch=False),
     Option("samples", "val_fraction", "share of the patients held out, where the data has no Val part", range=SHARE),
     Option("samples", "fold", "of splits_final.json", kind=int),
-    Option("samples", "val_clicks", "clicks of the validation; their mean Dice chooses the best weights",
-           range=POSITIVE),
+    Option(
+        "samples", "val_clicks", "clicks of the validation; their mean Dice chooses the best weights", range=POSITIVE
+    ),
     Option("samples", "val_nodules", "most nodules that are validated per epoch", range=POSITIVE),
     Option("samples", "patient_pattern", "regular expression; its first group is the patient in a case's name"),
-    Option("samples", "labels", "the classes of dataset.json that are nodules; default: all", nargs="+",
-           metavar="NAME|VALUE"),
+    Option(
+        "samples",
+        "labels",
+        "the classes of dataset.json that are nodules; default: all",
+        nargs="+",
+        metavar="NAME|VALUE",
+    ),
     Option("machine", "device", DEVICES),
     Option("machine", "precision", "of the forward pass", choices=PRECISIONS),
-    Option("machine", "num_workers", "processes that prepare samples; 0 prepares them between the steps",
-           range=NOT_NEGATIVE),
+    Option(
+        "machine",
+        "num_workers",
+        "processes that prepare samples; 0 prepares them between the steps",
+        range=NOT_NEGATIVE,
+    ),
     Option("machine", "cache_gb", "memory for the embeddings of preset quick, in GB", range=NOT_NEGATIVE),
     Option("machine", "save_minutes", "the state is saved this often, and after every epoch", range=NOT_NEGATIVE),
     Option("machine", "multi_gpu", "one process for each of --gpu_ids", switch=True),
@@ -157,8 +178,10 @@ class TrainingConfig:
         """With the preset's values filled in; from scratch everything learns, at a rate of its own."""
         preset = PRESETS["full" if from_scratch else self.preset]
         defaults: dict[str, Any] = {
-            "num_epochs": preset.num_epochs, "samples_per_nodule": preset.samples_per_nodule,
-            "lr": 8e-4 if from_scratch else preset.lr, "decoder_lr": 1.0 if from_scratch else preset.decoder_lr,
+            "num_epochs": preset.num_epochs,
+            "samples_per_nodule": preset.samples_per_nodule,
+            "lr": 8e-4 if from_scratch else preset.lr,
+            "decoder_lr": 1.0 if from_scratch else preset.decoder_lr,
         }
         missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         return dataclasses.replace(self, preset="full" if from_scratch else self.preset, **missing)
@@ -183,8 +206,11 @@ class TrainingConfig:
         Raises:
             RunError: it cannot be written.
         """
-        paths = {"data": [_absolute(each) for each in self.data], "work_dir": _absolute(self.work_dir),
-                 "checkpoint": None if self.checkpoint is None else _absolute(self.checkpoint)}
+        paths = {
+            "data": [_absolute(each) for each in self.data],
+            "work_dir": _absolute(self.work_dir),
+            "checkpoint": None if self.checkpoint is None else _absolute(self.checkpoint),
+        }
         write_whole(path, json.dumps({**dataclasses.asdict(self), **paths, "versions": versions}, indent=1))
 
 
@@ -195,8 +221,13 @@ def _absolute(path: str) -> str:
 class _WithoutEffect(argparse.Action):
     """Says why an option that scripts may still give changes nothing."""
 
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
-                 option_string: str | None = None) -> None:
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
         sys.stderr.write(f"note: {option_string} has no effect: {_WITHOUT_EFFECT[self.dest]}\n")
 
 
@@ -213,9 +244,12 @@ def config_of(options: argparse.Namespace) -> TrainingConfig:
 def training_parser(prog: str = "train.py") -> argparse.ArgumentParser:
     """The options with their defaults and meanings."""
     parser = argparse.ArgumentParser(
-        prog=prog, description="Fine-tune a SAM-Med3D or nodule checkpoint on nnU-Net style data sets.",
-        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
-        epilog="presets:\n" + "\n".join(
+        prog=prog,
+        description="Fine-tune a SAM-Med3D or nodule checkpoint on nnU-Net style data sets.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        epilog="presets:\n"
+        + "\n".join(
             f"  {name:9} {p.text} (lr {p.lr:g}, {p.num_epochs} epochs, {p.samples_per_nodule} views a nodule)"
             for name, p in PRESETS.items()
         ),

@@ -62,8 +62,13 @@ def run_training(config: TrainingConfig) -> int:
     except (TrainingError, DeviceError, RunError) as error:
         _fail(str(error), error, folder, world, show)
     except torch.OutOfMemoryError as error:
-        _fail("the GPU's memory is exhausted: try a smaller --batch_size (and a larger --accumulation_steps)",
-              error, folder, world, show)
+        _fail(
+            "the GPU's memory is exhausted: try a smaller --batch_size (and a larger --accumulation_steps)",
+            error,
+            folder,
+            world,
+            show,
+        )
     except MemoryError as error:
         _fail("the memory is exhausted: try a smaller --batch_size, or --num_workers 0", error, folder, world, show)
     except Exception as error:  # whoever follows the run learns that it failed, and was not killed
@@ -159,15 +164,29 @@ def _reading(folder: RunFolder) -> Callable[[int, int], None]:
 
 def _announce(config: TrainingConfig, folder: RunFolder, cases: RunCases, trainer: Trainer) -> None:
     folder.write(
-        "start", schema=SCHEMA, task_name=config.task_name, config=dataclasses.asdict(config), versions=_versions(),
-        cases=len(cases.train), nodules=cases.nodules, patients=len({c.case.patient for c in cases.train}),
-        split=cases.split.source, step=trainer.step, steps=trainer.steps, resumed=config.resume,
+        "start",
+        schema=SCHEMA,
+        task_name=config.task_name,
+        config=dataclasses.asdict(config),
+        versions=_versions(),
+        cases=len(cases.train),
+        nodules=cases.nodules,
+        patients=len({c.case.patient for c in cases.train}),
+        split=cases.split.source,
+        step=trainer.step,
+        steps=trainer.steps,
+        resumed=config.resume,
     )
 
 
 def _versions() -> dict[str, str]:
-    return {"sammed3d": __version__, "torch": torch.__version__, "numpy": np.__version__,
-            "python": platform.python_version(), "system": platform.platform()}
+    return {
+        "sammed3d": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+    }
 
 
 def _where(folder: RunFolder) -> str:
@@ -176,7 +195,10 @@ def _where(folder: RunFolder) -> str:
 
 
 def _fail(
-    message: str, error: BaseException, folder: RunFolder | None, world: World | None,
+    message: str,
+    error: BaseException,
+    folder: RunFolder | None,
+    world: World | None,
     show: Callable[[dict[str, Any]], None],
 ) -> None:
     """The last event; where even that cannot be written, at least the screen shows it."""

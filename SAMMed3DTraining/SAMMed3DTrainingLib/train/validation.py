@@ -77,7 +77,11 @@ class Validator:
                 current = case
             nodule = case.nodules[index]
             result = evaluate_nodule(
-                predictor, nodule.mask, case.ijk_to_ras, self._clicks, ClickSimulator("challenge", seed=self._seed),
+                predictor,
+                nodule.mask,
+                case.ijk_to_ras,
+                self._clicks,
+                ClickSimulator("challenge", seed=self._seed),
                 offset_kji=nodule.offset_kji,
             )
             curves.append(result.dice)

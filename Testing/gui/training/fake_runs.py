@@ -107,9 +107,17 @@ class FakeRuns:
         if self.refusal:
             raise RunError(self.refusal)
         return TrainingRequest(
-            settings.workDir, free_name(settings.workDir, settings.runName), data, settings.checkpoint,
-            settings.preset, settings.epochs, settings.batchSize, settings.accumulationSteps, settings.learningRate,
-            settings.device, settings.gpus,
+            settings.workDir,
+            free_name(settings.workDir, settings.runName),
+            data,
+            settings.checkpoint,
+            settings.preset,
+            settings.epochs,
+            settings.batchSize,
+            settings.accumulationSteps,
+            settings.learningRate,
+            settings.device,
+            settings.gpus,
         )
 
     def continuation(self, folder: Path) -> TrainingRequest:
@@ -140,10 +148,19 @@ class FakeRuns:
     def add_run(self, name: str, folder: Path, **values: Any) -> RunRecord:
         """A run in the history, finished unless said otherwise."""
         standard: dict[str, Any] = {
-            "state": "finished", "started": datetime(2026, 11, 23, 12, 0), "ended": datetime(2026, 11, 23, 12, 30),
-            "config": {"preset": "quick", "num_epochs": 20, "batch_size": 4, "lr": 2e-4}, "best_dice": 0.81,
-            "epochs": 20, "nodules": 12, "cases": 5, "size_bytes": 40_000_000,
-            "weights": folder / name / "sam_model_dice_best.pth", "resumable": False, "message": "", "checkpoint": None,
+            "state": "finished",
+            "started": datetime(2026, 11, 23, 12, 0),
+            "ended": datetime(2026, 11, 23, 12, 30),
+            "config": {"preset": "quick", "num_epochs": 20, "batch_size": 4, "lr": 2e-4},
+            "best_dice": 0.81,
+            "epochs": 20,
+            "nodules": 12,
+            "cases": 5,
+            "size_bytes": 40_000_000,
+            "weights": folder / name / "sam_model_dice_best.pth",
+            "resumable": False,
+            "message": "",
+            "checkpoint": None,
         }
         record = RunRecord(name=name, folder=folder / name, **{**standard, **values})
         self.records.records.insert(0, record)
@@ -153,7 +170,15 @@ class FakeRuns:
 def curves(steps: int) -> Curves:
     """Curves of a run with that many steps."""
     return Curves(
-        steps=list(range(1, steps + 1)), loss=[1.0 / n for n in range(1, steps + 1)], dice_first=[0.5] * steps,
-        dice_last=[0.6] * steps, val_steps=[0, steps], val_epochs=[0, 1], val_loss=[1.0, 0.5],
-        val_dice=[(0.5,), (0.7,)], val_mean_dice=[0.5, 0.7], val_best=[True, True], revision=steps,
+        steps=list(range(1, steps + 1)),
+        loss=[1.0 / n for n in range(1, steps + 1)],
+        dice_first=[0.5] * steps,
+        dice_last=[0.6] * steps,
+        val_steps=[0, steps],
+        val_epochs=[0, 1],
+        val_loss=[1.0, 0.5],
+        val_dice=[(0.5,), (0.7,)],
+        val_mean_dice=[0.5, 0.7],
+        val_best=[True, True],
+        revision=steps,
     )

@@ -32,19 +32,44 @@ def write_comparison(folder: Path) -> None:
     for name, array in (("image", image), ("truth", truth), ("old", old), ("new", new)):
         nibabel.save(nibabel.Nifti1Image(array, affine), place / f"{name}.nii.gz")
     nodules = [
-        {"case": "C1", "nodule": f"Nodule {value}", "label_value": value, "value": value + 2, "diameter_mm": 8.0,
-         "old": {"dice": [0.4, 0.5]}, "new": {"dice": [0.8, 0.45]},
-         "center_ras": (affine @ [*center, 1.0])[:3].tolist()}
+        {
+            "case": "C1",
+            "nodule": f"Nodule {value}",
+            "label_value": value,
+            "value": value + 2,
+            "diameter_mm": 8.0,
+            "old": {"dice": [0.4, 0.5]},
+            "new": {"dice": [0.8, 0.45]},
+            "center_ras": (affine @ [*center, 1.0])[:3].tolist(),
+        }
         for value, center in ((1, (10, 10, 8)), (2, (28, 26, 16)))
     ]
-    mean = {which: {"1": {"mean": value, "low": value - 0.1, "high": value + 0.1}, "5": {"mean": value}}
-            for which, value in (("old", 0.4), ("new", 0.8), ("delta", 0.4))}
+    mean = {
+        which: {"1": {"mean": value, "low": value - 0.1, "high": value + 0.1}, "5": {"mean": value}}
+        for which, value in (("old", 0.4), ("new", 0.8), ("delta", 0.4))
+    }
     files = {name: str(place / f"{name}.nii.gz") for name in ("image", "truth", "old", "new")}
-    place.joinpath("comparison.json").write_text(json.dumps({
-        "schema": 1, "clicks": [1, 5], "old": {"title": "bundled"}, "new": {"title": "new"}, "nodules": nodules,
-        "mean": mean, "cases": [{"case": "C1", "image": files["image"], "label": files["truth"],
-                                 **{which: dict.fromkeys(("1", "5"), files[which]) for which in ("old", "new")}}],
-    }), encoding="utf-8")
+    place.joinpath("comparison.json").write_text(
+        json.dumps(
+            {
+                "schema": 1,
+                "clicks": [1, 5],
+                "old": {"title": "bundled"},
+                "new": {"title": "new"},
+                "nodules": nodules,
+                "mean": mean,
+                "cases": [
+                    {
+                        "case": "C1",
+                        "image": files["image"],
+                        "label": files["truth"],
+                        **{which: dict.fromkeys(("1", "5"), files[which]) for which in ("old", "new")},
+                    }
+                ],
+            }
+        ),
+        encoding="utf-8",
+    )
 
 
 @pytest.fixture
@@ -186,8 +211,14 @@ def test_a_model_that_cannot_be_adopted_is_told(compared: TrainingUser) -> None:
 
 
 def ranked(name: str, path: str, uncertainty: float) -> dict[str, Any]:
-    return {"path": path, "name": name, "uncertainty": uncertainty, "candidates": 5, "expected_nodules": 1.5,
-            "objects": [{"point_ras": [1.0, 2.0, 3.0], "uncertainty": 0.7}]}
+    return {
+        "path": path,
+        "name": name,
+        "uncertainty": uncertainty,
+        "candidates": 5,
+        "expected_nodules": 1.5,
+        "objects": [{"point_ras": [1.0, 2.0, 3.0], "uncertainty": 0.7}],
+    }
 
 
 def test_the_next_case_is_the_one_that_the_model_is_unsure_about(trainer: TrainingUser, runs: FakeRuns) -> None:

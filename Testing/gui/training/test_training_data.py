@@ -84,8 +84,9 @@ def test_canceling_keeps_whole_cases_only(trainer: TrainingUser) -> None:
     assert trainer.session.job.kind.name == "EXPORT" and not trainer.ui.importButton.enabled
     trainer.session.job.cancel()
     trainer.settle()
-    images, labels = ({p.name.replace("_0000", "") for p in (trainer.dataset / part).glob("*")}
-                      for part in ("imagesTr", "labelsTr"))
+    images, labels = (
+        {p.name.replace("_0000", "") for p in (trainer.dataset / part).glob("*")} for part in ("imagesTr", "labelsTr")
+    )
     assert images == labels and len(images) < 3
     assert trainer.ui.exportButton.enabled
 
@@ -177,6 +178,8 @@ def test_the_panel_can_be_closed_during_an_export(trainer: TrainingUser) -> None
     trainer.press("exportButton")
     trainer.host.scene.scene.Clear(0)
     trainer.settle()
-    parts = [{p.name.replace("_0000", "") for p in Path(trainer.dataset / part).glob("*.nii.gz")}
-             for part in ("imagesTr", "labelsTr")]
+    parts = [
+        {p.name.replace("_0000", "") for p in Path(trainer.dataset / part).glob("*.nii.gz")}
+        for part in ("imagesTr", "labelsTr")
+    ]
     assert parts[0] == parts[1]

@@ -45,8 +45,9 @@ def test_closing_the_scene_leaves_the_run_alone(trainer: TrainingUser, runs: Fak
     assert runs.monitor_.commands == []
 
 
-@pytest.mark.parametrize(("answer", "closes", "commands"), [("Yes", True, ["stop"]), ("No", True, []),
-                                                          ("Cancel", False, [])])
+@pytest.mark.parametrize(
+    ("answer", "closes", "commands"), [("Yes", True, ["stop"]), ("No", True, []), ("Cancel", False, [])]
+)
 def test_closing_slicer_asks_about_a_run(
     trainer: TrainingUser, runs: FakeRuns, answer: str, closes: bool, commands: list[str]
 ) -> None:
@@ -115,7 +116,6 @@ def test_settings_come_back_with_the_scene(trainer: TrainingUser) -> None:
     trainer.host.process(0.05)
     assert trainer.ui.epochsSpinBox.value == 11 and not trainer.ui.acceptedCheckBox.checked
     assert trainer.ui.presetCombo.currentIndex == 2 and trainer.ui.folderEdit.text == str(trainer.dataset)
-
 
 
 @pytest.mark.parametrize("name", ["train", "test"])

@@ -13,10 +13,28 @@ if TYPE_CHECKING:
     from gui.training.training_user import TrainingUser
 
 CONTROLS = (
-    "exportButton", "importButton", "addDatasetButton", "removeDatasetButton", "checkDatasetButton", "estimateButton",
-    "startButton", "pauseButton", "stopButton", "lossButton", "diceButton", "compareButton", "adoptButton",
-    "continueButton", "deleteRunButton", "clicksCombo", "sideBySideButton", "noduleChartButton", "rankButton",
-    "openNextButton", "messageButton", "cancelButton",
+    "exportButton",
+    "importButton",
+    "addDatasetButton",
+    "removeDatasetButton",
+    "checkDatasetButton",
+    "estimateButton",
+    "startButton",
+    "pauseButton",
+    "stopButton",
+    "lossButton",
+    "diceButton",
+    "compareButton",
+    "adoptButton",
+    "continueButton",
+    "deleteRunButton",
+    "clicksCombo",
+    "sideBySideButton",
+    "noduleChartButton",
+    "rankButton",
+    "openNextButton",
+    "messageButton",
+    "cancelButton",
 )
 
 
@@ -126,8 +144,19 @@ def test_a_run_is_watched_paused_and_stopped(trainer: TrainingUser, runs: FakeRu
     assert "12 of 63 cases" in trainer.ui.runLabel.text
     watch(trainer, runs, "encoding", fraction=0.2, left_s=30.0)
     assert "30 s" in trainer.ui.runLabel.text
-    watch(trainer, runs, "running", epoch=2, epochs=20, step=10, steps=100, fraction=0.1, left_s=7200.0,
-          best_dice=0.7, curves=curves(10))
+    watch(
+        trainer,
+        runs,
+        "running",
+        epoch=2,
+        epochs=20,
+        step=10,
+        steps=100,
+        fraction=0.1,
+        left_s=7200.0,
+        best_dice=0.7,
+        curves=curves(10),
+    )
     text = trainer.ui.runLabel.text
     assert "epoch 2 of 20" in text and "2 h" in text and "0.700" in text
     assert trainer.ui.runBar.visible and trainer.ui.runBar.value == 100

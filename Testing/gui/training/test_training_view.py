@@ -27,10 +27,17 @@ def test_in_every_state_what_is_disabled_says_why() -> None:
                 assert control.enabled or control.toolTip, (state, job, name, widget)
 
 
-@pytest.mark.parametrize(("values", "usable"), [
-    ({}, True), ({"job": "EXPORT"}, False), ({"state": "TRAINING"}, False), ({"state": "NO_DATA"}, False),
-    ({"packagesText": "torch is missing", "state": "NO_PACKAGES"}, False), ({"anyRunActive": "theirs"}, False),
-])
+@pytest.mark.parametrize(
+    ("values", "usable"),
+    [
+        ({}, True),
+        ({"job": "EXPORT"}, False),
+        ({"state": "TRAINING"}, False),
+        ({"state": "NO_DATA"}, False),
+        ({"packagesText": "torch is missing", "state": "NO_PACKAGES"}, False),
+        ({"anyRunActive": "theirs"}, False),
+    ],
+)
 def test_when_a_run_can_start(values: dict, usable: bool) -> None:
     from SAMMed3DTrainingLib.gui.state_view import panelView
     from SAMMed3DTrainingLib.session.states import JobKind, TrainingState
@@ -44,8 +51,12 @@ def test_the_steps_are_ticked_one_by_one() -> None:
     from SAMMed3DTrainingLib.gui.state_view import panelView
 
     ticks = []
-    for values in ({"sets": 0}, {}, {"run": "a", "runHasWeights": True},
-                   {"run": "a", "runHasWeights": True, "adopted": "a"}):
+    for values in (
+        {"sets": 0},
+        {},
+        {"run": "a", "runHasWeights": True},
+        {"run": "a", "runHasWeights": True, "adopted": "a"},
+    ):
         text = panelView(facts(**values))["stepsLabel"].text
         ticks.append(text.count("✓"))
         assert text.count("<b>") == 1
@@ -69,8 +80,9 @@ def test_an_offer_of_a_smaller_batch_belongs_to_its_message() -> None:
     assert not panelView(facts(problem="The disk is full."))["messageButton"].visible
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(None, "–"), (float("inf"), "–"), (45, "45 s"), (600, "10 min"),
-                                              (12000, "3 h 20 min")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, "–"), (float("inf"), "–"), (45, "45 s"), (600, "10 min"), (12000, "3 h 20 min")]
+)
 def test_durations(seconds: float | None, text: str) -> None:
     from SAMMed3DTrainingLib.gui.texts import duration
 
