@@ -277,8 +277,8 @@ def diagnose(error: Any, url: str, begun: bool = False) -> tuple[str, bool]:
         what, again = (
             (
                 f"The identity of {host} could not be verified ({reason.verify_message}). Check the date of this "
-                "computer; in a network that inspects traffic, ask its administrator to install the network's certificate "
-                "(SSL_CERT_FILE)."
+                "computer; in a network that inspects traffic, ask its administrator to install the network's "
+                "certificate (SSL_CERT_FILE)."
             ),
             False,
         )
