@@ -138,7 +138,9 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(data, tmp_path
     losses = iter([1.0] * 7 + [math.nan] * 9)
     loss = click_loop.mask_loss
     monkeypatch.setattr(
-        click_loop, "mask_loss", lambda *given: loss(*given) * (next(losses, 1.0) if torch.is_grad_enabled() else 1.0)
+        click_loop,
+        "mask_loss",
+        lambda *given, **more: loss(*given, **more) * (next(losses, 1.0) if torch.is_grad_enabled() else 1.0),
     )
     assert run_training(config(tmp_path, data, "--save_minutes", "0")) == 1
     end = events(tmp_path, "end")[0]
