@@ -38,6 +38,10 @@ FIRST_LOOKS = 0.45
 MASS_SHARE = 0.07
 MASS_MM = (30.0, 100.0)
 _MASS_FROM_MM = 8.0
+GLASS_SHARE = 0.12
+"""Share of samples that are ground glass or part-solid, enlarged: hardly a real one here is over 15 mm."""
+GLASS_MM = (12.0, 34.0)
+_GLASS_FROM_MM = 6.0
 _MARGIN_MM = (20.0, 36.0)
 _FEWEST_VOXELS = 6
 
@@ -137,21 +141,36 @@ class RealSampler:
         self._zoom = ZoomPolicy(profile)
         weights = np.array([crop.weight for crop in self._crops])
         self._shares = weights / weights.sum()
-        whole = [not (c.open_below or c.open_above) and c.diameter_mm >= _MASS_FROM_MM for c in self._crops]
-        self._mass_shares = np.array(whole, float) / max(sum(whole), 1)
+        whole = np.array([not (crop.open_below or crop.open_above) for crop in self._crops])
+        diameters = np.array([crop.diameter_mm for crop in self._crops])
+        glass = np.array([crop.texture <= 3.5 for crop in self._crops])
+        self._enlarging = [
+            (share, limits_mm, np.flatnonzero(chosen))
+            for share, limits_mm, chosen in (
+                (MASS_SHARE, MASS_MM, whole & (diameters >= _MASS_FROM_MM)),
+                (GLASS_SHARE, GLASS_MM, whole & glass & (diameters >= _GLASS_FROM_MM)),
+            )
+        ]
 
     def sample(self) -> Sample:
         """The next sample."""
         while True:
-            mass = bool(self._mass_shares.any() and self._rng.random() < MASS_SHARE)
-            shares = self._mass_shares if mass else self._shares
-            crop = self._crops[self._rng.choice(len(self._crops), p=shares)]
-            sample = self.sample_of(crop, mass)
+            sample = self.sample_of(*self._drawn())
             if sample is not None:
                 return sample
 
-    def sample_of(self, nodule: RealCrop, mass: bool = False) -> Sample | None:
-        """A view of one nodule; None where too little of it is seen."""
+    def _drawn(self) -> tuple[RealCrop, float | None]:
+        """A nodule and the diameter that it is enlarged to, mm."""
+        draw = self._rng.random()
+        for share, limits_mm, chosen in self._enlarging:
+            if len(chosen) and draw < share:
+                crop = self._crops[self._rng.choice(chosen)]
+                return crop, float(np.exp(self._rng.uniform(*np.log(limits_mm))))
+            draw -= share
+        return self._crops[self._rng.choice(len(self._crops), p=self._shares)], None
+
+    def sample_of(self, nodule: RealCrop, enlarged_mm: float | None = None) -> Sample | None:
+        """A view of one nodule, enlarged to a diameter where one is given; None where too little of it is seen."""
         rng = self._rng
         consensus = nodule.consensus
         one_reader = rng.random() >= CONSENSUS_SHARE
@@ -159,12 +178,11 @@ class RealSampler:
         if not masks[1].any():
             masks[1] = consensus
         hu, affine, diameter = nodule.hu, nodule.ijk_to_ras.copy(), nodule.diameter_mm
-        if mass:
-            wanted = float(np.exp(rng.uniform(*np.log(MASS_MM))))
-            hu, masks, affine = _enlarged(hu, masks, affine, wanted / diameter)
-            diameter = wanted
+        if enlarged_mm is not None and enlarged_mm > diameter:
+            hu, masks, affine = _enlarged(hu, masks, affine, enlarged_mm / diameter)
+            diameter = enlarged_mm
         block = self._surrounded(hu, masks[1], affine, nodule)
-        scale = 1.0 if mass else float(np.exp(rng.normal(0, 0.12)))
+        scale = 1.0 if enlarged_mm else float(np.exp(rng.normal(0, 0.12)))
         turned = self._placed(block.ijk_to_ras, scale)
         diameter *= scale
         judged, truth = (np.pad(mask, block.width) for mask in masks)
@@ -432,7 +450,7 @@ def _mask_on_crop(mask: NDArray[np.bool_], affine: NDArray, crop: Crop) -> NDArr
 def _enlarged(
     hu: NDArray[np.float32], masks: Sequence[NDArray[np.bool_]], affine: NDArray, factor: float
 ) -> tuple[NDArray[np.float32], list[NDArray[np.bool_]], NDArray[np.float64]]:
-    """The crop blown up to ``factor`` times its size, on voxels of 1.1 mm and slices of 2 mm."""
+    """The crop blown up to ``factor`` times its size, on voxels of at most 1.1 mm and slices of at most 2 mm."""
     spacing = voxel_spacing(affine)[::-1]
     zoom = np.maximum(spacing * factor / (2.0, 1.1, 1.1), 1.0)
     large = ndimage.zoom(hu, zoom, order=1)

@@ -153,9 +153,18 @@ def test_first_clicks_go_where_they_say(kind: str) -> None:
 
 def test_masses_are_as_large_as_they_say() -> None:
     draws = sampler(crop_of(), 3)
-    for _ in range(4):
-        sample = draws.sample_of(crop_of(), mass=True)
-        assert sample is not None and 30 <= sample.diameter_mm <= 100
+    for wanted_mm in (30.0, 45.0, 70.0, 100.0):
+        sample = draws.sample_of(crop_of(), wanted_mm)
+        assert sample is not None and sample.diameter_mm == wanted_mm
         if not any(sample.truth.take(index, axis).any() for axis in range(3) for index in (0, -1)):  # seen whole
             seen = np.cbrt(6 / np.pi * sample.truth.sum()) * sample.spacing_mm
             assert seen == pytest.approx(sample.diameter_mm, rel=0.25)
+
+
+def test_faint_ones_are_enlarged_and_solid_ones_are_not() -> None:
+    def drawn(texture: float) -> list[float]:
+        draws = sampler(crop_of(texture=texture), 5)
+        return [draws.sample().diameter_mm for _ in range(60)]
+
+    assert not any(16 < diameter < 30 for diameter in drawn(5.0))  # masses are larger
+    assert sum(16 < diameter < 30 for diameter in drawn(1.5)) >= 2
