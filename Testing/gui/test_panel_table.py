@@ -137,6 +137,28 @@ def test_a_volume_that_is_not_to_be_trusted_is_marked_and_says_why(three: User, 
     assert three.cell(1, VOLUME) == f"{plain} !" and three.cell(0, VOLUME)[-1] != "!"
     assert "80.0 to 130.4 mm" in tip and "The network doubts its mask." in tip
     assert three.ui.noduleTable.item(0, VOLUME).toolTip() == ""
+    assert _tinted(three) == [False, True, False], "what is not to be trusted is seen at a glance"
+    monkeypatch.undo()
+    three.session.nodulesChanged()
+    assert _tinted(three) == [False] * 3
+
+
+def test_rows_that_the_model_doubts_are_tinted(three: User) -> None:
+    from SAMMed3DLib.inference.judgement import SURE
+    from SAMMed3DLib.scene.nodule_segmentation import LOW_IOU
+
+    assert LOW_IOU == SURE, "the engine and the list doubt the same"
+    second = three.ids()[1]
+    three.session.volume.segmentation.setScore(second, SURE - 0.05)
+    three.session.nodulesChanged()
+    assert _tinted(three) == [False, True, False]
+
+
+def _tinted(user: User) -> list[bool]:
+    from PySide6.QtCore import Qt
+
+    table = user.ui.noduleTable._qt
+    return [table.item(row, NAME).background().style() != Qt.BrushStyle.NoBrush for row in range(table.rowCount())]
 
 
 def test_delete_goes_on_and_undo_brings_back(three: User) -> None:

@@ -53,6 +53,19 @@ def test_counts(slicer_scene):
     assert only(exportRows(acceptedOnly=True)).notes == ("not accepted, background in the label map: 1",)
 
 
+def test_nodules_that_the_model_doubts_are_named(slicer_scene):
+    _volume, segmentation = add_chest(slicer_scene)
+    stored = NoduleSegmentation(segmentation)
+    first, second = stored.ids
+    stored.setScore(first, 0.3)
+    stored.setRecord(second, {"measurements": {"volume_mm3": 1.0, "note": ""}})
+    stored.setScore(second, 0.9)
+    names = [segmentation.GetSegmentation().GetSegment(each).GetName() for each in stored.ids]
+    assert f"not to be trusted, look at them again: {names[0]}" in only(exportRows()).notes
+    stored.setRecord(second, {"measurements": {"volume_mm3": 1.0, "note": "Clicks elsewhere change it."}})
+    assert any(names[1] in note for note in only(exportRows()).notes if "trusted" in note)
+
+
 def test_nothing_is_written_or_changed_by_looking(slicer_scene, tmp_path):
     _volume, segmentation = add_chest(slicer_scene)
     time = segmentation.GetMTime()

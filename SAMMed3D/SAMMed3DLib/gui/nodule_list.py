@@ -19,6 +19,8 @@ from .icons import Icons
 _UNKNOWN = "–"
 VISIBLE, NAME, VOLUME, AXES, MEAN_HU, IOU, STATUS = range(7)
 _ID_ROLE, _STATUS_ROLE = 256, 257  # Qt::UserRole and the next
+#: Red, green, blue and opacity behind rows that are not to be trusted; seen in light and dark themes.
+_DOUBT = (255, 160, 0, 70)
 _FOLDER_SETTING = "SAMMed3D/TableFolder"
 
 
@@ -80,7 +82,13 @@ class NoduleList:
             (_("mm³"), _("Volume, in cubic millimeters.")),
             (_("mm"), _("Long axis x short axis in the slice where the nodule is widest, in millimeters.")),
             (_("HU"), _("Mean density, in Hounsfield units.")),
-            (_("IoU"), _("How well the model thinks its outline fits, from 0 to 1. A hint, no measurement.")),
+            (
+                _("IoU"),
+                _(
+                    "How well the model thinks its outline fits, from 0 to 1. A hint, no measurement. Tinted rows are "
+                    "not to be trusted: correct or delete them."
+                ),
+            ),
             ("", _("Stars: made by the model. Check mark: reviewed, accepted by you. Flag: to be looked at again.")),
         )
         self._table.setHorizontalHeaderLabels([caption for caption, __ in captions])
@@ -122,8 +130,11 @@ class NoduleList:
         status.setIcon(self._icons(icon))
         status.setToolTip(text)
         status.setData(_STATUS_ROLE, row.status)
+        tint = qt.QBrush(qt.QColor(*_DOUBT)) if row.isDoubtful else qt.QBrush()
         for column in range(STATUS + 1):
-            self._item(index, column).setData(_ID_ROLE, row.segmentId)
+            item = self._item(index, column)
+            item.setData(_ID_ROLE, row.segmentId)
+            item.setBackground(tint)
 
     def _item(self, row: int, column: int) -> qt.QTableWidgetItem:
         item = self._table.item(row, column)

@@ -483,8 +483,10 @@ class NoduleEditor:
     # -- measurements ------------------------------------------------------------------------------------------------
 
     def measure(self, segmentId: str) -> None:
-        """Measure a mask as it is; until that is done it has no measurements."""
+        """Measure a mask as it is; until that is done it has no measurements. What the model thought was of another."""
         volume, block = self.volume, self.volume.writer.read(segmentId)
+        with volume.changing():
+            volume.segmentation.setScore(segmentId, None)
         volume.setMeasurements(segmentId, block, {})
         volume.noduleChanged(segmentId)
         if not block.isEmpty and self.pipeline.ensure(volume.geometry):

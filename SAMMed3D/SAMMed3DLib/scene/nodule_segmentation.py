@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import slicer
@@ -43,6 +43,13 @@ COLORS: tuple[tuple[float, float, float], ...] = (
 )
 
 AI, REVIEWED, FLAGGED = "AI", "reviewed", "flagged"
+#: Below this predicted IoU a mask is not to be trusted: inference.judgement.SURE, whose file would load SciPy.
+LOW_IOU = 0.4
+
+
+def isDoubtful(measurements: Mapping[str, Any], predictedIou: float | None) -> bool:
+    """Whether a mask is not to be trusted: something speaks against it, or the model itself doubts it."""
+    return bool(measurements.get("note")) or (predictedIou is not None and predictedIou < LOW_IOU)
 
 
 def findSegmentation(volumeNode: Any) -> Any | None:
@@ -171,6 +178,11 @@ class NoduleSegmentation:
         # Segmentation files separate tags by "|", which JSON has within strings only.
         text = None if values is None else json.dumps(values, separators=(",", ":")).replace("|", "\\u007c")
         self._setTag(segmentId, RECORD_TAG, text)
+
+    def isDoubtful(self, segmentId: str) -> bool:
+        """As :func:`isDoubtful`, of what is stored with a segment."""
+        measurements = (self.record(segmentId) or {}).get("measurements")
+        return isDoubtful(measurements if isinstance(measurements, dict) else {}, self.score(segmentId))
 
     def score(self, segmentId: str) -> float | None:
         """The predicted IoU stored with a segment, None without."""

@@ -9,7 +9,7 @@ from typing import Any
 from ..inference.nodule_table import MEASURED, table_text
 from . import views
 from .nodule_editor import NoduleEditor
-from .nodule_segmentation import AI, FLAGGED, REVIEWED
+from .nodule_segmentation import AI, FLAGGED, REVIEWED, isDoubtful
 from .open_volume import told
 from .translation import tr as _
 
@@ -40,6 +40,11 @@ class NoduleRow:
     visible: bool = True
     score: float | None = None
     isPending: bool = False
+
+    @property
+    def isDoubtful(self) -> bool:
+        """Whether its mask is not to be trusted."""
+        return isDoubtful(self.measurements, self.predictedIou)
 
     @property
     def volumeMm3(self) -> float | None:

@@ -12,6 +12,7 @@ import slicer.util
 from .beside_volume import ownerOf
 from .nodule_segmentation import OWN_ATTRIBUTE
 from .prompt_store import SEGMENTATION_ROLE, VOLUME_ROLE
+from .volume_geometry import toArray, toVtk
 
 #: Marks what was hidden because another volume was chosen.
 _HIDDEN = "SAMMed3D.Hidden"
@@ -68,10 +69,43 @@ def showVolume(volumeNode: Any) -> None:
     logic.PropagateBackgroundVolumeSelection(1)
 
 
-def showNodulesOf(volumeNode: Any) -> None:
+class SlicesBefore:
+    """What the slice views show at a moment, to be given back later: volumes, place and zoom."""
+
+    def __init__(self, scene: Any) -> None:
+        self._scene = scene
+        self._layers = [
+            (node, (node.GetBackgroundVolumeID(), node.GetForegroundVolumeID(), node.GetForegroundOpacity()))
+            for node in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode", scene)
+        ]
+        self._slices = {
+            node.GetLayoutName(): (node, toArray(node.GetSliceToRAS()), node.GetFieldOfView(), node.GetXYZOrigin())
+            for node in slicer.util.getNodesByClass("vtkMRMLSliceNode", scene)
+        }
+
+    def giveBack(self, shownSince: Any) -> None:
+        """Show it again wherever this volume is still the background; other views are the user's."""
+        for node, (background, foreground, opacity) in self._layers:
+            if node.GetScene() is not self._scene or node.GetBackgroundVolumeID() != shownSince.GetID():
+                continue
+            node.SetBackgroundVolumeID(background if self._scene.GetNodeByID(background or "") else None)
+            node.SetForegroundVolumeID(foreground if self._scene.GetNodeByID(foreground or "") else None)
+            node.SetForegroundOpacity(opacity)
+            if node.GetLayoutName() in self._slices:
+                sliceNode, matrix, field, origin = self._slices[node.GetLayoutName()]
+                sliceNode.GetSliceToRAS().DeepCopy(toVtk(matrix))
+                sliceNode.UpdateMatrices()
+                sliceNode.SetFieldOfView(*field)
+                sliceNode.SetXYZOrigin(*origin)
+
+
+def showNodulesOf(volumeNode: Any) -> list[Any]:
     """Hide the nodules and points of other volumes, and bring back what was hidden of this one so.
 
     What the user has hidden stays hidden. Only nodes that this module made or worked on count.
+
+    Returns:
+        the nodes that were hidden now.
     """
     scene = volumeNode.GetScene()
     lists = [
@@ -85,17 +119,22 @@ def showNodulesOf(volumeNode: Any) -> None:
         for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", scene)
         if node.GetAttribute(OWN_ATTRIBUTE) or node in clicked
     ]
-    for node in segmentations:
-        _showIf(ownerOf(node) in (None, volumeNode), node)
-    for node in lists:
-        owner = node.GetNodeReference(VOLUME_ROLE) or ownerOf(node.GetNodeReference(SEGMENTATION_ROLE))
-        _showIf(owner in (None, volumeNode), node)
-
-
-def _showIf(isWanted: bool, node: Any) -> None:
-    if not isWanted and node.GetDisplayVisibility():
+    owners = [(node, ownerOf(node)) for node in segmentations]
+    owners += [
+        (node, node.GetNodeReference(VOLUME_ROLE) or ownerOf(node.GetNodeReference(SEGMENTATION_ROLE)))
+        for node in lists
+    ]
+    showAgain([node for node, owner in owners if owner in (None, volumeNode)])
+    others = [node for node, owner in owners if owner not in (None, volumeNode) and node.GetDisplayVisibility()]
+    for node in others:
         node.SetDisplayVisibility(False)
         node.SetAttribute(_HIDDEN, "1")
-    elif isWanted and node.GetAttribute(_HIDDEN):
-        node.SetDisplayVisibility(True)
-        node.RemoveAttribute(_HIDDEN)
+    return others
+
+
+def showAgain(nodes: Sequence[Any]) -> None:
+    """Bring back those of the nodes that :func:`showNodulesOf` has hidden and that are still in the scene."""
+    for node in nodes:
+        if node.GetScene() is not None and node.GetAttribute(_HIDDEN):
+            node.SetDisplayVisibility(True)
+            node.RemoveAttribute(_HIDDEN)

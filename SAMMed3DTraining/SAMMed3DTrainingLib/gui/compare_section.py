@@ -17,10 +17,12 @@ from ..scene.training_source import readCase
 from .connections import Connections
 from .plot_view import SIDE_BY_SIDE, LayoutKeeper, PlotView
 from .tables import Table
-from .texts import DASH, difference, score, size
+from .texts import DASH, difference, nodulesOfCases, score, size
 
 RUN, STATE, DICE, SIZE = range(4)
 NODULE, OLD, NEW, DIFFERENCE = range(4)
+#: A smaller mean difference of Dice is none: it is shown as +0.000.
+_BETTER = 0.0005
 
 
 class CompareSection:
@@ -50,7 +52,10 @@ class CompareSection:
                 (_("State"), _("How the run ended, or that it is under way."), False, False),
                 (
                     _("Dice"),
-                    _("Mean Dice of its best weights on held-out cases, as measured during the run."),
+                    _(
+                        "Dice of its best weights on held-out cases during the run, the mean of all clicks of such a "
+                        "check. Compare tells it for each number of clicks."
+                    ),
                     False,
                     True,
                 ),
@@ -99,6 +104,12 @@ class CompareSection:
         self._connections.close()
         self.view.close()
 
+    def leave(self) -> None:
+        """Another module is opened: the views show again what they showed before, in the layout from before."""
+        self._layout.giveBack()
+        self.view.close()
+        self._nodules.select(-1)
+
     def setIcons(self, icons: Icons) -> None:
         """The theme has changed."""
         self._icons = icons
@@ -125,17 +136,19 @@ class CompareSection:
         if comparison is None:
             return ""
         change, interval = comparison.mean("delta", clicks), comparison.interval(clicks)
-        text = _("Mean Dice {old} → {new} ({change}) on {count} held-out nodules.").format(
+        count = len(self._compare.nodules())
+        text = _("Mean Dice after {clicks}: {old} → {new} ({change}) on {nodules}.").format(
+            clicks=_clickCount(clicks),
             old=score(comparison.mean("old", clicks)),
             new=score(comparison.mean("new", clicks)),
             change=difference(change),
-            count=len(self._compare.nodules()),
+            nodules=_("1 held-out nodule") if count == 1 else _("{n} held-out nodules").format(n=count),
         )
         if interval is not None:
             text += " " + _("95 % interval of the change: {low} to {high}.").format(
                 low=difference(interval[0]), high=difference(interval[1])
             )
-        return text
+        return text + " " + _("Where the true masks were drawn with the old weights, these score too well.")
 
     def _fillRun(self, index: int, run: Any) -> None:
         state = (
@@ -174,7 +187,7 @@ class CompareSection:
             if [combo.itemData(n) for n in range(combo.count)] != list(clicks):
                 combo.clear()
                 for each in clicks:
-                    combo.addItem(_("1 click") if each == 1 else _("{n} clicks").format(n=each), each)
+                    combo.addItem(_clickCount(each), each)
             if clicks:
                 combo.setCurrentIndex(clicks.index(self._compare.clicks))
         finally:
@@ -215,6 +228,14 @@ class CompareSection:
         self._compare.compare()
 
     def _onAdopt(self, checked: bool = False) -> None:
+        comparison, clicks = self._compare.comparison, self._compare.clicks
+        change = None if comparison is None else comparison.mean("delta", clicks)
+        if change is not None and not change >= _BETTER:
+            question = _(
+                "The new weights are not better: after {clicks} their mean Dice differs by {change}. Adopt them anyway?"
+            ).format(clicks=_clickCount(clicks), change=difference(change))
+            if not slicer.util.confirmOkCancelDisplay(question, parent=self._widget):
+                return
         self._compare.adopt()
 
     def _onContinue(self, checked: bool = False) -> None:
@@ -256,6 +277,10 @@ class CompareSection:
         )
 
 
+def _clickCount(clicks: int) -> str:
+    return _("1 click") if clicks == 1 else _("{n} clicks").format(n=clicks)
+
+
 def _runTip(run: Any) -> str:
     """A run's configuration in some lines."""
     config = run.config or {}
@@ -270,7 +295,13 @@ def _runTip(run: Any) -> str:
                 rate=config.get("lr", DASH),
             )
         )
-    lines.append(_("{nodules} nodules of {cases} cases").format(nodules=run.nodules, cases=run.cases))
+    lines.append(nodulesOfCases(run.nodules, run.cases))
+    if run.best_dice is not None and config.get("val_clicks"):
+        lines.append(
+            _("Dice {dice}: mean of its checks after 1 to {n} clicks").format(
+                dice=score(run.best_dice), n=config["val_clicks"]
+            )
+        )
     if run.checkpoint:
         lines.append(_("from {checkpoint}").format(checkpoint=run.checkpoint))
     if run.message:

@@ -127,6 +127,7 @@ class Panel:
         """Another module is opened. A run goes on, and is still watched."""
         self._entered = False
         self._watch.stop()
+        self.compare.leave()
 
     def setParameters(self, parameters: Any) -> None:
         """The parameter node to follow; None between scenes."""

@@ -161,9 +161,9 @@ def _steps(facts: TrainingPanelState) -> str:
     done = 0
     if facts.sets:
         done = 1
-    if facts.runHasWeights:
+    if facts.runHasWeights and not facts.runActive:
         done = 2
-    if facts.runHasWeights and facts.adopted == facts.run:
+    if done == 2 and facts.adopted == facts.run:
         done = 3
     parts = []
     for number, text in enumerate((_("Data"), _("Train"), _("Compare and adopt"), _("Next case"))):

@@ -32,6 +32,14 @@ def size(numberOfBytes: float | None) -> str:
     return _("{n} kB").format(n=f"{max(numberOfBytes, 0) / 1e3:.0f}")
 
 
+def nodulesOfCases(nodules: int, cases: int) -> str:
+    """ "12 nodules of 3 cases"."""
+    return _("{nodules} of {cases}").format(
+        nodules=_("1 nodule") if nodules == 1 else _("{n} nodules").format(n=nodules),
+        cases=_("1 case") if cases == 1 else _("{n} cases").format(n=cases),
+    )
+
+
 def score(value: float | None) -> str:
     """A Dice value."""
     return DASH if value is None or not math.isfinite(value) else f"{value:.3f}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from ..session.states import TrainingState
 from ..session.train_part import TrainingSettings
 from .connections import Connections
 from .plot_view import PlotView
-from .texts import duration, score, size
+from .texts import duration, nodulesOfCases, score, size
 
 #: Curves and log are brought up to date this often.
 DRAW_SECONDS = 1.0
@@ -149,8 +149,8 @@ class TrainSection:
             return ""
         parts = [
             _("About {time} on {device}.").format(time=duration(result.get("time_s")), device=result.get("device")),
-            _("{steps} steps on {nodules} nodules of {cases} cases.").format(
-                steps=result.get("steps"), nodules=result.get("nodules"), cases=result.get("cases")
+            _("{steps} steps on {nodules}.").format(
+                steps=result.get("steps"), nodules=nodulesOfCases(result.get("nodules"), result.get("cases"))
             ),
         ]
         room = [(_("{size} of memory"), result.get("memory_mb")), (_("{size} on the disk"), result.get("disk_mb"))]
@@ -166,6 +166,8 @@ class TrainSection:
             return ""
         if status is not None and status.state == "starting" and status.read[1]:
             done, total = status.read
+            if total == 1:
+                return _("{name} is starting: it reads its case.").format(name=name)
             return _("{name} is starting: it has read {done} of {total} cases.").format(
                 name=name, done=done, total=total
             )
@@ -173,7 +175,7 @@ class TrainSection:
             return _("{name} is starting: it reads its data and its weights.").format(name=name)
         if status.state == "encoding":
             return _("{name}: computing embeddings, {time} left.").format(name=name, time=duration(status.left_s))
-        best = _(" Best Dice {dice}.").format(dice=score(status.best_dice)) if status.best_dice is not None else ""
+        best = "" if status.best_dice is None else _bestText(status.best_dice, status.curves.val_dice)
         at = _("epoch {epoch} of {epochs}, step {step} of {steps}").format(
             epoch=status.epoch, epochs=status.epochs, step=status.step, steps=status.steps
         )
@@ -244,6 +246,15 @@ class TrainSection:
         status = self._session.train.status
         if not collapsed and status is not None:
             self._showLog(status.log)
+
+
+def _bestText(dice: float, checks: Sequence[Sequence[float]]) -> str:
+    """The best Dice of a run, and of how many clicks it is the mean."""
+    if not checks or not checks[-1]:
+        return _(" Best Dice {dice}.").format(dice=score(dice))
+    if len(checks[-1]) == 1:
+        return _(" Best Dice {dice} after 1 click.").format(dice=score(dice))
+    return _(" Best Dice {dice}, mean after 1 to {n} clicks.").format(dice=score(dice), n=len(checks[-1]))
 
 
 def defaultFolder() -> Path:

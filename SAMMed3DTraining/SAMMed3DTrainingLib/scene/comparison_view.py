@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from SAMMed3DLib.scene.nodule_segmentation import useGeometryOf
 from SAMMed3DLib.scene.segment_writer import MaskBlock, SegmentWriter
 from SAMMed3DLib.scene.translation import tr as _
-from SAMMed3DLib.scene.views import showPoint
+from SAMMed3DLib.scene.views import SlicesBefore, showAgain, showNodulesOf, showPoint
 
 TRUTH, OLD, NEW = "truth", "old", "new"
 COLORS = {TRUTH: (1.0, 0.85, 0.2), OLD: (0.95, 0.35, 0.3), NEW: (0.25, 0.7, 1.0)}
@@ -33,6 +33,8 @@ class ComparisonView:
         self._data: dict[str, Any] | None = None
         self.isSideBySide = False
         self._before: tuple[str, Sequence[float]] | None = None
+        self._slices: SlicesBefore | None = None
+        self._hidden: list[Any] = []
 
     @property
     def volumeNode(self) -> Any | None:
@@ -75,7 +77,13 @@ class ComparisonView:
         self._arrange()
 
     def close(self) -> None:
-        """Removes the nodes."""
+        """Removes the nodes; the views show again what they showed before, and the user's nodules."""
+        if self._slices is not None and self.volumeNode is not None:
+            self._slices.giveBack(self.volumeNode)
+        showAgain(self._hidden)
+        self._removeNodes()
+
+    def _removeNodes(self) -> None:
         for node in (self.segmentationNode, self.volumeNode):
             if node is not None:
                 self._scene.RemoveNode(node)
@@ -84,12 +92,14 @@ class ComparisonView:
     def sceneClosed(self) -> None:
         """The nodes are gone with the scene."""
         self._volumeId = self._segmentationId = self._second = ""
-        self._data = None
+        self._data, self._slices, self._hidden = None, None, []
 
     # -- nodes ---------------------------------------------------------------------------------------------------------
 
     def _load(self, case: str, data: dict[str, Any]) -> None:
-        self.close()
+        before = self._slices if self.isOnScreen and self._slices is not None else SlicesBefore(self._scene)
+        hidden = self._hidden
+        self._removeNodes()
         name = _("Comparison: {case}").format(case=case)
         volume = slicer.util.addVolumeFromArray(data["image"], ijkToRAS=data["ijkToRas"], name=name)
         volume.SetSaveWithScene(False)
@@ -115,7 +125,8 @@ class ComparisonView:
         segmentation.AddAndObserveDisplayNodeID(second.GetID())
         self._second = second.GetID()
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
-        self._data = data
+        self._data, self._slices = data, before
+        self._hidden = [*hidden, *showNodulesOf(volume)]
         self._arrange()
 
     def _arrange(self) -> None:

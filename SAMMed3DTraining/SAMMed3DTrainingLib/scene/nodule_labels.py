@@ -23,13 +23,19 @@ Window = tuple[slice, slice, slice]
 
 @dataclass(frozen=True, eq=False)
 class NoduleMask:
-    """One segment in the voxels of its volume; ``isAccepted`` once somebody has reviewed it."""
+    """One segment in the voxels of its volume.
+
+    Attributes:
+        isAccepted: somebody has reviewed it.
+        isDoubtful: the model that drew it does not trust it.
+    """
 
     segmentId: str
     name: str
     isAccepted: bool
     block: MaskBlock
     voxels: int
+    isDoubtful: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +59,9 @@ class NoduleReading:
         """What happens to these nodules in one label map; found once."""
         key = tuple(nodule.segmentId for nodule in chosen)
         if key not in self._notes:
-            self._notes[key] = arrange(chosen).notes()
+            doubtful = [nodule.name for nodule in chosen if nodule.isDoubtful]
+            note = _("not to be trusted, look at them again: {names}").format(names=_few(doubtful))
+            self._notes[key] = (*([note] if doubtful else []), *arrange(chosen).notes())
         return self._notes[key]
 
 
@@ -130,8 +138,9 @@ def readNodules(segmentationNode: Any, volumeNode: Any) -> NoduleReading:
         elif diameter > LARGEST_NODULE_MM:
             huge.append(f"{name}: {diameter:.0f} mm")
         else:
-            accepted = NoduleSegmentation(segmentationNode).status(segmentId) == REVIEWED
-            nodules.append(NoduleMask(segmentId, name, accepted, block, voxels))
+            stored = NoduleSegmentation(segmentationNode)
+            accepted = stored.status(segmentId) == REVIEWED
+            nodules.append(NoduleMask(segmentId, name, accepted, block, voxels, stored.isDoubtful(segmentId)))
     notes = []
     if empty:
         notes.append(_("left out, no voxel in the volume: {names}").format(names=_few(empty)))

@@ -85,7 +85,7 @@ def compared(trainer: TrainingUser, runs: FakeRuns) -> TrainingUser:
 def test_the_history_shows_configuration_and_size(compared: TrainingUser) -> None:
     assert [compared.cells("runTable", column)[0] for column in range(4)] == ["first", "finished", "0.810", "40 MB"]
     tip = compared.ui.runTable.item(0, 0).toolTip()
-    assert "preset quick" in tip and "20 epochs" in tip and "12 nodules" in tip
+    assert "preset quick" in tip and "20 epochs" in tip and "12 nodules of 5 cases" in tip
 
 
 def test_runs_are_renamed_in_place(compared: TrainingUser, runs: FakeRuns) -> None:
@@ -115,7 +115,8 @@ def test_old_and_new_nodule_by_nodule(compared: TrainingUser) -> None:
     assert compared.cells("noduleTable", 1) == ["0.400", "0.400"]
     assert compared.cells("noduleTable", 3) == ["+0.400", "+0.400"]
     text = compared.ui.summaryLabel.text
-    assert "0.400 → 0.800" in text and "2 held-out nodules" in text and "95 %" in text
+    assert "after 1 click: 0.400 → 0.800" in text and "2 held-out nodules" in text and "95 %" in text
+    assert "drawn with the old weights" in text, "who drew the truth is favored"
     compared.ui.clicksCombo.setCurrentIndex(1)
     assert compared.cells("noduleTable", 3) == ["-0.050", "-0.050"]
 
@@ -145,6 +146,75 @@ def test_a_nodule_is_shown_with_truth_old_and_new(compared: TrainingUser) -> Non
     compared.ui.noduleTable.setCurrentCell(0, 0)
     compared.settle()
     assert view.segmentationNode is not None, "made anew where the user deleted it"
+
+
+def test_leaving_gives_back_views_layout_and_nodules(compared: TrainingUser) -> None:
+    host = compared.host
+    manager = host.app.layoutManager()
+    own = compared.load_case("A")
+    (segmentation,) = [
+        node for node in slicer_nodes("vtkMRMLSegmentationNode") if node.GetAttribute("SAMMed3D.Nodules")
+    ]
+    views = [manager.sliceWidget(name).sliceView()._view for name in ("Red", "Yellow")]
+    for view in views:
+        view.show(own)
+        view.slice_node.SetFieldOfView(50.0, 40.0, 1.0)
+        view.slice_node.JumpSliceByCentering(21.0, 12.0, -7.5)
+
+    def shown() -> list:
+        return [
+            (
+                view.slice_logic.GetSliceCompositeNode().GetBackgroundVolumeID(),
+                np.round(view.slice_node.GetFieldOfView(), 3).tolist(),
+                view.slice_node.GetOrientation(),
+                round(view.slice_node.GetSliceOffset(), 3),
+            )
+            for view in views
+        ]
+
+    before, layout = shown(), manager.layout
+    for case in (0, 1):  # twice: what was there before the first one counts
+        compared.ui.noduleTable.setCurrentCell(case, 0)
+        compared.settle()
+    compared.press("sideBySideButton")
+    assert shown() != before and manager.layout != layout and not segmentation.GetDisplayVisibility()
+    host.select("SAMMed3D")
+    host.process(0.05)
+    assert manager.layout == layout and segmentation.GetDisplayVisibility()
+    assert shown() == before and compared.panel.comparison.volumeNode is None
+    host.select("SAMMed3DTraining")
+    compared.ui.noduleTable.setCurrentCell(0, 0)
+    compared.settle()
+    assert compared.panel.comparison.volumeNode is not None, "shown again when it is wanted again"
+    views[0].show(own)
+    views[0].slice_node.SetFieldOfView(33.0, 22.0, 1.0)
+    host.select("SAMMed3D")
+    assert shown()[0][1] == [33.0, 22.0, 1.0], "a view that the user has used for something else stays"
+
+
+def slicer_nodes(name: str) -> list:
+    import slicer.util
+
+    return slicer.util.getNodesByClass(name)
+
+
+def test_adopting_what_is_no_better_asks(compared: TrainingUser, monkeypatch: pytest.MonkeyPatch) -> None:
+    import slicer.util
+
+    path = compared.work_dir / "first" / "comparison" / "comparison.json"
+    told = json.loads(path.read_text(encoding="utf-8"))
+    adopted, asked, answers = [], [], [False, True]
+    monkeypatch.setattr(compared.session.compare, "adopt", lambda: adopted.append(True))
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **__: asked.append(text) or answers.pop(0))
+    compared.press("adoptButton")
+    assert adopted == [True] and asked == [], "better by 0.4"
+    told["mean"]["delta"]["1"]["mean"] = 0.0003
+    path.write_text(json.dumps(told), encoding="utf-8")
+    compared.session.compare.refresh()
+    compared.press("adoptButton")
+    assert adopted == [True] and "not better" in asked[0] and "+0.000" in asked[0] and "1 click" in asked[0]
+    compared.press("adoptButton")
+    assert adopted == [True, True]
 
 
 def test_side_by_side_borrows_the_layout(compared: TrainingUser) -> None:

@@ -158,7 +158,7 @@ def test_a_run_is_watched_paused_and_stopped(trainer: TrainingUser, runs: FakeRu
         curves=curves(10),
     )
     text = trainer.ui.runLabel.text
-    assert "epoch 2 of 20" in text and "2 h" in text and "0.700" in text
+    assert "epoch 2 of 20" in text and "2 h" in text and "Best Dice 0.700 after 1 click." in text
     assert trainer.ui.runBar.visible and trainer.ui.runBar.value == 100
     trainer.press("pauseButton")
     watch(trainer, runs, "running", pausing=True)

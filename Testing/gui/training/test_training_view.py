@@ -54,13 +54,14 @@ def test_the_steps_are_ticked_one_by_one() -> None:
     for values in (
         {"sets": 0},
         {},
+        {"run": "a", "runHasWeights": True, "runActive": True},  # the start weights of a run that has just begun
         {"run": "a", "runHasWeights": True},
         {"run": "a", "runHasWeights": True, "adopted": "a"},
     ):
         text = panelView(facts(**values))["stepsLabel"].text
         ticks.append(text.count("✓"))
         assert text.count("<b>") == 1
-    assert ticks == [0, 1, 2, 3]
+    assert ticks == [0, 1, 1, 2, 3]
 
 
 def test_states_of_a_run_come_before_what_is_missing() -> None:
@@ -94,6 +95,12 @@ def test_sizes(count: float | None, text: str) -> None:
     from SAMMed3DTrainingLib.gui.texts import size
 
     assert size(count) == text
+
+
+def test_one_case_is_no_cases() -> None:
+    from SAMMed3DTrainingLib.gui.texts import nodulesOfCases
+
+    assert nodulesOfCases(1, 1) == "1 nodule of 1 case" and nodulesOfCases(12, 3) == "12 nodules of 3 cases"
 
 
 @pytest.mark.parametrize(("text", "gpus"), [("", ()), ("0", ()), ("0, 1", (0, 1)), ("2 0;2", (2, 0)), ("all", ())])
