@@ -76,6 +76,8 @@ def test_all_kinds_sizes_and_zooms_occur(samples: list[Sample]) -> None:
     assert diameters.max() > 20
     assert (np.abs(spacings - PROFILE.spacing_mm) < 0.2).mean() > 0.25
     assert spacings.min() < 0.5
+    large_glass = [sample.kind == "ground-glass" and 12 <= sample.diameter_mm <= 32 for sample in samples]
+    assert np.mean(large_glass) > 0.12, "real data have hardly any"
 
 
 def test_lesions_never_enter_a_sample() -> None:

@@ -22,6 +22,9 @@ DIAMETERS_MM = (3.0, 32.0)
 MASSES_MM = (30.0, 100.0)
 MASS_SHARE = 0.1
 """Of the samples with a nodule."""
+GLASS_MM = (12.0, 32.0)
+GLASS_SHARE = 0.2
+"""Of the samples with a nodule: large ground glass, of which real data have hardly any."""
 MASS_SITES = {"pleura": 0.4, "wall": 0.5, "vessel": 0.1}
 """Where masses grow: on the pleura, on the wall and the mediastinum, at the hilum."""
 PROCEDURAL_SHARE = 0.2
@@ -101,8 +104,10 @@ class SampleSynthesizer:
     def _try(self) -> Sample | None:
         rng, profile = self._rng, self._profile
         empty = rng.random() < EMPTY_SHARE
-        mass = not empty and rng.random() < MASS_SHARE
-        diameter = float(np.exp(rng.uniform(*np.log(MASSES_MM if mass else DIAMETERS_MM))))
+        draw = 1.0 if empty else rng.random()
+        mass, glass = draw < MASS_SHARE, MASS_SHARE <= draw < MASS_SHARE + GLASS_SHARE
+        limits_mm = MASSES_MM if mass else GLASS_MM if glass else DIAMETERS_MM
+        diameter = float(np.exp(rng.uniform(*np.log(limits_mm))))
         real = bool(self._backgrounds) and rng.random() >= PROCEDURAL_SHARE
         number = rng.choice(len(self._backgrounds), p=self._weights) if real else None
         mistakable = self._mistaken(number) if number is not None and empty else None
@@ -123,7 +128,7 @@ class SampleSynthesizer:
         block, center = placed
         kind = "none"
         if not empty:
-            look = random_appearance(rng, diameter_mm=diameter)
+            look = random_appearance(rng, "ground-glass" if glass else None, diameter)
             kind = look.kind
             before = block.hu.copy()
             label = paint_nodule(block.hu, block.ijk_to_ras, shape, center, look, rng, block.lung)
