@@ -177,7 +177,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--model",
         metavar="NAME",
-        help="a network by name: 'nodule' is the bundled one; the others "
+        help="a network by name: 'nodule' and 'nodule_light' are the bundled one; the others "
         "come without weights, to try their speed (see 'sammed3d models')",
     )
     group.add_argument(
@@ -288,7 +288,7 @@ def _weights(options: argparse.Namespace, terminal: Terminal) -> int:
 
 def _models(options: argparse.Namespace, terminal: Terminal) -> int:
     from .model import model_names
-    from .model.sizes import ALIASES
+    from .model.sizes import ALIASES, BUNDLED_NETWORK
     from .weights import default_checkpoint
 
     try:
@@ -298,7 +298,7 @@ def _models(options: argparse.Namespace, terminal: Terminal) -> int:
         bundled = "bundled model missing: install again"
     for name in model_names():
         about = f"SAM-Med3D's name for {ALIASES[name]}" if name in ALIASES else "give its weights with --checkpoint"
-        print(f"{name:12} {bundled if name == 'nodule' else about}")
+        print(f"{name:12} {bundled if name == BUNDLED_NETWORK else about}")
     return 0
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from SAMMed3DLib.inference import InputError
 from SAMMed3DLib.model import CheckpointError
+from SAMMed3DLib.model.sizes import BUNDLED_NETWORK, NODULE_NETS
 from SAMMed3DLib.weights import default_checkpoint
 from SAMMed3DTrainingLib.data.instances import split_instances
 from SAMMed3DTrainingLib.evaluate.clicks import ClickSimulator
@@ -26,9 +27,10 @@ def evaluated_dice(config: EvaluationConfig, clicks: int = 2, first: ClickSimula
     return model, model.evaluate(nodule, clicks, ClickSimulator("challenge"), first)
 
 
-def test_the_bundled_model():
-    model, result = evaluated_dice(EvaluationConfig(device="cpu"))
-    assert isinstance(model, ClickedVolume) and model.description["model"] == "nodule"
+@pytest.mark.parametrize("name", [None, *NODULE_NETS])
+def test_the_bundled_model(name):
+    model, result = evaluated_dice(EvaluationConfig(device="cpu", model_type=name))
+    assert isinstance(model, ClickedVolume) and model.description["model"] == BUNDLED_NETWORK
     assert model.description["checkpoint"] == "bundled" and len(result.dice) == 2
     _, other = evaluated_dice(EvaluationConfig(device="cpu"), 1, ClickSimulator("random", 4))
     assert not np.array_equal(other.points_ras[0], result.points_ras[0])

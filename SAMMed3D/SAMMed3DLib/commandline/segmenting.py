@@ -21,6 +21,7 @@ from ..inference.geometry import voxel_volume
 from ..inference.nodule_table import CLICKED, MEASURED, rounded, shown, table_text, titles
 from ..inference.validation import check_box, check_points
 from ..model import CheckpointError, Sam3D, build_model, load_model, profile_by_name
+from ..model.sizes import NODULE_NETS
 from ..torch_setup.device import auto_device
 from ..weights import default_checkpoint
 from .prompts import NodulePrompt
@@ -87,7 +88,7 @@ def load_predictor(
 
 
 def _load(checkpoint: str | None, model_name: str | None, profile: str | None, device: str, precision: str) -> Sam3D:
-    if checkpoint is not None or model_name in (None, "nodule"):
+    if checkpoint is not None or model_name in (None, *NODULE_NETS):
         path = default_checkpoint() if checkpoint is None else given_path(checkpoint)
         return load_model(path, device=device, precision=precision, profile=profile)
     chosen = None if profile is None else profile_by_name(profile)

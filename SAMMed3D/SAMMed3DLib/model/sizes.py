@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 ALIASES = {"default": "vit_h"}
 NODULE_NETS = ("nodule", "nodule_light")
-"""The compact net of the bundled model, and one with the same encoder whose clicks cost half."""
+"""A compact net, and one with the same encoder whose clicks cost half. Without a checkpoint either name asks for the
+bundled weights."""
+BUNDLED_NETWORK = "nodule"
 
 
 @dataclass(frozen=True)

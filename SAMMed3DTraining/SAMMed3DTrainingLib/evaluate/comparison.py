@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from SAMMed3DLib.inference.geometry import transform_points
+from SAMMed3DLib.model.sizes import NODULE_NETS
 
 from ..data.datasets import DEFAULT_PATIENT_PATTERN, Case, DatasetError, LoadedCase
 from ..data.instances import Nodule
@@ -161,7 +162,7 @@ class _Comparison:
             return given.absolute()
         started = self._trained.get("checkpoint")
         if started is None:
-            if self._trained.get("model_type", "nodule") != "nodule":
+            if self._trained.get("model_type", "nodule") not in NODULE_NETS:
                 self._job.note("the run started from scratch: it is compared with the bundled nodule model")
             return None
         if Path(started).is_file():

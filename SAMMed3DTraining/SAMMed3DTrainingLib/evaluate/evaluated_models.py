@@ -14,7 +14,7 @@ from SAMMed3DLib.files.image_file import given_path
 from SAMMed3DLib.inference import InputError
 from SAMMed3DLib.inference.geometry import voxel_spacing
 from SAMMed3DLib.model import CheckpointError
-from SAMMed3DLib.model.sizes import ALIASES, model_names
+from SAMMed3DLib.model.sizes import ALIASES, NODULE_NETS, model_names
 from SAMMed3DLib.torch_setup.device import auto_device
 
 from ..data.instances import Nodule
@@ -172,12 +172,12 @@ def load_evaluated(config: EvaluationConfig) -> Evaluated:
     known = model_names()
     if config.model_type is not None and config.model_type not in known:
         raise EvaluationError(f"-mt {config.model_type}: there are {', '.join(known)}")
-    if config.checkpoint is None and config.model_type not in (None, "nodule"):
+    if config.checkpoint is None and config.model_type not in (None, *NODULE_NETS):
         raise EvaluationError(f"-mt {config.model_type} has no weights of its own: give its checkpoint with -cp")
     predictor = load_predictor(config.checkpoint, None, config.profile, device, config.precision)
     model: Any = predictor.model  # a Sam3D, of which the predictor asks less
     asked = None if config.model_type is None else ALIASES.get(config.model_type, config.model_type)
-    if asked is not None and model.name != asked:
+    if config.checkpoint is not None and asked is not None and model.name != asked:
         raise EvaluationError(
             f"{config.checkpoint} is of the network {model.name}, not {config.model_type}: leave -mt "
             "away, or choose another checkpoint"

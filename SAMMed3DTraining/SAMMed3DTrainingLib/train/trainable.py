@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 from SAMMed3DLib.model import build_model, load_model, save_checkpoint
 from SAMMed3DLib.model.checkpoint import CheckpointError
 from SAMMed3DLib.model.sam import Sam3D
+from SAMMed3DLib.model.sizes import NODULE_NETS
 from SAMMed3DLib.weights import default_checkpoint
 
 from .training_config import TrainingConfig, TrainingError
@@ -27,7 +28,7 @@ def starting_checkpoint(config: TrainingConfig) -> Path | None:
     if config.checkpoint is not None:
         path = Path(config.checkpoint).expanduser()
         return path if path.is_file() else None
-    return default_checkpoint() if config.model_type == "nodule" else None
+    return default_checkpoint() if config.model_type in NODULE_NETS else None
 
 
 def start_network(config: TrainingConfig, checkpoint: Path | None, device: torch.device) -> Sam3D:

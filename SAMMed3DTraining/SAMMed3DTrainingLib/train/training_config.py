@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 from SAMMed3DLib import __version__
 from SAMMed3DLib.files.image_file import given_path
 from SAMMed3DLib.inference.errors import InputError
-from SAMMed3DLib.model.sizes import model_names
+from SAMMed3DLib.model.sizes import BUNDLED_NETWORK, model_names
 
 from ..data.datasets import DEFAULT_PATIENT_PATTERN
 from ..options import DEVICES, NOT_NEGATIVE, POSITIVE, PRECISIONS, SHARE, Option, add_options, check_ranges, values_of
@@ -39,7 +39,7 @@ OPTIONS = (
         "run",
         "checkpoint",
         "weights to start from; a name that is no file trains from scratch, after a warning. "
-        "Default: the bundled model for --model_type nodule",
+        "Default: the bundled model for --model_type nodule and nodule_light",
         metavar="FILE",
     ),
     Option("run", "model_type", "network when training from scratch", choices=model_names()),
@@ -125,7 +125,7 @@ class TrainingConfig:
     task_name: str
     data: tuple[str, ...] = ("sam_med3d_cache",)
     checkpoint: str | None = None
-    model_type: str = "nodule"
+    model_type: str = BUNDLED_NETWORK
     work_dir: str = "work_dir"
     preset: Preset = "standard"
     num_epochs: int | None = None
