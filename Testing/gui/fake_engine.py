@@ -64,8 +64,10 @@ class FakeEngine:
         return ModelInfo(request.path, "balls", "cpu", "fp32")
 
     def _SetVolume(self, request: Any, report: Report) -> Any:
+        from SAMMed3DLib.worker.requests import VolumeInfo
+
         self._volume = request
-        return request.identity
+        return VolumeInfo(request.identity)
 
     def _Prefetch(self, request: Any, report: Report) -> None:
         return None

@@ -22,6 +22,7 @@ from SAMMed3DLib.worker.requests import (
     Result,
     Segmented,
     SetVolume,
+    VolumeInfo,
 )
 
 #: Half an edge of the cube that a click draws, in voxels.
@@ -48,14 +49,14 @@ class CubeEngine:
         asked: every request that was run.
         errors: type of request -> text of the error to answer with.
         found, note: what Generate finds and says.
-        modelNote: what there is to know about the loaded model.
+        modelNote, volumeNote: what there is to know about the loaded model, and about the volume.
     """
 
     def __init__(self) -> None:
         self.asked: list[Any] = []
         self.errors: dict[type, str] = {}
         self.found: list[FoundNodule] = []
-        self.note = self.modelNote = ""
+        self.note = self.modelNote = self.volumeNote = ""
         self.loaded = False
         self.identity: Any = None
         self.shape = (0, 0, 0)
@@ -73,7 +74,7 @@ class CubeEngine:
         if isinstance(request, SetVolume):
             self.identity = request.identity
             self.shape, self.ijkToRas = request.array_kji.shape, request.ijk_to_ras
-            return request.identity
+            return VolumeInfo(request.identity, self.volumeNote)
         if request.identity != self.identity or not self.loaded:
             raise RequestCancelled()
         if isinstance(request, Predict):

@@ -96,6 +96,36 @@ def test_a_volume_that_cannot_be_used(bench):
     assert bench.session.state is State.READY
 
 
+def test_what_there_is_to_know_of_the_voxels_is_told(bench):
+    bench.engine.volumeNote = "5 voxels are no numbers"
+    bench.session.preload()
+    bench.settle()
+    assert ("5 voxels are no numbers", False) in bench.heard["message"] and bench.session.state is State.READY
+
+
+def test_what_was_mended_is_seen_without_a_click(bench):
+    other = bench.addVolume("warped")
+    warp = bench.scene.add_warp().GetID()
+    other.SetAndObserveTransformNodeID(warp)
+    bench.session.setVolume(other)
+    assert bench.session.state is State.ERROR
+    other.SetAndObserveTransformNodeID(None)
+    assert bench.session.state is State.READY
+    bench.engine.errors[SetVolume] = "there are no lungs"
+    bench.session.preload()
+    bench.settle()
+    assert bench.session.state is State.ERROR
+    bench.engine.errors.clear()
+    other.GetImageData().Modified()
+    bench.settle()
+    assert bench.session.state is State.READY
+    other.SetAndObserveTransformNodeID(warp)
+    assert bench.session.click((0.0, 0.0, 0.0)) is None and "non-linear" in bench.errors[-1]
+    assert bench.heard["message"][-1][1], "the cause is still there"
+    other.SetAndObserveTransformNodeID(None)
+    assert bench.heard["message"][-1] == ("", False), "nothing to complain about any more"
+
+
 def test_a_volume_that_the_scene_cannot_place(bench):
     other = bench.addVolume("warped")
     other.SetAndObserveTransformNodeID(bench.scene.add_warp().GetID())

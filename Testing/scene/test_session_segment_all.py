@@ -52,7 +52,8 @@ def test_what_was_found_becomes_segments_the_largest_first(bench):
         ("AI", 0.8, 0.8),
     ]
     np.testing.assert_array_equal(bench.full(rows[2].segmentId), np.uint8(_cube(bench, "small", 1)))
-    assert bench.session.selectedId is None and bench.session.state is State.READY
+    assert bench.session.selectedId == rows[0].segmentId, "the likeliest one is next"
+    assert [row.name for row in rows] == ["Nodule 1", "Nodule 2", "Nodule 4"] and bench.session.state is State.READY
     assert bench.heard["progressed"][-1] == (1, 2, "Looking for nodules, about 3 s left")
     assert "4 nodules found, 3 shown" in bench.heard["message"][-1][0]
 
@@ -126,6 +127,98 @@ def test_the_slider_shows_and_hides_without_asking_the_engine(bench):
     bench.settle()
     assert len(sizes(bench)) == 4
     assert len(bench.engine.asked) == count
+
+
+def test_names_follow_the_list_whatever_the_slider_did(bench):
+    bench.session.options.sensitivity = 0.15
+    bench.click(30, 25, 25)
+    run(bench)
+    names = []
+    for sensitivity in (1.0, 0.15, 0.5, 1.0):
+        bench.session.finding.setSensitivity(sensitivity)
+        bench.settle()
+        names.append([row.name for row in bench.session.review.rows()])
+    assert names[0] == names[3] == [f"Nodule {n}" for n in (1, 2, 3, 4, 5)]
+    assert names[1:3] == [["Nodule 1", "Nodule 2"], ["Nodule 1", "Nodule 2", "Nodule 3", "Nodule 5"]]
+
+
+def test_the_slider_hides_at_once_and_says_what_is_shown(bench):
+    ids = [row.segmentId for row in run(bench)]
+    display = bench.session.segmentationNode.GetDisplayNode()
+    changes = []
+    tag = display.AddObserver("ModifiedEvent", lambda *_event: changes.append(1))
+    bench.session.finding.setSensitivity(0.15)
+    assert [row.segmentId for row in bench.session.review.rows()] == ids[:1] and len(changes) == 1
+    assert [bool(display.GetSegmentVisibility(one)) for one in ids] == [True, False, False]
+    assert bench.session.segmentationNode.GetSegmentation().GetNumberOfSegments() == 3, "removed in small turns"
+    bench.session.finding.setSensitivity(0.5)
+    bench.settle()
+    assert [bool(display.GetSegmentVisibility(one)) for one in ids] == [True] * 3
+    bench.session.finding.setSensitivity(0.15)
+    bench.settle()
+    assert bench.session.segmentationNode.GetSegmentation().GetNumberOfSegments() == 1
+    assert bench.heard["message"][-1] == ("1 of 4 found nodules are shown.", False)
+    bench.session.finding.setSensitivity(0.5)
+    bench.settle()
+    assert [row.visible for row in bench.session.review.rows()] == [True] * 3
+    display.RemoveObserver(tag)
+
+
+def test_undo_while_the_slider_still_works(bench):
+    ids = [row.segmentId for row in run(bench)]
+    bench.session.review.rename(ids[0], "Hilar")
+    bench.session.finding.setSensitivity(0.0)
+    bench.session.undo()
+    bench.settle()
+    assert [row.segmentId for row in bench.session.review.rows()] == ids
+    assert [row.visible for row in bench.session.review.rows()] == [True] * 3
+
+
+def test_the_slider_lives_in_a_reopened_scene(bench, tmp_path):
+    large, middle, small = (row.segmentId for row in run(bench))
+    masks = {row.name: bench.full(row.segmentId) for row in bench.session.review.rows()}
+    bench.session.review.delete(middle)
+    bench.session.finding.setSensitivity(0.15)
+    bench.settle()
+    bench.scene.save(tmp_path / "scene.mrb")
+    bench.session.close()
+    bench.scene.load(tmp_path / "scene.mrb")
+    again = Bench(bench.scene, volume=False)
+    again.volume = again.scene.scene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+    again.session.setVolume(again.volume)
+    finding = again.session.finding
+    assert finding.counts == (1, 4) and [row.segmentId for row in again.session.review.rows()] == [large]
+    finding.setSensitivity(1.0)
+    again.settle()
+    rows = again.session.review.rows()
+    assert [row.name for row in rows] == ["Nodule 1", "Nodule 3", "Nodule 4"], "what was deleted stays away"
+    np.testing.assert_array_equal(again.full(rows[2].segmentId), masks["Nodule 4"])
+    assert (rows[2].score, rows[2].predictedIou, rows[2].volumeMm3) == (0.8, 0.8, 27.0)
+    finding.setSensitivity(0.0)
+    again.settle()
+    assert again.session.review.rows() == []
+    again.session.close()
+
+
+def test_candidates_of_other_voxels_are_forgotten(bench):
+    from SAMMed3DLib.scene.finding import CandidateRun
+
+    run(bench)
+    text = bench.session.volume.segmentation.found()
+    shape = bench.session.volume.geometry.shapeKji
+    assert len(CandidateRun.fromText(text, shape).candidates) == 4
+    for broken in (text[:-9], "", "{}", text.replace('"mask":"', '"mask":"AAAA')):
+        assert CandidateRun.fromText(broken, shape).candidates == []
+    assert CandidateRun.fromText(text, (1, 2, 3)).candidates == []
+
+
+def test_a_nodule_selected_during_the_search_stays_selected(bench):
+    first = bench.click(30, 25, 25)
+    bench.session.select(None)
+    bench.session.segmentAll()
+    bench.session.select(first)
+    bench.settle()
+    assert bench.session.selectedId == first
 
 
 def test_what_the_user_touched_no_longer_follows_the_slider(bench):

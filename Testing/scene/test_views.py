@@ -6,7 +6,7 @@ import numpy as np
 from numpy.testing import assert_allclose
 
 from inference.volumes import grid, rotation
-from SAMMed3DLib.scene.views import showPoint
+from SAMMed3DLib.scene.views import showPoint, zoomIn
 
 SHAPE = (40, 60, 80)
 
@@ -30,6 +30,15 @@ def test_all_slice_views_jump_and_keep_zoom_and_plane(slicer_scene, slice_view) 
         )
         x, y, depth, _one = inverse @ np.append(ras, 1.0)
         assert abs(x - 200) <= 1 and abs(y - 150) <= 1 and abs(depth) < 1e-6, "in the middle, on the slice"
+
+
+def test_only_views_that_show_far_more_come_near(slicer_scene) -> None:
+    far, near = (slicer_scene.scene.AddNewNodeByClass("vtkMRMLSliceNode") for _number in range(2))
+    far.SetFieldOfView(400.0, 300.0, 1.0)
+    near.SetFieldOfView(140.0, 100.0, 1.0)
+    zoomIn(60.0)
+    assert_allclose(far.GetFieldOfView(), (80.0, 60.0, 1.0))
+    assert_allclose(near.GetFieldOfView(), (140.0, 100.0, 1.0))
 
 
 def test_cameras_are_shifted_not_turned(slicer_scene) -> None:

@@ -21,6 +21,7 @@ from SAMMed3DLib.worker.requests import (
     SetVolume,
     StaleRequest,
     Start,
+    VolumeInfo,
 )
 
 CENTER = (4.0, -3.0, 6.0)
@@ -232,15 +233,27 @@ def test_the_volume_is_copied_and_checked():
     engine, _ = engine_for(array=array)
     array[:] = 0
     same(ask(engine, 1), expected(1))
-    broken = ARRAY.astype(np.float32)
-    broken[0, 0, 0] = np.nan
-    with pytest.raises(ValueError, match="NaN") as error:
+    broken = np.zeros((2, *ARRAY.shape), np.float32)
+    with pytest.raises(ValueError, match="4D") as error:
         engine.run(SetVolume("broken", broken, MATRIX, MATRIX), go_on)
     assert engine.explain(error.value) == str(error.value)
     with pytest.raises(StaleRequest):
         ask(engine, 1)
     engine.run(SetVolume("ct", ARRAY, MATRIX, MATRIX), go_on)
     same(ask(engine, 1), expected(1))
+
+
+def test_voxels_that_are_no_numbers_count_as_air_which_is_said():
+    engine, _ = engine_for()
+    holes = ARRAY.astype(np.float32)
+    assert engine.run(SetVolume("whole", holes, MATRIX, MATRIX), go_on) == VolumeInfo("whole")
+    holes[3], holes[5, 2, 1], holes[5, 2, 2] = np.nan, np.inf, -np.inf
+    given = holes.copy()
+    info = engine.run(SetVolume("holes", holes, MATRIX, MATRIX), go_on)
+    assert info.identity == "holes" and info.note.startswith(f"{holes[3].size + 2} voxels are no numbers")
+    np.testing.assert_array_equal(holes, given, "the scene's voxels are the scene's")
+    filled = np.where(np.isfinite(holes), holes, -1024.0)
+    np.testing.assert_array_equal(engine._array, filled)
 
 
 def test_the_same_volume_is_not_copied_again_and_its_embeddings_are_found_again():

@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 
 from SAMMed3DLib.worker.requests import FunctionRequest, Priority, Progress, RequestCancelled, Result
-from SAMMed3DLib.worker.thread import Client, Worker
+from SAMMed3DLib.worker.thread import Client, Worker, _seconds_left
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,24 @@ def test_progress_tells_how_far_and_how_long_and_is_thinned(engine):
     worker.shutdown(20)
     told = [(p.done, p.total, p.text, p.seconds_left) for p in heard[:-1]]
     # the second callback comes 1 s later, the third within the interval is left out, the last one is always told
-    assert told == [(1, 4, "step 1", 0.0), (2, 4, "step 2", 1.0), (4, 4, "step 4", 0.0)]
+    assert told == [(1, 4, "step 1", 0.0), (2, 4, "step 2", 2.0), (4, 4, "step 4", 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("past", "left"),
+    [
+        ([(10.0, 5)], 10.0),  # one step in 2 s
+        ([(2.0, 4), (4.0, 5), (12.0, 6)], 32.0),  # since half of the time has passed, one in 8 s
+        ([(8.0, 1), (10.0, 2), (12.0, 6)], 8.0),  # faster now, but the whole had one in 2 s
+        ([(4.0, 0)], None),
+    ],
+)
+def test_the_slower_pace_tells_the_time_left(past, left):
+    assert _seconds_left(0.0, past, 10) == left
+
+
+def test_nobody_knows_how_long_what_has_no_end_takes():
+    assert _seconds_left(0.0, [(1.0, 3)], 0) is None
 
 
 def test_errors_that_the_engine_knows_are_told_in_its_words_and_the_thread_lives_on(worker):

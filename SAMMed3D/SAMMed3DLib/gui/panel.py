@@ -200,7 +200,7 @@ class Panel:
             (session.nodulesChanged, self.refresh),
             (session.noduleChanged, self.refresh),
             (session.selectionChanged, self._onSelection),
-            (session.historyChanged, self.refresh),
+            (session.historyChanged, self._onHistory),
             (session.message, self._onMessage),
             (session.progressed, self._progress.setProgress),
             (self.tools.armedChanged, self._onArmed),
@@ -224,6 +224,11 @@ class Panel:
         self._progress.setBusy(state.isWorking)
         self.refresh()
 
+    def _onHistory(self) -> None:
+        # What was wrong before a step, or told about it, no longer matters after it.
+        self._problem = self._notice = ""
+        self.refresh()
+
     def _onSelection(self, segmentId: str | None) -> None:
         self._notice = ""
         self.refresh()
@@ -234,10 +239,7 @@ class Panel:
         self.refresh()
 
     def _onMessage(self, text: str, isError: bool) -> None:
-        if isError:
-            self._problem = text
-        else:
-            self._notice = text
+        self._problem, self._notice = (text, "") if isError else ("", text)
         self.refresh()
 
     def _onSetup(self, checked: bool = False) -> None:

@@ -1,18 +1,25 @@
 """*Segment all*: the search, which of the found nodules are shown, and one step of the history for all of it.
 
-All found nodules stay in memory with their masks; the sensitivity decides which are segments. Whatever the user touched
-is a nodule like any other and no longer follows the sensitivity.
+All found nodules stay in memory with their masks, and with the scene in an attribute of the segmentation; the
+sensitivity decides which are segments. Whatever the user touched is a nodule like any other and no longer follows the
+sensitivity.
 """
 
 from __future__ import annotations
 
+import base64
+import dataclasses
+import json
+import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from ..signal import Signal
 from ..worker.requests import FoundNodule, Generate, Generated, Result, Segmented, Start
 from .nodule_editor import NoduleEditor
 from .nodule_segmentation import AI
@@ -45,6 +52,36 @@ class Candidate:
         """Volume in mm3."""
         return float(self.found.measurements.get("volume_mm3") or 0.0)
 
+    @cached_property
+    def _values(self) -> dict[str, Any]:
+        """What the engine said, as JSON values; how it may go on without an encoding is forgotten."""
+        found = self.found
+        bits = zlib.compress(np.packbits(found.mask != 0).tobytes())
+        return {
+            "mask": base64.b64encode(bits).decode("ascii"),
+            "shape": [int(length) for length in found.mask.shape],
+            "offset": [int(start) for start in found.offset_kji],
+            "score": float(found.score),
+            "iou": None if found.predicted_iou is None else float(found.predicted_iou),
+            "shownFrom": None if found.shown_from is None else float(found.shown_from),
+            "measurements": dict(found.measurements),
+        }
+
+    def toDict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {**self._values, "segmentId": None if self.hidden is not None else self.segmentId}
+
+    @classmethod
+    def fromDict(cls, values: Mapping[str, Any]) -> Candidate:
+        """Raises ValueError, TypeError, KeyError or zlib.error for what cannot be read."""
+        k, j, i = (int(length) for length in values["shape"])
+        bits = np.frombuffer(zlib.decompress(base64.b64decode(values["mask"])), dtype=np.uint8)
+        mask = np.unpackbits(bits, count=k * j * i).reshape(k, j, i)
+        a, b, c = (int(start) for start in values["offset"])
+        measurements, shown = dict(values["measurements"]), values["shownFrom"]
+        found = FoundNodule(mask, (a, b, c), float(values["score"]), values["iou"], measurements, None, shown)
+        return cls(found, values["segmentId"])
+
 
 class CandidateRun:
     """The candidates of a run, the largest first.
@@ -52,18 +89,51 @@ class CandidateRun:
     Args:
         found: what the engine found.
         previous: the run before, which counts again when this one is undone; default: none.
+        firstNumber: the names of its segments count from here, the largest first, whatever the sensitivity.
 
     Attributes:
         change: its step in the history.
     """
 
-    def __init__(self, found: Iterable[FoundNodule] = (), previous: CandidateRun | None = None) -> None:
+    def __init__(
+        self, found: Iterable[FoundNodule] = (), previous: CandidateRun | None = None, firstNumber: int = 1
+    ) -> None:
         self.candidates = sorted((Candidate(nodule) for nodule in found), key=lambda one: -one.size)
         self.previous = self if previous is None else previous
+        self.firstNumber = firstNumber
         self.change = NoduleChange("", {})
 
+    def numberOf(self, candidate: Candidate) -> int:
+        """For its name."""
+        return self.firstNumber + self.candidates.index(candidate)
+
+    def toText(self, shapeKji: Sequence[int]) -> str:
+        """To be kept with a scene; "" for a run without candidates."""
+        if not self.candidates:
+            return ""
+        candidates = [one.toDict() for one in self.candidates]
+        values = {"volume": [int(length) for length in shapeKji], "first": self.firstNumber, "candidates": candidates}
+        return json.dumps(values, separators=(",", ":"))
+
+    @classmethod
+    def fromText(cls, text: str, shapeKji: Sequence[int]) -> CandidateRun:
+        """What :meth:`toText` wrote; a run without candidates where it is of other voxels or cannot be read."""
+        run = cls()
+        try:
+            values = json.loads(text)
+            if [int(length) for length in values["volume"]] == [int(length) for length in shapeKji]:
+                run.firstNumber = int(values["first"])
+                run.candidates = [Candidate.fromDict(one) for one in values["candidates"]]
+        except (ValueError, TypeError, KeyError, zlib.error):
+            run.candidates = []
+        return run
+
     def plan(
-        self, sensitivity: float, exists: Callable[[str], bool], isTouched: Callable[[str], bool]
+        self,
+        sensitivity: float,
+        exists: Callable[[str], bool],
+        isTouched: Callable[[str], bool],
+        isConcealed: Callable[[str], bool] = lambda _segmentId: False,
     ) -> tuple[list[Candidate], list[Candidate]]:
         """What to show and what to hide.
 
@@ -71,6 +141,7 @@ class CandidateRun:
             sensitivity: 0 to 1.
             exists: whether a segment is there.
             isTouched: whether the user has done something with it.
+            isConcealed: whether it is there, but about to be taken off.
 
         Returns:
             (to show, to hide), each the largest first. Candidates whose segment the user deleted stay away.
@@ -79,7 +150,9 @@ class CandidateRun:
         for one in self.candidates:
             isWanted = one.found.is_shown_at(sensitivity)
             if one.segmentId is not None and exists(one.segmentId):
-                if not isWanted and not isTouched(one.segmentId):
+                if isWanted and isConcealed(one.segmentId):
+                    show.append(one)
+                elif not isWanted and not isTouched(one.segmentId):
                     hide.append(one)
             elif isWanted and (one.segmentId is None or one.hidden is not None):
                 show.append(one)
@@ -114,10 +187,15 @@ def overlapsAny(block: Any, others: Sequence[Any]) -> bool:
 class Finding:
     """Finds all nodules of an open volume, and shows more or fewer of them.
 
-    Segments are made and removed one at a time, from :meth:`work`, so that no turn of the event loop takes long.
+    What the sensitivity takes off is out of sight at once. Segments are made and removed one at a time, from
+    :meth:`work`, so that no turn of the event loop takes long.
+
+    Attributes:
+        ended: Signal(segmentId): a search is over, and this is the likeliest of the new nodules; None without any.
     """
 
     def __init__(self, editor: NoduleEditor) -> None:
+        self.ended = Signal()
         self.volume = editor.volume
         self._editor = editor
         self._pipeline = editor.pipeline
@@ -125,6 +203,17 @@ class Finding:
         self._run = CandidateRun()
         self._todo: deque[tuple[Candidate, bool]] = deque()
         self._ending: tuple[str, bool] | None = None
+        self._moved = False
+        self._reopen()
+
+    def _reopen(self) -> None:
+        """The candidates of a scene that was opened again."""
+        if self.volume.segmentationNode is None:
+            return
+        try:
+            self._run = CandidateRun.fromText(self.volume.segmentation.found(), self.volume.geometry.shapeKji)
+        except SceneError:
+            return  # the volume cannot be used, which others say
 
     # -- the search --------------------------------------------------------------------------------------------------
 
@@ -181,7 +270,8 @@ class Finding:
         volume = self.volume
         old = [segmentId for segmentId in list(volume.nodules) if not self.isKept(segmentId)]
         kept = [volume.writer.read(segmentId) for segmentId in volume.nodules if segmentId not in old]
-        run = CandidateRun((one for one in generated.found if not overlapsAny(one, kept)), self._run)
+        new = [one for one in generated.found if not overlapsAny(one, kept)]
+        run = CandidateRun(new, self._run, volume.nextNumber(without=old))
         before = {segmentId: volume.snapshot(segmentId) for segmentId in old}
         run.change = self._editor.step(_("Segment all"), before, _RunInHistory(self, run))
         for segmentId in old:
@@ -215,29 +305,50 @@ class Finding:
         return len(self.shownIds), len(self._run.candidates)
 
     @property
+    def _shown(self) -> list[Candidate]:
+        concealed = self.volume.concealed
+        return [one for one in self._run.candidates if one.segmentId in self.volume.nodules.keys() - concealed.keys()]
+
+    @property
     def shownIds(self) -> list[str]:
         """Segment IDs of the candidates that are shown, the largest first."""
-        return [one.segmentId for one in self._run.candidates if one.segmentId and self._exists(one.segmentId)]
+        return [one.segmentId for one in self._shown if one.segmentId is not None]
 
     @told
     def setSensitivity(self, sensitivity: float) -> None:
         """Show more (towards 1) or fewer (towards 0) of the found nodules, without computing anything again."""
         self.volume.options.sensitivity = min(1.0, max(0.0, float(sensitivity)))
         if self.hasCandidates:
-            self._plan()
+            self._plan(moved=True)
 
     def use(self, run: CandidateRun) -> None:
         """The slider decides on the candidates of this run."""
         self._run = run
+        self._keep()
+
+    def _keep(self) -> None:
+        """Keep the candidates with the scene."""
+        if self.volume.segmentationNode is not None:
+            with self.volume.changing():
+                self.volume.segmentation.setFound(self._run.toText(self.volume.geometry.shapeKji))
 
     def _exists(self, segmentId: str) -> bool:
         return segmentId in self.volume.nodules
 
-    def _plan(self) -> None:
-        show, hide = self._run.plan(self.volume.options.sensitivity, self._exists, self.isKept)
+    def _plan(self, moved: bool = False) -> None:
+        volume = self.volume
+        show, hide = self._run.plan(
+            volume.options.sensitivity, self._exists, self.isKept, lambda segmentId: segmentId in volume.concealed
+        )
+        # At once, and in one change of the display: to the eye that is all that happens.
+        volume.reveal([one.segmentId for one in show if one.segmentId is not None])
+        volume.conceal([one.segmentId for one in hide if one.segmentId is not None])
         self._todo = deque([(one, False) for one in hide] + [(one, True) for one in show])
+        self._moved = self._moved or (moved and bool(self._todo))
         if not self._todo:
             self._done()
+        elif hide:
+            volume.refreshList()
 
     @property
     def hasWork(self) -> bool:
@@ -251,7 +362,7 @@ class Finding:
             if show:
                 self._show(candidate)
             elif candidate.segmentId is not None:
-                candidate.hidden = self.volume.snapshot(candidate.segmentId)
+                candidate.hidden = self._unconcealed(candidate.segmentId)
                 self.volume.remove(candidate.segmentId)
         except SceneError as error:
             self._todo.clear()
@@ -259,23 +370,40 @@ class Finding:
         if not self._todo:
             self._done()
 
+    def _unconcealed(self, segmentId: str) -> NoduleSnapshot | None:
+        """A nodule as it was before it was taken out of sight."""
+        snapshot, wasVisible = self.volume.snapshot(segmentId), self.volume.concealed.get(segmentId)
+        if snapshot is None or wasVisible is None:
+            return snapshot
+        return dataclasses.replace(snapshot, segment=dataclasses.replace(snapshot.segment, visible=wasVisible))
+
     def pause(self) -> None:
         """Show or hide nothing more until the sensitivity changes."""
         self._todo.clear()
+        self.volume.reveal(list(self.volume.concealed))
 
     def _done(self) -> None:
-        self.volume.refreshList()
+        volume = self.volume
+        self._keep()
+        volume.refreshList()
+        moved, self._moved = self._moved, False
         if self._ending is not None:
             ending, self._ending = self._ending, None
             self._tell(*ending)
+            self.ended(max(self._shown, key=lambda one: one.found.score).segmentId if self._shown else None)
+        elif moved:
+            shown, found = self.counts
+            volume.message(_("{shown} of {found} found nodules are shown.").format(shown=shown, found=found), False)
 
     def _show(self, candidate: Candidate) -> None:
         volume, found = self.volume, candidate.found
+        if candidate.segmentId is not None and self._exists(candidate.segmentId):
+            return  # it was about to be taken off, and is in sight again
         if candidate.hidden is not None:
             volume.restore(candidate.hidden)
             candidate.hidden = None
             return
-        state = volume.addNodule()
+        state = volume.addNodule(self._run.numberOf(candidate))
         candidate.segmentId = segmentId = state.segmentId
         self._run.change.before.setdefault(segmentId, None)
         # The origin spares the first click an encoding.

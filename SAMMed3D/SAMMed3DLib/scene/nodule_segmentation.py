@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import slicer
+import slicer.util
 import vtk
 
 from .beside_volume import createBeside, findBeside
@@ -15,6 +16,7 @@ from .volume_geometry import SceneError
 
 #: Marks the segmentations that this module made.
 OWN_ATTRIBUTE = "SAMMed3D.Nodules"
+_FOUND_ATTRIBUTE = "SAMMed3D.Found"
 _CLASS = "vtkMRMLSegmentationNode"
 RECORD_TAG = "SAMMed3D.Record"
 SCORE_TAG = "SAMMed3D.Score"
@@ -104,12 +106,15 @@ class NoduleSegmentation:
             raise SceneError(f"Segment '{segmentId}' is not there any more. Add a new nodule.")
         return segment
 
-    def addNodule(self, name: str | None = None, color: Sequence[float] | None = None) -> str:
+    def addNodule(
+        self, name: str | None = None, color: Sequence[float] | None = None, number: int | None = None
+    ) -> str:
         """Add an empty segment in a layer of its own, with the nodule terminology and status AI.
 
         Args:
-            name: default "Nodule N" with the next free number.
+            name: default "Nodule N".
             color: (r, g, b) in 0..1; default the first color that no segment has yet.
+            number: N; default, and where it is taken, the next free one.
 
         Returns:
             The segment's ID.
@@ -119,7 +124,9 @@ class NoduleSegmentation:
         """
         segmentation = self.node.GetSegmentation()
         chosen = self._nextColor() if color is None else tuple(color)
-        segmentId = segmentation.AddEmptySegment("", name or self._nextName())
+        if number is None or number in self._numbers():
+            number = self.nextNumber()
+        segmentId = segmentation.AddEmptySegment("", name or f"Nodule {number}")
         segment = segmentation.GetSegment(segmentId)
         if segment is None:
             raise SceneError(f"No segment could be added to '{self.node.GetName()}'. Create a new segmentation.")
@@ -146,11 +153,22 @@ class NoduleSegmentation:
         display = self.node.GetDisplayNode()
         return display is None or bool(display.GetSegmentVisibility(segmentId))
 
-    def setVisible(self, segmentId: str, on: bool) -> None:
-        """Show or hide a segment in all views."""
+    def setVisible(self, wanted: Mapping[str, bool]) -> None:
+        """Show or hide segments in all views, in one change of the display."""
         display = self.node.GetDisplayNode()
         if display is not None:
-            display.SetSegmentVisibility(segmentId, bool(on))
+            with slicer.util.NodeModify(display):
+                for segmentId, on in wanted.items():
+                    display.SetSegmentVisibility(segmentId, bool(on))
+
+    def found(self) -> str:
+        """What a search has found, as :meth:`setFound` got it; "" without."""
+        return self.node.GetAttribute(_FOUND_ATTRIBUTE) or ""
+
+    def setFound(self, text: str) -> None:
+        """Keep what a search has found with the scene; "" forgets it."""
+        if text != self.found():
+            self.node.SetAttribute(_FOUND_ATTRIBUTE, text or None)
 
     def status(self, segmentId: str) -> str:
         """ "AI", "reviewed" or "flagged"; segments that nobody marked count as "AI"."""
@@ -207,10 +225,14 @@ class NoduleSegmentation:
         else:
             segment.SetTag(name, text)
 
-    def _nextName(self) -> str:
-        names = (self.segment(segmentId).GetName() or "" for segmentId in self.ids)
-        numbers = [int(found[1]) for found in (re.fullmatch(r"Nodule (\d+)", name) for name in names) if found]
-        return f"Nodule {max(numbers, default=0) + 1}"
+    def nextNumber(self, without: Sequence[str] = ()) -> int:
+        """The next free number for a name, as if some segments were not there."""
+        return max(self._numbers(without), default=0) + 1
+
+    def _numbers(self, without: Sequence[str] = ()) -> list[int]:
+        """Of the names "Nodule N"."""
+        names = (self.segment(segmentId).GetName() or "" for segmentId in self.ids if segmentId not in without)
+        return [int(found[1]) for found in (re.fullmatch(r"Nodule (\d+)", name) for name in names) if found]
 
     def _nextColor(self) -> tuple[float, float, float]:
         used = [self.segment(segmentId).GetColor() for segmentId in self.ids]

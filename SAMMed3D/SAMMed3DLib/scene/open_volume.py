@@ -60,6 +60,7 @@ class Options:
         everyClickIsNew: each positive point makes a new nodule, even while one is selected.
         doNotOverlap: voxels of other segments are left out of what is written.
         shows3d: closed surfaces are shown.
+        zoomsIn: going to a nodule brings the slice views near, where they show far more than it.
         sensitivity: how many of the found nodules are shown, 0 (fewest) to 1 (all); 0.5 is a probability of one half.
     """
 
@@ -67,6 +68,7 @@ class Options:
     everyClickIsNew: bool = False
     doNotOverlap: bool = False
     shows3d: bool = False
+    zoomsIn: bool = True
     sensitivity: float = 0.5
 
 
@@ -85,6 +87,7 @@ class OpenVolume:
         volumeNode, segmentationNode, promptsNode: the last two are None until they are needed.
         store: the points of promptsNode, or None.
         nodules: by segment ID.
+        concealed: of nodules that are about to be taken off: segment ID -> whether it was visible.
         selectedId: segment ID of the nodule that further clicks refine, or None.
 
     Attributes (signals):
@@ -113,6 +116,7 @@ class OpenVolume:
         self.promptsNode: Any = None
         self.store: PromptStore | None = None
         self.nodules: dict[str, NoduleState] = {}
+        self.concealed: dict[str, bool] = {}
         self.selectedId: str | None = None
         self._writer: SegmentWriter | None = None
         self._segmentation: NoduleSegmentation | None = None
@@ -297,6 +301,7 @@ class OpenVolume:
         gone = [state for segmentId, state in self.nodules.items() if segmentId not in ids]
         for state in gone:
             del self.nodules[state.segmentId]
+            self.concealed.pop(state.segmentId, None)
         for segmentId in ids:
             if segmentId not in self.nodules:
                 self.nodules[segmentId] = self._stateOf(segmentId)
@@ -319,11 +324,19 @@ class OpenVolume:
         """The nodule that a point belongs to."""
         return next((state for state in self.nodules.values() if state.index(pointId) >= 0), None)
 
-    def addNodule(self) -> NoduleState:
-        """A new empty nodule; the segmentation is made where there is none. Raises SceneError."""
+    def nextNumber(self, without: Sequence[str] = ()) -> int:
+        """The next free number for a nodule's name, as if some segments were not there."""
+        return 1 if self._segmentation is None else self._segmentation.nextNumber(without)
+
+    def addNodule(self, number: int | None = None) -> NoduleState:
+        """A new empty nodule; the segmentation is made where there is none. Raises SceneError.
+
+        Args:
+            number: for its name; default the next free one, also where it is taken.
+        """
         self.ensureSegmentation()
         with self.changing():
-            segmentId = self.segmentation.addNodule()
+            segmentId = self.segmentation.addNodule(number=number)
             self.sync()
             state = self.nodules[segmentId]
             self.writer.write(segmentId, EMPTY_BLOCK)
@@ -334,6 +347,7 @@ class OpenVolume:
     def remove(self, segmentId: str) -> None:
         """Remove a nodule's segment and its points; unknown ones are ignored."""
         state = self.nodules.pop(segmentId, None)
+        self.concealed.pop(segmentId, None)
         with self.changing():
             self.dropPrompts([] if state is None else state.prompts)
             if self._segmentation is not None:
@@ -354,9 +368,22 @@ class OpenVolume:
             self.selectedId = segmentId
             self.selectionChanged(segmentId)
 
+    def conceal(self, segmentIds: Sequence[str]) -> None:
+        """Take nodules out of sight and off the list, in one change of the display; their segments are still there."""
+        new = [one for one in segmentIds if one in self.nodules and one not in self.concealed]
+        if new:
+            self.concealed |= {one: self.segmentation.isVisible(one) for one in new}
+            self.segmentation.setVisible(dict.fromkeys(new, False))
+
+    def reveal(self, segmentIds: Sequence[str]) -> None:
+        """Bring back what :meth:`conceal` took away; others are ignored."""
+        back = {one: self.concealed.pop(one) for one in segmentIds if one in self.concealed}
+        if back:
+            self.segmentation.setVisible(back)
+
     def refreshList(self) -> None:
         """Nodules came or went."""
-        if self.selectedId is not None and self.selectedId not in self.nodules:
+        if self.selectedId is not None and self.selectedId not in self.nodules.keys() - self.concealed.keys():
             self.select(None)
         self.nodulesChanged()
 

@@ -39,7 +39,7 @@ class Pipeline:
 
     Attributes:
         progressed: Signal(Progress).
-        noted: Signal(text): the model is loaded, but there is something to know about it.
+        noted: Signal(text): the model or the volume can be used, but there is something to know about it.
         failed: Signal(text, details): the model or the volume cannot be used, or something unexpected happened.
         modelInfo: of the loaded model, or None.
         error: why the model or the volume cannot be used, or "".
@@ -131,6 +131,8 @@ class Pipeline:
             self.failed(result.error, result.details)
         elif result.value is None:
             self._identity = None
+        elif result.value.note:
+            self.noted(result.value.note)
 
     # -- requests ----------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,9 @@ from .nodule_segmentation import AI, FLAGGED, REVIEWED, isDoubtful
 from .open_volume import told
 from .translation import tr as _
 
+#: A field of view of a nodule, in its long axes, within these limits.
+_FIELD_DIAMETERS, _LEAST_FIELD_MM, _MOST_FIELD_MM = 6.0, 60.0, 200.0
+
 
 @dataclass(frozen=True)
 class NoduleRow:
@@ -63,7 +66,9 @@ class Review:
     def rows(self) -> list[NoduleRow]:
         """One row for each segment, in the order of the segmentation."""
         self.volume.sync()
-        return [self._row(segmentId) for segmentId in self.volume.segmentation.ids] if self.volume.nodules else []
+        concealed = self.volume.concealed
+        ids = self.volume.segmentation.ids if self.volume.nodules else []
+        return [self._row(segmentId) for segmentId in ids if segmentId not in concealed]
 
     def _row(self, segmentId: str) -> NoduleRow:
         volume, segmentation = self.volume, self.volume.segmentation
@@ -83,9 +88,12 @@ class Review:
 
     @told
     def jumpTo(self, segmentId: str) -> None:
-        """Move all slice views, and the 3D views' focus, to a nodule."""
+        """Move all slice views, and the 3D views' focus, to a nodule, near enough to see it."""
         place = self.volume.centerOf(segmentId)
         if place is not None:
+            if self.volume.options.zoomsIn:
+                size = float(self.volume.record(segmentId).measurements.get("long_axis_mm") or 0.0)
+                views.zoomIn(min(max(_FIELD_DIAMETERS * size, _LEAST_FIELD_MM), _MOST_FIELD_MM), self._scene)
             views.showPoint(place, self._scene)
 
     def accept(self, segmentId: str) -> None:
@@ -124,7 +132,7 @@ class Review:
     def setVisible(self, segmentId: str, on: bool) -> None:
         """Show or hide it in all views (not part of the history)."""
         self.volume.nodule(segmentId)
-        self.volume.segmentation.setVisible(segmentId, on)
+        self.volume.segmentation.setVisible({segmentId: on})
         self.volume.noduleChanged(segmentId)
 
     @told

@@ -100,7 +100,11 @@ class Session:
         self._preloads = False
         self._prefetched: Any = None
         self._isBusy = False
+        self._selectedBefore: str | None = None
+        self._complained = False
+        self._watched: list[tuple[Any, int]] = []
         self._told: tuple[State, str] | None = None
+        self.message.connect(self._onOwnMessage)
         self._use(OpenVolume(self.options))
         scene = self._scene
         self._tags = [
@@ -221,6 +225,10 @@ class Session:
             except SceneError as error:
                 self._problem = str(error)
                 self.message(str(error), True)
+            self._watched = [
+                (volumeNode, volumeNode.AddObserver(event, lambda *_event: self._onVolumeChanged()))
+                for event in (volumeNode.TransformModifiedEvent, volumeNode.ImageDataModifiedEvent)
+            ]
         self.documentChanged()
         self.nodulesChanged()
         self.historyChanged()
@@ -241,11 +249,15 @@ class Session:
         volume.message.connect(self.message.emit)
         volume.nodesGone.connect(self._onNodesGone)
         volume.worked.connect(self._update)
+        self.finding.ended.connect(self._onSearchEnded)
         self.history.changed.connect(self.historyChanged.emit)
 
     def _closeVolume(self) -> None:
         """Let go of all nodes; everything stays in the scene."""
         hadSelection = self.selectedId is not None
+        for node, tag in self._watched:
+            node.RemoveObserver(tag)
+        self._watched = []
         self.finding.close()
         self._editor.close()
         self.volume.close()
@@ -377,6 +389,7 @@ class Session:
         if not self.state.takesClicks:
             self.message(self.stateText, True)
             return
+        self._selectedBefore = self.selectedId
         self.finding.start()
 
     @told
@@ -459,12 +472,33 @@ class Session:
     def _onNodesGone(self) -> None:
         self._openVolume(self.volume.volumeNode, None, self.volume.promptsNode)
 
+    def _onSearchEnded(self, segmentId: str | None) -> None:
+        """Go to the likeliest new nodule, unless another one was selected meanwhile."""
+        if segmentId is not None and self.selectedId in (None, self._selectedBefore) and not self._editor.isWaiting:
+            self.select(segmentId)
+            self.review.jumpTo(segmentId)
+
+    def _onVolumeChanged(self) -> None:
+        """What could not be used may have been mended: then nobody need hear of it any longer."""
+        if self._problem or self._pipeline.error:
+            self.retry()
+            self._update()
+        elif self._complained:
+            try:
+                VolumeGeometry(self._volumeNode)
+            except SceneError:
+                return
+            self.message("", False)
+
+    def _onOwnMessage(self, text: str, isError: bool) -> None:
+        self._complained = isError
+
     def _onProgress(self, progress: Progress) -> None:
         text = progress.text
         if isinstance(progress.request, Generate):
             text = _("Looking for nodules")
             if progress.seconds_left is not None:
-                text = _("Looking for nodules, about {seconds} s left").format(seconds=round(progress.seconds_left))
+                text = _("Looking for nodules, {time}").format(time=_leftText(progress.seconds_left))
         if text:
             self.progressed(progress.done, progress.total, text)
 
@@ -476,3 +510,11 @@ class Session:
             logging.error(details)
         if text:
             self.message(text, True)
+
+
+def _leftText(seconds: float) -> str:
+    """How long something will take, no finer than anybody can know."""
+    if seconds < 90:
+        step = 1 if seconds < 10 else 5
+        return _("about {seconds} s left").format(seconds=step * round(seconds / step))
+    return _("about {minutes} min left").format(minutes=round(seconds / 60))

@@ -35,6 +35,16 @@ def jumpSlices(ras: Sequence[float], scene: Any = None) -> None:
     slicer.vtkMRMLSliceNode.JumpAllSlices(scene, *point, slicer.vtkMRMLSliceNode.CenteredJumpSlice)
 
 
+def zoomIn(fieldMm: float, scene: Any = None) -> None:
+    """Let slice views that show more than twice as much show this field of view, in mm; nearer ones stay."""
+    scene = slicer.mrmlScene if scene is None else scene
+    for node in slicer.util.getNodesByClass("vtkMRMLSliceNode", scene):
+        width, height, depth = node.GetFieldOfView()
+        if min(width, height) > 2.0 * fieldMm:
+            factor = fieldMm / min(width, height)
+            node.SetFieldOfView(width * factor, height * factor, depth)
+
+
 def center3d(ras: Sequence[float], scene: Any = None) -> None:
     """Make a world point the center of the 3D views: their cameras are shifted, not turned."""
     scene = slicer.mrmlScene if scene is None else scene

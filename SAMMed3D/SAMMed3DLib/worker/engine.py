@@ -33,7 +33,11 @@ from .requests import (
     Segmented,
     SetVolume,
     StaleRequest,
+    VolumeInfo,
 )
+
+#: Takes the place of voxels that are no numbers.
+_AIR_HU = -1024.0
 
 
 class Engine:
@@ -117,15 +121,16 @@ class Engine:
         self._loaded = (request, info)
         return info
 
-    def _set_volume(self, request: SetVolume, report: Report) -> Identity:
+    def _set_volume(self, request: SetVolume, report: Report) -> VolumeInfo:
         if request.identity == self._identity:
-            return self._identity
+            return VolumeInfo(self._identity)
         _go_on(report, "Reading the volume")
         self._identity = self._array = None
         if self._predictor is not None:
             self._predictor.reset_image()
         # the view is the scene's memory: from here on the scene may change
         array = np.array(request.array_kji, order="C")
+        air = _air_for_nonsense(array)
         from ..inference.geometry import as_affine
         from ..inference.validation import check_image
 
@@ -133,7 +138,9 @@ class Engine:
         self._array, self._identity = checked, request.identity
         if self._predictor is not None:
             self._show(checked)
-        return self._identity
+        return VolumeInfo(
+            self._identity, f"{air} voxels are no numbers (NaN, infinite): they count as air" if air else ""
+        )
 
     def _show(self, array: NDArray) -> None:
         self._predictor.set_image(array, self._ijk_to_ras, identity=self._identity)
@@ -259,6 +266,19 @@ class _Masked:
 
     mask: NDArray
     offset_kji: tuple[int, int, int]
+
+
+def _air_for_nonsense(array: NDArray) -> int:
+    """Put air in the place of what is no number, in place; returns how many voxels that were."""
+    if array.dtype.kind != "f":
+        return 0
+    count = 0
+    for plane in array:
+        nonsense = ~np.isfinite(plane)
+        if nonsense.any():
+            plane[nonsense] = _AIR_HU
+            count += int(np.count_nonzero(nonsense))
+    return count
 
 
 def _go_on(report: Report, text: str) -> None:

@@ -103,7 +103,7 @@ class LoadModel:
 
 @dataclass(frozen=True, eq=False)
 class SetVolume:
-    """Asks for a volume to be copied and checked. Answer: its identity.
+    """Asks for a volume to be copied and checked. Answer: :class:`VolumeInfo`.
 
     Attributes:
         identity: every later request names the volume by it.
@@ -214,6 +214,19 @@ class Prefetch:
     @property
     def key(self) -> Hashable:
         return "prefetch"
+
+
+@dataclass(frozen=True)
+class VolumeInfo:
+    """The volume in use.
+
+    Attributes:
+        identity: as in :class:`SetVolume`.
+        note: what the user should know of its voxels, or "".
+    """
+
+    identity: Identity
+    note: str = ""
 
 
 @dataclass(frozen=True)

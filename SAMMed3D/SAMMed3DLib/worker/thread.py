@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -52,6 +52,7 @@ class _Entry:
     cancelled: bool = False
     started: float = 0.0
     reported: float = field(default=float("-inf"))
+    past: list[tuple[float, int]] = field(default_factory=list)
 
     @property
     def order(self) -> tuple[int, int]:
@@ -186,7 +187,8 @@ class Worker:
         now = self._clock()
         if now - entry.reported >= self._progressInterval or (total and done >= total):
             entry.reported = now
-            left = (now - entry.started) * (total - done) / done if total and done else None
+            entry.past.append((now, done))
+            left = _seconds_left(entry.started, entry.past, total)
             self._results.put(Progress(entry.generation, entry.request, done, total, text, left))
         if entry.request.priority is Priority.LONG:
             while not entry.cancelled and (guest := self._guest()) is not None:
@@ -197,6 +199,24 @@ class Worker:
         with self._changed:
             guests = [entry for entry in self._queued if entry.request.priority.slips_in]
             return self._begin(min(guests, key=lambda entry: entry.order)) if guests else None
+
+
+def _seconds_left(started: float, past: Sequence[tuple[float, int]], total: int) -> float | None:
+    """The time that the rest of a request will take, None where nobody can know.
+
+    Its parts are not equally fast, so the pace of the whole and that of its second half count, the slower one.
+
+    Args:
+        started: seconds.
+        past: when how much was done, the oldest first.
+        total: all that there is to do, 0 if that is not known.
+    """
+    now, done = past[-1]
+    if not total or not done:
+        return None
+    half = next((one for one in reversed(past) if one[0] <= started + (now - started) / 2.0), (started, 0))
+    paces = [(now - since) / (done - before) for since, before in ((started, 0), half) if done > before]
+    return (total - done) * max(paces)
 
 
 class Client:
