@@ -10,7 +10,6 @@ import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,14 +20,7 @@ if TYPE_CHECKING:
     from ..files.volume_io import Volume
     from ..finding.lungs import LungMask
     from ..report.findings import Findings, Nodule, Scan
-    from ..report.measuring import Segment
-
-_BROCK_WORDS = {
-    "family": "family_history",
-    "emphysema": "emphysema",
-    "spiculated": "spiculation",
-    "upper": "upper_lobe",
-}
+    from ..report.measuring import MeasuredScan, Segment
 
 
 def add_report(commands: argparse._SubParsersAction, add_model_options: Callable) -> argparse.ArgumentParser:
@@ -90,16 +82,6 @@ def _add_shared(parser: argparse.ArgumentParser, add_model_options: Callable) ->
     add_model_options(parser)
 
 
-@dataclass(frozen=True, eq=False)
-class _Measured:
-    """One scan with what was found in it."""
-
-    volume: Volume
-    lungs: LungMask
-    segments: list[Segment]
-    findings: Findings
-
-
 def run_report(options: argparse.Namespace, terminal: Terminal, load_predictor: Callable) -> int:
     """Runs ``report``; returns the exit code. Raises InputError."""
     _check_place(options.out)
@@ -127,7 +109,7 @@ def run_compare(options: argparse.Namespace, terminal: Terminal, load_predictor:
     for which, measured, option in (("current", now, dates[0]), ("prior", then, dates[1])):
         if measured.findings.scan.date is None:
             terminal.note(f"note: the {which} scan has no date, so that no doubling time is given; give {option}")
-    scans = [(measured.volume.array_kji, measured.volume.ijk_to_ras) for measured in (now, then)]
+    scans = [(measured.array_kji, measured.ijk_to_ras) for measured in (now, then)]
     with terminal.step("laying the prior onto the current scan"):
         registration = register(scans[0], scans[1], (now.lungs, then.lungs))
     if registration.prior_to_current is None:
@@ -151,7 +133,7 @@ def _measure(
     terminal: Terminal,
     load_predictor: Callable,
     check: Callable[[Scan, Scan], None] | None = None,
-) -> list[_Measured]:
+) -> list[MeasuredScan]:
     """Reads scans and their nodules, or finds them, and measures them; several scans at once, one a core.
 
     Args:
@@ -161,7 +143,7 @@ def _measure(
         check: of the first and second scan, before the long work.
     """
     from ..finding.lungs import find_lungs
-    from ..report.measuring import measure_scan
+    from ..report.measuring import MeasuredScan, measure_scan
     from ..report.scan_facts import check_modality, scan_of
 
     with ThreadPoolExecutor(2) as pool:
@@ -200,7 +182,7 @@ def _measure(
         )
         with terminal.step(f"measuring {len(segments)} nodule{'s' * (len(segments) != 1)}"):
             findings = measure_scan(_dated(facts, date), volume.array_kji, volume.ijk_to_ras, segments, mask, model)
-        measured.append(_Measured(volume, mask, segments, findings))
+        measured.append(MeasuredScan(volume.array_kji, volume.ijk_to_ras, volume.path, mask, tuple(segments), findings))
     return measured
 
 
@@ -238,7 +220,7 @@ def _found(volume: Volume, lungs: LungMask, predictor, terminal: Terminal) -> li
     return [Segment(label, f"nodule {label}", record["prediction"]) for label, record in enumerate(records, start=1)]
 
 
-def _labelled(measured: _Measured, label: int, which: str) -> Nodule:
+def _labelled(measured: MeasuredScan, label: int, which: str) -> Nodule:
     nodule = next((each for each in measured.findings.nodules if each.label == label), None)
     if nodule is None:
         there = ", ".join(str(each.label) for each in measured.findings.nodules) or "none"
@@ -247,24 +229,25 @@ def _labelled(measured: _Measured, label: int, which: str) -> Nodule:
 
 
 def _write(
-    options: argparse.Namespace, terminal: Terminal, now: _Measured, then: _Measured | None, findings: Findings
+    options: argparse.Namespace, terminal: Terminal, now: MeasuredScan, then: MeasuredScan | None, findings: Findings
 ) -> None:
     """All documents, made in a folder of their own and then moved to their place, so that none is left half done."""
     from ..files.segmentation_io import write_segmentation
     from ..report import document
-    from ..report.findings import write_findings
+    from ..report.findings import without_names, write_findings
+    from ..report.pictures import pictures_of
 
     findings = _with_brock(findings, options.brock)
     full = findings  # DICOM files are of the patient of their CT
     if options.no_names:
-        findings = _nameless(findings)
+        findings = without_names(findings)
     out: Path = options.out
     try:
         out.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".sammed3d-", dir=out) as made:
             folder = Path(made)
             with terminal.step("drawing"):
-                pictures = _pictures(findings, now, then)
+                pictures = pictures_of(findings, now, then)
             with terminal.step(f"writing into {out}"):
                 write_findings(folder / "findings.json", findings)
                 document.write_text(folder / "findings.txt", findings)
@@ -279,7 +262,7 @@ def _write(
                         write_segmentation(
                             folder / name,
                             _label_map(measured),
-                            measured.volume.ijk_to_ras,
+                            measured.ijk_to_ras,
                             {each.label: each.name for each in nodules},
                             {each.label: each.tracking_uid for each in nodules},
                         )
@@ -293,7 +276,7 @@ def _write(
     terminal.note(document.DISCLAIMER)
 
 
-def _write_dicom(folder: Path, terminal: Terminal, measured: _Measured, findings: Findings) -> None:
+def _write_dicom(folder: Path, terminal: Terminal, measured: MeasuredScan, findings: Findings) -> None:
     """DICOM SEG and SR, where they can be made; else a note that says what is missing."""
     from ..report import dicom_objects
 
@@ -303,36 +286,17 @@ def _write_dicom(folder: Path, terminal: Terminal, measured: _Measured, findings
     try:
         with terminal.step("writing DICOM SEG and SR"):
             dicom_objects.write_seg_and_sr(
-                folder / "segmentation.dcm", folder / "measurements.dcm", findings, measured.segments, measured.volume
+                folder / "segmentation.dcm", folder / "measurements.dcm", findings, measured.segments, measured
             )
     except InputError as error:
         terminal.note(f"note: no DICOM SEG and SR: {error}")
 
 
-def _pictures(findings: Findings, now: _Measured, then: _Measured | None) -> dict[str, bytes]:
-    """Pictures of the largest nodules by their tracking UIDs, with the prior's below."""
-    from ..report.document import MOST_PICTURES
-    from ..report.pictures import Seen, nodule_picture
-
-    def seen(measured: _Measured, nodule: Nodule, title: str) -> Seen:
-        block = next(each.block for each in measured.segments if each.label == nodule.label)
-        return Seen(title, nodule, block, measured.volume.array_kji, measured.volume.ijk_to_ras)
-
-    made = {}
-    for nodule in findings.nodules[:MOST_PICTURES]:
-        rows = [seen(now, nodule, findings.scan.date or "")]
-        prior = findings.prior_nodule(nodule.tracking_uid)
-        if then is not None and prior is not None:
-            rows.append(seen(then, prior, then.findings.scan.date or "prior"))
-        made[nodule.tracking_uid] = nodule_picture(*rows)
-    return made
-
-
-def _label_map(measured: _Measured):  # noqa: ANN202
+def _label_map(measured: MeasuredScan):  # noqa: ANN202
     import numpy as np
 
     largest = max((segment.label for segment in measured.segments), default=0)
-    labels = np.zeros(measured.volume.array_kji.shape, np.uint8 if largest < 256 else np.uint16)
+    labels = np.zeros(measured.array_kji.shape, np.uint8 if largest < 256 else np.uint16)
     for segment in measured.segments:
         place = tuple(
             slice(start, start + n) for start, n in zip(segment.block.offset_kji, segment.block.mask.shape, strict=True)
@@ -343,37 +307,16 @@ def _label_map(measured: _Measured):  # noqa: ANN202
 
 def _with_brock(findings: Findings, asked: Sequence[tuple[int, dict[str, bool | float]]]) -> Findings:
     """The findings with the Brock model's answers as remarks."""
-    from ..report.rules import Patient, brock
+    from ..report.rules import Patient, brock_remark
 
     nodules = list(findings.nodules)
     for label, words in asked:
         place = next((number for number, each in enumerate(nodules) if each.label == label), None)
         if place is None:
             raise InputError(f"--brock: the scan has no nodule with label {label}")
-        patient = Patient(**words)  # type: ignore[arg-type]
-        share = brock(nodules[place], patient, len(nodules))
-        told = ", ".join(
-            [
-                f"age {patient.age:g}",
-                "female" if patient.female else "male",
-                *(word for word, field in _BROCK_WORDS.items() if getattr(patient, field)),
-            ]
-        )
-        remark = (
-            f"Brock model (full, with spiculation): {100.0 * share:.1f} % ({told}; {len(nodules)} nodules), "
-            "research only"
-        )
+        remark = brock_remark(nodules[place], Patient(**words), len(nodules))  # type: ignore[arg-type]
         nodules[place] = dataclasses.replace(nodules[place], remarks=(*nodules[place].remarks, remark))
     return dataclasses.replace(findings, nodules=tuple(nodules))
-
-
-def _nameless(findings: Findings) -> Findings:
-    scan = dataclasses.replace(findings.scan, patient_name=None, patient_id=None)
-    course = findings.follow_up
-    if course is not None:
-        prior = dataclasses.replace(course.prior, patient_name=None, patient_id=None)
-        course = dataclasses.replace(course, prior=prior)
-    return dataclasses.replace(findings, scan=scan, follow_up=course)
 
 
 def _summary(findings: Findings) -> str:
@@ -434,18 +377,20 @@ def _date(text: str) -> str:
 
 
 def _brock(text: str) -> tuple[int, dict[str, bool | float]]:
+    from ..report.rules import BROCK_WORDS
+
     label, age, sex, *words = [*text.split(":"), "", ""][: max(3, text.count(":") + 1)]
-    wrong = [word for word in words if word not in _BROCK_WORDS]
+    wrong = [word for word in words if word not in BROCK_WORDS]
     try:
         years = float(age)
     except ValueError:
         years = -1.0
     if not (label.isascii() and label.isdigit()) or years < 0 or sex not in ("f", "m") or wrong:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not LABEL:AGE:SEX and words of {', '.join(_BROCK_WORDS)}, such as 1:62:f:upper"
+            f"{text!r} is not LABEL:AGE:SEX and words of {', '.join(BROCK_WORDS)}, such as 1:62:f:upper"
         )
     return int(label), {
         "age": years,
         "female": sex == "f",
-        **{field: word in words for word, field in _BROCK_WORDS.items()},
+        **{field: word in words for word, field in BROCK_WORDS.items()},
     }

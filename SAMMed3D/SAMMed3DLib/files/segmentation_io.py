@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ..inference.errors import InputError
+from ..report.findings import TRACKING_TAG
 from .itk_geometry import place_image
 from .output_files import whole_file
 from .volume_io import Volume
@@ -43,10 +44,6 @@ COLORS = (
     (0.55, 0.86, 0.85),
     (0.60, 0.60, 1.00),
 )
-
-
-#: Tag of a segment, in .seg.nrrd and in Slicer's scenes, that holds the nodule's tracking UID.
-TRACKING_TAG = "SAMMed3D.TrackingUID"
 
 
 def segment_color(label: int) -> tuple[float, float, float]:

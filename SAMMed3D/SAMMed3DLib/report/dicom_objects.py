@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
     from ..files.volume_io import Volume
-    from .measuring import Segment
+    from .measuring import MeasuredScan, Segment
 
 #: What both objects repeat from the CT.
 _NEEDED = (
@@ -54,7 +54,7 @@ _MAKER = "SAMMed3D"
 
 
 def write_seg_and_sr(
-    seg_path: Path, sr_path: Path, findings: Findings, segments: Sequence[Segment], volume: Volume
+    seg_path: Path, sr_path: Path, findings: Findings, segments: Sequence[Segment], volume: Volume | MeasuredScan
 ) -> None:
     """Writes both files, each whole or not at all.
 
@@ -79,7 +79,7 @@ def write_seg_and_sr(
             dataset.save_as(part, enforce_file_format=True)
 
 
-def source_slices(volume: Volume, series_uid: str | None) -> list[Dataset]:
+def source_slices(volume: Volume | MeasuredScan, series_uid: str | None) -> list[Dataset]:
     """The CT's slices in the order of the volume's k, without a gap.
 
     Raises:
@@ -88,7 +88,7 @@ def source_slices(volume: Volume, series_uid: str | None) -> list[Dataset]:
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 
-    if series_uid is None:
+    if series_uid is None or volume.path is None:
         raise InputError("the scan is no DICOM series: give the series' folder instead of a converted file")
     folder = volume.path if volume.path.is_dir() else volume.path.parent
     count = volume.array_kji.shape[0]
@@ -128,7 +128,7 @@ def source_slices(volume: Volume, series_uid: str | None) -> list[Dataset]:
 
 
 def _frames(
-    nodules: Sequence[Nodule], segments: Sequence[Segment], volume: Volume, slices: Sequence[Dataset]
+    nodules: Sequence[Nodule], segments: Sequence[Segment], volume: Volume | MeasuredScan, slices: Sequence[Dataset]
 ) -> NDArray[np.uint16]:
     """Segment numbers (1 = the first nodule of the findings) on the slices' pixels, in their own rows and columns."""
     rows = np.array(slices[0].ImageOrientationPatient, dtype=float).reshape(2, 3)

@@ -21,6 +21,8 @@ from ..inference.errors import InputError
 
 SCHEMA = "sammed3d-findings"
 VERSION = 1
+#: Tag of a segment, in .seg.nrrd and in Slicer's scenes, that holds the nodule's tracking UID.
+TRACKING_TAG = "SAMMed3D.TrackingUID"
 
 Point = tuple[float, float, float]
 NoduleType = Literal["solid", "part-solid", "ground-glass"]
@@ -252,6 +254,16 @@ class Findings:
         """The nodule of the prior scan with a tracking UID, or None."""
         nodules = self.follow_up.prior_nodules if self.follow_up else ()
         return next((each for each in nodules if each.tracking_uid == tracking_uid), None)
+
+
+def without_names(findings: Findings) -> Findings:
+    """The findings without the patient's name and ID."""
+    scan = dataclasses.replace(findings.scan, patient_name=None, patient_id=None)
+    course = findings.follow_up
+    if course is not None:
+        prior = dataclasses.replace(course.prior, patient_name=None, patient_id=None)
+        course = dataclasses.replace(course, prior=prior)
+    return dataclasses.replace(findings, scan=scan, follow_up=course)
 
 
 def tenth(length_mm: float) -> float:

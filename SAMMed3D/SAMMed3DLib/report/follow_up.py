@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -274,6 +274,7 @@ def follow_up(
     registration: Registration,
     by_hand: Sequence[tuple[str, str]] = (),
     extents_ras: tuple[tuple[NDArray, NDArray], tuple[NDArray, NDArray]] | None = None,
+    apart: Collection[tuple[str, str]] = (),
 ) -> Findings:
     """The current findings with what became of the prior's nodules; matched nodules take the prior's tracking UIDs.
 
@@ -284,16 +285,17 @@ def follow_up(
             tracking UID in both scans are the same: an earlier comparison said so.
         extents_ras: lowest and highest corner of the current and of the prior scan: what should lie outside is neither
             new nor gone.
+        apart: (current, prior) tracking UIDs that a person parted: they are not matched.
 
     Raises:
         InputError: a pair made by hand names a nodule that is not there, or one twice.
     """
     matrix = registration.prior_to_current
-    given = _given(current, prior, by_hand)
+    given = _given(current, prior, by_hand, apart)
     now, then = {pair[0] for pair in given}, {pair[1] for pair in given}
     free = [each for each in current.nodules if each.tracking_uid not in now]
     free_prior = [each for each in prior.nodules if each.tracking_uid not in then]
-    found = match(free, free_prior, matrix) if matrix is not None else []
+    found = [] if matrix is None else match(free, free_prior, matrix, apart=apart)
     days = days_between(prior.scan.date, current.scan.date)
 
     matched = [_matched(current.nodule(a), prior.nodule(b), days, matrix, (a, b) in by_hand) for a, b in given]
@@ -340,7 +342,9 @@ def follow_up(
     return dataclasses.replace(current, nodules=nodules, follow_up=course)
 
 
-def _given(current: Findings, prior: Findings, by_hand: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+def _given(
+    current: Findings, prior: Findings, by_hand: Sequence[tuple[str, str]], apart: Collection[tuple[str, str]]
+) -> list[tuple[str, str]]:
     """The pairs that need no matching: made by hand, or by an earlier comparison."""
     for which, findings, uids in (
         ("current", current, [pair[0] for pair in by_hand]),
@@ -355,13 +359,17 @@ def _given(current: Findings, prior: Findings, by_hand: Sequence[tuple[str, str]
     known = [
         (uid, uid)
         for uid in (nodule.tracking_uid for nodule in current.nodules)
-        if uid not in now and uid not in then and prior.nodule(uid) is not None
+        if uid not in now and uid not in then and (uid, uid) not in apart and prior.nodule(uid) is not None
     ]
     return [*by_hand, *known]
 
 
 def match(
-    current: Sequence[Nodule], prior: Sequence[Nodule], prior_to_current: NDArray, farthest_mm: float = FARTHEST_MM
+    current: Sequence[Nodule],
+    prior: Sequence[Nodule],
+    prior_to_current: NDArray,
+    farthest_mm: float = FARTHEST_MM,
+    apart: Collection[tuple[str, str]] = (),
 ) -> list[tuple[int, int]]:
     """Which nodules are the same: pairs of indices (current, prior), each nodule once at most.
 
@@ -374,11 +382,13 @@ def match(
     distance = np.linalg.norm(here[:, None] - there[None], axis=-1)
     # large nodules may grow to one side: a quarter of the larger diameter is no distance
     size = np.array([[max(a.mean_diameter_mm, b.mean_diameter_mm) for b in prior] for a in current])
-    apart = np.maximum(distance - 0.25 * size, 0.0)
+    far = np.maximum(distance - 0.25 * size, 0.0)
     volumes = np.log([nodule.volume_mm3 for nodule in current])[:, None] - np.log([n.volume_mm3 for n in prior])[None]
     types = np.array([[a.type != b.type for b in prior] for a in current])
-    cost = (apart / _DISTANCE_MM) ** 2 + np.abs(volumes) / math.log(_VOLUME_FACTOR) * 0.5 + _TYPE_COST * types
-    cost[apart > farthest_mm] = np.inf
+    cost = (far / _DISTANCE_MM) ** 2 + np.abs(volumes) / math.log(_VOLUME_FACTOR) * 0.5 + _TYPE_COST * types
+    cost[far > farthest_mm] = np.inf
+    if apart:
+        cost[[[(a.tracking_uid, b.tracking_uid) in apart for b in prior] for a in current]] = np.inf
     # every nodule may also stay alone: one column or row of its own
     n, m = cost.shape
     alone = np.full((n + m, n + m), 1e6)

@@ -7,6 +7,7 @@ import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -75,6 +76,27 @@ class Segment:
     tracking_uid: str | None = None
     status: Literal["AI", "reviewed", "flagged"] = "AI"
     lobe: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredScan:
+    """One scan with its nodules and their findings.
+
+    Attributes:
+        array_kji: (K, J, I) HU.
+        ijk_to_ras: (4, 4), to the coordinates of the findings.
+        path: where the scan was read from; None where that is not known.
+        lungs: of the scan.
+        segments: the masks, by the labels of the findings.
+        findings: of this scan alone.
+    """
+
+    array_kji: NDArray
+    ijk_to_ras: NDArray
+    path: Path | None
+    lungs: LungMask
+    segments: tuple[Segment, ...]
+    findings: Findings
 
 
 @dataclass(frozen=True, eq=False)

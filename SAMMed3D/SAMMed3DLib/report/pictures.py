@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from ..inference.geometry import transform_points
 from ..inference.measurements import MaskBlock
-from .findings import Diameter, Nodule
+from .document import MOST_PICTURES
+from .findings import Diameter, Findings, Nodule
+from .measuring import MeasuredScan
 from .slice_view import VIEWS, Outline, draw_slice, in_view, view_mm
 
 OUTLINE, LONG, SHORT = "#2fe0c4", "#ffb627", "#ff7ab6"
@@ -37,6 +39,23 @@ class Seen:
     block: MaskBlock
     array_kji: NDArray
     ijk_to_ras: NDArray
+
+
+def pictures_of(findings: Findings, current: MeasuredScan, prior: MeasuredScan | None) -> dict[str, bytes]:
+    """Pictures of the largest nodules by their tracking UIDs, with the prior's below."""
+    made = {}
+    for nodule in findings.nodules[:MOST_PICTURES]:
+        rows = [_seen(current, nodule, findings.scan.date or "")]
+        before = findings.prior_nodule(nodule.tracking_uid)
+        if prior is not None and before is not None:
+            rows.append(_seen(prior, before, prior.findings.scan.date or "prior"))
+        made[nodule.tracking_uid] = nodule_picture(*rows)
+    return made
+
+
+def _seen(scan: MeasuredScan, nodule: Nodule, title: str) -> Seen:
+    block = next(each.block for each in scan.segments if each.label == nodule.label)
+    return Seen(title, nodule, block, scan.array_kji, scan.ijk_to_ras)
 
 
 def nodule_picture(*rows: Seen) -> bytes:

@@ -135,6 +135,10 @@ BROCK = {
 }
 
 
+#: Words for what is said of the patient and the nodule, and the fields of :class:`Patient`.
+BROCK_WORDS = {"family": "family_history", "emphysema": "emphysema", "spiculated": "spiculation", "upper": "upper_lobe"}
+
+
 @dataclass(frozen=True)
 class Patient:
     """What the user says for the Brock model; nothing of it is guessed."""
@@ -322,6 +326,17 @@ def brock(nodule: Nodule, patient: Patient, nodule_count: int) -> float:
         + BROCK["spiculation"] * patient.spiculation
     )
     return 1.0 / (1.0 + math.exp(-x))
+
+
+def brock_remark(nodule: Nodule, patient: Patient, nodule_count: int) -> str:
+    """The Brock model's answer in one line, with what it was told. Raises InputError as :func:`brock`."""
+    share = brock(nodule, patient, nodule_count)
+    told = [f"age {patient.age:g}", "female" if patient.female else "male"]
+    told += [word for word, field in BROCK_WORDS.items() if getattr(patient, field)]
+    return (
+        f"Brock model (full, with spiculation): {100.0 * share:.1f} % ({', '.join(told)}; {nodule_count} nodules), "
+        "research only"
+    )
 
 
 def _sized(guideline: str, rows: Sequence[Step], mean_mm: float, nodule: Nodule) -> Category:
