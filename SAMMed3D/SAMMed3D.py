@@ -62,12 +62,15 @@ class SAMMed3DParameterNode:
     segmentation - where the nodules are, one segment each.
     prompts - the points of all nodules.
     everyClickIsNew, doNotOverlap, show3d - the options of the same names.
+    priorVolume, priorSegmentation - the earlier CT of the follow-up, and its nodules.
     sensitivity - "more / fewer" after Segment all nodules, 0 to 1.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode
     segmentation: vtkMRMLSegmentationNode
     prompts: vtkMRMLMarkupsFiducialNode
+    priorVolume: vtkMRMLScalarVolumeNode
+    priorSegmentation: vtkMRMLSegmentationNode
     everyClickIsNew: bool = False
     doNotOverlap: bool = False
     show3d: bool = False

@@ -162,6 +162,17 @@ def test_pairs_by_hand_come_before_matching() -> None:
         )
 
 
+def test_what_a_person_parted_is_not_matched() -> None:
+    a, c = at(nodule(8.0), (0.0, 0.0, 0.0)), at(nodule(8.0, label=3), (0.0, 0.0, 0.0))
+    for prior in (c, dataclasses.replace(c, tracking_uid=a.tracking_uid)):  # by place, and by an earlier comparison
+        before = findings(prior, date="2024-01-01")
+        joined = follow_up(findings(a), before, SAME_PLACE)
+        assert [pair.status for pair in joined.follow_up.pairs] == ["matched"]
+        parted = follow_up(findings(a), before, SAME_PLACE, apart=[(a.tracking_uid, prior.tracking_uid)])
+        assert [pair.status for pair in parted.follow_up.pairs] == ["new", "gone"]
+        assert parted.nodules[0].tracking_uid != prior.tracking_uid
+
+
 def test_tracking_uids_of_an_earlier_comparison_hold() -> None:
     """Far apart and unlike, but one UID: a person or an earlier comparison said that they are the same."""
     then = at(nodule(6.0), (0.0, 0.0, 0.0))

@@ -87,19 +87,28 @@ def test_intervals_are_wider_for_small_and_faint_nodules_and_thick_slices() -> N
     assert share(8.0, "solid", 1.0) < share(8.0, "ground-glass", 1.0)
 
 
-@dataclasses.dataclass(frozen=True)
-class RecordOfClicks:
-    volume_mm3: float
-    equivalent_diameter_mm: float
-    volume_interval_mm3: tuple[float, float] | None
+def test_the_range_over_clicks_lies_within_the_interval() -> None:
+    hu, mask, matrix = ball(5.0, 0.0)
+    record = measure_nodule(Block(mask, (0, 0, 0)), hu, matrix)
+    plain = volume_interval(record, "solid", 1.0)
+    volume = record.volume_mm3
+    asked = dataclasses.replace(record, volume_low_mm3=0.6 * volume, volume_high_mm3=1.01 * volume)
+    wide = volume_interval(asked, "solid", 1.0)
+    assert wide.low == 0.6 * volume and wide.high == plain.high
 
 
-def test_an_interval_over_clicks_widens_it() -> None:
-    plain = volume_interval(RecordOfClicks(500.0, 9.8, None), "solid", 1.0)
-    wide = volume_interval(RecordOfClicks(500.0, 9.8, (300.0, 510.0)), "solid", 1.0)
-    assert wide.low == 300.0 and wide.high == plain.high
-    unknown = volume_interval(RecordOfClicks(500.0, 9.8, (math.nan, math.nan)), "solid", 1.0)
-    assert unknown == plain
+def test_figures_of_the_models_output_come_before_those_of_the_mask() -> None:
+    hu, mask, matrix = ball(5.0, 0.0)
+    block, facts = Block(mask, (0, 0, 0)), scan_of(hu, matrix, "ball")
+    (plain,) = measure_scan(facts, hu, matrix, [Segment(1, "one", block)]).nodules
+    known = {"volume_mm3": 1.1 * plain.volume_mm3, "volume_low_mm3": 10.0, "volume_high_mm3": None}
+    (told,) = measure_scan(facts, hu, matrix, [Segment(1, "one", block, measured=known)]).nodules
+    assert told.volume_mm3 == pytest.approx(1.1 * plain.volume_mm3) and told.mass_mg == pytest.approx(
+        1.1 * plain.mass_mg
+    )
+    known["volume_high_mm3"] = 1.2 * plain.volume_mm3
+    (ranged,) = measure_scan(facts, hu, matrix, [Segment(1, "one", block, measured=known)]).nodules
+    assert ranged.volume_interval_mm3.low == 10.0 < told.volume_interval_mm3.low
 
 
 def test_segments_of_a_label_map_and_their_names() -> None:

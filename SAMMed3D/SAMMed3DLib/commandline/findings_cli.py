@@ -217,7 +217,9 @@ def _found(volume: Volume, lungs: LungMask, predictor, terminal: Terminal) -> li
     if generator.message:
         terminal.note(f"note: {generator.message}")
     records.sort(key=lambda record: -record["measurements"].volume_mm3)
-    return [Segment(label, f"nodule {label}", record["prediction"]) for label, record in enumerate(records, start=1)]
+    with terminal.step("asking how sure the volumes are"):
+        predictions = [predictor.with_volume_range(record["prediction"]) for record in records]
+    return [Segment(label, f"nodule {label}", prediction) for label, prediction in enumerate(predictions, start=1)]
 
 
 def _labelled(measured: MeasuredScan, label: int, which: str) -> Nodule:

@@ -14,6 +14,7 @@ from ..torch_setup.install import TorchInstaller
 from ..worker.engine import Engine
 from ..worker.thread import Client, Worker
 from .click_tools import ClickTools, SliceViews
+from .follow_up_panel import FollowUpPanel
 from .icons import Icons, isDark
 from .model_choice import ModelChoice, applicationStore
 from .model_panel import ModelPanel
@@ -77,6 +78,7 @@ class Panel:
         self.nodules = NoduleList(ui.noduleTable, session, icons)
         self.actions = NoduleActions(ui, session, self.nodules)
         self.models = ModelPanel(ui, widget, session, choice, client, TorchInstaller())
+        self.followUp = FollowUpPanel(ui, widget, session, self.tools, self._views)
         self._progress = ProgressRow(ui, session.cancel)
         self._sync = ParameterSync(session)
         self._shortcuts = Shortcuts(
@@ -108,6 +110,7 @@ class Panel:
     def exit(self) -> None:
         """Another module is opened: no key, no pointer and no click of ours is left behind."""
         self.tools.disarm()
+        self.followUp.exit()
         self._shortcuts.remove()
         self.models.exit()
 
@@ -125,6 +128,7 @@ class Panel:
         self.exit()
         for part in (
             self._sync,
+            self.followUp,
             self.models,
             self.actions,
             self.nodules,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import math
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -68,6 +69,8 @@ class Segment:
         tracking_uid: None lets one be made, always the same for the same scan, label and name.
         status: "AI", "reviewed" or "flagged".
         lobe: where a lobe segmentation says it.
+        measured: figures of a NoduleRecord that were taken from the model's output of this very mask; they come before
+            those of the mask, so that a nodule has one volume wherever it is shown.
     """
 
     label: int
@@ -76,6 +79,7 @@ class Segment:
     tracking_uid: str | None = None
     status: Literal["AI", "reviewed", "flagged"] = "AI"
     lobe: str | None = None
+    measured: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +162,7 @@ def measure_scan(
 def _nodule(
     source: str, array_kji: NDArray, ijk_to_ras: NDArray, segment: Segment, surface: LungSurface | None
 ) -> Nodule:
-    record = measure_nodule(segment.block, array_kji, ijk_to_ras)
+    record = _with_figures(measure_nodule(segment.block, array_kji, ijk_to_ras), segment.measured)
     axes = axial_axes(segment.block, array_kji.shape, ijk_to_ras)
     kind, reason, core = nodule_type(segment.block, array_kji, ijk_to_ras)
     long_axis, short_axis = _diameter(axes.long_ras), _diameter(axes.short_ras)
@@ -181,6 +185,21 @@ def _nodule(
     )
 
 
+def _with_figures(record: NoduleRecord, known: Mapping[str, float | None]) -> NoduleRecord:
+    """A mask's record with the volume, and its range over clicks, that the model's output gave."""
+    volume = known.get("volume_mm3")
+    if not volume or not record.volume_mm3:
+        return record
+    bounds = {key: known.get(key) for key in ("volume_low_mm3", "volume_high_mm3")}
+    return dataclasses.replace(
+        record,
+        volume_mm3=volume,
+        equivalent_diameter_mm=record.equivalent_diameter_mm * float(np.cbrt(volume / record.volume_mm3)),
+        mass_mg=record.mass_mg * volume / record.volume_mm3,
+        **{key: math.nan if bound is None else bound for key, bound in bounds.items()},
+    )
+
+
 def _diameter(ends_ras: NDArray) -> Diameter:
     start, end = (_point(point) for point in ends_ras)
     return Diameter(tenth(float(np.linalg.norm(ends_ras[1] - ends_ras[0]))), start, end)
@@ -199,8 +218,8 @@ def volume_interval(record: NoduleRecord, kind: NoduleType, slice_mm: float) -> 
     """The 95 % interval of a volume, over repeated scans and measurements.
 
     Its standard deviation (of the logarithm) has two parts: that of published same-day repeats, and a shift of the
-    whole outline by a small part of the slice distance, which makes 6 shift / diameter of the volume. Where the
-    measurement brings an interval of its own (over clicks), the wider of both bounds holds on either side.
+    whole outline by a small part of the slice distance, which makes 6 shift / diameter of the volume. The range over
+    clicks elsewhere in the nodule, where it was asked for, lies within the interval.
     """
     which = (
         "subsolid"
@@ -211,9 +230,8 @@ def volume_interval(record: NoduleRecord, kind: NoduleType, slice_mm: float) -> 
     edge = 6.0 * EDGE_SHARE * slice_mm / record.equivalent_diameter_mm
     width = math.exp(Z95 * math.hypot(repeat, edge))
     low, high = record.volume_mm3 / width, record.volume_mm3 * width
-    own = getattr(record, "volume_interval_mm3", None)
-    if own is not None and all(math.isfinite(bound) for bound in own):
-        low, high = min(low, float(own[0])), max(high, float(own[1]))
+    if math.isfinite(record.volume_low_mm3) and math.isfinite(record.volume_high_mm3):
+        low, high = min(low, record.volume_low_mm3), max(high, record.volume_high_mm3)
     return Interval(low, high)
 
 

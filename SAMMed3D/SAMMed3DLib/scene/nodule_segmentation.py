@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import slicer
 import slicer.util
 import vtk
 
+from ..report.findings import TRACKING_TAG, is_uid
 from .beside_volume import createBeside, findBeside
 from .volume_geometry import SceneError
 
@@ -44,6 +45,10 @@ COLORS: tuple[tuple[float, float, float], ...] = (
     (0.75, 0.45, 0.80),
 )
 
+Status = Literal["AI", "reviewed", "flagged"]
+AI: Status
+REVIEWED: Status
+FLAGGED: Status
 AI, REVIEWED, FLAGGED = "AI", "reviewed", "flagged"
 #: Below this predicted IoU a mask is not to be trusted: inference.judgement.SURE, whose file would load SciPy.
 LOW_IOU = 0.4
@@ -170,16 +175,16 @@ class NoduleSegmentation:
         if text != self.found():
             self.node.SetAttribute(_FOUND_ATTRIBUTE, text or None)
 
-    def status(self, segmentId: str) -> str:
+    def status(self, segmentId: str) -> Status:
         """ "AI", "reviewed" or "flagged"; segments that nobody marked count as "AI"."""
         logic = slicer.vtkSlicerSegmentationsModuleLogic
-        names = {logic.Completed: REVIEWED, logic.Flagged: FLAGGED}
+        names: dict[int, Status] = {logic.Completed: REVIEWED, logic.Flagged: FLAGGED}
         return names.get(logic.GetSegmentStatus(self.segment(segmentId)), AI)
 
     def setStatus(self, segmentId: str, value: str) -> None:
         """Mark a segment as "AI" (In progress), "reviewed" (Completed) or "flagged" (Flagged)."""
         logic = slicer.vtkSlicerSegmentationsModuleLogic
-        values = {AI: logic.InProgress, REVIEWED: logic.Completed, FLAGGED: logic.Flagged}
+        values: dict[str, Any] = {AI: logic.InProgress, REVIEWED: logic.Completed, FLAGGED: logic.Flagged}
         logic.SetSegmentStatus(self.segment(segmentId), values[value])
 
     def record(self, segmentId: str) -> dict[str, Any] | None:
@@ -213,6 +218,16 @@ class NoduleSegmentation:
     def setScore(self, segmentId: str, value: float | None) -> None:
         """Store the predicted IoU with a segment; None removes it."""
         self._setTag(segmentId, SCORE_TAG, None if value is None else f"{value:.4f}")
+
+    def trackingUid(self, segmentId: str) -> str | None:
+        """The UID by which a nodule is known over files and dates; None where it has none yet, or what is no UID."""
+        text = self._tag(segmentId, TRACKING_TAG)
+        return text if is_uid(text) else None
+
+    def setTrackingUid(self, segmentId: str, uid: str) -> None:
+        """Store a nodule's UID with its segment, saved with the scene and in .seg.nrrd files."""
+        if self.trackingUid(segmentId) != uid:
+            self._setTag(segmentId, TRACKING_TAG, uid)
 
     def _tag(self, segmentId: str, name: str) -> str:
         value = vtk.reference("")

@@ -1,0 +1,260 @@
+"""The section *Follow-up and report*: two scans compared, corrected, shown and written, as a user does it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from gui.slicer_user import User
+
+#: World RAS of the nodules in both scans, and of one that only the prior shows.
+FIRST, SECOND, GONE = (5.0, -4.0, 3.0), (-18.0, 12.0, 9.0), (15.0, 15.0, -15.0)
+NAME, COURSE, DOUBLING = 0, 1, 7
+
+
+class FollowUp:
+    """A user with two scans: two nodules now, three before."""
+
+    def __init__(self, user: User) -> None:
+        from SAMMed3DLib.scene.mask_block import MaskBlock
+        from SAMMed3DLib.scene.nodule_segmentation import NoduleSegmentation, createSegmentation
+        from SAMMed3DLib.scene.segment_writer import SegmentWriter
+        from SAMMed3DLib.scene.volume_geometry import VolumeGeometry
+
+        self.user = user
+        self.current = user.load_volume()
+        user.open()
+        for place in (FIRST, SECOND):
+            user.ui.addNoduleButton.setChecked(False)
+            user.ui.nextNoduleButton.click()
+            user.click_at(place)
+        user.widget.panel.tools.disarm()
+        before = VolumeGeometry(self.current)
+        self.prior = user.host.scene.add_volume(before.array().copy(), before.ijkToRas, "Before")
+        self.segmentation = createSegmentation(self.prior)
+        nodules, grid = NoduleSegmentation(self.segmentation), np.indices(before.shapeKji)[::-1].reshape(3, -1)
+        points = (before.ijkToWorld[:3, :3] @ grid).T + before.ijkToWorld[:3, 3]
+        for number, place in enumerate((FIRST, SECOND, GONE), start=1):
+            mask = (np.linalg.norm(points - place, axis=1) <= 4.0).reshape(before.shapeKji).astype(np.uint8)
+            segment_id = nodules.addNodule(f"old {number}")
+            SegmentWriter(self.segmentation, self.prior).write(segment_id, MaskBlock(mask, (0, 0, 0)))
+        user.settle()
+
+    @property
+    def ui(self) -> Any:
+        return self.user.ui
+
+    @property
+    def section(self) -> Any:
+        return self.user.widget.panel.followUp
+
+    def settle(self) -> None:
+        self.user.settle()
+        self.user.host.wait(lambda: not self.section.comparison.isRunning, 60.0)
+        self.user.host.process()
+
+    def compare(self) -> None:
+        self.ui.priorVolumeSelector.setCurrentNode(self.prior)
+        for edit, date in ((self.ui.currentDateEdit, "2024-07-01"), (self.ui.priorDateEdit, "2024-01-01")):
+            edit.setText(date)
+            edit.editingFinished.emit()
+        self.ui.compareButton.click()
+        self.settle()
+
+    def table(self, column: int) -> list[str]:
+        table = self.ui.followUpTable
+        return [table.item(row, column).text() for row in range(table.rowCount)]
+
+    def choose(self, name: str) -> None:
+        """Clicks the row of a nodule."""
+        row = self.table(NAME).index(name)
+        self.ui.followUpTable.setCurrentCell(row, NAME)
+        self.ui.followUpTable.cellClicked.emit(row, NAME)
+        self.user.host.process()
+
+    def offset(self, view: str = "Red") -> float:
+        return self.user.view(view).slice_node.GetSliceOffset()
+
+
+@pytest.fixture
+def two(user: User, monkeypatch: pytest.MonkeyPatch) -> FollowUp:
+    """The scans lie on each other; the real registration needs lungs, see Testing/report."""
+    from SAMMed3DLib.report import follow_up
+    from SAMMed3DLib.report.follow_up import Registration
+
+    monkeypatch.setattr(follow_up, "register", lambda *_scans, **_more: Registration(np.eye(4), 1.0, 1.0, "affine"))
+    return FollowUp(user)
+
+
+def test_compare_fills_the_table_and_rows_lead_to_both_places(two: FollowUp) -> None:
+    assert two.ui.followUpSection.collapsed and two.ui.compareButton.text == "Measure"
+    two.compare()
+    assert two.ui.compareButton.text == "Compare"
+    assert two.table(NAME) == ["Nodule 1", "Nodule 2", "old 3"]
+    assert two.table(COURSE) == ["matched", "matched", "gone"]
+    assert all("doubling time" in text for text in two.table(DOUBLING)[:2])
+    head = two.ui.followUpTable.horizontalHeaderItem(2).text()
+    assert head.startswith("2024-01-01 mm³") and "contrast" in two.ui.caveatsLabel.text
+    two.choose("Nodule 2")
+    assert two.offset() == pytest.approx(SECOND[2], abs=1.0)
+    assert two.user.session.selectedId == two.user.ids()[1]
+    two.choose("old 3")  # where it should lie
+    assert two.offset() == pytest.approx(GONE[2], abs=1.0)
+
+
+def test_two_clicks_in_the_table_correct_a_pair(two: FollowUp) -> None:
+    two.compare()
+    two.ui.pairButton.click()
+    assert two.ui.pairButton.checked
+    two.choose("Nodule 1")
+    two.choose("old 3")
+    two.settle()
+    assert not two.ui.pairButton.checked
+    assert dict(zip(two.table(NAME), two.table(COURSE), strict=True)) == {
+        "Nodule 1": "matched ✋",
+        "Nodule 2": "matched",
+        "old 1": "gone",
+    }
+    two.choose("Nodule 1")
+    two.ui.partButton.click()
+    assert two.table(COURSE) == ["matched", "matched", "gone"], "its nearest takes the place again"
+    two.choose("Nodule 1")
+    two.ui.partButton.click()
+    assert sorted(two.table(COURSE)) == ["gone", "gone", "matched", "new"]
+
+
+def test_two_clicks_in_the_views_correct_a_pair(two: FollowUp) -> None:
+    two.compare()
+    two.ui.pairButton.click()
+    two.user.click_at((-40.0, -30.0, 3.0))
+    assert "no measured nodule" in two.ui.followUpLabel.text
+    two.user.click_at(FIRST)
+    composite = two.user.view("Red").slice_logic.GetSliceCompositeNode()
+    composite.SetBackgroundVolumeID(two.prior.GetID())
+    two.user.click_at(GONE)
+    two.settle()
+    assert "matched ✋" in two.table(COURSE) and len(two.user.ids()) == 2, "no nodule was made by these clicks"
+    assert not two.section._clicks.armed
+
+
+def test_click_here_makes_the_partner_of_what_is_gone(two: FollowUp) -> None:
+    two.compare()
+    two.choose("Nodule 1")
+    assert not two.ui.clickHereButton.enabled
+    two.choose("old 3")
+    two.ui.clickHereButton.click()
+    two.settle()
+    assert len(two.user.ids()) == 3
+    assert two.table(COURSE).count("matched ✋") == 1 and "gone" not in two.table(COURSE)
+
+
+def test_a_prior_that_is_newer_is_swapped(two: FollowUp, monkeypatch: pytest.MonkeyPatch) -> None:
+    import slicer.util
+
+    asked: list[str] = []
+    monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda text, **__: asked.append(text) or True)
+    two.ui.priorVolumeSelector.setCurrentNode(two.prior)
+    two.section.comparison.setDate(two.prior, "2025-01-01")
+    two.section.comparison.setDate(two.current, "2024-01-01")
+    two.ui.compareButton.click()
+    two.settle()
+    assert len(asked) == 1 and "Swap" in asked[0]
+    assert two.user.session.volumeNode.GetName() == "Before"
+    assert two.ui.priorVolumeSelector.currentNode().GetName() == "CT"
+    assert sorted(two.table(COURSE)) == ["matched", "matched", "new"]
+
+
+def test_documents_are_written_and_opened_again(two: FollowUp, tmp_path: Path) -> None:
+    import slicer
+
+    from standin import qt_module
+
+    two.compare()
+    two.ui.copyTextButton.click()
+    assert "old 3: in the prior only" in slicer.app.clipboard().text()
+    for button, name in ((two.ui.reportButton, "a.html"), (two.ui.reportButton, "a.json"), (two.ui.csvButton, "a.csv")):
+        qt_module.file_answers.append(str(tmp_path / name))
+        button.click()
+        two.settle()
+        assert (tmp_path / name).stat().st_size > 1000 and two.ui.followUpLabel.text.startswith("Saved")
+    qt_module.file_answers.append("")  # the dialog is closed
+    two.ui.csvButton.click()
+    before = two.table(COURSE)
+    two.ui.priorVolumeSelector.setCurrentNode(None)
+    assert two.table(COURSE) == []
+    qt_module.file_answers.append(str(tmp_path / "a.json"))
+    two.ui.openFindingsButton.click()
+    assert two.table(COURSE) == before
+    assert two.ui.csvButton.enabled and not two.ui.dicomButton.enabled
+    two.choose("Nodule 2")
+    assert two.offset() == pytest.approx(SECOND[2], abs=1.0)
+    (tmp_path / "b.json").write_text("{}", encoding="utf-8")
+    qt_module.file_answers.append(str(tmp_path / "b.json"))
+    two.ui.openFindingsButton.click()
+    assert "no findings of SAMMed3D" in two.ui.followUpLabel.text
+
+
+def test_the_patient_is_told_to_the_brock_model(two: FollowUp) -> None:
+    two.ui.compareButton.click()
+    two.settle()
+    assert "Brock" not in two.section.comparison.text()
+    two.ui.ageSpinBox.setValue(62)
+    assert "Brock" not in two.section.comparison.text(), "the sex is not known yet"
+    two.ui.sexComboBox.setCurrentIndex(1)
+    two.choose("Nodule 1")
+    two.ui.spiculatedCheckBox.click()
+    text = two.section.comparison.text()
+    assert text.count("age 62, female") == 2 and text.count("spiculated") == 1
+    two.choose("Nodule 2")
+    assert not two.ui.spiculatedCheckBox.checked
+
+
+def test_cancel_stops_the_registration(two: FollowUp, monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    from SAMMed3DLib.report import follow_up
+
+    def endless(_now: Any, _then: Any, _lungs: Any, progress: Any) -> Any:
+        while True:
+            time.sleep(0.002)
+            progress(1, 10)
+
+    monkeypatch.setattr(follow_up, "register", endless)
+    two.ui.priorVolumeSelector.setCurrentNode(two.prior)
+    two.ui.compareButton.click()
+    assert not two.ui.compareButton.enabled
+    two.user.host.wait(lambda: "Laying" in two.ui.followUpProgressLabel.text, 60.0)
+    two.ui.followUpCancelButton.click()
+    two.settle()
+    assert two.table(NAME) == [] and two.ui.compareButton.enabled
+
+
+def test_leaving_the_module_ends_the_pairing(two: FollowUp) -> None:
+    two.compare()
+    two.ui.pairButton.click()
+    assert two.section._clicks.armed
+    two.user.host.select(None)
+    assert not two.section._clicks.armed and not two.section.comparison.isPairing
+
+
+def test_what_each_state_offers() -> None:
+    from SAMMed3DLib.gui.follow_up_view import FollowUpFacts, followUpView
+
+    def usable(**facts: Any) -> set[str]:
+        return {name for name, control in followUpView(FollowUpFacts(**facts)).items() if control.enabled}
+
+    assert "compareButton" not in usable() and usable(volume=True) >= {"compareButton"}
+    outputs = {"reportButton", "copyTextButton", "csvButton", "dicomButton"}
+    assert not usable(volume=True) & outputs
+    from_file = {"volume": True, "findings": True, "compared": True, "selected": True, "now": True, "before": True}
+    assert usable(**from_file) & outputs == outputs - {"dicomButton"} and "partButton" not in usable(**from_file)
+    ready = {**from_file, "masks": True, "prior": True}
+    assert usable(**ready) >= outputs | {"pairButton", "partButton"} and "clickHereButton" not in usable(**ready)
+    gone = {**ready, "now": False, "expected": True}
+    assert "clickHereButton" in usable(**gone) and "partButton" not in usable(**gone)
+    assert "clickHereButton" not in usable(**{**gone, "expected": False})
+    assert not usable(**ready, running=True) & (outputs | {"compareButton", "pairButton"})
