@@ -33,7 +33,9 @@ def main() -> int:
     parser.add_argument("picture", type=Path)
     options = parser.parse_args()
     host = Host()
-    compose(host, _work(host)).save(str(options.picture))
+    _work(host)
+    views = [[host.app.layoutManager().sliceWidget(name).sliceView()._view] for name in ("Red", "Green", "Yellow")]
+    compose(host, views, height=3 * 300 + 2 * _GAP).save(str(options.picture))
     sys.stdout.write(f"{options.picture}\n")
     sys.stdout.flush()
     import os
@@ -82,29 +84,34 @@ def _middle(phantom: Any, label: int) -> NDArray[np.float64]:
     return (phantom.ijk_to_ras @ np.append(kji[::-1], 1.0))[:3]
 
 
-def compose(host: Host, widget: Any) -> QtGui.QImage:
-    """The panel on the left, the three slice views below each other on the right, the label at the bottom."""
-    host._window.resize(470, 3 * 300 + 2 * _GAP)
+def compose(host: Host, rows: list[list[Any]], height: int) -> QtGui.QImage:
+    """The panel on the left, rows of slice views on the right, the label at the bottom."""
+    host._window.resize(470, height)
     host.process(0.1)
     panel = host._window.grab().toImage()
-    tiles = []
-    for name in ("Red", "Green", "Yellow"):
-        pixels = np.ascontiguousarray(host.app.layoutManager().sliceWidget(name).sliceView()._view.pixels())
-        height, width, __unused = pixels.shape
-        tiles.append(QtGui.QImage(pixels.data, width, height, 3 * width, QtGui.QImage.Format.Format_RGB888).copy())
-    width = panel.width() + _GAP + tiles[0].width()
-    height = max(panel.height(), sum(tile.height() + _GAP for tile in tiles)) + 24
-    picture = QtGui.QImage(width, height, QtGui.QImage.Format.Format_RGB32)
+    tiles = [[_tile(view) for view in row] for row in rows]
+    width = panel.width() + max(sum(tile.width() + _GAP for tile in row) for row in tiles)
+    bottom = max(panel.height(), sum(row[0].height() + _GAP for row in tiles)) + 24
+    picture = QtGui.QImage(width, bottom, QtGui.QImage.Format.Format_RGB32)
     picture.fill(QtCore.Qt.GlobalColor.white)
     painter = QtGui.QPainter(picture)
     painter.drawImage(0, 0, panel)
     top = 0
-    for tile in tiles:
-        painter.drawImage(panel.width() + _GAP, top, tile)
-        top += tile.height() + _GAP
-    painter.drawText(8, height - 8, _LABEL)
+    for row in tiles:
+        left = panel.width() + _GAP
+        for tile in row:
+            painter.drawImage(left, top, tile)
+            left += tile.width() + _GAP
+        top += row[0].height() + _GAP
+    painter.drawText(8, bottom - 8, _LABEL)
     painter.end()
     return picture
+
+
+def _tile(view: Any) -> QtGui.QImage:
+    pixels = np.ascontiguousarray(view.pixels())
+    height, width, __unused = pixels.shape
+    return QtGui.QImage(pixels.data, width, height, 3 * width, QtGui.QImage.Format.Format_RGB888).copy()
 
 
 if __name__ == "__main__":
