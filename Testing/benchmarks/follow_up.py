@@ -137,6 +137,7 @@ def growth(pairs: int, model: bool, first_seed: int) -> int:
     shapes = NoduleShapes.load()
     covered = doubling = growing = unchanged = changed = 0
     widths, misses = [], []
+    groups: dict[str, list[tuple[float, float]]] = {}
     for number in range(pairs):
         rng = np.random.default_rng(first_seed + number)
         kind = KINDS[rng.choice(3, p=SHARES)]
@@ -165,6 +166,12 @@ def growth(pairs: int, model: bool, first_seed: int) -> int:
         covered += bounds.low <= 100.0 * (factor - 1.0) <= bounds.high
         widths.append(np.log1p(bounds.high / 100.0) - np.log1p(bounds.low / 100.0))
         misses.append(np.log(volumes[1] / volumes[0] / factor))
+        size = "< 8 mm" if volumes[0] < np.pi / 6.0 * 8.0**3 else ">= 8 mm"
+        for group in (
+            f"{'solid' if kind == 'solid' else 'subsolid'}, {size}",
+            f"slices to {max(slice_mm, later_mm):g} mm",
+        ):
+            groups.setdefault(group, []).append((misses[-1], widths[-1] / 2.0))
         if factor == 1.0:
             unchanged += 1
             growing += bounds.low > 0.0
@@ -183,6 +190,13 @@ def growth(pairs: int, model: bool, first_seed: int) -> int:
                 f"{number + 1}: covered {100 * covered / len(widths):.1f} %, called growing {growing} of {unchanged}",
                 flush=True,
             )
+    for group, rows in sorted(groups.items()):
+        missed, half = np.array(rows).T
+        print(
+            f"  {group}: {len(rows)} pairs, error of the ratio {100 * np.median(missed):+.1f} % median, 95 % within "
+            f"{100 * np.percentile(np.abs(missed), 95):.0f} %, half width {100 * np.median(half):.0f} %, covered "
+            f"{100 * np.mean(np.abs(missed) <= half):.1f} %"
+        )
     errors = np.array([each for each in misses if np.isfinite(each)])
     lost = len(misses) - len(errors)
     print(

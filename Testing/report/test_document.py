@@ -102,6 +102,7 @@ def test_the_table_has_a_row_a_nodule() -> None:
     assert float(first["volume_change_percent"]) == pytest.approx(237.5, abs=0.1)
     assert float(first["doubling_low_days"]) < float(first["doubling_days"]) < float(first["doubling_high_days"])
     assert first["diameter_change_mm"] == "3.0" and last["volume_mm3"] == "" and float(last["expected_s"]) == 80.0
+    assert all("slices of 3.0 mm (spoils: volume)" in row["note"] for row in rows), "beside the figures they spoil"
     assert list(csv.DictReader(io.StringIO(document.as_csv(findings())))) == []
     formula = document.as_csv(findings(nodule(name="=cmd()")))
     assert "'=cmd()" in formula, "spreadsheets must not run names"

@@ -43,6 +43,7 @@ _TABLE = (
     "lung_rads_2022",
     "fleischner_2017",
     "bts_2015",
+    "note",
     "tracking_uid",
 )
 _FOLLOW_UP = (
@@ -104,7 +105,8 @@ def as_csv(findings: Findings) -> str:
                         **_course_cells(findings, pair),
                     }
                 )
-    return table_text(rows, keys)
+    spoiled = "; ".join(caveat_line(each) for each in all_caveats(findings))
+    return table_text([{**row, "note": spoiled} for row in rows], keys)
 
 
 def _row(findings: Findings, nodule: Nodule) -> dict[str, Any]:
