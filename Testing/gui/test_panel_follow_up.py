@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 #: World RAS of the nodules in both scans, and of one that only the prior shows.
 FIRST, SECOND, GONE = (5.0, -4.0, 3.0), (-18.0, 12.0, 9.0), (15.0, 15.0, -15.0)
-NAME, COURSE, DOUBLING = 0, 1, 7
+NAME, COURSE, DOUBLING, PRIOR = 0, 1, 3, 4
 
 
 class FollowUp:
@@ -94,15 +94,15 @@ def test_compare_fills_the_table_and_rows_lead_to_both_places(two: FollowUp) -> 
     assert two.ui.followUpSection.collapsed and two.ui.compareButton.text == "Measure"
     two.compare()
     assert two.ui.compareButton.text == "Compare"
-    assert two.table(NAME) == ["Nodule 1", "Nodule 2", "old 3"]
+    assert two.table(NAME) == ["Nodule 1", "Nodule 2", "old 3 (prior)"]
     assert two.table(COURSE) == ["matched", "matched", "gone"]
-    assert all("doubling time" in text for text in two.table(DOUBLING)[:2])
-    head = two.ui.followUpTable.horizontalHeaderItem(2).text()
-    assert head.startswith("2024-01-01 mm³") and "contrast" in two.ui.caveatsLabel.text
+    assert all(" days (" in text for text in two.table(DOUBLING)[:2])
+    head = two.ui.followUpTable.horizontalHeaderItem(PRIOR).text()
+    assert head.startswith("2024-01-01 mm³") and two.ui.priorDateEdit.enabled and "contrast" in two.ui.caveatsLabel.text
     two.choose("Nodule 2")
     assert two.offset() == pytest.approx(SECOND[2], abs=1.0)
     assert two.user.session.selectedId == two.user.ids()[1]
-    two.choose("old 3")  # where it should lie
+    two.choose("old 3 (prior)")  # where it should lie
     assert two.offset() == pytest.approx(GONE[2], abs=1.0)
 
 
@@ -111,13 +111,13 @@ def test_two_clicks_in_the_table_correct_a_pair(two: FollowUp) -> None:
     two.ui.pairButton.click()
     assert two.ui.pairButton.checked
     two.choose("Nodule 1")
-    two.choose("old 3")
+    two.choose("old 3 (prior)")
     two.settle()
     assert not two.ui.pairButton.checked
     assert dict(zip(two.table(NAME), two.table(COURSE), strict=True)) == {
         "Nodule 1": "matched ✋",
         "Nodule 2": "matched",
-        "old 1": "gone",
+        "old 1 (prior)": "gone",
     }
     two.choose("Nodule 1")
     two.ui.partButton.click()
@@ -145,7 +145,7 @@ def test_click_here_makes_the_partner_of_what_is_gone(two: FollowUp) -> None:
     two.compare()
     two.choose("Nodule 1")
     assert not two.ui.clickHereButton.enabled
-    two.choose("old 3")
+    two.choose("old 3 (prior)")
     two.ui.clickHereButton.click()
     two.settle()
     assert len(two.user.ids()) == 3
@@ -175,7 +175,7 @@ def test_documents_are_written_and_opened_again(two: FollowUp, tmp_path: Path) -
 
     two.compare()
     two.ui.copyTextButton.click()
-    assert "old 3: in the prior only" in slicer.app.clipboard().text()
+    assert "old 3 (prior): in the prior only" in slicer.app.clipboard().text()
     for button, name in ((two.ui.reportButton, "a.html"), (two.ui.reportButton, "a.json"), (two.ui.csvButton, "a.csv")):
         qt_module.file_answers.append(str(tmp_path / name))
         button.click()

@@ -38,7 +38,7 @@ def main() -> int:
     options = parser.parse_args()
     host = Host()
     widget, rows = _work(host)
-    compose(host, rows, height=1180).save(str(options.section))
+    compose(host, rows, height=830).save(str(options.section))
     with tempfile.TemporaryDirectory() as folder:
         pdf = Path(folder) / "report.pdf"
         widget.panel.followUp.comparison.save(pdf)
@@ -60,14 +60,14 @@ def _work(host: Host) -> tuple[Any, list[list[SliceView]]]:
     host.load(ROOT / "SAMMed3D" / "SAMMed3D.py")
     chest = chest_phantom(_SEED, (144, 195, 270), (1.6, 1.33, 1.33), nodules=())
     made = made_up_follow_up(chest.array_kji, chest.ijk_to_ras, _SEED, count=_NODULES, spacing_kji=(1.6, 1.33, 1.33))
-    layouts = slicer.vtkMRMLLayoutLogic()
-    layouts.SetMRMLScene(host.scene.scene)
     names = ("Red", "Green", "Yellow")
     upper = [host.app.layoutManager().sliceWidget(name).sliceView()._view for name in names]
     lower = [
         SliceView(host.scene, name, way)
         for name, way in zip(PRIOR_VIEWS, ("Axial", "Coronal", "Sagittal"), strict=True)
     ]
+    layouts = slicer.vtkMRMLLayoutLogic()  # after the views: it takes those that are there
+    layouts.SetMRMLScene(host.scene.scene)
     (current, now), (prior, then) = (_add(host, *each) for each in (("CT", made.current), ("Prior CT", made.prior)))
     for view in upper:
         view.show(current)
@@ -91,12 +91,11 @@ def _work(host: Host) -> tuple[Any, list[list[SliceView]]]:
         view.slice_node.SetFieldOfView(90.0, 67.5, view.slice_node.GetFieldOfView()[2])
     widget.ui.twoRowsButton.click()
     table = widget.ui.followUpTable
-    grown = max(range(table.rowCount), key=lambda row: "doubling time" in table.item(row, 7).text())
+    grown = max(range(table.rowCount), key=lambda row: " days (" in table.item(row, 3).text())
     table.setCurrentCell(grown, 0)
-    for view in lower:
-        view.render()
     _settle(host, widget)
-    host.process(0.3)
+    for view in (*upper, *lower):
+        view.render()
     return widget, [upper, lower]
 
 

@@ -349,7 +349,7 @@ def _summary(findings: Findings) -> str:
         assert shown is not None
         change = "-" if pair.volume is None else document.change_text(pair.volume).replace(" %", "")
         growth = document.doubling_text(pair) if pair.status == "matched" else "-"
-        lines.append([shown.name, pair.status, f"{shown.volume_mm3:.0f}", change, growth])
+        lines.append([document.pair_name(findings, pair), pair.status, f"{shown.volume_mm3:.0f}", change, growth])
     return aligned(lines)
 
 

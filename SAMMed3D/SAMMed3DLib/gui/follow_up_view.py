@@ -11,7 +11,6 @@ from ..scene.comparison import Row
 from ..scene.translation import tr as _
 from .state_view import Control, _usable
 
-NAME, COURSE, PRIOR, CURRENT, VOLUME, MASS, DIAMETER, DOUBLING = range(8)
 _NONE = "–"
 _SUPERSCRIPTS = str.maketrans("0123456789,", "⁰¹²³⁴⁵⁶⁷⁸⁹˒")
 
@@ -117,12 +116,12 @@ def heads(findings: Findings | None) -> list[tuple[str, str]]:
     return [
         (_("Nodule"), _("Its name in the CT, else in the prior.")),
         (marked(_("Course"), "number of nodules"), _("Matched, new, gone, or not matched where that cannot be told.")),
+        (marked(_("Volume"), "change"), _("Change of the volume with its 95 % interval.")),
+        (marked(_("Doubling, days"), "change"), _("Time in which the volume doubles, with its 95 % interval.")),
         (marked(f"{before} mm³", "volume"), _("Volume in the prior scan.")),
         (marked(f"{now} mm³", "volume"), _("Volume in the CT, with its 95 % interval.")),
-        (marked(_("Volume"), "change"), _("Change of the volume with its 95 % interval.")),
-        (marked(_("Mass"), "mass"), _("Change of the mass with its 95 % interval.")),
         (marked(_("Mean mm"), "diameters"), _("Mean diameter before and now.")),
-        (marked(_("Doubling"), "change"), _("Time in which the volume doubles, with its 95 % interval.")),
+        (marked(_("Mass"), "mass"), _("Change of the mass with its 95 % interval.")),
     ]
 
 
@@ -135,14 +134,14 @@ def cells(row: Row) -> list[str]:
     sizes = [f"{each.mean_diameter_mm:.1f}" if each is not None else _NONE for each in (before, now)]
     matched = pair is not None and pair.status == "matched"
     return [
-        row.shown.name,
+        row.shown.name if now is not None else _("{name} (prior)").format(name=row.shown.name),
         course,
+        change_text(pair.volume) if pair is not None and pair.volume is not None else _NONE,
+        doubling_text(pair).removeprefix("doubling time ") if matched and pair is not None else _NONE,
         _NONE if before is None else f"{before.volume_mm3:.0f}",
         _NONE if now is None or interval is None else f"{now.volume_mm3:.0f} ({interval.low:.0f}–{interval.high:.0f})",
-        change_text(pair.volume) if pair is not None and pair.volume is not None else _NONE,
-        change_text(pair.mass) if pair is not None and pair.mass is not None else _NONE,
         f"{sizes[0]} → {sizes[1]}" + _grown(row) if pair is not None else sizes[1],
-        doubling_text(pair) if matched and pair is not None else _NONE,
+        change_text(pair.mass) if pair is not None and pair.mass is not None else _NONE,
     ]
 
 

@@ -83,8 +83,7 @@ def as_text(findings: Findings) -> str:
         lines += [f"   {line}" for line in said]
     for pair in course.pairs if course is not None else ():
         if pair.current_uid is None:
-            prior = findings.prior_nodule(pair.prior_uid)
-            lines += ["", f"{prior.name if prior else ''}: {course_line(findings, pair)}"]
+            lines += ["", f"{pair_name(findings, pair)}: {course_line(findings, pair)}"]
     return "\n".join([*lines, "", DISCLAIMER, f"{findings.software}, masks: {findings.model}"]) + "\n"
 
 
@@ -173,6 +172,14 @@ def pair_of(findings: Findings, nodule: Nodule) -> Pair | None:
     """What became of a nodule since the prior scan; None without one."""
     pairs = findings.follow_up.pairs if findings.follow_up is not None else ()
     return next((pair for pair in pairs if pair.current_uid == nodule.tracking_uid), None)
+
+
+def pair_name(findings: Findings, pair: Pair) -> str:
+    """What a pair is called: as the current scan's nodule; the prior's names may mean others."""
+    nodule, prior = findings.nodule(pair.current_uid), findings.prior_nodule(pair.prior_uid)
+    if nodule is not None:
+        return nodule.name
+    return "" if prior is None else f"{prior.name} (prior)"
 
 
 def all_caveats(findings: Findings) -> list[Caveat]:
@@ -446,10 +453,9 @@ def _html_follow_up(findings: Findings) -> str:
     ]
     rows = []
     for pair in course.pairs:
-        nodule = findings.nodule(pair.current_uid) or findings.prior_nodule(pair.prior_uid)
         then, now = findings.prior_nodule(pair.prior_uid), findings.nodule(pair.current_uid)
         cells = [
-            nodule.name if nodule else "",
+            pair_name(findings, pair),
             f"{pair.status}{', by hand' if pair.by_hand else ''}",
             *(
                 "" if each is None else f"{each.volume_mm3:.0f} mm³, {each.mean_diameter_mm:.1f} mm"

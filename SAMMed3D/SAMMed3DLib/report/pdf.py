@@ -117,8 +117,7 @@ def draw_pages(path: Path, findings: Findings, pictures: Mapping[str, bytes]) ->
             pages.gap(0.12)
             pages.line("Follow-up", 9.5, bold=True)
             for pair in course.pairs:
-                nodule = findings.nodule(pair.current_uid) or findings.prior_nodule(pair.prior_uid)
-                pages.line(f"{nodule.name if nodule else ''}: {document.course_line(findings, pair)}", 7.4)
+                pages.line(f"{document.pair_name(findings, pair)}: {document.course_line(findings, pair)}", 7.4)
         for number, nodule in enumerate(findings.nodules, start=1):
             if nodule.tracking_uid in pictures:
                 _draw_nodule(pages, findings, number, nodule, pictures[nodule.tracking_uid])

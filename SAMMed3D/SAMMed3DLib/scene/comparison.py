@@ -201,7 +201,7 @@ class Comparison:
         if volumeNode is None:
             return "", False
         try:
-            date = _facts(volumeNode).date
+            date = _header(volumeNode).date
         except SceneError:
             return "", False
         return (date, True) if date else (volumeNode.GetAttribute(DATE_ATTRIBUTE) or "", False)
@@ -596,12 +596,17 @@ def dicomFile(volumeNode: Any) -> Path | None:
     return Path(file) if file else None
 
 
-def _facts(volumeNode: Any) -> Scan:
+def _header(volumeNode: Any) -> Scan:
     """A scan with what its header says. Raises SceneError."""
     from ..report.scan_facts import scan_of
 
     geometry = VolumeGeometry(volumeNode)
-    scan = scan_of(geometry.array(), geometry.ijkToWorld, volumeNode.GetName(), dicomFile(volumeNode))
+    return scan_of(geometry.array(), geometry.ijkToWorld, volumeNode.GetName(), dicomFile(volumeNode))
+
+
+def _facts(volumeNode: Any) -> Scan:
+    """A scan with what its header says, and the date that the user typed where it says none. Raises SceneError."""
+    scan = _header(volumeNode)
     return scan if scan.date else dataclasses.replace(scan, date=volumeNode.GetAttribute(DATE_ATTRIBUTE) or None)
 
 
