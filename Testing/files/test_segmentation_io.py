@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from SAMMed3DLib.files.itk_geometry import place_image
 from SAMMed3DLib.files.output_files import check_writable, whole_file
 from SAMMed3DLib.files.segmentation_io import TERMINOLOGY, write_segmentation
 from SAMMed3DLib.files.volume_io import read_labels, read_volume
@@ -93,23 +97,43 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
         write_segmentation(tmp_path / "a.stl", np.zeros((2, 2, 2)), np.eye(4))
 
 
-@pytest.mark.parametrize("name", ["a.nrrd", "a.seg.nrrd"])
-@pytest.mark.parametrize("kept", [0, 300, -5])
-def test_a_full_disk_leaves_the_old_nrrd(name: str, kept: int, tmp_path: Path, scene, monkeypatch) -> None:
-    """ITK writes what fits of a compressed NRRD file and reports success."""
-    write = sitk.WriteImage
-
-    def cut(image: sitk.Image, path: str, **options: bool) -> None:
-        write(image, path, **options)
-        Path(path).write_bytes(Path(path).read_bytes()[:kept])
-
-    monkeypatch.setattr(sitk, "WriteImage", cut)
-    path = tmp_path / name
+@pytest.mark.parametrize("name", ["a.nrrd", "a.seg.nrrd", "a.mha", "a.nii.gz"])
+def test_a_full_disk_leaves_the_old_file(name: str, tmp_path: Path, scene, monkeypatch) -> None:
+    path, real = tmp_path / name, io.open
     path.write_text("old")
-    with pytest.raises(InputError, match="disk full.*nothing was changed"):
+
+    class Full(io.BufferedWriter):
+        def write(self, data: bytes) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def opened(file, mode="r", *args, **options):
+        if "w" in mode and Path(file).name == name:
+            return Full(io.FileIO(file, "w"))
+        return real(file, mode, *args, **options)
+
+    monkeypatch.setattr(io, "open", opened)
+    monkeypatch.setattr("builtins.open", opened)
+    with pytest.raises(InputError, match="No space left.*nothing was changed; free some space"):
         write_segmentation(path, scene.labels, scene.ijk_to_ras)
     assert path.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["a.seg.nrrd", "a.mha"])
+def test_names_and_places_as_itk_writes_them(name: str, tmp_path: Path, scene) -> None:
+    """What ITK reads of our file is what it reads of its own."""
+    told = {1: "back\\slash\nand line", 2: "ü"}
+    write_segmentation(tmp_path / name, scene.labels, scene.ijk_to_ras, told)
+    ours = sitk.ReadImage(str(tmp_path / name))
+    image = sitk.GetImageFromArray(scene.labels)
+    place_image(image, scene.ijk_to_ras)
+    sitk.WriteImage(image, str(tmp_path / f"itk-{name}"), useCompression=True)
+    theirs = sitk.ReadImage(str(tmp_path / f"itk-{name}"))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(ours), sitk.GetArrayFromImage(theirs))
+    for fact in ("GetSpacing", "GetOrigin", "GetDirection"):
+        np.testing.assert_allclose(getattr(ours, fact)(), getattr(theirs, fact)(), atol=1e-6)
+    if name.endswith(".seg.nrrd"):
+        assert [ours.GetMetaData(f"Segment{n}_Name") for n in range(2)] == list(told.values())
 
 
 def test_a_link_stays_a_link(tmp_path: Path, scene) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import shutil
 import struct
+import tracemalloc
 from pathlib import Path
 
 import nibabel
@@ -13,6 +14,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
+from files.dicom_files import write_slices
 from SAMMed3DLib.files.volume_io import read_labels, read_volume, stem
 from SAMMed3DLib.inference import InputError
 
@@ -387,3 +389,42 @@ def test_an_unpacked_nii_gz_is_read_and_a_gzipped_nii_is_refused(tmp_path: Path,
     (tmp_path / "b.nii").write_bytes(ct.read_bytes())
     with pytest.raises(InputError, match="it is gzipped, name it .nii.gz"):
         read_volume(tmp_path / "b.nii")
+
+
+@pytest.mark.parametrize(
+    "kind, dtype",
+    [
+        *((kind, "<i2") for kind in ("nii", "nii.gz", "nrrd", "packed.nrrd", "mha", "packed.mha", "nhdr", "dicom")),
+        *((kind, ">i2") for kind in ("nii", "nrrd", "mhd")),
+        *((kind, "<f8") for kind in ("nii.gz", "packed.nrrd")),
+    ],
+)
+def test_reading_holds_the_voxels_once(kind: str, dtype: str, tmp_path: Path) -> None:
+    """While a volume is read, as good as nothing is allocated besides what comes out."""
+    array = np.random.default_rng(1).integers(-1000, 400, (40, 128, 136)).astype(dtype)
+    path = tmp_path / f"ct.{kind}"
+    if kind == "dicom":
+        write_slices(path, array, [(0.0, 0.0, float(k)) for k in range(len(array))])
+    elif kind.startswith("nii"):
+        nibabel.Nifti1Image(array.T, np.diag([-1.0, -1.0, 1.0, 1.0]), dtype=array.dtype).to_filename(path)
+    elif dtype.startswith(">"):
+        head = {
+            "nrrd": "NRRD0004\ntype: short\ndimension: 3\nsizes: 136 128 40\nspacings: 1 1 1\nendian: big\n"
+            "encoding: raw\n\n",
+            "mhd": "NDims = 3\nDimSize = 136 128 40\nElementSpacing = 1 1 1\nBinaryDataByteOrderMSB = True\n"
+            "ElementType = MET_SHORT\nElementDataFile = ct.raw\n",
+        }[kind].encode()
+        path.write_bytes(head + array.tobytes() * (kind == "nrrd"))
+        (tmp_path / "ct.raw").write_bytes(array.tobytes())
+    else:
+        image = sitk.GetImageFromArray(array.astype(array.dtype.newbyteorder("=")))
+        sitk.WriteImage(image, str(path), useCompression=kind.startswith("packed"))
+    read_volume(path)  # what is imported or kept the first time
+    tracemalloc.start()
+    volume = read_volume(path)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_allclose(volume.array_kji, array)
+    assert volume.array_kji.dtype == (np.float32 if dtype == "<f8" else np.int16)
+    assert volume.array_kji.flags.c_contiguous and volume.array_kji.flags.writeable
+    assert most < 1.3 * volume.array_kji.nbytes + 300_000

@@ -116,8 +116,61 @@ class _Stack:
         return f"  {', '.join(word for word in words if word)}: {self.first.file}"
 
 
-def read_series(path: Path) -> tuple[NDArray, NDArray[np.float64]]:
-    """The CT in a folder (or below it), or the one to which a DICOM file belongs.
+@dataclass
+class Series:
+    """One series among many files.
+
+    Attributes:
+        files: its images.
+        description: for people.
+        modality: "CT" and others.
+        planes: images that are no scouts.
+    """
+
+    files: list[Path]
+    description: str
+    modality: str
+    planes: int = 0
+
+    @property
+    def doubt(self) -> str:
+        """Why it is surely no CT volume; "" where it may be one."""
+        if self.modality not in _CT_MODALITIES:
+            return f"modality {self.modality}, not CT"
+        if not self.planes:
+            return "a scout"
+        return "a single slice" if self.planes == 1 else ""
+
+
+def find_series(files: Iterable[Path], left_out: list[str]) -> dict[str, Series]:
+    """DICOM files by the series that they belong to, which may be spread over folders; by their headers only.
+
+    Args:
+        files: DICOM, see :func:`is_dicom`.
+        left_out: gets a word on each damaged file, and on each that holds no image.
+
+    Returns:
+        series by UID, or by folder where files have none.
+    """
+    found: dict[str, Series] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for file in files:
+            before = len(left_out)
+            planes = _slices_of(file, left_out)
+            if not planes:
+                if len(left_out) == before:
+                    left_out.append(f"{file.name} (no image: a report, a plan or a directory)")
+                continue
+            first = planes[0]
+            series = found.setdefault(first.series or str(file.parent), Series([], first.description, first.modality))
+            series.files.append(file)
+            series.planes += 0 if first.is_scout else len(planes)
+    return found
+
+
+def read_series(path: Path, files: Sequence[Path] = ()) -> tuple[NDArray, NDArray[np.float64]]:
+    """The CT in a folder (or below it), or the one to which a DICOM file belongs, or the one in ``files``.
 
     The matrix's slice axis follows the slices' positions, so that a tilted gantry gives the sheared matrix that is true
     to the scan. Where slices are missing or their distance changes, the voxels between them are interpolated at the
@@ -132,21 +185,19 @@ def read_series(path: Path) -> tuple[NDArray, NDArray[np.float64]]:
     left_out: list[str] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's remarks on values that break the standard
-        slices = list(_unique(_slices_below(path, left_out), left_out))
+        slices = list(_unique(_slices_below(path, left_out, files), left_out))
     stack = _chosen(path, _stacks(slices), left_out)
     places, step, filled = _steps(path, stack)
     with quiet_itk():
-        planes = _planes(stack, left_out)
-        if any(plane is None for plane in planes):
-            kept = [n for n, plane in enumerate(planes) if plane is not None]
+        planes, kept = _planes(stack, left_out)
+        if len(kept) < len(stack.slices):
             stack = _Stack([stack.slices[n] for n in kept], distance=stack.distance[kept])
-            planes = [planes[n] for n in kept]
             places, step, filled = _steps(path, stack)
     if left_out:
         warnings.warn(f"left out of {path}: {_few(left_out)}", stacklevel=3)
     if filled:
         warnings.warn(f"{filled}", stacklevel=3)
-    array = _interpolated([plane for plane in planes if plane is not None], places)
+    array = _interpolated(planes, places)
     first = stack.first
     assert first.position is not None and first.axes is not None and first.spacing is not None
     matrix = np.eye(4)
@@ -158,10 +209,10 @@ def read_series(path: Path) -> tuple[NDArray, NDArray[np.float64]]:
 # -- headers ----------------------------------------------------------------------------------------------------------
 
 
-def _slices_below(path: Path, left_out: list[str]) -> Iterator[_Slice]:
+def _slices_below(path: Path, left_out: list[str], given: Sequence[Path]) -> Iterator[_Slice]:
     """Every plane of every image file; what is damaged goes to ``left_out``. Names come in order."""
     wanted = None
-    files: Iterable[Path] = [Path(name) for name in sorted(map(str, path.rglob("*")))]
+    files: Iterable[Path] = given or [Path(name) for name in sorted(map(str, path.rglob("*")))]
     if path.is_file():
         own = list(_slices_of(path, left_out))
         if not own:
@@ -172,11 +223,12 @@ def _slices_below(path: Path, left_out: list[str]) -> Iterator[_Slice]:
         if not wanted:
             return
     for file in files:
-        if file.is_file() and _is_dicom(file):
+        if file.is_file() and is_dicom(file):
             yield from (each for each in _slices_of(file, left_out) if wanted in (None, each.series))
 
 
-def _is_dicom(file: Path) -> bool:
+def is_dicom(file: Path) -> bool:
+    """Whether a file begins as DICOM, with or without its preamble. Raises OSError."""
     with file.open("rb") as stream:
         start = stream.read(132)
     return start[128:] == b"DICM" or start[:2] == b"\x08\x00"
@@ -533,14 +585,12 @@ def _unit(gaps: NDArray[np.float64]) -> tuple[float, bool]:
     return float(gaps.min()), False
 
 
-def _interpolated(planes: list[NDArray], places: NDArray[np.float64]) -> NDArray:
-    """(K, J, I) planes at whole steps; between the given ones, both neighbors count by their nearness."""
-    dtype = np.result_type(*planes)
-    if dtype == np.float64:
-        dtype = np.dtype(np.float32)
-    count = round(float(places[-1])) + 1
-    array = np.empty((count, *planes[0].shape), dtype)
-    for k in range(count):
+def _interpolated(planes: NDArray, places: NDArray[np.float64]) -> NDArray:
+    """(K, J, I) planes at whole steps; between the given ones (n, J, I), both neighbors count by their nearness."""
+    if np.array_equal(places, np.arange(len(planes))):
+        return planes
+    array = np.empty((round(float(places[-1])) + 1, *planes.shape[1:]), planes.dtype)
+    for k in range(len(array)):
         after = min(int(np.searchsorted(places, k - 1e-6)), len(places) - 1)
         before = after - 1 if places[after] > k + 1e-6 and after else after
         weight = 0.0 if after == before else (k - places[before]) / (places[after] - places[before])
@@ -548,15 +598,20 @@ def _interpolated(planes: list[NDArray], places: NDArray[np.float64]) -> NDArray
             array[k] = planes[before]
             continue
         mixed = (1.0 - weight) * planes[before] + weight * planes[after]
-        array[k] = np.round(mixed) if dtype.kind in "iu" else mixed
+        array[k] = np.round(mixed) if array.dtype.kind in "iu" else mixed
     return array
 
 
-def _planes(stack: _Stack, left_out: list[str]) -> list[NDArray | None]:
-    """The rescaled values of every slice; None, and a word in ``left_out``, where they cannot be decoded."""
+def _planes(stack: _Stack, left_out: list[str]) -> tuple[NDArray, list[int]]:
+    """The rescaled values (n, J, I) of the slices that can be decoded, and which these are.
+
+    They are decoded into their place, so that nothing of their size is held besides them. Of the others ``left_out``
+    gets a word.
+    """
     files: dict[Path, NDArray] = {}
-    planes: list[NDArray | None] = []
-    for each in stack.slices:
+    planes = np.empty((len(stack.slices), *stack.first.size), np.int16)
+    kept: list[int] = []
+    for number, each in enumerate(stack.slices):
         try:
             if each.frame is None:
                 image = _decoded(each.file)
@@ -567,18 +622,21 @@ def _planes(stack: _Stack, left_out: list[str]) -> list[NDArray | None]:
                 image = _narrowed(files[each.file][each.frame] * slope + intercept)
         except RuntimeError:
             left_out.append(f"{each.file.name} (damaged: its pixels cannot be decoded)")
-            planes.append(None)
             continue
         if image.ndim != 2:
             raise InputError(
                 f"the DICOM series in {each.file.parent} is in color (a screen capture?): give the CT series itself"
             )
-        planes.append(image)
-    if all(plane is None for plane in planes):
+        common = np.result_type(planes, image)
+        if common != planes.dtype:  # rare: values that do not fit into 16 bits, or are not whole
+            planes = planes.astype(np.float32 if common == np.float64 else common)
+        planes[len(kept)] = image
+        kept.append(number)
+    if not kept:
         raise InputError(
             f"the DICOM series in {stack.first.file.parent} cannot be read; export it again: {_few(left_out)}"
         )
-    return planes
+    return planes[: len(kept)], kept
 
 
 def _decoded(file: Path) -> NDArray:

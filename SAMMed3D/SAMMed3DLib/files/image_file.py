@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..inference.errors import InputError
 
 #: zlib packs no more than so many bytes into one.
 _MOST_PACKED = 1032
+
+
+class LabelVolume(InputError):
+    """A label map where a CT is needed."""
 
 
 class FileError(Exception):
@@ -56,9 +65,59 @@ def check_length(path: Path, wanted: int, packed: bool) -> None:
         raise FileError(f"its header promises {wanted} bytes, more than the file can hold")
 
 
-def label_volume(path: Path, reason: str) -> InputError:
+class Readable(Protocol):
+    """A file, packed or not."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+def read_voxels(
+    stream: Readable, shape_kji: tuple[int, ...], dtype: np.dtype, rescale: Callable[[NDArray], NDArray] | None = None
+) -> NDArray:
+    """The voxels that follow in a stream, slice by slice, so that nothing of their size is held besides them.
+
+    The stream is read to its end, where packed ones have a checksum.
+
+    Args:
+        stream: at the first voxel.
+        shape_kji: the slices (J, I) lie one after the other.
+        dtype: as stored, of any byte order.
+        rescale: from stored to real values, of any shape.
+
+    Returns:
+        (K, J, I) in the machine's byte order; float32 of all that is not whole, and where values are rescaled.
+
+    Raises:
+        FileError: the stream ends early.
+    """
+    final = np.dtype(np.float32) if dtype.kind == "f" or rescale is not None else dtype.newbyteorder("=")
+    array = np.empty(shape_kji, final)
+    size = int(np.prod(shape_kji[1:], dtype=object)) * dtype.itemsize
+    with np.errstate(over="ignore"):
+        for plane in array:
+            values = np.frombuffer(_exactly(stream, size), dtype).reshape(plane.shape)
+            plane[...] = values if rescale is None else rescale(values)
+    while stream.read(1 << 16):
+        pass
+    return array
+
+
+def _exactly(stream: Readable, size: int) -> bytes | bytearray:
+    block = stream.read(size)
+    if len(block) == size:
+        return block
+    whole = bytearray(block)
+    while len(whole) < size:
+        block = stream.read(size - len(whole))
+        if not block:
+            raise FileError("the image data end early")
+        whole += block
+    return whole
+
+
+def label_volume(path: Path, reason: str) -> LabelVolume:
     """The refusal of a label map where a CT is needed."""
-    return InputError(f"{path} is a label volume, not a CT ({reason}): give the CT that it belongs to")
+    return LabelVolume(f"{path} is a label volume, not a CT ({reason}): give the CT that it belongs to")
 
 
 def colors(path: Path) -> InputError:

@@ -1,8 +1,9 @@
 """Reads NRRD and MetaImage by ITK, after checks that ITK does not make.
 
 ITK takes 1 mm where no voxel size is stated, ignores units, goes on with zeros where packed data are damaged, and
-trusts the sizes in a header. So the text header is read here first, and packed data are unpacked once for their
-checksum. Formats: https://teem.sourceforge.net/nrrd/format.html, https://itk.org/Wiki/ITK/MetaIO/Documentation.
+trusts the sizes in a header. So the text header and the voxels are read here, slice by slice, and ITK says where they
+lie; it reads the voxels in encodings that are rare. Formats: https://teem.sourceforge.net/nrrd/format.html,
+https://itk.org/Wiki/ITK/MetaIO/Documentation.
 """
 
 from __future__ import annotations
@@ -11,68 +12,45 @@ import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ..inference.errors import InputError
-from .image_file import FileError, as_3d_shape, check_kind, check_length, colors, label_volume
+from .image_file import FileError, as_3d_shape, check_kind, check_length, colors, label_volume, read_voxels
 from .itk_geometry import image_to_ras, quiet_itk
 
-_NRRD_BYTES = {
-    **dict.fromkeys(("signed char", "int8", "int8_t", "uchar", "unsigned char", "uint8", "uint8_t"), 1),
-    **dict.fromkeys(
-        (
-            "short",
-            "short int",
-            "signed short",
-            "signed short int",
-            "int16",
-            "int16_t",
-            "ushort",
-            "unsigned short",
-            "unsigned short int",
-            "uint16",
-            "uint16_t",
-        ),
-        2,
-    ),
-    **dict.fromkeys(
-        ("int", "signed int", "int32", "int32_t", "uint", "unsigned int", "uint32", "uint32_t", "float"), 4
-    ),
-    **dict.fromkeys(
-        (
-            "longlong",
-            "long long",
-            "long long int",
-            "signed long long",
-            "signed long long int",
-            "int64",
-            "int64_t",
-            "ulonglong",
-            "unsigned long long",
-            "unsigned long long int",
-            "uint64",
-            "uint64_t",
-            "double",
-        ),
-        8,
-    ),
+_NRRD_TYPES = {
+    name: kind
+    for kind, names in {
+        "i1": "signed char, int8, int8_t",
+        "u1": "uchar, unsigned char, uint8, uint8_t",
+        "i2": "short, short int, signed short, signed short int, int16, int16_t",
+        "u2": "ushort, unsigned short, unsigned short int, uint16, uint16_t",
+        "i4": "int, signed int, int32, int32_t",
+        "u4": "uint, unsigned int, uint32, uint32_t",
+        "i8": "longlong, long long, long long int, signed long long, signed long long int, int64, int64_t",
+        "u8": "ulonglong, unsigned long long, unsigned long long int, uint64, uint64_t",
+        "f4": "float",
+        "f8": "double",
+    }.items()
+    for name in names.split(", ")
 }
-_META_BYTES = {
-    "CHAR": 1,
-    "UCHAR": 1,
-    "SHORT": 2,
-    "USHORT": 2,
-    "INT": 4,
-    "UINT": 4,
-    "LONG": 4,
-    "ULONG": 4,
-    "LONG_LONG": 8,
-    "ULONG_LONG": 8,
-    "FLOAT": 4,
-    "DOUBLE": 8,
+_META_TYPES = {
+    "CHAR": "i1",
+    "UCHAR": "u1",
+    "SHORT": "i2",
+    "USHORT": "u2",
+    "INT": "i4",
+    "UINT": "u4",
+    "LONG": "i4",
+    "ULONG": "u4",
+    "LONG_LONG": "i8",
+    "ULONG_LONG": "u8",
+    "FLOAT": "f4",
+    "DOUBLE": "f8",
 }
 _MILLIMETERS = ("mm", "millimeter", "millimeters", "millimetre", "millimetres", "", "?", "???", "unknown")
 _LONGEST_HEADER = 1 << 20
@@ -86,14 +64,21 @@ class _Content:
     Attributes:
         file: the header's own file or another one.
         offset: their first byte; -1 where they end with the file.
-        length: bytes, unpacked.
+        count: numbers.
+        dtype: of each, with its byte order.
         encoding: ``_RAW``, ``_GZIP`` (zlib's own format too) or ``_OTHER``, which ITK has to judge.
     """
 
     file: Path
     offset: int
-    length: int
+    count: int
+    dtype: np.dtype
     encoding: str
+
+    @property
+    def length(self) -> int:
+        """Bytes, unpacked."""
+        return self.count * self.dtype.itemsize
 
 
 def read_itk(path: Path, labels: bool) -> tuple[NDArray, NDArray[np.float64]]:
@@ -106,8 +91,8 @@ def read_itk(path: Path, labels: bool) -> tuple[NDArray, NDArray[np.float64]]:
         RuntimeError: ITK refuses it.
     """
     nrrd = path.name.lower().endswith((".nrrd", ".nhdr"))
-    content = _nrrd_content(path) if nrrd else _meta_content(path)
-    _check_content(content)
+    content = _content(path)
+    _check_length(content)
     reader = sitk.ImageFileReader()
     reader.SetImageIO("NrrdImageIO" if nrrd else "MetaImageIO")
     reader.SetFileName(str(path))
@@ -118,13 +103,27 @@ def read_itk(path: Path, labels: bool) -> tuple[NDArray, NDArray[np.float64]]:
         as_3d_shape(path, reader.GetSize())
         if reader.GetNumberOfComponents() != 1:
             raise colors(path)
+        size = reader.GetSize()[:3]
+        if content.encoding != _OTHER:
+            if math.prod(size) != content.count:
+                raise FileError(f"its header states the sizes {size} and {content.count} numbers")
+            return _voxels(content, size[::-1]), image_to_ras(reader)
         image = reader.Execute()
     while image.GetDimension() > 3:
         image = image[..., 0]
     return sitk.GetArrayFromImage(image), image_to_ras(image)
 
 
+def data_file(path: Path) -> Path:
+    """The file with the voxels of a .nrrd, .nhdr, .mha or .mhd file. Raises InputError, FileError, OSError."""
+    return _content(path).file
+
+
 # -- headers ----------------------------------------------------------------------------------------------------------
+
+
+def _content(path: Path) -> _Content:
+    return _nrrd_content(path) if path.name.lower().endswith((".nrrd", ".nhdr")) else _meta_content(path)
 
 
 def _nrrd_content(path: Path) -> _Content:
@@ -142,7 +141,7 @@ def _nrrd_content(path: Path) -> _Content:
     count = _whole(fields, "dimension", 1, 16)
     sizes = _sizes(fields.get("sizes", ""), count)
     kind = fields.get("type", "").lower()
-    if kind not in _NRRD_BYTES:
+    if kind not in _NRRD_TYPES:
         raise FileError(f"its header states the voxel type {kind[:40]!r}")
     _check_nrrd_spacing(path, fields)
     encoding = fields.get("encoding", "").lower()
@@ -157,9 +156,12 @@ def _nrrd_content(path: Path) -> _Content:
         raise FileError("its header names no data file")
     else:
         file = path
-    if skipped:
-        offset = -1 if skipped < 0 else offset + skipped if encoding == _RAW else offset
-    return _Content(file, offset, math.prod(sizes) * _NRRD_BYTES[kind], encoding)
+    if skipped and encoding != _RAW:
+        encoding = _OTHER  # bytes of the unpacked data
+    elif skipped:
+        offset = -1 if skipped < 0 else offset + skipped
+    dtype = np.dtype((">" if fields.get("endian", "little").lower() == "big" else "<") + _NRRD_TYPES[kind])
+    return _Content(file, offset, math.prod(sizes), dtype, encoding)
 
 
 def _check_nrrd_spacing(path: Path, fields: dict[str, str]) -> None:
@@ -194,7 +196,7 @@ def _meta_content(path: Path) -> _Content:
     sizes = _sizes(fields.get("dimsize", ""), count)
     channels = _whole(fields, "elementnumberofchannels", 1, 1 << 16) if "elementnumberofchannels" in fields else 1
     kind = fields.get("elementtype", "").upper().removeprefix("MET_")
-    if kind not in _META_BYTES:
+    if kind not in _META_TYPES:
         raise FileError(f"its header states the voxel type {kind[:40]!r}")
     _check_units(path, fields.get("distanceunits", "").split())
     for name in ("elementspacing", "elementsize"):
@@ -223,9 +225,13 @@ def _meta_content(path: Path) -> _Content:
     else:
         file, offset = _beside(path, data), 0
     encoding = _GZIP if packed else _RAW if binary else _OTHER
-    return _Content(
-        file, -1 if skipped < 0 else offset + skipped, math.prod(sizes) * channels * _META_BYTES[kind], encoding
+    if skipped < 0 and encoding == _GZIP:
+        encoding = _OTHER
+    big = any(
+        fields.get(name, "").lower() in ("true", "1") for name in ("binarydatabyteordermsb", "elementbyteordermsb")
     )
+    dtype = np.dtype((">" if big else "<") + _META_TYPES[kind])
+    return _Content(file, -1 if skipped < 0 else offset + skipped, math.prod(sizes) * channels, dtype, encoding)
 
 
 def _check_units(path: Path, units: list[str]) -> None:
@@ -286,27 +292,36 @@ def _number(text: str) -> float:
 # -- data -------------------------------------------------------------------------------------------------------------
 
 
-def _check_content(content: _Content) -> None:
-    """Raises FileError unless the voxels are all there and, where packed, have the checksum that they had."""
-    start = max(0, content.offset)
+def _check_length(content: _Content) -> None:
+    """Raises FileError where a file cannot hold its voxels, before memory is asked for."""
     if content.encoding == _RAW:
-        check_length(content.file, start + content.length, packed=False)
-    elif content.encoding == _GZIP:
-        check_length(content.file, content.length, packed=True)
-        found = unpacked_length(content.file, start)
-        if found < content.length:
-            raise FileError(f"its packed data hold {found} bytes instead of {content.length}")
+        check_length(content.file, max(0, content.offset) + content.length, packed=False)
     else:
-        check_length(content.file, content.length // 8, packed=True)
+        check_length(content.file, content.length if content.encoding == _GZIP else content.length // 8, packed=True)
 
 
-def unpacked_length(file: Path, offset: int) -> int:
-    """How many bytes a gzip or zlib stream holds. Raises FileError, zlib.error unless its checksum is right."""
-    stream, found = zlib.decompressobj(wbits=47), 0
-    with file.open("rb") as source:
-        source.seek(offset)
-        while not stream.eof and (block := source.read(1 << 16)):
-            found += len(stream.decompress(block))
-    if not stream.eof:
-        raise FileError("its packed data end early")
-    return found
+def _voxels(content: _Content, shape_kji: tuple[int, ...]) -> NDArray:
+    """The voxels, of packed ones the checksum is right. Raises FileError, zlib.error."""
+    with content.file.open("rb") as file:
+        file.seek(content.offset if content.offset >= 0 else -content.length, 0 if content.offset >= 0 else 2)
+        if content.encoding == _GZIP:
+            return read_voxels(_Unpacked(file), shape_kji, content.dtype)
+        return read_voxels(file, shape_kji, content.dtype)
+
+
+class _Unpacked:
+    """A gzip or zlib stream, which ends with its checksum. ``read`` raises FileError, zlib.error."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._stream = zlib.decompressobj(wbits=47)
+
+    def read(self, size: int, /) -> bytes:
+        while not self._stream.eof:
+            packed = self._stream.unconsumed_tail or self._file.read(1 << 16)
+            block = self._stream.decompress(packed, size)
+            if block:
+                return block
+            if not packed and not self._stream.eof:
+                raise FileError("its packed data end early")
+        return b""

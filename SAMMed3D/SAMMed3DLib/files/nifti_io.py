@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..inference.errors import InputError
 from ..inference.geometry import box_corners, transform_points, voxel_spacing
-from .image_file import FileError, as_3d_shape, check_length, colors, label_volume
+from .image_file import FileError, as_3d_shape, check_length, colors, label_volume, read_voxels
 from .itk_geometry import image_to_ras, quiet_itk
 
 _LABEL_INTENT = 1002
@@ -50,14 +50,11 @@ def read_nifti(path: Path, labels: bool) -> tuple[NDArray, NDArray[np.float64]]:
         count = int(np.prod(shape, dtype=object))
         check_length(path, offset + count * dtype.itemsize, packed)
         stream.seek(offset)
-        array = np.empty(count, dtype)
-        memory = memoryview(array)  # type: ignore[arg-type]  # numpy's stubs: a buffer from Python 3.12 on only
-        if _fill(stream, memory.cast("B")) < array.nbytes:
-            raise FileError("the image data end early")
-        while stream.read(1 << 20):  # to the end of a gzip file, where its checksum is
-            pass
-    slope, intercept = header.get_slope_inter()
-    array = np.asarray(apply_read_scaling(array.reshape(shape[::-1]), slope, intercept))
+        slope, intercept = header.get_slope_inter()
+        rescale = None
+        if (slope, intercept) not in ((None, None), (1.0, 0.0)):
+            rescale = lambda stored: np.asarray(apply_read_scaling(stored, slope, intercept))  # noqa: E731
+        array = read_voxels(stream, shape[::-1], dtype, rescale)
     return array, _geometry(path, header, shape)
 
 
@@ -102,18 +99,6 @@ def _checked(path: Path, header: nibabel.Nifti1Header, labels: bool) -> tuple[tu
         numbers = " x ".join(f"{length:g}" for length in spacing)
         raise InputError(f"the voxel size of {path.name} is {numbers} mm: correct the volume's spacing")
     return shape, dtype
-
-
-def _fill(stream: BinaryIO, buffer: memoryview) -> int:
-    """Reads until the buffer is full or the stream ends; returns how many bytes came."""
-    done = 0
-    while done < len(buffer):
-        block = stream.read(min(1 << 24, len(buffer) - done))
-        if not block:
-            break
-        buffer[done : done + len(block)] = block
-        done += len(block)
-    return done
 
 
 def _geometry(path: Path, header: nibabel.Nifti1Header, shape: tuple[int, ...]) -> NDArray[np.float64]:

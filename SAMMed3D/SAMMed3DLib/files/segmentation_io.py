@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import nibabel
 import numpy as np
@@ -19,10 +20,14 @@ from scipy import ndimage
 
 from ..inference.errors import InputError
 from ..report.findings import TRACKING_TAG
-from .itk_geometry import place_image
+from .itk_geometry import flip_lps_ras
 from .output_files import whole_file
 from .volume_io import Volume
 
+#: Label maps are mostly zeros: zlib packs them as small and much faster at a low level.
+_PACKING = 2
+#: Of the length of packed data in a MetaImage header.
+_DIGITS = 16
 #: Voxels of a segmentation and of its CT lie in one place when they are no further apart than this part of a voxel.
 _SAME_PLACE_VOXELS = 0.1
 
@@ -72,27 +77,94 @@ def write_segmentation(
         InputError: the ending is not known, or the place cannot be written.
     """
     path = Path(path)
-    labels = np.ascontiguousarray(labels_kji)
-    labels = labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.uint16)
-    named = {int(label): f"nodule {label}" for label in np.unique(labels) if label} | dict(names or {})
     lower = path.name.lower()
     if not lower.endswith(WRITABLE):
         raise InputError(f"{path} cannot be written: the name must end in {' or '.join(WRITABLE)}")
+    labels = np.asarray(labels_kji)
+    largest = int(labels.max(initial=0))
+    labels = labels.astype(np.uint8 if largest < 256 else np.uint16, order="C", copy=False)
     with whole_file(path) as part:
         if lower.endswith((".nii", ".nii.gz")):
             _nifti(labels, ijk_to_ras).to_filename(part)
-            return
-        image = sitk.GetImageFromArray(labels)
-        place_image(image, ijk_to_ras)
-        if lower.endswith(".seg.nrrd"):
-            for key, value in _segment_fields(labels, dict(sorted(named.items())), tracking_uids or {}).items():
-                image.SetMetaData(key, value)
-        try:
-            sitk.WriteImage(image, str(part), useCompression=True)
-        except RuntimeError as error:
-            raise OSError(str(error).strip().splitlines()[-1]) from error
-        if lower.endswith(".nrrd"):
-            _check_whole_nrrd(part, labels.nbytes)
+        elif lower.endswith(".mha"):
+            _write_meta_image(part, labels, ijk_to_ras)
+        else:
+            fields = {}
+            if lower.endswith(".seg.nrrd"):
+                boxes = ndimage.find_objects(labels, max_label=max([largest, *(names or ())]))
+                named = {label: f"nodule {label}" for label, box in enumerate(boxes, start=1) if box} | dict(
+                    names or {}
+                )
+                fields = _segment_fields(boxes, dict(sorted(named.items())), tracking_uids or {})
+            _write_nrrd(part, labels, ijk_to_ras, fields)
+
+
+def _write_nrrd(path: Path, labels: NDArray, ijk_to_ras: NDArray, fields: Mapping[str, str]) -> None:
+    """A gzipped NRRD file, slice by slice, so that nothing of the volume's size is held besides it."""
+    matrix = flip_lps_ras(ijk_to_ras)
+    vectors = [f"({','.join(repr(float(x)) for x in column)})" for column in matrix[:3].T]
+    lines = [
+        "NRRD0004",
+        f"type: uint{8 * labels.dtype.itemsize}",
+        "dimension: 3",
+        "space: left-posterior-superior",
+        f"sizes: {' '.join(str(length) for length in reversed(labels.shape))}",
+        f"space directions: {' '.join(vectors[:3])}",
+        "kinds: domain domain domain",
+        "endian: little",
+        "encoding: gzip",
+        f"space origin: {vectors[3]}",
+    ]
+    for key, value in fields.items():
+        text = value.replace("\\", r"\\").replace("\n", r"\n")
+        lines.append(f"{key}:={text}")
+    with path.open("wb") as file:
+        file.write("\n".join([*lines, "", ""]).encode())
+        _write_packed(file, labels, zlib.compressobj(_PACKING, wbits=31))
+
+
+def _write_meta_image(path: Path, labels: NDArray, ijk_to_ras: NDArray) -> None:
+    """A packed MetaImage file, likewise."""
+    matrix = flip_lps_ras(ijk_to_ras)
+    spacing = np.linalg.norm(matrix[:3, :3], axis=0)
+
+    def numbers(values: NDArray) -> str:
+        return " ".join(repr(float(value)) for value in np.ravel(values))
+
+    before = [
+        "ObjectType = Image",
+        "NDims = 3",
+        "BinaryData = True",
+        "BinaryDataByteOrderMSB = False",
+        "CompressedData = True",
+        "CompressedDataSize = ",
+    ]
+    after = [
+        "",
+        f"TransformMatrix = {numbers((matrix[:3, :3] / spacing).T)}",
+        f"Offset = {numbers(matrix[:3, 3])}",
+        f"ElementSpacing = {numbers(spacing)}",
+        f"DimSize = {' '.join(str(length) for length in reversed(labels.shape))}",
+        f"ElementType = MET_{'UCHAR' if labels.dtype.itemsize == 1 else 'USHORT'}",
+        "ElementDataFile = LOCAL",
+        "",
+    ]
+    with path.open("wb") as file:
+        file.write("\n".join(before).encode())
+        place = file.tell()
+        file.write(("0" * _DIGITS + "\n".join(after)).encode())
+        length = _write_packed(file, labels, zlib.compressobj(_PACKING))
+        file.seek(place)
+        file.write(f"{length:0{_DIGITS}d}".encode())
+
+
+def _write_packed(file: BinaryIO, labels: NDArray, packer: Any) -> int:
+    """Writes the voxels in little endian, packed; returns how many bytes that makes."""
+    begun = file.tell()
+    for plane in labels:
+        file.write(packer.compress(plane.astype(plane.dtype.newbyteorder("<"), copy=False).tobytes()))
+    file.write(packer.flush())
+    return file.tell() - begun
 
 
 def read_segment_names(path: str | Path) -> tuple[dict[int, str], dict[int, str]]:
@@ -147,21 +219,6 @@ def on_grid(labels: Volume, shape_kji: tuple[int, ...], ijk_to_ras: NDArray) -> 
     return out
 
 
-def _check_whole_nrrd(path: Path, length: int) -> None:
-    """Raises OSError unless the gzip stream of a NRRD file holds ``length`` bytes: ITK is silent about a full disk."""
-    stream, found = zlib.decompressobj(wbits=31), 0
-    try:
-        with path.open("rb") as file:
-            while file.readline().strip():  # the header ends with an empty line
-                pass
-            while block := file.read(1 << 20):
-                found += len(stream.decompress(block))
-    except zlib.error as error:
-        raise OSError(f"it came out damaged ({error}); is the disk full?") from error
-    if found != length or not stream.eof:
-        raise OSError("it came out incomplete; is the disk full?")
-
-
 def _nifti(labels: NDArray, ijk_to_ras: NDArray) -> nibabel.Nifti1Image:
     image = nibabel.Nifti1Image(labels.T, ijk_to_ras)
     image.set_sform(ijk_to_ras, code=1)
@@ -173,15 +230,17 @@ def _nifti(labels: NDArray, ijk_to_ras: NDArray) -> nibabel.Nifti1Image:
     return image
 
 
-def _segment_fields(labels: NDArray, names: Mapping[int, str], uids: Mapping[int, str]) -> dict[str, str]:
+def _segment_fields(
+    boxes: Sequence[tuple[slice, ...] | None], names: Mapping[int, str], uids: Mapping[int, str]
+) -> dict[str, str]:
+    """Slicer's header fields; ``boxes`` are those of the labels from 1 upward, None of one without voxels."""
     fields = {
         "Segmentation_ContainedRepresentationNames": "Binary labelmap|",
         "Segmentation_MasterRepresentation": "Binary labelmap",
         "Segmentation_ReferenceImageExtentOffset": "0 0 0",
     }
-    blocks = ndimage.find_objects(labels, max_label=max(names, default=0))
     for number, (label, name) in enumerate(names.items()):
-        block = blocks[label - 1]
+        block = boxes[label - 1]
         extent = [edge for part in reversed(block) for edge in (part.start, part.stop - 1)] if block else [0, -1] * 3
         fields |= {
             f"Segment{number}_ID": f"Segment_{label}",

@@ -10,7 +10,7 @@ import gzip
 import re
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,9 @@ from .itk_io import read_itk
 from .nifti_io import read_nifti
 from .output_files import whole_file
 
-READABLE = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", "a DICOM series folder")
+#: Endings of image files.
+IMAGE_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+READABLE = (*IMAGE_ENDINGS, "a DICOM series folder")
 
 _LARGEST_FLOAT_LABEL = 255
 _SMALLEST_VOXEL_MM, _LARGEST_VOXEL_MM = 0.05, 20.0
@@ -50,17 +52,21 @@ class Volume:
     path: Path
 
 
-def read_volume(path: str | Path) -> Volume:
+def read_volume(path: str | Path, files: Sequence[Path] = ()) -> Volume:
     """Reads a CT from a NIfTI, NRRD or MetaImage file, a DICOM series folder, or one DICOM file of the series.
 
     A fourth axis of length 1 is dropped. Rescale slope and intercept are applied.
+
+    Args:
+        path: file or folder.
+        files: of a DICOM series where they are known, in any folders; then ``path`` only names it.
 
     Raises:
         InputError: the file is missing, unreadable, damaged, 2D, 4D, RGB or a label volume, it is not in HU, its matrix
             is singular, it does not state its voxel size, or the folder holds no series or several (they are listed).
             The message names the cure. What is doubtful comes as a warning.
     """
-    volume = _read(path, labels=False)
+    volume = _read(path, labels=False, files=files)
     _refuse_others(volume)
     return volume
 
@@ -93,11 +99,11 @@ def stem(path: Path) -> str:
     return re.sub(r"(\.nii\.gz|\.seg\.nrrd|\.[^.]*)$", "", path.name, flags=re.IGNORECASE) or path.name
 
 
-def _read(named: str | Path, labels: bool) -> Volume:
+def _read(named: str | Path, labels: bool, files: Sequence[Path] = ()) -> Volume:
     path = given_path(named)
     try:
         check_kind(path)
-        array, matrix = _reader_of(path)(path, labels)
+        array, matrix = read_series(path, files) if files else _reader_of(path)(path, labels)
     except InputError:
         raise
     except PermissionError as error:

@@ -124,7 +124,8 @@ def looks_like_labels(array: NDArray) -> bool:
     low, high = int(array.min()), int(array.max())
     if low < 0 or high > limit or low == high:
         return False
-    return bool(np.count_nonzero(np.bincount(array.ravel(), minlength=1)) <= _MOST_LABELS_8_BIT)
+    counts = sum(np.bincount(plane.ravel(), minlength=limit + 1) for plane in array)  # of all at once: 8 bytes a voxel
+    return bool(np.count_nonzero(counts) <= _MOST_LABELS_8_BIT)
 
 
 def _few_small_values(sparse: NDArray, limit: int) -> bool:
