@@ -8,29 +8,16 @@ import json
 import numpy as np
 import pytest
 
+from commandline.bright_search import two_ball_generator
 from SAMMed3DLib import cli
 from SAMMed3DLib.files.volume_io import read_labels
-from SAMMed3DLib.finding.candidates import Candidate
-from SAMMed3DLib.finding.lungs import LungMask
-from SAMMed3DLib.inference import SamAutomaticMaskGenerator3D
 from SAMMed3DLib.report.findings import read_findings
 
 
 @pytest.fixture
-def finder(scene, monkeypatch):
+def finder(monkeypatch):
     """Candidates on the two balls, and no lungs."""
-    found = [
-        Candidate(tuple(scene.center_ras(number)), 2.0 * scene.radii_mm[number], 0.9, "solid") for number in (1, 0)
-    ]
-    nothing = LungMask(np.zeros((2, 2, 2), bool), np.eye(4), False, "no lungs were found")
-
-    class Generator(SamAutomaticMaskGenerator3D):
-        def __init__(self, *args, **options) -> None:
-            super().__init__(
-                *args, **options, lung_finder=lambda *a, **k: nothing, candidate_finder=lambda *a, **k: list(found)
-            )
-
-    monkeypatch.setattr("SAMMed3DLib.inference.SamAutomaticMaskGenerator3D", Generator)
+    monkeypatch.setattr("SAMMed3DLib.inference.SamAutomaticMaskGenerator3D", two_ball_generator())
 
 
 def test_segmentation_and_tables_agree(ct, scene, bright, finder, tmp_path, capsys) -> None:
@@ -94,7 +81,7 @@ def test_nothing_found_is_a_result(ct, bright, finder, tmp_path, capsys) -> None
     [
         (["--out", "x.txt"], "must end in"),
         (["--table", "x.xls"], "must end in"),
-        (["--min-diameter", "9", "--max-diameter", "4"], "ordered"),
+        (["--min-diameter", "9", "--max-diameter", "4"], "must be below"),
     ],
 )
 def test_options_that_cannot_be_used(ct, bright, finder, words, message, capsys) -> None:

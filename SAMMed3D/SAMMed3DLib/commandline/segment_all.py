@@ -1,4 +1,4 @@
-"""``sammed3d segment-all``: all nodules of a CT at once, as a segmentation and a table."""
+"""``sammed3d segment-all``: all nodules of a CT at once, as a segmentation and a table; many CTs: :mod:`.cohort`."""
 
 from __future__ import annotations
 
@@ -7,21 +7,36 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..inference.errors import InputError
 from ..inference.nodule_table import CLICKED, MEASURED, rounded, shown, table_text, titles
 from .prompts import NodulePrompt
+from .task_queue import Workers
 from .terminal import Terminal, aligned
 
-_COLUMNS = ("label", "name", "score", "predicted_iou", "stability_score", *CLICKED, *MEASURED)
+if TYPE_CHECKING:
+    from ..files.volume_io import Volume
+    from ..finding.lungs import LungMask
+    from ..inference import SamPredictor3D
+    from .segmenting import SegmentedNodule
+
+COLUMNS = ("label", "name", "score", "predicted_iou", "stability_score", *CLICKED, *MEASURED)
 NOTE = "Not a medical device: what is listed may be no nodule, and nodules may be missing."
 
 
 def add_segment_all(commands: argparse._SubParsersAction, add_model_options: Callable) -> argparse.ArgumentParser:
     """Adds the command's options."""
-    parser = commands.add_parser("segment-all", help="find and segment all nodules of a CT", allow_abbrev=False)
-    parser.add_argument("ct", metavar="CT", help="NIfTI, NRRD or MetaImage file, or a DICOM series folder")
+    about = "find and segment all nodules of a CT, or of all CTs in a folder or a list"
+    parser = commands.add_parser("segment-all", help=about, description=about, allow_abbrev=False)
+    parser.add_argument(
+        "ct",
+        metavar="CT",
+        help="NIfTI, NRRD or MetaImage file, or a DICOM series folder; many CTs: a folder around them, or a .csv file "
+        "whose column 'path' names them, with --out DIR",
+    )
     add_model_options(parser)
     search = parser.add_argument_group("search")
     search.add_argument(
@@ -46,13 +61,74 @@ def add_segment_all(commands: argparse._SubParsersAction, add_model_options: Cal
     results.add_argument(
         "--out",
         type=Path,
-        metavar="FILE",
+        metavar="FILE|DIR",
         help="label map or Slicer segmentation "
-        "(.nii.gz, .nii, .nrrd, .mha; .seg.nrrd); nodule n, the n-th largest, has label n",
+        "(.nii.gz, .nii, .nrrd, .mha; .seg.nrrd); nodule n, the n-th largest, has label n. Of many CTs: a folder for "
+        "all results; what is in it already is not done again",
     )
     results.add_argument("--table", type=Path, metavar="FILE.csv", help="measurements and scores of all nodules")
     results.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    many = parser.add_argument_group("many CTs")
+    many.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes on this machine, each with a model and one CT in memory; with --slurm: jobs "
+        "(default: %(default)s)",
+    )
+    many.add_argument(
+        "--threads", type=int, metavar="N", help="of each process (default: the cores, divided among the processes)"
+    )
+    many.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster, such as tcp://10.0.0.1:8786")
+    many.add_argument(
+        "--slurm", action="store_true", help="workers are Slurm jobs, as ~/.config/dask/jobqueue.yaml describes them"
+    )
     return parser
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is looked for: see the options of the same names."""
+
+    sensitivity: float
+    min_diameter_mm: float
+    max_diameter_mm: float
+    whole_volume: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """All nodules of a volume.
+
+    Attributes:
+        records: of the generator, the largest first.
+        ranking: what their score means.
+        message: what users should know; "" if nothing.
+        lungs: None where the whole volume was searched.
+    """
+
+    records: list[dict[str, Any]]
+    ranking: str
+    message: str
+    lungs: LungMask | None
+
+
+def find_nodules(
+    predictor: SamPredictor3D, volume: Volume, search: Search, progress: Callable[[int, int], None] | None = None
+) -> Found:
+    """Finds and segments all nodules of a volume; the predictor keeps it. Raises InputError."""
+    from ..inference import SamAutomaticMaskGenerator3D
+
+    predictor.set_image(volume.array_kji, volume.ijk_to_ras)
+    generator = SamAutomaticMaskGenerator3D(
+        predictor,
+        min_diameter_mm=search.min_diameter_mm,
+        max_diameter_mm=search.max_diameter_mm,
+        lungs="whole_volume" if search.whole_volume else "auto",
+    )
+    records = [each for each in generator.generate(progress) if each["shown_from"] <= search.sensitivity]
+    return Found(_by_size(records), generator.ranking, generator.message, generator.lungs_found)
 
 
 def run_segment_all(options: argparse.Namespace, terminal: Terminal, load_predictor: Callable) -> int:
@@ -69,9 +145,18 @@ def run_segment_all(options: argparse.Namespace, terminal: Terminal, load_predic
     from ..files.output_files import check_apart, check_writable, write_text_whole
     from ..files.segmentation_io import WRITABLE, write_segmentation
     from ..files.volume_io import read_volume
-    from ..inference import SamAutomaticMaskGenerator3D
     from .segmenting import label_map
 
+    search = Search(options.sensitivity, options.min_diameter, options.max_diameter, options.whole_volume)
+    if search.min_diameter_mm >= search.max_diameter_mm:
+        raise InputError(f"--min-diameter {search.min_diameter_mm:g} must be below --max-diameter")
+    workers = Workers(options.workers, options.threads, options.scheduler, options.slurm)
+    if _are_many(options.ct, options.out, WRITABLE):
+        from .cohort import run_cohort
+
+        return run_cohort(options, search, workers, terminal)
+    if workers != Workers():
+        raise InputError("--workers, --threads, --scheduler and --slurm are for many CTs: give a folder and --out DIR")
     for path, endings in ((options.out, WRITABLE), (options.table, (".csv",))):
         if path is not None:
             check_writable(path, endings)
@@ -80,35 +165,27 @@ def run_segment_all(options: argparse.Namespace, terminal: Terminal, load_predic
     check_apart(volume.path, options.out, options.table)
     with terminal.step("loading the model") as loading:
         predictor = load_predictor()
-    predictor.set_image(volume.array_kji, volume.ijk_to_ras)
-    generator = SamAutomaticMaskGenerator3D(
-        predictor,
-        min_diameter_mm=options.min_diameter,
-        max_diameter_mm=options.max_diameter,
-        lungs="whole_volume" if options.whole_volume else "auto",
-    )
     with terminal.step("finding nodules") as finding:
-        records = generator.generate(percent(terminal))
-    if generator.message:
-        terminal.note(f"note: {generator.message}")
-    nodules = _by_size([record for record in records if record["shown_from"] <= options.sensitivity])
-    rows = [_row(number, record) for number, record in enumerate(nodules, start=1)]
+        found = find_nodules(predictor, volume, search, percent(terminal))
+    if found.message:
+        terminal.note(f"note: {found.message}")
+    rows = [nodule_row(number, record) for number, record in enumerate(found.records, start=1)]
 
     if options.out is not None:
         with terminal.step(f"writing {options.out}"):
-            labels = label_map(_segments(nodules), volume.array_kji.shape)
+            labels = label_map(segments_of_records(found.records), volume.array_kji.shape)
             names = {row["label"]: row["name"] for row in rows}
             write_segmentation(options.out, labels, volume.ijk_to_ras, names)
     if options.table is not None:
         with terminal.step(f"writing {options.table}"):
-            write_text_whole(options.table, table_text(rows, _COLUMNS))
+            write_text_whole(options.table, table_text(rows, COLUMNS))
     if options.json:
         seconds = {"read": reading.seconds, "load": loading.seconds, "find": finding.seconds}
         text = json.dumps(
             {
                 "ct": str(options.ct),
-                "ranking": generator.ranking,
-                "message": generator.message,
+                "ranking": found.ranking,
+                "message": found.message,
                 "note": NOTE,
                 "seconds": {name: round(value, 3) for name, value in seconds.items()},
                 "nodules": rows,
@@ -117,18 +194,28 @@ def run_segment_all(options: argparse.Namespace, terminal: Terminal, load_predic
             allow_nan=False,
         )
     else:
-        text = _table(rows, generator.ranking)
+        text = _table(rows, found.ranking)
     sys.stdout.write(f"{text}\n")
     if not options.json:
         terminal.note(NOTE)
     return 0
 
 
+def _are_many(source: str, out: Path | None, endings: tuple[str, ...]) -> bool:
+    """Whether CTs are to be looked for: in a list always, in a folder where the results get a folder, too."""
+    if source.lower().endswith(".csv"):
+        if out is None:
+            raise InputError("the results of many CTs need a folder: give --out DIR")
+        return True
+    return out is not None and Path(source).expanduser().is_dir() and not out.name.lower().endswith(endings)
+
+
 def _by_size(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(records, key=lambda record: -record["measurements"].volume_mm3)
 
 
-def _segments(records: Sequence[dict[str, Any]]) -> list:
+def segments_of_records(records: Sequence[dict[str, Any]]) -> list[SegmentedNodule]:
+    """The generator's records as nodules with labels from 1 upward."""
     from .segmenting import SegmentedNodule
 
     return [
@@ -144,7 +231,7 @@ def _segments(records: Sequence[dict[str, Any]]) -> list:
     ]
 
 
-def _row(label: int, record: dict[str, Any]) -> dict[str, Any]:
+def nodule_row(label: int, record: dict[str, Any]) -> dict[str, Any]:
     """Plain numbers and strings of one nodule."""
     values = record["measurements"].to_dict()
     return rounded(

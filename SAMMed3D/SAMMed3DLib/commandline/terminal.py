@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import time
@@ -136,3 +137,13 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
         ).rstrip()
         for line in ruled
     )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: "45 s", "12 min", "3 h 20 min"."""
+    if not math.isfinite(seconds or 0):
+        return "?"
+    minutes = round((seconds or 0) / 60)
+    if minutes < 2:
+        return f"{round(seconds or 0)} s"
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"

@@ -117,6 +117,14 @@ def _cure(error: OSError) -> str:
 
 
 @contextmanager
+def temporary_folder(beside: Path) -> Iterator[Path]:
+    """A folder inside of ``beside`` that is gone at the end; what killed runs left there is removed. Raises OSError."""
+    _remove_left_behind(beside)
+    with tempfile.TemporaryDirectory(prefix=_OWN, dir=beside) as folder:
+        yield Path(folder)
+
+
+@contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A path of the same name to write to; what was written there takes the place of ``path`` at the end, at once.
 
@@ -129,9 +137,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     try:
         target = _target(path)
-        _remove_left_behind(target.parent)
-        with tempfile.TemporaryDirectory(prefix=_OWN, dir=target.parent) as folder:
-            part = Path(folder) / path.name
+        with temporary_folder(target.parent) as folder:
+            part = folder / path.name
             yield part
             _to_disk(part)
             part.replace(target)

@@ -33,6 +33,11 @@ class Column:
 
 #: All columns in their order. A table has those that its rows can know.
 COLUMNS = (
+    # of many scans
+    Column("scan", "scan"),
+    Column("path", "path"),
+    Column("outcome", "outcome"),
+    Column("reason", "reason"),
     Column("label", "label"),
     Column("name", "nodule"),
     Column("status", "status"),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Callable
 from typing import Any
+
+from SAMMed3DLib.commandline.terminal import duration
 
 #: Embeddings that are computed between two events.
 EMBEDDED_AT_ONCE = 4
@@ -77,16 +78,6 @@ _TEXTS: dict[str, Callable[[dict[str, Any]], str]] = {
     "warning": lambda e: f"WARNING: {e['message']}",
     "end": lambda e: f"{e['reason']}: {e['message']}",
 }
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: "45 s", "12 min", "3 h 20 min"."""
-    if not math.isfinite(seconds or 0):
-        return "?"
-    minutes = round((seconds or 0) / 60)
-    if minutes < 2:
-        return f"{round(seconds or 0)} s"
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def _number(value: float | None) -> str:
