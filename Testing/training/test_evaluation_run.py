@@ -28,6 +28,7 @@ from .peer_weights import SMALL_ADAPTED, need_segment_anything, written
 TRAINING = Path(__file__).resolve().parents[2] / "SAMMed3DTraining"
 ONE, TWO = balls((12, 20, 20), radius_mm=4.0), balls((12, 12, 12), (12, 28, 28), values=(3, 7))
 FILES = [
+    "cases",
     "dice_over_clicks.png",
     "nodules.csv",
     "predictions",
@@ -297,3 +298,47 @@ def test_interrupting_leaves_no_report(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(evaluation_run, "score_nodule", interrupt)
     assert run(tmp_path) == 130 and "interrupted" in capsys.readouterr().err
     assert not (tmp_path / "out" / "results.json").exists()
+
+
+def without_times(tmp_path: Path) -> str:
+    """Everything that was found, but how long it took and by whom."""
+    content = results(tmp_path)
+    for nodule in content["nodules"]:
+        del nodule["seconds"]
+    for summary in content["summary"]:
+        del summary["first_s"], summary["next_s"]
+    for name in ("vis_path", "worker_count", "threads", "scheduler", "slurm"):
+        del content["options"][name]
+    return json.dumps(content)
+
+
+def test_cases_are_evaluated_once_and_by_several_processes_alike(tmp_path, capsys, monkeypatch):
+    from SAMMed3DTrainingLib.evaluate import evaluation_run
+
+    for number, labels in enumerate((ONE, TWO, ONE)):
+        write_case(tmp_path / "data", f"P{number}", labels, part="Ts", seed=number)
+    words = ["-nc", "2", "--first_clicks", "1", "--worst", "1"]
+    assert run(tmp_path, *words, "--workers", "2", "--threads", "1") == 0
+    first, told = without_times(tmp_path), capsys.readouterr().err
+    assert "3/3 data/Ts/P" in told and "done before" not in told
+    scored = []
+    score = evaluation_run.score_nodule
+
+    def noted(evaluated, loaded, *rest):
+        scored.append(loaded.case.name)
+        return score(evaluated, loaded, *rest)
+
+    monkeypatch.setattr(evaluation_run, "score_nodule", noted)
+    assert run(tmp_path, *words) == 0
+    assert scored == [] and without_times(tmp_path) == first
+    assert capsys.readouterr().err.count("done before") == 3
+    (tmp_path / "out" / "predictions" / "data" / "P2_pred.nii.gz").unlink()
+    write_case(tmp_path / "data", "P0", TWO, part="Ts", seed=9)
+    assert run(tmp_path, *words) == 0
+    assert sorted(set(scored)) == ["P0", "P2"]
+    scored.clear()
+    assert run(tmp_path, *words, "--seed", "5") == 0
+    assert sorted(set(scored)) == ["P0", "P1", "P2"]
+    shutil.rmtree(tmp_path / "out")
+    assert run(tmp_path, *words, "--seed", "5") == 0
+    assert run(tmp_path, "--workers", "0") == 2

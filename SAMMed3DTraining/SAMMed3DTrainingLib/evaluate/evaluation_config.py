@@ -12,8 +12,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 from SAMMed3DLib import __version__
+from SAMMed3DLib.commandline.task_queue import Workers
 
-from ..options import DEVICES, NOT_NEGATIVE, ONE_CLICK, PART, PRECISIONS, Option, add_options, check_ranges, values_of
+from ..options import (
+    DEVICES,
+    NOT_NEGATIVE,
+    ONE_CLICK,
+    PART,
+    POSITIVE,
+    PRECISIONS,
+    Option,
+    Range,
+    add_options,
+    check_ranges,
+    values_of,
+)
 
 DataPart = Literal["Tr", "Val", "Ts"]
 #: --model: what is evaluated.
@@ -101,8 +114,40 @@ OPTIONS = (
         range=NOT_NEGATIVE,
     ),
     Option("clicks", "seed", "of clicks and split", range=NOT_NEGATIVE),
-    Option("results", "vis_path", "folder of the results", flags=("-vp",), metavar="DIR"),
+    Option(
+        "results",
+        "vis_path",
+        "folder of the results; cases that are in it already are not evaluated again",
+        flags=("-vp",),
+        metavar="DIR",
+    ),
     Option("results", "worst", "nodules in the picture of the worst", range=NOT_NEGATIVE),
+    Option(
+        "work",
+        "workers",
+        "processes on this machine, each with a model and a case in memory; with --slurm: jobs",
+        "worker_count",
+        range=Range("must be 1 or more", lambda value: value >= 1),
+    ),
+    Option(
+        "work", "threads", "of each process (default: the cores, divided among the processes)", kind=int, range=POSITIVE
+    ),
+    Option("work", "scheduler", "of a Dask cluster, such as tcp://10.0.0.1:8786", metavar="ADDRESS"),
+    Option("work", "slurm", "workers are Slurm jobs, as ~/.config/dask/jobqueue.yaml describes them", switch=True),
+)
+#: Fields that decide a case's scores, beside its files and the weights.
+DECIDING = (
+    "model",
+    "model_type",
+    "profile",
+    "device",
+    "precision",
+    "prompt",
+    "window_hu",
+    "num_clicks",
+    "point_methods",
+    "first_clicks",
+    "seed",
 )
 
 
@@ -129,6 +174,7 @@ class EvaluationConfig:
         fold: of splits_final.json, where a held-out split has to be made.
         split_num, split_idx: evaluate one of several equal shares of the cases.
         worst: number of nodules in the picture of the worst.
+        worker_count, threads, scheduler, slurm: who does the work, see :class:`Workers`.
         notes: what to say about options without effect.
     """
 
@@ -154,11 +200,21 @@ class EvaluationConfig:
     split_num: int = 1
     split_idx: int = 0
     worst: int = 8
+    worker_count: int = 1
+    threads: int | None = None
+    scheduler: str | None = None
+    slurm: bool = False
     notes: tuple[str, ...] = ()
+
+    @property
+    def workers(self) -> Workers:
+        """Who does the work."""
+        return Workers(self.worker_count, self.threads, self.scheduler, self.slurm)
 
     def check(self) -> None:
         """Raises EvaluationError for values that no evaluation can have."""
         check_ranges(self, OPTIONS, EvaluationError)
+        self.workers.check()
         if self.split_num < 1 or not 0 <= self.split_idx < self.split_num:
             raise EvaluationError(f"--split_idx must be from 0 to {max(self.split_num, 1) - 1}, not {self.split_idx}")
         if self.window_hu is not None and not self.window_hu[0] < self.window_hu[1]:

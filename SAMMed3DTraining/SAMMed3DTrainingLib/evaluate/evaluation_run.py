@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import sys
-import time
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from SAMMed3DLib import __version__
+from SAMMed3DLib.commandline.task_queue import ONE_AT_A_TIME, TimeLeft, WorkerDied, Workers, use_threads, work_through
 from SAMMed3DLib.commandline.terminal import Terminal, ending_cleanly, our_warnings_told
 from SAMMed3DLib.files.image_file import given_path
+from SAMMed3DLib.files.made_record import MadeRecord, weights_of
 from SAMMed3DLib.files.output_files import check_folder
 from SAMMed3DLib.files.segmentation_io import write_segmentation
 from SAMMed3DLib.inference import InputError
@@ -32,13 +37,12 @@ from ..data.datasets import (
 )
 from ..data.instances import Nodule
 from ..data.splits import FILE_NAME, read_split, split_cases, unused_folds
-from ..runs.progress import duration
 from .evaluated_models import Evaluated, load_evaluated
 from .evaluation import Segmentation
-from .evaluation_config import CLASSICS, EvaluationConfig, EvaluationError
+from .evaluation_config import CLASSICS, DECIDING, EvaluationConfig, EvaluationError
 from .evaluation_plots import draw_dice, draw_volumes, draw_worst
 from .evaluation_report import Evaluation, text_report, write_csv, write_json, write_text
-from .nodule_scores import ScoredNodule, score_nodule, summarize
+from .nodule_scores import ScoredNodule, score_as_json, score_from_json, score_nodule, summarize
 from .sam2d import PeerError
 
 _WRONG_INPUT = (EvaluationError, DatasetError, InputError, CheckpointError, DeviceError, PeerError)
@@ -67,7 +71,7 @@ def run_evaluation(config: EvaluationConfig, prog: str = "test.py") -> int:
     except MemoryError:
         terminal.note(f"{prog}: error: out of memory: close other programs, or crop the scans to the lungs")
     except KeyboardInterrupt as error:
-        terminal.note(f"{prog}: interrupted: there is no report")
+        terminal.note(f"{prog}: interrupted: there is no report; start again to go on")
         return getattr(error, "code", 130)
     return 2
 
@@ -84,18 +88,31 @@ def evaluate(config: EvaluationConfig, terminal: Terminal) -> Evaluation:
     for note in config.notes:
         terminal.note(f"note: {note}")
     terminal.note(f"{len(chosen.cases)} case{'s' * (len(chosen.cases) != 1)}: {chosen.source}")
+    there = config
+    if config.workers.are_elsewhere and config.checkpoint is not None:  # where this folder is not the current one
+        there = dataclasses.replace(config, checkpoint=str(given_path(config.checkpoint).absolute()))
     with terminal.step("loading the model"):
-        evaluated = load_evaluated(config)
-    cases = UsableCases(chosen, [evaluated], lambda text: terminal.note(f"note: {text}"))
-    scores = _scores(config, cases, evaluated, folder, terminal)
+        description = _evaluated(there).description  # now, so that what is wrong with it is said once
+    tasks = _tasks(there, chosen, folder)
+    if config.workers != Workers():
+        _evaluated.cache_clear()  # it is loaded again where the work is
+    try:
+        results = _results(config, tasks, terminal)
+    finally:
+        _evaluated.cache_clear()
+    scores = [score for result in results for score in result.scores]
+    skipped = {
+        task.case.full_name: result.left_out for task, result in zip(tasks, results, strict=True) if result.left_out
+    }
     if not scores:
-        raise DatasetError(f"no nodule to evaluate: all label maps are empty or unreadable. {cases.reasons}".strip())
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
+        raise DatasetError(f"no nodule to evaluate: all label maps are empty or unreadable. {reasons}".strip())
     evaluation = Evaluation(
         config,
-        evaluated.description,
+        description,
         chosen.source,
-        (*chosen.notes, *cases.notes),
-        cases.skipped,
+        (*chosen.notes, *(note for result in results for note in result.notes)),
+        skipped,
         tuple(scores),
         summarize(scores, config.seed),
     )
@@ -107,7 +124,8 @@ def evaluate(config: EvaluationConfig, terminal: Terminal) -> Evaluation:
 def _result_folder(config: EvaluationConfig) -> Path:
     folder = given_path(config.vis_path)
     try:
-        (folder / "predictions").mkdir(parents=True, exist_ok=True)
+        for name in ("predictions", "cases"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
             f"the folder of the results {folder} cannot be made: {error.strerror or error}; choose another -vp"
@@ -135,7 +153,7 @@ class UsableCases:
         self,
         chosen: EvaluationCases,
         models: Collection[Evaluated],
-        tell: Callable[[str], object],
+        tell: Callable[[str], object] = lambda text: None,
         begin: Callable[[int, Case], object] = lambda done, case: None,
     ) -> None:
         self._chosen, self._models, self._tell, self._begin = chosen, models, tell, begin
@@ -182,28 +200,115 @@ class UsableCases:
         return loaded
 
 
-def _scores(
-    config: EvaluationConfig, cases: UsableCases, evaluated: Evaluated, folder: Path, terminal: Terminal
-) -> list[ScoredNodule]:
-    """Scores the nodules of case after case and writes each case's predictions."""
-    begun, total = time.perf_counter(), len(cases)
-    scores: list[ScoredNodule] = []
-    for done, loaded in cases:
-        case = loaded.case
-        if not loaded.nodules:
-            cases.notes.append(f"{case.full_name}: the label map is empty, there is nothing to find")
-        with cases.leaving_out(case):
-            own = _scores_of_case(config, loaded, evaluated, folder, terminal)
-            scores += own
-            left = (time.perf_counter() - begun) / (done + 1) * (total - done - 1)
-            terminal.note(
-                f"{done + 1}/{total} {case.full_name}: {_told(config, own)}"
-                + (f", about {duration(left)} left" if done + 1 < total else "")
-            )
-    return scores
+@dataclass(frozen=True)
+class CaseTask:
+    """One case that a worker evaluates.
+
+    Attributes:
+        dataset: the case's, without its cases.
+        folder: of all results.
+        made_by: what decides the scores beside the case's files.
+    """
+
+    config: EvaluationConfig
+    case: Case
+    dataset: Dataset
+    folder: Path
+    made_by: Mapping[str, Any]
 
 
-def _told(config: EvaluationConfig, scores: list[ScoredNodule]) -> str:
+@dataclass(frozen=True)
+class CaseResult:
+    """What became of a case.
+
+    Attributes:
+        notes: what is doubtful about it.
+        left_out: why it could not be used; "" where it could.
+        before: whether an earlier run has evaluated it.
+    """
+
+    scores: tuple[ScoredNodule, ...] = ()
+    notes: tuple[str, ...] = ()
+    left_out: str = ""
+    before: bool = False
+
+
+_evaluated = functools.lru_cache(maxsize=1)(load_evaluated)
+
+
+def _tasks(config: EvaluationConfig, chosen: EvaluationCases, folder: Path) -> list[CaseTask]:
+    weights = {} if config.model in CLASSICS else weights_of(config.checkpoint)
+    options = {name: getattr(config, name) for name in DECIDING}
+    tasks = []
+    for case in chosen.cases:
+        dataset = dataclasses.replace(chosen.datasets[case.dataset], cases=())
+        if config.workers.are_elsewhere:
+            assert case.label is not None
+            case = dataclasses.replace(case, image=case.image.absolute(), label=case.label.absolute())
+            dataset = dataclasses.replace(dataset, folder=dataset.folder.absolute())
+        made_by = {
+            "version": __version__,
+            "options": options,
+            "weights": weights,
+            "case": [case.full_name, case.patient],
+            "ignored": sorted(dataset.ignored_values),
+        }
+        tasks.append(CaseTask(config, case, dataset, folder.absolute(), made_by))
+    return tasks
+
+
+def evaluate_case(task: CaseTask) -> CaseResult:
+    """Scores the nodules of one case and writes its predictions, unless that is done already; a worker's whole work.
+
+    Raises:
+        EvaluationError: nothing can be written; or whatever the model's loading raises.
+    """
+    case, config = task.case, task.config
+    assert case.label is not None
+    with ONE_AT_A_TIME:
+        record = MadeRecord(
+            task.folder / "cases" / f"{case.dataset}_{case.part}_{case.name}.json",
+            task.made_by,
+            [case.image, case.label],
+            task.dataset.folder,
+            [_prediction_path(task.folder, case, method, config) for method in config.point_methods],
+        )
+        known = record.known()
+        if known is not None:
+            return CaseResult(tuple(map(score_from_json, known["scores"])), tuple(known["notes"]), before=True)
+        use_threads(config.workers.threads)
+        evaluated = _evaluated(config)
+        cases = UsableCases(EvaluationCases((case,), {case.dataset: task.dataset}, "", ()), [evaluated])
+        scores: list[ScoredNodule] = []
+        for _, loaded in cases:
+            if not loaded.nodules:
+                cases.notes.append(f"{case.full_name}: the label map is empty, there is nothing to find")
+            with cases.leaving_out(case):
+                scores = _scores_of_case(config, loaded, evaluated, task.folder)
+        if case.full_name in cases.skipped:
+            return CaseResult((), tuple(cases.notes), cases.skipped[case.full_name])
+        record.write({"scores": [score_as_json(score) for score in scores], "notes": cases.notes})
+        return CaseResult(tuple(scores), tuple(cases.notes))
+
+
+def _results(config: EvaluationConfig, tasks: Sequence[CaseTask], terminal: Terminal) -> list[CaseResult]:
+    """What became of each case, told as it comes."""
+    results: dict[int, CaseResult] = {}
+    left = TimeLeft(len(tasks))
+    with closing(work_through(evaluate_case, tasks, config.workers)) as coming:
+        for number, result in coming:
+            if isinstance(result, WorkerDied):
+                result = CaseResult(left_out=str(result))
+            results[number] = result
+            name = tasks[number].case.full_name
+            for note in result.notes:
+                terminal.note(f"note: {note}")
+            told = f"LEFT OUT, {result.left_out}" if result.left_out else _told(config, result.scores)
+            terminal.note(left.line(name, told + ", done before" * result.before, worked=not result.before))
+    return [results[number] for number in range(len(tasks))]
+
+
+def _told(config: EvaluationConfig, scores: Sequence[ScoredNodule]) -> str:
     own = [score for score in scores if score.method == config.point_methods[0]]
     if not own:
         return "the label map is empty"
@@ -213,7 +318,7 @@ def _told(config: EvaluationConfig, scores: list[ScoredNodule]) -> str:
 
 
 def _scores_of_case(
-    config: EvaluationConfig, loaded: LoadedCase, evaluated: Evaluated, folder: Path, terminal: Terminal
+    config: EvaluationConfig, loaded: LoadedCase, evaluated: Evaluated, folder: Path
 ) -> list[ScoredNodule]:
     scores: list[ScoredNodule] = []
     for number, method in enumerate(config.point_methods if loaded.nodules else ()):
@@ -222,13 +327,15 @@ def _scores_of_case(
         own = []
         for nodule in loaded.nodules:
             own.append(score_nodule(evaluated, loaded, nodule, method, config.num_clicks, first_clicks, config.seed))
-            if number == 0:
-                terminal.count(len(own), len(loaded.nodules))
-        suffix = "" if number == 0 else f"_{method}"
-        path = folder / "predictions" / loaded.case.dataset / f"{loaded.case.name}_pred{suffix}.nii.gz"
+        path = _prediction_path(folder, loaded.case, method, config)
         write_predictions(path, loaded, [score.prediction for score in own])
         scores += own
     return scores
+
+
+def _prediction_path(folder: Path, case: Case, method: str, config: EvaluationConfig) -> Path:
+    suffix = "" if method == config.point_methods[0] else f"_{method}"
+    return folder / "predictions" / case.dataset / f"{case.name}_pred{suffix}.nii.gz"
 
 
 def write_predictions(path: Path, loaded: LoadedCase, masks: Sequence[Segmentation]) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import dataclasses
+import math
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -183,6 +187,42 @@ def _bare(prediction: Segmentation) -> _Mask:
     """The mask without the logits that a prediction keeps for its next click."""
     k, j, i = (int(start) for start in prediction.offset_kji)
     return _Mask(np.asarray(prediction.mask), (k, j, i))
+
+
+def score_as_json(score: ScoredNodule) -> dict[str, Any]:
+    """A score in plain values, to be kept and read again by :func:`score_from_json` to the bit."""
+    values = {field.name: getattr(score, field.name) for field in dataclasses.fields(score)}
+    mask = np.asarray(score.prediction.mask) != 0
+    packed = zlib.compress(np.packbits(mask).tobytes())
+    return values | {
+        "points_ras": np.asarray(score.points_ras).tolist(),
+        "labels": np.asarray(score.labels).tolist(),
+        "first_clicks": [dataclasses.asdict(trial) for trial in score.first_clicks],
+        "prediction": {
+            "bits": base64.b64encode(packed).decode(),
+            "shape": mask.shape,
+            "offset_kji": score.prediction.offset_kji,
+        },
+    }
+
+
+def score_from_json(values: Mapping[str, Any]) -> ScoredNodule:
+    """A score from what :func:`score_as_json` made of it."""
+    kept, found = values["prediction"], dict(values)
+    bits = np.frombuffer(zlib.decompress(base64.b64decode(kept["bits"])), np.uint8)
+    mask = np.unpackbits(bits, count=math.prod(kept["shape"])).reshape(kept["shape"])
+    k, j, i = kept["offset_kji"]
+    trials = [FirstClick(tuple(each["dice"]), tuple(each["volumes_mm3"])) for each in values["first_clicks"]]
+    for name in ("dice", "volumes_mm3", "seconds"):
+        found[name] = tuple(values[name])
+    found |= {
+        "nsd": tuple(tuple(curve) for curve in values["nsd"]),
+        "points_ras": np.reshape(np.array(values["points_ras"], dtype=np.float64), (-1, 3)),
+        "labels": np.array(values["labels"], dtype=np.int64),
+        "first_clicks": tuple(trials),
+        "prediction": _Mask(mask, (k, j, i)),
+    }
+    return ScoredNodule(**found)
 
 
 def _surface_curves(result: NoduleResult, nodule: Nodule, ijk_to_ras: NDArray) -> tuple[tuple[float, ...], ...]:
