@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,8 @@ MODULES = ("SAMMed3D", "SAMMed3DTraining")
 
 pytestmark = pytest.mark.skipif(not all(map(shutil.which, ("cmake", "cc"))), reason="needs CMake and a compiler")
 
+#: Quick tests that between them use the scene's classes as the module does.
+SCENE_TESTS = ("test_segment_writer.py", "test_prompt_store.py", "test_session_clicks.py")
 #: A Slicer package that only tells what it is given.
 USE_FILE = """
 set(BUILD_TESTING ON)
@@ -116,16 +120,24 @@ def test_a_new_file_is_listed_at_the_next_build(tmp_path: Path) -> None:
     assert listed(configure(source, tmp_path), "SAMMed3D") == ["SAMMed3D.py", "SAMMed3DLib/room/new.py"]
 
 
-def test_an_installed_extension_finds_its_resources(tmp_path: Path, build: Path) -> None:
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory, build: Path) -> Path:
     """Slicer copies the listed files of all modules into one folder, Resources beside the packages."""
+    folder = tmp_path_factory.mktemp("installed") / "qt-scripted-modules"
     for module in MODULES:
         for name in listed(build, module):
-            target = tmp_path / "qt-scripted-modules" / name
+            target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / module / name, target)
+    return folder
+
+
+def test_an_installed_extension_finds_its_resources(tmp_path: Path, installed: Path) -> None:
+    """Every module of both packages is imported from there but those that need Slicer, which the test below does."""
     code = (
         "import SAMMed3DTrainingLib, SAMMed3DLib.weights as weights\n"
-        "import SAMMed3DLib.inference, SAMMed3DLib.model, SAMMed3DLib.cli\n"
+        "import SAMMed3DLib.inference, SAMMed3DLib.model, SAMMed3DLib.cli, SAMMed3DLib.commandline.cohort\n"
+        "import SAMMed3DTrainingLib.train.trainer, SAMMed3DTrainingLib.evaluate.evaluation_run\n"
         "print(weights.__file__); print(weights.default_checkpoint())\n"
     )
     run = subprocess.run(
@@ -134,9 +146,29 @@ def test_an_installed_extension_finds_its_resources(tmp_path: Path, build: Path)
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | {"PYTHONPATH": str(tmp_path / "qt-scripted-modules")},
+        env=os.environ | {"PYTHONPATH": str(installed)},
     )
     assert run.returncode == 0, run.stderr
     where, checkpoint = (Path(line) for line in run.stdout.split("\n")[:2])
-    assert where.parents[2] == tmp_path / "qt-scripted-modules"
-    assert checkpoint == tmp_path / "qt-scripted-modules" / "Resources" / "Models" / "sammed3d_nodule.pth"
+    assert where.parents[2] == installed
+    assert checkpoint == installed / "Resources" / "Models" / "sammed3d_nodule.pth"
+
+
+@pytest.mark.skipif(find_spec("slicer_core") is None and find_spec("slicer") is None, reason="needs slicer-core")
+def test_the_installed_files_pass_tests_of_the_scene(tmp_path: Path, installed: Path) -> None:
+    """Clicks, undo and the written segments of a real scene, with nothing on the path but what CMake installs."""
+    where = tmp_path / "test_where.py"
+    where.write_text(
+        "from pathlib import Path\nimport SAMMed3DLib\n\n\ndef test_where() -> None:\n"
+        f"    assert Path(SAMMed3DLib.__file__).is_relative_to({str(installed)!r})\n",
+        encoding="utf-8",
+    )
+    scene = ROOT / "Testing" / "scene"
+    path = f"{installed} {ROOT / 'Testing'}"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml")]
+    command += ["-o", f"pythonpath={path}", str(where), *(str(scene / name) for name in SCENE_TESTS)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PYTHONPATH"))}
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+    assert run.returncode == 0, run.stdout[-4000:]
+    passed = re.search(r"(\d+) passed", run.stdout)
+    assert passed is not None and int(passed[1]) > 10, run.stdout[-2000:]
