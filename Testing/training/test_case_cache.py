@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 
+from SAMMed3DLib.files import output_files
 from SAMMed3DTrainingLib.data.case_cache import CaseCache
 from SAMMed3DTrainingLib.data.datasets import DatasetError, find_datasets, load_case
 
@@ -73,3 +74,11 @@ def test_nan_and_a_place_that_cannot_be_written(dataset, tmp_path):
     with pytest.raises(DatasetError, match="NaN or infinite"):
         CaseCache(tmp_path / "cache").load(dataset.cases[0], dataset)
     assert not list((tmp_path / "cache").glob("*")) or not (tmp_path / "cache").exists()
+
+
+def test_what_a_killed_run_left_is_removed(dataset, tmp_path):
+    cache = CaseCache(tmp_path / "cache")
+    left = cache.folder / f".sammed3d-{output_files._HOST}-99999999-abc" / "entry"
+    left.mkdir(parents=True)
+    cache.load(dataset.cases[0], dataset)
+    assert [path.name[:9] for path in cache.folder.iterdir() if path.name.startswith(".")] == []

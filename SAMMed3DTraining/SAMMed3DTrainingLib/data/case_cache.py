@@ -6,7 +6,6 @@ import hashlib
 import json
 import mmap
 import shutil
-import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from SAMMed3DLib.commandline.terminal import our_warnings_told
+from SAMMed3DLib.files.output_files import temporary_folder
 
 from .datasets import Case, Dataset, DatasetError, load_finite_case
 from .instances import Nodule
@@ -113,8 +113,8 @@ class CaseCache:
         }
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=self.folder) as part:
-                whole = Path(part) / "entry"
+            with temporary_folder(self.folder) as part:
+                whole = part / "entry"
                 whole.mkdir()
                 np.save(whole / "image.npy", loaded.array_kji, allow_pickle=False)
                 masks = {str(i): np.packbits(n.mask) for i, n in enumerate(loaded.nodules)}
