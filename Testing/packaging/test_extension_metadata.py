@@ -126,6 +126,14 @@ def test_icon_and_screenshots_are_pictures_of_this_repository(cmake) -> None:
         assert min(width, height) >= 300
 
 
+def test_the_index_s_script_finds_name_icon_and_screenshots(cmake) -> None:
+    """It reads CMakeLists.txt by patterns: the first project, and these two, each in quotes in its brackets."""
+    assert re.findall(r"project\s*\(\s*([^\s)]+)", cmake, re.IGNORECASE)[0] == ENTRY.stem
+    for name in ("ICONURL", "SCREENSHOTURLS"):
+        (urls,) = re.findall(rf'set\s*\(EXTENSION_{name}\s*"([^"]+)"\)', cmake)
+        assert all(url.startswith("https://") and url.lower().endswith(".png") for url in urls.split())
+
+
 def test_the_lines_that_slicer_needs_are_there_in_order(cmake) -> None:
     needed = [
         "find_package(Slicer REQUIRED)",
