@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from SAMMed3DLib.model import linear as linear_module
 from SAMMed3DLib.model.layers import PatchConv3d, UpConv3d
-from SAMMed3DLib.model.linear import Linear, best_seconds, linear, onednn_is_faster
+from SAMMed3DLib.model.linear import Linear, best_seconds, fixed_library, linear, onednn_is_faster, resolve_library
 
 
 def tensors(dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -30,6 +30,27 @@ def test_both_libraries_agree(monkeypatch, faster, activation, with_bias) -> Non
         result = linear(view, weight, given, activation)
         assert result.shape == (2, 50, 40)
         assert torch.allclose(result, plain, atol=1e-5)
+
+
+def test_a_fixed_library_is_taken_whatever_is_faster(monkeypatch) -> None:
+    taken = []
+    monkeypatch.setattr(linear_module, "_has_onednn_linear", lambda: True)
+    monkeypatch.setattr(
+        linear_module, "_onednn_linear", lambda x, weight, *more: taken.append(1) or F.linear(x, weight)
+    )
+    monkeypatch.setattr(linear_module, "onednn_is_faster", lambda dtype: True)
+    x, weight, _ = tensors()
+    assert [resolve_library(name) for name in ("auto", "torch", "onednn")] == ["onednn", "torch", "onednn"]
+    for name, count in (("torch", 0), ("onednn", 1)):
+        with fixed_library(name):
+            linear(x, weight, None)
+        assert len(taken) == count
+    linear(x, weight, None)
+    assert len(taken) == 2  # measured again
+    monkeypatch.setattr(linear_module, "_has_onednn_linear", lambda: False)
+    assert resolve_library("onednn") == "torch"
+    with pytest.raises(ValueError, match="blas"):
+        resolve_library("blas")
 
 
 def test_the_weight_decides_the_dtype() -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -18,6 +19,8 @@ from torch.nn import functional as F
 Activation = Literal["none", "gelu", "relu"]
 # Below this many rows a product is too short for the choice of the library to matter.
 MIN_ROWS = 64
+LIBRARIES = ("auto", "torch", "onednn")
+_fixed: dict[torch.dtype, bool] = {}
 
 
 class Linear(nn.Linear):
@@ -40,9 +43,40 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: Activatio
     x = x.to(weight.dtype)
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
         return _activate(F.linear(x, weight, bias), activation)
-    if x.device.type == "cpu" and x.numel() >= MIN_ROWS * x.shape[-1] and onednn_is_faster(weight.dtype):
+    if x.device.type == "cpu" and x.numel() >= MIN_ROWS * x.shape[-1] and _takes_onednn(weight.dtype):
         return _onednn_linear(x, weight, bias, activation)
     return _activate(F.linear(x, weight, bias), activation)
+
+
+def resolve_library(name: str) -> str:
+    """ "onednn" or "torch" for fp32 on the CPU: "auto" takes the faster one; where there is no oneDNN, it is "torch".
+
+    Raises ValueError for an unknown name.
+    """
+    if name not in LIBRARIES:
+        raise ValueError(f"unknown matrix library {name!r}: use {', '.join(LIBRARIES)}")
+    takes = _has_onednn_linear() if name == "onednn" else name == "auto" and onednn_is_faster(torch.float32)
+    return "onednn" if takes else "torch"
+
+
+@contextmanager
+def fixed_library(name: str) -> Iterator[None]:
+    """Products in fp32 on the CPU are of this library within, "onednn" or "torch", whatever would be measured here.
+
+    What is computed twice, here or on another machine, is then the same to the last bit where processors are alike.
+    """
+    before = dict(_fixed)
+    _fixed[torch.float32] = name == "onednn"
+    try:
+        yield
+    finally:
+        _fixed.clear()
+        _fixed.update(before)
+
+
+def _takes_onednn(dtype: torch.dtype) -> bool:
+    """What was fixed, else what is faster."""
+    return _fixed[dtype] if dtype in _fixed else onednn_is_faster(dtype)
 
 
 @functools.cache
