@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from SAMMed3DTrainingLib.evaluate.evaluation import NoduleResult
 from SAMMed3DTrainingLib.evaluate.metrics import (
+    _surface_elements,
     area_under_curve,
     bootstrap_interval,
     clicks_needed,
@@ -65,6 +67,37 @@ def test_slopes_have_the_area_of_the_plane():
     (value,) = surface_dice(truth, other, (1, 1, 1), (0.5,))
     small, large, ring = 2 * np.pi * 16**2, 2 * np.pi * 22**2, np.pi * (22**2 - 16**2)
     assert value == pytest.approx(2 * small / (3 * small + large + ring), abs=0.03)
+
+
+def masks(seed: int, shape=(9, 14, 12)) -> np.ndarray:
+    """Noise of some coarseness: every code of 2 x 2 x 2 voxels is there somewhere."""
+    rng = np.random.default_rng(seed)
+    return ndimage.gaussian_filter(rng.standard_normal(shape), rng.uniform(0, 1.5)) > 0.05
+
+
+def test_known_areas_of_the_marching_cubes():
+    """A corner, an edge's end and a plane; a code and its complement have the same surface."""
+    elements = _surface_elements()
+    areas = [float(np.linalg.norm(vectors, axis=1).sum()) for vectors in elements]
+    assert areas[0] == areas[255] == 0.0
+    assert (
+        areas[1] == pytest.approx(np.sqrt(3) / 8) and areas[0b00001111] == 1.0 and areas[3] == pytest.approx(0.5**0.5)
+    )
+    assert areas == pytest.approx(areas[::-1])
+    # Two corners across a face are cut off one by one; three around a corner leave a hexagon or a pentagon.
+    assert areas[0b00001001] == pytest.approx(2 * areas[1]) and areas[0b10010110] == pytest.approx(4 * areas[1])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # theirs
+def test_as_the_package_surface_distance_computes_it():
+    theirs = pytest.importorskip("surface_distance")
+    for seed in range(12):
+        truth, other = masks(seed), masks(100 + seed % 3)
+        spacing = [(1.0, 1.0, 1.0), (2.5, 0.7, 0.6), (0.5, 0.75, 1.25)][seed % 3]
+        distances = theirs.compute_surface_distances(truth, other, spacing)
+        tolerances = (0.0, 0.5, 1.1, 2.0)
+        wanted = [theirs.compute_surface_dice_at_tolerance(distances, each) for each in tolerances]
+        assert surface_dice(truth, other, spacing, tolerances) == pytest.approx(wanted, abs=1e-9)
 
 
 def test_the_frame_does_not_matter():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Hashable, Sequence
 
 import numpy as np
@@ -12,6 +14,8 @@ NSD_TOLERANCES_MM = (0.5, 1.0, 2.0)
 NOC_TARGETS = (0.80, 0.85, 0.90)
 AUC_CLICKS = 5
 _BOOTSTRAPS = 2000
+#: Of a cube, as (k, j, i) from 0 to 1.
+_CORNERS = tuple(itertools.product((0, 1), repeat=3))
 
 
 def surface_dice(
@@ -22,10 +26,11 @@ def surface_dice(
 ) -> tuple[float, ...]:
     """Normalized surface Dice (NSD): the share of both surfaces that lies within a tolerance of the other one.
 
-    After Nikolov et al., J Med Internet Res 2021;23:e26151. A surface consists of the corners between voxels at which
-    inside and outside meet; each counts with the area that the mask's faces around it add up to as vectors, which gives
-    planes of any slope their area to 8 % (faces alone: to 73 %). Distances are exact, between corners: below the voxel
-    size a tolerance counts only surface that coincides.
+    After Nikolov et al., J Med Internet Res 2021;23:e26151, as their package surface-distance computes it. A surface
+    consists of the corners between voxels at which inside and outside meet; each counts with the area of the marching
+    cubes' surface in the 2 x 2 x 2 voxels around it. Distances are exact, between corners: below the voxel size a
+    tolerance counts only surface that coincides. Other than there, a distance may exceed a tolerance by 1e-6 mm, and
+    two empty masks are equal (there: NaN).
 
     Args:
         truth, prediction: (K, J, I), non-zero inside; what lies beyond the arrays is outside.
@@ -56,28 +61,65 @@ def surface_dice(
 
 
 def _corner_areas(mask: NDArray[np.bool_], step: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Area of the surface at each corner between 2 x 2 x 2 voxels, (K-1, J-1, I-1); 0 off the surface.
+    """Area of the surface at each corner between 2 x 2 x 2 voxels, (K-1, J-1, I-1); 0 off the surface."""
+    code = np.zeros([n - 1 for n in mask.shape], np.uint8)
+    for bit, corner in enumerate(_CORNERS):
+        part = tuple(slice(start, n - 1 + start) for start, n in zip(corner, mask.shape, strict=True))
+        code |= mask[part].astype(np.uint8) << bit
+    # A face's vector of area grows with the two spacings across it.
+    scale = np.prod(step) / step
+    areas = [float(np.linalg.norm(vectors * scale, axis=1).sum()) for vectors in _surface_elements()]
+    return np.array(areas)[code]
 
-    Where the faces around a corner cancel (two voxels that touch in a point), a small area keeps the surface there.
+
+@functools.cache
+def _surface_elements() -> tuple[NDArray[np.float64], ...]:
+    """For each of the 256 codes of 2 x 2 x 2 voxels (bit n: corner n is inside) its triangles' vectors of area, (n, 3).
+
+    Marching cubes of the original 15 cases: vertices lie in the middles of edges, where a face leaves a choice the
+    fewer corners are cut off, and of a polygon's divisions into triangles the largest counts. That is the table of
+    surface-distance, found again from its areas.
     """
-    values = mask.astype(np.float64)
-    squares = []
-    for axis in range(3):
-        vector = np.diff(values, axis=axis)
-        for other in range(3):
-            if other != axis:
-                front = (slice(None),) * other
-                upper, lower = (*front, slice(1, None)), (*front, slice(None, -1))
-                vector = (vector[upper] + vector[lower]) / 2
-        squares.append((vector * np.prod(step) / step[axis]) ** 2)
-    area = np.sqrt(sum(squares))
-    corners = values
-    for axis in range(3):
-        front = (slice(None),) * axis
-        upper, lower = (*front, slice(1, None)), (*front, slice(None, -1))
-        corners = corners[upper] + corners[lower]
-    mixed = (corners > 0) & (corners < 8)
-    return np.where(mixed, np.maximum(area, 1e-6), 0.0)
+    found = []
+    for code in range(256):
+        inside = code if code.bit_count() <= 4 else 255 - code
+        vectors = [vector for loop in _surface_loops(inside) for vector in _largest_division(np.array(loop))]
+        found.append(np.array(vectors).reshape(-1, 3))
+    return tuple(found)
+
+
+def _surface_loops(inside: int) -> list[list[tuple[float, ...]]]:
+    """The polygons that cut the corners of a code off the rest of the unit cube, each as its vertices in order."""
+    neighbors: dict[tuple[float, ...], list[tuple[float, ...]]] = {}
+    for axis, side in itertools.product(range(3), (0, 1)):
+        face = [np.insert(corner, axis, side) for corner in ((0, 0), (0, 1), (1, 1), (1, 0))]
+        within = [bool(inside >> int(corner @ (4, 2, 1)) & 1) for corner in face]
+        middles = [tuple((face[n] + face[n - 1]) / 2) for n in range(4)]  # before corner n
+        for n in range(4):
+            if within[n] and not within[n - 1]:  # a row of corners inside begins here
+                end = next(n + m for m in range(1, 4) if not within[(n + m) % 4])
+                first, last = middles[n], middles[end % 4]
+                neighbors.setdefault(first, []).append(last)
+                neighbors.setdefault(last, []).append(first)
+    loops = []
+    while neighbors:
+        loop = [next(iter(neighbors))]
+        while following := [each for each in neighbors.pop(loop[-1]) if each in neighbors]:
+            loop.append(following[0])
+        loops.append(loop)
+    return loops
+
+
+def _largest_division(loop: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """The vectors of area of the triangles of a polygon (n, 3), divided so that their areas' sum is largest."""
+    if len(loop) < 3:
+        return []
+    divisions = []
+    for n in range(1, len(loop) - 1):
+        triangle = np.cross(loop[n] - loop[0], loop[-1] - loop[0]) / 2
+        divisions.append([triangle, *_largest_division(loop[: n + 1]), *_largest_division(loop[n:])])
+    # Equal sums must not be told apart by their rounding.
+    return max(divisions, key=lambda vectors: round(sum(float(np.linalg.norm(each)) for each in vectors), 9))
 
 
 def area_under_curve(values: Sequence[float], clicks: int = AUC_CLICKS) -> float | None:
