@@ -72,6 +72,24 @@ def test_everything_is_written_and_predictions_lie_on_their_images(tmp_path, cap
         assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) == pytest.approx(dice, abs=1e-6)
 
 
+def test_masks_and_dice_of_every_click_as_sam_med3d_lays_them_out(tmp_path):
+    write_case(tmp_path / "data", "P2", TWO, part="Ts")
+    assert run(tmp_path, "-nc", "2", "--first_clicks", "0", "--worst", "0", "--per_click") == 0
+    out = tmp_path / "out"
+    table = json.loads((out / "out_dice.json").read_text(encoding="utf-8"))
+    nodules = results(tmp_path)["nodules"]
+    assert list(table) == ["data"] and list(table["data"]) == ["P2/3.1", "P2/7.1"]
+    for click in range(2):
+        values = np.asarray(nibabel.load(out / "predictions" / "data" / f"P2_pred{click}.nii.gz").dataobj).T
+        for value, nodule in zip((3, 7), nodules, strict=True):
+            mask, truth = values == value, value == TWO
+            dice = 2 * (mask & truth).sum() / (mask.sum() + truth.sum())
+            assert dice == pytest.approx(nodule["dice"][click], abs=1e-6)
+            assert table["data"][f"P2/{nodule['nodule']}"][str(click)] == nodule["dice"][click]
+    last, whole = (out / "predictions" / "data" / f"P2_pred{end}.nii.gz" for end in ("1", ""))
+    assert np.array_equal(*(np.asarray(nibabel.load(path).dataobj) for path in (last, whole)))
+
+
 def test_components_of_one_value_are_numbered():
     labels = balls((12, 12, 12), (12, 28, 28))
     assert prediction_values(split_instances(labels, matrix())) == [1, 2]

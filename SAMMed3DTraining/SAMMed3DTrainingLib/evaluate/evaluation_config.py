@@ -121,6 +121,12 @@ OPTIONS = (
         flags=("-vp",),
         metavar="DIR",
     ),
+    Option(
+        "results",
+        "per_click",
+        "write the masks after every click too, and out_dice.json, as SAM-Med3D's scripts name and lay them out",
+        switch=True,
+    ),
     Option("results", "worst", "nodules in the picture of the worst", range=NOT_NEGATIVE),
     Option(
         "work",
@@ -148,6 +154,7 @@ DECIDING = (
     "point_methods",
     "first_clicks",
     "seed",
+    "per_click",
 )
 
 
@@ -173,6 +180,7 @@ class EvaluationConfig:
         window_hu: of the 2D peers: HU shown as black and white; None takes the peer's own.
         fold: of splits_final.json, where a held-out split has to be made.
         split_num, split_idx: evaluate one of several equal shares of the cases.
+        per_click: write masks of every click, and SAM-Med3D's table of Dice.
         worst: number of nodules in the picture of the worst.
         worker_count, threads, scheduler, slurm: who does the work, see :class:`Workers`.
         notes: what to say about options without effect.
@@ -199,6 +207,7 @@ class EvaluationConfig:
     labels: tuple[str, ...] = ()
     split_num: int = 1
     split_idx: int = 0
+    per_click: bool = False
     worst: int = 8
     worker_count: int = 1
     threads: int | None = None

@@ -81,6 +81,19 @@ def write_json(path: Path, evaluation: Evaluation) -> None:
         part.write_text(text + "\n", encoding="utf-8")
 
 
+def write_dice_of_clicks(path: Path, scores: Sequence[ScoredNodule]) -> None:
+    """Writes {data set: {"case/nodule": {"0": Dice after the first click, "1": ...}}}, SAM-Med3D's ``out_dice.json``.
+
+    Raises InputError when the place cannot be written.
+    """
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    for score in scores:
+        curve = {str(click): round(value, 6) for click, value in enumerate(score.dice)}
+        table.setdefault(score.dataset, {})[f"{score.case}/{score.nodule}"] = curve
+    with whole_file(path) as part:
+        part.write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def write_csv(path: Path, scores: Sequence[ScoredNodule]) -> None:
     """Writes ``nodules.csv``. Raises InputError when the place cannot be written."""
     rows = [_row(score) for score in scores]
@@ -207,7 +220,7 @@ def _as_dict(score: ScoredNodule) -> dict[str, Any]:
     values = {
         field.name: getattr(score, field.name)
         for field in dataclasses.fields(score)
-        if field.name not in ("prediction", "first_clicks", "nsd")
+        if field.name not in ("prediction", "predictions", "first_clicks", "nsd")
     }
     return values | {
         "nsd": {f"{tolerance:g}": curve for tolerance, curve in zip(NSD_TOLERANCES_MM, score.nsd, strict=True)},

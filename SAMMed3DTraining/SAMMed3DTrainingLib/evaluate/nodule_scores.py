@@ -67,6 +67,7 @@ class ScoredNodule:
         points_ras, labels: those clicks; of a 2D model all clicks of all rounds.
         first_clicks: other first clicks.
         prediction: after the last click.
+        predictions: after each click that was really given.
     """
 
     dataset: str
@@ -88,6 +89,11 @@ class ScoredNodule:
     labels: NDArray
     first_clicks: tuple[FirstClick, ...]
     prediction: Segmentation
+    predictions: tuple[Segmentation, ...] = ()
+
+    def after(self, click: int) -> Segmentation:
+        """The mask after so many clicks; the last one where fewer were needed."""
+        return self.predictions[min(click, len(self.predictions)) - 1]
 
     @property
     def last_dice(self) -> float:
@@ -174,6 +180,7 @@ def score_nodule(
         result.labels,
         tuple(trials),
         _bare(result.prediction),
+        tuple(_bare(prediction) for prediction in result.predictions),
     )
 
 
@@ -190,8 +197,11 @@ def _bare(prediction: Segmentation) -> _Mask:
 
 
 def score_as_json(score: ScoredNodule) -> dict[str, Any]:
-    """A score in plain values, to be kept and read again by :func:`score_from_json` to the bit."""
-    values = {field.name: getattr(score, field.name) for field in dataclasses.fields(score)}
+    """A score in plain values, to be kept and read again by :func:`score_from_json` to the bit.
+
+    The masks of single clicks are not: their files are written with the case.
+    """
+    values = {f.name: getattr(score, f.name) for f in dataclasses.fields(score) if f.name != "predictions"}
     mask = np.asarray(score.prediction.mask) != 0
     packed = zlib.compress(np.packbits(mask).tobytes())
     return values | {
