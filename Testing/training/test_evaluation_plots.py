@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import json
 from pathlib import Path
 
 import matplotlib.image
@@ -96,3 +98,30 @@ def test_the_page_is_drawn(tmp_path):
 def test_a_place_that_cannot_be_written(tmp_path):
     with pytest.raises(InputError, match="could not be written"):
         draw_dice(tmp_path / "gone" / "dice.png", [score()], "title")
+
+
+def test_the_documentations_figures(tmp_path, capsys):
+    """Architecture from a forward pass; evaluations side by side on the nodules that both have."""
+    script = Path(__file__).resolve().parents[2] / "Resources" / "draw_figures.py"
+    spec = importlib.util.spec_from_file_location("draw_figures", script)
+    figures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(figures)
+    assert figures.main(["architecture", "--model", "nodule_light", "--out", str(tmp_path / "a.png")]) == 0
+
+    def results(name, nodules):
+        rows = [
+            {"dataset": "d", "case": c, "nodule": "1.1", "patient": c, "method": "challenge", "dice": [0.5, 0.7]}
+            for c in nodules
+        ]
+        content = {"model": {"title": name}, "nodules": rows}
+        (tmp_path / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+        return tmp_path / f"{name}.json"
+
+    both = [results("ours", "abc"), results("theirs", "bcd")]
+    assert figures.draw_comparison(both, tmp_path / "c.png") == 2
+    for name in ("a", "c"):
+        assert (tmp_path / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+    (tmp_path / "none.json").write_text("{}")
+    for wrong in ([both[0], results("other", "xy")], [tmp_path / "none.json"]):
+        assert figures.main(["comparison", *map(str, wrong), "--out", str(tmp_path / "d.png")]) == 2
+        assert "draw_figures: error" in capsys.readouterr().err and not (tmp_path / "d.png").exists()
