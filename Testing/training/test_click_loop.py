@@ -14,7 +14,13 @@ from scipy import ndimage
 from SAMMed3DLib.model import attention, build_model, image_encoder
 from SAMMed3DTrainingLib.data.nodule_samples import Sample
 from SAMMed3DTrainingLib.train import click_loop
-from SAMMed3DTrainingLib.train.click_loop import CLICK_COUNTS, ClickLoop, draw_click_count, needless_click
+from SAMMed3DTrainingLib.train.click_loop import (
+    CLICK_COUNTS,
+    ClickLoop,
+    device_clicks,
+    draw_click_count,
+    needless_click,
+)
 
 from .networks import small_vit
 
@@ -138,6 +144,60 @@ def test_a_few_steps_learn_a_ball():
         optimizer.step()
         losses.append(loss.item())
     assert np.mean(losses[-5:]) < 0.75 * np.mean(losses[:3])
+
+
+def test_clicks_that_are_placed_on_the_device_go_into_the_error():
+    """A ball of which a piece is missed, one that is marked too large, one that is right, and a click's three kinds."""
+    size = 40
+    grid = np.moveaxis(np.indices((size,) * 3), 0, -1).astype(float)
+    ball = {r: np.linalg.norm(grid - (20, 18, 22), axis=-1) < r for r in (5, 9)}
+    truth = torch.from_numpy(np.stack([ball[9], ball[5], ball[5]]))
+    found = torch.from_numpy(np.stack([ball[9] & (grid[..., 0] < 20), ball[9], ball[5]]))
+    rng = np.random.default_rng(0)
+    for kind in (0.1, 0.6, 0.9):
+        for _ in range(10):
+            draws = torch.tensor([[kind, rng.random()] for _ in range(3)])
+            coords, signs = device_clicks(truth, found, draws)
+            assert signs.tolist() == [1, 0, -1]
+            for n in range(2):
+                error = (truth[n] != found[n]).numpy()
+                place = tuple(coords[n].long().tolist())
+                depth = ndimage.distance_transform_edt(np.pad(error, 1))[1:-1, 1:-1, 1:-1]
+                assert error[place]
+                assert depth[place] >= {0.1: 0.35, 0.6: 0.55, 0.9: 0.0}[kind] * depth.max()
+    places = {tuple(device_clicks(truth, found, torch.full((3, 2), x))[0][0].tolist()) for x in np.linspace(0, 0.49, 9)}
+    assert len(places) > 5  # not always the same voxel
+    first = device_clicks(truth, found, draws)[0]
+    assert torch.equal(first, device_clicks(truth, found, draws)[0])
+
+
+@pytest.mark.parametrize("kind", ["vit", "nodule_light"])
+def test_a_step_with_clicks_on_the_device_learns_as_others_do(kind):
+    """The newest click or all of them, boxes alone and empty samples among them; figures as without."""
+    torch.manual_seed(0)
+    model = small_vit() if kind == "vit" else build_model("nodule_light").requires_grad_(True)
+    samples = [ball_sample(model, 1), ball_sample(model, 2, empty=True), ball_sample(model, 3)]
+    shown = []
+    encoder = type(model.prompt_encoder).forward
+
+    def watch(self, points=None, boxes=None, masks=None):
+        shown.append(points[1].clone())
+        return encoder(self, points=points, boxes=boxes, masks=masks)
+
+    told = []
+    for on_device in (True, False):
+        rngs = [np.random.default_rng([7, s]) for s in range(3)]
+        shown.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(model.prompt_encoder), "forward", watch)
+            loss, figures = ClickLoop(model.train(), on_device=on_device)(samples, 4, rngs)
+        assert torch.isfinite(loss) and set(figures) == {"dice_first", "dice_last", "iou_error"}
+        told.append((figures["dice_first"], [signs.shape for signs in shown], shown[-1][1].tolist()))
+    assert told[0][0] == pytest.approx(told[1][0])  # the first answer is the same
+    assert told[0][1] == [(3, 1)] * 4 if kind == "vit" else [(3, n) for n in range(1, 5)]
+    assert told[0][2].count(-1) == (0 if kind == "vit" else 3)  # no second click on no nodule
+    loss.backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
 def test_click_counts_are_those_that_are_said():

@@ -27,12 +27,19 @@ CLICK_COUNTS = (1, 2, 3, 4, 5, 6, 8)
 CLICK_COUNT_SHARES = (0.1, 0.2, 0.2, 0.2, 0.12, 0.1, 0.08)
 _NEXT_CLICKS: tuple[ClickMethod, ...] = ("random", "challenge", "jitter")
 _NEXT_CLICK_SHARES = (0.5, 0.25, 0.25)
+_EROSIONS = 16
 _BOX_SHARE, _BOX_ALONE_SHARE, _ROUGH_SHARE = 0.2, 0.12, 0.1
 
 
 def draw_click_count(rng: np.random.Generator) -> int:
     """How often to click in a step."""
     return int(rng.choice(CLICK_COUNTS, p=CLICK_COUNT_SHARES))
+
+
+def to_device(arrays: Sequence[np.ndarray], device: torch.device) -> Tensor:
+    """Arrays of one shape as a tensor (B, ...) on a device; to a GPU through pinned memory, without waiting."""
+    tensor = torch.from_numpy(np.stack(arrays))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 class ClickLoop(nn.Module):
@@ -45,12 +52,17 @@ class ClickLoop(nn.Module):
         model: the network; what its profile says decides which prompts it is shown.
         agreement: weight of what the masks of two first clicks on the same object disagree in; 0 = one first click.
         needless: share of later clicks that correct nothing: inside a mask that is right there, or just beside it.
+        on_device: place later clicks where the network computes (:func:`device_clicks`), so that no step waits for a
+            GPU; None does so on GPUs. Needless clicks need the processor.
     """
 
-    def __init__(self, model: Sam3D, agreement: float = 0.0, needless: float = 0.0) -> None:
+    def __init__(
+        self, model: Sam3D, agreement: float = 0.0, needless: float = 0.0, on_device: bool | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self.agreement, self.needless = agreement, needless
+        self.on_device = on_device
 
     def forward(
         self,
@@ -71,15 +83,15 @@ class ClickLoop(nn.Module):
             a scalar, and ``dice_first`` and ``dice_last`` over the nodules (NaN without any), ``iou_error``.
         """
         device = self.model.device
-        truth = torch.from_numpy(np.stack([sample.truth for sample in samples]))[:, None].to(device)
+        truth = to_device([sample.truth for sample in samples], device)[:, None]
         goal = _Goal(truth, samples)
         is_nodule = truth.flatten(1).any(dim=1)
-        prompts = _Prompts(samples, rngs, self.model, self.needless)
+        on_device = device.type == "cuda" and not self.needless if self.on_device is None else self.on_device
+        prompts = (_DevicePrompts if on_device else _Prompts)(samples, rngs, self.model, self.needless)
         if embedding is None:
-            crops = torch.from_numpy(np.stack([sample.crop for sample in samples])).to(device)
-            embedding = self.model.image_encoder(crops)
+            embedding = self.model.image_encoder(to_device([sample.crop for sample in samples], device))
         total = embedding.new_zeros((), dtype=torch.float32)
-        figures: dict[str, float] = {}
+        figures: dict[str, Tensor] = {}
         learned = {0, clicks // 2, clicks - 1}
         for click in range(clicks):
             learn = click in learned
@@ -96,11 +108,11 @@ class ClickLoop(nn.Module):
                 if click == clicks - 1:
                     figures |= {"dice_last": _dice(logits, truth, is_nodule), "iou_error": error}
             if click + 1 < clicks:
-                prompts.click_again(masks[:, :1].detach(), (logits > 0)[:, 0].cpu().numpy())
-        return total, figures
+                prompts.click_again(masks[:, :1].detach(), (logits > 0)[:, 0], truth[:, 0])
+        return total, {name: float(value) for name, value in figures.items()}
 
     def _second_look(
-        self, embedding: Tensor, prompts: _Prompts, masks: Tensor, goal: _Goal, figures: dict[str, float]
+        self, embedding: Tensor, prompts: _Prompts, masks: Tensor, goal: _Goal, figures: dict[str, Tensor]
     ) -> Tensor:
         """What the other first clicks' masks lack, and what they and ``masks`` disagree in. A scalar."""
         chosen = prompts.twice.to(embedding.device)
@@ -115,7 +127,7 @@ class ClickLoop(nn.Module):
             else _crop_loss(again[:, :1], goal.truth[chosen], known)
         )
         apart = disagreement(masks[chosen, :1], again[:, :1])
-        figures["apart"] = float(apart.detach().mean())
+        figures["apart"] = apart.detach().mean()
         return (0.5 * lacking + self.agreement * apart).sum() / len(masks)
 
     def _decode(self, embedding: Tensor, prompts: _Prompts) -> tuple[Tensor, Tensor]:
@@ -140,7 +152,7 @@ class ClickLoop(nn.Module):
 
     def _loss(
         self, masks: Tensor, logits: Tensor, iou: Tensor, goal: _Goal, is_nodule: Tensor, alternatives: bool
-    ) -> tuple[Tensor, float]:
+    ) -> tuple[Tensor, Tensor]:
         """Mean over the samples, and the mean error of the predicted IoU. A click on no nodule teaches the IoU head
         only: whatever mask it gives, its IoU is 0. ``logits`` are those of the first mask on the crop."""
         if torch.is_grad_enabled():
@@ -152,7 +164,7 @@ class ClickLoop(nn.Module):
             loss = _crop_loss(masks[:, :1], goal.truth, goal.known)
         loss = loss * is_nodule
         target = true_iou(logits, goal.judged)
-        error = float((iou[:, :1].detach().float() - target).abs().mean())
+        error = (iou[:, :1].detach().float() - target).abs().mean()
         if alternatives and masks.shape[1] > 1:
             # They are compared at their own resolution, with the share of each cell that is nodule.
             size = masks.shape[2], masks.shape[3], masks.shape[4]
@@ -175,11 +187,11 @@ class _Goal:
         self.judged = truth
         if any(sample.judged is not None for sample in samples):
             judged = [sample.truth if sample.judged is None else sample.judged for sample in samples]
-            self.judged = torch.from_numpy(np.stack(judged))[:, None].to(truth.device)
+            self.judged = to_device(judged, truth.device)[:, None]
         self.known: Tensor | None = None
         if any(sample.known is not None for sample in samples):
             known = [np.ones_like(sample.truth) if sample.known is None else sample.known for sample in samples]
-            self.known = torch.from_numpy(np.stack(known))[:, None].to(truth.device)
+            self.known = to_device(known, truth.device)[:, None]
 
     def only_known(self, logits: Tensor) -> Tensor:
         """Logits that claim nothing where nothing is known."""
@@ -255,9 +267,15 @@ class _Prompts:
         """(B, 6) with NaN rows, or None without any box."""
         return self._boxes.to(self._device) if torch.isfinite(self._boxes).any() else None
 
-    def click_again(self, low_res: Tensor, masks: np.ndarray) -> None:
-        """The next click of every nodule, into the error of its mask."""
+    def click_again(self, low_res: Tensor, found: Tensor, truth: Tensor) -> None:
+        """The next click of every nodule, into the error of its mask.
+
+        Args:
+            low_res: logits (B, 1, ...) of the last answer, the next prompt.
+            found, truth: masks (B, X, Y, Z) on the crop, bool.
+        """
         self.previous = low_res.float().clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+        masks = found.cpu().numpy()
         for n, sample in enumerate(self._samples):
             if not sample.truth.any():
                 continue
@@ -285,6 +303,88 @@ class _Prompts:
         if click is not None:
             self._points[n].append(np.asarray(click[0], np.float32))
             self._labels[n].append(int(click[1]))
+
+
+class _DevicePrompts(_Prompts):
+    """The same with later clicks that are placed on the device and never leave it."""
+
+    def __init__(
+        self, samples: Sequence[Sample], rngs: Sequence[np.random.Generator], model: Sam3D, needless: float = 0.0
+    ) -> None:
+        super().__init__(samples, rngs, model, needless)
+        self._coords, self._signs = super().points()
+        self._clicked = torch.tensor([bool(sample.truth.any()) for sample in samples]).to(self._device)
+
+    def points(self) -> tuple[Tensor, Tensor]:
+        """As :meth:`_Prompts.points`."""
+        newest = slice(-1, None) if self._profile.prompt_rule == "newest" else slice(None)
+        return self._coords[:, newest], self._signs[:, newest]
+
+    def click_again(self, low_res: Tensor, found: Tensor, truth: Tensor) -> None:
+        """As :meth:`_Prompts.click_again`, without waiting for the device."""
+        self.previous = low_res.float().clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+        draws = to_device([rng.random(2, dtype=np.float32) for rng in self._rngs], self._device)
+        coords, signs = device_clicks(truth, found, draws)
+        given = self._clicked & (signs >= 0)
+        # Who sees the newest click only sees the last one again where there is none.
+        again = self._profile.prompt_rule == "newest"
+        last_coords, last_signs = self._coords[:, -1], self._signs[:, -1]
+        coords = coords.where(given[:, None], last_coords if again else torch.zeros_like(coords))
+        signs = signs.where(given, last_signs if again else torch.full_like(signs, -1))
+        self._coords = torch.cat((self._coords, coords[:, None]), dim=1)
+        self._signs = torch.cat((self._signs, signs[:, None]), dim=1)
+
+
+@torch.no_grad()
+def device_clicks(truth: Tensor, found: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+    """Where to click next, computed on the masks' device without waiting for it.
+
+    Into the missed or the wrongly marked voxels, whichever lie deeper: half of the clicks anywhere in the inner half
+    of them (the "random" of evaluate/clicks.py), a quarter on their deepest voxel, a quarter anywhere on them.
+    Depth is counted in erosions, up to 16 voxels, and without components: that needs no decision of the processor's.
+
+    Args:
+        truth, found: masks (B, X, Y, Z), bool.
+        draws: (B, 2) uniform in [0, 1): which kind of click, and which of its voxels.
+
+    Returns:
+        crop indices (B, 3) float32, and signs (B,): 1 where the nodule was missed, 0 where there is none, -1 where
+        nothing is wrong.
+    """
+    depths = torch.stack((_depth(truth & ~found), _depth(found & ~truth)), dim=1)
+    deepest = depths.flatten(2).amax(dim=2)
+    side = deepest.argmax(dim=1)
+    own = depths[torch.arange(len(side), device=side.device), side].flatten(1)
+    most = deepest.amax(dim=1)
+    least = torch.where(draws[:, 0] < 0.5, most / 2, torch.where(draws[:, 0] < 0.75, most - 0.5, 0.0)).clamp(min=0)
+    number = (own > least[:, None]).cumsum(dim=1, dtype=torch.int32)
+    count = number[:, -1]
+    wanted = torch.minimum((draws[:, 1] * count).to(torch.int32) + 1, count)
+    place = torch.searchsorted(number, wanted[:, None])[:, 0].clamp(max=own.shape[1] - 1)
+    _, y, z = truth.shape[1:]
+    coords = torch.stack((place // (y * z), place // z % y, place % z), dim=1).float()
+    return coords, torch.where(count > 0, (side == 0).long(), -1)
+
+
+def _depth(mask: Tensor) -> Tensor:
+    """How often each voxel of masks (B, X, Y, Z) survives erosion, 1 to 17; 0 outside. The crop's border erodes too."""
+    left = mask[:, None].float()
+    depth = left.clone()
+    for step in range(_EROSIONS):
+        outside = F.pad(1 - left, (1,) * 6, value=1.0)
+        if step % 2:  # cubes and octahedra in turns are nearly round
+            reached = F.max_pool3d(outside, 3, stride=1)
+        else:
+            middle = outside[:, :, 1:-1, 1:-1, 1:-1]
+            lines = (
+                F.max_pool3d(outside[:, :, :, 1:-1, 1:-1], (3, 1, 1), stride=1),
+                F.max_pool3d(outside[:, :, 1:-1, :, 1:-1], (1, 3, 1), stride=1),
+                F.max_pool3d(outside[:, :, 1:-1, 1:-1, :], (1, 1, 3), stride=1),
+            )
+            reached = torch.stack((middle, *lines)).amax(dim=0)
+        left = 1 - reached
+        depth += left
+    return depth[:, 0]
 
 
 def needless_click(truth: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> Click | None:
@@ -326,11 +426,12 @@ def _rough(truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 @torch.no_grad()
-def _dice(logits: Tensor, truth: Tensor, is_nodule: Tensor) -> float:
+def _dice(logits: Tensor, truth: Tensor, is_nodule: Tensor) -> Tensor:
+    """Mean over the nodules, a scalar; NaN without any."""
     mask = logits > 0
     both = (mask & truth).flatten(1).sum(dim=1)
     dice = 2 * both / (mask.flatten(1).sum(dim=1) + truth.flatten(1).sum(dim=1)).clamp(min=1)
-    return float(dice[is_nodule].mean()) if is_nodule.any() else math.nan
+    return (dice * is_nodule).sum() / is_nodule.sum()
 
 
 def mask_loss(logits: Tensor, truth: Tensor, cross_entropy_weight: float = 4.0, known: Tensor | None = None) -> Tensor:
