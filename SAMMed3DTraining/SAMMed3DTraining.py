@@ -48,19 +48,15 @@ Data sets in the layout of nnU-Net (Isensee et al., Nature Methods 2021). Built 
 
 
 class Preset(enum.Enum):
-    """How much of the network learns, by the names that the command line has for it."""
+    """How long a run may take, by the names that the command line has for it; saved scenes have the members' names."""
 
-    quick = "quick"
-    standard = "standard"
-    full = "full"
+    quick = "5min"
+    standard = "15min"
+    full = "60min"
 
     def label(self) -> str:
         """For the panel."""
-        return {
-            Preset.quick: _("Quick: the decoder, minutes"),
-            Preset.standard: _("Standard: small updates everywhere"),
-            Preset.full: _("Full: everything, needs a GPU"),
-        }[self]
+        return {Preset.quick: _("5 minutes"), Preset.standard: _("15 minutes"), Preset.full: _("60 minutes")}[self]
 
 
 class Device(enum.Enum):
@@ -135,7 +131,7 @@ class SAMMed3DTrainingLogic(ScriptedLoadableModuleLogic):
         from SAMMed3DTraining import SAMMed3DTrainingLogic
         logic = SAMMed3DTrainingLogic()
         logic.exportScene("/data/mine")
-        run = logic.train(["/data/mine"], "/data/runs", "first", preset="quick")
+        run = logic.train(["/data/mine"], "/data/runs", "first", preset="5min")
         logic.adopt(run)
     """
 

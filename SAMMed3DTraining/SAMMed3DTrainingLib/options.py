@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 #: Of every command that computes.
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+LIBRARIES = ("auto", "torch", "onednn")
 DEVICES = "auto, cpu, cuda, cuda:1, mps"
 
 
@@ -106,6 +107,29 @@ def values_of(parsed: argparse.Namespace, options: Iterable[Option]) -> dict[str
     """The configuration's fields from parsed options; lists become tuples."""
     values = {option.target: getattr(parsed, option.target) for option in options}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def words_of(config: Mapping[str, Any], without: Collection[str] = ()) -> Iterator[str]:
+    """The command line of a configuration as config.json has it, each value named, so that defaults do not matter.
+
+    Args:
+        config: field -> value; None, empty lists and switches that are off are left to the default.
+        without: fields that are left out.
+    """
+    for name, value in config.items():
+        if name in without or value is None:
+            continue
+        if name == "augment":
+            if not value:
+                yield "--no_augment"
+        elif isinstance(value, (list, tuple)):
+            if value:  # an option without values is refused
+                yield from (f"--{name}", *map(str, value))
+        elif isinstance(value, bool):
+            if value:
+                yield f"--{name}"
+        elif not isinstance(value, dict):
+            yield f"--{name}={value!r}" if isinstance(value, float) else f"--{name}={value}"
 
 
 def check_ranges(config: Any, options: Iterable[Option], error: type[Exception]) -> None:

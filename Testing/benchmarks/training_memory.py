@@ -1,6 +1,6 @@
 """Memory that a training step of ``vit_b_ori`` needs for each sample, beyond weights, gradients and optimizer.
 
-    python Testing/benchmarks/training_memory.py [--model vit_b_ori] [--presets full standard] [--precisions fp32 bf16]
+    python Testing/benchmarks/training_memory.py [--model vit_b_ori] [--encoders full lora] [--precisions fp32 bf16]
 
 Each step (eight clicks, the most there are) runs in a process of its own, with one sample and with three; half the
 difference of the two peaks of resident memory is what a sample costs. Beside it the bytes that PyTorch keeps for the
@@ -43,9 +43,9 @@ def ball_sample(network: Trainable, seed: int) -> Sample:
     return Sample(crop.astype(np.float32), truth, middle.astype(np.float32), 1.0, "solid", 10.0)
 
 
-def measure(model: str, preset: str, precision: str, batch: int) -> tuple[float, float]:
+def measure(model: str, encoder: str, precision: str, batch: int) -> tuple[float, float]:
     """Peak of resident memory of a step above what was there before, and bytes kept for the way back; in GB."""
-    config = TrainingConfig("memory", model_type=model, preset=preset).resolved(from_scratch=False)
+    config = TrainingConfig("memory", model_type=model, encoder=encoder).resolved(from_scratch=False)
     network = Trainable(start_network(config, None, torch.device("cpu")), config)
     samples = [ball_sample(network, n) for n in range(batch)]
     loop, hooks = ClickLoop(network.model), Kept(network)
@@ -77,7 +77,7 @@ class Kept(torch.autograd.graph.saved_tensors_hooks):
         return tensor
 
 
-def in_child(model: str, preset: str, precision: str, batch: int) -> tuple[float, float]:
+def in_child(model: str, encoder: str, precision: str, batch: int) -> tuple[float, float]:
     """:func:`measure` in a process of its own."""
     run = subprocess.run(
         [
@@ -85,8 +85,8 @@ def in_child(model: str, preset: str, precision: str, batch: int) -> tuple[float
             __file__,
             "--model",
             model,
-            "--presets",
-            preset,
+            "--encoders",
+            encoder,
             "--precisions",
             precision,
             "--batch",
@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="vit_b_ori")
-    parser.add_argument("--presets", nargs="+", default=["full", "standard"])
+    parser.add_argument("--encoders", nargs="+", default=["full", "lora"])
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"])
     parser.add_argument("--batch", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -118,18 +118,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("only Linux tells the peak of a part of a process", file=sys.stderr)
         return 2
     if options.batch:
-        print(*measure(options.model, options.presets[0], options.precisions[0], options.batch))
+        print(*measure(options.model, options.encoders[0], options.precisions[0], options.batch))
         return 0
     missed = False
     print(f"{options.model}, {max(CLICK_COUNTS)} clicks a step\n")
-    print("| preset | precision | GB a sample | kept for the way back, GB a sample | peak of a step, batch 1, GB |")
+    print("| encoder | precision | GB a sample | kept for the way back, GB a sample | peak of a step, batch 1, GB |")
     print("|---|---|---|---|---|")
-    for preset in options.presets:
+    for encoder in options.encoders:
         for precision in options.precisions:
-            few, many = (in_child(options.model, preset, precision, batch) for batch in (FEW, MANY))
+            few, many = (in_child(options.model, encoder, precision, batch) for batch in (FEW, MANY))
             peak, kept = ((b - a) / (MANY - FEW) for a, b in zip(few, many, strict=True))
             missed |= peak > TARGET_GB
-            print(f"| {preset} | {precision} | {peak:.2f} | {kept:.2f} | {few[0]:.2f} |", flush=True)
+            print(f"| {encoder} | {precision} | {peak:.2f} | {kept:.2f} | {few[0]:.2f} |", flush=True)
     print(f"\nwanted: at most {TARGET_GB} GB a sample: {'MISSED' if missed else 'reached'}")
     return 1 if missed else 0
 

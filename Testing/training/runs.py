@@ -71,8 +71,8 @@ def events(work_dir: Path, kind: str = "", name: str = "run") -> list[dict[str, 
     return [line for line in lines if not kind or line["event"] == kind]
 
 
-def start(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
-    """``python -m SAMMed3DTrainingLib train`` on one thread a process."""
+def start(arguments: list[str], group: bool = False, **environment: str) -> subprocess.Popen[str]:
+    """``python -m SAMMed3DTrainingLib train`` on one thread a process; ``group``: as the head of a process group."""
     path = os.pathsep.join(str(ROOT / part) for part in ("SAMMed3D", "SAMMed3DTraining"))
     return subprocess.Popen(
         [sys.executable, "-m", "SAMMed3DTrainingLib", "train", *arguments],
@@ -80,5 +80,6 @@ def start(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
         encoding="utf-8",
+        start_new_session=group,
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8", **environment},
     )

@@ -57,9 +57,20 @@ def test_without_a_test_part_the_runs_own_split_is_used_and_named(cache, tmp_pat
     split = split_cases(find_datasets(cache), seed=7, val_fraction=0.4)
     write_split(split, run)
     chosen = choose_cases(config(cache, checkpoint=str(run / "sam_model_dice_best.pth")))
-    assert sorted(names(chosen)) == sorted(case.name for case in split.val)
+    assert names(chosen) == [case.name for case in split.test] and chosen.caution == ""
     assert "held-out" in chosen.source and "split.json" in chosen.source and "seed 7" in chosen.source
     assert not any("not known" in note for note in chosen.notes)
+    whole = choose_cases(config(cache, checkpoint=str(run / "sam_model_dice_best.pth"), data_type="Tr"))
+    assert whole.caution == (
+        "2 of these 5 cases trained the checkpoint: the figures say nothing about new cases; 2 of these 5 cases chose "
+        "the checkpoint's epoch: the figures are too good for new cases"
+    )
+
+
+def test_cases_that_chose_the_epoch_are_told(cache, tmp_path):
+    write_split(split_cases(find_datasets(cache), test_fraction=0.0), tmp_path)
+    chosen = choose_cases(config(cache, checkpoint=str(tmp_path / "sam_model_dice_best.pth")))
+    assert len(chosen.cases) == 1 and "1 of these 1 cases chose" in chosen.caution and chosen.caution in chosen.notes
 
 
 def test_a_split_of_other_data_is_not_used(cache, tmp_path):
@@ -68,7 +79,7 @@ def test_a_split_of_other_data_is_not_used(cache, tmp_path):
     write_split(split_cases(find_datasets(tmp_path / "other")), tmp_path)
     chosen = choose_cases(config(cache, checkpoint=str(tmp_path / "model.pth"), seed=3))
     same = split_cases(find_datasets(cache), seed=3)
-    assert names(chosen) == [case.name for case in same.val] and "seed 3" in chosen.source
+    assert names(chosen) == [case.name for case in same.test] and "seed 3" in chosen.source
     assert any("does not fit" in note for note in chosen.notes)
     assert any("not known" in note for note in chosen.notes)
 

@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from SAMMed3DLib.model import load_model
+from SAMMed3DTrainingLib.runs.process_tree import processes
+from SAMMed3DTrainingLib.runs.run_files import read_config
 from SAMMed3DTrainingLib.train.run_folder import read_events
 
 from .runs import ROOT, events, options, start, write_data
@@ -64,8 +66,8 @@ def test_two_processes_share_their_gradients(name, tmp_path):
     path = os.pathsep.join(str(ROOT / part) for part in ("SAMMed3D", "SAMMed3DTraining"))
     script = str(ROOT / "Testing" / "training" / "gradient_parts.py")
     found = []
-    for processes in (1, 2):
-        file = tmp_path / f"{processes}.pth"
+    for count in (1, 2):
+        file = tmp_path / f"{count}.pth"
         finish(
             subprocess.Popen(
                 [
@@ -74,7 +76,7 @@ def test_two_processes_share_their_gradients(name, tmp_path):
                     "torch.distributed.run",
                     "--standalone",
                     "--nproc_per_node",
-                    str(processes),
+                    str(count),
                     script,
                     name,
                     str(file),
@@ -96,7 +98,25 @@ def test_of_two_processes_one_speaks_and_saves(data, tmp_path):
         start(options(tmp_path, data, "--num_epochs", "1", "--batch_size", "2", "--multi_gpu", "--gpu_ids", "0", "1"))
     )
     assert output.count("training run:") == 1
+    written = read_config(tmp_path / "run")
+    assert written["precision"] == "fp32" and written["matrix_library"] in ("torch", "onednn")
     assert all(torch.isfinite(value).all() for value in weights(tmp_path).values())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no process groups to signal")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_a_signal_to_the_whole_group_ends_in_order(data, tmp_path, name):
+    """As SLURM, timeout, terminals and the module's own Stop send it: to the processes that prepare samples too."""
+    process = start(options(tmp_path, data, "--num_epochs", "50", "--num_workers", "2"), group=True)
+    deadline = time.monotonic() + TIMEOUT
+    while len(events(tmp_path, "step")) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len([each for each in processes() if each.parent == process.pid and each.group == process.pid]) >= 2
+    os.killpg(process.pid, getattr(signal, name))
+    finish(process)
+    assert events(tmp_path, "end")[-1]["reason"] == "stopped"
+    assert (tmp_path / "run" / "training_state.pth").exists()
+    assert not [each for each in processes() if each.group == process.pid]
 
 
 def test_a_polite_kill_saves_first(data, tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from SAMMed3DTrainingLib.options import words_of
 from SAMMed3DTrainingLib.runs import run_request
 from SAMMed3DTrainingLib.runs.child_process import Interpreter, find_interpreter
 from SAMMed3DTrainingLib.runs.run_files import CONFIG, STATE, RunError, RunUnderWay, hold_lock
@@ -80,7 +81,7 @@ def test_a_run_is_continued_with_all_its_options(request_, labels):
     )
     config = parse_training_options(dataclasses.replace(request_, more=more).arguments())
     request_.folder.mkdir(parents=True)
-    config.resolved(False).write(request_.folder / CONFIG, {"torch": "2"})
+    config.resolved(False).write(request_.folder / CONFIG, {"versions": {"torch": "2"}})
     again = TrainingRequest.of_run(request_.folder)
     assert again.resume and again.folder == request_.folder and again.checkpoint == request_.checkpoint
     resumed = parse_training_options(again.arguments())
@@ -221,4 +222,5 @@ def test_options_of_every_kind_are_carried_over():
     kinds = {type(field.default) for field in dataclasses.fields(TrainingConfig) if field.name != "task_name"}
     assert kinds <= {int, float, str, bool, tuple, type(None)}
     booleans = {f.name for f in dataclasses.fields(TrainingConfig) if isinstance(f.default, bool)}
-    assert booleans <= {"augment"} | run_request._OWN
+    for name in booleans - {"augment"} - run_request._OWN:
+        assert list(words_of({name: True})) == [f"--{name}"] and not list(words_of({name: False}))

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from SAMMed3DTrainingLib.data.datasets import DatasetError, find_datasets
-from SAMMed3DTrainingLib.data.splits import read_split, split_cases, unused_folds, write_split
+from SAMMed3DTrainingLib.data.splits import changed_labels, read_split, split_cases, unused_folds, write_split
 
 from .dataset_files import balls, write_case
 
@@ -38,11 +38,42 @@ def test_a_splits_final_json_that_is_not_used_is_said(tmp_path):
 
 def test_random_by_patient(folder):
     split = split_cases(find_datasets(folder))
-    assert len(split.val) == 4 and len(split.train) == 16 and split.test == ()
-    assert not patients(split.train) & patients(split.val)
+    assert len(split.val) == 4 and len(split.test) == 4 and len(split.train) == 12 and split.caution == ""
+    parts = [patients(part) for part in (split.train, split.val, split.test)]
+    assert len(set.union(*parts)) == sum(map(len, parts)) == 10
+    assert "2 patients of 10 choose, 2 patients test" in split.source
     assert split_cases(find_datasets(folder)) == split
     seeds = {frozenset(patients(split_cases(find_datasets(folder), seed=seed).val)) for seed in range(8)}
     assert len(seeds) > 1
+
+
+def test_without_a_test_part_it_is_said_who_chose(folder):
+    split = split_cases(find_datasets(folder), test_fraction=0.0)
+    assert len(split.val) == 4 and len(split.train) == 16 and split.test == ()
+    assert "choose the epoch" in split.caution and "held out" in split.source
+
+
+@pytest.mark.parametrize(
+    ("count", "fraction", "sizes"),
+    [(2, 0.2, (1, 1, 0)), (4, 0.2, (3, 1, 0)), (5, 0.2, (3, 1, 1)), (5, 0.9, (1, 3, 1)), (12, 0.2, (8, 2, 2))],
+)
+def test_three_parts_from_five_patients_on(tmp_path, count, fraction, sizes):
+    for patient in range(count):
+        write_case(tmp_path / "set", f"P{patient}", LABELS)
+    split = split_cases(find_datasets(tmp_path), val_fraction=fraction)
+    assert (len(split.train), len(split.val), len(split.test)) == sizes
+    assert bool(split.caution) == (count < 5)
+
+
+def test_labels_that_changed_are_named(folder, tmp_path):
+    split = split_cases(find_datasets(folder))
+    names = [case.full_name for case in (*split.train, *split.val)]
+    assert changed_labels(tmp_path, dict.fromkeys(names, "a")) == []  # nothing was written down
+    write_split(split, tmp_path, dict.fromkeys(names, "a"))
+    assert changed_labels(tmp_path, dict.fromkeys(names, "a")) == []
+    assert changed_labels(tmp_path, {**dict.fromkeys(names, "a"), names[1]: "b"}) == [names[1]]
+    write_split(split, tmp_path)  # by an earlier version
+    assert changed_labels(tmp_path, dict.fromkeys(names, "b")) == []
 
 
 def test_test_patients_are_never_trained_on(folder):
@@ -56,7 +87,10 @@ def test_a_val_part_is_used(folder):
     write_case(folder, "P3_scan9", LABELS, part="Val")
     split = split_cases(find_datasets(folder))
     assert [case.name for case in split.val] == ["P3_scan9"]
-    assert "P3" not in patients(split.train) and len(split.train) == 18
+    assert "P3" not in patients(split.train) | patients(split.test) and len(split.train) + len(split.test) == 18
+    assert len(split.test) == 4 and not patients(split.train) & patients(split.test) and "2 patients" in split.source
+    whole = split_cases(find_datasets(folder), test_fraction=0.0)
+    assert len(whole.train) == 18 and whole.test == () and whole.source == "the data set's Val part"
 
 
 def test_folds(folder):
@@ -66,7 +100,11 @@ def test_folds(folder):
     (folder / "splits_final.json").write_text(json.dumps([good, torn, {"train": ["x"], "val": ["y"]}]))
     datasets = find_datasets(folder)
     split = split_cases(datasets, fold=0)
-    assert [c.name for c in split.train] == names[:6] and [c.name for c in split.val] == names[6:10]
+    assert [c.name for c in split.test] == names[6:10] and len(patients(split.val)) == 1
+    assert sorted(c.name for c in (*split.train, *split.val)) == names[:6]
+    assert not patients(split.train) & patients(split.val) and len(split.train) == 4
+    whole = split_cases(datasets, fold=0, test_fraction=0.0)
+    assert [c.name for c in whole.train] == names[:6] and [c.name for c in whole.val] == names[6:10]
     for fold, message in ((1, "by patient"), (2, "names no case"), (3, "3 folds")):
         with pytest.raises(DatasetError, match=message):
             split_cases(datasets, fold=fold)
@@ -88,7 +126,7 @@ def test_labelled_cases_that_are_not_used_are_named(folder):
 def test_one_patient_validates_on_itself_and_says_so(tmp_path):
     write_case(tmp_path, "a", LABELS)
     split = split_cases(find_datasets(tmp_path))
-    assert split.train == split.val and "one patient" in split.source
+    assert split.train == split.val and "one patient" in split.source and "one patient only" in split.caution
 
 
 def test_nothing_to_train_on(tmp_path):

@@ -14,15 +14,18 @@ import torch
 from SAMMed3DLib.inference.errors import InputError
 from SAMMed3DLib.model import build_model, load_model, save_checkpoint
 from SAMMed3DTrainingLib import commands
-from SAMMed3DTrainingLib.runs.run_files import hold_lock
-from SAMMed3DTrainingLib.train import click_loop, run_folder, trainer
+from SAMMed3DTrainingLib.runs.run_files import hold_lock, read_config
+from SAMMed3DTrainingLib.train import click_loop, plots, run_folder, trainer, training_run
 from SAMMed3DTrainingLib.train.distributed import World, join_world
+from SAMMed3DTrainingLib.train.estimate import largest_batch
 from SAMMed3DTrainingLib.train.plots import TensorBoard
+from SAMMed3DTrainingLib.train.presets import MOST_EPOCHS, epochs_in
 from SAMMed3DTrainingLib.train.run_folder import RunFolder, read_events
-from SAMMed3DTrainingLib.train.training_config import TrainingError
+from SAMMed3DTrainingLib.train.training_config import TrainingError, parse_training_options
 from SAMMed3DTrainingLib.train.training_run import run_training
 from SAMMed3DTrainingLib.train.validation import Validation, Validator
 
+from .dataset_files import balls, write_case
 from .runs import config, events, options, write_data
 
 
@@ -46,7 +49,12 @@ def test_a_run_leaves_everything_that_is_promised(finished):
         assert model.name == "vit_tiny" and model.profile.iou_head
     assert (folder / "Loss.png").stat().st_size > 5000 and (folder / "Dice.png").stat().st_size > 5000
     written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    assert written["preset"] == "full" and written["lr"] == 8e-4 and written["versions"]["torch"] == torch.__version__
+    assert (
+        written["preset"] == "60min"
+        and written["encoder"] == "full"
+        and written["lr"] == 8e-4
+        and written["versions"]["torch"] == torch.__version__
+    )
     kinds = [event["event"] for event in events(finished)]
     assert kinds[0] == "warning" and kinds[1] == "start" and kinds[-1] == "end"
     assert "FROM SCRATCH" in events(finished, "warning")[0]["message"]
@@ -61,12 +69,60 @@ def test_a_run_leaves_everything_that_is_promised(finished):
     assert steps[0]["steps"] == 2 * 5
 
 
+def judging(monkeypatch, *scores):
+    """Validations give these Dice values, one for each of the three nodules, the last of them a large one."""
+    judged = iter(scores)
+    sizes = ("<6 mm", "<6 mm", "15-30 mm")
+    monkeypatch.setattr(
+        Validator, "validate", lambda self, model: Validation(tuple((d,) for d in next(judged)), sizes, 1.0)
+    )
+
+
+def test_best_is_what_beats_the_start_by_more_than_chance(data, finished, tmp_path, monkeypatch):
+    start = finished / "run" / "sam_model_latest.pth"
+    # The first epoch's gain is one nodule's alone, with a standard error as large; the second one's is everyone's.
+    judging(monkeypatch, (0.5, 0.5, 0.5), (0.5, 0.5, 0.8), (0.55, 0.6, 0.65))
+    assert run_training(config(tmp_path, data, "--checkpoint", str(start))) == 0
+    first, second, third = events(tmp_path, "validation")
+    assert "change" not in first and [v["best"] for v in (first, second, third)] == [True, False, True]
+    assert second["change"] == pytest.approx(0.1) and second["change_error"] == pytest.approx(0.1)
+    assert third["change_error"] == pytest.approx(0.05 / 3**0.5, abs=1e-6)
+    assert third["sizes"]["<6 mm"] == {"nodules": 2, "dice": 0.575, "change": 0.075}
+    message = events(tmp_path, "end")[0]["message"]
+    assert "best at epoch 2: Dice 0.600, +0.100 since the start (3 validated nodules, standard error 0.029)" in message
+    assert "choose the epoch" in message  # of four patients none is left for a test
+    begun = events(tmp_path, "start")[0]
+    written = json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8"))["split"]
+    assert begun["parts"] == written and begun["caution"] == written["caution"] != ""
+    assert written["val"] == {"cases": 1, "patients": 1} and written["test"] == {"cases": 0, "patients": 0}
+
+
+def test_a_size_group_that_falls_is_a_warning(data, finished, tmp_path, monkeypatch):
+    start = finished / "run" / "sam_model_latest.pth"
+    judging(monkeypatch, (0.5, 0.5, 0.5), (0.9, 0.9, 0.4), (0.95, 0.95, 0.485))
+    assert run_training(config(tmp_path, data, "--checkpoint", str(start))) == 0
+    assert [v["best"] for v in events(tmp_path, "validation")] == [True, True, True]
+    warnings = [event["message"] for event in events(tmp_path, "warning")]
+    assert [text for text in warnings if "worse" in text] == [text for text in warnings if "epoch 1" in text]
+    assert any("15-30 mm (1): -0.100" in text for text in warnings)
+
+
+def test_a_run_whose_labels_changed_is_not_continued(tmp_path, capsys):
+    data = write_data(tmp_path / "set")
+    assert run_training(config(tmp_path, data, "--num_epochs", "1")) == 0
+    write_case(data, "P1", balls((8, 12, 12), (16, 28, 28), radius_mm=4.0), seed=1)
+    assert run_training(config(tmp_path, data, "--num_epochs", "1", "--resume")) == 1
+    assert "set/Tr/P1" in events(tmp_path, "end")[-1]["message"]
+    write_case(data, "P1", balls((8, 12, 12), (16, 28, 28), radius_mm=3.0), seed=1)
+    assert run_training(config(tmp_path, data, "--num_epochs", "1", "--resume")) == 0
+
+
 def test_weights_that_no_epoch_beats_stay_the_best(data, finished, tmp_path, monkeypatch):
     start = finished / "run" / "sam_model_latest.pth"
-    judged = iter([0.9, 0.5, 0.9])
-    monkeypatch.setattr(Validator, "validate", lambda self, model: Validation((next(judged),), 1.0, 2))
+    judging(monkeypatch, (0.9, 0.9, 0.9), (0.5, 0.5, 0.5), (0.9, 0.9, 0.9))
     assert run_training(config(tmp_path, data, "--checkpoint", str(start), "--lr", "1e-3")) == 0
     assert [v["best"] for v in events(tmp_path, "validation")] == [True, False, False]
+    assert "no epoch beat" in events(tmp_path, "end")[0]["message"]
     best, latest, before = (
         load_model(path).state_dict()
         for path in (*(tmp_path / "run" / f"sam_model_{n}.pth" for n in ("dice_best", "latest")), start)
@@ -90,6 +146,82 @@ def test_a_run_is_neither_overwritten_nor_continued_as_another(finished, data, c
     assert "--lr" in events(finished, "end")[-1]["message"]
 
 
+def test_more_epochs_extend_a_run(data, tmp_path, capsys):
+    assert run_training(config(tmp_path, data, "--num_epochs", "1")) == 0
+    again = ["--task_name", "run", "--work_dir", str(tmp_path), "--resume"]
+    assert run_training(parse_training_options([*again, "--num_epochs", "2"])) == 0
+    assert [step["step"] for step in read_events(tmp_path / "run") if step["event"] == "step"] == list(range(1, 11))
+    assert [v["epoch"] for v in events(tmp_path, "validation")] == [0, 1, 2]
+    assert run_training(parse_training_options([*again, "--num_epochs", "1"])) == 1
+    assert "--num_epochs 2 then, 1 now" in events(tmp_path, "end")[-1]["message"]
+
+
+def test_a_run_is_continued_and_repeated_with_its_own_options(data, finished, tmp_path, capsys):
+    first = config(finished, data)
+    again = parse_training_options(["--task_name", "run", "--work_dir", str(finished), "--resume", "--json"])
+    file = str(finished / "run" / "config.json")
+    other = parse_training_options(["--task_name", "other", "--config", file, "--lr", "0.01"])
+    written = json.loads((finished / "run" / "config.json").read_text(encoding="utf-8"))
+    assert written["matrix_library"] in ("torch", "onednn")  # what was decided, not what was asked for
+    for name in ("batch_size", "val_clicks", "empty_share", "model_type", "num_epochs"):
+        assert getattr(again, name) == getattr(other, name) == getattr(first, name)
+    for each in (again, other):
+        assert each.matrix_library == written["matrix_library"] and each.preset == "60min"
+    assert (again.resume, again.json, again.lr) == (True, True, 8e-4)
+    assert (other.resume, other.json, other.lr, other.work_dir) == (False, False, 0.01, str(finished.absolute()))
+    for content, message in (("{", "cannot be read"), ("[]", "no configuration"), ('{"lr": "fast"}', "--lr")):
+        (tmp_path / "bad.json").write_text(content)
+        with pytest.raises(SystemExit) as ended:
+            parse_training_options(["--task_name", "other", "--config", str(tmp_path / "bad.json")])
+        assert ended.value.code == 2 and message in capsys.readouterr().err
+    (tmp_path / "bad.json").write_text('{"learning": 1}')
+    with pytest.raises(SystemExit):
+        parse_training_options(["--task_name", "other", "--config", str(tmp_path / "bad.json")])
+    assert "no option here: learning" in capsys.readouterr().err
+
+
+def test_the_log_of_several_processes_is_their_mean(monkeypatch):
+    def all_reduce(tensor, op):  # the other process has 3 of the first figure, and none of the second
+        tensor += torch.tensor([[3.0, 0.0, 0.0], [1.0, 0.0, 0.0]], dtype=torch.float64)
+
+    monkeypatch.setattr("torch.distributed.all_reduce", all_reduce)
+    told = World(0, 2, torch.device("cpu")).mean({"a": 1.0, "b": 2.0, "c": math.nan})
+    assert (told["a"], told["b"]) == (2.0, 2.0) and math.isnan(told["c"])
+
+
+def test_minutes_decide_the_epochs_once(data, tmp_path, monkeypatch):
+    assert epochs_in(5, 60.0, 24.0) == 10 and epochs_in(5, 400.0, 24.0) == 1 and epochs_in(60, 0.0, 1e-9) == MOST_EPOCHS
+    save_checkpoint(build_model("vit_tiny"), tmp_path / "start.pth")
+    measured = []
+    cost = types.SimpleNamespace(steps=5, step_s=3.0, validation_s=9.0, encoding_s=0.0)
+    monkeypatch.setattr(training_run, "estimate", lambda *unused: measured.append(1) or cost)
+    words = options(tmp_path, data, "--checkpoint", str(tmp_path / "start.pth"), "--preset", "quick")
+    del words[words.index("--num_epochs") : words.index("--num_epochs") + 2]
+    assert run_training(parse_training_options([*words, "--minutes", "1"])) == 0  # two of 24 s fit
+    written = read_config(tmp_path / "run")
+    assert (written["num_epochs"], written["minutes"], written["preset"]) == (2, 1.0, "5min") and measured == [1]
+    again = parse_training_options(["--task_name", "run", "--work_dir", str(tmp_path), "--resume"])
+    assert again.num_epochs == 2 and run_training(again) == 0 and measured == [1]
+
+
+def test_a_run_that_gets_no_better_ends_before_its_time(data, finished, tmp_path, monkeypatch):
+    start = finished / "run" / "sam_model_latest.pth"
+    judging(monkeypatch, (0.5,) * 3, (0.6,) * 3, *[(0.55,) * 3] * 9)
+    more = ("--checkpoint", str(start), "--num_epochs", "9", "--patience", "2")
+    assert run_training(config(tmp_path, data, *more)) == 0
+    assert len(events(tmp_path, "validation")) == 4
+    end = events(tmp_path, "end")[0]
+    assert end["reason"] == "finished" and "ended after 3 of 9 epochs, the last 2 no better" in end["message"]
+
+
+def test_runs_of_former_presets_are_continued_as_they_were(data, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"preset": "quick", "num_epochs": 20, "lr": 2e-4}))
+    again = parse_training_options(["--task_name", "run", "--work_dir", str(tmp_path), "--resume"])
+    assert (again.encoder, again.num_epochs, again.resolved(False).preset) == ("frozen", 20, "5min")
+
+
 def test_one_process_per_run(finished, data, capsys):
     before = events(finished)
     with hold_lock(finished / "run"):
@@ -103,7 +235,7 @@ def test_pause_and_stop_through_the_control_file(data, tmp_path, monkeypatch):
     monkeypatch.setattr(RunFolder, "command", lambda self: next(asked))
     monkeypatch.setattr(trainer, "_PAUSE_SECONDS", 0.0)
     assert run_training(config(tmp_path, data)) == 0
-    kinds = [event["event"] for event in events(tmp_path) if event["event"] not in ("start", "warning")]
+    kinds = [event["event"] for event in events(tmp_path) if event["event"] not in ("start", "warning", "reading")]
     assert kinds == ["validation", "step", "saved", "paused", "resumed", "step", "step", "saved", "end"]
     assert events(tmp_path, "end")[0]["reason"] == "stopped"
     monkeypatch.undo()
@@ -116,9 +248,9 @@ def test_pause_is_heard_while_embeddings_are_computed(data, tmp_path, monkeypatc
     monkeypatch.setattr(RunFolder, "command", lambda self: next(asked, "stop"))
     monkeypatch.setattr(trainer, "_PAUSE_SECONDS", 0.0)
     save_checkpoint(build_model("vit_tiny"), tmp_path / "start.pth")
-    run = config(tmp_path, data, "--checkpoint", str(tmp_path / "start.pth"), "--preset", "quick")
+    run = config(tmp_path, data, "--checkpoint", str(tmp_path / "start.pth"), "--encoder", "frozen")
     assert run_training(run) == 0
-    kinds = [event["event"] for event in events(tmp_path) if event["event"] not in ("start", "warning")]
+    kinds = [event["event"] for event in events(tmp_path) if event["event"] not in ("start", "warning", "reading")]
     assert kinds[:6] == ["encoding", "encoding", "paused", "resumed", "encoding", "paused"]
     assert "resumed" not in kinds[6:] and "step" not in kinds
     assert events(tmp_path, "end")[0]["reason"] == "stopped"
@@ -166,7 +298,7 @@ def test_a_full_disk_is_named_and_the_older_state_stays(data, tmp_path, monkeypa
     assert run_training(config(tmp_path, data, "--save_minutes", "0", "--resume")) == 0
 
 
-def test_quick_learns_the_decoder_only_from_embeddings_computed_once(data, tmp_path, monkeypatch):
+def test_a_frozen_encoder_leaves_the_decoder_to_learn_from_embeddings_computed_once(data, tmp_path, monkeypatch):
     torch.manual_seed(3)
     save_checkpoint(build_model("vit_tiny"), tmp_path / "start.pth")
     encoded = []
@@ -178,7 +310,7 @@ def test_quick_learns_the_decoder_only_from_embeddings_computed_once(data, tmp_p
         monkeypatch.setattr(self._model.image_encoder, "forward", None)  # from here on nobody encodes
 
     monkeypatch.setattr(trainer.EmbeddingBank, "fill", fill)
-    run = config(tmp_path, data, "--checkpoint", str(tmp_path / "start.pth"), "--preset", "quick")
+    run = config(tmp_path, data, "--checkpoint", str(tmp_path / "start.pth"), "--encoder", "frozen")
     assert run_training(run) == 0
     assert encoded == [2 * 9]
     paths = tmp_path / "start.pth", tmp_path / "run" / "sam_model_latest.pth"
@@ -192,7 +324,7 @@ def test_a_small_cache_is_said(data, tmp_path):
     torch.manual_seed(3)
     save_checkpoint(build_model("vit_tiny"), tmp_path / "start.pth")
     run = config(
-        tmp_path, data, "--checkpoint", str(tmp_path / "start.pth"), "--preset", "quick", "--cache_gb", "0.0005"
+        tmp_path, data, "--checkpoint", str(tmp_path / "start.pth"), "--encoder", "frozen", "--cache_gb", "0.0005"
     )
     assert run_training(run) == 0
     assert "--cache_gb" in events(tmp_path, "warning")[0]["message"]
@@ -274,6 +406,38 @@ def test_scripts_of_sam_med3d_keep_working(data, tmp_path, capsys):
     assert all(f"{name} has no effect" in told for name in old if name.startswith("--") and name != "--seed")
 
 
+def test_the_batch_is_as_large_as_the_memory_allows(data, tmp_path):
+    gb = 2**30
+    assert largest_batch(3 * gb, 4 * gb, 20 * gb, 32) == 8  # 2 GB and 1 GB a sample: 14 fit into 16 GB
+    assert largest_batch(3 * gb, 4 * gb, 200 * gb, 32) == 32
+    assert largest_batch(3 * gb, 4 * gb, 1 * gb, 32) == 1
+    assert largest_batch(3 * gb, 4 * gb, None, 32) == largest_batch(0, 0, gb, 32) == 4
+    assert run_training(config(tmp_path, data, "--batch_size", "0", "--num_epochs", "1")) == 0
+    taken = read_config(tmp_path / "run")["batch_size"]
+    assert taken >= 1 and taken & (taken - 1) == 0
+    assert events(tmp_path, "step")[0]["steps"] == -(-9 // taken)
+
+
+def test_apple_gpus_are_refused_with_the_reason(data, tmp_path, capsys):
+    assert run_training(config(tmp_path, data, "--device", "mps")) == 1
+    assert "no gradient there" in capsys.readouterr().out and not (tmp_path / "run").exists()
+
+
+def test_states_of_earlier_versions_go_on(data, tmp_path):
+    """They know neither what the validated nodules began with nor options that came later."""
+    assert run_training(config(tmp_path, data, "--num_epochs", "1")) == 0
+    path = tmp_path / "run" / "training_state.pth"
+    state = torch.load(path, weights_only=True)
+    for name in ("start_scores", "best_epoch", "best_change", "best_error"):
+        del state["progress"][name]
+    del state["config"]["test_fraction"]
+    for group in state["optimizer"]["param_groups"]:
+        del group["initial_lr"]
+    torch.save(state, path)
+    assert run_training(config(tmp_path, data, "--resume")) == 0
+    assert events(tmp_path, "end")[-1]["reason"] == "finished" and len(events(tmp_path, "validation")) == 3
+
+
 def test_processes_wait_for_the_first_one_to_unpack_a_large_data_set(monkeypatch):
     for name, value in (("RANK", "1"), ("LOCAL_RANK", "1"), ("WORLD_SIZE", "2")):
         monkeypatch.setenv(name, value)
@@ -326,7 +490,7 @@ class _Writer:
         self.said.append(("flush",))
 
 
-def test_tensorboard_gets_the_figures_and_never_ends_a_run(tmp_path, monkeypatch):
+def test_tensorboard_gets_the_figures(tmp_path, monkeypatch):
     board = types.ModuleType("torch.utils.tensorboard")
     board.SummaryWriter = _Writer
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
@@ -335,9 +499,37 @@ def test_tensorboard_gets_the_figures_and_never_ends_a_run(tmp_path, monkeypatch
     heard.hear({"event": "step", "time": 1.0, "step": 7, "loss": 0.5, "dice_first": None})
     heard.hear({"event": "end", "reason": "finished", "message": ""})
     assert _Writer.last.said == [("open", 7), ("step/loss", 0.5, 7), ("flush",)]
-    monkeypatch.setattr(_Writer, "add_scalar", lambda *unused: 1 / 0)
-    heard.hear({"event": "step", "time": 1.0, "step": 8, "loss": 0.5})
-    heard.hear({"event": "step", "time": 1.0, "step": 9, "loss": 0.5})
+
+
+class _Entry:
+    """An entry point of another package, whose logger fails at the first step."""
+
+    name = "others"
+    heard: list[str] = []
+
+    @classmethod
+    def load(cls):
+        def make(folder):
+            assert folder.name == "run"
+
+            def hear(event):
+                cls.heard.append(event["event"])
+                if event["event"] == "step":
+                    raise OSError("no network")
+
+            return hear
+
+        return make
+
+
+def test_other_packages_may_hear_of_a_run_and_never_end_it(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(plots, "entry_points", lambda group: [_Entry] if group == "sammed3d.loggers" else [])
+    assert run_training(config(tmp_path, data, "--num_epochs", "1", "--log_to", "others")) == 0
+    assert _Entry.heard.count("step") == 1 and "start" in _Entry.heard and "end" not in _Entry.heard
+    assert "--log_to others has failed and hears no more: no network" in capsys.readouterr().out
+    assert run_training(config(tmp_path, data, "--log_to", "nobody", name="next")) == 1
+    assert "there are tensorboard, others" in capsys.readouterr().out
+    assert not (tmp_path / "next").exists()
 
 
 def test_a_wrong_checkpoint_is_named(data, tmp_path, capsys):

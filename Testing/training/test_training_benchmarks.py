@@ -48,7 +48,7 @@ def test_a_missed_speed_or_a_long_wait_is_told(monkeypatch, capsys):
         return {
             "plain": speed.Measured([1.0, 1.0]),
             "plain, resampling each time": speed.Measured([3.0]),
-            "quick": speed.Measured([quick], 10.0, 10.0 * waiting),
+            "frozen": speed.Measured([quick], 10.0, 10.0 * waiting),
             "full": speed.Measured([full], 10.0, 0.1),
         }
 

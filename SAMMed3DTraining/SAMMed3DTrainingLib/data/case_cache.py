@@ -38,6 +38,15 @@ class CachedCase:
     ijk_to_ras: NDArray[np.float64]
     nodules: tuple[Nodule, ...]
 
+    @property
+    def labels(self) -> str:
+        """What its nodules are known by: another text for another outline, value or place of any of them."""
+        known = hashlib.sha256()
+        for nodule in self.nodules:
+            known.update(repr((nodule.value, nodule.offset_kji, nodule.mask.shape)).encode())
+            known.update(np.packbits(nodule.mask).tobytes())
+        return known.hexdigest()[:24]
+
     def __getstate__(self) -> dict[str, Any]:
         """Where processes are not forked (Windows, macOS) the scan travels as its file's name, not voxel by voxel."""
         array = self.array_kji

@@ -1,11 +1,12 @@
-"""Which cases train, which choose the best weights, which are never seen: by patient, written down, reproducible."""
+"""Which cases train, which choose the best weights, which choose nothing: by patient, written down, reproducible."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from SAMMed3DLib.files.output_files import whole_file
 from .datasets import Case, Dataset, DatasetError, ask
 
 FILE_NAME = "split.json"
+#: From so many patients on some are held out from the choice of the weights too.
+PATIENTS_FOR_TEST = 5
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,8 @@ class Split:
     """A run's cases.
 
     Attributes:
-        train, val, test: labelled cases; ``test`` may be empty.
+        train, val, test: labelled cases that train, that choose the best weights, and that do neither; ``test`` may be
+            empty.
         source: where the split comes from, for logs and reports.
         notes: labelled cases that are in none of them, and why; one sentence each.
     """
@@ -32,19 +36,41 @@ class Split:
     source: str
     notes: tuple[str, ...] = field(default=(), compare=False)
 
+    @property
+    def caution(self) -> str:
+        """What figures on the cases that are not trained on do not say, a sentence; "" where there is a test part."""
+        if self.test:
+            return ""
+        if {case.patient for case in self.train} & {case.patient for case in self.val}:
+            return "there is one patient only: the cases that are validated are those that train"
+        return (
+            f"no case is held out from the choice of the weights ({count_of(self.val, 'patient')} validated): the "
+            "validation cases choose the epoch, so figures on them are too good"
+        )
+
 
 def split_cases(
-    datasets: Sequence[Dataset], *, seed: int = 2023, val_fraction: float = 0.2, fold: int | None = None
+    datasets: Sequence[Dataset],
+    *,
+    seed: int = 2023,
+    val_fraction: float = 0.2,
+    test_fraction: float = 0.2,
+    fold: int | None = None,
 ) -> Split:
-    """Splits all labelled cases of a run by patient.
+    """Splits all labelled cases of a run by patient, into those that train, choose the best weights, and test them.
 
     In this order: ``splits_final.json`` where a fold is asked for; a Val part; else a random choice of patients, which
     depends on nothing but the seed and the patients' names. A patient that appears in Ts is never trained on.
 
+    The Ts part tests. Where there is none, from five patients on: a fold's held-out half tests, as in cross-validation,
+    and some patients of its other half choose; beside a Val part, which chooses, and in a random split some patients
+    test.
+
     Args:
         datasets: of one run.
         seed: of the random choice.
-        val_fraction: share of the patients that is held out for validation, at least one.
+        val_fraction: share of the patients that choose, at least one.
+        test_fraction: share of the patients that test where there is no Ts part, at least one; 0 for none.
         fold: of ``splits_final.json``.
 
     Raises:
@@ -61,16 +87,34 @@ def split_cases(
             "no case to train on: imagesTr and labelsTr must hold files of the same names, and patients of imagesTs "
             "are never trained on"
         )
+    patients = {case.patient for case in (*pool, *val)}
+    tests = test_fraction > 0 and not test and len(patients) >= PATIENTS_FOR_TEST
+    source = ""
     if fold is not None:
         train, val, source = _from_fold(datasets, pool, fold)
+        if tests and len({case.patient for case in train}) > 1:
+            test = tuple(val)
+            train, val = _drawn(train, seed, val_fraction)
+            source = f"the held-out half of {source} tests; {count_of(val, 'patient')} of the other half choose"
     elif val:
         held_out = {case.patient for case in val}
         train = [case for case in pool if case.patient not in held_out]
         source = "the data set's Val part"
         if not train:
             raise DatasetError("every patient of imagesTr is in imagesVal too: nothing is left to train on")
+        if tests and len({case.patient for case in train}) > 1:
+            train, drawn = _drawn(train, seed, test_fraction)
+            test = tuple(drawn)
+            source += f" chooses; {count_of(test, 'patient')} drawn with seed {seed} test"
+    elif len(patients) == 1:
+        train, val, source = pool, list(pool), "one patient only: validation sees the training cases"
     else:
-        train, val, source = _random(pool, seed, val_fraction)
+        train, val = _drawn(pool, seed, val_fraction, left=2 if tests else 1)
+        source = f"random by patient, seed {seed}: {count_of(val, 'patient')} of {len(patients)} "
+        if tests:
+            train, drawn = _drawn(train, seed, test_fraction, of=len(patients))
+            test = tuple(drawn)
+        source += f"choose, {count_of(test, 'patient')} test" if tests else "held out"
     used = {case.full_name for case in (*train, *val, *test)}
     notes = _left_out([case for case in labelled if case.full_name not in used], tested, fold)
     return Split(tuple(train), tuple(val), test, source, notes)
@@ -98,19 +142,43 @@ def _left_out(cases: Sequence[Case], tested: set[str], fold: int | None) -> tupl
     )
 
 
-def write_split(split: Split, folder: Path) -> Path:
-    """Writes ``split.json`` into a run's folder, whole or not at all, and returns its path."""
+def write_split(split: Split, folder: Path, labels: Mapping[str, str] = MappingProxyType({})) -> Path:
+    """Writes ``split.json`` into a run's folder, whole or not at all, and returns its path.
+
+    Args:
+        split: of the run.
+        folder: of the run.
+        labels: by the full name of a case what its nodules are known by, for :func:`changed_labels`.
+    """
+
+    def entry(case: Case) -> dict[str, str]:
+        known = labels.get(case.full_name)
+        return {"case": case.full_name, "patient": case.patient, **({"labels": known} if known else {})}
+
     content = {
         "source": split.source,
-        **{
-            name: [{"case": case.full_name, "patient": case.patient} for case in getattr(split, name)]
-            for name in ("train", "val", "test")
-        },
+        **{name: [entry(case) for case in getattr(split, name)] for name in ("train", "val", "test")},
     }
     path = folder / FILE_NAME
     with whole_file(path) as part:
         part.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
     return path
+
+
+def changed_labels(folder: Path, labels: Mapping[str, str]) -> list[str]:
+    """Names of the cases whose nodules are others than when ``split.json`` was written; [] where nobody knows.
+
+    Args:
+        folder: of the run.
+        labels: by the full name of a case what its nodules are known by now.
+    """
+    try:
+        content = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+        entries = [entry for part in ("train", "val", "test") for entry in content[part]]
+        known = {str(entry["case"]): entry.get("labels") for entry in entries}
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return sorted(name for name, now in labels.items() if known.get(name) not in (None, now))
 
 
 def read_split(folder: Path, datasets: Sequence[Dataset]) -> Split | None:
@@ -139,15 +207,28 @@ def read_split(folder: Path, datasets: Sequence[Dataset]) -> Split | None:
     return Split(train, val, test, source)
 
 
-def _random(pool: list[Case], seed: int, val_fraction: float) -> tuple[list[Case], list[Case], str]:
+def count_of(cases: Sequence[Case], what: str) -> str:
+    """ "1 patient", "3 patients" of cases."""
+    count = len({case.patient for case in cases})
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+def _drawn(
+    pool: Sequence[Case], seed: int, fraction: float, left: int = 1, of: int = 0
+) -> tuple[list[Case], list[Case]]:
+    """The cases of the patients that stay and of those that are drawn, at least one.
+
+    Args:
+        pool: of two patients or more.
+        seed: of the draw.
+        fraction: share of the patients that is drawn.
+        left: patients that have to stay.
+        of: number of patients that the share refers to; 0 for those of ``pool``.
+    """
     patients = sorted({case.patient for case in pool})
-    if len(patients) == 1:
-        return pool, list(pool), "one patient only: validation sees the training cases"
-    count = min(max(1, round(val_fraction * len(patients))), len(patients) - 1)
+    count = min(max(1, round(fraction * (of or len(patients)))), len(patients) - left)
     chosen = set(np.random.default_rng(seed).permutation(patients)[:count].tolist())
-    train = [case for case in pool if case.patient not in chosen]
-    val = [case for case in pool if case.patient in chosen]
-    return train, val, f"random by patient, seed {seed}: {count} of {len(patients)} patients held out"
+    return ([case for case in pool if case.patient not in chosen], [case for case in pool if case.patient in chosen])
 
 
 def _from_fold(datasets: Sequence[Dataset], pool: Iterable[Case], fold: int) -> tuple[list[Case], list[Case], str]:

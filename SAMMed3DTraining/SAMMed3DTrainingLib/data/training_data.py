@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import platform
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +18,13 @@ from SAMMed3DLib.commandline.terminal import our_warnings_told
 from SAMMed3DLib.model.profile import PreprocessingProfile
 from SAMMed3DLib.synthesis import NoduleShapes
 
+from ..runs.run_files import LATEST
 from ..train.training_config import TrainingConfig, TrainingError
 from .augmentation import NO_AUGMENTATION, Augmentation
 from .case_cache import CachedCase, CaseCache
 from .datasets import DatasetError, find_datasets
 from .nodule_samples import NoduleSampler, Sample
-from .splits import Split, read_split, split_cases, unused_folds
+from .splits import Split, changed_labels, read_split, split_cases, unused_folds
 from .synthetic_samples import SampleSynthesizer
 
 
@@ -37,6 +41,11 @@ class RunCases:
         """Number of nodules to train on."""
         return sum(len(case.nodules) for case in self.train)
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """By the full name of a case what its nodules are known by."""
+        return {case.case.full_name: case.labels for case in (*self.train, *self.val)}
+
 
 def load_cases(
     config: TrainingConfig, report: Callable[[str], None], progress: Callable[[int, int], None] | None = None
@@ -49,7 +58,8 @@ def load_cases(
         progress: called after each case with (done, total).
 
     Raises:
-        TrainingError: no data, or a case that cannot be used; the message names the file.
+        TrainingError: no data, a case that cannot be used, or, of a continued run, one whose labels are others than
+            when it began; the message names the file.
     """
     try:
         datasets = tuple(d for path in config.data for d in find_datasets(path, config.patient_pattern, config.labels))
@@ -58,7 +68,13 @@ def load_cases(
             raise DatasetError(f"two of the data sets have the same name ({', '.join(sorted(names))}): rename a folder")
         split = read_split(config.folder, datasets) if config.resume else None
         if split is None:
-            split = split_cases(datasets, seed=config.seed, val_fraction=config.val_fraction, fold=config.fold)
+            split = split_cases(
+                datasets,
+                seed=config.seed,
+                val_fraction=config.val_fraction,
+                test_fraction=config.test_fraction,
+                fold=config.fold,
+            )
         for dataset in datasets:
             for problem in dataset.problems:
                 report(f"{dataset.name}: {problem}")
@@ -92,7 +108,15 @@ def load_cases(
             report(f"{each.case.full_name}: the label map is empty; the case serves as background only")
     if not any(each.nodules for each in train):
         raise TrainingError("no nodule to train on: all label maps of the training cases are empty")
-    return RunCases(split, train, val)
+    cases = RunCases(split, train, val)
+    changed = changed_labels(config.folder, cases.labels) if config.resume else []
+    if changed:
+        raise TrainingError(
+            f"the labels of {len(changed)} cases have changed since this run began ({', '.join(changed[:3])}"
+            f"{', ...' if len(changed) > 3 else ''}), and what it has learned and measured is of the old ones: begin "
+            f"a run of another --task_name with --checkpoint {config.folder / LATEST}, or bring the old labels back"
+        )
+    return cases
 
 
 class SampleSlots(Dataset):
@@ -150,18 +174,59 @@ def loader(slots: SampleSlots, batches: Iterable[list[tuple[int, int]]], workers
     if workers < 1:
         return iter([slots[key] for key in batch] for batch in batches)
     context = None if platform.system() == "Linux" else "spawn"
-    return iter(
+    return _from_workers(
         DataLoader(
             slots,
             batch_sampler=batches,
             collate_fn=list,
             num_workers=workers,
             prefetch_factor=3,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_begin_worker,
             multiprocessing_context=context,
         )
     )
 
 
-def _one_thread(worker: int) -> None:
+def _from_workers(data: DataLoader) -> Iterator[list[Sample]]:
+    """The batches of a loader. Its workers obey no signal, so they are ended here, whatever ends the run."""
+    held: list[Iterator[list[Sample]]] = []
+    atexit.register(held.clear)  # before Python waits for its child processes
+    try:
+        with _signals_wait():
+            held.append(iter(data))
+        while True:
+            try:
+                samples = next(held[0])
+            except StopIteration:
+                return
+            yield samples
+    finally:
+        held.clear()
+        atexit.unregister(held.clear)
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Signals that want the run to end wait, for processes that are started within too, until they say otherwise."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ending_signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _ending_signals() -> list[signal.Signals]:
+    return [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+def _begin_worker(worker: int) -> None:
+    """Schedulers and terminals send their signals to the whole group: the training process hears them, saves, and ends
+    its workers itself. A worker that ended before would take the step under way with it."""
     torch.set_num_threads(1)
+    for each in _ending_signals():
+        signal.signal(each, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ending_signals())

@@ -291,6 +291,7 @@ class _Comparison:
                 for side, model in models.items()
             },
             "source": chosen.source,
+            "caution": chosen.caution,
             "notes": [*chosen.notes, *cases.notes],
             "skipped": cases.skipped,
             "mean": mean,
@@ -352,6 +353,7 @@ def _text(content: dict[str, Any]) -> str:
             f"change {delta['mean']:+.3f}{interval}"
         )
     lines.append(f"{content['nodules_count']} nodules of {content['patients']} patients; {content['source']}")
+    lines += [content["caution"]] if content["caution"] else []
     lines += [f"left out: {name}: {reason}" for name, reason in content["skipped"].items()]
     return "\n".join(lines)
 

@@ -36,12 +36,12 @@ from ..data.datasets import (
     load_finite_case,
 )
 from ..data.instances import Nodule
-from ..data.splits import FILE_NAME, read_split, split_cases, unused_folds
+from ..data.splits import FILE_NAME, Split, read_split, split_cases, unused_folds
 from .evaluated_models import Evaluated, load_evaluated
 from .evaluation import Segmentation
 from .evaluation_config import CLASSICS, DECIDING, EvaluationConfig, EvaluationError
 from .evaluation_plots import draw_dice, draw_volumes, draw_worst
-from .evaluation_report import Evaluation, text_report, write_csv, write_json, write_text
+from .evaluation_report import Evaluation, text_report, write_csv, write_dice_of_clicks, write_json, write_text
 from .nodule_scores import ScoredNodule, score_as_json, score_from_json, score_nodule, summarize
 from .sam2d import PeerError
 
@@ -271,7 +271,10 @@ def evaluate_case(task: CaseTask) -> CaseResult:
             task.made_by,
             [case.image, case.label],
             task.dataset.folder,
-            [_prediction_path(task.folder, case, method, config) for method in config.point_methods],
+            [
+                *(_prediction_path(task.folder, case, method, config) for method in config.point_methods),
+                *_paths_of_clicks(task.folder, case, config),
+            ],
         )
         known = record.known()
         if known is not None:
@@ -329,6 +332,8 @@ def _scores_of_case(
             own.append(score_nodule(evaluated, loaded, nodule, method, config.num_clicks, first_clicks, config.seed))
         path = _prediction_path(folder, loaded.case, method, config)
         write_predictions(path, loaded, [score.prediction for score in own])
+        for click, path in enumerate(_paths_of_clicks(folder, loaded.case, config) if number == 0 else (), start=1):
+            write_predictions(path, loaded, [score.after(click) for score in own])
         scores += own
     return scores
 
@@ -336,6 +341,12 @@ def _scores_of_case(
 def _prediction_path(folder: Path, case: Case, method: str, config: EvaluationConfig) -> Path:
     suffix = "" if method == config.point_methods[0] else f"_{method}"
     return folder / "predictions" / case.dataset / f"{case.name}_pred{suffix}.nii.gz"
+
+
+def _paths_of_clicks(folder: Path, case: Case, config: EvaluationConfig) -> list[Path]:
+    """One file for each click, numbered from 0 as SAM-Med3D does; [] where they are not asked for."""
+    count = config.num_clicks if config.per_click else 0
+    return [folder / "predictions" / case.dataset / f"{case.name}_pred{click}.nii.gz" for click in range(count)]
 
 
 def write_predictions(path: Path, loaded: LoadedCase, masks: Sequence[Segmentation]) -> None:
@@ -380,6 +391,8 @@ def _write(folder: Path, evaluation: Evaluation, chosen: EvaluationCases) -> Non
     write_text(folder / "summary.txt", evaluation)
     title = str(evaluation.model["title"])
     first = [score for score in scores if score.method == config.point_methods[0]]
+    if config.per_click:
+        write_dice_of_clicks(folder / "out_dice.json", first)
     draw_dice(folder / "dice_over_clicks.png", scores, title, config.seed)
     draw_volumes(folder / "volumes_bland_altman.png", first, title)
     if config.worst > 0:
@@ -412,12 +425,15 @@ class EvaluationCases:
         datasets: theirs, by name.
         source: where the choice comes from, one sentence for reports.
         notes: what else has to be known: cases without labels, cases that may have been trained on.
+        caution: whether some of the cases have trained the checkpoint or chosen its epoch, in a sentence; "" where none
+            has, or nobody knows. It is among the notes too.
     """
 
     cases: tuple[Case, ...]
     datasets: dict[str, Dataset]
     source: str
     notes: tuple[str, ...]
+    caution: str = ""
 
 
 def choose_cases(config: EvaluationConfig) -> EvaluationCases:
@@ -462,17 +478,45 @@ def choose_cases(config: EvaluationConfig) -> EvaluationCases:
                 f"without a labelled {config.data_type} part, and so left out: {', '.join(lacking)}; give "
                 "such a data set alone for its held-out split"
             )
-        if config.data_type == "Tr":
+        if config.data_type == "Tr" and not (config.checkpoint and _own_split(config, datasets)):
             notes.append("the Tr part is what checkpoints are trained on: these figures say nothing about new cases")
     else:
         cases, source = _held_out(config, datasets, notes)
+    caution = "" if config.model in CLASSICS else _caution(cases, _own_split(config, datasets))
+    notes += [caution] if caution else []
     total = len(cases)
     cases = cases[config.split_idx :: config.split_num]
     if config.split_num > 1:
         source += f", share {config.split_idx} of {config.split_num} ({len(cases)} of {total} cases)"
     if not cases:
         raise DatasetError(f"share {config.split_idx} of {config.split_num} holds no case: there are {total}")
-    return EvaluationCases(tuple(cases), by_name, source, tuple(notes))
+    return EvaluationCases(tuple(cases), by_name, source, tuple(notes), caution)
+
+
+def _own_split(config: EvaluationConfig, datasets: Sequence[Dataset]) -> Split | None:
+    """The split that lies beside the checkpoint; None without one, or where it does not fit the data."""
+    if config.checkpoint is None:
+        return None
+    try:
+        return read_split(given_path(config.checkpoint).parent, datasets)
+    except DatasetError:
+        return None
+
+
+def _caution(cases: Sequence[Case], split: Split | None) -> str:
+    """That some cases have trained a checkpoint, or chosen its epoch, in a sentence; "" where none has."""
+    if split is None:
+        return ""
+    trained, chose = ({case.full_name for case in part} for part in (split.train, split.val))
+    names = [case.full_name for case in cases]
+    counts = (
+        (sum(name in trained for name in names), "trained the checkpoint: the figures say nothing about new cases"),
+        (
+            sum(name in chose and name not in trained for name in names),
+            "chose the checkpoint's epoch: the figures are too good for new cases",
+        ),
+    )
+    return "; ".join(f"{count} of these {len(names)} cases {what}" for count, what in counts if count)
 
 
 def _held_out(config: EvaluationConfig, datasets: Sequence[Dataset], notes: list[str]) -> tuple[list[Case], str]:
@@ -495,7 +539,8 @@ def _held_out(config: EvaluationConfig, datasets: Sequence[Dataset], notes: list
         notes += unused_folds(datasets, config.fold)
         if config.model not in CLASSICS:
             notes.append("which of these cases the checkpoint was trained on is not known")
-    if config.model not in CLASSICS and {c.patient for c in split.train} & {c.patient for c in split.val}:
+    own = origin.endswith("of the checkpoint")  # then what it has seen is told by name
+    if not own and config.model not in CLASSICS and {c.patient for c in split.train} & {c.patient for c in split.val}:
         notes.append("there is one patient only: what is evaluated may have been trained on")
     name = "test" if split.test and config.data_type == "Ts" else "validation"
     cases = split.test if name == "test" else split.val

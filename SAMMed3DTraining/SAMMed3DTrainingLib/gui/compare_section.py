@@ -148,6 +148,8 @@ class CompareSection:
             text += " " + _("95 % interval of the change: {low} to {high}.").format(
                 low=difference(interval[0]), high=difference(interval[1])
             )
+        if comparison.caution:
+            text += " " + _("Careful: {caution}.").format(caution=comparison.caution)
         return text + " " + _("Where the true masks were drawn with the old weights, these score too well.")
 
     def _fillRun(self, index: int, run: Any) -> None:
@@ -302,8 +304,11 @@ def _runTip(run: Any) -> str:
                 dice=score(run.best_dice), n=config["val_clicks"]
             )
         )
+    split = config.get("split")
+    if isinstance(split, dict):
+        lines += [str(split.get("source", "")), str(split.get("caution", ""))]
     if run.checkpoint:
         lines.append(_("from {checkpoint}").format(checkpoint=run.checkpoint))
     if run.message:
         lines.append(str(run.message))
-    return "\n".join(lines)
+    return "\n".join(filter(None, lines))

@@ -240,8 +240,9 @@ def _training(facts: TrainingPanelState) -> dict[str, Control]:
         "presetCombo": Control(
             toolTip=fixed
             or _(
-                "Quick: only the decoder learns; minutes, also without a GPU. Standard: small updates of the image "
-                "encoder too (LoRA); a GPU helps. Full: everything learns; needs a GPU and many nodules."
+                "How long the run may take on this computer; it ends earlier where nothing gets better any more. "
+                "5 and 15 minutes: small updates of the image encoder (LoRA). 60 minutes: everything learns, which "
+                "needs many nodules."
             )
         ),
         "estimateButton": _usable(

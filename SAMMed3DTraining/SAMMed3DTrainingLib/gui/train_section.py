@@ -18,7 +18,7 @@ from ..session.states import TrainingState
 from ..session.train_part import TrainingSettings
 from .connections import Connections
 from .plot_view import PlotView
-from .texts import duration, nodulesOfCases, score, size
+from .texts import difference, duration, nodulesOfCases, score, size
 
 #: Curves and log are brought up to date this often.
 DRAW_SECONDS = 1.0
@@ -176,6 +176,12 @@ class TrainSection:
         if status.state == "encoding":
             return _("{name}: computing embeddings, {time} left.").format(name=name, time=duration(status.left_s))
         best = "" if status.best_dice is None else _bestText(status.best_dice, status.curves.val_dice)
+        if best and status.change is not None:
+            best += " " + _("That is {change} since the start (standard error {error}).").format(
+                change=difference(status.change[0]), error=score(status.change[1])
+            )
+        if status.warnings:
+            best += " " + _("Warning: {text}").format(text=status.warnings[-1])
         at = _("epoch {epoch} of {epochs}, step {step} of {steps}").format(
             epoch=status.epoch, epochs=status.epochs, step=status.step, steps=status.steps
         )
@@ -191,7 +197,14 @@ class TrainSection:
             "failed": _("{name} has failed."),
             "killed": _("{name} was ended from outside; it can be continued."),
         }[status.state].format(name=name)
-        return ended + best
+        if status.state == "finished" and status.best_dice is not None and status.change is None:
+            best = (
+                " "
+                + _("No epoch beat the weights that it began with by more than chance: they stay the best.")
+                + (" " + _("Warning: {text}").format(text=status.warnings[-1]) if status.warnings else "")
+            )
+        caution = " " + _("Careful: {caution}.").format(caution=status.caution) if status.caution else ""
+        return ended + best + caution
 
     def _showLog(self, log: tuple[str, ...]) -> None:
         if self._ui.logSection.collapsed or log == self._shown:

@@ -47,9 +47,14 @@ def _step_text(e: dict[str, Any]) -> str:
 def _validation_text(e: dict[str, Any]) -> str:
     dice = ", ".join(_number(d) for d in e["dice"])
     best = "  (best so far)" if e["best"] else ""
+    change = ""
+    if e.get("change") is not None:
+        change = f", {e['change']:+.3f} +- {_number(e['change_error'])} since the start"
+        sizes = e["sizes"].items() if len(e["sizes"]) > 1 else ()
+        change += "".join(f"; {name} ({each['nodules']}) {each['change']:+.3f}" for name, each in sizes)
     return (
         f"epoch {e['epoch']:3}  validation: Dice by click {dice} on {e['nodules']} nodules, "
-        f"loss {_number(e['loss'])}{best}"
+        f"loss {_number(e['loss'])}{change}{best}"
     )
 
 
@@ -57,7 +62,7 @@ def _start_text(e: dict[str, Any]) -> str:
     verb = "continuing" if e["resumed"] else "training"
     return (
         f"{verb} {e['task_name']}: {e['nodules']} nodules of {e['cases']} cases ({e['patients']} patients); "
-        f"{e['split']}; {e['steps']} steps"
+        f"{e['split']}; {e['steps']} steps" + (f"\nnote: {e['caution']}" if e.get("caution") else "")
     )
 
 

@@ -191,7 +191,9 @@ class RunMonitor:
                 nodules=int(event["nodules"]),
                 cases=int(event["cases"]),
                 split=str(event.get("split", "")),
+                caution=str(event.get("caution", "")),
                 best_dice=self.status.best_dice if event.get("resumed") else None,
+                change=self.status.change if event.get("resumed") else None,
                 fraction=0.0,
             )
         elif kind == "step":
@@ -242,7 +244,11 @@ class RunMonitor:
         curves.val_best.append(best)
         curves.revision += 1
         if best:
-            self._set(best_dice=curves.val_mean_dice[-1])
+            change = event.get("change")
+            self._set(
+                best_dice=curves.val_mean_dice[-1],
+                change=None if change is None else (float(change), _number(event.get("change_error"))),
+            )
 
     def _take_encoding(self, event: dict[str, Any]) -> None:
         done, total = int(event["done"]), max(int(event["total"]), 1)
@@ -398,6 +404,8 @@ class RunStatus:
         best_dice: mean validation Dice of the best weights so far.
         nodules, cases: that are trained on.
         split: how validation cases were chosen.
+        caution: what figures on them do not say, in a sentence; "" with a test part.
+        change: mean change of Dice from the start to the best weights, and its standard error; None before it is known.
         read: cases that are read, of how many; (0, 0) where that takes no time.
         message: why it ended, or what is being done, in words.
         kind: of a failure: "out_of_memory", "disk_full", "bad_data" or "other"; "" without one.
@@ -422,6 +430,8 @@ class RunStatus:
     nodules: int = 0
     cases: int = 0
     split: str = ""
+    caution: str = ""
+    change: tuple[float, float] | None = None
     read: tuple[int, int] = (0, 0)
     message: str = ""
     kind: str = ""

@@ -9,12 +9,12 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from SAMMed3DLib.files.output_files import check_folder
 from SAMMed3DLib.inference.errors import InputError
 
-from ..train.presets import PRESETS, Preset
+from ..options import words_of
+from ..train.presets import ALIASES, PRESETS, Preset
 from . import run_files
 from .child_process import Interpreter, TrainingProcess
 from .run_files import RunError, RunUnderWay
@@ -47,6 +47,8 @@ _OWN = {
     "dry_run",
     "json",
     "versions",
+    "split",
+    "config",
 }
 
 
@@ -68,7 +70,7 @@ class TrainingRequest:
     task_name: str
     data: tuple[Path, ...]
     checkpoint: Path | None = None
-    preset: Preset = "quick"
+    preset: Preset = "5min"
     num_epochs: int | None = None
     batch_size: int = 4
     accumulation_steps: int = 1
@@ -120,7 +122,7 @@ class TrainingRequest:
         yield from name_problems(self.task_name)
         if os.name == "nt" and len(str(self.folder.absolute())) > _LONGEST_FOLDER:
             yield f"The path {self.folder} is too long for Windows: choose a shorter folder or name."
-        if self.preset not in PRESETS:
+        if self.preset not in PRESETS and self.preset not in ALIASES:
             yield f"There is no preset {self.preset}; there are {', '.join(PRESETS)}."
         for what, value in (
             ("Epochs", self.num_epochs),
@@ -201,7 +203,7 @@ class TrainingRequest:
                 config["device"],
                 gpus,
                 True,
-                tuple(_options(config)),
+                tuple(words_of(config, _OWN)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{folder / run_files.CONFIG} cannot be read: the run cannot be continued.") from error
@@ -262,18 +264,3 @@ def free_name(work_dir: Path, wanted: str) -> str:
 
 def _absolute(path: Path | str) -> str:
     return str(Path(path).expanduser().absolute())
-
-
-def _options(config: dict[str, Any]) -> Iterator[str]:
-    """A configuration's other values as options, each one named, so that other defaults do not matter."""
-    for name, value in config.items():
-        if name in _OWN or value is None:
-            continue
-        if name == "augment":
-            if not value:
-                yield "--no_augment"
-        elif isinstance(value, (list, tuple)):
-            if value:  # an option without values is refused
-                yield from (f"--{name}", *map(str, value))
-        elif not isinstance(value, bool):
-            yield f"--{name}={value!r}" if isinstance(value, float) else f"--{name}={value}"

@@ -68,6 +68,11 @@ class Comparison:
         return str(self._data.get("old", {}).get("title", ""))
 
     @property
+    def caution(self) -> str:
+        """That the compared cases trained the weights, or chose them; "" where they did neither."""
+        return str(self._data.get("caution", ""))
+
+    @property
     def notes(self) -> tuple[str, ...]:
         skipped = [f"{case}: {why}" for case, why in dict(self._data.get("skipped", {})).items()]
         return (*map(str, self._data.get("notes", ())), *skipped)

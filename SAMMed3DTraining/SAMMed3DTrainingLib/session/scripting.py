@@ -64,7 +64,7 @@ def train(
         workDir: where runs keep their folders.
         name: of the run; a number is added where it is taken.
         progress: called with the run's status (runs.run_monitor.RunStatus) five times a second.
-        options: further fields of :class:`~.train_part.TrainingSettings`, such as ``preset="standard"``, ``epochs=10``.
+        options: further fields of :class:`~.train_part.TrainingSettings`, such as ``preset="15min"``, ``epochs=10``.
 
     Returns:
         The run's folder.

@@ -29,7 +29,7 @@ class TrainingSettings:
     workDir: Path
     runName: str = "nodules"
     checkpoint: Path | None = None
-    preset: str = "quick"
+    preset: str = "5min"
     epochs: int | None = None
     batchSize: int = 4
     accumulationSteps: int = 1

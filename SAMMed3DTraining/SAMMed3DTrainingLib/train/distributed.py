@@ -5,17 +5,21 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from .run_folder import read_events
 from .training_config import TrainingConfig, TrainingError
 
 #: The first process unpacks a large data set, or validates, while the others wait; torch's 10 minutes are too few.
@@ -61,6 +65,26 @@ class World:
         tensor = torch.tensor(value, dtype=torch.float64, device="cpu" if self.device.type == "cpu" else self.device)
         dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
         return tensor.item()
+
+    def mean(self, values: dict[str, float]) -> dict[str, float]:
+        """The means over all processes of figures that not every process has; NaN counts as none."""
+        if self.size == 1:
+            return values
+        names = sorted(values)
+        table = torch.tensor([values[name] for name in names], dtype=torch.float64)
+        known = torch.isfinite(table)
+        sums = torch.stack((table.where(known, 0.0), known.double())).to(self.device)
+        dist.all_reduce(sums, op=dist.ReduceOp.SUM)
+        total, count = sums.tolist()
+        return {name: s / n if n else math.nan for name, s, n in zip(names, total, count, strict=True)}
+
+    def told(self, value: Any) -> Any:
+        """What the first process says: a plain value, for all alike."""
+        if self.size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0, device=self.device)
+        return values[0]
 
     def barrier(self) -> None:
         """Waits for all processes."""
@@ -116,6 +140,7 @@ def launch(config: TrainingConfig, arguments: Sequence[str]) -> None:
     Raises:
         TrainingError: a card that is not there, or a process that failed.
     """
+    from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
@@ -130,6 +155,15 @@ def launch(config: TrainingConfig, arguments: Sequence[str]) -> None:
         torchrun([*command, *_without_launch_options(arguments)])
     except ChildFailedError as error:
         raise TrainingError("a training process failed; its message is above") from error
+    except SignalException as error:
+        # It has passed the signal on and waited: the processes have saved and written their last event.
+        if not _has_stopped(config.folder):
+            raise TrainingError("asked to end before the processes had saved; --resume continues") from error
+
+
+def _has_stopped(folder: Path) -> bool:
+    events = read_events(folder)
+    return bool(events) and events[-1].get("reason") in ("stopped", "finished")
 
 
 def _without_launch_options(arguments: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Samples whose embeddings are computed once, for an encoder that does not change: what makes preset *quick* quick."""
+"""Samples whose embeddings are computed once, for an encoder that does not change: a step costs a fraction then."""
 
 from __future__ import annotations
 

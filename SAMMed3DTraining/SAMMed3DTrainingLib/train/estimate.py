@@ -16,6 +16,8 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from SAMMed3DLib.torch_setup.device import free_memory
+
 from ..data.training_data import RunCases, SampleSlots
 from ..runs.progress import duration
 from .trainer import Trainer
@@ -108,7 +110,7 @@ def estimate(trainer: Trainer, slots: SampleSlots, validator: Validator, cases: 
     memory = max(_peak_memory(device) - before, 0)
     _, validation_s = _timed(lambda: validator.validate(trainer.network.averaged()))
 
-    sample_s /= max(config.num_workers, 1)
+    sample_s /= max(config.num_workers or 0, 1)
     data_s = sample_s * config.batch_size
     if trainer.encodings:
         data_s = 0.0
@@ -133,6 +135,45 @@ def estimate(trainer: Trainer, slots: SampleSlots, validator: Validator, cases: 
         parameters=learning,
         device=str(device),
     )
+
+
+def fitting_batch(trainer: Trainer, slots: SampleSlots, most: int = 32) -> int:
+    """The largest batch, a power of two, whose step fits into four fifths of the memory that is free now.
+
+    Measured on steps of one and of two samples, whose gradients are thrown away; 4 where the system does not say.
+
+    Args:
+        trainer: of the run.
+        slots: its samples.
+        most: not more than that.
+    """
+    device = trainer.world.device
+    peaks = []
+    for count in (1, 2):
+        keys = slots.slots(0)[:count]
+        samples, embedding = [slots[key] for key in keys], None
+        if trainer.encodings:
+            embedding = trainer.network.model.encode(torch.from_numpy(np.stack([s.crop for s in samples])))
+        before = _begin_peak(device)
+        trainer.rehearse(keys, samples, embedding)
+        peaks.append(_peak_memory(device) - before)
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+    return largest_batch(peaks[0], peaks[1], free, most)
+
+
+def largest_batch(one: int, two: int, free: int | None, most: int) -> int:
+    """The largest power of two of samples, up to ``most``, that four fifths of ``free`` bytes hold.
+
+    Args:
+        one, two: bytes of a step of one and of two samples; 0 where they are not known.
+        free: None where it is not known.
+        most: samples.
+    """
+    each = max(two - one, two // 2)
+    if not each or free is None:
+        return min(4, most)
+    fits = max((0.8 * free - (one - each)) / each, 1.0)
+    return min(2 ** math.floor(math.log2(fits)), most)
 
 
 def _saved_bytes(trainer: Trainer, learning: int) -> int:

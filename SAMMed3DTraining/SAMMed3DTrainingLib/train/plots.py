@@ -1,7 +1,10 @@
-"""A run's curves, from its events: Loss.png and Dice.png, and TensorBoard where it is installed."""
+"""A run's curves, from its events: Loss.png and Dice.png, TensorBoard, and whatever other packages draw."""
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,11 @@ from SAMMed3DLib.files.output_files import whole_file
 from SAMMed3DLib.inference.errors import InputError
 
 from .run_folder import read_events
+from .training_config import TrainingError
+
+Logger = Callable[[dict[str, Any]], None]
+#: Entry points of other packages: callables that take a run's folder and give a Logger.
+LOGGER_GROUP = "sammed3d.loggers"
 
 
 def draw_plots(folder: Path) -> list[Path]:
@@ -59,8 +67,31 @@ def draw_plots(folder: Path) -> list[Path]:
     return written
 
 
+def make_logger(name: str, folder: Path) -> Logger:
+    """Who hears of a run's events under this name: a callable that takes each one, as events.jsonl has it.
+
+    Args:
+        name: "tensorboard", or an entry point of the group ``sammed3d.loggers``.
+        folder: of the run.
+
+    Raises:
+        TrainingError: there is no such name, or it cannot be loaded.
+    """
+    if name == "tensorboard":
+        if importlib.util.find_spec("tensorboard") is None:
+            raise TrainingError("--log_to tensorboard: it is not installed; pip install tensorboard")
+        return TensorBoard(folder / "tensorboard").hear
+    offered = {each.name: each for each in entry_points(group=LOGGER_GROUP)}
+    if name not in offered:
+        raise TrainingError(f"--log_to {name}: there are {', '.join(['tensorboard', *sorted(offered)])}")
+    try:
+        return offered[name].load()(folder)
+    except Exception as error:  # another package's
+        raise TrainingError(f"--log_to {name} cannot begin: {type(error).__name__}: {error}") from error
+
+
 class TensorBoard:
-    """A run's figures in TensorBoard's format. No run fails for want of them.
+    """A run's figures in TensorBoard's format.
 
     Args:
         folder: made with the first figure.
@@ -69,26 +100,22 @@ class TensorBoard:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._writer: Any = None
-        self._works = True
 
     def hear(self, event: dict[str, Any]) -> None:
         """Takes the numbers of steps and validations; writes them out with every validation and at the end."""
         kind = event["event"]
-        if not self._works or kind not in ("step", "validation", "end") or (kind == "end" and self._writer is None):
+        if kind not in ("step", "validation", "end") or (kind == "end" and self._writer is None):
             return
-        try:
-            if self._writer is None:
-                from torch.utils.tensorboard import SummaryWriter
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
 
-                # Steps that a resumed run does again take the place of the old ones.
-                self._writer = SummaryWriter(str(self._folder), purge_step=event["step"])
-            for key, value in event.items():
-                if isinstance(value, float) and key != "time":
-                    self._writer.add_scalar(f"{kind}/{key}", value, event["step"])
-            if kind != "step":
-                self._writer.flush()
-        except Exception:  # not installed, not fitting other packages, a full disk
-            self._works = False
+            # Steps that a resumed run does again take the place of the old ones.
+            self._writer = SummaryWriter(str(self._folder), purge_step=event["step"])
+        for key, value in event.items():
+            if isinstance(value, float) and key != "time":
+                self._writer.add_scalar(f"{kind}/{key}", value, event["step"])
+        if kind != "step":
+            self._writer.flush()
 
 
 def _curve(axes: Any, steps: list[dict[str, Any]], key: str, label: str, color: str) -> None:

@@ -3,13 +3,17 @@
 ``events.jsonl`` has one JSON object a line, always with "event" and "time" (seconds since 1970):
 
 =============== =======================================================================================================
-start           schema (1), task_name, config, versions, cases, nodules, patients, split, step (done so far), steps (of
-                all epochs), resumed
-step            epoch, step, steps, loss, dice_first, dice_last, iou_error, lr, data_s, step_s, left_s (seconds to go)
+start           schema (1), task_name, config, versions, cases, nodules, patients, split, parts ("train", "val" and
+                "test" with their cases and patients), caution (what figures on them do not say, or ""), step (done so
+                far), steps (of all epochs), resumed
+step            epoch, step, steps, loss, dice_first, dice_last, iou_error, lr, data_s, step_s, left_s (seconds to go);
+                the first four figures are means over all processes
 reading         done, total (cases that are unpacked before training starts; about one event a second)
-encoding        done, total (embeddings that preset quick computes before the first step)
-validation      epoch, step, loss, dice (after each click), mean_dice, nodules, best (whether the best so far); that of
-                epoch 0 is of the weights that the run starts from
+encoding        done, total (embeddings that a frozen encoder computes before the first step)
+validation      epoch, step, loss, dice (after each click), mean_dice, nodules, best (whether the best so far, by more
+                than the standard error of the change); that of epoch 0 is of the weights that the run starts from,
+                later ones have the mean change since then, pair by pair, its standard error change_error, and sizes:
+                by size group nodules, dice and change
 saved           path, reason
 paused, resumed epoch, step
 warning         message
@@ -42,6 +46,7 @@ from SAMMed3DLib.inference.errors import InputError
 
 from ..runs import run_files
 from ..runs.run_files import Command, RunError
+from .presets import ALIASES
 from .trainable import Trainable
 from .training_config import TrainingConfig, TrainingError
 
@@ -52,7 +57,9 @@ _FREE = {
     "resume",
     "device",
     "precision",
+    "minutes",
     "num_workers",
+    "patience",
     "save_minutes",
     "json",
     "dry_run",
@@ -64,6 +71,10 @@ _FREE = {
     "checkpoint",
     "data",
     "cache_gb",
+    "compile",
+    "config",
+    "log_to",
+    "matrix_library",
     "patient_pattern",
     "labels",
 }
@@ -219,7 +230,11 @@ def load_state(
     except Exception as error:  # every kind of damage that torch can meet
         raise TrainingError(f"{path} is damaged or no state of ours ({error}); start again without --resume") from error
     here = _fixed(config)
-    different = sorted(name for name in here if saved.get(name) != here[name])
+    saved = {**saved, "preset": ALIASES.get(saved["preset"], saved["preset"])}
+    # What a state of an earlier version does not name was not there to be chosen.
+    different = sorted(name for name in here if name in saved and saved[name] != here[name])
+    if "num_epochs" in different and (here["num_epochs"] or 0) > (saved["num_epochs"] or 0):
+        different.remove("num_epochs")  # the run is extended
     if content.get("format") != _FORMAT or different:
         what = ", ".join(f"--{name} {saved.get(name)} then, {here[name]} now" for name in different) or "another format"
         raise TrainingError(f"--resume continues the same run, but this one differs: {what}. Use another --task_name")
@@ -234,4 +249,5 @@ def load_state(
 
 def _fixed(config: TrainingConfig) -> dict[str, Any]:
     values = {k: v for k, v in dataclasses.asdict(config).items() if k not in _FREE}
+    values["preset"] = ALIASES.get(values["preset"], values["preset"])
     return {k: list(v) if isinstance(v, tuple) else (None if v is math.nan else v) for k, v in values.items()}

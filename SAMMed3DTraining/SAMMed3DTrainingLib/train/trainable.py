@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.optim.swa_utils import AveragedModel
 
 from SAMMed3DLib.model import build_model, load_model, save_checkpoint
 from SAMMed3DLib.model.checkpoint import CheckpointError
@@ -69,10 +70,33 @@ class Trainable:
         model.train()
         if config.encoder == "frozen":
             model.image_encoder.eval()
-        self.average = (
-            {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad} if config.ema else {}
-        )
         self._decay = config.ema
+        self._averaged = self._averaging() if config.ema else None
+
+    def _averaging(self) -> AveragedModel:
+        """A copy of the network whose learning parameters follow the network's; the others are shared."""
+        averaged = AveragedModel(self.model, multi_avg_fn=self._follow)
+        averaged.n_averaged.fill_(1)  # the weights before the first update count as one
+        for own, theirs in zip(averaged.module.parameters(), self.model.parameters(), strict=True):
+            if not theirs.requires_grad:
+                own.data = theirs.data
+        return averaged
+
+    @torch.no_grad()
+    def _follow(self, averages: Any, weights: Any, count: Any) -> None:
+        """Moves averages towards weights after update number ``count``, faster at the beginning."""
+        decay = min(self._decay, (1 + int(count)) / (10 + int(count)))
+        for average, weight in zip(averages, weights, strict=True):
+            if average.data_ptr() != weight.data_ptr():
+                average.lerp_(weight, 1 - decay)
+
+    @property
+    def average(self) -> dict[str, Tensor]:
+        """The averages of what learns, by name; {} where nothing is averaged."""
+        if self._averaged is None:
+            return {}
+        named: Iterable[tuple[str, nn.Parameter]] = self._averaged.module.named_parameters()
+        return {name: value.detach() for name, value in named if value.requires_grad}
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -99,50 +123,29 @@ class Trainable:
             lr=lr,
         )
 
-    @torch.no_grad()
     def update_average(self, step: int) -> None:
         """Moves the average towards the weights after update number ``step``."""
-        decay = min(self._decay, (1 + step) / (10 + step))
-        for name, parameter in self.model.named_parameters():
-            if name in self.average:
-                self.average[name].lerp_(parameter.detach(), 1 - decay)
+        if self._averaged is not None:
+            self._averaged.n_averaged.fill_(step)
+            self._averaged.update_parameters(self.model)
 
     def averaged(self) -> Sam3D:
         """An ordinary network of the averaged weights, for validation and for saving; on the same device."""
-        with _Swapped(self.model, self.average):
-            state = {name: value.detach().clone() for name, value in merged_state(self.model).items()}
+        source: nn.Module = self.model if self._averaged is None else self._averaged.module
+        state = {name: value.detach().clone() for name, value in merged_state(source).items()}
         plain = build_model(self.model.name, device=self.model.device, profile=self.model.profile)
         plain.load_state_dict(state, strict=True)
         return plain
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
         """Weights and average, for :meth:`load_state_dict`."""
-        return {"model": self.model.state_dict(), "average": dict(self.average)}
+        return {"model": self.model.state_dict(), "average": self.average}
 
     def load_state_dict(self, state: dict[str, dict[str, Tensor]]) -> None:
         """Continues from a saved state. Raises RuntimeError or KeyError for that of another configuration."""
         self.model.load_state_dict(state["model"], strict=True)
         for name, value in self.average.items():
             value.copy_(state["average"][name])
-
-
-class _Swapped:
-    """Other values in a network's parameters, for the time of a with block."""
-
-    def __init__(self, model: nn.Module, values: dict[str, Tensor]) -> None:
-        self._model, self._values = model, values
-
-    def __enter__(self) -> None:
-        self._exchange()
-
-    def __exit__(self, *unused: object) -> None:
-        self._exchange()
-
-    @torch.no_grad()
-    def _exchange(self) -> None:
-        for name, parameter in self._model.named_parameters():
-            if name in self._values:
-                parameter.data, self._values[name] = self._values[name], parameter.data
 
 
 def save_weights(model: Sam3D, path: Path) -> None:

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
-from SAMMed3DLib.model.precision import PRECISIONS, resolve_precision
+from SAMMed3DLib.model.precision import PRECISIONS
 
 from ..data.nodule_samples import Sample
 from ..data.training_data import SampleSlots, loader
@@ -28,13 +29,15 @@ from .embedding_bank import EmbeddingBank
 from .run_folder import RunFolder, load_state, save_state
 from .trainable import Trainable, save_weights
 from .training_config import TrainingConfig, TrainingError
-from .validation import Validator
+from .validation import Validator, change_since
 
 Key = tuple[int, int]
 _PAUSE_SECONDS = 0.2
-#: Different epochs' worth of samples in the bank of preset quick.
+#: Different epochs' worth of samples in the bank of a frozen encoder.
 BANK_EPOCHS = 2
 _FLOOR = 0.02
+#: Of a step, that are told as means over all processes.
+_FIGURES = ("loss", "dice_first", "dice_last", "iou_error")
 
 
 @dataclass
@@ -46,6 +49,9 @@ class TrainingProgress:
         batch: batches of it that are done.
         update: updates of the weights so far.
         best_dice, best_loss: of all validations.
+        best_epoch: of the best Dice; 0 for the weights that the run began with.
+        best_change, best_error: what the validated nodules gained until then, and the standard error of it.
+        start_scores: of each validated nodule, its Dice before the first step.
     """
 
     epoch: int = 0
@@ -53,6 +59,10 @@ class TrainingProgress:
     update: int = 0
     best_dice: float = -math.inf
     best_loss: float = math.inf
+    best_epoch: int = 0
+    best_change: float = 0.0
+    best_error: float = 0.0
+    start_scores: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -72,7 +82,7 @@ class Trainer:
     """One process of a run.
 
     Args:
-        config: resolved.
+        config: resolved, the precision too.
         folder: the run's.
         world: this process among all.
         network: what learns.
@@ -97,9 +107,9 @@ class Trainer:
         self._slots, self._validator, self._clock, self._sleep = slots, validator, clock, sleep
         self._loop = world.wrap(ClickLoop(network.model))
         self._optimizer = network.optimizer(config)
-        precision = resolve_precision(config.precision, world.device)
-        self._dtype = PRECISIONS[precision]
-        self._scaler = torch.amp.GradScaler(world.device.type, enabled=precision == "fp16")
+        self._schedule = self._scheduled()
+        self._dtype = PRECISIONS[config.precision]
+        self._scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16")
         self._bank = EmbeddingBank(network.model, config.cache_gb * 2**30) if config.encoder == "frozen" else None
         self._pace = _Pace()
         self._saved_at = clock()
@@ -139,6 +149,18 @@ class Trainer:
         """Continues where the run was saved. Raises TrainingError."""
         values = load_state(self.folder.state, self.config, self.network, self._optimizer, self._scaler)
         self.progress = TrainingProgress(**values)
+        self._schedule = self._scheduled()
+
+    def _scheduled(self) -> LambdaLR:
+        """The rates from the update under way on."""
+        for group in self._optimizer.param_groups:
+            group["initial_lr"] = float(self.config.lr or 0) * group["factor"]
+        updates, per_epoch = self.epochs * self.updates_per_epoch, self.updates_per_epoch
+
+        def factor(update: int) -> float:
+            return rate_factor(update, updates, per_epoch, self.config)
+
+        return LambdaLR(self._optimizer, factor, last_epoch=self.progress.update - 1)
 
     def stop(self) -> None:
         """Ends the run after the step under way, with everything saved."""
@@ -157,12 +179,18 @@ class Trainer:
             self._validate(epoch=0)
         # One source for the whole run: the next epoch's samples are prepared while the last one is validated.
         source = self._batches(batch for part in self._remaining() for batch in part)
-        while self.progress.epoch < self.epochs:
+        while self.progress.epoch < self.epochs and not self._has_stalled():
             if not self._train_epoch(source):
                 self._save("stopped")
                 return "stopped"
             self._end_epoch()
         return "finished"
+
+    def _has_stalled(self) -> bool:
+        """Whether so many epochs have brought no better weights that the run ends here."""
+        progress, patience = self.progress, self.config.patience or 0
+        stalled = bool(patience and progress.start_scores and progress.epoch - progress.best_epoch >= patience)
+        return bool(self.world.agree(float(stalled)))
 
     def _groups(self, epoch: int) -> list[list[list[Key]]]:
         """The batches of each update of an epoch that is not done yet.
@@ -193,10 +221,8 @@ class Trainer:
 
     def _update(self, batches: Sequence[Sequence[Key]], source: Iterator[tuple[list[Sample], Tensor | None]]) -> None:
         """One update of the weights from one or several batches, each weighted with its size."""
-        config, progress = self.config, self.progress
-        rate = learning_rate(progress.update, self.epochs * self.updates_per_epoch, self.updates_per_epoch, config)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate * group["factor"]
+        progress = self.progress
+        rate = max(self._schedule.get_last_lr())
         total = sum(len(batch) for batch in batches)
         self._optimizer.zero_grad(set_to_none=True)
         for number, batch in enumerate(batches):
@@ -210,18 +236,19 @@ class Trainer:
             progress.batch += 1
             ended = self._clock()
             self._pace.note(ended - begun)
+            mine = {"loss": loss, **figures}
+            told = {**mine, **self.world.mean({name: mine.get(name, math.nan) for name in _FIGURES})}
             if self.world.is_main:
                 self.folder.write(
                     "step",
                     epoch=progress.epoch + 1,
                     step=self.step,
                     steps=self.steps,
-                    loss=loss,
                     lr=rate,
                     data_s=drawn - begun,
                     step_s=ended - begun,
                     left_s=self._pace.left(self.steps - self.step),
-                    **figures,
+                    **told,
                 )
 
     def _backward(
@@ -261,6 +288,7 @@ class Trainer:
             raise TrainingError(f"the gradient is not finite at step {self.step + 1}: try a smaller --lr. {self._kept}")
         self._scaler.step(self._optimizer)
         self._scaler.update()
+        self._schedule.step()
         self.progress.update += 1
         self.network.update_average(self.progress.update)
 
@@ -279,7 +307,13 @@ class Trainer:
         progress = self.progress
         averaged = self.network.averaged()
         result = self._validator.validate(averaged)
+        if epoch == 0:
+            progress.start_scores = result.scores
+        # What a state of an earlier version began with is not known.
+        comparable = epoch > 0 and result.nodules > 0 and len(progress.start_scores) == result.nodules
+        change = change_since(progress.start_scores, result) if comparable else None
         better_dice = result.nodules > 0 and result.mean_dice > progress.best_dice
+        better_dice = better_dice and (change is None or change.is_gain)
         better_loss = result.nodules > 0 and result.loss < progress.best_loss
         if better_dice or not result.nodules:
             save_weights(averaged, self.folder.dice_best)
@@ -287,7 +321,11 @@ class Trainer:
             save_weights(averaged, self.folder.loss_best)
         if epoch:
             save_weights(averaged, self.folder.latest)
-        progress.best_dice = max(progress.best_dice, result.mean_dice) if result.nodules else progress.best_dice
+        if better_dice:
+            progress.best_dice, progress.best_epoch = result.mean_dice, epoch
+            progress.best_change, progress.best_error = (
+                (change.mean, change.error) if change is not None else (0.0, 0.0)
+            )
         progress.best_loss = min(progress.best_loss, result.loss) if result.nodules else progress.best_loss
         self.folder.write(
             "validation",
@@ -298,6 +336,39 @@ class Trainer:
             mean_dice=result.mean_dice,
             nodules=result.nodules,
             best=better_dice,
+            **({} if change is None else {"change": change.mean, "change_error": change.error, "sizes": change.sizes}),
+        )
+        if better_dice and change is not None and change.falling:
+            fallen = ", ".join(
+                f"{name} ({each['nodules']}): {each['change']:+.3f}"
+                for name, each in change.sizes.items()
+                if name in change.falling
+            )
+            self.folder.write(
+                "warning",
+                message=f"the best weights so far (epoch {epoch}) are worse than those of the start on some sizes of "
+                f"nodules, {fallen}: look at them in the comparison; more nodules of that size would help, or --replay",
+            )
+
+    @property
+    def verdict(self) -> str:
+        """What the run gained, in a sentence; "" where nothing was validated."""
+        progress = self.progress
+        if not progress.start_scores:
+            return ""
+        nodules = len(progress.start_scores)
+        early = ""
+        if progress.epoch < self.epochs and self.config.patience and not self._stopping:
+            early = f"; ended after {progress.epoch} of {self.epochs} epochs, the last {self.config.patience} no better"
+        if not progress.best_epoch:
+            return (
+                f"no epoch beat the weights that the run began with by more than the standard error on {nodules} "
+                f"validated nodules: those stay the best{early}"
+            )
+        chance = f", standard error {progress.best_error:.3f}" if nodules > 1 else ", of one nodule"
+        return (
+            f"best at epoch {progress.best_epoch}: Dice {progress.best_dice:.3f}, {progress.best_change:+.3f} since "
+            f"the start ({nodules} validated nodule{'s' * (nodules != 1)}{chance}){early}"
         )
 
     def _save(self, reason: str, weights: bool = True) -> None:
@@ -357,12 +428,12 @@ class Trainer:
     def _batches(self, batches: Iterable[list[Key]]) -> Iterator[tuple[list[Sample], Tensor | None]]:
         if self._bank is not None:
             return (self._bank.batch(batch) for batch in batches)
-        return ((samples, None) for samples in loader(self._slots, batches, self.config.num_workers))
+        return ((samples, None) for samples in loader(self._slots, batches, self.config.num_workers or 0))
 
     def _fill_bank(self, bank: EmbeddingBank) -> None:
         keys = self._bank_keys()
         batches = [keys[n : n + EMBEDDED_AT_ONCE] for n in range(0, len(keys), EMBEDDED_AT_ONCE)]
-        samples = loader(self._slots, batches, self.config.num_workers)
+        samples = loader(self._slots, batches, self.config.num_workers or 0)
         bank.fill(zip(batches, samples, strict=True), lambda done: self._may_go_on_while_encoding(done, len(keys)))
         short = self.world.agree(float(len(bank) < len(keys) and not self._stopping))
         if short and self.world.is_main:
@@ -387,20 +458,19 @@ class Trainer:
         return not self._stopping
 
 
-def learning_rate(update: int, updates: int, updates_per_epoch: float, config: TrainingConfig) -> float:
-    """The rate for the update of this number (from 0), before the groups' factors.
+def rate_factor(update: int, updates: int, updates_per_epoch: float, config: TrainingConfig) -> float:
+    """The share of the highest rate that the update of this number (from 0) has.
 
     A linear warm-up over ``config.warmup`` of all updates, then a cosine down to a fiftieth, steps at given epochs, or
     nothing.
     """
-    highest = float(config.lr or 0)
     warmup = max(1, round(config.warmup * updates))
     if update < warmup:
-        return highest * (update + 1) / warmup
+        return (update + 1) / warmup
     if config.lr_scheduler == "multisteplr":
         epoch = update / updates_per_epoch
-        return highest * config.gamma ** sum(epoch >= step for step in config.step_size)
+        return config.gamma ** sum(epoch >= step for step in config.step_size)
     if config.lr_scheduler == "constant":
-        return highest
+        return 1.0
     progress = min((update - warmup) / max(updates - warmup, 1), 1.0)
-    return highest * (_FLOOR + (1 - _FLOOR) * 0.5 * (1 + math.cos(math.pi * progress)))
+    return _FLOOR + (1 - _FLOOR) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -18,18 +18,20 @@ import numpy as np
 import torch
 
 from SAMMed3DLib import __version__
-from SAMMed3DLib.model.precision import DeviceError, resolve_device
+from SAMMed3DLib.model.linear import fixed_library, resolve_library
+from SAMMed3DLib.model.precision import DeviceError, resolve_device, resolve_precision
 from SAMMed3DLib.torch_setup.device import auto_device
 
-from ..data.splits import write_split
+from ..data.splits import Split, write_split
 from ..data.training_data import RunCases, SampleSlots, load_cases
 from ..runs import run_files
 from ..runs.failures import kind_of, obeying_signals
 from ..runs.progress import show_as_json, show_as_text
 from ..runs.run_files import RunError, RunUnderWay
 from .distributed import World, join_world, launch
-from .estimate import estimate, show_estimate
-from .plots import TensorBoard, draw_plots
+from .estimate import estimate, fitting_batch, show_estimate
+from .plots import draw_plots, make_logger
+from .presets import epochs_in
 from .run_folder import SCHEMA, RunFolder
 from .trainable import Trainable, start_network, starting_checkpoint
 from .trainer import Trainer
@@ -45,6 +47,11 @@ def run_training(config: TrainingConfig) -> int:
     world, folder = None, None
     try:
         config.check()
+        if config.device.partition(":")[0] == "mps":
+            raise TrainingError(
+                "training on an Apple GPU is not possible: PyTorch's trilinear interpolation has no gradient there, "
+                "and the loss needs it; use --device cpu"
+            )
         world = join_world(resolve_device(auto_device() if config.device == "auto" else config.device))
         if config.dry_run:
             _rehearse(config, world, show)
@@ -52,9 +59,9 @@ def run_training(config: TrainingConfig) -> int:
         _refuse_another_run(config)
         folder = RunFolder(config.folder, _listeners(config, world, show))
         with _one_run_at_a_time(config, folder, world):
-            reason = _run(config, folder, world)
+            reason, message = _run(config, folder, world)
         if world.is_main and reason:
-            folder.write("end", reason=reason, message=_where(folder))
+            folder.write("end", reason=reason, message=message)
             draw_plots(folder.folder)
         return 0
     except RunUnderWay as error:
@@ -111,11 +118,32 @@ def _rehearse(config: TrainingConfig, world: World, show: Callable[[dict[str, An
         _run(config, RunFolder(Path(empty), show), world)
 
 
-def _run(config: TrainingConfig, folder: RunFolder, world: World) -> str:
+def _run(config: TrainingConfig, folder: RunFolder, world: World) -> tuple[str, str]:
+    """Why the run ended ("" of a rehearsal) and what there is to say about it."""
+
     def warn(message: str) -> None:
         if world.is_main:
             folder.write("warning", message=message)
 
+    # Decided once, for all processes and whoever continues the run: both are measured, and might come out otherwise.
+    asked = config.matrix_library
+    precision, library = world.told(
+        (resolve_precision(config.precision, world.device), resolve_library(asked)) if world.is_main else None
+    )
+    if asked == "onednn" and library != asked:
+        warn(
+            "this PyTorch has no oneDNN for this processor: products are PyTorch's own, and may differ in the last bit"
+        )
+    workers = config.num_workers
+    if workers is None:
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        workers = min(8, max(1, (os.cpu_count() or 1) // processes - 1)) if world.device.type == "cuda" else 1
+    config = dataclasses.replace(config, precision=precision, matrix_library=library, num_workers=workers)
+    with fixed_library(library), _fast_gpu(world.device):
+        return _train(config, folder, world, warn)
+
+
+def _train(config: TrainingConfig, folder: RunFolder, world: World, warn: Callable[[str], None]) -> tuple[str, str]:
     checkpoint = starting_checkpoint(config)
     if checkpoint is None:
         reason = f"{config.checkpoint} is no file" if config.checkpoint else f"no weights given for {config.model_type}"
@@ -126,27 +154,71 @@ def _run(config: TrainingConfig, folder: RunFolder, world: World) -> str:
     cases = load_cases(config, warn, _reading(folder) if world.is_main and not config.dry_run else None)
     if world.is_main:
         if not config.dry_run:
-            write_split(cases.split, config.folder)
+            write_split(cases.split, config.folder, cases.labels)
         world.barrier()
     network = Trainable(start_network(config, checkpoint, world.device), config)
     slots = SampleSlots(cases.train, network.model.profile, config)
     validator = Validator(cases.val, config.val_clicks, config.val_nodules, config.seed)
     if not len(validator):
         warn("no nodule to validate on: the best weights are the latest")
+    if config.compile:
+        network.model.image_encoder.compile()
+    if not config.batch_size:
+        batch = 0
+        if world.is_main:
+            alone, least = World(0, 1, world.device), dataclasses.replace(config, batch_size=1)
+            batch = fitting_batch(Trainer(least, folder, alone, network, slots, validator), slots)
+        config = dataclasses.replace(config, batch_size=world.told(batch))
+    if config.num_epochs is None:
+        epochs = 0
+        if world.is_main:
+            alone, least = World(0, 1, world.device), dataclasses.replace(config, num_epochs=1)
+            cost = estimate(Trainer(least, folder, alone, network, slots, validator), slots, validator, cases)
+            steps = -(-cost.steps // world.size)
+            epoch_s = steps * cost.step_s + cost.validation_s
+            epochs = epochs_in(float(config.minutes or 0), cost.encoding_s / world.size, epoch_s)
+        config = dataclasses.replace(config, num_epochs=world.told(epochs))
     trainer = Trainer(config, folder, world, network, slots, validator)
     if config.dry_run:
         if world.is_main:
             show_estimate(estimate(trainer, slots, validator, cases), config.json)
-        return ""
+        return "", ""
     if config.resume and folder.state.is_file():
         trainer.resume()
     elif config.resume:
         warn("nothing was saved of this run yet: it starts at the beginning")
     if world.is_main:
-        config.write(folder.folder / run_files.CONFIG, _versions())
+        config.write(folder.folder / run_files.CONFIG, {"versions": _versions(), "split": _parts(cases.split)})
         _announce(config, folder, cases, trainer)
     with obeying_signals(trainer.stop):
-        return trainer.run()
+        reason = trainer.run()
+    return reason, "; ".join(filter(None, (_where(folder), trainer.verdict, cases.split.caution)))
+
+
+@contextmanager
+def _fast_gpu(device: torch.device) -> Iterator[None]:
+    """Within, a GPU multiplies fp32 in TF32, and cuDNN looks for its fastest convolutions: crops have one size."""
+    if device.type != "cuda":
+        yield
+        return
+    precision, benchmark = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.benchmark = benchmark
+
+
+def _parts(split: Split) -> dict[str, Any]:
+    """A split for config.json and the start event: where it comes from, how large its parts are, what to be wary of."""
+    parts = {"train": split.train, "val": split.val, "test": split.test}
+    return {
+        "source": split.source,
+        "caution": split.caution,
+        **{name: {"cases": len(part), "patients": len({c.patient for c in part})} for name, part in parts.items()},
+    }
 
 
 def _reading(folder: RunFolder) -> Callable[[int, int], None]:
@@ -173,6 +245,8 @@ def _announce(config: TrainingConfig, folder: RunFolder, cases: RunCases, traine
         nodules=cases.nodules,
         patients=len({c.case.patient for c in cases.train}),
         split=cases.split.source,
+        parts=_parts(cases.split),
+        caution=cases.split.caution,
         step=trainer.step,
         steps=trainer.steps,
         resumed=config.resume,
@@ -217,15 +291,19 @@ def _fail(
 def _listeners(
     config: TrainingConfig, world: World, show: Callable[[dict[str, Any]], None]
 ) -> Callable[[dict[str, Any]], None]:
-    """Who hears of events: the screen, the plots after every epoch, and TensorBoard where it is installed."""
-    board = TensorBoard(config.folder / "tensorboard")
+    """Who hears of events: the screen, the plots after every epoch, and whom ``--log_to`` names."""
+    loggers = [(name, make_logger(name, config.folder)) for name in config.log_to] if world.is_main else []
 
     def hear(event: dict[str, Any]) -> None:
         show(event)
         if event["event"] == "validation":
             draw_plots(config.folder)
-        if world.is_main:
-            board.hear(event)
+        for name, logger in list(loggers):
+            try:
+                logger(event)
+            except Exception as error:  # no run fails for want of them
+                loggers.remove((name, logger))
+                show({"event": "warning", "message": f"--log_to {name} has failed and hears no more: {error}"})
 
     return hear
 
@@ -241,5 +319,5 @@ def _one_run_at_a_time(config: TrainingConfig, folder: RunFolder, world: World) 
         pid = int(os.environ.get(run_files.ROOT_PID, os.getpid()))
         run_files.note_process(config.folder, pid, os.environ.get(run_files.SESSION, ""))
         if not folder.state.exists():
-            config.write(config.folder / run_files.CONFIG, _versions())
+            config.write(config.folder / run_files.CONFIG, {"versions": _versions()})
         yield

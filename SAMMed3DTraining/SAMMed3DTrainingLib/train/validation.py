@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from SAMMed3DLib.inference import SamPredictor3D
 from SAMMed3DLib.model.sam import Sam3D
 
 from ..data.case_cache import CachedCase
+from ..data.instances import SIZES, size_group
 from ..data.nodule_samples import NoduleSampler
 from ..evaluate.clicks import ClickSimulator
 from ..evaluate.evaluation import evaluate_nodule
@@ -20,6 +22,8 @@ from .click_loop import ClickLoop
 
 _LOSS_SAMPLES = 16
 _LOSS_CLICKS = 3
+#: What a size group may lose before it is told.
+_FALL = 0.02
 
 
 @dataclass(frozen=True)
@@ -27,19 +31,78 @@ class Validation:
     """The result of an epoch.
 
     Attributes:
-        dice: mean over the nodules after each click.
+        curves: of each nodule, Dice after each click.
+        sizes: of each nodule, the name of its size group.
         loss: that of training, on fixed views of the same nodules.
-        nodules: how many.
     """
 
-    dice: tuple[float, ...]
+    curves: tuple[tuple[float, ...], ...]
+    sizes: tuple[str, ...]
     loss: float
-    nodules: int
+
+    @property
+    def nodules(self) -> int:
+        """How many."""
+        return len(self.curves)
+
+    @property
+    def dice(self) -> tuple[float, ...]:
+        """Mean over the nodules after each click; () without any nodule."""
+        return tuple(float(value) for value in np.mean(self.curves, axis=0)) if self.curves else ()
 
     @property
     def mean_dice(self) -> float:
         """Mean over the clicks; NaN without any nodule."""
         return float(np.mean(self.dice)) if self.dice else math.nan
+
+    @property
+    def scores(self) -> list[float]:
+        """Of each nodule, its mean Dice over the clicks."""
+        return [float(np.mean(curve)) for curve in self.curves]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What the same nodules gained from one validation to another, pair by pair.
+
+    Attributes:
+        mean: of the nodules' differences in Dice.
+        error: its standard error; 0 of one nodule, of which it is not known.
+        sizes: by size group its "nodules", mean "dice" and "change".
+        falling: groups that lost more than 0.02 and, with several nodules, more than their own standard error.
+    """
+
+    mean: float
+    error: float
+    sizes: dict[str, dict[str, Any]]
+    falling: tuple[str, ...]
+
+    @property
+    def is_gain(self) -> bool:
+        """Whether the nodules gained more than chance gives: one standard error."""
+        return self.mean > self.error
+
+
+def change_since(start: Sequence[float], now: Validation) -> Change:
+    """What the nodules of a validation gained over their earlier Dice ``start``, one value a nodule."""
+    differences = np.array(now.scores) - np.array(start)
+    sizes: dict[str, dict[str, Any]] = {}
+    falling = []
+    for _, name in SIZES:
+        own = [n for n, size in enumerate(now.sizes) if size == name]
+        if not own:
+            continue
+        mean, error = _mean_and_error(differences[own])
+        sizes[name] = {"nodules": len(own), "dice": float(np.mean([now.scores[n] for n in own])), "change": mean}
+        if mean < -max(error, _FALL):
+            falling.append(name)
+    return Change(*_mean_and_error(differences), sizes, tuple(falling))
+
+
+def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
+    """Mean of some values and its standard error; 0 of one value."""
+    error = float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
+    return float(np.mean(values)), error
 
 
 class Validator:
@@ -69,7 +132,7 @@ class Validator:
     def validate(self, model: Sam3D) -> Validation:
         """Dice by click and loss of a network in evaluation mode."""
         predictor = SamPredictor3D(model, cache_bytes=64 * 2**20)
-        curves = []
+        curves, sizes = [], []
         current = None
         for case, index in self._nodules:
             if case is not current:
@@ -85,8 +148,8 @@ class Validator:
                 offset_kji=nodule.offset_kji,
             )
             curves.append(result.dice)
-        dice = tuple(float(value) for value in np.mean(curves, axis=0)) if curves else ()
-        return Validation(dice, self._loss(model), len(curves))
+            sizes.append(size_group(nodule.diameter_mm))
+        return Validation(tuple(curves), tuple(sizes), self._loss(model))
 
     def _loss(self, model: Sam3D) -> float:
         losses = []

@@ -58,6 +58,7 @@ def write_comparison(folder: Path) -> None:
                 "new": {"title": "new"},
                 "nodules": nodules,
                 "mean": mean,
+                "caution": "1 of these 1 cases chose the checkpoint's epoch",
                 "cases": [
                     {
                         "case": "C1",
@@ -117,6 +118,7 @@ def test_old_and_new_nodule_by_nodule(compared: TrainingUser) -> None:
     text = compared.ui.summaryLabel.text
     assert "after 1 click: 0.400 → 0.800" in text and "2 held-out nodules" in text and "95 %" in text
     assert "drawn with the old weights" in text, "who drew the truth is favored"
+    assert "Careful: 1 of these 1 cases chose the checkpoint's epoch" in text
     compared.ui.clicksCombo.setCurrentIndex(1)
     assert compared.cells("noduleTable", 3) == ["-0.050", "-0.050"]
 

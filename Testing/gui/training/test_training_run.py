@@ -91,7 +91,7 @@ def test_settings_become_the_request(trainer: TrainingUser, runs: FakeRuns) -> N
     trainer.press("startButton")
     (request,) = runs.requests
     assert request.task_name == "zweiter Lauf" and request.work_dir == trainer.work_dir
-    assert (request.preset, request.num_epochs, request.batch_size, request.accumulation_steps) == ("standard", 7, 3, 2)
+    assert (request.preset, request.num_epochs, request.batch_size, request.accumulation_steps) == ("15min", 7, 3, 2)
     assert request.lr == pytest.approx(0.0001) and request.device == "cuda" and request.gpu_ids == (0, 1)
     assert request.data == (trainer.folder / "ready",) and request.checkpoint is None
 
@@ -114,6 +114,20 @@ def test_an_estimate_holds_for_what_it_was_made_of(trainer: TrainingUser, runs: 
     assert trainer.ui.estimateLabel.text == text
     trainer.ui.batchSpinBox.value = 2
     assert trainer.ui.estimateLabel.text == "Not estimated yet."
+
+
+def test_gains_warnings_and_who_chose_are_told(trainer: TrainingUser, runs: FakeRuns) -> None:
+    with_data(trainer)
+    trainer.press("startButton")
+    warning = "the best weights so far are worse on 15-30 mm (1): -0.100"
+    values = {"best_dice": 0.8, "change": (0.05, 0.012), "warnings": (warning,)}
+    watch(trainer, runs, "running", epoch=1, epochs=2, step=3, steps=10, **values)
+    text = trainer.ui.runLabel.text
+    assert "+0.050 since the start (standard error 0.012)" in text and warning in text
+    caution = "no case is held out from the choice of the weights"
+    watch(trainer, runs, "finished", caution=caution, change=None, warnings=())
+    text = trainer.ui.runLabel.text
+    assert "No epoch beat the weights" in text and caution in text and "Best Dice" not in text
 
 
 def test_a_failed_estimate_is_told(trainer: TrainingUser, runs: FakeRuns) -> None:

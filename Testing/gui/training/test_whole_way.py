@@ -81,4 +81,4 @@ def test_from_a_scene_to_an_adopted_model(real_trainer: TrainingUser) -> None:
     assert "erster_Lauf" in neighbor.ui.modelCombo.currentText
     assert Path(neighbor.session._models.path).name == "erster_Lauf.pth"
     config = json.loads((user.work_dir / "erster Lauf" / "config.json").read_text(encoding="utf-8"))
-    assert config["preset"] == "quick"
+    assert config["preset"] == "5min"
