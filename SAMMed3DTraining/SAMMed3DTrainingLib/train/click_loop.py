@@ -239,7 +239,7 @@ class _Prompts:
                 previous[n] = self._rough_start(n, sample.truth, rng, cells)
         self.previous = previous.to(self._device)
 
-    def points(self) -> tuple[Tensor, Tensor] | None:
+    def points(self) -> tuple[Tensor, Tensor]:
         """Coordinates (B, N, 3) and labels (B, N), padded with -1; all clicks or the newest, as the profile says."""
         newest = self._profile.prompt_rule == "newest"
         points = [p[-1:] if newest else p for p in self._points]
