@@ -34,7 +34,7 @@ class SAMMed3D(ScriptedLoadableModule):
         self.parent.contributors = ["The SAMMed3D developers"]
         self.parent.helpText = _("""
 <p>Click on a lung nodule in any slice view and get its 3D segmentation and its measurements.</p>
-<ol><li>Load a chest CT, or take one from Sample Data.</li><li>Press <b>Add nodule</b> (N).</li>
+<ol><li>Load a chest CT, or take one from Sample Data.</li><li>Press <b>Click nodules</b> (N).</li>
 <li>Click a nodule. Further clicks add to it, Shift-clicks take away; drag a point and the nodule follows.</li></ol>
 <p><b>Segment all nodules</b> finds them by itself: go through the list with A (accept), X (delete) and Q, W.</p>
 <p>For research, not for clinical use. See the
@@ -61,7 +61,7 @@ class SAMMed3DParameterNode:
     inputVolume - the CT that is clicked in.
     segmentation - where the nodules are, one segment each.
     prompts - the points of all nodules.
-    everyClickIsNew, doNotOverlap, show3d - the options of the same names.
+    everyClickIsNew, doNotOverlap, show3d, zoomToNodule - the options of the same names.
     priorVolume, priorSegmentation - the earlier CT of the follow-up, and its nodules.
     sensitivity - "more / fewer" after Segment all nodules, 0 to 1.
     """
@@ -74,6 +74,7 @@ class SAMMed3DParameterNode:
     everyClickIsNew: bool = False
     doNotOverlap: bool = False
     show3d: bool = False
+    zoomToNodule: bool = True
     sensitivity: Annotated[float, WithinRange(0, 1)] = 0.5
 
 

@@ -209,6 +209,81 @@ def test_a_click_outside_the_volume_is_refused_in_words(ready: User) -> None:
     assert "outside" in (ready.ui.setupLabel.text + ready.ui.statusLabel.text).lower()
 
 
+def test_windows_slab_close_up_and_chest_have_keys(ready: User) -> None:
+    from SAMMed3DLib.scene import views
+
+    display = ready.session.volumeNode.GetDisplayNode()
+    ready.ui.addNoduleButton.click()
+    ready.click_at(CENTER)
+    ready.press("L")
+    assert (display.GetWindow(), display.GetLevel()) == views.LUNG and "Lung window" in ready.ui.statusLabel.text
+    ready.ui.windowButton.click()
+    assert (display.GetWindow(), display.GetLevel()) == views.MEDIASTINUM
+    node = ready.view("Red").slice_node
+    ready.press("M")
+    assert ready.ui.slabButton.checked and node.GetSlabReconstructionEnabled()
+    ready.ui.slabButton.click()
+    assert not ready.ui.slabButton.checked and not node.GetSlabReconstructionEnabled()
+    manager, before = ready.host.app.layoutManager(), node.GetFieldOfView()
+    manager.setLayout(2)
+    ready.press("C")
+    assert manager.layout == 3 and ready.ui.closeUpButton.checked
+    assert min(node.GetFieldOfView()[:2]) == pytest.approx(60.0)
+    ready.ui.closeUpButton.click()
+    assert manager.layout == 2 and not ready.ui.closeUpButton.checked
+    assert node.GetFieldOfView() == pytest.approx(before)
+    ready.press("C")
+    manager.setLayout(4)  # the user's own choice ends it and stays
+    assert manager.layout == 4 and not ready.ui.closeUpButton.checked
+    node.SetFieldOfView(10.0, 8.0, 1.0)
+    ready.press("H")
+    assert min(node.GetFieldOfView()[:2]) > 50.0, "the whole volume"
+
+
+def test_a_click_in_a_slab_means_what_is_seen(ready: User) -> None:
+    import slicer.util
+
+    ready.ui.slabButton.click()
+    volume = ready.session.volumeNode
+    array = slicer.util.arrayFromVolume(volume)
+    inverse = np.linalg.inv(np.array([[-1.2, 0, 0, 36.0], [0, -1.2, 0, 36.0], [0, 0, 1.5, -30.0], [0, 0, 0, 1]]))
+    i, j, k = np.round(inverse @ [*CENTER, 1.0]).astype(int)[:3]
+    array[k, j, i] = 100
+    ready.ui.addNoduleButton.click()
+    ready.click_at((CENTER[0], CENTER[1], CENTER[2] - 3.0))
+    (segment,) = ready.ids()
+    assert np.allclose(_center(ready, segment), CENTER, atol=1.2)
+
+
+def test_the_list_of_keys(ready: User) -> None:
+    from SAMMed3DLib.gui.shortcuts import KEYS, keysText
+
+    assert all(f">{', '.join(keys)}<" in keysText() for keys in KEYS.values())
+    every = [key for keys in KEYS.values() for key in keys]
+    assert len(set(every)) == len(every) and not {"R", "F", "B", "V", "G", "T"} & set(every)
+    ready.ui.keysButton.click()
+    assert ready.widget.panel._keys._label.visible
+    ready.widget.panel._keys._label.hide()
+
+
+def test_nothing_moves_when_the_first_nodule_comes(ready: User) -> None:
+    import qt
+
+    def tops() -> dict[str, int]:
+        names = ("addNoduleButton", "segmentAllButton", "noduleTable")
+        return {name: getattr(ready.ui, name).mapTo(ready.ui.SAMMed3D, qt.QPoint(0, 0)).y() for name in names}
+
+    before = tops()
+    ready.ui.addNoduleButton.click()
+    ready.click_at(CENTER)
+    assert tops() == before and "Drag a point" in ready.ui.stepsLabel.text
+
+
+def test_delete_is_far_from_accept(ready: User) -> None:
+    accept, delete = ready.ui.acceptButton.geometry, ready.ui.rejectButton.geometry
+    assert delete.left() - accept.right() > 100
+
+
 def test_a_click_on_another_patient_is_refused_and_one_button_shows_the_ct(ready: User) -> None:
     ct = ready.session.volumeNode
     ready.load_volume("Other patient", seed=1)  # now on screen, while the panel stays with the CT

@@ -19,6 +19,11 @@ CONTROLS = (
     "undoButton",
     "redoButton",
     "show3dButton",
+    "windowButton",
+    "fitButton",
+    "slabButton",
+    "closeUpButton",
+    "keysButton",
     "segmentAllButton",
     "sensitivitySlider",
     "acceptButton",
@@ -290,7 +295,7 @@ def test_the_text_of_every_state_is_shown_somewhere(user: User) -> None:
     assert user.ui.statusLabel.text
     user.load_volume()
     user.settle()
-    assert "Add nodule" in user.ui.statusLabel.text
+    assert "Click nodules" in user.ui.statusLabel.text
     user.ui.addNoduleButton.click()
     assert "Click" in user.ui.statusLabel.text
 

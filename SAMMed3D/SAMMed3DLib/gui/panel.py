@@ -21,9 +21,10 @@ from .model_panel import ModelPanel
 from .nodule_list import NoduleActions, NoduleList
 from .parameter_sync import ParameterSync
 from .progress_row import ProgressRow
-from .shortcuts import Shortcuts
+from .shortcuts import KeysPopup, Shortcuts
 from .state_view import Facts, ViewWriter, panelView
 from .timers import Poll, QtTimer
+from .view_tools import ViewTools
 
 #: Buttons and the icons they wear.
 _ICONS = {
@@ -81,6 +82,8 @@ class Panel:
         self.followUp = FollowUpPanel(ui, widget, session, self.tools, self._views)
         self._progress = ProgressRow(ui, session.cancel)
         self._sync = ParameterSync(session)
+        self.viewTools = ViewTools(ui, session)
+        self._keys = KeysPopup(ui.keysButton)
         self._shortcuts = Shortcuts(
             {
                 "newNodule": self.tools.newNodule,
@@ -90,6 +93,11 @@ class Panel:
                 "reject": self.actions.reject,
                 "previous": self.actions.previous,
                 "next": self.actions.next,
+                "window": self.viewTools.nextWindow,
+                "fit": self.viewTools.fit,
+                "slab": self.viewTools.toggleSlab,
+                "closeUp": self.viewTools.toggleCloseUp,
+                "keys": self._keys.show,
                 "undo": session.undo,
                 "redo": session.redo,
             }
@@ -129,6 +137,8 @@ class Panel:
         for part in (
             self._sync,
             self.followUp,
+            self.viewTools,
+            self._keys,
             self.models,
             self.actions,
             self.nodules,
@@ -187,6 +197,8 @@ class Panel:
             cpuOnlyMayHelp=self.models.cpuOnlyMayHelp,
             notice=self._notice,
             unseen=session.unseen,
+            slab=self.viewTools.isSlab,
+            closeUp=self.viewTools.isCloseUp,
         )
 
     def _showIcons(self) -> Icons:
@@ -208,6 +220,7 @@ class Panel:
             (session.message, self._onMessage),
             (session.progressed, self._progress.setProgress),
             (self.tools.armedChanged, self._onArmed),
+            (self.viewTools.changed, self.refresh),
             (self.models.problem, self.showProblem),
         ]
         for signal, slot in self._connections:

@@ -10,12 +10,12 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from ..scene.views import LUNG
 from .icons import FOLDER
 
 CATEGORY = "SAMMed3D"
 PHANTOM_NAME = "ChestPhantom"
 _CT_CHEST_SHA256 = "4507b664690840abb6cb9af2d919377ffc4ef75b167cb6fd0f747befdb12e38e"
-LUNG_WINDOW, LUNG_LEVEL = 1500.0, -500.0
 
 
 def register() -> None:
@@ -62,7 +62,7 @@ def addPhantom(phantom: Any) -> Any:
     volumeNode.CreateDefaultDisplayNodes()
     display = volumeNode.GetDisplayNode()
     display.SetAutoWindowLevel(False)
-    display.SetWindowLevel(LUNG_WINDOW, LUNG_LEVEL)
+    display.SetWindowLevel(*LUNG)
     slicer.util.setSliceViewerLayers(background=volumeNode, fit=True)
     return volumeNode
 

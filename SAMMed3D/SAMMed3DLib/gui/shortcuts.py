@@ -1,10 +1,11 @@
-"""Keys that work while the module is open, and only then."""
+"""Keys that work while the module is open, and only then; and the list of them for the user."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
 import qt
+from slicer.i18n import tr as _
 
 #: The letters of Slicer's slice views (r, f, b, v, g, t) and the arrow keys stay untouched; q, w, Ctrl+Z and Ctrl+Y do
 #: here what they do in the Segment Editor: previous and next row, undo and redo.
@@ -16,9 +17,62 @@ KEYS = {
     "reject": ("X",),
     "previous": ("Q",),
     "next": ("W",),
+    "window": ("L",),
+    "fit": ("H",),
+    "slab": ("M",),
+    "closeUp": ("C",),
     "undo": ("Ctrl+Z",),
     "redo": ("Ctrl+Y", "Ctrl+Shift+Z"),
+    "keys": ("K",),
 }
+
+
+def keysText() -> str:
+    """All keys and what they do, as rich text."""
+    what = {
+        "newNodule": _("click nodules; the next click begins a new one"),
+        "disarm": _("stop clicking"),
+        "togglePolarity": _("clicks add or take away; Shift-click does the opposite"),
+        "accept": _("accept the nodule and go on to the next"),
+        "reject": _("delete the nodule and go on to the next"),
+        "previous": _("previous nodule"),
+        "next": _("next nodule"),
+        "window": _("lung window, mediastinal window, your own"),
+        "fit": _("whole chest"),
+        "slab": _("slab of maximum intensity, or single slices"),
+        "closeUp": _("close-up of the nodule"),
+        "undo": _("undo"),
+        "redo": _("redo"),
+        "keys": _("this list"),
+    }
+    row = "<tr><td><b>{keys}</b></td><td>&nbsp; {what}</td></tr>"
+    rows = "".join(row.format(keys=", ".join(keys), what=what[name]) for name, keys in KEYS.items())
+    return f"<table>{rows}</table>"
+
+
+class KeysPopup:
+    """The list of keys, below a button; the next click anywhere closes it."""
+
+    def __init__(self, button: qt.QToolButton) -> None:
+        self._button = button
+        self._label: qt.QLabel | None = None
+        button.connect("clicked(bool)", self.show)
+
+    def show(self, checked: bool = False) -> None:
+        if self._label is None:
+            self._label = qt.QLabel(keysText(), self._button)
+            self._label.setWindowFlags(qt.Qt.Popup)
+            self._label.frameShape = qt.QFrame.StyledPanel
+            self._label.margin = 8
+        self._label.adjustSize()
+        corner = self._button.mapToGlobal(qt.QPoint(self._button.width, self._button.height))
+        self._label.move(corner.x() - self._label.width, corner.y())
+        self._label.show()
+
+    def close(self) -> None:
+        self._button.disconnect("clicked(bool)", self.show)
+        if self._label is not None:
+            self._label.close()
 
 
 class Shortcuts:

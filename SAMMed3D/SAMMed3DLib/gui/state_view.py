@@ -34,6 +34,7 @@ class Facts:
         cpuOnlyMayHelp: PyTorch could not be installed, its smaller build may.
         notice: good news for the status line, or "".
         unseen: the problem is that another volume is on screen.
+        slab, closeUp: the axial view shows a slab; the views are close to the selected nodule.
     """
 
     state: State
@@ -54,6 +55,8 @@ class Facts:
     cpuOnlyMayHelp: bool = False
     notice: str = ""
     unseen: bool = False
+    slab: bool = False
+    closeUp: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,14 @@ def panelView(facts: Facts) -> Mapping[str, Control]:
     Remembered, because looking up a translation takes Slicer 0.1 ms, and a drag swings between few sets of facts.
     """
     return MappingProxyType(
-        {**_guidance(facts), **_clicking(facts), **_history(facts), **_segmentAll(facts), **_nodules(facts)}
+        {
+            **_guidance(facts),
+            **_clicking(facts),
+            **_views(facts),
+            **_history(facts),
+            **_segmentAll(facts),
+            **_nodules(facts),
+        }
     )
 
 
@@ -108,7 +118,7 @@ def _guidance(facts: Facts) -> dict[str, Control]:
     elif facts.problem and facts.unseen:
         button, tip = _("Show the CT"), _("Show the chosen CT in all slice views.")
     return {
-        "stepsLabel": Control(visible=facts.rows == 0, text=_steps(facts)),
+        "stepsLabel": Control(text=_correcting() if facts.rows else _steps(facts)),
         "setupFrame": Control(visible=bool(text)),
         "setupLabel": Control(text=text),
         "setupButton": Control(text=button, toolTip=tip, visible=closable),
@@ -123,11 +133,16 @@ def _steps(facts: Facts) -> str:
     sample = f'<a href="sample">{_("try a sample")}</a>'
     load = _("Load a chest CT") if done else _("Load a chest CT or {sample}").format(sample=sample)
     parts = []
-    for number, text in enumerate((load, _("Press Add nodule"), _("Click a nodule in a slice"))):
+    for number, text in enumerate((load, _("Press Click nodules"), _("Click a nodule in a slice"))):
         mark = "✓" if number < done else f"{number + 1}."
         line = f'<span style="white-space:nowrap">{mark} {text}</span>'  # lines break between the steps
         parts.append(f"<b>{line}</b>" if number == done else line)
     return " &nbsp; ".join(parts)
+
+
+def _correcting() -> str:
+    """Once there is a nodule: how to correct it. It stands where the steps stood, so that nothing below moves."""
+    return _("<b>Drag a point</b> and the nodule follows. Click adds, Shift-click takes away, Ctrl+Z undoes.")
 
 
 def _status(facts: Facts) -> str:
@@ -140,7 +155,7 @@ def _status(facts: Facts) -> str:
     if facts.notice:
         return facts.notice
     if not facts.armed:
-        return _("Press Add nodule to click.")
+        return _("Press Click nodules (N) to begin.")
     if facts.target is None:
         return _("Click a nodule in any slice view. Esc ends clicking.")
     if facts.positive:
@@ -152,8 +167,8 @@ def _clicking(facts: Facts) -> dict[str, Control]:
     reason = whyNoClick(facts)
     noTarget = reason or ("" if facts.selected or facts.armed else _("Select a nodule in the table, or add one first."))
     armTip = _(
-        "Click in the slice views: each click on a nodule segments it (N). Zooming, scrolling and dragging "
-        "points work as always."
+        "Click in the slice views: a click on a nodule segments it (N). Zooming, scrolling and dragging points work "
+        "as always."
     )
     if facts.armed:
         armTip = _("Stop clicking (Esc).")
@@ -169,6 +184,19 @@ def _clicking(facts: Facts) -> dict[str, Control]:
             checked=not facts.positive,
         ),
         "everyClickCheckBox": Control(enabled=True),
+    }
+
+
+def _views(facts: Facts) -> dict[str, Control]:
+    reason = _("Choose a CT volume first.") if facts.state is State.NO_VOLUME else ""
+    slabTip = _("Show 10 mm at once in the axial view, the brightest of each: vessels are lines, nodules dots (M).")
+    nearTip = _("See the selected nodule near, in three planes and in 3D (C). Press again for what you had.")
+    return {
+        "windowButton": _usable(_("Lung window, mediastinal window, and your own where you set one (L)."), reason),
+        "fitButton": _usable(_("Show the whole chest in all slice views (H)."), reason),
+        "slabButton": _usable(slabTip, reason, checked=facts.slab),
+        "closeUpButton": _usable(nearTip, reason, checked=facts.closeUp),
+        "keysButton": Control(toolTip=_("List the keys (K).")),
     }
 
 

@@ -61,6 +61,7 @@ class Options:
         doNotOverlap: voxels of other segments are left out of what is written.
         shows3d: closed surfaces are shown.
         zoomsIn: going to a nodule brings the slice views near, where they show far more than it.
+        closeUp: and shows the same small field of view of each.
         sensitivity: how many of the found nodules are shown, 0 (fewest) to 1 (all); 0.5 is a probability of one half.
     """
 
@@ -69,6 +70,7 @@ class Options:
     doNotOverlap: bool = False
     shows3d: bool = False
     zoomsIn: bool = True
+    closeUp: bool = False
     sensitivity: float = 0.5
 
 

@@ -13,6 +13,8 @@ from .nodule_segmentation import AI, FLAGGED, REVIEWED, isDoubtful
 from .open_volume import told
 from .translation import tr as _
 
+#: The field of view of a close-up.
+CLOSE_UP_MM = 60.0
 #: A field of view of a nodule, in its long axes, within these limits.
 _FIELD_DIAMETERS, _LEAST_FIELD_MM, _MOST_FIELD_MM = 6.0, 60.0, 200.0
 
@@ -91,7 +93,9 @@ class Review:
         """Move all slice views, and the 3D views' focus, to a nodule, near enough to see it."""
         place = self.volume.centerOf(segmentId)
         if place is not None:
-            if self.volume.options.zoomsIn:
+            if self.volume.options.closeUp:
+                views.zoomIn(CLOSE_UP_MM, self._scene, exactly=True)
+            elif self.volume.options.zoomsIn:
                 size = float(self.volume.record(segmentId).measurements.get("long_axis_mm") or 0.0)
                 views.zoomIn(min(max(_FIELD_DIAMETERS * size, _LEAST_FIELD_MM), _MOST_FIELD_MM), self._scene)
             views.showPoint(place, self._scene)

@@ -196,6 +196,8 @@ class Session:
         if node is not None:
             if everywhere or not views.isOnScreen(node):
                 views.showVolume(node)
+                views.fitChest(node)
+            views.openChest(node)
             views.showNodulesOf(node)
             self.unseen = False
 
@@ -366,7 +368,13 @@ class Session:
             text = _("This view shows {seen}, but nodules are measured in {own}: show {own}, or choose {seen} as CT.")
             self.message(text.format(seen=other.GetName(), own=self._volumeNode.GetName()), True)
             return None
-        return self._editor.click([float(x) for x in rasWorld], bool(positive), segmentId)
+        return self._click(rasWorld, bool(positive), segmentId, sliceNode)
+
+    @told
+    def _click(self, ras: Sequence[float], positive: bool, segmentId: str | None, sliceNode: Any) -> str | None:
+        if sliceNode is not None:
+            ras = views.seenPoint(self._volumeNode, sliceNode, ras)
+        return self._editor.click([float(x) for x in ras], positive, segmentId)
 
     def select(self, segmentId: str | None) -> None:
         """Show this nodule's points, hide the others'; further clicks refine it. None: a new nodule."""

@@ -1,21 +1,33 @@
-"""What the views show: a place, a volume, and the nodules of that volume only."""
+"""What the views show: a place, a volume as readers of chests want it, and the nodules of that volume only."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import slicer
 import slicer.util
+import vtk
+from numpy.typing import NDArray
 
 from .beside_volume import ownerOf
 from .nodule_segmentation import OWN_ATTRIBUTE
 from .prompt_store import SEGMENTATION_ROLE, VOLUME_ROLE
-from .volume_geometry import toArray, toVtk
+from .volume_geometry import SceneError, VolumeGeometry, toArray, toVtk
 
 #: Marks what was hidden because another volume was chosen.
 _HIDDEN = "SAMMed3D.Hidden"
+#: Marks volumes that were opened here once; and the window that a user had set by hand.
+_OPENED, _OWN_WINDOW = "SAMMed3D.Opened", "SAMMed3D.OwnWindow"
+#: Window and level, HU.
+LUNG, MEDIASTINUM = (1500.0, -500.0), (400.0, 40.0)
+#: Thickness of a slab of maximum intensity, which shows vessels as lines and nodules as dots.
+SLAB_MM = 10.0
+#: Body and lung when a chest is looked for, HU; and about how far apart voxels are looked at, mm.
+_BODY_HU, _LUNG_HU, _STRIDE_MM = -300.0, -500.0, 5.0
+#: Planes that hold less body than this share of the fullest one are table and noise; a chest holds more air than that.
+_LEAST_SHARE, _LEAST_AIR = 0.1, 0.05
 
 
 def showPoint(ras: Sequence[float], scene: Any = None) -> None:
@@ -35,12 +47,18 @@ def jumpSlices(ras: Sequence[float], scene: Any = None) -> None:
     slicer.vtkMRMLSliceNode.JumpAllSlices(scene, *point, slicer.vtkMRMLSliceNode.CenteredJumpSlice)
 
 
-def zoomIn(fieldMm: float, scene: Any = None) -> None:
-    """Let slice views that show more than twice as much show this field of view, in mm; nearer ones stay."""
+def zoomIn(fieldMm: float, scene: Any = None, exactly: bool = False) -> None:
+    """Let slice views that show more than twice as much show this field of view, in mm; nearer ones stay.
+
+    Args:
+        fieldMm: the shorter side.
+        scene: default: slicer.mrmlScene.
+        exactly: all views.
+    """
     scene = slicer.mrmlScene if scene is None else scene
     for node in slicer.util.getNodesByClass("vtkMRMLSliceNode", scene):
         width, height, depth = node.GetFieldOfView()
-        if min(width, height) > 2.0 * fieldMm:
+        if exactly or min(width, height) > 2.0 * fieldMm:
             factor = fieldMm / min(width, height)
             node.SetFieldOfView(width * factor, height * factor, depth)
 
@@ -77,6 +95,163 @@ def showVolume(volumeNode: Any) -> None:
     logic = slicer.app.applicationLogic()
     logic.GetSelectionNode().SetActiveVolumeID(volumeNode.GetID())
     logic.PropagateBackgroundVolumeSelection(1)
+
+
+# -- windows, fit, slab ----------------------------------------------------------------------------------------------
+
+
+def openChest(volumeNode: Any) -> None:
+    """What readers expect of a chest that they open: lung window, fitted to the body, no lines of other slices.
+
+    Once a volume: later on the views are as the user has left them. A window that was set by hand stays; volumes that
+    show no lung stay as they are.
+    """
+    display = volumeNode.GetDisplayNode()
+    if display is None or volumeNode.GetAttribute(_OPENED):
+        return
+    volumeNode.SetAttribute(_OPENED, "1")
+    try:
+        if _bodyBox(volumeNode) is None:
+            return
+    except SceneError:  # others say so
+        return
+    for node in slicer.util.getNodesByClass("vtkMRMLSliceDisplayNode", volumeNode.GetScene()):
+        node.SetIntersectingSlicesVisibility(False)
+    if not _isByHand(display):
+        _setWindow(display, LUNG)
+    fitChest(volumeNode)
+
+
+def nextWindow(volumeNode: Any) -> tuple[float, float] | None:
+    """The mediastinal window after the lung window, then the user's own where there is one, then the lung window.
+
+    Returns:
+        window and level that are shown from now on; None for a volume that is not displayed.
+    """
+    display = volumeNode.GetDisplayNode()
+    if display is None:
+        return None
+    now = (display.GetWindow(), display.GetLevel())
+    own = display.GetAttribute(_OWN_WINDOW)
+    if now == LUNG:
+        wanted = MEDIASTINUM
+    elif now == MEDIASTINUM and own:
+        width, _comma, level = own.partition(",")
+        wanted = (float(width), float(level))
+    else:
+        wanted = LUNG
+        if now != MEDIASTINUM and _isByHand(display):
+            display.SetAttribute(_OWN_WINDOW, f"{now[0]},{now[1]}")
+    _setWindow(display, wanted)
+    return wanted
+
+
+def fitChest(volumeNode: Any) -> None:
+    """Fit all slice views to the body that a volume shows, or to the whole volume where there is none.
+
+    The slices stay; centers and fields of view change.
+    """
+    try:
+        geometry, box = VolumeGeometry(volumeNode), _bodyBox(volumeNode)
+    except SceneError:
+        return
+    low, high = (np.zeros(3), np.array(geometry.shapeKji[::-1]) - 1.0) if box is None else box
+    corners = np.array([[*np.where(pick, high, low), 1.0] for pick in np.ndindex(2, 2, 2)]) @ geometry.ijkToWorld.T
+    for node in slicer.util.getNodesByClass("vtkMRMLSliceNode", volumeNode.GetScene()):
+        toWorld = toArray(node.GetSliceToRAS())
+        inSlice = corners @ np.linalg.inv(toWorld).T
+        extent, middle = np.ptp(inSlice[:, :2], axis=0), (inSlice[:, :2].max(axis=0) + inSlice[:, :2].min(axis=0)) / 2
+        columns, rows, _one = node.GetDimensions()
+        width = max(extent[0], extent[1] * columns / max(rows, 1), 1.0)
+        toWorld[:, 3] = toWorld @ [*middle, 0.0, 1.0]
+        node.GetSliceToRAS().DeepCopy(toVtk(toWorld))
+        node.UpdateMatrices()
+        node.SetXYZOrigin(0.0, 0.0, 0.0)
+        node.SetFieldOfView(width, width * rows / max(columns, 1), node.GetFieldOfView()[2])
+
+
+def setSlab(on: bool, scene: Any = None) -> None:
+    """Show slabs of maximum intensity in the axial views, or single slices again."""
+    scene = slicer.mrmlScene if scene is None else scene
+    for node in slicer.util.getNodesByClass("vtkMRMLSliceNode", scene):
+        if on and not node.GetOrientation().startswith("Axial"):
+            continue
+        if on:
+            node.SetSlabReconstructionType(vtk.VTK_IMAGE_SLAB_MAX)
+            node.SetSlabReconstructionThickness(SLAB_MM)
+        node.SetSlabReconstructionEnabled(on)
+
+
+def seenPoint(volumeNode: Any, sliceNode: Any, ras: Sequence[float]) -> list[float]:
+    """The world point that is seen at a point of a slice: in a slab of maximum intensity the brightest one behind it.
+
+    Raises:
+        SceneError: as VolumeGeometry.
+    """
+    point = np.array([float(x) for x in ras])
+    isMaximum = sliceNode.GetSlabReconstructionType() == vtk.VTK_IMAGE_SLAB_MAX
+    if not sliceNode.GetSlabReconstructionEnabled() or not isMaximum:
+        return point.tolist()
+    geometry = VolumeGeometry(volumeNode)
+    normal = toArray(sliceNode.GetSliceToRAS())[:3, 2]
+    reach = sliceNode.GetSlabReconstructionThickness() / 2.0
+    depths = np.linspace(-reach, reach, 2 * max(1, round(4.0 * reach)) + 1)
+    line = point + depths[np.argsort(np.abs(depths), kind="stable"), None] * normal  # of equals the nearest
+    ijk = np.floor(geometry.worldToIjk(line) + 0.5).astype(int)
+    inside = np.all((ijk >= 0) & (ijk < geometry.shapeKji[::-1]), axis=1)
+    if not inside.any():
+        return point.tolist()
+    values = geometry.array()[tuple(ijk[inside, ::-1].T)].astype(np.float64)
+    found: list[float] = line[inside][np.nanargmax(np.where(np.isnan(values), -np.inf, values))].tolist()
+    return found
+
+
+def fieldsOfView(scene: Any = None) -> dict[str, tuple[float, float, float]]:
+    """Of each slice view, by its node's ID."""
+    nodes = slicer.util.getNodesByClass("vtkMRMLSliceNode", slicer.mrmlScene if scene is None else scene)
+    return {node.GetID(): node.GetFieldOfView() for node in nodes}
+
+
+def setFieldsOfView(fields: Mapping[str, tuple[float, float, float]], scene: Any = None) -> None:
+    """As :func:`fieldsOfView` gave them; views that are gone are ignored."""
+    scene = slicer.mrmlScene if scene is None else scene
+    for nodeId, field in fields.items():
+        if (node := scene.GetNodeByID(nodeId)) is not None:
+            node.SetFieldOfView(*field)
+
+
+def _setWindow(display: Any, wanted: tuple[float, float]) -> None:
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevel(*wanted)
+
+
+def _isByHand(display: Any) -> bool:
+    """Whether neither Slicer nor the file has chosen the window."""
+    now = (display.GetWindow(), display.GetLevel())
+    count = display.GetNumberOfWindowLevelPresets()
+    presets = [(display.GetWindowPreset(n), display.GetLevelPreset(n)) for n in range(count)]
+    return not display.GetAutoWindowLevel() and now not in (*presets, LUNG, MEDIASTINUM)
+
+
+def _bodyBox(volumeNode: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """The first and last voxel (i, j, k) of the body in a CT of the chest; None where no lung is seen in a body."""
+    geometry = VolumeGeometry(volumeNode)
+    spacing = np.linalg.norm(geometry.ijkToRas[:3, :3], axis=0)[::-1]
+    step = np.maximum(1, np.round(_STRIDE_MM / spacing)).astype(int)
+    sample = geometry.array()[tuple(slice(None, None, int(n)) for n in step)]
+    body = sample > _BODY_HU
+    if not body.any() or np.mean(sample < _LUNG_HU) < _LEAST_AIR:
+        return None
+    box = []
+    for axis in range(3):
+        profile = body.sum(axis=tuple(other for other in range(3) if other != axis))
+        full = np.flatnonzero(profile > _LEAST_SHARE * profile.max()) * step[axis]
+        box.append((max(0, full[0] - step[axis] + 1), min(geometry.shapeKji[axis] - 1, full[-1] + step[axis] - 1)))
+    low, high = np.array(box[::-1], dtype=np.float64).T
+    return low, high
+
+
+# -- what was shown before -------------------------------------------------------------------------------------------
 
 
 class SlicesBefore:

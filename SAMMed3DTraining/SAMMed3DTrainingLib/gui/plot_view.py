@@ -1,4 +1,4 @@
-"""Shows charts in Slicer's plot view and comparisons side by side, and gives the user's layout back afterwards."""
+"""Shows charts in Slicer's plot view, in a layout that is borrowed from the user."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import slicer
 
+from SAMMed3DLib.gui.view_tools import LayoutKeeper
 from SAMMed3DLib.signal import Signal
 
 from ..scene.run_plots import RunPlots
@@ -70,50 +71,3 @@ class PlotView:
         """The helper nodes are gone with the scene."""
         self._plots.sceneClosed()
         self.changed.emit()
-
-
-class LayoutKeeper:
-    """Remembers the layout from before.
-
-    Attributes:
-        borrowed: the layout that was asked for; None: the user's own is on screen.
-        changed: signal, when that changes.
-    """
-
-    def __init__(self) -> None:
-        self.changed = Signal()
-        self.borrowed: int | None = None
-        self._before: int | None = None
-        self._manager = slicer.app.layoutManager()
-        if self._manager is not None:
-            self._manager.connect("layoutChanged(int)", self._onLayout)
-
-    def close(self) -> None:
-        """Gives back what is borrowed, and stops watching."""
-        self.giveBack()
-        if self._manager is not None:
-            self._manager.disconnect("layoutChanged(int)", self._onLayout)
-            self._manager = None
-
-    def borrow(self, layout: int) -> None:
-        """Shows a layout; nothing happens without a main window."""
-        if self._manager is None or layout == self.borrowed:
-            return
-        if self.borrowed is None:
-            self._before = self._manager.layout
-        self.borrowed = layout
-        self._manager.setLayout(layout)
-        self.changed.emit()
-
-    def giveBack(self) -> None:
-        """The layout from before."""
-        if self._manager is None or self.borrowed is None:
-            return
-        self.borrowed = None
-        self._manager.setLayout(self._before)
-        self.changed.emit()
-
-    def _onLayout(self, layout: int) -> None:
-        if self.borrowed is not None and layout != self.borrowed:  # the user has chosen another one: it is theirs
-            self.borrowed = None
-            self.changed.emit()

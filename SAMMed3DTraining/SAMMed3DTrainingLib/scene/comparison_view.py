@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from SAMMed3DLib.scene.nodule_segmentation import useGeometryOf
 from SAMMed3DLib.scene.segment_writer import MaskBlock, SegmentWriter
 from SAMMed3DLib.scene.translation import tr as _
-from SAMMed3DLib.scene.views import SlicesBefore, showAgain, showNodulesOf, showPoint
+from SAMMed3DLib.scene.views import LUNG, SlicesBefore, showAgain, showNodulesOf, showPoint
 
 TRUTH, OLD, NEW = "truth", "old", "new"
 COLORS = {TRUTH: (1.0, 0.85, 0.2), OLD: (0.95, 0.35, 0.3), NEW: (0.25, 0.7, 1.0)}
-LUNG_WINDOW, LUNG_LEVEL = 1500.0, -500.0
 #: Around a nodule, in nodule diameters, the masks are looked for.
 _REACH = 2.0
 _LEAST_MM = 40.0
@@ -107,7 +106,7 @@ class ComparisonView:
         volume.CreateDefaultDisplayNodes()
         display = volume.GetDisplayNode()
         display.SetAutoWindowLevel(False)
-        display.SetWindowLevel(LUNG_WINDOW, LUNG_LEVEL)
+        display.SetWindowLevel(*LUNG)
         self._volumeId = volume.GetID()
         segmentation = self._scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
         segmentation.SetSaveWithScene(False)
