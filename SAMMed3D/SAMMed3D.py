@@ -61,7 +61,7 @@ class SAMMed3DParameterNode:
     inputVolume - the CT that is clicked in.
     segmentation - where the nodules are, one segment each.
     prompts - the points of all nodules.
-    everyClickIsNew, doNotOverlap, show3d, zoomToNodule - the options of the same names.
+    everyClickIsNew, doNotOverlap, clickSelects, show3d, zoomToNodule - the options of the same names.
     priorVolume, priorSegmentation - the earlier CT of the follow-up, and its nodules.
     sensitivity - "more / fewer" after Segment all nodules, 0 to 1.
     """
@@ -72,7 +72,8 @@ class SAMMed3DParameterNode:
     priorVolume: vtkMRMLScalarVolumeNode
     priorSegmentation: vtkMRMLSegmentationNode
     everyClickIsNew: bool = False
-    doNotOverlap: bool = False
+    doNotOverlap: bool = True
+    clickSelects: bool = True
     show3d: bool = False
     zoomToNodule: bool = True
     sensitivity: Annotated[float, WithinRange(0, 1)] = 0.5

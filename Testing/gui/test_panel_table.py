@@ -161,6 +161,71 @@ def _tinted(user: User) -> list[bool]:
     return [table.item(row, NAME).background().style() != Qt.BrushStyle.NoBrush for row in range(table.rowCount())]
 
 
+def test_several_rows_are_accepted_and_deleted_together(three: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    import slicer.util
+
+    ids, asked, answers = three.ids(), [], [False, True]
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **__: asked.append(text) or answers.pop(0))
+    _select(three, 0)
+    three.ui.noduleTable._qt.selectAll()
+    three.settle()
+    assert three.widget.panel.nodules.selectedIds == ids
+    three.ui.acceptButton.click()
+    assert {row.status for row in three.session.review.rows()} == {"reviewed"}
+    three.press("U")
+    assert {row.status for row in three.session.review.rows()} == {"AI"}
+    three.ui.flagButton.click()
+    assert {row.status for row in three.session.review.rows()} == {"flagged"}
+    three.press("X")
+    assert three.ids() == ids and "3 nodules" in asked[0]
+    three.press("X")
+    assert three.ids() == []
+    three.press("Ctrl+Z")
+    assert three.ids() == ids, "one step"
+
+
+def test_sorting_is_kept_and_numbers_in_names_count(three: User) -> None:
+    from SAMMed3DLib.gui.nodule_list import NoduleList
+
+    ids = three.ids()
+    for one, name in zip(ids, ("Nodule 10", "Nodule 9", "Hilar"), strict=True):
+        three.session.review.rename(one, name)
+    header = three.ui.noduleTable._qt.horizontalHeader()
+
+    def names() -> list[str]:
+        return [three.cell(row, NAME) for row in range(three.ui.noduleTable.rowCount)]
+
+    header.sectionClicked.emit(NAME)
+    assert names() == ["Hilar", "Nodule 9", "Nodule 10"] and header.isSortIndicatorShown()
+    again = NoduleList(three.ui.noduleTable, three.ui.filterCombo, three.session, three.widget.panel.nodules._icons)
+    assert again._sorting == (NAME, False), "kept with the user's settings"
+    again.close()
+    header.sectionClicked.emit(NAME)
+    assert names() == ["Nodule 10", "Nodule 9", "Hilar"]
+    _select(three, 2)
+    assert three.session.selectedId == ids[2]
+    three.press("W")
+    assert three.session.selectedId == ids[0], "keys follow what is seen"
+    header.sectionClicked.emit(NAME)
+    assert [row.name for row in three.session.review.rows()] == names() and not header.isSortIndicatorShown()
+
+
+def test_the_list_is_narrowed(three: User) -> None:
+    ids = three.ids()
+    three.session.review.accept(ids[0])
+    three.session.review.flag(ids[1])
+    seen = {}
+    for index in range(three.ui.filterCombo.count):
+        three.ui.filterCombo.setCurrentIndex(index)
+        three.settle()
+        seen[three.ui.filterCombo.itemText(index)] = three.ui.noduleTable.rowCount
+    assert seen == {"All": 3, "Not reviewed": 1, "Accepted": 1, "Flagged": 1, "At least 4 mm": 3}
+    three.ui.filterCombo.setCurrentIndex(1)
+    three.session.review.accept(ids[2])
+    three.settle()
+    assert three.ui.noduleTable.rowCount == 0 and len(three.ids()) == 3
+
+
 def test_delete_goes_on_and_undo_brings_back(three: User) -> None:
     ids = three.ids()
     three.session.select(ids[1])

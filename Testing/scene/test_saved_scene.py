@@ -70,6 +70,8 @@ def test_points_come_back_with_their_nodules(reopened: Bench) -> None:
 
 def test_the_next_click_adds_to_the_earlier_ones(reopened: Bench) -> None:
     reopened.session.select(CLICKED)
+    assert reopened.click(14, 12, 14) is None, "it was accepted"
+    reopened.session.review.unreview(CLICKED)
     assert reopened.click(14, 12, 14) == CLICKED
     (request,) = reopened.engine.predictions
     assert request.start is None and list(request.labels) == [1, 1, 0, 1]
@@ -78,6 +80,8 @@ def test_the_next_click_adds_to_the_earlier_ones(reopened: Bench) -> None:
     np.testing.assert_array_equal(reopened.full(CLICKED), expected)
     reopened.session.undo()
     np.testing.assert_array_equal(reopened.full(CLICKED), clicked(reopened))
+    reopened.session.undo()
+    assert reopened.row(CLICKED).status == "reviewed"
 
 
 def test_the_next_click_on_an_edited_nodule_goes_on_from_the_edit(reopened: Bench) -> None:

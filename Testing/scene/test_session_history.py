@@ -50,6 +50,8 @@ def test_every_kind_of_step_goes_back_and_forth_exactly(bench):
     did()
     session.review.flag(second)
     did()
+    session.review.unreview(first)
+    did()
     session.promptsNode.SetNthControlPointPositionWorld(1, *bench.ras(10, 12, 19))
     did()
     session.promptsNode.RemoveNthControlPoint(1)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from SAMMed3DLib.scene.volume_geometry import VolumeGeometry
+from SAMMed3DLib.worker.requests import Prefetch
+
 
 def test_names_states_and_visibility(bench):
     session = bench.session
@@ -46,6 +49,97 @@ def test_accept_and_reject_walk_through_the_list(bench):
     session.undo()
     session.undo()
     assert [row.status for row in session.review.rows()] == ["AI", "reviewed", "AI"]
+
+
+def test_an_accepted_nodule_is_locked_until_it_is_unlocked(bench):
+    session = bench.session
+    segmentId = bench.click(10, 12, 14)
+    bench.session.review.accept(segmentId)
+    before, (point,) = bench.full(segmentId), bench.points()
+    node = session.promptsNode
+    assert bench.click(10, 12, 18) is None and bench.click(10, 14, 14, positive=False) is None
+    assert "accepted and locked" in bench.errors[-1] and node.GetNthControlPointLocked(0)
+    bench.drag(point, bench.ras(20, 12, 14))
+    bench.drop(point)
+    bench.settle()
+    np.testing.assert_allclose(bench.place(0), bench.ras(10, 12, 14), atol=1e-4)
+    np.testing.assert_array_equal(bench.full(segmentId), before)
+    node.RemoveNthControlPoint(0)
+    bench.settle()
+    np.testing.assert_array_equal(bench.full(segmentId), before, "its mask is what was accepted")
+    session.undo()
+    bench.assertMeasured()
+    assert len(bench.points()) == 1 and session.promptsNode.GetNthControlPointLocked(0)
+    session.review.unreview(segmentId)
+    assert not session.promptsNode.GetNthControlPointLocked(0)
+    assert bench.click(10, 12, 18) == segmentId and bench.full(segmentId).sum() > before.sum()
+    session.undo()
+    session.undo()
+    assert bench.row(segmentId).status == "reviewed" and session.promptsNode.GetNthControlPointLocked(0)
+    assert session.click(bench.ras(10, 12, 18), True, segmentId) == segmentId, "a script names it"
+
+
+def test_with_an_accepted_one_selected_every_click_can_still_be_new(bench):
+    first = bench.click(10, 12, 14)
+    bench.session.review.accept(first)
+    bench.session.options.everyClickIsNew = True
+    assert bench.click(25, 22, 14) not in (None, first)
+
+
+def test_a_click_inside_another_nodule_selects_it(bench):
+    session = bench.session
+    session.options.selectsInside = True
+    first = bench.click(10, 12, 14)
+    session.select(None)
+    second = bench.click(24, 20, 20)
+    before = bench.full(first)
+    assert bench.click(11, 12, 14) is None and session.selectedId == first
+    assert "is selected" in bench.heard["message"][-1][0] and not bench.errors
+    np.testing.assert_array_equal(bench.full(first), before)
+    assert bench.click(12, 12, 14) == first, "the selected one is corrected"
+    session.select(None)
+    assert bench.click(11, 12, 14) is None and session.selectedId == first, "no second nodule of the same"
+    session.review.accept(first)
+    session.select(second)
+    assert bench.click(11, 12, 14) is None and "locked" in bench.heard["message"][-1][0]
+    session.options.selectsInside = False
+    session.select(None)
+    assert bench.click(11, 12, 14) not in (None, first, second)
+
+
+def test_several_are_accepted_and_deleted_in_one_step(bench):
+    session = bench.session
+    ids = []
+    for k in (8, 16, 24):
+        session.select(None)
+        ids.append(bench.click(k, 12, 14))
+    masks = [bench.full(one) for one in ids]
+    session.review.accept(*ids[:2])
+    assert [row.status for row in session.review.rows()] == ["reviewed", "reviewed", "AI"]
+    session.review.delete(ids[0], ids[2])
+    assert [row.segmentId for row in session.review.rows()] == [ids[1]]
+    assert session.history.undoText == "Delete 2 nodules"
+    session.undo()
+    assert [row.segmentId for row in session.review.rows()] == ids
+    for one, mask in zip(ids, masks, strict=True):
+        np.testing.assert_array_equal(bench.full(one), mask)
+    assert len(bench.points()) == 3
+    session.undo()
+    assert [row.status for row in session.review.rows()] == ["AI"] * 3
+
+
+def test_walking_prepares_this_nodule_and_the_next(bench):
+    session, places = bench.session, [(8, 12, 14), (16, 12, 14), (24, 12, 14)]
+    ids = []
+    for place in places:
+        session.select(None)
+        ids.append(bench.click(*place))
+    bench.engine.asked.clear()
+    session.select(ids[0])
+    session.review.acceptSelectedAndNext()
+    bench.settle()
+    prepared = [one.point for one in bench.engine.asked if isinstance(one, Prefetch)]
+    np.testing.assert_allclose(prepared, [VolumeGeometry(bench.volume).worldToLocal(bench.ras(*p)) for p in places[1:]])
 
 
 def test_jumping_moves_all_slice_views(bench):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,56 @@ from ..scene.review import tableText
 from .icons import Icons
 
 _UNKNOWN = "–"
+#: Numbers in names are sorted as numbers.
+_PARTS = re.compile(r"(\d+)")
 VISIBLE, NAME, VOLUME, AXES, MEAN_HU, IOU, STATUS = range(7)
 _ID_ROLE, _STATUS_ROLE = 256, 257  # Qt::UserRole and the next
 #: Red, green, blue and opacity behind rows that are not to be trusted; seen in light and dark themes.
 _DOUBT = (255, 160, 0, 70)
-_FOLDER_SETTING = "SAMMed3D/TableFolder"
+_FOLDER_SETTING, _SORT_SETTING = "SAMMed3D/TableFolder", "SAMMed3D/TableSorting"
+_AT_LEAST_MM = 4.0
+#: What the list can be narrowed to: its name, and whether it holds a row.
+_FILTERS: tuple[tuple[Callable[[], str], Callable[[Any], bool]], ...] = (
+    (lambda: _("All"), lambda row: True),
+    (lambda: _("Not reviewed"), lambda row: row.status == "AI"),
+    (lambda: _("Accepted"), lambda row: row.status == "reviewed"),
+    (lambda: _("Flagged"), lambda row: row.status == "flagged"),
+    (lambda: _("At least 4 mm"), lambda row: _known(row, "long_axis_mm") >= _AT_LEAST_MM),
+)
+#: What a click on a column's header sorts by.
+_SORT_KEYS: dict[int, Callable[[Any], Any]] = {
+    NAME: lambda row: [(int(part), "") if part.isdigit() else (-1, part.lower()) for part in _PARTS.split(row.name)],
+    VOLUME: lambda row: _known(row, "volume_mm3"),
+    AXES: lambda row: _known(row, "long_axis_mm"),
+    MEAN_HU: lambda row: _known(row, "mean_hu"),
+    IOU: lambda row: -1.0 if row.predictedIou is None else row.predictedIou,
+    STATUS: lambda row: ("flagged", "AI", "reviewed").index(row.status),
+}
+
+
+def _known(row: Any, key: str) -> float:
+    """A measurement to sort by; what is not known comes first."""
+    value = row.measurements.get(key)
+    return float("-inf") if value is None else float(value)
+
+
+def _readSorting() -> tuple[int | None, bool]:
+    """The column and whether it is descending, as the user chose last; (None, False): as the session has it."""
+    column, _comma, descending = str(slicer.app.userSettings().value(_SORT_SETTING) or "").partition(",")
+    return (int(column), descending == "1") if column.isdigit() and int(column) in _SORT_KEYS else (None, False)
 
 
 class NoduleList:
     """Fills the table from the session's rows and hands what the user does in it back to the session."""
 
-    def __init__(self, table: qt.QTableWidget, session: Any, icons: Icons) -> None:
-        self._table, self._session, self._icons = table, session, icons
+    def __init__(self, table: qt.QTableWidget, filters: qt.QComboBox, session: Any, icons: Icons) -> None:
+        self._table, self._filters, self._session, self._icons = table, filters, session, icons
         self._filling = False
+        self._shown: list[Any] = []
+        self._sorting = _readSorting()
         self._prepare()
+        filters.connect("currentIndexChanged(int)", self._onFilter)
+        table.horizontalHeader().connect("sectionClicked(int)", self._onHeader)
         table.connect("itemSelectionChanged()", self._onSelection)
         table.connect("itemChanged(QTableWidgetItem*)", self._onItemChanged)
         table.connect("cellClicked(int,int)", self._onCellClicked)
@@ -43,6 +80,8 @@ class NoduleList:
         self._session.nodulesChanged.disconnect(self.refresh)
         self._session.noduleChanged.disconnect(self._onNoduleChanged)
         self._session.selectionChanged.disconnect(self._showSelection)
+        self._filters.disconnect("currentIndexChanged(int)", self._onFilter)
+        self._table.horizontalHeader().disconnect("sectionClicked(int)", self._onHeader)
         self._table.disconnect("itemSelectionChanged()", self._onSelection)
         self._table.disconnect("itemChanged(QTableWidgetItem*)", self._onItemChanged)
         self._table.disconnect("cellClicked(int,int)", self._onCellClicked)
@@ -53,10 +92,17 @@ class NoduleList:
         self.refresh()
 
     def refresh(self) -> None:
-        """Show the session's rows as they are now."""
-        rows = self._session.review.rows()
+        """Show the session's rows as they are now: those that the filter lets through, in the chosen order."""
+        chosen = _FILTERS[max(0, self._filters.currentIndex)][1]
+        rows = [row for row in self._session.review.rows() if chosen(row)]
+        column, descending = self._sorting
+        if column is not None:
+            rows.sort(key=_SORT_KEYS[column], reverse=descending)
+        before, self._shown = [row.segmentId for row in self._shown], rows
         self._filling = True
         try:
+            if len(self.selectedIds) > 1 and before != [row.segmentId for row in rows]:
+                self._table.clearSelection()  # what was selected lies elsewhere
             if self._table.rowCount != len(rows):
                 self._table.setRowCount(len(rows))
             for index, row in enumerate(rows):
@@ -64,6 +110,35 @@ class NoduleList:
         finally:
             self._filling = False
         self._showSelection(self._session.selectedId)
+
+    @property
+    def selectedIds(self) -> list[str]:
+        """Segment IDs of the selected rows, from top to bottom."""
+        rows = sorted({item.row() for item in self._table.selectedItems()})
+        ids = [self._idAt(row) for row in rows]
+        return [one for one in ids if one is not None]
+
+    def _onFilter(self, index: int) -> None:
+        if not self._filling:
+            self.refresh()
+
+    def _onHeader(self, column: int) -> None:
+        """Sort by a column, then the other way round, then as the session has it."""
+        if column not in _SORT_KEYS:
+            return
+        before, descending = self._sorting
+        self._sorting = (column, False) if column != before else (None, False) if descending else (column, True)
+        text = "" if self._sorting[0] is None else f"{self._sorting[0]},{int(self._sorting[1])}"
+        slicer.app.userSettings().setValue(_SORT_SETTING, text)
+        self._showSorting()
+        self.refresh()
+
+    def _showSorting(self) -> None:
+        column, descending = self._sorting
+        header = self._table.horizontalHeader()
+        header.setSortIndicatorShown(column is not None)
+        if column is not None:
+            header.setSortIndicator(column, qt.Qt.DescendingOrder if descending else qt.Qt.AscendingOrder)
 
     def move(self, step: int) -> None:
         """Select the row ``step`` below (above where negative) the selected one, around the ends."""
@@ -92,6 +167,11 @@ class NoduleList:
             ("", _("Stars: made by the model. Check mark: reviewed, accepted by you. Flag: to be looked at again.")),
         )
         self._table.setHorizontalHeaderLabels([caption for caption, __ in captions])
+        self._filling = True
+        for text, __ in _FILTERS:
+            self._filters.addItem(text())
+        self._filling = False
+        self._showSorting()
         header = self._table.horizontalHeader()
         header.minimumSectionSize = 22
         for column, (__, tip) in enumerate(captions):
@@ -124,7 +204,7 @@ class NoduleList:
         status = self._item(index, STATUS)
         text, icon = {
             "AI": (_("Made by the model, not reviewed yet."), "status_ai"),
-            "reviewed": (_("Reviewed: accepted by you."), "accept"),
+            "reviewed": (_("Accepted by you, and locked: U unlocks it."), "accept"),
             "flagged": (_("Flagged: to be looked at again."), "flag"),
         }[row.status]
         status.setIcon(self._icons(icon))
@@ -181,7 +261,8 @@ class NoduleList:
     def _onNoduleChanged(self, segmentId: str) -> None:
         index = self._rowOf(segmentId)
         row = next((row for row in self._session.review.rows() if row.segmentId == segmentId), None)
-        if index is None or row is None:
+        isElsewhere = self._sorting[0] is not None or self._filters.currentIndex > 0
+        if index is None or row is None or isElsewhere:
             self.refresh()
             return
         self._filling = True
@@ -242,12 +323,28 @@ class NoduleActions:
         self._session.redo()
 
     def accept(self, checked: bool = False) -> None:
-        """The selected nodule is reviewed; on to the next."""
-        self._session.review.acceptSelectedAndNext()
+        """The selected nodules are reviewed; on to the next."""
+        many = self._nodules.selectedIds
+        if len(many) > 1:
+            self._session.review.accept(*many)
+        else:
+            self._session.review.acceptSelectedAndNext()
 
     def reject(self, checked: bool = False) -> None:
-        """The selected nodule goes; on to the next."""
-        self._session.review.rejectSelectedAndNext()
+        """The selected nodules go, several after a question; on to the next."""
+        many = self._nodules.selectedIds
+        if len(many) < 2:
+            self._session.review.rejectSelectedAndNext()
+            return
+        question = _("Delete these {n} nodules? Undo brings them back.").format(n=len(many))
+        if slicer.util.confirmOkCancelDisplay(question, parent=self._table):
+            self._session.review.delete(*many)
+
+    def unlock(self, checked: bool = False) -> None:
+        """Accepted nodules among the selected ones may be changed again."""
+        rows = {row.segmentId: row.status for row in self._session.review.rows()}
+        chosen = self._nodules.selectedIds or [self._session.selectedId]
+        self._session.review.unreview(*[one for one in chosen if rows.get(one) == "reviewed"])
 
     def previous(self, checked: bool = False) -> None:
         self._nodules.move(-1)
@@ -261,12 +358,12 @@ class NoduleActions:
         write_text_whole(path, tableText(self._session.review.rows(), ","), "utf-8-sig")
 
     def _onFlag(self, checked: bool = False) -> None:
-        selected = self._session.selectedId
-        status = next((row.status for row in self._session.review.rows() if row.segmentId == selected), None)
-        if status == "flagged":
-            self._session.review.unreview(selected)
-        elif status is not None:
-            self._session.review.flag(selected)
+        rows = {row.segmentId: row.status for row in self._session.review.rows()}
+        chosen = [one for one in self._nodules.selectedIds or [self._session.selectedId] if one in rows]
+        if chosen and all(rows[one] == "flagged" for one in chosen):
+            self._session.review.unreview(*chosen)
+        else:
+            self._session.review.flag(*chosen)
 
     def _onSegmentAll(self, checked: bool = False) -> None:
         self._session.segmentAll()

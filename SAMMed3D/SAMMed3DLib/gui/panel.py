@@ -76,7 +76,7 @@ class Panel:
         self._views = SliceViews()
         self._poll = Poll(session.poll, session.busyChanged, widget)
         self.tools = ClickTools(ui, session, self.clicks, self._views)
-        self.nodules = NoduleList(ui.noduleTable, session, icons)
+        self.nodules = NoduleList(ui.noduleTable, ui.filterCombo, session, icons)
         self.actions = NoduleActions(ui, session, self.nodules)
         self.models = ModelPanel(ui, widget, session, choice, client, TorchInstaller())
         self.followUp = FollowUpPanel(ui, widget, session, self.tools, self._views)
@@ -91,6 +91,7 @@ class Panel:
                 "togglePolarity": self.tools.togglePolarity,
                 "accept": self.actions.accept,
                 "reject": self.actions.reject,
+                "unlock": self.actions.unlock,
                 "previous": self.actions.previous,
                 "next": self.actions.next,
                 "window": self.viewTools.nextWindow,

@@ -46,6 +46,7 @@ class ParameterSync:
                 session.setPrompts(prompts)
             session.options.everyClickIsNew = parameters.everyClickIsNew
             session.options.doNotOverlap = parameters.doNotOverlap
+            session.options.selectsInside = parameters.clickSelects
             session.options.zoomsIn = parameters.zoomToNodule
             options = (parameters.show3d, parameters.sensitivity)
             before, self._options = self._options, options

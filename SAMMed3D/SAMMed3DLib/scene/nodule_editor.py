@@ -63,10 +63,11 @@ class NoduleEditor:
         size = sum(snapshot.nbytes for snapshot in before.values() if snapshot is not None)
         return self.history.push(NoduleChange(text, dict(before), self.volume.selectedId, size, context))
 
-    def change(self, text: str, segmentId: str) -> None:
+    def change(self, text: str, *segmentIds: str) -> None:
         """A step that changes something else than prompts. Raises SceneError."""
-        self._noteEdit(segmentId, self.volume.adopt(segmentId))
-        self.step(text, {segmentId: self.volume.snapshot(segmentId)})
+        for segmentId in segmentIds:
+            self._noteEdit(segmentId, self.volume.adopt(segmentId))
+        self.step(text, {segmentId: self.volume.snapshot(segmentId) for segmentId in segmentIds})
 
     def _begin(self, text: str, segmentId: str) -> NoduleState:
         """A step that changes a nodule's prompts; edits by hand until now become a step of their own before it."""
@@ -87,16 +88,18 @@ class NoduleEditor:
             self.step(_("Edit by hand"), {segmentId: before})
         return before is not None
 
-    def delete(self, segmentId: str) -> None:
-        """Remove a nodule. Raises SceneError."""
-        state = self.volume.nodule(segmentId)
-        self.change(_("Delete nodule"), segmentId)
-        self._drop(state)
+    def delete(self, *segmentIds: str) -> None:
+        """Remove nodules, in one step. Raises SceneError."""
+        states = [self.volume.nodule(segmentId) for segmentId in segmentIds]
+        text = _("Delete nodule") if len(states) == 1 else _("Delete {n} nodules").format(n=len(states))
+        self.change(text, *segmentIds)
+        self._drop(*states)
 
-    def _drop(self, state: NoduleState) -> None:
-        self._forget(state)
-        state.open.clear()
-        self.volume.remove(state.segmentId)
+    def _drop(self, *states: NoduleState) -> None:
+        for state in states:
+            self._forget(state)
+            state.open.clear()
+            self.volume.remove(state.segmentId)
         self.volume.refreshList()
 
     def _forget(self, state: NoduleState) -> None:
@@ -154,10 +157,34 @@ class NoduleEditor:
     @told
     def click(self, ras: Sequence[float], positive: bool, segmentId: str | None = None) -> str | None:
         """A click in a slice view: the point is made. Returns the nodule's segment ID, None where it was refused."""
+        if segmentId is None and positive and self._selectsInside(ras):
+            return None
         state = self._noduleFor(ras, positive, segmentId)
         if state is None:
             return None
         return self._give(state, self.volume.ensurePrompts().add(ras, positive, state.segmentId))
+
+    def _selectsInside(self, ras: Sequence[float]) -> bool:
+        """Whether a click lies inside a nodule that is not the selected one, which is selected now."""
+        volume = self.volume
+        hit = volume.noduleAt(ras) if volume.options.selectsInside and volume.nodules else None
+        if hit is None or hit == volume.selectedId:
+            return False
+        volume.select(hit)
+        text = _("{name} is selected: click once more to correct it.")
+        if volume.isLocked(hit):
+            text = _("{name} is selected. It is accepted and locked: U unlocks it.")
+        volume.message(text.format(name=volume.nodule(hit).segment.GetName()), False)
+        return True
+
+    def _isLocked(self, segmentId: str) -> bool:
+        """Whether a nodule is accepted, which is said."""
+        if not self.volume.isLocked(segmentId):
+            return False
+        name = self.volume.nodule(segmentId).segment.GetName()
+        text = _("{name} is accepted and locked, so nothing was changed. U unlocks it; N begins a new nodule.")
+        self.volume.message(text.format(name=name), True)
+        return True
 
     def adoptPoints(self) -> None:
         """Points that belong to no nodule yet, such as those of a list that the user picked, become clicks.
@@ -220,7 +247,7 @@ class NoduleEditor:
             return self._begin(_("Add point"), named)
         selected = volume.selectedId if volume.selectedId in volume.nodules and named != NEW else None
         if selected is not None and not (positive and volume.options.everyClickIsNew):
-            return self._begin(_("Add point"), selected)
+            return None if self._isLocked(selected) else self._begin(_("Add point"), selected)
         if not positive:
             volume.message(_("Select the nodule to take a part from, then click outside of it."), True)
             return None
@@ -244,6 +271,9 @@ class NoduleEditor:
             return
         prompt = self.volume.prompt(pointId)
         number = state.index(pointId)
+        if state.dragged is None and self._isLocked(state.segmentId):
+            self.volume.ensurePrompts().move(pointId, self.volume.toWorld(state.prompts[number]))
+            return
         if state.dragged == pointId and final and state.prompts[number].ras == prompt.ras:
             state.dragged = None
             self._putBackInside(state, pointId)
@@ -275,6 +305,8 @@ class NoduleEditor:
     def _onRemoved(self, pointId: str, _prompt: Any) -> None:
         state = self.volume.noduleOf(pointId)
         if state is not None:
+            if self.volume.isLocked(state.segmentId):
+                state.isForeign = True  # the mask is what was accepted: it no longer depends on its points
             self._begin(_("Remove point"), state.segmentId)
             self._takeAway(state, pointId)
 
@@ -286,7 +318,8 @@ class NoduleEditor:
             self._drop(state)
             return
         if wasAbsorbed:
-            self.volume.message(_("The mask stays: it was edited by hand after this point had been placed."), False)
+            text = _("The mask stays: it was accepted, or edited by hand, after this point had been placed.")
+            self.volume.message(text, False)
         self._request(state.segmentId)
 
     @told

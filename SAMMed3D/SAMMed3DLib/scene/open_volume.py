@@ -21,7 +21,7 @@ from ..signal import Signal
 from ..worker.requests import Predict, Segmented, Start
 from .beside_volume import SharedTransform
 from .mask_block import EMPTY_BLOCK, MaskBlock
-from .nodule_segmentation import NoduleSegmentation, createSegmentation, findSegmentation, useGeometryOf
+from .nodule_segmentation import REVIEWED, NoduleSegmentation, createSegmentation, findSegmentation, useGeometryOf
 from .nodule_state import NoduleSnapshot, NoduleState, SegmentRecord, digest
 from .prompt_store import SEGMENTATION_ROLE, Point, Prompt, PromptStore, createPrompts, findPrompts
 from .segment_writer import SegmentSnapshot, SegmentWriter
@@ -58,6 +58,7 @@ class Options:
     Attributes:
         polarity: the sign of points that come from the Markups toolbar or a script; True = inside.
         everyClickIsNew: each positive point makes a new nodule, even while one is selected.
+        selectsInside: a click inside another nodule selects that one instead of adding to the selected one.
         doNotOverlap: voxels of other segments are left out of what is written.
         shows3d: closed surfaces are shown.
         zoomsIn: going to a nodule brings the slice views near, where they show far more than it.
@@ -67,6 +68,7 @@ class Options:
 
     polarity: bool = True
     everyClickIsNew: bool = False
+    selectsInside: bool = False
     doNotOverlap: bool = False
     shows3d: bool = False
     zoomsIn: bool = True
@@ -500,6 +502,35 @@ class OpenVolume:
             return float(r), float(a), float(s)
         return self.toWorld(state.prompts[-1]) if state.prompts else None
 
+    # -- accepted nodules --------------------------------------------------------------------------------------------
+
+    def isLocked(self, segmentId: str) -> bool:
+        """Whether the nodule is accepted: clicks and points leave it as it is."""
+        return self.segmentation.status(segmentId) == REVIEWED
+
+    def setStatus(self, segmentId: str, status: str) -> None:
+        """Mark a nodule as "AI", "reviewed" (which locks it) or "flagged". Raises SceneError."""
+        with self.changing():
+            self.segmentation.setStatus(segmentId, status)
+        self._lockPoints(segmentId)
+
+    def _lockPoints(self, segmentId: str) -> None:
+        if self.store is not None:
+            self.store.lock(segmentId, self.isLocked(segmentId))
+
+    def noduleAt(self, ras: Sequence[float]) -> str | None:
+        """The smallest visible nodule whose mask holds a world point, None without."""
+        kji = np.floor(self.geometry.worldToIjk(ras) + 0.5).astype(int)[::-1]
+        found = []
+        for segmentId, state in self.nodules.items():
+            if segmentId in self.concealed or not self.segmentation.isVisible(segmentId):
+                continue
+            block = self.writer.read(segmentId) if state.block is None else state.block
+            place = kji - np.asarray(block.offset_kji)
+            if np.all(place >= 0) and np.all(place < block.mask.shape) and block.mask[tuple(place)]:
+                found.append((int(np.count_nonzero(block.mask)), segmentId))
+        return min(found)[1] if found else None
+
     # -- what is stored with a segment -------------------------------------------------------------------------------
 
     def record(self, segmentId: str) -> SegmentRecord:
@@ -576,6 +607,7 @@ class OpenVolume:
         }
         self.nodules[segmentId] = state
         self._staleSurfaces[segmentId] = None
+        self._lockPoints(segmentId)
         return state
 
     # -- requests ----------------------------------------------------------------------------------------------------

@@ -168,6 +168,12 @@ class PromptStore:
         with self.quiet():
             self.node.SetNthControlPointPositionWorld(self._index(pointId), *(float(x) for x in ras))
 
+    def lock(self, segmentId: str, on: bool) -> None:
+        """Keep the points of a nodule from being dragged in the views, or let them go."""
+        with self.quiet():
+            for prompt in self.prompts(segmentId):
+                self.node.SetNthControlPointLocked(self._index(prompt.id), on)
+
     def remove(self, pointId: str) -> None:
         """Remove a point; unknown ones are ignored."""
         with self.quiet():

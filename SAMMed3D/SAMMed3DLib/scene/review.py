@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..inference.nodule_table import MEASURED, table_text
+from ..signal import Signal
 from . import views
 from .nodule_editor import NoduleEditor
 from .nodule_segmentation import AI, FLAGGED, REVIEWED, isDoubtful
@@ -58,10 +59,15 @@ class NoduleRow:
 
 
 class Review:
-    """Names, accepts, flags, hides and deletes the nodules of an open volume, and shows them one after the other."""
+    """Names, accepts, flags, hides and deletes the nodules of an open volume, and shows them one after the other.
+
+    Attributes:
+        went: Signal(segmentId): the views show this nodule.
+    """
 
     def __init__(self, editor: NoduleEditor, scene: Any) -> None:
         self.volume = editor.volume
+        self.went = Signal()
         self._editor = editor
         self._scene = scene
 
@@ -99,26 +105,30 @@ class Review:
                 size = float(self.volume.record(segmentId).measurements.get("long_axis_mm") or 0.0)
                 views.zoomIn(min(max(_FIELD_DIAMETERS * size, _LEAST_FIELD_MM), _MOST_FIELD_MM), self._scene)
             views.showPoint(place, self._scene)
+            self.went(segmentId)
 
-    def accept(self, segmentId: str) -> None:
-        """Its status becomes "reviewed"."""
-        self._setStatus(segmentId, REVIEWED, _("Accept"))
+    def accept(self, *segmentIds: str) -> None:
+        """Their status becomes "reviewed", which locks them."""
+        self._setStatus(segmentIds, REVIEWED, _("Accept"))
 
-    def flag(self, segmentId: str) -> None:
-        """Its status becomes "flagged"."""
-        self._setStatus(segmentId, FLAGGED, _("Flag"))
+    def flag(self, *segmentIds: str) -> None:
+        """Their status becomes "flagged"."""
+        self._setStatus(segmentIds, FLAGGED, _("Flag"))
 
-    def unreview(self, segmentId: str) -> None:
-        """Its status becomes "AI" again."""
-        self._setStatus(segmentId, AI, _("Reset status"))
+    def unreview(self, *segmentIds: str) -> None:
+        """Their status becomes "AI" again."""
+        self._setStatus(segmentIds, AI, _("Reset status"))
 
     @told
-    def _setStatus(self, segmentId: str, status: str, text: str) -> None:
-        self.volume.nodule(segmentId)
-        if self.volume.segmentation.status(segmentId) != status:
-            self._editor.change(text, segmentId)
-            with self.volume.changing():
-                self.volume.segmentation.setStatus(segmentId, status)
+    def _setStatus(self, segmentIds: Sequence[str], status: str, text: str) -> None:
+        """In one step of the history."""
+        for segmentId in segmentIds:
+            self.volume.nodule(segmentId)
+        changed = [one for one in segmentIds if self.volume.segmentation.status(one) != status]
+        if changed:
+            self._editor.change(text, *changed)
+        for segmentId in changed:
+            self.volume.setStatus(segmentId, status)
             self.volume.noduleChanged(segmentId)
 
     @told
@@ -140,15 +150,15 @@ class Review:
         self.volume.noduleChanged(segmentId)
 
     @told
-    def delete(self, segmentId: str) -> None:
-        """Remove a nodule and its points; Undo brings both back."""
-        self._editor.delete(segmentId)
+    def delete(self, *segmentIds: str) -> None:
+        """Remove nodules and their points, in one step; Undo brings them back."""
+        self._editor.delete(*segmentIds)
 
     def acceptSelectedAndNext(self) -> None:
         """Accept the selected nodule, then select and show the next one that is not reviewed."""
         selected = self.volume.selectedId
         if selected is not None:
-            following = self._following(selected)
+            following = self.following(selected)
             self.accept(selected)
             self._show(following)
 
@@ -156,11 +166,11 @@ class Review:
         """Delete the selected nodule, then select and show the next one that is not reviewed."""
         selected = self.volume.selectedId
         if selected is not None:
-            following = self._following(selected)
+            following = self.following(selected)
             self.delete(selected)
             self._show(following)
 
-    def _following(self, segmentId: str) -> str | None:
+    def following(self, segmentId: str) -> str | None:
         """The next nodule in the list, from the top again after the last, that is not reviewed."""
         rows = self.rows()
         number = next((n for n, row in enumerate(rows) if row.segmentId == segmentId), 0)

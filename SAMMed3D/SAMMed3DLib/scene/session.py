@@ -12,7 +12,7 @@ import numpy as np
 import slicer
 
 from ..signal import Signal
-from ..worker.requests import Generate, ModelInfo, Prefetch, Progress
+from ..worker.requests import Generate, ModelInfo, Prefetch, Progress, Result
 from . import views
 from .finding import Finding
 from .nodule_editor import NEW, NoduleEditor
@@ -252,6 +252,7 @@ class Session:
         volume.nodesGone.connect(self._onNodesGone)
         volume.worked.connect(self._update)
         self.finding.ended.connect(self._onSearchEnded)
+        self.review.went.connect(self._onWent)
         self.history.changed.connect(self.historyChanged.emit)
 
     def _closeVolume(self) -> None:
@@ -323,12 +324,29 @@ class Session:
             return  # nobody asked; a click will say it
         self._update()
 
-    def _prefetch(self, geometry: VolumeGeometry, rasWorld: Sequence[float]) -> None:
+    def _prefetch(self, geometry: VolumeGeometry, rasWorld: Sequence[float], following: str | None = None) -> None:
+        """Encode what a click here would need; then, unless something else is asked meanwhile, at another nodule."""
         voxel = tuple(np.floor(geometry.worldToIjk(rasWorld) + 0.5).astype(int).tolist())
         if (geometry.identity(), voxel) != self._prefetched:
             self._prefetched = (geometry.identity(), voxel)
             request = Prefetch(geometry.identity(), geometry.worldToLocal(rasWorld).tolist())
-            self._pipeline.submit(request, lambda _result: None)
+            self._pipeline.submit(request, lambda result: self._onPrefetched(result, following))
+
+    def _onPrefetched(self, result: Result, following: str | None) -> None:
+        if following is not None and not result.cancelled and result.error is None:
+            self._prefetchAt(following)
+
+    def _onWent(self, segmentId: str) -> None:
+        """A nodule is looked at: a correction of it, and of the next one that is not reviewed, will be quick."""
+        if self.state is State.READY and self._pipeline.isReady:
+            self._prefetchAt(segmentId, self.review.following(segmentId))
+            self._update()
+
+    @told
+    def _prefetchAt(self, segmentId: str, following: str | None = None) -> None:
+        place = self.volume.centerOf(segmentId) if segmentId in self.volume.nodules else None
+        if place is not None and self._pipeline.ensure(self.volume.geometry):
+            self._prefetch(self.volume.geometry, place, following)
 
     def retry(self) -> None:
         """What could not be used may have been mended meanwhile: a transform hardened, voxels corrected."""
