@@ -238,12 +238,12 @@ def test_a_saved_scene_goes_on_where_it_was(one: User, tmp_path: Path) -> None:
     one.host.scene.save(tmp_path / "nodules.mrb")
     one.host.scene.scene.Clear(0)
     one.settle()
-    assert one.ids() == [] and not one.session.options.doNotOverlap
+    assert one.ids() == [] and one.session.options.doNotOverlap, "on in new scenes"
     one.host.scene.load(tmp_path / "nodules.mrb")
     one.settle()
     assert one.ids() == [segment]
     np.testing.assert_array_equal(one.mask(segment), before)
-    assert len(one.session.store.prompts(segment)) == 2 and one.session.options.doNotOverlap
+    assert len(one.session.store.prompts(segment)) == 2 and not one.session.options.doNotOverlap
     one.session.select(segment)
     one.ui.addModeButton.click()
     one.click_at(np.add(CENTER, (-4.0, 0.0, 0.0)))
@@ -293,10 +293,18 @@ def test_options_are_kept_by_the_scene_and_followed(one: User) -> None:
     parameters = one.widget._parameterNode
     one.ui.overlapCheckBox.click()
     one.ui.everyClickCheckBox.click()
-    assert parameters.doNotOverlap and parameters.everyClickIsNew
-    assert one.session.options.doNotOverlap and one.session.options.everyClickIsNew
-    parameters.doNotOverlap = False
-    assert not one.ui.overlapCheckBox.checked and not one.session.options.doNotOverlap
+    assert not parameters.doNotOverlap and parameters.everyClickIsNew
+    assert not one.session.options.doNotOverlap and one.session.options.everyClickIsNew
+    parameters.doNotOverlap = True
+    assert one.ui.overlapCheckBox.checked and one.session.options.doNotOverlap
+    one.ui.clickSelectsCheckBox.click()
+    one.ui.zoomCheckBox.click()
+    one.ui.measureCheckBox.click()
+    options = one.session.options
+    assert not (options.selectsInside or options.zoomsIn or options.showsMeasure)
+    display = one.session.segmentationNode.GetDisplayNode()
+    one.ui.outlineSlider.value, one.ui.fillSlider.value = 3.0, 0.5
+    assert (display.GetSliceIntersectionThickness(), display.GetOpacity2DFill()) == (3, 0.5)
     one.ui.show3dButton.click()
     one.settle()
     one.host.process(0.6)

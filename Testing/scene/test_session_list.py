@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import slicer.util
 
 from SAMMed3DLib.scene.volume_geometry import VolumeGeometry
-from SAMMed3DLib.worker.requests import Prefetch
+from SAMMed3DLib.worker.requests import AXES, Prefetch
 
 
 def test_names_states_and_visibility(bench):
@@ -140,6 +141,67 @@ def test_walking_prepares_this_nodule_and_the_next(bench):
     bench.settle()
     prepared = [one.point for one in bench.engine.asked if isinstance(one, Prefetch)]
     np.testing.assert_allclose(prepared, [VolumeGeometry(bench.volume).worldToLocal(bench.ras(*p)) for p in places[1:]])
+
+
+def test_the_axes_of_the_selected_nodule_are_drawn_where_they_were_measured(bench):
+    session, scene = bench.session, bench.scene.scene
+    first = bench.click(10, 12, 14)
+    assert scene.GetNumberOfNodesByClass("vtkMRMLMarkupsLineNode") == 0, "nothing is known of its axes"
+    world = np.array([[bench.ras(10, 12, 10), bench.ras(10, 12, 18)], [bench.ras(10, 10, 14), bench.ras(10, 14, 14)]])
+    ends = VolumeGeometry(bench.volume).worldToLocal(world).tolist()
+    volume, block = session.volume, session.volume.writer.read(first)
+    known = {"volume_mm3": 125.04, "long_axis_mm": 5.62, "short_axis_mm": 2.8, AXES: ends}
+    volume.setMeasurements(first, block, known)
+    session.noduleChanged(first)
+    lines = slicer.util.getNodesByClass("vtkMRMLMarkupsLineNode")
+    assert [line.GetDisplayVisibility() for line in lines] == [1, 1] and all(line.GetLocked() for line in lines)
+    assert lines[0].GetName() == "125.0 mm³, 5.6 × 2.8 mm" and lines[0].GetDisplayNode().GetPropertiesLabelVisibility()
+    drawn = [[line.GetNthControlPointPositionWorld(end) for end in range(2)] for line in lines]
+    np.testing.assert_allclose(drawn, world, atol=1e-6)
+    assert not any(line.GetSaveWithScene() for line in lines) and all(line.GetHideFromEditors() for line in lines)
+    matrix = np.eye(4)
+    matrix[:3, 3] = 3.0
+    bench.volume.SetAndObserveTransformNodeID(bench.scene.add_transform(matrix).GetID())
+    session.showMeasure()
+    np.testing.assert_allclose(lines[0].GetNthControlPointPositionWorld(0), world[0, 0] + 3.0, atol=1e-6)
+    session.select(None)
+    assert [line.GetDisplayVisibility() for line in lines] == [0, 0]
+    session.select(first)
+    session.options.showsMeasure = False
+    session.showMeasure()
+    assert [line.GetDisplayVisibility() for line in lines] == [0, 0]
+    session.close()
+    assert scene.GetNumberOfNodesByClass("vtkMRMLMarkupsLineNode") == 0
+
+
+def test_a_line_of_the_user_is_never_taken_for_ours(bench):
+    session, scene = bench.session, bench.scene.scene
+    first = bench.click(10, 12, 14)
+    block = session.volume.writer.read(first)
+    session.volume.setMeasurements(first, block, {AXES: [[[0, 0, 0], [1, 0, 0]], [[0, 0, 0], [0, 1, 0]]]})
+    session.noduleChanged(first)
+    ids = [line.GetID() for line in slicer.util.getNodesByClass("vtkMRMLMarkupsLineNode")]
+    scene.Clear(0)
+    theirs = [scene.AddNewNodeByClass("vtkMRMLMarkupsLineNode") for _number in ids]
+    assert [line.GetID() for line in theirs] == ids, "names are given again"
+    for line in theirs:
+        line.AddControlPointWorld(7.0, 7.0, 7.0)
+    session.setVolume(bench.addVolume("after"))
+    second = bench.click(10, 12, 14)
+    session.volume.setMeasurements(
+        second, session.volume.writer.read(second), {AXES: [[[0, 0, 0], [1, 0, 0]], [[0, 0, 0], [0, 1, 0]]]}
+    )
+    session.noduleChanged(second)
+    assert [tuple(line.GetNthControlPointPositionWorld(0)) for line in theirs] == [(7.0, 7.0, 7.0)] * len(theirs)
+
+
+def test_how_nodules_are_drawn(bench):
+    bench.session.setLook(3.0, 0.6)
+    bench.click(10, 12, 14)
+    display = bench.session.segmentationNode.GetDisplayNode()
+    assert (display.GetSliceIntersectionThickness(), display.GetOpacity2DFill()) == (3, 0.6)
+    bench.session.setLook(1.0, 0.0)
+    assert (display.GetSliceIntersectionThickness(), display.GetOpacity2DFill()) == (1, 0.0)
 
 
 def test_jumping_moves_all_slice_views(bench):

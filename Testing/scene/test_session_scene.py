@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+
 import numpy as np
 import slicer
 
@@ -344,3 +346,41 @@ def test_a_script_on_another_volume_changes_no_view(bench):
     other = bench.addVolume("Other patient")
     bench.session.setVolume(other)
     assert layers.GetBackgroundVolumeID() == bench.volume.GetID()
+
+
+def test_what_is_odd_about_a_volume_is_known_when_it_is_chosen(bench, tmp_path):
+    session = bench.session
+    assert "it is -800 everywhere" in session.oddities.grave[0]
+    rng = np.random.default_rng(0)
+    good = rng.integers(-1000, 200, SHAPE).astype(np.int16)
+    plain = bench.scene.add_volume(good, np.diag([0.7, 0.7, 1.0, 1.0]), name="plain")
+    session.setVolume(plain)
+    assert session.oddities.grave == () and "contrast" in session.oddities.details
+    thick = bench.scene.add_volume(good, np.diag([0.7, 0.7, 5.0, 1.0]), name="thick")
+    session.setVolume(thick)
+    assert "5.0 mm" in session.oddities.grave[0] and len(session.oddities.grave) == 1
+    tilted = np.diag([0.7, 0.7, 1.0, 1.0])
+    tilted[1, 2] = 0.3
+    session.setVolume(bench.scene.add_volume(good, tilted, name="tilted"))
+    assert "tilted by 17 degrees" in session.oddities.grave[0]
+    session.setVolume(None)
+    assert session.oddities.details == ""
+
+
+def test_the_header_of_a_series_in_the_database_is_asked(bench, tmp_path, monkeypatch):
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+    header = Dataset()
+    header.file_meta = FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    header.SOPClassUID, header.SOPInstanceUID, header.Modality = CTImageStorage, generate_uid(), "MR"
+    header.SliceThickness, header.Rows, header.Columns = "2.0", SHAPE[1], SHAPE[2]
+    header.save_as(tmp_path / "slice.dcm", enforce_file_format=True)
+    database = types.SimpleNamespace(fileForInstance=lambda uid: str(tmp_path / "slice.dcm") if uid == "1.2" else "")
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+    good = np.random.default_rng(0).integers(-1000, 200, SHAPE).astype(np.int16)
+    node = bench.scene.add_volume(good, np.diag([0.7, 0.7, 2.4, 1.0]), name="series")
+    node.SetAttribute("DICOM.instanceUIDs", "1.2 1.3")
+    bench.session.setVolume(node)
+    assert "modality MR" in bench.session.oddities.grave[0] and "gaps" in bench.session.oddities.grave[1]

@@ -12,6 +12,7 @@ from SAMMed3DLib.inference import SamPredictor3D, measure_nodule
 from SAMMed3DLib.torch_setup import device as torch_device
 from SAMMed3DLib.worker.engine import Engine
 from SAMMed3DLib.worker.requests import (
+    AXES,
     Generate,
     LoadModel,
     Measure,
@@ -150,7 +151,11 @@ def test_a_cancelled_request_keeps_the_clicks_that_were_done():
 def test_measurements_are_those_of_the_prediction():
     engine, _ = engine_for()
     prediction = expected(3)
-    assert ask(engine, 3).measurements == measure_nodule(prediction, ARRAY, MATRIX).to_dict()
+    measured = dict(ask(engine, 3).measurements)
+    ends = np.array(measured.pop(AXES))
+    assert measured == measure_nodule(prediction, ARRAY, MATRIX).to_dict()
+    lengths = np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1)
+    assert lengths == pytest.approx([measured["long_axis_mm"], measured["short_axis_mm"]], abs=0.01)
 
 
 def test_measurements_are_in_the_world():
@@ -161,6 +166,9 @@ def test_measurements_are_in_the_world():
     local, world = ask(engine, 3).measurements, ask(engine, 3, world=turn @ MATRIX).measurements
     assert world["volume_mm3"] == pytest.approx(local["volume_mm3"])
     np.testing.assert_allclose(world["centroid_ras"], (turn @ [*local["centroid_ras"], 1])[:3])
+    ends = np.array(world[AXES])
+    assert np.linalg.norm(ends[0, 1] - ends[0, 0]) == pytest.approx(world["long_axis_mm"], abs=0.01)
+    assert np.abs(ends - local["centroid_ras"]).max() < world["long_axis_mm"], "the ends are in the volume's own RAS"
     stretched = ask(engine, 3, world=np.diag([2.0, 2.0, 2.0, 1.0]) @ MATRIX).measurements
     assert stretched["volume_mm3"] == pytest.approx(8 * local["volume_mm3"], rel=1e-3)
     assert stretched["long_axis_mm"] == pytest.approx(2 * local["long_axis_mm"], rel=1e-2)
@@ -367,7 +375,8 @@ def test_found_nodules_come_with_measurements_the_best_first():
     assert generator.settings == {"lungs": "whole_volume"} and (1, 2, "") in told
     best = answer.found[0]
     assert best.origin is prediction and best.predicted_iou == prediction.score
-    assert best.measurements == measure_nodule(prediction, ARRAY, MATRIX).to_dict()
+    known = measure_nodule(prediction, ARRAY, MATRIX).to_dict()
+    assert {key: best.measurements[key] for key in known} == known
 
 
 def test_what_is_known_is_not_found_again():

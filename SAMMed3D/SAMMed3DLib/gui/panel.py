@@ -198,6 +198,8 @@ class Panel:
             cpuOnlyMayHelp=self.models.cpuOnlyMayHelp,
             notice=self._notice,
             unseen=session.unseen,
+            odd=session.oddities.grave,
+            oddDetails=session.oddities.details,
             slab=self.viewTools.isSlab,
             closeUp=self.viewTools.isCloseUp,
         )

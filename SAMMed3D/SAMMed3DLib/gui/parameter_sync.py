@@ -13,6 +13,7 @@ class ParameterSync:
         self._parameters: Any = None
         self._seen: tuple = (None, None, None)
         self._options: tuple = (None, None)
+        self._look: tuple[float, float] | None = None
         self._busy = False
         session.documentChanged.connect(self.pull)
 
@@ -24,7 +25,7 @@ class ParameterSync:
         """Another parameter node, of a scene just loaded for example; None between scenes."""
         self._parameters = parameters
         if parameters is not None:
-            self._seen, self._options = (None, None, None), (None, None)
+            self._seen, self._options, self._look = (None, None, None), (None, None), None
             self.push()
 
     def push(self) -> None:
@@ -48,6 +49,14 @@ class ParameterSync:
             session.options.doNotOverlap = parameters.doNotOverlap
             session.options.selectsInside = parameters.clickSelects
             session.options.zoomsIn = parameters.zoomToNodule
+            look = (parameters.outlineWidth, parameters.fillOpacity)
+            if self._look not in (None, look):
+                session.setLook(*look)
+            self._look = look
+            session.options.outlineWidth, session.options.fillOpacity = look
+            if session.options.showsMeasure != parameters.showMeasure:
+                session.options.showsMeasure = parameters.showMeasure
+                session.showMeasure()
             options = (parameters.show3d, parameters.sensitivity)
             before, self._options = self._options, options
             if options[0] != before[0]:

@@ -34,6 +34,7 @@ class Facts:
         cpuOnlyMayHelp: PyTorch could not be installed, its smaller build may.
         notice: good news for the status line, or "".
         unseen: the problem is that another volume is on screen.
+        odd, oddDetails: what makes measuring this volume doubtful; that and all else that is worth knowing of it.
         slab, closeUp: the axial view shows a slab; the views are close to the selected nodule.
     """
 
@@ -55,6 +56,8 @@ class Facts:
     cpuOnlyMayHelp: bool = False
     notice: str = ""
     unseen: bool = False
+    odd: tuple[str, ...] = ()
+    oddDetails: str = ""
     slab: bool = False
     closeUp: bool = False
 
@@ -123,6 +126,7 @@ def _guidance(facts: Facts) -> dict[str, Control]:
         "setupLabel": Control(text=text),
         "setupButton": Control(text=button, toolTip=tip, visible=closable),
         "cpuOnlyButton": Control(visible=facts.state is State.NO_TORCH and facts.cpuOnlyMayHelp),
+        "inputLabel": Control(visible=bool(facts.odd), text=_oddText(facts.odd), toolTip=facts.oddDetails),
         "statusLabel": Control(text=_status(facts), toolTip=_status(facts)),
     }
 
@@ -138,6 +142,13 @@ def _steps(facts: Facts) -> str:
         line = f'<span style="white-space:nowrap">{mark} {text}</span>'  # lines break between the steps
         parts.append(f"<b>{line}</b>" if number == done else line)
     return " &nbsp; ".join(parts)
+
+
+def _oddText(odd: tuple[str, ...]) -> str:
+    """The gravest in one line."""
+    if len(odd) < 2:
+        return _("Mind: {what}.").format(what=odd[0]) if odd else ""
+    return _("Mind: {what}, and {n} more.").format(what=odd[0], n=len(odd) - 1)
 
 
 def _correcting() -> str:

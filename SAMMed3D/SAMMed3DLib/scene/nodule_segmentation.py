@@ -29,6 +29,8 @@ TERMINOLOGY = (
     "~Anatomic codes - DICOM master list~SCT^39607008^Lung~^^"
 )
 
+#: How nodules are drawn unless the user says otherwise: pixels, and 0 to 1.
+OUTLINE_WIDTH, FILL_OPACITY = 1.0, 0.25
 #: Colors that differ on gray CT and from the prompts' pure green and red; then they repeat.
 COLORS: tuple[tuple[float, float, float], ...] = (
     (1.00, 0.78, 0.20),
@@ -73,11 +75,19 @@ def createSegmentation(volumeNode: Any) -> Any:
     """
     node = createBeside(volumeNode, _CLASS, OWN_ATTRIBUTE, "nodules")
     useGeometryOf(node, volumeNode)
-    display = node.GetDisplayNode()
-    display.SetVisibility2DFill(True)
-    display.SetVisibility2DOutline(True)
-    display.SetOpacity2DFill(0.25)
+    node.GetDisplayNode().SetVisibility2DFill(True)
+    node.GetDisplayNode().SetVisibility2DOutline(True)
+    showWith(node, OUTLINE_WIDTH, FILL_OPACITY)
     return node
+
+
+def showWith(segmentationNode: Any, outlineWidth: float, fillOpacity: float) -> None:
+    """How segments are drawn in slices: width of the outline in pixels, opacity of the fill 0 to 1."""
+    display = segmentationNode.GetDisplayNode()
+    if display is not None:
+        with slicer.util.NodeModify(display):
+            display.SetSliceIntersectionThickness(max(1, round(outlineWidth)))
+            display.SetOpacity2DFill(float(fillOpacity))
 
 
 def useGeometryOf(segmentationNode: Any, volumeNode: Any) -> None:

@@ -21,7 +21,16 @@ from ..signal import Signal
 from ..worker.requests import Predict, Segmented, Start
 from .beside_volume import SharedTransform
 from .mask_block import EMPTY_BLOCK, MaskBlock
-from .nodule_segmentation import REVIEWED, NoduleSegmentation, createSegmentation, findSegmentation, useGeometryOf
+from .nodule_segmentation import (
+    FILL_OPACITY,
+    OUTLINE_WIDTH,
+    REVIEWED,
+    NoduleSegmentation,
+    createSegmentation,
+    findSegmentation,
+    showWith,
+    useGeometryOf,
+)
 from .nodule_state import NoduleSnapshot, NoduleState, SegmentRecord, digest
 from .prompt_store import SEGMENTATION_ROLE, Point, Prompt, PromptStore, createPrompts, findPrompts
 from .segment_writer import SegmentSnapshot, SegmentWriter
@@ -61,6 +70,8 @@ class Options:
         selectsInside: a click inside another nodule selects that one instead of adding to the selected one.
         doNotOverlap: voxels of other segments are left out of what is written.
         shows3d: closed surfaces are shown.
+        showsMeasure: the axes of the selected nodule are drawn, with its volume and diameters.
+        outlineWidth, fillOpacity: how new segmentations are drawn in slices: pixels, and 0 to 1.
         zoomsIn: going to a nodule brings the slice views near, where they show far more than it.
         closeUp: and shows the same small field of view of each.
         sensitivity: how many of the found nodules are shown, 0 (fewest) to 1 (all); 0.5 is a probability of one half.
@@ -71,6 +82,9 @@ class Options:
     selectsInside: bool = False
     doNotOverlap: bool = False
     shows3d: bool = False
+    showsMeasure: bool = True
+    outlineWidth: float = OUTLINE_WIDTH
+    fillOpacity: float = FILL_OPACITY
     zoomsIn: bool = True
     closeUp: bool = False
     sensitivity: float = 0.5
@@ -196,6 +210,7 @@ class OpenVolume:
         if self.segmentationNode is None:
             with self.changing():
                 self._useSegmentation(createSegmentation(self.volumeNode))
+                showWith(self.segmentationNode, self.options.outlineWidth, self.options.fillOpacity)
                 if self.promptsNode is not None and self.promptsNode.GetNodeReference(SEGMENTATION_ROLE) is None:
                     self.promptsNode.SetNodeReferenceID(SEGMENTATION_ROLE, self.segmentation.node.GetID())
 

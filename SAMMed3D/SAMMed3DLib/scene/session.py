@@ -15,7 +15,10 @@ from ..signal import Signal
 from ..worker.requests import Generate, ModelInfo, Prefetch, Progress, Result
 from . import views
 from .finding import Finding
+from .input_gate import Oddities, odditiesOf
+from .measure_view import MeasureView
 from .nodule_editor import NEW, NoduleEditor
+from .nodule_segmentation import showWith
 from .open_volume import OpenVolume, Options, told
 from .pipeline import ModelProvider, Pipeline
 from .prompt_store import PromptStore
@@ -59,6 +62,7 @@ class Session:
         options: the user's choices, which may be set at any time.
 
     Attributes:
+        oddities: what is odd about the volume for measuring.
         unseen: a click was refused because its view shows another volume, and :meth:`showVolume` would help.
 
     Attributes (signals):
@@ -103,6 +107,11 @@ class Session:
         self._selectedBefore: str | None = None
         self._complained = False
         self._watched: list[tuple[Any, int]] = []
+        self.oddities = Oddities()
+        self._measure = MeasureView(self._scene)
+        self.selectionChanged.connect(lambda _segmentId: self.showMeasure())
+        self.noduleChanged.connect(self._onMeasureChanged)
+        self.nodulesChanged.connect(self.showMeasure)
         self._told: tuple[State, str] | None = None
         self.message.connect(self._onOwnMessage)
         self._use(OpenVolume(self.options))
@@ -220,13 +229,18 @@ class Session:
 
     def _openVolume(self, volumeNode: Any, segmentationNode: Any = None, promptsNode: Any = None) -> None:
         self._closeVolume()
+        isOther = volumeNode is not self._volumeNode
         self._volumeNode, self._problem, self.unseen = volumeNode, "", False
+        if volumeNode is None:
+            self.oddities = Oddities()
         if volumeNode is not None:
             try:
                 self._use(OpenVolume(self.options, volumeNode, segmentationNode, promptsNode))
             except SceneError as error:
                 self._problem = str(error)
                 self.message(str(error), True)
+            if isOther:
+                self.oddities = odditiesOf(volumeNode)
             self._watched = [
                 (volumeNode, volumeNode.AddObserver(event, lambda *_event: self._onVolumeChanged()))
                 for event in (volumeNode.TransformModifiedEvent, volumeNode.ImageDataModifiedEvent)
@@ -272,6 +286,7 @@ class Session:
 
     def suspend(self) -> None:
         """Let go of all nodes, before the scene is closed."""
+        self._measure.close()
         self._openVolume(None)
 
     def close(self) -> None:
@@ -281,6 +296,7 @@ class Session:
             self._scene.RemoveObserver(tag)
         self._tags = []
         self._closeVolume()
+        self._measure.close()
         self._volumeNode = None
 
     # -- model and volume on the worker ------------------------------------------------------------------------------
@@ -398,6 +414,32 @@ class Session:
         """Show this nodule's points, hide the others'; further clicks refine it. None: a new nodule."""
         self.volume.select(segmentId)
 
+    def showMeasure(self) -> None:
+        """Draw the measure of the selected nodule, or none."""
+        segmentId, volume = self.selectedId, self.volume
+        if segmentId is None or segmentId not in volume.nodules or not self.options.showsMeasure:
+            self._measure.hide()
+            return
+        try:
+            geometry, row = volume.geometry, volume.record(segmentId)
+            visible = volume.segmentation.isVisible(segmentId)
+            r, g, b = volume.segmentation.segment(segmentId).GetColor()
+        except SceneError:
+            self._measure.hide()
+            return
+        toWorld = geometry.ijkToWorld @ np.linalg.inv(geometry.ijkToRas)
+        self._measure.show(row.measurements if visible else {}, toWorld, (r, g, b))
+
+    def _onMeasureChanged(self, segmentId: str) -> None:
+        if segmentId == self.selectedId:
+            self.showMeasure()
+
+    def setLook(self, outlineWidth: float, fillOpacity: float) -> None:
+        """How nodules are drawn in the slices: width of the outline in pixels, opacity of the fill 0 to 1."""
+        self.options.outlineWidth, self.options.fillOpacity = outlineWidth, fillOpacity
+        if self.segmentationNode is not None:
+            showWith(self.segmentationNode, outlineWidth, fillOpacity)
+
     @told
     def undo(self) -> None:
         """Take back the latest step: points and masks together, also while an answer is on its way."""
@@ -508,6 +550,7 @@ class Session:
         """What could not be used may have been mended: then nobody need hear of it any longer."""
         if self._problem or self._pipeline.error:
             self.retry()
+            self.oddities = odditiesOf(self._volumeNode)
             self._update()
         elif self._complained:
             try:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ..torch_setup.loading import load_torch
 from .click_trail import Click, ClickTrail, ClickTrails, Step, clicks_in_order
 from .requests import (
+    AXES,
     FoundNodule,
     Generate,
     Generated,
@@ -216,17 +217,25 @@ class Engine:
         return answers
 
     def _measure(self, block: Any, ijk_to_world: NDArray | None) -> dict[str, Any]:
-        """Measurements in world coordinates, whose axes decide which slices are axial."""
+        """Measurements in world coordinates, whose axes decide which slices are axial; and where the axes end."""
         from ..inference import measure_nodule
+        from ..inference.geometry import transform_points
+        from ..inference.measurements import axial_axes
 
         assert self._array is not None
-        if ijk_to_world is None or np.allclose(ijk_to_world, self._ijk_to_ras, rtol=0, atol=1e-9):
-            return measure_nodule(block, self._array, self._ijk_to_ras).to_dict()
-        parts = getattr(block, "parts", ())
-        if parts:
-            to_world = np.asarray(ijk_to_world) @ np.linalg.inv(self._ijk_to_ras)
-            block = dataclasses.replace(block, parts=tuple(_moved(part, to_world) for part in parts))
-        return measure_nodule(block, self._array, ijk_to_world).to_dict()
+        matrix, to_local = self._ijk_to_ras, np.eye(4)
+        if ijk_to_world is not None and not np.allclose(ijk_to_world, matrix, rtol=0, atol=1e-9):
+            to_world = np.asarray(ijk_to_world) @ np.linalg.inv(matrix)
+            parts = getattr(block, "parts", ())
+            if parts:
+                block = dataclasses.replace(block, parts=tuple(_moved(part, to_world) for part in parts))
+            matrix, to_local = np.asarray(ijk_to_world), np.linalg.inv(to_world)
+        values = measure_nodule(block, self._array, matrix).to_dict()
+        if np.any(block.mask):
+            axes = axial_axes(block, self._array.shape, matrix)
+            ends = transform_points(to_local, np.stack([axes.long_ras, axes.short_ras]))
+            values[AXES] = np.round(ends, 3).tolist()
+        return values
 
     # -- all nodules -------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,10 @@ from numpy.typing import NDArray
 Identity = Hashable
 
 
+#: Key of measurements.
+AXES = "axes_ras"
+
+
 class Block(Protocol):
     """A mask in a volume's voxels."""
 
@@ -255,7 +259,8 @@ class Segmented:
     Attributes:
         mask, offset_kji: the block.
         score: predicted IoU in [0, 1], or None.
-        measurements: :class:`SAMMed3DLib.inference.NoduleRecord` as a dict, sizes and places in world coordinates.
+        measurements: :class:`SAMMed3DLib.inference.NoduleRecord` as a dict, sizes and places in world coordinates; and
+            under :data:`AXES` where the long and the short axis end, (2, 2, 3), local RAS mm.
         clicks: how many clicks it took into account.
     """
 
