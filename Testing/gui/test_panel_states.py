@@ -177,7 +177,8 @@ def test_segment_all_can_be_canceled_and_keeps_what_was_found(user: User) -> Non
     user.ui.segmentAllButton.click()
     user.host.wait(lambda: user.ui.statusStack.currentIndex == 1)
     assert user.session.state.name == "GENERATING"
-    assert user.ui.progressBar.maximum == 3 and user.ui.progressBar.value == 2
+    user.host.wait(lambda: user.ui.progressBar.value == 2)
+    assert user.ui.progressBar.maximum == 3
     assert not user.ui.segmentAllButton.enabled and user.ui.segmentAllButton.toolTip
     user.ui.cancelButton.click()
     user.settle()

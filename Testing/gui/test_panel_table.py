@@ -185,7 +185,7 @@ def test_several_rows_are_accepted_and_deleted_together(three: User, monkeypatch
 
 
 def test_sorting_is_kept_and_numbers_in_names_count(three: User) -> None:
-    from SAMMed3DLib.gui.nodule_list import NoduleList
+    from SAMMed3DLib.gui.nodule_list import _readSorting
 
     ids = three.ids()
     for one, name in zip(ids, ("Nodule 10", "Nodule 9", "Hilar"), strict=True):
@@ -197,9 +197,7 @@ def test_sorting_is_kept_and_numbers_in_names_count(three: User) -> None:
 
     header.sectionClicked.emit(NAME)
     assert names() == ["Hilar", "Nodule 9", "Nodule 10"] and header.isSortIndicatorShown()
-    again = NoduleList(three.ui.noduleTable, three.ui.filterCombo, three.session, three.widget.panel.nodules._icons)
-    assert again._sorting == (NAME, False), "kept with the user's settings"
-    again.close()
+    assert _readSorting() == (NAME, False), "kept with the user's settings"
     header.sectionClicked.emit(NAME)
     assert names() == ["Nodule 10", "Nodule 9", "Hilar"]
     _select(three, 2)

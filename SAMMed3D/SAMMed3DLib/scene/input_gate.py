@@ -44,7 +44,8 @@ def odditiesOf(volumeNode: Any) -> Oddities:
         return Oddities()  # it cannot be opened, which others say
     array = geometry.array()
     scan = scan_of(array, geometry.ijkToWorld, volumeNode.GetName() or "", _dicomFile(volumeNode))
-    grave, others = [], []
+    grave: list[str] = []
+    others: list[str] = []
     if scan.modality not in (None, "CT"):
         grave.append(_("it is of modality {modality}, not a CT").format(modality=scan.modality))
     doubt = hounsfield_doubt(array)
