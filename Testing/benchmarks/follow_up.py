@@ -34,8 +34,8 @@ from SAMMed3DLib.files.volume_io import Volume, read_volume, write_volume  # noq
 from SAMMed3DLib.finding.lungs import find_lungs  # noqa: E402
 from SAMMed3DLib.inference.geometry import transform_points  # noqa: E402
 from SAMMed3DLib.inference.measurements import measure_nodule  # noqa: E402
-from SAMMed3DLib.report.follow_up import change, doubling_time, follow_up, register  # noqa: E402
-from SAMMed3DLib.report.measuring import Block, measure_scan, nodule_type, segments_of, volume_interval  # noqa: E402
+from SAMMed3DLib.report.follow_up import change, doubling_time, follow_up, is_measurable, register  # noqa: E402
+from SAMMed3DLib.report.measuring import Block, measure_scan, nodule_type, repeat_limit, segments_of, volume_interval  # noqa: E402
 from SAMMed3DLib.report.scan_facts import scan_of  # noqa: E402
 from SAMMed3DLib.synthesis.nodules import correlated_noise, paint_nodule, random_appearance  # noqa: E402
 from SAMMed3DLib.synthesis.phantom import chest_phantom  # noqa: E402
@@ -43,8 +43,8 @@ from SAMMed3DLib.synthesis.shapes import NoduleShapes  # noqa: E402
 
 #: Targets.
 MATCHED, PLACE_MM, COVERED, FALSE_GROWTH, SECONDS = 0.98, 5.0, (0.90, 0.97), 0.05, 20.0
-#: Seeds from here on were not looked at while the method was made.
-FIRST_SEED = 1000
+#: Seeds from here on were not looked at while the method was made; the intervals were fitted to pairs 1000 to 1119.
+FIRST_SEED = 2000
 
 
 def main() -> int:
@@ -135,7 +135,7 @@ def growth(pairs: int, model: bool, first_seed: int) -> int:
 
         predictor = SamPredictor3D(load_model(default_checkpoint()))
     shapes = NoduleShapes.load()
-    covered = doubling = growing = unchanged = changed = 0
+    covered = doubling = growing = beyond = unchanged = changed = 0
     widths, misses = [], []
     groups: dict[str, list[tuple[float, float]]] = {}
     for number in range(pairs):
@@ -144,7 +144,7 @@ def growth(pairs: int, model: bool, first_seed: int) -> int:
         diameter = float(np.exp(rng.uniform(np.log(5.0), np.log(16.0))))
         shape, look = shapes.random(rng, diameter), random_appearance(rng, kind, diameter)
         factor = 1.0 if number % 2 else float(rng.choice(FACTORS))
-        volumes, intervals = [], []
+        volumes, intervals, types = [], [], []
         slice_mm = float(rng.choice([1.0, 1.25, 2.0, 2.5]))
         later_mm = slice_mm if rng.random() < 0.5 else float(rng.choice([1.0, 2.5]))
         for scale, step in ((1.0, slice_mm), (factor, later_mm)):
@@ -157,12 +157,13 @@ def growth(pairs: int, model: bool, first_seed: int) -> int:
                 break
             record = measure_nodule(block, array, matrix)
             volumes.append(record.volume_mm3)
-            intervals.append(volume_interval(record, nodule_type(block, array, matrix)[0], step))
+            types.append(nodule_type(block, array, matrix)[0])
+            intervals.append(volume_interval(record, types[-1], step))
         if len(volumes) < 2:
             misses.append(np.nan)
             continue
         found = change(volumes[0], volumes[1], intervals[0], intervals[1])
-        bounds = found.percent_interval
+        bounds, limit = found.percent_interval, max(repeat_limit(kind, volumes[0]) for kind in types)
         covered += bounds.low <= 100.0 * (factor - 1.0) <= bounds.high
         widths.append(np.log1p(bounds.high / 100.0) - np.log1p(bounds.low / 100.0))
         misses.append(np.log(volumes[1] / volumes[0] / factor))
@@ -174,11 +175,12 @@ def growth(pairs: int, model: bool, first_seed: int) -> int:
             groups.setdefault(group, []).append((misses[-1], widths[-1] / 2.0))
         if factor == 1.0:
             unchanged += 1
-            growing += bounds.low > 0.0
+            growing += found.percent > 0.0 and is_measurable(found, limit)
+            beyond += bounds.low > 0.0
         else:
             changed += 1
             truth = 180.0 * np.log(2.0) / np.log(factor)
-            days, interval = doubling_time(found, 180)
+            days, interval = doubling_time(found, 180, limit)
             # without a measurable change the statement is an interval of growth only
             doubling += (
                 (interval.low <= truth <= interval.high)
@@ -203,8 +205,8 @@ def growth(pairs: int, model: bool, first_seed: int) -> int:
         f"{pairs} pairs ({'clicks of the model' if model else 'true outlines'}), {lost} without a mask: truth inside "
         f"the change's interval {100 * covered / len(errors):.1f} %, inside the doubling time's "
         f"{100 * doubling / changed:.1f} % of {changed} (target {100 * COVERED[0]:.0f} to {100 * COVERED[1]:.0f}); "
-        f"unchanged called growing {growing} of {unchanged}; error of the ratio: median "
-        f"{100 * np.median(np.abs(errors)):.1f} %, sd {100 * errors.std():.1f} %; half width of the interval "
+        f"unchanged called growing {growing} of {unchanged} ({beyond} by the interval alone); error of the ratio: "
+        f"median {100 * np.median(np.abs(errors)):.1f} %, sd {100 * errors.std():.1f} %; half width of the interval "
         f"{50 * np.median(widths):.0f} %"
     )
     return int(not COVERED[0] <= doubling / changed <= COVERED[1] or growing > FALSE_GROWTH * unchanged)

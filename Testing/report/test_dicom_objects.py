@@ -145,6 +145,18 @@ def test_other_files_than_dicom_and_no_highdicom(case, tmp_path, monkeypatch) ->
 DCMQI = shutil.which("segimage2itkimage")
 
 
+def test_one_nodule_is_enough(case, tmp_path) -> None:
+    """Of one segment alone, highdicom puts the segment's number where frames share it."""
+    findings, segments, volume = case()
+    alone = dataclasses.replace(findings, nodules=findings.nodules[:1])
+    write_seg_and_sr(tmp_path / "a.dcm", tmp_path / "b.dcm", alone, segments, volume)
+    report = dcmread(tmp_path / "b.dcm")
+    slices = len(report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence)
+    assert slices == 2 and texts(report, {})["Long axis"] == [findings.nodules[0].long_axis.length_mm]
+    seg = dcmread(tmp_path / "a.dcm")
+    assert int(seg.pixel_array.sum()) == np.count_nonzero(labels() == findings.nodules[0].label)
+
+
 @pytest.mark.skipif(DCMQI is None, reason="dcmqi is not installed")
 def test_dcmqi_reads_the_same(written, tmp_path) -> None:
     """An independent reader, in C++ on DCMTK."""

@@ -262,6 +262,11 @@ def test_doubling_time(ratio, days, doubling) -> None:
 def test_no_measurable_change() -> None:
     found, interval = doubling_time(narrow(100.0, 102.0, 0.1), 100)
     assert found is None and interval.high == math.inf and interval.low > 100.0
+    assert doubling_time(narrow(100.0, 120.0), 100)[0] is not None
+    found, interval = doubling_time(narrow(100.0, 120.0), 100, limit=0.256)
+    assert found is None and interval.high == math.inf, "real scans of one day differ by as much"
+    assert doubling_time(narrow(100.0, 130.0), 100, limit=0.256)[0] is not None
+    assert doubling_time(narrow(100.0, 78.0), 100, limit=0.256)[0] is not None, "a factor of 1.28 less"
     assert doubling_time(narrow(100.0, 200.0), None) == (None, None)
     assert doubling_time(narrow(100.0, 200.0), 0) == (None, None)
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import slicer
 
+from report.dicom_series import write_series
 from SAMMed3DLib.inference.errors import InputError
 from SAMMed3DLib.report import follow_up as engine
 from SAMMed3DLib.report.findings import read_findings
@@ -28,6 +29,7 @@ from scene.session_bench import Bench
 #: Voxel (k, j, i) of the nodules in both scans; the prior has one more, which is gone in the current one.
 PLACES = ((8, 8, 8), (8, 20, 22), (24, 10, 20))
 GONE = (26, 22, 8)
+MOVED = ((1.0, 0.0, 0.0, 12.0), (0.0, 1.0, 0.0, -7.0), (0.0, 0.0, 1.0, 5.0), (0.0, 0.0, 0.0, 1.0))
 
 
 class Two:
@@ -309,6 +311,40 @@ def test_dicom_of_a_volume_that_is_no_series_is_refused(two: Two, tmp_path: Path
     two.comparison.saveDicom(tmp_path)
     two.wait()
     assert two.messages[-1][1] and "no DICOM series" in two.messages[-1][0] and not list(tmp_path.iterdir())
+
+
+def test_dicom_of_a_series_bears_the_segments_uids(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("highdicom")
+    from pydicom import dcmread
+
+    array = np.full((8, 30, 24), -850, np.int16)
+    matrix = np.diag([-0.7, -0.7, 2.0, 1.0])
+    write_series(tmp_path / "series", array, matrix)
+    files = {str(dcmread(file).SOPInstanceUID): file for file in (tmp_path / "series").iterdir()}
+    database = types.SimpleNamespace(fileForInstance=lambda uid: str(files[uid]))
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+    volume = bench.scene.add_volume(array, matrix)
+    volume.SetAttribute("DICOM.instanceUIDs", " ".join(files))
+    volume.SetAndObserveTransformNodeID(bench.scene.add_transform(MOVED).GetID())
+    bench.session.setVolume(volume)
+    segmentId = bench.click(4, 10, 12)
+    comparison = Comparison(bench.session)
+    comparison.run()
+    messages: list[str] = []
+    comparison.message.connect(lambda text, _isError: messages.append(text))
+    for step in (lambda: None, lambda: comparison.saveDicom(tmp_path)):
+        step()
+        while comparison.isRunning:
+            comparison.poll(0.02)
+    comparison.close(2.0)
+    assert messages == [f"Saved {tmp_path}."]
+    uid = NoduleSegmentation(bench.session.segmentationNode).trackingUid(str(segmentId))
+    seg = dcmread(tmp_path / "segmentation.dcm")
+    assert [str(each.TrackingUID) for each in seg.SegmentSequence] == [uid]
+    assert int(seg.pixel_array.sum()) == 125, "in the CT's own slices, wherever the volume was moved to"
+    assert uid in str(dcmread(tmp_path / "measurements.dcm"))
 
 
 def test_opened_findings_lead_to_the_segments(two: Two, tmp_path: Path) -> None:

@@ -267,7 +267,7 @@ def _group(hd: Any, findings: Findings, nodule: Nodule, seg: Any, number: int) -
             )
     return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(uid=nodule.tracking_uid, identifier=_name(nodule)),
-        referenced_segment=hd.sr.ReferencedSegment.from_segmentation(seg, number),
+        referenced_segment=_referenced_segment(hd, seg, number),
         finding_type=code("27925004", "Nodule"),
         measurements=[
             hd.sr.Measurement(name=name, value=_decimal(value), unit=unit)
@@ -276,6 +276,23 @@ def _group(hd: Any, findings: Findings, nodule: Nodule, seg: Any, number: int) -
         ],
         qualitative_evaluations=said,
         finding_sites=[site],
+    )
+
+
+def _referenced_segment(hd: Any, seg: Any, number: int) -> Any:
+    """A segment and the slices that it lies in. (highdicom's own way fails where there is one segment only.)"""
+    images: dict[str, Any] = {}
+    for frame in seg.PerFrameFunctionalGroupsSequence:
+        groups = [
+            each for each in (frame, *seg.SharedFunctionalGroupsSequence) if "SegmentIdentificationSequence" in each
+        ]
+        if any(each.SegmentIdentificationSequence[0].ReferencedSegmentNumber == number for each in groups):
+            for source in frame.DerivationImageSequence[0].SourceImageSequence:
+                images[source.ReferencedSOPInstanceUID] = hd.sr.SourceImageForSegmentation(
+                    source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID
+                )
+    return hd.sr.ReferencedSegment(
+        seg.SOPClassUID, seg.SOPInstanceUID, segment_number=number, source_images=list(images.values())
     )
 
 

@@ -360,9 +360,9 @@ def as_html(findings: Findings, pictures: Mapping[str, bytes]) -> str:
     if left and pictures:
         body.append(f"<p class=note>{left} more nodule{'s' * (left != 1)} without a picture, see the table.</p>")
     foot = (
-        f"<footer><b>{text(DISCLAIMER)}</b> {text(rules.NOTE)}<br>Intervals: 95 %, of repeated scans and "
-        f"measurements. Lung window, radiological view. {text(findings.software)}, masks: {text(findings.model)}, "
-        f"{text(findings.created)}.</footer>"
+        f"<footer><b>{text(DISCLAIMER)}</b> {text(rules.NOTE)}<br>Intervals: 95 %, of made-up nodules "
+        f"scanned and measured again. Lung window, radiological view. {text(findings.software)}, masks: "
+        f"{text(findings.model)}, {text(findings.created)}.</footer>"
     )
     return (
         "<!DOCTYPE html>\n<html lang=en><head><meta charset=utf-8><meta name=viewport content='width=device-width'>"

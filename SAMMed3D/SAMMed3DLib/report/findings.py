@@ -185,7 +185,7 @@ class Pair:
             registration, or where that place lies outside the scan.
         distance_mm: of a matched nodule from where the registration expects it.
         volume, mass, mean_diameter: changes of a matched nodule.
-        is_measurable: whether the volume changed by more than its interval.
+        is_measurable: whether the volume changed by more than its interval, and than repeated real scans differ.
         doubling_days: negative where the volume halves; None where there is no measurable change, or no dates.
         doubling_days_interval: 95 %; ``high`` is None in JSON where it is unbounded.
     """

@@ -22,6 +22,7 @@ from ..files.itk_geometry import flip_lps_ras, place_image
 from ..inference.errors import InputError, PredictionCancelled
 from ..inference.geometry import extent_ras, transform_points
 from .findings import Caveat, Change, Findings, FollowUp, Interval, Nodule, Pair, PairStatus, Point, Scan, tracking_uid
+from .measuring import repeat_limit
 from .scan_facts import CHANGE, DENSITY, MASS, days_between
 
 if TYPE_CHECKING:
@@ -419,8 +420,9 @@ def _matched(now: Nodule | None, then: Nodule | None, days: int | None, matrix: 
         100.0 * (now.mean_diameter_mm / then.mean_diameter_mm - 1.0) if then.mean_diameter_mm else 0.0,
     )
     assert volume.percent_interval is not None
-    measurable = not volume.percent_interval.low <= 0.0 <= volume.percent_interval.high
-    doubling, interval = doubling_time(volume, days)
+    limit = max(repeat_limit(each.type, then.volume_mm3) for each in (now, then))
+    measurable = is_measurable(volume, limit)
+    doubling, interval = doubling_time(volume, days, limit)
     distance = None
     if matrix is not None:
         expected = transform_points(matrix, then.place.centroid_ras)
@@ -465,18 +467,30 @@ def change(prior: float, current: float, prior_interval: Interval, current_inter
     )
 
 
-def doubling_time(volume: Change, days: int | None) -> tuple[float | None, Interval | None]:
+def is_measurable(volume: Change, limit: float = 0.0) -> bool:
+    """Whether a change lies beyond the error: its interval excludes none, and repeated scans differ by less.
+
+    Args:
+        volume: the change, with its interval.
+        limit: :func:`.measuring.repeat_limit`: real scans of one day differ by more than made-up ones.
+    """
+    interval = volume.percent_interval
+    apart = interval is not None and not interval.low <= 0.0 <= interval.high
+    return apart and abs(math.log1p(volume.percent / 100.0)) > math.log1p(limit)
+
+
+def doubling_time(volume: Change, days: int | None, limit: float = 0.0) -> tuple[float | None, Interval | None]:
     """Days in which the volume doubles (negative: halves) and its 95 % interval.
 
-    Where the volume may as well be unchanged, the interval is that of growth: from its least doubling time on, without
-    an upper end; there is no doubling time then. None without dates, or on one day.
+    Where the change is not measurable (see :func:`is_measurable`), the interval is that of growth: from its least
+    doubling time on, without an upper end; there is no doubling time then. None without dates, or on one day.
     """
     if days is None or days <= 0 or volume.percent_interval is None:
         return None, None
     low, high = (math.log1p(each / 100.0) for each in (volume.percent_interval.low, volume.percent_interval.high))
     ratio = math.log1p(volume.percent / 100.0)
     scale = days * math.log(2.0)
-    if low > 0.0 or high < 0.0:
+    if is_measurable(volume, limit):
         return scale / ratio, Interval(*sorted((scale / high, scale / low)))
     return None, (Interval(scale / high, math.inf) if high > 0.0 else None)
 

@@ -42,8 +42,11 @@ Z95 = 1.959964
 #: 95 % limits of the change between two scans of one day, the worst of six commercial packages on solid nodules (de
 #: Hoop 2009), and of subsolid ones (Scholten 2015).
 REPEAT_LIMITS = {"solid, >= 8 mm": 0.171, "solid, < 8 mm": 0.256, "subsolid": 0.35}
-#: How far, in parts of the slice distance, the outline's position is uncertain as a whole.
-EDGE_SHARE = 0.06
+#: Standard deviations of one measurement: a shift of the whole outline, mm, what each mm of slice distance adds to it,
+#: and a part of the volume. Fitted to made-up pairs of 5 to 16 mm, one click each (Testing/benchmarks/follow_up.py
+#: growth). Larger ones were not measured: they are taken to be as uncertain, in percent, as the largest.
+OUTLINE_MM, OUTLINE_PER_SLICE = {"solid": 0.04, "subsolid": 0.12}, 0.03
+VOLUME_SHARE, LARGEST_MEASURED_MM = {"solid": 0.01, "subsolid": 0.07}, 16.0
 
 #: The rim of a nodule is partial volume and says nothing of its density: so much of it is left out, in mm.
 _RIM_MM = 1.0
@@ -219,24 +222,27 @@ def slice_step(ijk_to_ras: NDArray) -> float:
 
 
 def volume_interval(record: NoduleRecord, kind: NoduleType, slice_mm: float) -> Interval:
-    """The 95 % interval of a volume, over repeated scans and measurements.
+    """The 95 % interval of a volume, over repeated scans and clicks of made-up nodules.
 
-    Its standard deviation (of the logarithm) has two parts: that of published same-day repeats, and a shift of the
-    whole outline by a small part of the slice distance, which makes 6 shift / diameter of the volume. The range over
-    clicks elsewhere in the nodule, where it was asked for, lies within the interval.
+    A shift of the whole outline makes 6 shift / diameter of the volume; its size depends on the type and on the slice
+    distance. A part of the volume is added, which depends on the type. The range over clicks elsewhere in the nodule,
+    where it was asked for, lies within the interval.
     """
-    which = (
-        "subsolid"
-        if kind != "solid"
-        else ("solid, >= 8 mm" if record.equivalent_diameter_mm >= 8.0 else "solid, < 8 mm")
-    )
-    repeat = math.log1p(REPEAT_LIMITS[which]) / (Z95 * math.sqrt(2.0))
-    edge = 6.0 * EDGE_SHARE * slice_mm / record.equivalent_diameter_mm
-    width = math.exp(Z95 * math.hypot(repeat, edge))
+    which = "solid" if kind == "solid" else "subsolid"
+    shift = math.hypot(OUTLINE_MM[which], OUTLINE_PER_SLICE * slice_mm)
+    surface = 6.0 * shift / min(record.equivalent_diameter_mm, LARGEST_MEASURED_MM)
+    width = math.exp(Z95 * math.hypot(surface, VOLUME_SHARE[which]))
     low, high = record.volume_mm3 / width, record.volume_mm3 * width
     if math.isfinite(record.volume_low_mm3) and math.isfinite(record.volume_high_mm3):
         low, high = min(low, record.volume_low_mm3), max(high, record.volume_high_mm3)
     return Interval(low, high)
+
+
+def repeat_limit(kind: NoduleType, volume_mm3: float) -> float:
+    """The part by which the volume of a nodule that has not changed differs between two scans of one day (95 %)."""
+    if kind != "solid":
+        return REPEAT_LIMITS["subsolid"]
+    return REPEAT_LIMITS["solid, >= 8 mm" if volume_mm3 >= math.pi / 6.0 * 8.0**3 else "solid, < 8 mm"]
 
 
 def nodule_type(block: MaskBlock, array_kji: NDArray, ijk_to_ras: NDArray) -> tuple[NoduleType, str, NDArray]:
