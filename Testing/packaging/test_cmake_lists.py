@@ -19,7 +19,11 @@ MODULES = ("SAMMed3D", "SAMMed3DTraining")
 pytestmark = pytest.mark.skipif(not all(map(shutil.which, ("cmake", "cc"))), reason="needs CMake and a compiler")
 
 #: Quick tests that between them use the scene's classes as the module does.
-SCENE_TESTS = ("test_segment_writer.py", "test_prompt_store.py", "test_session_clicks.py")
+SCENE_TESTS = (
+    "test_segment_writer.py",
+    "test_session_clicks.py::test_the_first_click_makes_a_nodule_and_fills_it",
+    "test_session_clicks.py::test_further_clicks_refine_the_selected_nodule_and_shift_clicks_take_away",
+)
 #: A Slicer package that only tells what it is given.
 USE_FILE = """
 set(BUILD_TESTING ON)

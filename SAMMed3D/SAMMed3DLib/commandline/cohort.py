@@ -234,6 +234,7 @@ def run_cohort(options: argparse.Namespace, search: Search, workers: Workers, te
         InputError: there is nothing to do, the results cannot be written, another run writes there, no cluster.
     """
     from ..files.file_lock import LockHeld, file_lock
+    from ..files.image_file import given_path
     from ..files.output_files import check_folder
     from ..files.scan_search import find_scans
 
@@ -241,12 +242,14 @@ def run_cohort(options: argparse.Namespace, search: Search, workers: Workers, te
     workers.check()
     if options.table is not None:
         raise InputError(f"the table of all is {out / TABLE}: leave --table away")
-    model = (options.checkpoint, options.model, options.profile, options.device, options.precision)
+    # workers may have another current folder
+    checkpoint = None if options.checkpoint is None else str(given_path(options.checkpoint).absolute())
+    model = (checkpoint, options.model, options.profile, options.device, options.precision)
     made_by = {
         "version": __version__,
         "search": dataclasses.asdict(search),
         "model": model[1:],
-        "weights": weights_of(options.checkpoint),
+        "weights": weights_of(checkpoint),
     }
     check_folder(out if out.exists() else out.parent)
     with terminal.step(f"looking for scans in {options.ct}"):
