@@ -4,7 +4,7 @@
         [--write finding.json]
 
 DIR holds what ``classifier_fitting`` trained: each background is judged by the classifier that has not seen it. What
-the generator looks at and clicks in the backgrounds that training may use is false, but for their own lesions.
+the generator clicks in the backgrounds that training may use is false, but for their own lesions.
 Nodules are painted into the same lungs, and the candidates on them are positive where the mask is that of the nodule:
 LUNA16's hit rule and a Dice above 0.3. All samples of a nodule weigh as much as those of another, and all nodules of a
 background together as much as the four of a usual scan, so that the probabilities are those of a usual scan. Leaving
@@ -29,7 +29,7 @@ from SAMMed3DLib.finding.appearance import appearance_of
 from SAMMed3DLib.finding.candidates import Candidate, find_candidates
 from SAMMed3DLib.finding.lungs import find_lungs
 from SAMMed3DLib.finding.mask_nms import common_voxels
-from SAMMed3DLib.finding.nodule_score import COMBINED, LOOK, OBJECT, PLACE, look_inputs, object_inputs, place_inputs
+from SAMMed3DLib.finding.nodule_score import COMBINED, OBJECT, PLACE, object_inputs, place_inputs
 from SAMMed3DLib.finding.regression import Regression
 from SAMMed3DLib.inference import SamAutomaticMaskGenerator3D, SamPredictor3D
 from SAMMed3DLib.model import load_model
@@ -61,10 +61,10 @@ FEW_RATE, USUAL_RATE = 0.5, 3.0
 
 @dataclass(frozen=True)
 class Samples:
-    """What was judged, or what was looked at and clicked.
+    """What was judged, or what was clicked.
 
     Attributes:
-        inputs: (n, inputs) of each regression that hears these samples, "place" or "look" and "click".
+        inputs: (n, inputs) of the regression that hears these samples, "place" or "click".
         nodule: (n,) number of the nodule among all that were painted, -1 of what is none.
         background: (n,) number of the background.
         painted: (backgrounds,) how many nodules were painted into each.
@@ -128,7 +128,7 @@ def gather(
     Returns:
         what was judged, and what was clicked.
     """
-    places, objects = _Rows(("place",)), _Rows(("look", "click"))
+    places, objects = _Rows("place"), _Rows("click")
     painted: dict[int, int] = {}
     first = 0
     for number, scan in numbered:
@@ -143,7 +143,7 @@ def gather(
             nodule = _nodule_at(scan, place.center_ras)
             if nodule is not None:
                 inputs = place_inputs(place.diameter_mm, place.response, float(appearance))
-                places.add([inputs], nodule if nodule < 0 else first + nodule, number)
+                places.add(inputs, nodule if nodule < 0 else first + nodule, number)
         likeliest = np.argsort([-place.response - value for place, value in zip(found, odds, strict=True)])[:CLICKED]
         chosen = [found[n] for n in likeliest if not scan.nodules or _is_on_nodule(found[n], scan)]
         generator = SamAutomaticMaskGenerator3D(
@@ -157,7 +157,6 @@ def gather(
             containment_thresh=2.0,
             min_diameter_mm=2.0,
             max_diameter_mm=60.0,
-            max_masks=len(chosen),
             classifier=classify,
         )
         before = len(objects)
@@ -165,9 +164,8 @@ def gather(
             nodule = _label(scan, record)
             if nodule is not None:
                 response = record["response"]
-                look = look_inputs(record["coarse_features"], response, record["coarse_appearance"])
                 click = object_inputs(record["features"], response, record["appearance"], record["agreement"])
-                objects.add([look, click], nodule if nodule < 0 else first + nodule, number)
+                objects.add(click, nodule if nodule < 0 else first + nodule, number)
         painted[number] = painted.get(number, 0) + len(scan.nodules)
         first += len(scan.nodules)
         logger.info("%s: %d places clicked, %d samples", scan.name, len(chosen), len(objects) - before)
@@ -178,20 +176,19 @@ def gather(
 class _Rows:
     """Samples that are being gathered."""
 
-    def __init__(self, names: tuple[str, ...]) -> None:
-        self._names = names
-        self._rows: list[tuple[list[np.ndarray], int, int]] = []
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._rows: list[tuple[np.ndarray, int, int]] = []
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def add(self, inputs: list[np.ndarray], nodule: int, background: int) -> None:
+    def add(self, inputs: np.ndarray, nodule: int, background: int) -> None:
         self._rows.append((inputs, nodule, background))
 
     def samples(self, painted: np.ndarray) -> Samples:
         inputs, nodule, background = zip(*self._rows, strict=True)
-        columns = {name: np.array([row[n] for row in inputs]) for n, name in enumerate(self._names)}
-        return Samples(columns, np.array(nodule), np.array(background), painted)
+        return Samples({self._name: np.array(inputs)}, np.array(nodule), np.array(background), painted)
 
 
 def _nodule_at(scan: DetectionScan, center_ras: Sequence[float]) -> int | None:
@@ -260,13 +257,8 @@ def sensitivity_at(log_odds: np.ndarray, samples: Samples, rate: float) -> float
 def _read(file: Path) -> tuple[Samples, Samples]:
     with np.load(file) as data:
         places, objects = (
-            Samples(
-                {name: data[name] for name in names},
-                data[f"{kind}_nodule"],
-                data[f"{kind}_background"],
-                data["painted"],
-            )
-            for kind, names in (("places", ("place",)), ("objects", ("look", "click")))
+            Samples({name: data[name]}, data[f"{kind}_nodule"], data[f"{kind}_background"], data["painted"])
+            for kind, name in (("places", "place"), ("objects", "click"))
         )
     return places, objects
 
@@ -307,7 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     counts += f"{int((~objects.positive).sum())} other places in {len(objects.painted)} backgrounds"
     sys.stdout.write(f"{counts}\n")
     fitted, reached = {}, {}
-    for name, names, samples in (("place", PLACE, places), ("look", LOOK, objects), ("click", OBJECT, objects)):
+    for name, names, samples in (("place", PLACE, places), ("click", OBJECT, objects)):
         inputs = samples.inputs[name]
         odds = held_out_log_odds(inputs, names, samples)
         rates = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -324,10 +316,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"false positives a scan. Slider: scores with {FEW_RATE:g} and {USUAL_RATE:g} false positives a scan in "
             "backgrounds left out of the fit. Usual: where the blob filter or the classifier was not asked."
         )
-        usual = np.average(objects.inputs["look"], axis=0, weights=objects.weight)
+        usual = np.average(objects.inputs["click"], axis=0, weights=objects.weight)
         values = {
             **fitted,
-            "usual": {name: round(float(usual[LOOK.index(name)]), 4) for name in ("response", "appearance")},
+            "usual": {name: round(float(usual[OBJECT.index(name)]), 4) for name in ("response", "appearance")},
             "slider": {"few": round(slider[0], 4), "usual": round(slider[1], 4)},
         }
         write_section(options.write, "nodule_score", "python -m Research.score_fitting", about, values)

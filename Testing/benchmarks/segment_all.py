@@ -85,14 +85,23 @@ def measure(file: Path, precision: str) -> dict[str, Any]:
     predictor.set_image(array, matrix)
     records: list[dict[str, Any]] = []
     cpu = time.process_time()
-    total = seconds(lambda: records.extend(generator.generate()))
+    first: list[float] = []
+    begun = time.perf_counter()
+
+    def progress(_done: int, _total: int) -> None:
+        if generator.found_so_far and not first:
+            first.append(time.perf_counter() - begun)
+
+    total = seconds(lambda: records.extend(generator.generate(progress)))
     cpu = time.process_time() - cpu
     return {
         "shape": array.shape,
         "seconds": total,
         "cpu": cpu,
         "times": times,
-        "candidates": len(generator.candidates),
+        "clicked": generator.clicked,
+        "tflop": generator.tflop,
+        "first": first[0] if first else total,
         "records": len(records),
         "shown": sum(record["shown_from"] <= 0.5 for record in records),
         "peak_mb": peak_mb(),
@@ -146,13 +155,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"| {' x '.join(map(str, found['shape'][::-1]))} | s |\n|---|---|")
     for name, value in (
         *found["times"].items(),
-        ("looks, clicks and masks", looks),
+        ("classifier, clicks and masks", looks),
+        ("first nodules", found["first"]),
         ("all", found["seconds"]),
         ("processor time of all threads", found["cpu"]),
     ):
         print(f"| {name} | {value:.1f} |")
     print(
-        f"\n{found['candidates']} candidates, {found['records']} masks, {found['shown']} shown by default; "
+        f"\n{found['clicked']} places clicked, {found['tflop'] or 0.0:.2f} TFLOP, {found['records']} masks, {found['shown']} shown by default; "
         f"peak {found['peak_mb']:.0f} MB {found['message']}"
     )
     reached = found["seconds"] <= TARGET_SECONDS and found["peak_mb"] <= TARGET_MB

@@ -49,6 +49,8 @@ def test_json_holds_the_same(ct, scene, bright, finder, capsys) -> None:
     result = json.loads(capsys.readouterr().out)
     assert result["ranking"] == "probability" and "whole volume" in result["message"]
     assert [nodule["label"] for nodule in result["nodules"]] == [1, 2]
+    scores = [nodule["score"] for nodule in result["nodules"]]
+    assert scores == sorted(scores, reverse=True) and result["tflop"] is None
     assert set(result["seconds"]) == {"read", "load", "find"}
 
 

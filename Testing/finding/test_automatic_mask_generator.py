@@ -8,12 +8,14 @@ import torch
 
 from inference.fakes import PROFILE, ThresholdModel, sphere_volume
 from inference.volumes import ORIENTATIONS, grid, world_of
+from SAMMed3DLib.finding.appearance import MIRRORS
 from SAMMed3DLib.finding.candidates import Candidate
 from SAMMed3DLib.finding.lungs import LungMask
-from SAMMed3DLib.finding.nodule_score import LOOK, OBJECT, PLACE, NoduleScore, default_score
+from SAMMed3DLib.finding.nodule_score import OBJECT, PLACE, NoduleScore, default_score
 from SAMMed3DLib.finding.regression import Regression
 from SAMMed3DLib.inference import InputError, PredictionCancelled, SamAutomaticMaskGenerator3D, SamPredictor3D
 from SAMMed3DLib.model import build_model
+from SAMMed3DLib.model.nodule_classifier import GFLOP as CLASSIFIER_GFLOP
 
 #: Center in RAS mm and radius.
 SPHERES = (((-20.0, -20.0, 10.0), 5.0), ((18.0, 15.0, -8.0), 7.0), ((-15.0, 18.0, -10.0), 4.0))
@@ -136,42 +138,21 @@ def test_points_can_be_given_and_on_a_grid():
     array, matrix = scan()
     given = generator_for(array, matrix, point_candidates=np.array([center for center, _ in SPHERES]))
     assert len(given.generate()) == 3 and given.candidates == []
-    on_grid = generator_for(array, matrix, points_per_side=12)
-    assert len(on_grid.generate()) == 3
-    in_lungs = generator_for(array, matrix, points_per_side=12, lungs="auto", lung_finder=everywhere)
-    assert len(in_lungs.generate()) == 3 and in_lungs.lungs_found is not None
+    middle = scan(spheres=[((0.0, 0.0, 0.0), 6.0)])
+    for options in ({}, {"lungs": "auto", "lung_finder": everywhere}):
+        on_grid = generator_for(*middle, points_per_side=3, **options)
+        (record,) = on_grid.generate()
+        assert dice(record, truth_of(*middle, ((0.0, 0.0, 0.0), 6.0))) > 0.9
+        assert (on_grid.lungs_found is None) == (not options)
 
 
-def test_of_a_fine_grid_only_the_best_looks_stay_in_memory():
-    class Seen(SamAutomaticMaskGenerator3D):
-        looks = ()
-
-        def _worth_clicking(self, looks):
-            self.looks = list(looks)
-            return super()._worth_clicking(looks)
-
-    class Specks(BatchModel):
-        """Sees a ball at every click, the brighter the surer."""
-
-        def decode(self, embedding, coords, *others, **options):
-            axes = torch.meshgrid(*[torch.arange(32.0)] * 3, indexing="ij")
-            scale = self.profile.crop_size[0] / 32.0
-            away = torch.stack(
-                [
-                    torch.stack([a - x / scale for a, x in zip(axes, point, strict=True)]).norm(dim=0)
-                    for point in coords[:, 0]
-                ]
-            )[:, None]
-            return 10.0 * (2.0 - away), torch.full((len(coords), 1), 0.8)
-
-    array, matrix = scan()
-    predictor = SamPredictor3D(Specks())
-    predictor.set_image(array, matrix)
-    generator = Seen(predictor, points_per_side=6, lungs="whole_volume", max_masks=2, points_per_batch=8)
-    generator.generate()
-    assert 40 <= len(generator.looks) <= 80 + 8
-    best = generator.looks[0][1].part.logits
-    assert best.base is None, "the logits of a whole batch stay in memory with one look"
+def test_a_place_beside_an_object_is_clicked_in_its_middle():
+    array, matrix = scan(spheres=SPHERES[1:2])
+    (center, radius) = SPHERES[1]
+    beside = np.array([np.add(center, (radius + 1.5, 0.0, 0.0))])
+    (record,) = generator_for(array, matrix, point_candidates=beside).generate()
+    assert dice(record, truth_of(array, matrix, SPHERES[1])) > 0.9
+    assert np.linalg.norm(np.subtract(record["point_coords"][0], center)) < 2.0
 
 
 def test_two_runs_give_the_same():
@@ -202,22 +183,12 @@ def test_clicking_a_found_nodule_costs_no_encoding_and_gives_its_mask():
     assert model.encoded == encoded
 
 
-def test_candidates_close_together_share_a_crop():
-    near = [((-20.0, -20.0, 10.0), 3.0), ((-12.0, -20.0, 10.0), 3.0), ((-20.0, -12.0, 10.0), 3.0)]
-    array, matrix = scan(spheres=near)
-    alone, shared = BatchModel(), BatchModel()
-    apart = generator_for(array, matrix, alone, near, crop_overlap_ratio=1.0).generate()
-    together = generator_for(array, matrix, shared, near, crop_overlap_ratio=0.0).generate()
-    assert len(apart) == len(together) == 3
-    assert shared.encoded == alone.encoded - 2
-
-
-def test_clicks_of_one_crop_are_decoded_in_batches():
-    array, matrix = scan()
-    points = np.array([SPHERES[1][0]]) + np.linspace(-4, 4, 5)[:, None]
-    model = BatchModel()
-    generator_for(array, matrix, model, point_candidates=points, points_per_batch=3).generate()
-    assert [len(prompt["coords"]) for prompt in model.prompts[:2]] == [3, 2]
+def test_places_in_an_object_that_is_known_are_not_clicked_again():
+    array, matrix = scan(spheres=SPHERES[:1])
+    center = np.array(SPHERES[0][0])
+    many = [(tuple(center + shift), 5.0) for shift in ((0, 0, 0), (2, 0, 0), (0, -2, 1), (25, 25, -20))]
+    generator = generator_for(array, matrix, spheres=many)
+    assert len(generator.generate()) == 1 and generator.clicked == 2
 
 
 # -- progress and cancelling ------------------------------------------------------------------------------------------
@@ -229,7 +200,7 @@ def test_progress_rises_to_its_total():
     generator_for(array, matrix).generate(lambda done, total: seen.append((done, total)))
     done = [each for each, _ in seen]
     assert done == sorted(done) and len({total for _, total in seen}) == 1 and seen[-1][0] == seen[-1][1]
-    assert len(set(done)) >= 6
+    assert len(set(done)) >= 4
 
 
 def test_cancelling_before_anything_was_seen_returns_nothing():
@@ -246,21 +217,44 @@ def test_cancelling_returns_what_was_found_so_far_without_further_encodings():
 
     def progress(done, total):
         encoded.append(model.encoded)
-        return model.encoded < 2
+        return generator.clicked < 2
 
     records = generator.generate(progress)
-    assert generator.cancelled and 1 <= len(records) < 3
-    assert model.encoded == encoded[-1] == 2
+    assert generator.cancelled and len(records) == 2 == generator.clicked
+    assert model.encoded == encoded[-1] > 0
     assert all(max(dice(record, truth_of(array, matrix, sphere)) for sphere in SPHERES) > 0.9 for record in records)
 
 
-def test_cancelling_between_clicks_keeps_the_objects_not_clicked_yet():
+def test_the_list_grows_while_the_search_goes_on():
     array, matrix = scan()
-    model = BatchModel()
-    generator = generator_for(array, matrix, model)
-    looks = 3
-    records = generator.generate(lambda done, total: model.encoded <= looks + 1)
-    assert generator.cancelled and len(records) == 3
+    generator = generator_for(array, matrix, points_per_batch=1)
+    seen = []
+    records = generator.generate(lambda done, total: seen.append(list(generator.found_so_far)))
+    assert sorted({len(each) for each in seen}) == [0, 1, 2, 3]
+    for fewer, more in zip(seen, [*seen[1:], records], strict=True):
+        assert all(any(one is other for other in more) for one in fewer), "a record stays the same object"
+
+
+def test_the_progress_is_the_share_of_the_time():
+    """However long the clicks take: their pace is learned from those that are done."""
+    array, matrix = scan()
+    time = [0.0]
+
+    class Slow(BatchModel):
+        def encode(self, crop):
+            time[0] += 10.0
+            return super().encode(crop)
+
+    def passing(*args, **options):
+        time[0] += 20.0
+        return candidates_of()
+
+    generator = generator_for(array, matrix, Slow(), candidate_finder=passing, clock=lambda: time[0])
+    seen = []
+    generator.generate(lambda done, total: seen.append((time[0], done / total)))
+    inside = [(now / time[0], share) for now, share in seen if 0.5 < now / time[0] < 1.0]
+    assert len(inside) >= 1 and seen[-1][1] == 1.0
+    assert [share for _, share in inside] == pytest.approx([passed for passed, _ in inside], abs=0.03)
 
 
 def test_the_predictors_own_progress_can_cancel_too():
@@ -314,9 +308,7 @@ def weighing(input_name, names):
 
 def test_with_an_iou_head_the_score_is_a_probability_of_the_given_rule():
     array, matrix = scan()
-    size_only = dataclasses.replace(
-        default_score(), look=weighing("diameter", LOOK), clicked=weighing("diameter", OBJECT)
-    )
+    size_only = dataclasses.replace(default_score(), clicked=weighing("diameter", OBJECT))
     generator = generator_for(array, matrix, score=size_only)
     records = generator.generate()
     sizes = [record["features"].diameter_mm for record in records]
@@ -335,7 +327,7 @@ def test_clicks_elsewhere_in_an_object_tell_how_steady_its_mask_is():
             return (logits - 100.0 if coords is not None and len(coords) == 2 else logits), iou
 
     array, matrix = scan()
-    rule = dataclasses.replace(default_score(), look=weighing("diameter", LOOK), clicked=weighing("agreement", OBJECT))
+    rule = dataclasses.replace(default_score(), clicked=weighing("agreement", OBJECT))
     steady, wandering = (
         generator_for(array, matrix, model, score=rule, points_per_batch=1).generate()
         for model in (BatchModel(), Wandering())
@@ -351,11 +343,11 @@ def saying(probability, names):
     return dataclasses.replace(rule, weights=(0.0,) * len(rule.weights), intercept=odds)
 
 
-def test_looks_somewhat_below_the_lowest_score_are_clicked_but_hopeless_ones_are_not():
-    """A click may lift what the first look doubted."""
+def test_places_somewhat_below_the_lowest_score_are_clicked_but_hopeless_ones_are_not():
+    """A click may lift what was doubted before."""
     array, matrix = scan()
     for doubt, count in ((0.2, 3), (0.04, 0)):
-        score = dataclasses.replace(default_score(), look=saying(doubt, LOOK), clicked=saying(0.5, OBJECT))
+        score = dataclasses.replace(default_score(), place=saying(doubt, PLACE), clicked=saying(0.5, OBJECT))
         assert len(generator_for(array, matrix, score=score, min_score=0.4).generate()) == count
 
 
@@ -375,15 +367,63 @@ def by_appearance(names):
     return weighing("appearance", names)
 
 
-def test_only_the_likeliest_candidates_are_looked_at():
+def test_only_the_likeliest_candidates_are_clicked_and_a_bound_that_leaves_some_out_is_told():
     array, matrix = scan()
     model, judge = BatchModel(), Judging((-2.0, 3.0, 1.0))
-    score = NoduleScore(by_appearance(PLACE), by_appearance(LOOK), by_appearance(OBJECT))
+    score = NoduleScore(by_appearance(PLACE), by_appearance(OBJECT))
     generator = generator_for(array, matrix, model, classifier=judge, score=score, max_candidates=2)
     records = generator.generate()
     assert [each.center_ras for each in generator.candidates] == [SPHERES[1][0], SPHERES[2][0]]
-    assert [record["appearance"] for record in records] == [3.0, 1.0] == [r["coarse_appearance"] for r in records]
+    assert [record["appearance"] for record in records] == [3.0, 1.0] and generator.clicked == 2
     assert records[0]["score"] == pytest.approx(1.0 / (1.0 + np.exp(-3.0)))
+    assert "left out 1 places that may be nodules, 1 of them likely" in generator.message
+    generator.max_candidates = None
+    assert len(generator.generate()) == 3 and generator.message == ""
+
+
+def many_spheres():
+    """Balls in a large volume, more than a search clicks of what is doubtful."""
+    matrix = np.diag([1.5, 1.5, 1.5, 1.0])
+    world = world_of((40, 90, 90), matrix)
+    spheres = [((15.0 + 20.0 * i, 15.0 + 20.0 * j, 30.0), 3.0) for i in range(6) for j in range(6)]
+    near = [np.floor(np.array([c[2], c[1], c[0]]) / 1.5).astype(int) for c, _ in spheres]
+    array = np.full(world.shape[:3], -900, np.int16)
+    for (center, radius), middle in zip(spheres, near, strict=True):
+        window = tuple(slice(max(m - 5, 0), m + 6) for m in middle)
+        array[window] = np.maximum(array[window], sphere_volume(world[window], center, radius))
+    return array, matrix, spheres
+
+
+class Priced(BatchModel):
+    """A network whose clicks cost a tenth of a TFLOP and more."""
+
+    gflop = (50.0, 10.0)
+
+
+def test_doubtful_places_are_clicked_within_the_budget_and_likely_ones_beyond_it():
+    array, matrix, spheres = many_spheres()
+    clicks = {}
+    for name, belief, budget in (("likely", 0.9, 1.0), ("doubtful", 0.02, 1.0), ("more", 0.02, 5.2)):
+        score = NoduleScore(saying(belief, PLACE), saying(0.5, OBJECT))
+        generator = generator_for(array, matrix, Priced(), spheres, score=score, max_tflop=budget)
+        records = generator.generate()
+        clicks[name] = generator.clicked
+        assert len(records) == generator.clicked
+        if name == "more":
+            assert generator.tflop == pytest.approx(5.2, rel=0.1)
+    assert clicks["likely"] == len(spheres) == 36, "no bound cuts likely nodules"
+    assert clicks["doubtful"] == 30 < clicks["more"] < 36
+
+
+def test_what_a_search_spends_is_counted():
+    array, matrix = scan()
+    generator = generator_for(array, matrix, Priced())
+    generator.generate()
+    predictor, judged = generator.predictor, len(SPHERES) * (1 + MIRRORS)
+    spent = 50.0 * predictor.encodings + 10.0 * predictor.decodings + CLASSIFIER_GFLOP * judged
+    assert predictor.encodings >= 3 and predictor.decodings >= 9
+    assert generator.tflop == pytest.approx(spent / 1000.0)
+    assert generator_for(array, matrix).tflop is None, "of this network nobody knows"
 
 
 def test_the_object_is_judged_at_its_own_place_and_size_not_at_those_of_the_candidate():
@@ -399,13 +439,13 @@ def test_the_object_is_judged_at_its_own_place_and_size_not_at_those_of_the_cand
         assert apart < 1.0 and diameter == pytest.approx(2.0 * radius, rel=0.2)
 
 
-def test_points_without_a_size_are_not_judged_before_they_are_seen():
+def test_given_points_are_judged_as_objects_only():
     array, matrix = scan()
     judge = Judging((0.0, 0.0, 0.0))
     points = np.array([center for center, _ in SPHERES])
     records = generator_for(array, matrix, classifier=judge, point_candidates=points).generate()
-    assert [len(centers) for centers, _ in judge.asked] == [0, 1, 1, 1]
-    assert all(np.isnan(r["coarse_appearance"]) and r["appearance"] == 0.0 and 0 < r["score"] < 1 for r in records)
+    assert [len(centers) for centers, _ in judge.asked] == [1, 1, 1]
+    assert all(r["appearance"] == 0.0 and 0 < r["score"] < 1 for r in records)
 
 
 def test_where_stability_ranks_objects_are_not_judged():
@@ -474,7 +514,7 @@ def test_volumes_without_nodules_end_in_a_result_or_a_message(name):
     array, spacing = VOLUMES[name]
     predictor = SamPredictor3D(BatchModel())
     predictor.set_image(array, np.diag([*spacing, 1.0]))
-    generator = SamAutomaticMaskGenerator3D(predictor, max_candidates=20, max_masks=4)
+    generator = SamAutomaticMaskGenerator3D(predictor, max_candidates=4)
     records = generator.generate()
     assert isinstance(records, list)
     assert generator.lungs_found is not None or "lungs" in generator.message or "everywhere" in generator.message

@@ -8,20 +8,18 @@ import pytest
 from SAMMed3DLib.finding.nodule_features import Agreement, agreement_of, describe, object_at, points_within
 from SAMMed3DLib.finding.nodule_score import (
     COMBINED,
-    LOOK,
     LOWEST_SCORE,
     OBJECT,
     PLACE,
     default_score,
-    look_inputs,
     object_inputs,
     place_inputs,
     score_threshold,
     shown_from,
 )
 from SAMMed3DLib.finding.regression import Regression, fitted_values
-from SAMMed3DLib.inference.crop_plan import crop_at
 from SAMMed3DLib.inference.field import Part
+from SAMMed3DLib.inference.preprocessing import crop_at
 from SAMMed3DLib.model.profile import PROFILES
 
 CROP = crop_at((0.0, 0.0, 0.0), 0.5, PROFILES["nodule"], np.eye(4))
@@ -128,12 +126,10 @@ def test_the_score_prefers_spheres_to_tubes_and_is_a_probability():
     steady, wandering = Agreement(0.95, 0.93, 0.85), Agreement(0.4, 0.3, 0.5)
     high, low = default_score()(round_one, steady), default_score()(long_one, wandering)
     assert 0.0 <= low < 0.3 * high and high <= 1.0
-    assert default_score().of_look(long_one) < 0.3 * default_score().of_look(round_one)
     worst = dataclasses.replace(
         long_one, predicted_iou=0.0, growth=50.0, diameter_mm=1e-3, off_center=1e9, contrast_hu=1e6, elongation=1e9
     )
     assert 0.0 <= default_score()(worst, Agreement(0.0, 0.0, 0.0), -1e6, 1e6) <= 1.0
-    assert 0.0 <= default_score().of_look(worst, 1e6, -1e6) <= 1.0
     assert 0.0 <= default_score().of_place(1e-3, 1e6, -1e6) <= 1.0
 
 
@@ -142,7 +138,6 @@ def test_blob_filter_and_classifier_are_heard_where_they_were_asked():
     steady, usual = Agreement(0.95, 0.93, 0.85), fitted_values("nodule_score")["usual"]
     for judge in (
         lambda *asked: default_score().of_place(8.0, *asked),
-        lambda *asked: default_score().of_look(features, *asked),
         lambda *asked: default_score()(features, steady, *asked),
     ):
         assert judge(2.0, 0.0) > judge(-4.0, 0.0)
@@ -152,13 +147,13 @@ def test_blob_filter_and_classifier_are_heard_where_they_were_asked():
 
 def test_the_regression_is_what_it_says():
     features = describe(part_of(sphere(4.0)), (0.0, 0.0, 0.0), 0.7, hu_of(sphere(4.0)))
-    inputs = look_inputs(features, 1.5, -2.0)
-    count = len(LOOK)
-    pairs = Regression(LOOK, (), (), multiplied=COMBINED).pairs
+    inputs = object_inputs(features, 1.5, -2.0, Agreement(0.95, 0.93, 0.85))
+    count = len(OBJECT)
+    pairs = Regression(OBJECT, (), (), multiplied=COMBINED).pairs
     weights = np.zeros(count + len(pairs))
-    weights[LOOK.index("iou")], weights[count + pairs.index((0, 2))] = 2.0, 3.0
-    weights[LOOK.index("response")], weights[LOOK.index("appearance")] = 1.0, 0.5
-    rule = Regression(LOOK, (0.0,) * count, (1.0,) * count, tuple(weights), -1.0, COMBINED)
+    weights[OBJECT.index("iou")], weights[count + pairs.index((0, 2))] = 2.0, 3.0
+    weights[OBJECT.index("response")], weights[OBJECT.index("appearance")] = 1.0, 0.5
+    rule = Regression(OBJECT, (0.0,) * count, (1.0,) * count, tuple(weights), -1.0, COMBINED)
     expected = 2 * inputs[0] + 3 * inputs[0] * inputs[2] + 1.5 - 0.5 * 2.0 - 1
     assert rule.log_odds(inputs) == pytest.approx(expected)
     assert rule.log_odds(np.stack([inputs, inputs])) == pytest.approx([expected, expected])
@@ -168,11 +163,11 @@ def test_every_input_has_a_coefficient_and_is_finite():
     features = describe(part_of(sphere(4.0)), (0.0, 0.0, 0.0), 0.0, hu_of(sphere(4.0)))
     unknown = (float("nan"), float("nan"))
     values = object_inputs(features, *unknown, Agreement(1.0, 0.0, 1.0))
-    assert np.isfinite(values).all() and np.array_equal(values[: len(LOOK)], look_inputs(features, *unknown))
-    place = [values[LOOK.index(name)] for name in PLACE]
+    assert np.isfinite(values).all()
+    place = [values[OBJECT.index(name)] for name in PLACE]
     assert np.array_equal(place, place_inputs(features.diameter_mm, *unknown))
     score = default_score()
-    for rule, names in ((score.place, PLACE), (score.look, LOOK), (score.clicked, OBJECT)):
+    for rule, names in ((score.place, PLACE), (score.clicked, OBJECT)):
         assert rule.names == names
     assert len(values) == len(OBJECT)
 

@@ -17,7 +17,6 @@ SHIPPED = {
     ("blob_ranking", "peak"): (blob_ranking.MEASURES, None),
     ("blob_rays", "blob"): (blob_ranking.RAY_MEASURES, None),
     ("nodule_score", "place"): (nodule_score.PLACE, nodule_score.COMBINED),
-    ("nodule_score", "look"): (nodule_score.LOOK, nodule_score.COMBINED),
     ("nodule_score", "click"): (nodule_score.OBJECT, nodule_score.COMBINED),
 }
 

@@ -11,7 +11,7 @@ from Research import score_fitting
 from Research.detection_scans import DetectionScan, KnownNodule
 from Research.score_fitting import Samples, fit, held_out_log_odds, sensitivity_at, threshold_at
 from SAMMed3DLib.finding.candidates import Candidate
-from SAMMed3DLib.finding.nodule_score import LOOK, OBJECT
+from SAMMed3DLib.finding.nodule_score import OBJECT
 
 BACKGROUNDS, NODULES, OTHERS = 3, 30, 100
 
@@ -25,9 +25,9 @@ def samples(separation=3.0, seed=0):
             nodule = background * NODULES + number // 2 if number < 2 * NODULES else -1
             clicked = rng.normal(0.0, 1.0, len(OBJECT))
             clicked[0] += separation * (nodule >= 0)
-            rows.append((clicked[: len(LOOK)], clicked, nodule, background))
-    look, click, nodule, background = (np.array(column) for column in zip(*rows, strict=True))
-    return Samples({"look": look, "click": click}, nodule, background, np.full(BACKGROUNDS, NODULES))
+            rows.append((clicked, nodule, background))
+    click, nodule, background = (np.array(column) for column in zip(*rows, strict=True))
+    return Samples({"click": click}, nodule, background, np.full(BACKGROUNDS, NODULES))
 
 
 def test_what_separates_gets_the_weight_and_left_out_backgrounds_are_judged_well():
@@ -37,20 +37,20 @@ def test_what_separates_gets_the_weight_and_left_out_backgrounds_are_judged_well
     odds = held_out_log_odds(given.inputs["click"], OBJECT, given)
     assert sensitivity_at(odds, given, 1.0) > 0.85
     same = samples(0.0)
-    assert sensitivity_at(held_out_log_odds(same.inputs["look"], LOOK, same), same, 1.0) < 0.5
+    assert sensitivity_at(held_out_log_odds(same.inputs["click"], OBJECT, same), same, 1.0) < 0.5
 
 
 def test_nodules_that_were_no_candidates_count_as_missed():
     given = samples(30.0)
-    odds = held_out_log_odds(given.inputs["look"], LOOK, given)
+    odds = held_out_log_odds(given.inputs["click"], OBJECT, given)
     assert sensitivity_at(odds, given, 1.0) == 1.0
     fewer = given.only((given.nodule < 0) | (given.nodule % 2 == 0))
-    assert sensitivity_at(held_out_log_odds(fewer.inputs["look"], LOOK, fewer), fewer, 1.0) == 0.5
+    assert sensitivity_at(held_out_log_odds(fewer.inputs["click"], OBJECT, fewer), fewer, 1.0) == 0.5
 
 
 def test_thresholds_allow_so_many_false_positives():
     given = samples(1.0)
-    odds = held_out_log_odds(given.inputs["look"], LOOK, given)
+    odds = held_out_log_odds(given.inputs["click"], OBJECT, given)
     for rate in (1.0, 2.0, 8.0):
         above = 1.0 / (1.0 + np.exp(-odds[~given.positive])) > threshold_at(odds, given, rate)
         assert np.count_nonzero(above) <= rate * BACKGROUNDS
@@ -60,13 +60,13 @@ def test_thresholds_allow_so_many_false_positives():
 def test_probabilities_are_those_of_a_usual_scan():
     given = samples(1.5)
     assert given.weight[given.positive].sum() == pytest.approx(score_fitting.USUAL_PER_SCAN * BACKGROUNDS)
-    share = 1.0 / (1.0 + np.exp(-fit(given.inputs["look"], LOOK, given).log_odds(given.inputs["look"])))
+    share = 1.0 / (1.0 + np.exp(-fit(given.inputs["click"], OBJECT, given).log_odds(given.inputs["click"])))
     assert np.sum(given.weight * share) == pytest.approx(np.sum(given.weight * given.positive), rel=0.2)
 
 
 def test_samples_come_back_from_their_file(tmp_path):
     given = samples()
-    places = Samples({"place": given.inputs["look"][:5, :3]}, given.nodule[:5], given.background[:5], given.painted)
+    places = Samples({"place": given.inputs["click"][:5, :3]}, given.nodule[:5], given.background[:5], given.painted)
     score_fitting._write(tmp_path / "samples.npz", places, given)
     for back, before in zip(score_fitting._read(tmp_path / "samples.npz"), (places, given), strict=True):
         assert list(back.inputs) == list(before.inputs)

@@ -49,6 +49,7 @@ class CubeEngine:
         asked: every request that was run.
         errors: type of request -> text of the error to answer with.
         found, note: what Generate finds and says.
+        parts: what it knows before that, one list after the other.
         modelNote, volumeNote: what there is to know about the loaded model, and about the volume.
     """
 
@@ -56,6 +57,7 @@ class CubeEngine:
         self.asked: list[Any] = []
         self.errors: dict[type, str] = {}
         self.found: list[FoundNodule] = []
+        self.parts: list[list[FoundNodule]] = []
         self.note = self.modelNote = self.volumeNote = ""
         self.loaded = False
         self.identity: Any = None
@@ -143,6 +145,8 @@ class StepWorker:
         except ValueError as failure:
             value, error, cancelled = None, str(failure), False
         if isinstance(request, Generate):
+            for part in self.engine.parts:
+                self.results.append(Progress(generation, request, 1, 2, "", 3.0, Generated(tuple(part))))
             self.results.append(Progress(generation, request, 1, 2, "", 3.0))
         self.results.append(Result(generation, request, value, error, "", cancelled))
 

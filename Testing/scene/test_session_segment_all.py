@@ -40,20 +40,20 @@ def request_of(bench):
     return [one for one in bench.engine.asked if isinstance(one, Generate)][-1]
 
 
-def test_what_was_found_becomes_segments_the_largest_first(bench):
+def test_what_was_found_becomes_segments_the_likeliest_first(bench):
     bench.session.segmentAll()
     assert bench.session.state is State.GENERATING or bench.session.state is State.LOADING
     bench.settle()
     rows = bench.session.review.rows()
-    assert [row.volumeMm3 for row in rows] == [9**3, 7**3, 3**3]
+    assert [row.volumeMm3 for row in rows] == [9**3, 3**3, 7**3]
     assert [(row.status, row.score, row.predictedIou) for row in rows] == [
         ("AI", 0.9, 0.8),
-        ("AI", 0.6, 0.8),
         ("AI", 0.8, 0.8),
+        ("AI", 0.6, 0.8),
     ]
-    np.testing.assert_array_equal(bench.full(rows[2].segmentId), np.uint8(_cube(bench, "small", 1)))
+    np.testing.assert_array_equal(bench.full(rows[1].segmentId), np.uint8(_cube(bench, "small", 1)))
     assert bench.session.selectedId == rows[0].segmentId, "the likeliest one is next"
-    assert [row.name for row in rows] == ["Nodule 1", "Nodule 2", "Nodule 4"] and bench.session.state is State.READY
+    assert [row.name for row in rows] == ["Nodule 1", "Nodule 2", "Nodule 3"] and bench.session.state is State.READY
     assert bench.heard["progressed"][-1] == (1, 2, "Looking for nodules, about 3 s left")
     assert "4 nodules found, 3 shown" in bench.heard["message"][-1][0]
 
@@ -111,7 +111,7 @@ def test_the_slider_shows_and_hides_without_asking_the_engine(bench):
     count = len(bench.engine.asked)
     bench.session.finding.setSensitivity(0.9)
     bench.settle()
-    assert sizes(bench) == [9**3, 7**3, 5**3, 3**3] and bench.session.finding.counts == (4, 4)
+    assert sizes(bench) == [9**3, 3**3, 7**3, 5**3] and bench.session.finding.counts == (4, 4)
     bench.session.finding.setSensitivity(0.15)
     bench.settle()
     assert sizes(bench) == [9**3]
@@ -139,7 +139,7 @@ def test_names_follow_the_list_whatever_the_slider_did(bench):
         bench.settle()
         names.append([row.name for row in bench.session.review.rows()])
     assert names[0] == names[3] == [f"Nodule {n}" for n in (1, 2, 3, 4, 5)]
-    assert names[1:3] == [["Nodule 1", "Nodule 2"], ["Nodule 1", "Nodule 2", "Nodule 3", "Nodule 5"]]
+    assert names[1:3] == [["Nodule 1", "Nodule 2"], ["Nodule 1", "Nodule 2", "Nodule 3", "Nodule 4"]]
 
 
 def test_the_slider_hides_at_once_and_says_what_is_shown(bench):
@@ -175,7 +175,7 @@ def test_undo_while_the_slider_still_works(bench):
 
 
 def test_the_slider_lives_in_a_reopened_scene(bench, tmp_path):
-    large, middle, small = (row.segmentId for row in run(bench))
+    large, small, middle = (row.segmentId for row in run(bench))
     masks = {row.name: bench.full(row.segmentId) for row in bench.session.review.rows()}
     bench.session.review.delete(middle)
     bench.session.finding.setSensitivity(0.15)
@@ -222,14 +222,14 @@ def test_a_nodule_selected_during_the_search_stays_selected(bench):
 
 
 def test_what_the_user_touched_no_longer_follows_the_slider(bench):
-    large, middle, small = (row.segmentId for row in run(bench))
+    large, small, middle = (row.segmentId for row in run(bench))
     bench.session.review.accept(large)
     bench.session.review.rename(middle, "Hilar")
     bench.session.select(small)
     bench.click(10, 20, 21)
     bench.session.finding.setSensitivity(0.0)
     bench.settle()
-    assert [row.segmentId for row in bench.session.review.rows()] == [large, middle, small]
+    assert [row.segmentId for row in bench.session.review.rows()] == [large, small, middle]
     for _ in range(3):
         bench.session.undo()
     bench.session.finding.setSensitivity(0.0)
@@ -248,7 +248,7 @@ def test_a_rejected_nodule_stays_away_until_undo(bench):
 
 
 def test_a_click_on_a_found_nodule_goes_on_from_what_the_engine_knows(bench):
-    small = run(bench)[2].segmentId
+    small = run(bench)[1].segmentId
     bench.session.select(small)
     bench.click(10, 20, 23)
     (request,) = bench.engine.predictions
@@ -261,7 +261,7 @@ def test_a_click_on_a_found_nodule_goes_on_from_what_the_engine_knows(bench):
 
 
 def test_a_second_run_keeps_what_was_reviewed_or_clicked_and_replaces_the_rest(bench):
-    large, middle, small = (row.segmentId for row in run(bench))
+    large, small, middle = (row.segmentId for row in run(bench))
     bench.session.review.accept(large)
     bench.session.select(None)
     clicked = bench.click(30, 25, 25)
@@ -301,6 +301,67 @@ def test_cancel_keeps_what_was_found(bench):
     assert "4 nodules found until the search was canceled, 3 shown" in bench.heard["message"][-1][0]
 
 
+def listed(bench, parts):
+    """The session's sizes after each part of a search that goes on."""
+    bench.engine.parts = parts
+    bench.session.preload()
+    bench.settle()
+    bench.session.segmentAll()
+    bench.worker.runOne()
+    for _ in parts:
+        bench.session.poll(0.0)
+        while bench.session.finding.hasWork:
+            bench.session.finding.work()
+        yield sizes(bench)
+
+
+def test_the_list_grows_while_the_search_goes_on_in_one_step_of_the_history(bench):
+    large, small, middle, _doubtful = bench.engine.found
+    wrong = found((30, 25, 25), 0.7, reach=2)
+    grown = listed(bench, [[small], [small, wrong], [middle, small], [middle, small]])
+    assert next(grown) == [3**3]
+    (first,) = (row.segmentId for row in bench.session.review.rows())
+    assert next(grown) == [3**3, 5**3]
+    assert bench.session.state is State.GENERATING
+    assert next(grown) == [3**3, 7**3], "what a better mask has replaced goes"
+    assert next(grown) == [3**3, 7**3]
+    bench.settle()
+    assert sizes(bench) == [9**3, 3**3, 7**3] and bench.session.review.rows()[1].segmentId == first
+    assert bench.session.finding.counts == (3, 4) and bench.session.state is State.READY
+    assert [text for text, _ in bench.heard["message"] if "nodules found" in text] == [
+        "4 nodules found, 3 shown: accept or reject them; the slider shows more or fewer."
+    ]
+    bench.session.undo()
+    assert sizes(bench) == [] and not bench.session.history.canUndo
+    bench.session.redo()
+    bench.settle()
+    assert sizes(bench) == [9**3, 3**3, 7**3]
+
+
+def test_what_is_touched_while_the_list_grows_stays(bench):
+    large, small, middle, _doubtful = bench.engine.found
+    wrong = found((30, 25, 25), 0.7, reach=2)
+    grown = listed(bench, [[small, wrong], [small]])
+    next(grown)
+    touched = bench.session.review.rows()[1].segmentId
+    bench.session.review.accept(touched)
+    assert next(grown) == [3**3, 5**3]
+    bench.settle()
+    assert touched in [row.segmentId for row in bench.session.review.rows()]
+    assert sorted(sizes(bench)) == [3**3, 5**3, 7**3, 9**3]
+
+
+def test_undoing_a_search_that_goes_on_ends_it(bench):
+    _large, small, middle, _doubtful = bench.engine.found
+    grown = listed(bench, [[small], [small, middle]])
+    next(grown)
+    bench.session.undo()
+    assert next(grown) == []
+    bench.settle()
+    assert sizes(bench) == [] and bench.session.state is State.READY
+    assert bench.heard["message"][-1] == ("The search was canceled.", False)
+
+
 def test_clicks_during_the_search_are_kept(bench):
     bench.session.preload()
     bench.settle()
@@ -308,7 +369,7 @@ def test_clicks_during_the_search_are_kept(bench):
     clicked = bench.session.click(bench.ras(*PLACES["large"]))
     bench.settle()
     rows = bench.session.review.rows()
-    assert rows[0].segmentId == clicked and [row.volumeMm3 for row in rows] == [125.0, 7**3, 3**3]
+    assert rows[0].segmentId == clicked and [row.volumeMm3 for row in rows] == [125.0, 3**3, 7**3]
 
 
 def test_errors_and_a_changed_volume_leave_everything_as_it_was(bench):

@@ -379,6 +379,26 @@ def test_found_nodules_come_with_measurements_the_best_first():
     assert {key: best.measurements[key] for key in known} == known
 
 
+def test_what_was_found_so_far_is_told_once_and_stays_the_same_object():
+    class Growing(FakeGenerator):
+        def generate(self, progress):
+            for count in (0, 1, 1, 2):
+                self.found_so_far = self.records[:count] if count != len(self.found_so_far) else self.found_so_far
+                progress(count, 3)
+            return self.records
+
+    generator = Growing([cube_record((2, 2, 2), 0.9), cube_record((20, 2, 2), 0.8), cube_record((40, 2, 2), 0.7)])
+    generator.found_so_far = []
+    engine, _ = engine_for(generator=generator)
+    told = []
+    keep = [Start(np.ones((4, 4, 4), np.uint8), (20, 2, 3))]
+    answer = engine.run(Generate("ct", keep), lambda *args: told.append(args) or True)
+    assert [args[:2] for args in told[-4:]] == [(0, 3), (1, 3), (1, 3), (2, 3)]
+    news = [args[3] for args in told if len(args) > 3]
+    assert [[nodule.offset_kji for nodule in part.found] for part in news] == [[(2, 2, 2)], [(2, 2, 2)]]
+    assert news[0].found[0] is news[1].found[0] is answer.found[0] and len(answer.found) == 2
+
+
 def test_what_is_known_is_not_found_again():
     generator = FakeGenerator([cube_record((2, 2, 2), 0.9), cube_record((20, 2, 2), 0.8), cube_record((40, 2, 2), 0.7)])
     engine, _ = engine_for(generator=generator)

@@ -206,6 +206,18 @@ def test_nobody_knows_how_long_what_has_no_end_takes():
     assert _seconds_left(0.0, [(1.0, 3)], 0) is None
 
 
+def test_what_is_known_of_an_answer_is_never_left_out(worker, engine):
+    def work(report):
+        for step in range(3):
+            report(step, 9, "", *(["part"] if step == 1 else []))
+
+    worker = Worker(clock=lambda: 0.0, progressInterval=100.0)
+    worker.submit(FunctionRequest(work))
+    heard = [worker.take(20) for _ in range(3)]
+    assert [item.value for item in heard] == [None, "part", None] and isinstance(heard[2], Result)
+    worker.shutdown(20)
+
+
 def test_errors_that_the_engine_knows_are_told_in_its_words_and_the_thread_lives_on(worker):
     worker.submit(Failing("a", "bad"))
     worker.submit(Gated("b"))

@@ -205,7 +205,7 @@ def _read(given: tuple[str, str | None, str | None]) -> tuple[Volume, list[Segme
 
 
 def _found(volume: Volume, lungs: LungMask, predictor, terminal: Terminal) -> list[Segment]:  # noqa: ANN001
-    """All nodules, as ``segment-all`` shows them; the largest is number 1."""
+    """All nodules that ``segment-all`` shows; the largest is number 1."""
     from ..inference import SamAutomaticMaskGenerator3D
     from ..report.measuring import Segment
     from .segment_all import percent

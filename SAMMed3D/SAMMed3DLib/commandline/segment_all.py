@@ -54,7 +54,7 @@ def add_segment_all(commands: argparse._SubParsersAction, add_model_options: Cal
         help="smallest nodule, diameter of the sphere of its volume (default: %(default)s)",
     )
     search.add_argument(
-        "--max-diameter", type=_millimeters, default=40.0, metavar="MM", help="largest nodule (default: %(default)s)"
+        "--max-diameter", type=_millimeters, default=60.0, metavar="MM", help="largest nodule (default: %(default)s)"
     )
     search.add_argument("--whole-volume", action="store_true", help="search outside of the lungs too")
     results = parser.add_argument_group("results")
@@ -63,7 +63,7 @@ def add_segment_all(commands: argparse._SubParsersAction, add_model_options: Cal
         type=Path,
         metavar="FILE|DIR",
         help="label map or Slicer segmentation "
-        "(.nii.gz, .nii, .nrrd, .mha; .seg.nrrd); nodule n, the n-th largest, has label n. Of many CTs: a folder for "
+        "(.nii.gz, .nii, .nrrd, .mha; .seg.nrrd); nodule n, the n-th likeliest, has label n. Of many CTs: a folder for "
         "all results; what is in it already is not done again",
     )
     results.add_argument("--table", type=Path, metavar="FILE.csv", help="measurements and scores of all nodules")
@@ -102,16 +102,20 @@ class Found:
     """All nodules of a volume.
 
     Attributes:
-        records: of the generator, the largest first.
+        records: of the generator, the likeliest first.
         ranking: what their score means.
         message: what users should know; "" if nothing.
         lungs: None where the whole volume was searched.
+        clicked: how many places were clicked.
+        tflop: what the networks spent, in 10^12 operations; None where that is not known.
     """
 
     records: list[dict[str, Any]]
     ranking: str
     message: str
     lungs: LungMask | None
+    clicked: int = 0
+    tflop: float | None = None
 
 
 def find_nodules(
@@ -128,7 +132,8 @@ def find_nodules(
         lungs="whole_volume" if search.whole_volume else "auto",
     )
     records = [each for each in generator.generate(progress) if each["shown_from"] <= search.sensitivity]
-    return Found(_by_size(records), generator.ranking, generator.message, generator.lungs_found)
+    lungs, clicked, tflop = generator.lungs_found, generator.clicked, generator.tflop
+    return Found(records, generator.ranking, generator.message, lungs, clicked, tflop)
 
 
 def run_segment_all(options: argparse.Namespace, terminal: Terminal, load_predictor: Callable) -> int:
@@ -167,6 +172,8 @@ def run_segment_all(options: argparse.Namespace, terminal: Terminal, load_predic
         predictor = load_predictor()
     with terminal.step("finding nodules") as finding:
         found = find_nodules(predictor, volume, search, percent(terminal))
+    if found.tflop is not None:
+        terminal.note(f"{found.clicked} places clicked, {found.tflop:.1f} TFLOP")
     if found.message:
         terminal.note(f"note: {found.message}")
     rows = [nodule_row(number, record) for number, record in enumerate(found.records, start=1)]
@@ -188,6 +195,7 @@ def run_segment_all(options: argparse.Namespace, terminal: Terminal, load_predic
                 "message": found.message,
                 "note": NOTE,
                 "seconds": {name: round(value, 3) for name, value in seconds.items()},
+                "tflop": None if found.tflop is None else round(found.tflop, 3),
                 "nodules": rows,
             },
             indent=2,
@@ -208,10 +216,6 @@ def _are_many(source: str, out: Path | None, endings: tuple[str, ...]) -> bool:
             raise InputError("the results of many CTs need a folder: give --out DIR")
         return True
     return out is not None and Path(source).expanduser().is_dir() and not out.name.lower().endswith(endings)
-
-
-def _by_size(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return sorted(records, key=lambda record: -record["measurements"].volume_mm3)
 
 
 def segments_of_records(records: Sequence[dict[str, Any]]) -> list[SegmentedNodule]:
@@ -246,7 +250,7 @@ def nodule_row(label: int, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _table(rows: Sequence[dict[str, Any]], ranking: str) -> str:
-    """An aligned table, the largest nodule first."""
+    """An aligned table, the likeliest nodule first."""
     if not rows:
         return "no nodules found"
     keys = ("volume_mm3", "volume_low_mm3", "volume_high_mm3", "long_axis_mm", "short_axis_mm", "mean_hu")

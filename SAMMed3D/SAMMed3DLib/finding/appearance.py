@@ -22,6 +22,8 @@ from ..weights import CLASSIFIER, resource_path
 _BATCH = 32
 #: Axes along which a batch of crops can be mirrored.
 _MIRRORS = [axes for count in range(4) for axes in itertools.combinations((1, 2, 3), count)]
+MIRRORS = len(_MIRRORS)
+"""How many images of a place are judged where mirror images are asked for."""
 _AIR_HU = -1024.0
 
 

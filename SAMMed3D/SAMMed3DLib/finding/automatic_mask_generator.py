@@ -1,14 +1,16 @@
 """All nodules of a volume at once: SAM's automatic mask generator in three dimensions.
 
-As in "Segment Anything" (Kirillov et al. 2023) points are prompted in batches and masks are kept by quality. The
-points are not a blind grid, though: a blob filter names places and sizes (:mod:`.candidates`), a small classifier
-judges them (:mod:`.appearance`), the best are looked at in crops of their proper zoom, and the best of those are
-clicked as a person would click them. What remains is suppressed as masks, not boxes.
+As in "Segment Anything" (Kirillov et al. 2023) points are prompted and masks are kept by quality. The points are not a
+blind grid, though: a blob filter names places and sizes (:mod:`.candidates`), a small classifier judges them
+(:mod:`.appearance`), and the likeliest are clicked as a person would click them, the likeliest first, so that the first
+nodules are known while the search goes on. What remains is suppressed as masks, not boxes.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
@@ -18,29 +20,28 @@ from numpy.typing import ArrayLike, NDArray
 from ..inference.errors import InputError, PredictionCancelled
 from ..inference.geometry import box_corners, extent_ras, transform_points, voxel_index, world_to_ijk
 from ..inference.measurements import measure_nodule
-from ..inference.postprocessing import Clicks, voxelize
 from ..inference.prediction import Prediction
 from ..inference.predictor import SamPredictor3D
 from ..inference.validation import check_inside
-from .appearance import appearance_of
+from ..inference.zoom import deepest_point
+from ..model.nodule_classifier import GFLOP as CLASSIFIER_GFLOP
+from .appearance import MIRRORS, appearance_of
 from .candidates import Candidate, find_candidates
 from .looks import Look, Looker, Place
 from .lungs import LungMask, find_lungs
 from .mask_nms import suppress
 from .nodule_features import Agreement
-from .nodule_score import LOWEST_SCORE, NoduleScore, default_score, shown_from
+from .nodule_score import LOWEST_SCORE, NoduleScore, default_score, score_threshold, shown_from
 
-#: Shares of the whole work, for the progress.
-_SHARES = {"lungs": 0.08, "candidates": 0.22, "appearance": 0.1, "looks": 0.35, "clicks": 0.25}
+#: Shares of the whole work, for the progress until a phase has shown how long it takes.
+_SHARES = {"lungs": 0.08, "candidates": 0.27, "appearance": 0.15, "clicks": 0.5}
 _STEPS = 1000
-#: So many candidates are judged for each that may be looked at.
-_JUDGED_PER_LOOK = 6
-#: Objects this much smaller or larger than allowed in a coarse look are not clicked.
-_SIZE_TOLERANCE = 1.5
-#: A click tells more than a look: looks with this share of the lowest score are clicked too.
+#: So many places are judged by the classifier.
+JUDGED = 600
+#: So many places are clicked whatever it costs, if they are not hopeless.
+_FEWEST_CLICKS = 30
+#: A click tells more than a place does: places with this share of the lowest score are clicked too.
 _WORTH_A_CLICK = 0.25
-#: Of many thousand looks (a fine grid of points) so many for each mask that may be clicked are kept, the best.
-_LOOKS_PER_MASK = 20
 
 
 class SamAutomaticMaskGenerator3D:
@@ -50,32 +51,35 @@ class SamAutomaticMaskGenerator3D:
     SAM-Med3D weights), by the stability of the mask, which says nothing of nodules: see :attr:`ranking`.
 
     Args:
-        predictor: its image is set. Its cache is shared: clicking a found nodule's ``point_coords`` costs no encoding
-            (as long as the cache is large enough for two crops per nodule).
-        points_per_side: look at a regular grid of so many points along each side of the lungs' box instead of at
-            candidates.
-        points_per_batch: clicks decoded at once. On a CPU a few are as good as many.
+        predictor: its image is set. Its cache is shared: further clicks on a found nodule cost no encoding.
+        points_per_side: click a regular grid of so many points along each side of the lungs' box instead of
+            candidates, all of them.
+        points_per_batch: so many places are clicked between two updates of :attr:`found_so_far`.
         pred_iou_thresh: masks with a lower predicted IoU are dropped, where it is known.
         stability_score_thresh: masks with a lower stability are dropped.
         stability_score_offset: of the logits, for the stability.
         box_nms_thresh: of two masks with a larger IoU (of the masks, not of their boxes) the better one stays.
         containment_thresh: the same for the share of the smaller mask that lies in the other one.
-        crop_overlap_ratio: points share a crop when they lie in its middle, 1 - crop_overlap_ratio of its edge.
         min_diameter_mm, max_diameter_mm: of the sphere of a mask's volume; others are dropped.
-        point_candidates: look at these instead: (n, 3) points in RAS mm, or Candidates.
+        point_candidates: click these instead, all of them: (n, 3) points in RAS mm, or Candidates.
         lungs: "auto" searches in the lungs, and in the whole volume where there are none; "whole_volume" does not ask;
             a LungMask saves finding them again.
         min_score: records below this probability are not made. It bounds what the slider "more" can show. It says
             nothing where the score is no probability.
-        max_candidates: looked at most, the likeliest first.
-        max_masks: clicked at most, the best first: the bound of the time.
-        score: how the looks at an object become a probability; None = the one that comes with the module.
+        max_candidates: clicked at most, the likeliest first; :attr:`message` tells what that leaves out. None: as many
+            as are worth it.
+        max_tflop: what the networks may spend, in 10^12 floating point operations, before only places that are rather
+            nodules than not are clicked. Those are clicked all, and so are the 30 likeliest others.
+        score: how a place and what a click shows there become probabilities; None = the one that comes with the module.
         lung_finder, candidate_finder: what finds them.
         classifier: what tells how much a place looks like a nodule, as :func:`.appearance.appearance_of`.
+        clock: seconds, for the progress.
 
     Attributes:
-        candidates: of the last run.
+        candidates: of the last run, those that were clicked or would have been next, the likeliest first.
+        clicked: how many places of the last run were clicked.
         lungs_found: LungMask of the last run, None where the whole volume was searched.
+        found_so_far: records of the run that is under way, the best first.
         ranking: "probability" or "stability", what ``score`` of the records means.
         message: what users should know of the last run; "" if nothing.
         cancelled: whether the last run was.
@@ -91,19 +95,19 @@ class SamAutomaticMaskGenerator3D:
         stability_score_offset: float = 1.0,
         box_nms_thresh: float = 0.3,
         containment_thresh: float = 0.6,
-        crop_overlap_ratio: float = 0.7,
         min_diameter_mm: float = 3.0,
-        max_diameter_mm: float = 40.0,
+        max_diameter_mm: float = 60.0,
         point_candidates: ArrayLike | Sequence[Candidate] | None = None,
         lungs: Literal["auto", "whole_volume"] | LungMask = "auto",
         *,
         min_score: float = LOWEST_SCORE,
-        max_candidates: int = 150,
-        max_masks: int = 40,
+        max_candidates: int | None = None,
+        max_tflop: float = 3.0,
         score: NoduleScore | None = None,
         lung_finder: Callable[..., LungMask] = find_lungs,
         candidate_finder: Callable[..., list[Candidate]] = find_candidates,
         classifier: Callable[..., NDArray[np.float64]] = appearance_of,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         if points_per_side is not None and point_candidates is not None:
             raise InputError("give either points_per_side or point_candidates, not both")
@@ -119,26 +123,29 @@ class SamAutomaticMaskGenerator3D:
         self.stability_score_offset = stability_score_offset
         self.box_nms_thresh = box_nms_thresh
         self.containment_thresh = containment_thresh
-        self.crop_overlap_ratio = crop_overlap_ratio
         self.min_diameter_mm = min_diameter_mm
         self.max_diameter_mm = max_diameter_mm
         self.point_candidates = point_candidates
         self.lungs = lungs
         self.min_score = min_score
         self.max_candidates = max_candidates
-        self.max_masks = max_masks
+        self.max_tflop = max_tflop
         self.score = score or default_score()
         self._find_lungs = lung_finder
         self._find_candidates = candidate_finder
         self._classify = classifier
+        self._clock = clock
         self._reset()
 
     def _reset(self) -> None:
         self.candidates: list[Candidate] = []
+        self.clicked = 0
         self.lungs_found: LungMask | None = None
+        self.found_so_far: list[dict[str, Any]] = []
         self.cancelled = False
         self._messages: list[str] = []
-        self._progress = _Progress(None)
+        self._judgements = self._encodings = self._decodings = 0
+        self._progress = _Progress(None, self._clock)
         if self.ranking == "stability":
             self._messages.append(
                 f"the checkpoint ({self.predictor.profile.name}) was not trained to predict its own quality: masks are "
@@ -160,11 +167,22 @@ class SamAutomaticMaskGenerator3D:
         """What users should know of the last run."""
         return "; ".join(self._messages)
 
+    @property
+    def tflop(self) -> float | None:
+        """What the networks of the last run have spent, in 10^12 operations; None with a network of unknown cost."""
+        cost = getattr(self.predictor.model, "gflop", None)
+        if cost is None:
+            return None
+        encoding, decoding = cost
+        spent = self._encodings * encoding + self._decodings * decoding + self._judgements * CLASSIFIER_GFLOP
+        return float(spent) / 1000.0
+
     def generate(self, progress: Callable[[int, int], bool | None] | None = None) -> list[dict[str, Any]]:
         """Find and segment.
 
         Args:
-            progress: called with (done, total); returning False cancels, and what was found so far is returned.
+            progress: called with (done, total), whose ratio is the share of the time as far as it is known; returning
+                False cancels, and what was found so far is returned. :attr:`found_so_far` may be read meanwhile.
 
         Returns:
             one dict per nodule, the best first: ``segmentation`` (uint8 block [k, j, i]) and ``offset_kji``, its first
@@ -172,35 +190,28 @@ class SamAutomaticMaskGenerator3D:
             ``stability_score``; ``point_coords`` [[R, A, S]] mm, the click; ``crop_box`` as bbox, the crop that was
             seen; ``score`` (see :attr:`ranking`) and ``shown_from``, the place of a slider between "fewer" (0) and
             "more" (1) from which on it is to be shown (0.5: by default); ``prediction``, to go on from with clicks;
-            ``features`` and ``coarse_features`` (LookFeatures) of the last and the first look; ``response`` of the
-            blob filter (NaN without it); ``appearance`` and ``coarse_appearance`` of the object and of the place that
-            was looked at, log odds of the classifier (NaN where it was not asked); ``agreement`` of clicks elsewhere
+            ``features`` (LookFeatures) of the click; ``response`` of the blob filter (NaN without it); ``appearance``,
+            log odds of the classifier for the object (NaN where it was not asked); ``agreement`` of clicks elsewhere
             in it (None where none were made); ``measurements`` (NoduleRecord).
 
         Raises:
             InputError: no image is set, or the given points lie outside of it.
         """
         self._reset()
-        self._progress = _Progress(progress)
-        image = self.predictor.image_kji
-        looks: list[tuple[float, Look]] = []
+        self._progress = _Progress(progress, self._clock)
         found: list[_Found] = []
         try:
-            places = self._places(image)
-            looker = Looker(self.predictor, self.lungs_found, self.stability_score_offset)
-            self._look_at(places, looker, looks)
-            self._click(looks, looker, found)
+            self._click_all(self._places(self.predictor.image_kji), found)
             self._progress.at("clicks", 1.0)
         except PredictionCancelled:
             self.cancelled = True
-            clicked = {id(each.look) for each in found}
-            rest = [pair for pair in self._worth_clicking(looks) if id(pair[1]) not in clicked]
-            found += [self._unclicked(score, look) for score, look in rest]
-        return self._records(found)
+        self.found_so_far = self._records(found)
+        return self.found_so_far
 
-    # -- where to look -----------------------------------------------------------------------------------------------
+    # -- where to click ----------------------------------------------------------------------------------------------
 
     def _places(self, image: NDArray) -> list[Place]:
+        """The places that may be clicked, the likeliest first."""
         shape, matrix = image.shape, self.predictor.ijk_to_ras
         if isinstance(self.lungs, LungMask):
             self.lungs_found = self.lungs if self.lungs.found else None
@@ -216,42 +227,53 @@ class SamAutomaticMaskGenerator3D:
             self.candidates = [each for each in given if isinstance(each, Candidate)]
             places = [_place_of(each) for each in given]
             check_inside(np.array([place.point_ras for place in places]).reshape(-1, 3), shape, matrix)
-            places = self._judged(places)
         elif self.points_per_side is not None:
             places = [Place((r, a, s)) for r, a, s in self._grid(shape, matrix, self.points_per_side)]
         else:
-            found = self._find_candidates(
-                image,
-                matrix,
-                self.lungs_found,
-                min_diameter_mm=self.min_diameter_mm,
-                max_diameter_mm=self.max_diameter_mm,
-                limit=_JUDGED_PER_LOOK * self.max_candidates,
-                progress=self._progress.of("candidates"),
-            )
-            judged = self._judged([_place_of(each) for each in found])
-            odds = [self.score.of_place(place.expected_mm, place.response, place.appearance) for place in judged]
-            likeliest = sorted(range(len(found)), key=lambda n: -odds[n])[: self.max_candidates]
-            self.candidates = [found[n] for n in likeliest]
-            places = [judged[n] for n in likeliest]
+            places = self._judged(image)
         self._progress.at("appearance", 1.0)
         return [_on_voxel(place, shape, matrix) for place in places]
 
-    def _judged(self, places: Sequence[Place]) -> list[Place]:
-        """The places with what the classifier says of those whose size is expected."""
-        self._progress.at("candidates", 1.0)
-        sized = [n for n, place in enumerate(places) if np.isfinite(place.expected_mm)]
-        odds = self._classify(
-            self.predictor.image_kji,
-            self.predictor.ijk_to_ras,
-            [places[n].point_ras for n in sized],
-            [places[n].expected_mm for n in sized],
-            progress=self._progress.of("appearance"),
+    def _judged(self, image: NDArray) -> list[Place]:
+        """The candidates with their probabilities, the likeliest first, without the hopeless ones."""
+        matrix = self.predictor.ijk_to_ras
+        found = self._find_candidates(
+            image,
+            matrix,
+            self.lungs_found,
+            min_diameter_mm=self.min_diameter_mm,
+            max_diameter_mm=self.max_diameter_mm,
+            limit=JUDGED,
+            progress=self._progress.of("candidates"),
         )
-        judged = list(places)
-        for n, value in zip(sized, odds, strict=True):
-            judged[n] = dataclasses.replace(places[n], appearance=float(value))
-        return judged
+        self._progress.at("candidates", 1.0)
+        centers, sizes = [each.center_ras for each in found], [each.diameter_mm for each in found]
+        odds = self._classify(image, matrix, centers, sizes, progress=self._progress.of("appearance"))
+        self._judgements += len(found)
+        judged = [
+            dataclasses.replace(
+                _place_of(each), probability=self.score.of_place(each.diameter_mm, each.response, float(value))
+            )
+            for each, value in zip(found, odds, strict=True)
+        ]
+        hopeless = _WORTH_A_CLICK * self.min_score
+        order = [n for n in np.argsort([-place.probability for place in judged], kind="stable")]
+        order = [n for n in order if judged[n].probability >= hopeless]
+        if sum(map(self._is_likely, judged)) > len(found) // 2 and len(found) >= JUDGED:
+            self._messages.append(f"more than {JUDGED} places stand out: there may be more nodules than are listed")
+        if self.max_candidates is not None and len(order) > self.max_candidates:
+            left = order[self.max_candidates :]
+            likely = sum(self._is_likely(judged[n]) for n in left)
+            self._messages.append(
+                f"max_candidates={self.max_candidates} left out {len(left)} places that may be nodules, "
+                f"{likely} of them likely ones"
+            )
+            order = order[: self.max_candidates]
+        self.candidates = [found[n] for n in order]
+        return [judged[n] for n in order]
+
+    def _is_likely(self, place: Place) -> bool:
+        return place.probability >= score_threshold(0.5)
 
     def _grid(self, shape: tuple[int, ...], matrix: NDArray, per_side: int) -> NDArray[np.float64]:
         """A regular grid of points over the lungs' box (or the volume's), those in the lungs only."""
@@ -270,79 +292,81 @@ class SamAutomaticMaskGenerator3D:
             inside &= lungs.share_at(points) > 0.5
         return points[inside]
 
-    # -- looks and clicks --------------------------------------------------------------------------------------------
+    # -- clicks ------------------------------------------------------------------------------------------------------
 
-    def _look_at(self, places: Sequence[Place], looker: Looker, looks: list[tuple[float, Look]]) -> None:
-        def done(batch: Sequence[Look], seen: int) -> None:
-            looks.extend((self._score(look), look) for look in batch)
-            most = _LOOKS_PER_MASK * self.max_masks
-            if len(looks) > 2 * most:
-                looks[:] = [(score, look.alone()) for score, look in sorted(looks, key=_falling)[:most]]
-            self._progress.at("looks", seen / len(places))
-
-        looker.look_at_all(places, self.points_per_batch, self.crop_overlap_ratio, done)
-
-    def _worth_clicking(self, looks: Sequence[tuple[float, Look]]) -> list[tuple[float, Look]]:
-        """The best looks of different objects of an allowed size, best first."""
-        low, high = self.min_diameter_mm / _SIZE_TOLERANCE, self.max_diameter_mm * _SIZE_TOLERANCE
-        kept: list[tuple[float, Look]] = []
-        for score, look in sorted(looks, key=_falling):
-            if len(kept) == self.max_masks or score < _WORTH_A_CLICK * self._lowest_score:
+    def _click_all(self, places: Sequence[Place], found: list[_Found]) -> None:
+        """Click the places that are worth it, but for those inside of an object that is known already."""
+        looker = Looker(self.predictor, self.lungs_found, self.stability_score_offset)
+        before = self.tflop or 0.0
+        for number, place in enumerate(places):
+            planned = self._planned(places, number, (self.tflop or 0.0) - before)
+            if number >= planned:
                 break
-            if not low <= look.features.diameter_mm <= high:
+            self._progress.at("clicks", number / planned)
+            if any(each.holds(place.point_ras, self.predictor.ijk_to_ras) for each in found):
                 continue
-            if any(better.contains(look.features.center_ras) for _, better in kept):
-                continue
-            kept.append((score, look))
-        return kept
+            one = self._click(place, looker)
+            self.clicked += 1
+            if one is not None:
+                found.append(one)
+            if self.clicked % self.points_per_batch == 0:
+                self.found_so_far = self._records(found)
+                for record in reversed(self.found_so_far):
+                    self.predictor.keep_ready(record["prediction"])
 
-    def _click(self, looks: Sequence[tuple[float, Look]], looker: Looker, found: list[_Found]) -> None:
-        """Click the objects that are worth it, the best last, so that their embeddings are the newest in the cache."""
-        chosen = self._worth_clicking(looks)
+    def _planned(self, places: Sequence[Place], done: int, spent: float) -> int:
+        """How many of the places are to be clicked, after ``done`` of them have cost ``spent`` TFLOP.
+
+        All that are rather nodules than not, and as many of the others as there is budget for.
+        """
+        likely = sum(map(self._is_likely, places))
+        if not done or self.tflop is None:
+            affordable = _FEWEST_CLICKS
+        else:
+            left = max(self.max_tflop - self.tflop, 0.0)
+            affordable = max(_FEWEST_CLICKS, done + int(left / max(spent / done, 1e-9)))
+        return min(len(places), max(likely, affordable))
+
+    def _click(self, place: Place, looker: Looker) -> _Found | None:
+        """Click a place; None where the network sees nothing there."""
+        predictor = self.predictor
+        encodings, decodings = predictor.encodings, predictor.decodings
+        prediction = self._predict(place)
+        middle = deepest_point(prediction.parts[-1], np.array([place.point_ras]))
+        if middle is not None and not _is_on_object(prediction, place):
+            # beside what the network sees: there it is clicked
+            point_ras = (float(middle[0]), float(middle[1]), float(middle[2]))
+            place = dataclasses.replace(place, point_ras=point_ras)
+            place = _on_voxel(place, predictor.image_kji.shape, predictor.ijk_to_ras)
+            prediction = self._predict(place)
+        look, agreement, appearance = None, None, math.nan
+        if _is_on_object(prediction, place):
+            look = looker.describe(place, prediction.parts[-1], prediction.score)
+        if look is not None and self.ranking == "probability":
+            features = look.features
+            [appearance] = self._classify(
+                predictor.image_kji, predictor.ijk_to_ras, [features.center_ras], [features.diameter_mm], mirrored=True
+            )
+            self._judgements += MIRRORS
+            agreement = looker.agreement(look)
+        self._encodings += predictor.encodings - encodings
+        self._decodings += predictor.decodings - decodings
+        if look is None:
+            return None
+        score = look.features.stability
+        if agreement is not None:
+            score = self.score(look.features, agreement, place.response, float(appearance))
+        return _Found(score, look, prediction, agreement, float(appearance))
+
+    def _predict(self, place: Place) -> Prediction:
+        """The mask that a click gives. What is not sure is not compared with a look from far away as for a person's
+        click: the search knows about how large its candidates are, and most that are not sure are no nodules."""
         zoom = self.predictor.zoom
-        # the search knows about how large its candidates are: most of those that are not sure are no nodules
         self.predictor.zoom = dataclasses.replace(zoom, look_far=False)
         try:
-            self._click_each(chosen, looker, found)
+            return self.predictor.predict([place.point_ras], [1])
         finally:
             self.predictor.zoom = zoom
-
-    def _click_each(self, chosen: Sequence[tuple[float, Look]], looker: Looker, found: list[_Found]) -> None:
-        for number, (_, look) in enumerate(reversed(chosen)):
-            self._progress.at("clicks", number / len(chosen))
-            place = dataclasses.replace(look.place, point_ras=tuple(look.deepest_point()))
-            place = _on_voxel(place, self.predictor.image_kji.shape, self.predictor.ijk_to_ras)
-            prediction = self.predictor.predict([place.point_ras], [1])
-            final = looker.describe(place, prediction.parts[-1], prediction.score)
-            if final is not None:
-                agreement = None
-                if self.ranking == "probability":
-                    final = dataclasses.replace(final, place=self._judged_as_object(final))
-                    agreement = looker.agreement(final)
-                found.append(_Found(self._score(final, agreement), look, final, prediction, agreement))
-
-    def _judged_as_object(self, look: Look) -> Place:
-        """The place of a look with what the classifier says of the object that was seen there, not of its place."""
-        image, matrix, features = self.predictor.image_kji, self.predictor.ijk_to_ras, look.features
-        [odds] = self._classify(image, matrix, [features.center_ras], [features.diameter_mm], mirrored=True)
-        return dataclasses.replace(look.place, appearance=float(odds))
-
-    def _unclicked(self, score: float, look: Look) -> _Found:
-        """The mask of a coarse look: without a further encoding, for what a cancelled run has found."""
-        shape, matrix = self.predictor.image_kji.shape, self.predictor.ijk_to_ras
-        clicks = Clicks.of(np.array([look.place.point_ras]), np.array([True]), shape, matrix)
-        mask, offset = voxelize((look.part,), self.predictor.image_kji, matrix, clicks)
-        iou = look.features.predicted_iou if self.predictor.profile.iou_head else None
-        prediction = Prediction(mask, offset, iou, look.part.logits, look.part.crop, (look.part,))
-        return _Found(score, look, look, prediction)
-
-    def _score(self, look: Look, agreement: Agreement | None = None) -> float:
-        """Of what a look shows; with ``agreement``, of the object that was clicked."""
-        if self.ranking == "stability":
-            return look.features.stability
-        if agreement is None:
-            return self.score.of_look(look.features, look.place.response, look.place.appearance)
-        return self.score(look.features, agreement, look.place.response, look.place.appearance)
 
     # -- the result --------------------------------------------------------------------------------------------------
 
@@ -356,7 +380,7 @@ class SamAutomaticMaskGenerator3D:
         )
         records = []
         for each in (good[index] for index in kept):
-            record = self._record(each)
+            each.record = record = each.record or self._record(each)
             if self.min_diameter_mm <= record["measurements"].equivalent_diameter_mm <= self.max_diameter_mm:
                 records.append(record)
         return records
@@ -366,7 +390,7 @@ class SamAutomaticMaskGenerator3D:
         return (
             each.score >= self._lowest_score
             and (iou is None or iou >= self.pred_iou_thresh)
-            and each.final.features.stability >= self.stability_score_thresh
+            and each.look.features.stability >= self.stability_score_thresh
         )
 
     def _record(self, each: _Found) -> dict[str, Any]:
@@ -378,47 +402,73 @@ class SamAutomaticMaskGenerator3D:
             "bbox": [*prediction.offset_kji[::-1], *prediction.mask.shape[::-1]],
             "area": prediction.voxels,
             "predicted_iou": prediction.score,
-            "stability_score": each.final.features.stability,
-            "point_coords": [list(each.final.place.point_ras)],
+            "stability_score": each.look.features.stability,
+            "point_coords": [list(each.look.place.point_ras)],
             "crop_box": _box_in_voxels(prediction.crop, shape, matrix),
             "score": each.score,
             "shown_from": shown_from(each.score, self.ranking),
             "prediction": prediction,
-            "features": each.final.features,
-            "coarse_features": each.look.features,
+            "features": each.look.features,
             "response": each.look.place.response,
-            "appearance": each.final.place.appearance,
-            "coarse_appearance": each.look.place.appearance,
+            "appearance": each.appearance,
             "agreement": each.agreement,
             "measurements": measure_nodule(prediction, self.predictor.image_kji, matrix),
         }
 
 
 class _Found:
-    """An object that was clicked: its coarse look, the look after the click, and the mask."""
+    """An object that was clicked: what was seen, its mask, and its record once it is asked for."""
 
     def __init__(
-        self, score: float, look: Look, final: Look, prediction: Prediction, agreement: Agreement | None = None
+        self, score: float, look: Look, prediction: Prediction, agreement: Agreement | None, appearance: float
     ) -> None:
         self.score = score
         self.look = look
-        self.final = final
         self.prediction = prediction
         self.agreement = agreement
+        self.appearance = appearance
+        self.record: dict[str, Any] | None = None
+
+    def holds(self, point_ras: ArrayLike, ijk_to_ras: NDArray) -> bool:
+        """Whether a point lies in the mask."""
+        index = voxel_index(world_to_ijk(ijk_to_ras, point_ras))[::-1] - np.array(self.prediction.offset_kji)
+        inside = np.all(index >= 0) and np.all(index < np.array(self.prediction.mask.shape))
+        return bool(inside and self.prediction.mask[tuple(index)])
 
 
 class _Progress:
-    """One count for all phases; raises PredictionCancelled when the callback says False."""
+    """One count for all phases; raises PredictionCancelled when the callback says False.
 
-    def __init__(self, callback: Callable[[int, int], bool | None] | None) -> None:
+    The count is the time spent as a share of what the whole will take: the rest of a phase as fast as what is done of
+    it, later phases by their usual shares.
+    """
+
+    def __init__(self, callback: Callable[[int, int], bool | None] | None, clock: Callable[[], float]) -> None:
         self._callback = callback
-        self._last = -1
+        self._clock = clock
+        self._begun = clock()
+        self._phase, self._entered = "", self._begun
+        self._last = 0
 
     def at(self, phase: str, share: float) -> None:
         """``share`` (0..1) of a phase is done."""
-        before = sum(part for name, part in _SHARES.items() if list(_SHARES).index(name) < list(_SHARES).index(phase))
-        done = round(_STEPS * (before + share * _SHARES[phase]))
-        self._last = max(self._last, done)
+        now = self._clock()
+        if phase != self._phase:
+            self._phase, self._entered = phase, now
+        names = list(_SHARES)
+        before, after = (
+            sum(_SHARES[name] for name in part)
+            for part in (names[: names.index(phase)], names[names.index(phase) + 1 :])
+        )
+        usual = before + share * _SHARES[phase]
+        elapsed, inside = now - self._begun, now - self._entered
+        if elapsed > 0.0 and usual > 0.0:
+            pace = elapsed / usual
+            rest = inside * (1.0 - share) / share if share > 0.0 and inside > 0.0 else pace * _SHARES[phase]
+            usual = elapsed / (elapsed + rest + pace * after)
+        if phase == names[-1] and share >= 1.0:
+            usual = 1.0
+        self._last = max(self._last, min(int(_STEPS * usual), _STEPS))
         if self._callback is not None and self._callback(self._last, _STEPS) is False:
             raise PredictionCancelled("finding nodules was cancelled")
 
@@ -427,15 +477,18 @@ class _Progress:
         return lambda done, total: self.at(phase, done / max(total, 1))
 
 
-def _falling(scored: tuple[float, Look]) -> float:
-    """The key that sorts looks by falling score."""
-    return -scored[0]
+def _is_on_object(prediction: Prediction, place: Place) -> bool:
+    """Whether the network sees something at the very point; of what it does not, the mask is but the click's voxels."""
+    part = prediction.parts[-1]
+    index = voxel_index(world_to_ijk(part.cells_to_ras, place.point_ras))
+    inside = np.all(index >= 0) and np.all(index < np.array(part.logits.shape))
+    return bool(inside and part.logits[tuple(index)] > 0.0)
 
 
 def _place_of(given: Candidate | ArrayLike) -> Place:
     if isinstance(given, Candidate):
         r, a, s = given.center_ras
-        return Place((r, a, s), given.diameter_mm, given.response)
+        return Place((r, a, s), given.response)
     point = np.asarray(given, dtype=np.float64)
     if point.shape != (3,) or not np.isfinite(point).all():
         raise InputError("point_candidates must be Candidates or points of shape (n, 3): R, A, S in mm")

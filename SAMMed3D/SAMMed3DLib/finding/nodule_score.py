@@ -1,10 +1,10 @@
 """How likely a mask is a nodule: a calibrated probability, and the slider that trades misses for false positives.
 
-Three logistic regressions, each over its inputs, their squares and products. The first judges a place by the response
-of the blob filter that named it (:mod:`.candidates`) and by its appearance (:mod:`.appearance`), before the promptable
-network has seen it; the second hears the features of the first look besides (:mod:`.nodule_features`); the third judges
-the object that was clicked, and hears whether clicks elsewhere in it give the same mask. What they were fitted on is
-said beside their weights (:mod:`.regression`).
+Two logistic regressions, each over its inputs, their squares and products. The first judges a place by the response of
+the blob filter that named it (:mod:`.candidates`) and by its appearance (:mod:`.appearance`), before the promptable
+network has seen it; the second judges the object that was clicked: it hears its features besides
+(:mod:`.nodule_features`), and whether clicks elsewhere in it give the same mask. What they were fitted on is said
+beside their weights (:mod:`.regression`).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from .regression import Regression, fitted, fitted_values
 
 #: What the first sees, in order; :func:`place_inputs` computes it.
 PLACE = ("diameter", "response", "appearance")
-#: What the others see first; :func:`look_inputs` computes it.
-LOOK = (
+#: What the second sees, in order; :func:`object_inputs` computes it.
+OBJECT = (
     "iou",
     "stability",
     "diameter",
@@ -38,17 +38,18 @@ LOOK = (
     "wall",
     "response",
     "appearance",
+    "agreement",
+    "least agreement",
+    "iou around",
 )
-#: What the last one sees behind it; :func:`object_inputs` computes all.
-OBJECT = (*LOOK, "agreement", "least agreement", "iou around")
-#: Those whose squares and products they see too.
+#: Those whose squares and products both see too.
 COMBINED = ("iou", "diameter", "response", "appearance", "agreement")
 #: Of the fit (:func:`.regression.fitted_values`).
 _SECTION = "nodule_score"
 
 
 def place_inputs(diameter_mm: float, response: float, appearance: float) -> NDArray[np.float64]:
-    """What is known of a place before a look, as the regressions take it.
+    """What is known of a place before a click, as the regressions take it.
 
     Args:
         diameter_mm: of what is expected there.
@@ -65,12 +66,15 @@ def place_inputs(diameter_mm: float, response: float, appearance: float) -> NDAr
     )
 
 
-def look_inputs(features: LookFeatures, response: float, appearance: float) -> NDArray[np.float64]:
-    """The features of a look as the regressions take them, each bounded and about of size one.
+def object_inputs(
+    features: LookFeatures, response: float, appearance: float, agreement: Agreement
+) -> NDArray[np.float64]:
+    """What is known of an object that was clicked as the regression takes it, each bounded and about of size one.
 
     Args:
-        features: of the look.
+        features: of the click.
         response, appearance: as in :func:`place_inputs`.
+        agreement: of clicks elsewhere in it.
     """
     size, response, appearance = place_inputs(features.diameter_mm, response, appearance)
     return np.array(
@@ -90,16 +94,11 @@ def look_inputs(features: LookFeatures, response: float, appearance: float) -> N
             2.0 * features.near_wall,
             response,
             appearance,
+            4.0 * agreement.mean,
+            4.0 * agreement.least,
+            _logit(agreement.predicted_iou),
         ]
     )
-
-
-def object_inputs(
-    features: LookFeatures, response: float, appearance: float, agreement: Agreement
-) -> NDArray[np.float64]:
-    """The same for an object that was clicked, with what clicks elsewhere in it gave."""
-    around = [4.0 * agreement.mean, 4.0 * agreement.least, _logit(agreement.predicted_iou)]
-    return np.append(look_inputs(features, response, appearance), around)
 
 
 def _logit(share: float) -> float:
@@ -112,27 +111,21 @@ class NoduleScore:
     """Probabilities in 0..1 that something is a nodule.
 
     Attributes:
-        place: judges a place before a look, its inputs named as in ``PLACE``.
-        look: judges a look, its inputs named as in ``LOOK``.
+        place: judges a place before a click, its inputs named as in ``PLACE``.
         clicked: judges an object that was clicked, its inputs named as in ``OBJECT``.
     """
 
     place: Regression
-    look: Regression
     clicked: Regression
 
     def of_place(self, diameter_mm: float, response: float, appearance: float) -> float:
         """Of what is expected at a place; ``response`` of the blob filter and ``appearance`` to the classifier."""
         return probability(float(self.place.log_odds(place_inputs(diameter_mm, response, appearance))))
 
-    def of_look(self, features: LookFeatures, response: float = math.nan, appearance: float = math.nan) -> float:
-        """Of what one look shows; NaN where blob filter or classifier were not asked."""
-        return probability(float(self.look.log_odds(look_inputs(features, response, appearance))))
-
     def __call__(
         self, features: LookFeatures, agreement: Agreement, response: float = math.nan, appearance: float = math.nan
     ) -> float:
-        """Of an object that was clicked."""
+        """Of an object that was clicked; NaN where blob filter or classifier were not asked."""
         return probability(float(self.clicked.log_odds(object_inputs(features, response, appearance, agreement))))
 
 
@@ -144,11 +137,7 @@ def probability(log_odds: float) -> float:
 @lru_cache(maxsize=1)
 def default_score() -> NoduleScore:
     """The score that comes with the module. Raises InputError when its file is missing or damaged."""
-    return NoduleScore(
-        fitted(_SECTION, "place", PLACE, COMBINED),
-        fitted(_SECTION, "look", LOOK, COMBINED),
-        fitted(_SECTION, "click", OBJECT, COMBINED),
-    )
+    return NoduleScore(fitted(_SECTION, "place", PLACE, COMBINED), fitted(_SECTION, "click", OBJECT, COMBINED))
 
 
 #: Scores below this are hardly ever nodules; the slider's "more" goes no further.

@@ -79,6 +79,9 @@ class SamPredictor3D:
         zoom: the zoom policy; default: :class:`ZoomPolicy` of the model's profile.
         progress: called with a short text before each slow step (an encoding) and when the graphics memory ran out;
             returning False cancels: :class:`PredictionCancelled` is raised.
+
+    Attributes:
+        encodings, decodings: how many crops were encoded and how many prompts decoded so far.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class SamPredictor3D:
         self._array: NDArray | None = None
         self._ijk_to_ras: Affine = np.eye(4)
         self._image_key: Hashable = None
+        self.encodings = self.decodings = 0
         self.set_model(model, zoom)
 
     def set_model(self, model: PromptableModel, zoom: ZoomPolicy | None = None) -> None:
@@ -224,6 +228,11 @@ class SamPredictor3D:
         known = [float(score) if self.profile.iou_head else None for score in scores]
         return [Part(crop, np.ascontiguousarray(answer), anchor) for answer in answers], known
 
+    def keep_ready(self, prediction: Prediction) -> None:
+        """Mark the embeddings of a prediction as just used, so that the next click on it costs no encoding."""
+        for part in prediction.parts:
+            self.cache.get(self._key(part.crop, part.anchor_ras))
+
     def with_volume_range(self, prediction: Prediction) -> Prediction:
         """The prediction with the range of volumes that clicks elsewhere in its object give.
 
@@ -281,6 +290,7 @@ class SamPredictor3D:
             )
 
         logits, iou = self._with_memory(run)
+        self.decodings += len(logits)
         answers = np.ascontiguousarray(logits[:, 0].float().cpu().numpy())
         answers.setflags(write=False)
         return answers, iou[:, 0].float().cpu().numpy()
@@ -528,6 +538,7 @@ class SamPredictor3D:
             return self.model.decode(embedding, shown[0], shown[1], shown[2], shown[3], multimask_output=multimask)
 
         logits, iou = self._with_memory(run)
+        self.decodings += 1
         answers = [np.ascontiguousarray(answer, dtype=np.float32) for answer in logits[0].float().cpu().numpy()]
         scores = [float(score) for score in iou[0].float().cpu().numpy()]
         order = sorted(range(len(answers)), key=lambda index: -scores[index])
@@ -545,16 +556,21 @@ class SamPredictor3D:
 
     def _embedding(self, crop: Crop, anchor_ras: NDArray) -> Tensor:
         """The crop's embedding on the model's device, from the cache or the encoder."""
-        by_click = self.profile.intensity == "zscore_positive"
-        anchor = (np.round(anchor_ras, 6) + 0.0).tobytes() if by_click else b""
-        key = (self._model_token, self._image_key, crop.key, anchor)
+        key = self._key(crop, anchor_ras)
         embedding = self.cache.get(key)
         if embedding is None:
             self._report("Encoding")
             prepared = prepare_crop(self.image_kji, self._ijk_to_ras, crop, self.profile, anchor_ras)
             embedding = self.model.encode(torch.from_numpy(prepared)[None].to(self.model.device))
+            self.encodings += 1
             self.cache.put(key, embedding)
         return embedding.to(self.model.device)
+
+    def _key(self, crop: Crop, anchor_ras: NDArray) -> Hashable:
+        """What an embedding depends on."""
+        by_click = self.profile.intensity == "zscore_positive"
+        anchor = (np.round(anchor_ras, 6) + 0.0).tobytes() if by_click else b""
+        return self._model_token, self._image_key, crop.key, anchor
 
     def _with_memory(self, run: Callable[[], _Result]) -> _Result:
         """``run()``; when the graphics memory is exhausted, once more on the CPU."""

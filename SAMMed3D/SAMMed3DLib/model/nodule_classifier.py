@@ -19,6 +19,8 @@ EDGE = 32
 VOXELS_PER_DIAMETER = 12.5
 """Every nodule is shown at this size, but for the smallest and largest."""
 SPACING_RANGE_MM = (0.5, 1.5)
+GFLOP = 0.43
+"""10^9 floating point operations for one crop."""
 _WINDOWS_HU = ((-1000.0, 400.0), (-160.0, 240.0))
 
 

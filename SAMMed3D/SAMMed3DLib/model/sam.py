@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .precision import PRECISIONS, resolve_device, resolve_precision
 from .profile import PreprocessingProfile
+from .sizes import GFLOP
 
 
 class Sam3D(nn.Module):
@@ -38,6 +39,11 @@ class Sam3D(nn.Module):
         self.image_encoder = image_encoder
         self.prompt_encoder = prompt_encoder
         self.mask_decoder = mask_decoder
+
+    @property
+    def gflop(self) -> tuple[float, float] | None:
+        """10^9 floating point operations of one encoding and of one decoding, where they are known."""
+        return GFLOP.get(self.name)
 
     @property
     def device(self) -> torch.device:

@@ -10,6 +10,9 @@ NODULE_NETS = ("nodule", "nodule_light")
 bundled weights."""
 BUNDLED_NETWORK = "nodule"
 
+GFLOP = {"nodule": (16.8, 8.27), "nodule_light": (16.8, 4.07), "vit_b_ori": (104.6, 1.44)}
+"""10^9 floating point operations of one encoding and of one decoding, a multiplication and an addition being two."""
+
 
 @dataclass(frozen=True)
 class ViTSize:

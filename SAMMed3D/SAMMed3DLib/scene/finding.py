@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..signal import Signal
-from ..worker.requests import FoundNodule, Generate, Generated, Result, Segmented, Start
+from ..worker.requests import FoundNodule, Generate, Generated, Progress, Result, Segmented, Start
 from .nodule_editor import NoduleEditor
 from .nodule_segmentation import AI
 from .nodule_state import NoduleSnapshot, digest
@@ -39,18 +39,15 @@ class Candidate:
 
     Attributes:
         found: what the engine said.
+        number: for its name.
         segmentId: of its segment, None before it was first shown.
         hidden: the segment as it was when the sensitivity took it off, None while it is shown (or was never shown).
     """
 
     found: FoundNodule
+    number: int
     segmentId: str | None = None
     hidden: NoduleSnapshot | None = None
-
-    @property
-    def size(self) -> float:
-        """Volume in mm3."""
-        return float(self.found.measurements.get("volume_mm3") or 0.0)
 
     @cached_property
     def _values(self) -> dict[str, Any]:
@@ -59,6 +56,7 @@ class Candidate:
         bits = zlib.compress(np.packbits(found.mask != 0).tobytes())
         return {
             "mask": base64.b64encode(bits).decode("ascii"),
+            "number": self.number,
             "shape": [int(length) for length in found.mask.shape],
             "offset": [int(start) for start in found.offset_kji],
             "score": float(found.score),
@@ -80,16 +78,16 @@ class Candidate:
         a, b, c = (int(start) for start in values["offset"])
         measurements, shown = dict(values["measurements"]), values["shownFrom"]
         found = FoundNodule(mask, (a, b, c), float(values["score"]), values["iou"], measurements, None, shown)
-        return cls(found, values["segmentId"])
+        return cls(found, int(values["number"]), values["segmentId"])
 
 
 class CandidateRun:
-    """The candidates of a run, the largest first.
+    """The candidates of a run, the likeliest first.
 
     Args:
         found: what the engine found.
         previous: the run before, which counts again when this one is undone; default: none.
-        firstNumber: the names of its segments count from here, the largest first, whatever the sensitivity.
+        firstNumber: the names of its segments count from here, in the order of finding, whatever the sensitivity.
 
     Attributes:
         change: its step in the history.
@@ -98,21 +96,31 @@ class CandidateRun:
     def __init__(
         self, found: Iterable[FoundNodule] = (), previous: CandidateRun | None = None, firstNumber: int = 1
     ) -> None:
-        self.candidates = sorted((Candidate(nodule) for nodule in found), key=lambda one: -one.size)
+        self.candidates: list[Candidate] = []
         self.previous = self if previous is None else previous
-        self.firstNumber = firstNumber
         self.change = NoduleChange("", {})
+        self._next = firstNumber
+        self.update(tuple(found))
 
-    def numberOf(self, candidate: Candidate) -> int:
-        """For its name."""
-        return self.firstNumber + self.candidates.index(candidate)
+    def update(self, found: Sequence[FoundNodule], firstNumber: int = 1) -> list[Candidate]:
+        """Take what the search knows by now, its new candidates numbered from ``firstNumber`` at least; returns those
+        that are no longer among it."""
+        known = {id(one.found): one for one in self.candidates}
+        gone = [one for one in self.candidates if all(one.found is not nodule for nodule in found)]
+        self._next = max(self._next, firstNumber)
+        self.candidates = []
+        for nodule in sorted(found, key=lambda nodule: -nodule.score):
+            one = known.get(id(nodule)) or Candidate(nodule, self._next)
+            self._next = max(self._next, one.number + 1)
+            self.candidates.append(one)
+        return gone
 
     def toText(self, shapeKji: Sequence[int]) -> str:
         """To be kept with a scene; "" for a run without candidates."""
         if not self.candidates:
             return ""
         candidates = [one.toDict() for one in self.candidates]
-        values = {"volume": [int(length) for length in shapeKji], "first": self.firstNumber, "candidates": candidates}
+        values = {"volume": [int(length) for length in shapeKji], "candidates": candidates}
         return json.dumps(values, separators=(",", ":"))
 
     @classmethod
@@ -122,7 +130,6 @@ class CandidateRun:
         try:
             values = json.loads(text)
             if [int(length) for length in values["volume"]] == [int(length) for length in shapeKji]:
-                run.firstNumber = int(values["first"])
                 run.candidates = [Candidate.fromDict(one) for one in values["candidates"]]
         except (ValueError, TypeError, KeyError, zlib.error):
             run.candidates = []
@@ -144,7 +151,7 @@ class CandidateRun:
             isConcealed: whether it is there, but about to be taken off.
 
         Returns:
-            (to show, to hide), each the largest first. Candidates whose segment the user deleted stay away.
+            (to show, to hide), each the likeliest first. Candidates whose segment the user deleted stay away.
         """
         show, hide = [], []
         for one in self.candidates:
@@ -159,7 +166,7 @@ class CandidateRun:
         return show, hide
 
     def positionOf(self, candidate: Candidate, exists: Callable[[str], bool]) -> str | None:
-        """The segment of the next smaller candidate that is shown: before it belongs this one."""
+        """The segment of the next candidate that is shown: before it belongs this one."""
         after = self.candidates[self.candidates.index(candidate) + 1 :]
         return next((one.segmentId for one in after if one.segmentId is not None and exists(one.segmentId)), None)
 
@@ -201,6 +208,7 @@ class Finding:
         self._pipeline = editor.pipeline
         self._generation: int | None = None
         self._run = CandidateRun()
+        self._growing: CandidateRun | None = None
         self._todo: deque[tuple[Candidate, bool]] = deque()
         self._ending: tuple[str, bool] | None = None
         self._moved = False
@@ -252,34 +260,61 @@ class Finding:
         isAsFound = volume.record(segmentId).mask == digest(state.block)  # also in a reopened scene
         return (state.isForeign and not isAsFound) or volume.writer.wasEdited(segmentId)
 
+    @told
+    def onProgress(self, progress: Progress) -> None:
+        """What the search has found by now is shown while it goes on."""
+        isOwn = progress.generation == self._generation and progress.value is not None
+        if isOwn and progress.request.identity == self.volume.geometry.identity():
+            self._take(progress.value)
+
     def _onResult(self, result: Result) -> None:
         if result.generation != self._generation:
             return
         self._generation = None
+        growing, self._growing = self._growing, None
         if result.error is not None:
             self.volume.message(result.error, True)
         elif result.request.identity != self.volume.geometry.identity():
             self.volume.message(_("The volume has changed meanwhile: start Segment all again."), True)
-        elif result.value is None:
+        elif result.value is None or (growing is not None and growing is not self._run):  # it was undone meanwhile
             self.volume.message(_("The search was canceled."), False)
         else:
-            self._take(result.value, result.cancelled)
+            self._growing, self._ending = growing, (result.value.note, result.cancelled)
+            self._take(result.value)
+            self._growing = None
 
-    def _take(self, generated: Generated, wasStopped: bool) -> None:
-        """Earlier findings that nobody touched make room for the new ones, in one step of the history."""
+    def _take(self, generated: Generated) -> None:
+        """Show what was found; with the first of it, earlier findings that nobody touched make room, and a step of the
+        history begins."""
+        volume = self.volume
+        if self._growing is None:
+            self._growing = self._begin()
+        run = self._growing
+        own = {one.segmentId for one in run.candidates if one.segmentId is not None}
+        others = [each for each in list(volume.nodules) if each not in own or self.isKept(each)]
+        kept = [volume.writer.read(segmentId) for segmentId in others]
+        known = {id(one.found) for one in run.candidates}
+        found = [one for one in generated.found if id(one) in known or not overlapsAny(one, kept)]
+        gone = run.update(found, volume.nextNumber())
+        if run is not self._run:
+            return
+        for one in gone:
+            if one.segmentId is not None and self._exists(one.segmentId) and one.segmentId not in others:
+                volume.remove(one.segmentId)
+        self._plan()
+        volume.refreshList()
+
+    def _begin(self) -> CandidateRun:
+        """A run without candidates yet, as a step of the history."""
         volume = self.volume
         old = [segmentId for segmentId in list(volume.nodules) if not self.isKept(segmentId)]
-        kept = [volume.writer.read(segmentId) for segmentId in volume.nodules if segmentId not in old]
-        new = [one for one in generated.found if not overlapsAny(one, kept)]
-        run = CandidateRun(new, self._run, volume.nextNumber(without=old))
+        run = CandidateRun((), self._run, volume.nextNumber(without=old))
         before = {segmentId: volume.snapshot(segmentId) for segmentId in old}
         run.change = self._editor.step(_("Segment all"), before, _RunInHistory(self, run))
         for segmentId in old:
             volume.remove(segmentId)
         self._run = run
-        self._ending = generated.note, wasStopped
-        self._plan()
-        volume.refreshList()
+        return run
 
     def _tell(self, note: str, wasStopped: bool) -> None:
         """How the search ended, and what the engine has to say about it."""
@@ -311,7 +346,7 @@ class Finding:
 
     @property
     def shownIds(self) -> list[str]:
-        """Segment IDs of the candidates that are shown, the largest first."""
+        """Segment IDs of the candidates that are shown, the likeliest first."""
         return [one.segmentId for one in self._shown if one.segmentId is not None]
 
     @told
@@ -322,7 +357,9 @@ class Finding:
             self._plan(moved=True)
 
     def use(self, run: CandidateRun) -> None:
-        """The slider decides on the candidates of this run."""
+        """The slider decides on the candidates of this run; a search whose step was undone ends."""
+        if self._run is self._growing and run is not self._run:
+            self.stop()
         self._run = run
         self._keep()
 
@@ -403,7 +440,7 @@ class Finding:
             volume.restore(candidate.hidden)
             candidate.hidden = None
             return
-        state = volume.addNodule(self._run.numberOf(candidate))
+        state = volume.addNodule(candidate.number)
         candidate.segmentId = segmentId = state.segmentId
         self._run.change.before.setdefault(segmentId, None)
         # The origin spares the first click an encoding.

@@ -107,7 +107,7 @@ def segmentAll(
         sensitivity: 0 (fewest) to 1 (all candidates); default 0.5: those that are rather nodules than not.
 
     Returns:
-        the IDs of the found segments, the largest first.
+        the IDs of the found segments, the likeliest first.
 
     Raises:
         SceneError: as :func:`segment`.

@@ -565,6 +565,7 @@ class Session:
     def _onProgress(self, progress: Progress) -> None:
         text = progress.text
         if isinstance(progress.request, Generate):
+            self.finding.onProgress(progress)
             text = _("Looking for nodules")
             if progress.seconds_left is not None:
                 text = _("Looking for nodules, {time}").format(time=_leftText(progress.seconds_left))

@@ -242,18 +242,26 @@ class Engine:
     def _generate(self, request: Generate, report: Report) -> Generated:
         self._require(request.identity)
         _go_on(report, "")
-        stopped = False
+        stopped, told = False, []
+        known: dict[int, tuple[dict[str, Any], FoundNodule]] = {}
+
+        def answer_of(records: list[dict[str, Any]]) -> Generated:
+            for record in records:
+                if id(record) not in known:
+                    known[id(record)] = record, self._found(record, request.ijk_to_world)
+            found = [known[id(record)][1] for record in records]
+            return Generated(tuple(_new_ones(found, request.keep)), str(getattr(generator, "message", "") or ""))
 
         def progress(done: int, total: int) -> bool:
-            nonlocal stopped
-            stopped = stopped or not report(done, total, "")
+            nonlocal stopped, told
+            so_far = getattr(generator, "found_so_far", told)
+            news = [answer_of(so_far)] if so_far and so_far is not told else []
+            told = so_far
+            stopped = stopped or not report(done, total, "", *news)
             return not stopped
 
         generator = self._make_generator(self._predictor, **request.settings)
-        records = generator.generate(progress=progress)
-        found = [self._found(record, request.ijk_to_world) for record in records]
-        note = str(getattr(generator, "message", "") or "")
-        answer = Generated(tuple(_new_ones(found, request.keep)), note)
+        answer = answer_of(generator.generate(progress=progress))
         if stopped:
             raise RequestCancelled(answer)
         return answer

@@ -51,8 +51,9 @@ class Priority(enum.IntEnum):
         return self in (Priority.CLICK, Priority.SHORT)
 
 
-Report = Callable[[int, int, str], bool]
-"""Tells the progress of a request: called with (done, total, text); False asks to stop."""
+Report = Callable[..., bool]
+"""Tells the progress of a request: called with (done, total, text), and with what is known of the answer so far where
+there is something; False asks to stop."""
 
 
 class Request(Protocol):
@@ -188,6 +189,8 @@ class Measure:
 @dataclass(frozen=True, eq=False)
 class Generate:
     """Asks for all nodules of the volume. Answer: :class:`Generated`; when cancelled, with what was found so far.
+
+    Meanwhile each Progress with a ``value`` holds what has been found by then: a nodule that stays is the same object.
 
     Attributes:
         identity: the volume's.
@@ -347,6 +350,7 @@ class Progress:
 
     Attributes:
         seconds_left: an estimate, or None.
+        value: the answer as far as it is known, where that has changed; else None.
     """
 
     generation: int
@@ -355,3 +359,4 @@ class Progress:
     total: int = 0
     text: str = ""
     seconds_left: float | None = None
+    value: Any = dataclasses.field(default=None, repr=False)

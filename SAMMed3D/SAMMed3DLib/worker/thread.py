@@ -169,7 +169,7 @@ class Worker:
         entry.started = self._clock()
         value, error, details, cancelled = None, None, "", False
         try:
-            value = self._engine.run(entry.request, lambda done, total, text: self._report(entry, done, total, text))
+            value = self._engine.run(entry.request, lambda *told: self._report(entry, *told))
         except RequestCancelled as stop:
             value, cancelled = stop.value, True
         except Exception as failure:  # nothing may end this thread
@@ -182,14 +182,14 @@ class Worker:
             self._running.remove(entry)
             self._results.put(Result(entry.generation, entry.request, value, error, details, cancelled, seconds))
 
-    def _report(self, entry: _Entry, done: int, total: int, text: str) -> bool:
+    def _report(self, entry: _Entry, done: int, total: int, text: str, value: Any = None) -> bool:
         """Progress of a running request; in between, what slips in is run."""
         now = self._clock()
-        if now - entry.reported >= self._progressInterval or (total and done >= total):
+        if now - entry.reported >= self._progressInterval or (total and done >= total) or value is not None:
             entry.reported = now
             entry.past.append((now, done))
             left = _seconds_left(entry.started, entry.past, total)
-            self._results.put(Progress(entry.generation, entry.request, done, total, text, left))
+            self._results.put(Progress(entry.generation, entry.request, done, total, text, left, value))
         if entry.request.priority is Priority.LONG:
             while not entry.cancelled and (guest := self._guest()) is not None:
                 self._run(guest)
