@@ -162,7 +162,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ):
         print(f"| {name} | {value:.1f} |")
     print(
-        f"\n{found['clicked']} places clicked, {found['tflop'] or 0.0:.2f} TFLOP, {found['records']} masks, {found['shown']} shown by default; "
+        f"\n{found['clicked']} places clicked, {found['tflop'] or 0.0:.2f} TFLOP, {found['records']} masks, "
+        f"{found['shown']} shown by default; "
         f"peak {found['peak_mb']:.0f} MB {found['message']}"
     )
     reached = found["seconds"] <= TARGET_SECONDS and found["peak_mb"] <= TARGET_MB

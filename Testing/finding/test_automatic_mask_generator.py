@@ -11,7 +11,7 @@ from inference.volumes import ORIENTATIONS, grid, world_of
 from SAMMed3DLib.finding.appearance import MIRRORS
 from SAMMed3DLib.finding.candidates import Candidate
 from SAMMed3DLib.finding.lungs import LungMask
-from SAMMed3DLib.finding.nodule_score import OBJECT, PLACE, NoduleScore, default_score
+from SAMMed3DLib.finding.nodule_score import OBJECT, PLACE, NoduleScore, default_score, joined
 from SAMMed3DLib.finding.regression import Regression
 from SAMMed3DLib.inference import InputError, PredictionCancelled, SamAutomaticMaskGenerator3D, SamPredictor3D
 from SAMMed3DLib.model import build_model
@@ -413,6 +413,26 @@ def test_doubtful_places_are_clicked_within_the_budget_and_likely_ones_beyond_it
             assert generator.tflop == pytest.approx(5.2, rel=0.1)
     assert clicks["likely"] == len(spheres) == 36, "no bound cuts likely nodules"
     assert clicks["doubtful"] == 30 < clicks["more"] < 36
+
+
+def test_the_boxes_of_a_detector_of_record_become_places_and_count_for_the_score():
+    array, matrix = scan()
+    asked = []
+
+    def detector(image, affine, lungs, **options):
+        asked.append(sorted(options))
+        center, radius = SPHERES[2]
+        return [Candidate(tuple(np.add(center, 0.5)), 2.0 * radius, float("nan"), "solid", detection=0.9)]
+
+    score = NoduleScore(saying(0.6, PLACE), saying(0.6, OBJECT))
+    alone = generator_for(array, matrix, spheres=SPHERES[:2], score=score).generate()
+    records = generator_for(array, matrix, spheres=SPHERES[:2], score=score, detector=detector).generate()
+    assert len(alone) == 2 and all(record["score"] == pytest.approx(0.6) for record in alone)
+    assert asked == [["limit", "max_diameter_mm", "min_diameter_mm", "progress"]]
+    named, *others = records
+    assert dice(named, truth_of(array, matrix, SPHERES[2])) > 0.9 and len(others) == 2
+    assert named["score"] == pytest.approx(joined(0.6, 0.9))
+    assert all(record["score"] == pytest.approx(joined(0.6, 0.02)) for record in others)
 
 
 def test_what_a_search_spends_is_counted():

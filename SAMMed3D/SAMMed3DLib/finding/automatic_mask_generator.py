@@ -27,14 +27,18 @@ from ..inference.zoom import deepest_point
 from ..model.nodule_classifier import GFLOP as CLASSIFIER_GFLOP
 from .appearance import MIRRORS, appearance_of
 from .candidates import Candidate, find_candidates
+from .detectors import LOWEST as LEAST_DETECTION
+from .detectors import Detector
 from .looks import Look, Looker, Place
 from .lungs import LungMask, find_lungs
 from .mask_nms import suppress
 from .nodule_features import Agreement
-from .nodule_score import LOWEST_SCORE, NoduleScore, default_score, score_threshold, shown_from
+from .nodule_score import LOWEST_SCORE, NoduleScore, default_score, joined, score_threshold, shown_from
 
 #: Shares of the whole work, for the progress until a phase has shown how long it takes.
 _SHARES = {"lungs": 0.08, "candidates": 0.27, "appearance": 0.15, "clicks": 0.5}
+#: What a detector of record takes where it is asked, in shares of all the rest.
+_DETECTOR_SHARE = 10.0
 _STEPS = 1000
 #: So many places are judged by the classifier.
 JUDGED = 600
@@ -73,6 +77,8 @@ class SamAutomaticMaskGenerator3D:
         score: how a place and what a click shows there become probabilities; None = the one that comes with the module.
         lung_finder, candidate_finder: what finds them.
         classifier: what tells how much a place looks like a nodule, as :func:`.appearance.appearance_of`.
+        detector: a detector of record, whose boxes become places too: the thorough search. Scores are then those that
+            it and ours give together (:func:`.nodule_score.joined`).
         clock: seconds, for the progress.
 
     Attributes:
@@ -105,8 +111,9 @@ class SamAutomaticMaskGenerator3D:
         max_tflop: float = 3.0,
         score: NoduleScore | None = None,
         lung_finder: Callable[..., LungMask] = find_lungs,
-        candidate_finder: Callable[..., list[Candidate]] = find_candidates,
+        candidate_finder: Detector = find_candidates,
         classifier: Callable[..., NDArray[np.float64]] = appearance_of,
+        detector: Detector | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         if points_per_side is not None and point_candidates is not None:
@@ -134,6 +141,7 @@ class SamAutomaticMaskGenerator3D:
         self._find_lungs = lung_finder
         self._find_candidates = candidate_finder
         self._classify = classifier
+        self._detector = detector
         self._clock = clock
         self._reset()
 
@@ -145,7 +153,8 @@ class SamAutomaticMaskGenerator3D:
         self.cancelled = False
         self._messages: list[str] = []
         self._judgements = self._encodings = self._decodings = 0
-        self._progress = _Progress(None, self._clock)
+        self._boxes: list[Candidate] = []
+        self._progress = _Progress(None, self._clock, self._detector is not None)
         if self.ranking == "stability":
             self._messages.append(
                 f"the checkpoint ({self.predictor.profile.name}) was not trained to predict its own quality: masks are "
@@ -175,7 +184,7 @@ class SamAutomaticMaskGenerator3D:
             return None
         encoding, decoding = cost
         spent = self._encodings * encoding + self._decodings * decoding + self._judgements * CLASSIFIER_GFLOP
-        return float(spent) / 1000.0
+        return float(spent) / 1000.0 + float(getattr(self._detector, "tflop", 0.0))
 
     def generate(self, progress: Callable[[int, int], bool | None] | None = None) -> list[dict[str, Any]]:
         """Find and segment.
@@ -198,7 +207,7 @@ class SamAutomaticMaskGenerator3D:
             InputError: no image is set, or the given points lie outside of it.
         """
         self._reset()
-        self._progress = _Progress(progress, self._clock)
+        self._progress = _Progress(progress, self._clock, self._detector is not None)
         found: list[_Found] = []
         try:
             self._click_all(self._places(self.predictor.image_kji), found)
@@ -237,25 +246,28 @@ class SamAutomaticMaskGenerator3D:
     def _judged(self, image: NDArray) -> list[Place]:
         """The candidates with their probabilities, the likeliest first, without the hopeless ones."""
         matrix = self.predictor.ijk_to_ras
-        found = self._find_candidates(
-            image,
-            matrix,
-            self.lungs_found,
-            min_diameter_mm=self.min_diameter_mm,
-            max_diameter_mm=self.max_diameter_mm,
-            limit=JUDGED,
-            progress=self._progress.of("candidates"),
-        )
+        found: list[Candidate] = []
+        for phase, finder in (("detector", self._detector), ("candidates", self._find_candidates)):
+            if finder is not None:
+                found += finder(
+                    image,
+                    matrix,
+                    self.lungs_found,
+                    min_diameter_mm=self.min_diameter_mm,
+                    max_diameter_mm=self.max_diameter_mm,
+                    limit=JUDGED,
+                    progress=self._progress.of(phase),
+                )
+        self._boxes = [each for each in found if not math.isnan(each.detection)]
         self._progress.at("candidates", 1.0)
         centers, sizes = [each.center_ras for each in found], [each.diameter_mm for each in found]
         odds = self._classify(image, matrix, centers, sizes, progress=self._progress.of("appearance"))
         self._judgements += len(found)
-        judged = [
-            dataclasses.replace(
-                _place_of(each), probability=self.score.of_place(each.diameter_mm, each.response, float(value))
-            )
-            for each, value in zip(found, odds, strict=True)
-        ]
+        judged = []
+        for each, value in zip(found, odds, strict=True):
+            own = self.score.of_place(each.diameter_mm, each.response, float(value))
+            chance = joined(own, self._detection(each.center_ras, each.diameter_mm))
+            judged.append(dataclasses.replace(_place_of(each), probability=chance))
         hopeless = _WORTH_A_CLICK * self.min_score
         order = [n for n in np.argsort([-place.probability for place in judged], kind="stable")]
         order = [n for n in order if judged[n].probability >= hopeless]
@@ -271,6 +283,18 @@ class SamAutomaticMaskGenerator3D:
             order = order[: self.max_candidates]
         self.candidates = [found[n] for n in order]
         return [judged[n] for n in order]
+
+    def _detection(self, center_ras: Sequence[float], diameter_mm: float) -> float:
+        """What the detector of record says of an object: of its best box there, its lowest where it named none; NaN
+        where there is no detector."""
+        if self._detector is None:
+            return math.nan
+        near = [
+            box.detection
+            for box in self._boxes
+            if math.dist(box.center_ras, center_ras) < max(box.diameter_mm, diameter_mm) / 2.0
+        ]
+        return max(near, default=LEAST_DETECTION)
 
     def _is_likely(self, place: Place) -> bool:
         return place.probability >= score_threshold(0.5)
@@ -355,7 +379,8 @@ class SamAutomaticMaskGenerator3D:
             return None
         score = look.features.stability
         if agreement is not None:
-            score = self.score(look.features, agreement, place.response, float(appearance))
+            own = self.score(look.features, agreement, place.response, float(appearance))
+            score = joined(own, self._detection(look.features.center_ras, look.features.diameter_mm))
         return _Found(score, look, prediction, agreement, float(appearance))
 
     def _predict(self, place: Place) -> Prediction:
@@ -443,8 +468,13 @@ class _Progress:
     it, later phases by their usual shares.
     """
 
-    def __init__(self, callback: Callable[[int, int], bool | None] | None, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, callback: Callable[[int, int], bool | None] | None, clock: Callable[[], float], detects: bool = False
+    ) -> None:
         self._callback = callback
+        rest = 1.0 / (1.0 + _DETECTOR_SHARE) if detects else 1.0
+        shares = {name: rest * share for name, share in _SHARES.items()}
+        self._shares = {"lungs": shares.pop("lungs"), "detector": 1.0 - rest, **shares}
         self._clock = clock
         self._begun = clock()
         self._phase, self._entered = "", self._begun
@@ -455,16 +485,16 @@ class _Progress:
         now = self._clock()
         if phase != self._phase:
             self._phase, self._entered = phase, now
-        names = list(_SHARES)
+        names, shares = list(self._shares), self._shares
         before, after = (
-            sum(_SHARES[name] for name in part)
+            sum(shares[name] for name in part)
             for part in (names[: names.index(phase)], names[names.index(phase) + 1 :])
         )
-        usual = before + share * _SHARES[phase]
+        usual = before + share * shares[phase]
         elapsed, inside = now - self._begun, now - self._entered
         if elapsed > 0.0 and usual > 0.0:
             pace = elapsed / usual
-            rest = inside * (1.0 - share) / share if share > 0.0 and inside > 0.0 else pace * _SHARES[phase]
+            rest = inside * (1.0 - share) / share if share > 0.0 and inside > 0.0 else pace * shares[phase]
             usual = elapsed / (elapsed + rest + pace * after)
         if phase == names[-1] and share >= 1.0:
             usual = 1.0

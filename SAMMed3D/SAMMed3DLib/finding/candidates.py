@@ -7,6 +7,7 @@ several on one thing the best stays, and those are ranked anew by what rays from
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,12 +50,14 @@ class Candidate:
         diameter_mm: of the ball that fits best, within a quarter or so.
         response: how much it looks like a nodule, log odds; larger is likelier.
         kind: "solid" or "subsolid", by its density; in volumes that are no CT always "solid".
+        detection: probability that a detector of record gives, NaN where none did (:mod:`.detectors`).
     """
 
     center_ras: tuple[float, float, float]
     diameter_mm: float
     response: float
     kind: str
+    detection: float = math.nan
 
 
 def find_candidates(

@@ -134,6 +134,19 @@ def probability(log_odds: float) -> float:
     return 1.0 / (1.0 + math.exp(-min(max(log_odds, -30.0), 30.0)))
 
 
+def joined(own: float, detection: float) -> float:
+    """The probability that we and a detector of record give together: the mean of both log odds.
+
+    Nobody has fitted how far either is to be trusted, so both count alike; where the detector was not asked (NaN) it is
+    ours.
+    """
+    if math.isnan(detection):
+        return own
+    low, high = 1e-6, 1.0 - 1e-6
+    odds = [math.log(share / (1.0 - share)) for share in (min(max(each, low), high) for each in (own, detection))]
+    return probability(sum(odds) / 2.0)
+
+
 @lru_cache(maxsize=1)
 def default_score() -> NoduleScore:
     """The score that comes with the module. Raises InputError when its file is missing or damaged."""

@@ -242,7 +242,8 @@ class Engine:
     def _generate(self, request: Generate, report: Report) -> Generated:
         self._require(request.identity)
         _go_on(report, "")
-        stopped, told = False, []
+        stopped = False
+        told: list[dict[str, Any]] = []
         known: dict[int, tuple[dict[str, Any], FoundNodule]] = {}
 
         def answer_of(records: list[dict[str, Any]]) -> Generated:
