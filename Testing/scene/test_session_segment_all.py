@@ -191,9 +191,9 @@ def test_the_slider_lives_in_a_reopened_scene(bench, tmp_path):
     finding.setSensitivity(1.0)
     again.settle()
     rows = again.session.review.rows()
-    assert [row.name for row in rows] == ["Nodule 1", "Nodule 3", "Nodule 4"], "what was deleted stays away"
-    np.testing.assert_array_equal(again.full(rows[2].segmentId), masks["Nodule 4"])
-    assert (rows[2].score, rows[2].predictedIou, rows[2].volumeMm3) == (0.8, 0.8, 27.0)
+    assert [row.name for row in rows] == ["Nodule 1", "Nodule 2", "Nodule 4"], "what was deleted stays away"
+    np.testing.assert_array_equal(again.full(rows[1].segmentId), masks["Nodule 2"])
+    assert (rows[1].score, rows[1].predictedIou, rows[1].volumeMm3) == (0.8, 0.8, 27.0)
     finding.setSensitivity(0.0)
     again.settle()
     assert again.session.review.rows() == []
