@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,6 +97,40 @@ def test_numbers_out_of_range(ct, words) -> None:
     with pytest.raises(SystemExit) as stopped:
         cli.main(["segment-all", str(ct), *words])
     assert stopped.value.code == 2
+
+
+def test_the_thorough_search_asks_a_detector_that_the_user_brings(
+    ct, scene, bright, finder, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "data"))
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert cli.main(["segment-all", str(ct), "--thorough"]) == 2
+    assert "sammed3d weights download lung_nodule_ct_detection" in capsys.readouterr().err
+    assert cli.main(["segment-all", str(ct), "--detector", "model.pt"]) == 2
+    assert "--thorough" in capsys.readouterr().err
+    file = tmp_path / "model.pt"
+    file.write_text("no weights")
+    assert cli.main(["segment-all", str(ct), "--thorough", "--detector", str(file)]) == 2
+    assert str(file) in capsys.readouterr().err
+
+    class Nothing:
+        tflop = 1.5
+
+        def __init__(self, network):
+            self.network = network
+
+        def __call__(self, *args, **options):
+            return []
+
+    monkeypatch.setattr("SAMMed3DLib.finding.detectors.RetinaNetDetector", Nothing)
+    monkeypatch.setattr("SAMMed3DLib.model.retina_net.load_retina_net", lambda path, device: (path, device))
+    words = ["segment-all", str(ct), "--json", "--sensitivity", "1"]
+    scores = []
+    for more in ([], ["--thorough", "--detector", str(file)]):
+        assert cli.main([*words, *more]) == 0
+        scores.append([nodule["score"] for nodule in json.loads(capsys.readouterr().out)["nodules"]])
+    assert len(scores[0]) == len(scores[1]) == 2 and scores[1][0] < scores[0][0], "what it does not name is doubted"
 
 
 def test_report_and_compare_find_the_nodules_first(ct, scene, bright, finder, tmp_path, capsys) -> None:

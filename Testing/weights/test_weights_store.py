@@ -14,7 +14,7 @@ import pytest
 from SAMMed3DLib.model import build_model, save_checkpoint
 from SAMMed3DLib.weights import default_checkpoint
 from SAMMed3DLib.weights import store as weights_store
-from SAMMed3DLib.weights.catalog import CATALOG, CatalogModel, ModelKind, WeightsError
+from SAMMed3DLib.weights.catalog import CATALOG, DETECTOR, CatalogModel, ModelKind, WeightsError
 from SAMMed3DLib.weights.download import DownloadCancelled, DownloadError
 from SAMMed3DLib.weights.store import WeightsStore, default_folder, read_architecture
 
@@ -255,8 +255,29 @@ def test_real_checkpoints_are_read_and_real_rubbish_is_not(tmp_path) -> None:
         read_architecture(bad)
 
 
+def test_the_detector_is_checked_when_it_has_come_and_is_no_model_to_choose(tmp_path, server) -> None:
+    def check(path: Path) -> None:
+        if path.read_bytes() != server.content:
+            raise WeightsError("no detector")
+
+    about = replace(DETECTOR, url=server.url, size_bytes=1)
+    store = WeightsStore(tmp_path / "store", (), detector=about, check=check)
+    entry = store.detector()
+    assert (entry.installed, entry.removable, entry.license) == (False, False, "Apache-2.0")
+    assert about.name not in names(store) and "compared with the network" in entry.note
+    entry = store.download(about.name)
+    assert entry.installed and store.checkpoint(about.name) == entry.path and entry.size_bytes == len(server.content)
+    store.remove(about.name)
+    assert not store.detector().installed
+    refusing = WeightsStore(tmp_path / "other", (), detector=about, check=lambda path: check(tmp_path / "x"))
+    (tmp_path / "x").write_bytes(b"else")
+    with pytest.raises(WeightsError, match="no detector"):
+        refusing.download(about.name)
+    assert not refusing.detector().installed, "nothing is left behind"
+
+
 def test_the_catalog_is_complete() -> None:
-    for model in CATALOG:
+    for model in (*CATALOG, DETECTOR):
         assert model.url.startswith("https://") and model.source.startswith("https://")
         assert model.license and model.note and model.size_bytes > 0
         assert model.sha256 is None or (len(model.sha256) == 64 and int(model.sha256, 16))

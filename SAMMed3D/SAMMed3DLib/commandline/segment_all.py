@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..inference.errors import InputError
 from ..inference.nodule_table import CLICKED, MEASURED, rounded, shown, table_text, titles
+from ..weights.catalog import DETECTOR
+from ..weights.store import WeightsStore
 from .prompts import NodulePrompt
 from .task_queue import Workers
 from .terminal import Terminal, aligned
@@ -57,6 +59,14 @@ def add_segment_all(commands: argparse._SubParsersAction, add_model_options: Cal
         "--max-diameter", type=_millimeters, default=60.0, metavar="MM", help="largest nodule (default: %(default)s)"
     )
     search.add_argument("--whole-volume", action="store_true", help="search outside of the lungs too")
+    search.add_argument(
+        "--thorough",
+        action="store_true",
+        help=f"ask {DETECTOR.title} too, a minute or several on a CPU: 'sammed3d weights download {DETECTOR.name}'",
+    )
+    search.add_argument(
+        "--detector", type=Path, metavar="FILE", help="its weights (models/model.pt), where they were not downloaded"
+    )
     results = parser.add_argument_group("results")
     results.add_argument(
         "--out",
@@ -89,12 +99,13 @@ def add_segment_all(commands: argparse._SubParsersAction, add_model_options: Cal
 
 @dataclass(frozen=True)
 class Search:
-    """What is looked for: see the options of the same names."""
+    """What is looked for: see the options of the same names; ``detector`` is the file of a detector of record."""
 
     sensitivity: float
     min_diameter_mm: float
     max_diameter_mm: float
     whole_volume: bool
+    detector: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,15 +132,23 @@ class Found:
 def find_nodules(
     predictor: SamPredictor3D, volume: Volume, search: Search, progress: Callable[[int, int], None] | None = None
 ) -> Found:
-    """Finds and segments all nodules of a volume; the predictor keeps it. Raises InputError."""
+    """Finds and segments all nodules of a volume; the predictor keeps it. Raises InputError and CheckpointError."""
     from ..inference import SamAutomaticMaskGenerator3D
 
+    thorough: dict[str, Any] = {}
+    if search.detector is not None:
+        from ..finding.detectors import RetinaNetDetector
+        from ..model.retina_net import load_retina_net
+
+        network = load_retina_net(search.detector, str(predictor.model.device))  # type: ignore[attr-defined]
+        thorough = {"detector": RetinaNetDetector(network)}
     predictor.set_image(volume.array_kji, volume.ijk_to_ras)
     generator = SamAutomaticMaskGenerator3D(
         predictor,
         min_diameter_mm=search.min_diameter_mm,
         max_diameter_mm=search.max_diameter_mm,
         lungs="whole_volume" if search.whole_volume else "auto",
+        **thorough,
     )
     records = [each for each in generator.generate(progress) if each["shown_from"] <= search.sensitivity]
     lungs, clicked, tflop = generator.lungs_found, generator.clicked, generator.tflop
@@ -152,7 +171,8 @@ def run_segment_all(options: argparse.Namespace, terminal: Terminal, load_predic
     from ..files.volume_io import read_volume
     from .segmenting import label_map
 
-    search = Search(options.sensitivity, options.min_diameter, options.max_diameter, options.whole_volume)
+    sizes = options.min_diameter, options.max_diameter
+    search = Search(options.sensitivity, *sizes, options.whole_volume, _detector_file(options))
     if search.min_diameter_mm >= search.max_diameter_mm:
         raise InputError(f"--min-diameter {search.min_diameter_mm:g} must be below --max-diameter")
     workers = Workers(options.workers, options.threads, options.scheduler, options.slurm)
@@ -216,6 +236,22 @@ def _are_many(source: str, out: Path | None, endings: tuple[str, ...]) -> bool:
             raise InputError("the results of many CTs need a folder: give --out DIR")
         return True
     return out is not None and Path(source).expanduser().is_dir() and not out.name.lower().endswith(endings)
+
+
+def _detector_file(options: argparse.Namespace) -> str | None:
+    """The file of the detector that the options ask for. Raises InputError."""
+    if options.detector is not None and not options.thorough:
+        raise InputError("--detector is for --thorough: give both, or neither")
+    if not options.thorough:
+        return None
+    entry = WeightsStore().detector()
+    file = options.detector or entry.path
+    if file is None:
+        raise InputError(
+            f"the thorough search needs {entry.title} ({entry.size_bytes / 1e6:.0f} MB, {entry.license}): "
+            f"'sammed3d weights download {entry.name}', or name its file with --detector"
+        )
+    return str(file)
 
 
 def segments_of_records(records: Sequence[dict[str, Any]]) -> list[SegmentedNodule]:

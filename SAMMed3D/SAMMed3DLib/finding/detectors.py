@@ -152,11 +152,12 @@ class RetinaNetDetector:
                     sums.append(
                         (torch.zeros(ANCHORS, *cells), torch.zeros(6 * ANCHORS, *cells), torch.zeros(1, *cells))
                     )
-                where = tuple(
+                inside = [
                     slice(a // step, a // step + n) for a, step, n in zip(start, steps, odds.shape[1:], strict=True)
-                )
+                ]
+                where = (slice(None), *inside)
                 for total, value in zip(sums[level], (odds, code, torch.ones(1)), strict=True):
-                    total[(slice(None), *where)] += value
+                    total[where] += value
         report(progress, 1, 1)
         means = [(odds / count, code / count) for odds, code, count in sums]
         return _selected(means, edges, size)

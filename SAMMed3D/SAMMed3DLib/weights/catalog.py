@@ -23,7 +23,8 @@ class CatalogModel:
         url: the file itself.
         source: the page that describes it.
         license: of the weights.
-        size_bytes: the exact size where ``sha256`` is None (it is then all that can be checked), else about.
+        size_bytes: the exact size where ``sha256`` is None (it is then all that can be checked), else about; of a
+            detector, whose weights are read and compared with its network, always about.
         sha256: of the file, lower-case hexadecimal; None where its authors and its host publish none.
         note: what to know before choosing it.
     """
@@ -50,6 +51,19 @@ CATALOG = (
         sha256="899a46d04d3b70f723282ceb489149373558bf0aaba389a346f5ab57da5cdd3c",
         note="The general model of the SAM-Med3D authors, for structures of every kind; slower than the nodule model.",
     ),
+)
+
+#: Finds nodules and segments none: for the thorough search, not among the models to choose from. Size and license are
+#: those of the model zoo; it publishes no SHA-256.
+DETECTOR = CatalogModel(
+    name="lung_nodule_ct_detection",
+    title="MONAI's lung nodule detector",
+    url="https://huggingface.co/MONAI/lung_nodule_ct_detection/resolve/main/models/model.pt",
+    source="https://huggingface.co/MONAI/lung_nodule_ct_detection",
+    license=APACHE_2,
+    size_bytes=83_700_000,
+    sha256=None,
+    note="For the thorough search for all nodules; no model to choose. LIDC scans were in its training.",
 )
 
 

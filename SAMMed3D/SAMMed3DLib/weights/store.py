@@ -25,7 +25,7 @@ from pathlib import Path
 from ..torch_setup.loading import load_torch
 from ..worker.requests import Report, RequestCancelled
 from . import default_checkpoint
-from .catalog import APACHE_2, CATALOG, CatalogModel, ModelEntry, ModelKind, WeightsError
+from .catalog import APACHE_2, CATALOG, DETECTOR, CatalogModel, ModelEntry, ModelKind, WeightsError
 from .download import DownloadCancelled, Progress, discard_part, download, file_sha256, part_path
 
 BUNDLED = "nodule"
@@ -78,6 +78,23 @@ def read_architecture(path: Path) -> str:
         raise WeightsError(str(error)) from error
 
 
+def check_detector(path: Path) -> None:
+    """Reads all of a detector's file (a second). Nothing stored in it is run.
+
+    Raises WeightsError: it is none, or PyTorch is missing.
+    """
+    try:
+        load_torch()
+        from ..model.checkpoint import CheckpointError
+        from ..model.retina_net import load_retina_net
+    except (ImportError, OSError) as error:
+        raise WeightsError("The file cannot be checked without a working PyTorch: install it first.") from error
+    try:
+        load_retina_net(path)
+    except CheckpointError as error:
+        raise WeightsError(str(error)) from error
+
+
 class WeightsStore:
     """The checkpoints of one folder, the bundled one, and the files chosen elsewhere.
 
@@ -85,6 +102,8 @@ class WeightsStore:
         folder: the store; made when first written to.
         catalog: what can be downloaded.
         read: tells a checkpoint's architecture, or raises WeightsError.
+        detector: the detector of the thorough search.
+        check: raises WeightsError for a file that is none.
     """
 
     def __init__(
@@ -92,9 +111,12 @@ class WeightsStore:
         folder: Path | None = None,
         catalog: Sequence[CatalogModel] = CATALOG,
         read: Callable[[Path], str] = read_architecture,
+        detector: CatalogModel = DETECTOR,
+        check: Callable[[Path], None] = check_detector,
     ) -> None:
         self.folder = Path(folder) if folder is not None else default_folder()
         self._catalog, self._read = tuple(catalog), read
+        self._detector, self._check = detector, check
         self._seen = self._fingerprint()
 
     # The list
@@ -109,9 +131,13 @@ class WeightsStore:
             *(self._file(each) for each in chosen),
         ]
 
+    def detector(self) -> ModelEntry:
+        """The detector of the thorough search, which is no model to choose."""
+        return self._download(self._detector)
+
     def entry(self, name: str) -> ModelEntry:
-        """The model of that name. Raises WeightsError with the names there are."""
-        entries = self.entries()
+        """The model or detector of that name. Raises WeightsError with the names there are."""
+        entries = [*self.entries(), *([self.detector()] if name == self._detector.name else [])]
         for each in entries:
             if each.name == name:
                 return each
@@ -152,8 +178,15 @@ class WeightsStore:
             DownloadError, DownloadCancelled: as :func:`.download.download`.
         """
         model = self._in_catalog(name)
-        exact = model.size_bytes if model.sha256 is None else None
+        detects = model is self._detector
+        exact = model.size_bytes if model.sha256 is None and not detects else None
         download(model.url, self._target(model), sha256=model.sha256, size=exact, progress=progress)
+        if detects:
+            try:
+                self._check(self._target(model))
+            except WeightsError:
+                self._target(model).unlink(missing_ok=True)
+                raise
         return self._download(model)
 
     def add_file(self, path: str | os.PathLike[str]) -> ModelEntry:
@@ -251,8 +284,11 @@ class WeightsStore:
     def _download(self, model: CatalogModel) -> ModelEntry:
         target = self._target(model)
         begun, installed = _size(part_path(target)), target.is_file()
+        verified = (
+            "its weights are compared with the network" if model is self._detector else "only its size is verified"
+        )
         note = model.note + (
-            " Verified by its SHA-256." if model.sha256 else " No SHA-256 of it is known: only its size is verified."
+            " Verified by its SHA-256." if model.sha256 else f" No SHA-256 of it is known: {verified}."
         )
         if begun:
             note += f" {begun / 1e6:.0f} of {model.size_bytes / 1e6:.0f} MB have come; Download goes on from there."
@@ -324,7 +360,7 @@ class WeightsStore:
         temporary.replace(self.folder / _LIST)
 
     def _in_catalog(self, name: str) -> CatalogModel:
-        for model in self._catalog:
+        for model in (*self._catalog, self._detector):
             if model.name == name:
                 return model
         names = ", ".join(model.name for model in self._catalog)
