@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from SAMMed3DLib.synthesis import NoduleShapes, chest_phantom, paint_nodule, ran
 from SAMMed3DLib.synthesis.nodules import Kind
 from SAMMed3DTrainingLib.data.synthetic_samples import Background
 from SAMMed3DTrainingLib.evaluate.clicks import bounding_box
+
+from .real_samples import RealCrop
 
 KINDS: tuple[Kind, ...] = ("solid", "part-solid", "ground-glass")
 DIAMETERS_MM = (4.0, 20.0)
@@ -48,6 +51,10 @@ _LEAST_CONTRAST_HU = 100.0
 _APART_MM = 15.0
 _FEWEST_VOXELS = 8
 _IGNORED_MARGIN_MM = 3.0
+_FADED_MM = 3.0
+"""So far around it a real nodule's own surroundings have given way to the lung it was put into."""
+_LUNG_BELOW_HU, _FREE_SHARE = -500.0, 0.2
+"""Nodules with at least that share of denser tissue around them bring a piece of wall or vessel; they stay out."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +176,85 @@ def painted_scan(
     if len(nodules) < count:
         raise ValueError(f"{background.name} has no room for {count} nodules")
     return DetectionScan(f"{background.name.split('_')[0]}+{count}", source, hu, matrix, tuple(nodules), ignored)
+
+
+def is_free(crop: RealCrop) -> bool:
+    """Whether a real nodule is whole and little of its surroundings is not lung, so that it can stand elsewhere."""
+    if crop.open_below or crop.open_above:
+        return False
+    distance = ndimage.distance_transform_edt(~crop.consensus, sampling=voxel_spacing(crop.ijk_to_ras)[::-1])
+    shell = (distance > 1.0) & (distance <= _FADED_MM)
+    return bool(shell.any()) and float(np.mean(crop.hu[shell] > _LUNG_BELOW_HU)) < _FREE_SHARE
+
+
+def with_real_nodules(
+    scan: DetectionScan, background: Background, crops: Sequence[RealCrop], rng: np.random.Generator, count: int
+) -> DetectionScan:
+    """The scan with so many real nodules in its lung besides, each faded into it within 3 mm; at least 15 mm apart.
+
+    Args:
+        scan: painted into ``background``.
+        background: with its places.
+        crops: free ones (:func:`is_free`), of patients that nothing was fitted on.
+        rng: draws crops, places and mirror images.
+        count: of real nodules.
+    """
+    matrix, hu = scan.ijk_to_ras, scan.array_kji.copy()
+    nodules, added, places = list(scan.nodules), 0, background.sites["lung"]
+    for _ in range(100 * count):
+        if added == count:
+            break
+        crop = crops[rng.integers(len(crops))]
+        site = places[rng.integers(len(places))].astype(float)
+        center, reach = transform_points(matrix, site), crop.diameter_mm + 6.0
+        apart = [np.linalg.norm(center - other.center_ras) - 0.6 * other.diameter_mm for other in nodules]
+        if min(apart, default=math.inf) < 0.6 * crop.diameter_mm + _APART_MM:
+            continue
+        steps = reach / voxel_spacing(matrix)
+        low = np.maximum(np.floor(site - steps), 0).astype(int)[::-1]
+        high = np.minimum(np.ceil(site + steps) + 1, hu.shape[::-1]).astype(int)[::-1]
+        window = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        mask, share, values = _moved(crop, center, matrix, low, hu[window].shape, rng.choice((-1.0, 1.0), 3))
+        lung = background.lung[window]
+        if (scan.ignored is not None and scan.ignored[window].any()) or mask.sum() < _FEWEST_VOXELS:
+            continue
+        if not lung[share > 0].all() or (values - hu[window])[mask].mean() < _LEAST_CONTRAST_HU:
+            continue
+        hu[window] = np.rint(share * values + (1.0 - share) * hu[window]).astype(np.int16)
+        nodules.append(KnownNodule.of(mask, matrix, _kind_of_texture(crop.texture), low))
+        added += 1
+    if added < count:
+        raise ValueError(f"{background.name} has no room for {count} real nodules")
+    return dataclasses.replace(scan, name=f"{scan.name}+{count} real", array_kji=hu, nodules=tuple(nodules))
+
+
+def _moved(
+    crop: RealCrop,
+    center_ras: np.ndarray,
+    ijk_to_ras: np.ndarray,
+    low_kji: np.ndarray,
+    shape_kji: tuple[int, ...],
+    mirror: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A real nodule on a block of voxels that begins at ``low_kji``, its middle at a point, mirrored along R, A, S:
+    its mask, the share of it at each voxel (1 inside and 1 mm around, 0 from 3 mm on), and its HU."""
+    own = crop.consensus
+    middle = transform_points(crop.ijk_to_ras, np.argwhere(own).mean(axis=0)[::-1])
+    block = ijk_to_ras.copy()
+    block[:3, 3] = transform_points(ijk_to_ras, low_kji[::-1])
+    to_crop = np.eye(4)
+    to_crop[:3, :3] = np.diag(mirror)
+    to_crop[:3, 3] = middle - mirror * center_ras
+    grid = np.linalg.inv(crop.ijk_to_ras) @ to_crop @ block
+    distance = ndimage.distance_transform_edt(~own, sampling=voxel_spacing(crop.ijk_to_ras)[::-1])
+
+    def sampled(values: np.ndarray, outside: float) -> np.ndarray:
+        shape = (shape_kji[2], shape_kji[1], shape_kji[0])
+        return sample_grid(values.astype(np.float32).transpose(2, 1, 0), grid, shape, outside).transpose(2, 1, 0)
+
+    share = np.clip((_FADED_MM - sampled(distance, _FADED_MM)) / (_FADED_MM - 1.0), 0.0, 1.0)
+    share[sampled(np.ones(own.shape), 0.0) < 1.0 - 1e-3] = 0.0  # beyond the crop nothing is known
+    return sampled(own, 0.0) > 0.5, share, sampled(crop.hu, 0.0)
 
 
 def bare_scan(background: Background, source: str) -> DetectionScan:

@@ -1,14 +1,19 @@
 """How well all nodules of a scan are found: FROC curves as in LUNA16, and how good the masks of the found ones are.
 
-    python -m Research.froc [--shared ../shared] [--sets held-out procedural phantom lidc] [--json F]
+    python -m Research.froc [--shared ../shared] [--sets held-out procedural phantom lidc real] [--json F]
+        [--classifiers DIR --samples F.npz]
 
-Four sets, fixed here: nodules of 4-20 mm painted into the held-out lungs, which nothing was ever trained or tuned on,
-and into the lungs of chests made of nothing; those chests with the nodules they come with; and the real LIDC scans. The
-hit rule is LUNA16's (Setio et al., Med Image Anal 2017): a
-detection hits a nodule when its center lies closer to the nodule's center than the nodule's radius; further hits of the
-same nodule count as nothing, and so does whatever lies on lesions that fewer than two readers marked or that have no
-reference at all. Sensitivity is read off at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives a scan; their mean is the CPM.
-Exit code 1 when a target is missed, 2 when the data is not there or an option cannot be used.
+Five sets, fixed here: nodules of 4-20 mm painted into the held-out lungs, which nothing was ever trained or tuned on,
+and into the lungs of chests made of nothing; those chests with the nodules they come with; the real LIDC scans; and
+real nodules of validation patients put into the held-out lungs and into each of those that training may use, beside
+painted ones. What was fitted has seen the latter, unless DIR (of ``classifier_fitting``) and the samples (of
+``score_fitting``) are given: then each lung is judged by a classifier and a score that have not.
+
+The hit rule is LUNA16's (Setio et al., Med Image Anal 2017): a detection hits a nodule when its center lies closer to
+the nodule's center than the nodule's radius; further hits of the same nodule count as nothing, and so does whatever
+lies on lesions that fewer than two readers marked or that have no reference at all. Sensitivity is read off at 1/8,
+1/4, 1/2, 1, 2, 4 and 8 false positives a scan; their mean is the CPM. Exit code 1 when a target is missed, 2 when the
+data is not there or an option cannot be used.
 """
 
 from __future__ import annotations
@@ -22,39 +27,50 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from SAMMed3DLib.files.output_files import check_writable, whole_file
+from SAMMed3DLib.finding.appearance import appearance_of
 from SAMMed3DLib.finding.mask_nms import common_voxels
 from SAMMed3DLib.inference import InputError, SamAutomaticMaskGenerator3D, SamPredictor3D
 from SAMMed3DLib.model import CheckpointError, DeviceError, load_model
+from SAMMed3DLib.model.nodule_classifier import load_classifier
 from SAMMed3DLib.synthesis import NoduleShapes
 from SAMMed3DLib.weights import default_checkpoint
 
-from .backgrounds import HELD_OUT, cached_background
+from .backgrounds import HELD_OUT, TRAINING, cached_background
+from .classifier_fitting import without
 from .detection_scans import (
     KINDS,
     LIDC_SCANS,
     DetectionScan,
     KnownNodule,
+    is_free,
     lidc_scan,
     painted_scan,
     phantom_scan,
     procedural_scan,
+    with_real_nodules,
 )
 from .ranking_fitting import within_lungs
+from .real_samples import read_crops
+from .score_fitting import score_without
 
 logger = logging.getLogger(__name__)
 
-SETS = ("held-out", "procedural", "phantom", "lidc")
+SETS = ("held-out", "procedural", "phantom", "lidc", "real")
+DEFAULT_SETS = SETS[:4]
+"""Without the scans of all lungs, which take long."""
 RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """False positives a scan at which sensitivity is read off."""
 SIZES_MM = ((4, 6), (6, 10), (10, 20))
 NOTE = "Few patients and synthesis: a development and regression set, never a benchmark."
-FOLDERS = {"held-out": "data/background", "lidc": "data/lidc_idri"}
+FOLDERS = {"held-out": "data/background", "lidc": "data/lidc_idri", "real": "data/lidc_voi"}
+REAL_PER_SCAN, RESAMPLINGS = 8, 1000
 TARGETS = {"held-out": (0.85, 4.0), "lidc": (1.0, 8.0)}
 """Set: least sensitivity, at so many false positives a scan, for nodules of at least 4 mm (a painted one may come out
 smaller in voxels than it was drawn); of lidc, for the nodules that four readers marked."""
@@ -195,7 +211,7 @@ def scans_of(name: str, shared: Path, count: int = 12, repeats: int = 3, seed: i
     """The scans of a set: one of :data:`SETS`.
 
     Args:
-        name: which.
+        name: which, but for "real" (:func:`real_scans`).
         shared: folder with data/.
         count: nodules painted into each held-out or procedural scan.
         repeats: how often the held-out scan is painted anew, and how many chests made of nothing there are.
@@ -222,7 +238,60 @@ def scans_of(name: str, shared: Path, count: int = 12, repeats: int = 3, seed: i
         for scan in LIDC_SCANS:
             yield lidc_scan(shared / "data" / "lidc_idri", scan)
     else:
-        raise ValueError(f"there is no set {name!r}; there are {', '.join(SETS)}")
+        raise ValueError(f"there is no set {name!r} here; there are {', '.join(DEFAULT_SETS)}")
+
+
+def real_scans(shared: Path, repeats: int, seed: int, cache: Path) -> Iterator[tuple[int, DetectionScan]]:
+    """Real nodules of validation patients beside as many painted ones, in every lung in turn.
+
+    Args:
+        shared: folder with data/.
+        repeats: scans of each lung.
+        seed: of all of them.
+        cache: for prepared lungs.
+
+    Yields:
+        the number of the lung among those that training may use, -1 of a held-out one, and a scan.
+    """
+    shapes = NoduleShapes.load()
+    crops = [crop for crop in read_crops(shared / "data" / "lidc_voi", "validation") if is_free(crop)]
+    crops = [crop for crop in crops if SIZES_MM[0][0] <= crop.diameter_mm]
+    for number, (ct, masks) in [*enumerate(TRAINING.items()), *((-1, item) for item in HELD_OUT.items())]:
+        paths = tuple(shared / "data" / mask for mask in masks)
+        background = within_lungs(cached_background(shared / "data" / ct, paths, cache))
+        for repeat in range(repeats):
+            rng = np.random.default_rng([seed, repeat, number + 1, 41])
+            scan = painted_scan(background, "real", rng, REAL_PER_SCAN, shapes)
+            yield number, with_real_nodules(scan, background, crops, rng, REAL_PER_SCAN)
+
+
+def evaluate_real(options: argparse.Namespace, predictor: SamPredictor3D) -> list[ScanResult]:
+    """The set of real nodules, each lung judged by what has not seen it where the options name that."""
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, scan in real_scans(options.shared, options.repeats, options.seed, Path(folder)):
+            judges: dict[str, Any] = {}
+            if options.classifiers is not None and number >= 0:
+                unseen = load_classifier(without(options.classifiers, number))
+                judges = {
+                    "classifier": partial(appearance_of, classifier=unseen),
+                    "score": score_without(options.samples, number),
+                }
+            results += evaluate([scan], SamAutomaticMaskGenerator3D(predictor, **judges))
+    return results
+
+
+def interval(results: Sequence[ScanResult], rate: float, seed: int = 0) -> tuple[float, float]:
+    """Where the sensitivity at a rate lies in 95 % of sets of as many scans drawn from these with replacement."""
+    rng = np.random.default_rng(seed)
+    values = []
+    for _ in range(RESAMPLINGS):
+        drawn = [results[n] for n in rng.integers(len(results), size=len(results))]
+        found = _of_wanted_size([each for result in drawn for each in result.found])
+        false = [score for result in drawn for score in result.false_positives]
+        values.append(Froc.of(found, false, len(drawn)).sensitivity_at(rate))
+    low, high = np.percentile(values, (2.5, 97.5))
+    return float(low), float(high)
 
 
 # -- the report -------------------------------------------------------------------------------------------------------
@@ -340,8 +409,15 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder with data/ (%(default)s)")
     parser.add_argument(
-        "--sets", nargs="+", default=list(SETS), metavar="SET", choices=SETS, help=f"{', '.join(SETS)} (default: all)"
+        "--sets",
+        nargs="+",
+        default=list(DEFAULT_SETS),
+        metavar="SET",
+        choices=SETS,
+        help=f"{', '.join(SETS)} (default: all but the last)",
     )
+    parser.add_argument("--classifiers", type=Path, metavar="DIR", help="for real: work folder of classifier_fitting")
+    parser.add_argument("--samples", type=Path, metavar="F.npz", help="for real: samples of score_fitting")
     parser.add_argument("--checkpoint", type=Path, help="default: the model that ships with the module")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="auto")
@@ -349,7 +425,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=_one_or_more, default=3, help="scans of each synthetic set (%(default)s)")
     parser.add_argument("--seed", type=_whole, default=0)
     parser.add_argument("--json", type=Path, metavar="FILE.json", help="write all figures there")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if (options.classifiers is None) != (options.samples is None):
+        parser.error("--classifiers and --samples go together")
+    return options
 
 
 def _whole(text: str, least: int = 0) -> int:
@@ -366,11 +445,22 @@ def _run(options: argparse.Namespace) -> int:
     if options.json is not None:
         check_writable(options.json, (".json",))
     model = load_model(options.checkpoint or default_checkpoint(), device=options.device, precision=options.precision)
-    generator = SamAutomaticMaskGenerator3D(SamPredictor3D(model))
+    predictor = SamPredictor3D(model)
+    generator = SamAutomaticMaskGenerator3D(predictor)
     figures, missed = {}, []
     for name in options.sets:
-        results = evaluate(scans_of(name, options.shared, options.count, options.repeats, options.seed), generator)
+        if name == "real":
+            results = evaluate_real(options, predictor)
+        else:
+            results = evaluate(scans_of(name, options.shared, options.count, options.repeats, options.seed), generator)
         sys.stdout.write(f"\n{name}\n{table(results)}\n")
+        if len(results) > 1:
+            words = [
+                f"{low:.2f} to {high:.2f} at {rate:g}" for rate in (1.0, 4.0) for low, high in [interval(results, rate)]
+            ]
+            sys.stdout.write(
+                f">= {SIZES_MM[0][0]} mm, 95 % of scans drawn anew: {', '.join(words)} false positives a scan\n"
+            )
         if name == "lidc":
             sys.stdout.write(f"{nodule_lines(results)}\n")
         missed += missed_targets(name, results)

@@ -29,7 +29,7 @@ from SAMMed3DLib.finding.appearance import appearance_of
 from SAMMed3DLib.finding.candidates import Candidate, find_candidates
 from SAMMed3DLib.finding.lungs import find_lungs
 from SAMMed3DLib.finding.mask_nms import common_voxels
-from SAMMed3DLib.finding.nodule_score import COMBINED, OBJECT, PLACE, object_inputs, place_inputs
+from SAMMed3DLib.finding.nodule_score import COMBINED, OBJECT, PLACE, NoduleScore, object_inputs, place_inputs
 from SAMMed3DLib.finding.regression import Regression
 from SAMMed3DLib.inference import SamAutomaticMaskGenerator3D, SamPredictor3D
 from SAMMed3DLib.model import load_model
@@ -230,6 +230,15 @@ def fit(inputs: np.ndarray, names: tuple[str, ...], samples: Samples) -> Regress
     terms = np.column_stack([terms, np.ones(len(terms))])
     beta = fit_logistic(terms, samples.positive, samples.weight, penalty)
     return dataclasses.replace(regression, weights=tuple(beta[:-1]), intercept=float(beta[-1]))
+
+
+def score_without(file: Path, background: int) -> NoduleScore:
+    """The score fitted on the samples of a file (``--samples``) of all backgrounds but one."""
+    fits = []
+    for samples, name, names in zip(_read(file), ("place", "click"), (PLACE, OBJECT), strict=True):
+        others = samples.only(samples.background != background)
+        fits.append(fit(others.inputs[name], names, others))
+    return NoduleScore(*fits)
 
 
 def held_out_log_odds(inputs: np.ndarray, names: tuple[str, ...], samples: Samples) -> np.ndarray:

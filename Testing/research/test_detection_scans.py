@@ -43,6 +43,46 @@ def test_painted_nodules_are_where_the_truth_says():
     assert scan.array_kji.dtype == np.int16 and source.hu is not scan.array_kji
 
 
+def real_crop(radius=4.0, hu=40.0, wall=False):
+    """A ball in lung, at the scan's own spacing, with a wall beside it if wanted."""
+    from Research.real_samples import RealCrop
+
+    matrix = np.diag([0.7, 0.7, 1.25, 1.0])
+    matrix[:3, 3] = (30.0, -5.0, 100.0)
+    k, j, i = np.indices((14, 30, 30))
+    own = np.sqrt(((k - 6.5) * 1.25) ** 2 + ((j - 15) * 0.7) ** 2 + ((i - 14) * 0.7) ** 2) <= radius
+    values = np.where(own, hu, -850.0).astype(np.float32)
+    if wall:
+        values[:, :16] = 50.0
+    return RealCrop("a", values, own[None], matrix, 2.0 * radius, 5.0, 5.0, 1.0, 1.0, False, False)
+
+
+def test_real_nodules_are_where_the_truth_says_and_bring_no_walls():
+    from Research.detection_scans import is_free, with_real_nodules
+
+    crop, source = real_crop(), background()
+    assert is_free(crop) and not is_free(real_crop(wall=True))
+    painted = painted_scan(source, "training", np.random.default_rng(1), count=2)
+    scan = with_real_nodules(painted, source, [crop], np.random.default_rng(3), 2)
+    assert scan.nodules[:2] == painted.nodules and len(scan.nodules) == 4
+    changed = scan.array_kji != painted.array_kji
+    far = np.ones(changed.shape, bool)
+    for nodule in scan.nodules[2:]:
+        window = tuple(slice(a, a + n) for a, n in zip(nodule.offset_kji, nodule.mask.shape, strict=True))
+        assert nodule.kind == "solid" and nodule.diameter_mm == pytest.approx(8.0, rel=0.1)
+        inside = scan.array_kji[window][nodule.mask]
+        assert np.median(inside) == pytest.approx(40.0, abs=60.0)
+        far[tuple(slice(max(s.start - 5, 0), s.stop + 5) for s in window)] = False
+    assert changed.any() and not changed[far].any()
+    apart = [
+        np.linalg.norm(np.subtract(a.center_ras, b.center_ras))
+        for a in scan.nodules
+        for b in scan.nodules
+        if a is not b
+    ]
+    assert min(apart) > 15.0
+
+
 def test_nodules_lie_apart_and_off_the_scans_own_lesions():
     lesion = np.zeros((60, 120, 120), bool)
     lesion[:, :, :60] = True

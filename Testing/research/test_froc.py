@@ -210,3 +210,17 @@ def test_a_file_that_is_missing_is_told(tmp_path, caplog):
     (tmp_path / "data" / "lidc_idri").mkdir(parents=True)
     assert froc.main(["--shared", str(tmp_path), "--sets", "lidc"]) == 2
     assert "LIDC-IDRI-0001" in caplog.text
+
+
+def test_the_interval_is_that_of_scans_drawn_anew():
+    good = ScanResult("a", "real", (found(0.9), found(0.8)), (0.1,))
+    bad = ScanResult("b", "real", (found(-math.inf), found(-math.inf)), (0.1,))
+    assert froc.interval([good] * 6, 1.0) == (1.0, 1.0) and froc.interval([bad] * 6, 1.0) == (0.0, 0.0)
+    low, high = froc.interval([good, bad] * 5, 1.0)
+    assert 0.1 <= low < 0.5 < high <= 0.9
+
+
+def test_judges_that_have_not_seen_a_lung_need_both_files(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        froc.main(["--sets", "real", "--classifiers", str(tmp_path)])
+    assert "go together" in capsys.readouterr().err

@@ -75,6 +75,16 @@ def test_samples_come_back_from_their_file(tmp_path):
         assert np.array_equal(back.painted, before.painted)
 
 
+def test_a_score_can_leave_a_background_out(tmp_path):
+    given = samples()
+    places = Samples({"place": given.inputs["click"][:, :3]}, given.nodule, given.background, given.painted)
+    score_fitting._write(tmp_path / "samples.npz", places, given)
+    score = score_fitting.score_without(tmp_path / "samples.npz", 1)
+    others = given.only(given.background != 1)
+    assert score.clicked == fit(others.inputs["click"], OBJECT, others) != fit(given.inputs["click"], OBJECT, given)
+    assert score.place.names == ("diameter", "response", "appearance")
+
+
 def test_without_classifiers_or_samples_there_is_nothing_to_fit(capsys):
     with pytest.raises(SystemExit):
         score_fitting.main([])
