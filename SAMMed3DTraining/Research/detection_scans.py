@@ -204,7 +204,7 @@ def with_real_nodules(
     for _ in range(100 * count):
         if added == count:
             break
-        crop = crops[rng.integers(len(crops))]
+        crop = crops[int(rng.integers(len(crops)))]
         site = places[rng.integers(len(places))].astype(float)
         center, reach = transform_points(matrix, site), crop.diameter_mm + 6.0
         apart = [np.linalg.norm(center - other.center_ras) - 0.6 * other.diameter_mm for other in nodules]
