@@ -154,6 +154,9 @@ def test_leaving_gives_back_views_layout_and_nodules(compared: TrainingUser) -> 
     host = compared.host
     manager = host.app.layoutManager()
     own = compared.load_case("A")
+    for module in ("SAMMed3D", "SAMMed3DTraining"):  # the first look at a chest fits it
+        host.select(module)
+        host.process(0.1)
     (segmentation,) = [
         node for node in slicer_nodes("vtkMRMLSegmentationNode") if node.GetAttribute("SAMMed3D.Nodules")
     ]
