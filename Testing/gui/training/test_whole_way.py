@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from gui.training.training_user import TrainingUser
 
@@ -20,7 +22,11 @@ def tiny_checkpoint(path: Path) -> Path:
     return path
 
 
-def test_from_a_scene_to_an_adopted_model(real_trainer: TrainingUser) -> None:
+def test_from_a_scene_to_an_adopted_model(real_trainer: TrainingUser, monkeypatch: pytest.MonkeyPatch) -> None:
+    import slicer.util
+
+    # One epoch may gain nothing, and then Adopt asks.
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **__: True)
     user = real_trainer
     store_file = tiny_checkpoint(user.folder / "start ä.pth")
     user.open()
