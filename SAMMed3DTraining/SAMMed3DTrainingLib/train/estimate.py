@@ -169,7 +169,7 @@ def largest_batch(one: int, two: int, free: int | None, most: int) -> int:
         free: None where it is not known.
         most: samples.
     """
-    each = max(two - one, two // 2)
+    each = max(two - one, two // 4)
     if not each or free is None:
         return min(4, most)
     fits = max((0.8 * free - (one - each)) / each, 1.0)
