@@ -52,7 +52,7 @@ def test_from_a_scene_to_an_adopted_model(real_trainer: TrainingUser, monkeypatc
     user.ui.runNameEdit.text = "erster Lauf"
     user.ui.deviceCombo.setCurrentIndex(1)
     user.press("estimateButton")
-    user.settle()
+    user.settle(seconds=180)
     assert "About" in user.ui.estimateLabel.text, user.ui.messageLabel.text
 
     user.press("startButton")
