@@ -12,19 +12,10 @@ from SAMMed3DLib.finding.lungs import LungMask
 from SAMMed3DLib.inference.errors import InputError, PredictionCancelled
 from SAMMed3DLib.inference.geometry import transform_points
 from SAMMed3DLib.report.findings import Interval, from_json, to_json
-from SAMMed3DLib.report.follow_up import (
-    Registration,
-    change,
-    check_scans,
-    doubling_time,
-    follow_up,
-    match,
-    register,
-    scan_extent,
-)
+from SAMMed3DLib.report.follow_up import Registration, change, doubling_time, follow_up, match, register, scan_extent
 from SAMMed3DLib.report.measuring import measure_scan, segments_of
 from SAMMed3DLib.report.rules import course_of
-from SAMMed3DLib.report.scan_facts import check_modality, scan_of
+from SAMMed3DLib.report.scan_facts import check_modality, check_scans, scan_of
 
 from .made_nodules import findings, nodule
 

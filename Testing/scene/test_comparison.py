@@ -347,6 +347,12 @@ def test_dicom_of_a_series_bears_the_segments_uids(
     assert uid in str(dcmread(tmp_path / "measurements.dcm"))
 
 
+def test_without_pytorch_it_says_what_is_missing(two: Two) -> None:
+    two.bench.models.torch = False
+    two.comparison.run()
+    assert not two.comparison.isRunning and two.messages[-1][1] and "PyTorch" in two.messages[-1][0]
+
+
 def test_opened_findings_lead_to_the_segments(two: Two, tmp_path: Path) -> None:
     two.run()
     two.comparison.save(tmp_path / "findings.json")

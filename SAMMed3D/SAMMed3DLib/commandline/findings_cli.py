@@ -92,7 +92,8 @@ def run_report(options: argparse.Namespace, terminal: Terminal, load_predictor: 
 
 def run_compare(options: argparse.Namespace, terminal: Terminal, load_predictor: Callable) -> int:
     """Runs ``compare``; returns the exit code. Raises InputError."""
-    from ..report.follow_up import check_scans, follow_up, register, scan_extent
+    from ..report.follow_up import follow_up, register, scan_extent
+    from ..report.scan_facts import check_scans
 
     _check_place(options.out)
     given = [

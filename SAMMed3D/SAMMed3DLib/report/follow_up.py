@@ -21,7 +21,7 @@ from scipy.optimize import linear_sum_assignment
 from ..files.itk_geometry import flip_lps_ras, place_image
 from ..inference.errors import InputError, PredictionCancelled
 from ..inference.geometry import extent_ras, transform_points
-from .findings import Caveat, Change, Findings, FollowUp, Interval, Nodule, Pair, PairStatus, Point, Scan, tracking_uid
+from .findings import Caveat, Change, Findings, FollowUp, Interval, Nodule, Pair, PairStatus, Point, tracking_uid
 from .measuring import repeat_limit
 from .scan_facts import CHANGE, DENSITY, MASS, days_between
 
@@ -514,29 +514,6 @@ def _differences(current: Findings, prior: Findings) -> Iterator[Caveat]:
         yield Caveat(f"other slice thickness: {thick[0]:.2g} mm, now {thick[1]:.2g} mm", (CHANGE,))
     if now.contrast is not None and then.contrast is not None and now.contrast != then.contrast:
         yield Caveat("contrast agent in one of the scans only", (DENSITY, MASS, CHANGE))
-
-
-def check_scans(now: Scan, then: Scan) -> list[str]:
-    """What a person must confirm before the two scans are compared, in words; empty where nothing is odd.
-
-    Raises:
-        InputError: they are the same series, or the prior is the newer one.
-    """
-    questions = []
-    if now.series_uid is not None and now.series_uid == then.series_uid:
-        raise InputError("both scans are the same series: give the prior of another date")
-    for what, a, b in (
-        ("patient's name", now.patient_name, then.patient_name),
-        ("patient's ID", now.patient_id, then.patient_id),
-    ):
-        if a and b and a.casefold() != b.casefold():
-            questions.append(f"the {what} differs: {b} in the prior, {a} in the current scan")
-    days = days_between(then.date, now.date)
-    if days is not None and days < 0:
-        raise InputError(
-            f"the prior ({then.date}) is newer than the current scan ({now.date}): swap them, or give --swap"
-        )
-    return questions
 
 
 def scan_extent(array_kji: NDArray, ijk_to_ras: NDArray) -> tuple[NDArray, NDArray]:

@@ -130,6 +130,29 @@ def check_modality(scan: Scan) -> None:
         raise InputError(f"{scan.name} is of modality {scan.modality}: give a CT")
 
 
+def check_scans(now: Scan, then: Scan) -> list[str]:
+    """What a person must confirm before the two scans are compared, in words; empty where nothing is odd.
+
+    Raises:
+        InputError: they are the same series, or the prior is the newer one.
+    """
+    questions = []
+    if now.series_uid is not None and now.series_uid == then.series_uid:
+        raise InputError("both scans are the same series: give the prior of another date")
+    for what, a, b in (
+        ("patient's name", now.patient_name, then.patient_name),
+        ("patient's ID", now.patient_id, then.patient_id),
+    ):
+        if a and b and a.casefold() != b.casefold():
+            questions.append(f"the {what} differs: {b} in the prior, {a} in the current scan")
+    days = days_between(then.date, now.date)
+    if days is not None and days < 0:
+        raise InputError(
+            f"the prior ({then.date}) is newer than the current scan ({now.date}): swap them, or give --swap"
+        )
+    return questions
+
+
 def days_between(earlier: str | None, later: str | None) -> int | None:
     """Days from one ISO date to another, None where one is missing."""
     if not earlier or not later:

@@ -25,13 +25,14 @@ from .beside_volume import ownerOf
 from .nodule_segmentation import NoduleSegmentation, findSegmentation
 from .nodule_state import SegmentRecord, digest
 from .segment_writer import SegmentLabelmap, SegmentWriter
+from .states import State
 from .translation import tr as _
 from .volume_geometry import SceneError, VolumeGeometry
 
 if TYPE_CHECKING:
     from ..finding.lungs import LungMask
     from ..report.follow_up import Registration
-    from ..report.measuring import MeasuredScan, Segment
+    from ..report.measuring import MeasuredScan
     from ..report.rules import Patient
 
 #: Attribute of a volume node: its date where its file has none, ISO 8601.
@@ -80,6 +81,7 @@ class _Taken:
         image: names the voxels and where they lie in the world.
         key: names all that the findings depend on.
         array_kji: a view of the scene's memory, copied on the worker thread.
+        segments: what a :class:`..report.measuring.Segment` is made of: its module waits for PyTorch.
         ids: segment IDs by the labels of the segments.
     """
 
@@ -89,7 +91,7 @@ class _Taken:
     array_kji: NDArray
     ijk_to_world: NDArray
     path: Path | None
-    segments: tuple[Segment, ...]
+    segments: tuple[tuple[Any, ...], ...]
     ids: Mapping[int, str]
 
 
@@ -219,8 +221,7 @@ class Comparison:
 
     def doubt(self) -> Doubt | None:
         """What must be asked before the scans are compared. Raises InputError, SceneError where they cannot be."""
-        from ..report.follow_up import check_scans
-        from ..report.scan_facts import check_modality, days_between
+        from ..report.scan_facts import check_modality, check_scans, days_between
 
         volumes = [self.current[0], *([self._prior[0]] if self._prior[0] is not None else [])]
         scans = [_facts(volume) for volume in volumes]
@@ -275,6 +276,9 @@ class Comparison:
             then: called when it is done; not after an error or Cancel.
         """
         if self._isRunning:
+            return
+        if self._session.state is State.NO_TORCH:  # volumes are sampled by it
+            self.message(self._session.stateText, True)
             return
         try:
             taken = self._take()
@@ -612,8 +616,6 @@ def _facts(volumeNode: Any) -> Scan:
 
 def _taken(volumeNode: Any, segmentationNode: Any) -> _Taken:
     """A scan as it is now. Raises SceneError."""
-    from ..report.measuring import Segment
-
     geometry, scan = VolumeGeometry(volumeNode), _facts(volumeNode)
     image = (*geometry.identity(), geometry.ijkToWorld.tobytes())
     segments, ids, names = [], {}, []
@@ -632,7 +634,7 @@ def _taken(volumeNode: Any, segmentationNode: Any) -> _Taken:
             name, status = nodules.segment(segmentId).GetName(), nodules.status(segmentId)
             lobe, known = _lobeOf(block, lobes), SegmentRecord.fromDict(nodules.record(segmentId))
             measured = known.measurements if known.measured == digest(block) else {}
-            segments.append(Segment(label, name, block, uid, status, lobe, measured))
+            segments.append((label, name, block, uid, status, lobe, measured))
             ids[label] = segmentId
             names.append((segmentId, name, status, lobe, digest(block), measured.get("volume_mm3")))
     key = (image, scan.date, tuple(names))
@@ -688,23 +690,26 @@ def _measure(
     report: Report,
 ) -> _Measured:
     """Measures one scan or two, and lays the prior onto the current one."""
+    from ..torch_setup.loading import load_torch
+
+    load_torch()
     from ..finding.lungs import find_lungs
     from ..report.follow_up import register
-    from ..report.measuring import MeasuredScan, measure_scan
+    from ..report.measuring import MeasuredScan, Segment, measure_scan
     from ..report.scan_facts import scan_of
 
     scans, count = [], len(taken)
     try:
         for number, each in enumerate(taken):
             begin, width = 0.5 * number / count, 0.5 / count
-            array = np.array(each.array_kji)
+            array, segments = np.array(each.array_kji), tuple(Segment(*one) for one in each.segments)
             found = _Share(report, begin, begin + 0.6 * width, "lungs")
             mask = lungs.get(each.image) or find_lungs(array, each.ijk_to_world, found)
             facts = scan_of(array, each.ijk_to_world, each.scan.name, each.path, mask)
             facts = dataclasses.replace(facts, date=each.scan.date)
             told = _Share(report, begin + 0.6 * width, begin + width, "nodules")
-            findings = measure_scan(facts, array, each.ijk_to_world, each.segments, mask, "segments in 3D Slicer", told)
-            scans.append(MeasuredScan(array, each.ijk_to_world, each.path, mask, each.segments, findings))
+            findings = measure_scan(facts, array, each.ijk_to_world, segments, mask, "segments in 3D Slicer", told)
+            scans.append(MeasuredScan(array, each.ijk_to_world, each.path, mask, segments, findings))
         registration = None
         if count == 2:
             key = tuple(each.image for each in taken)
