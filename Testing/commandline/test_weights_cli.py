@@ -47,6 +47,7 @@ def test_list_download_path_and_remove(folder, fetched, capsys) -> None:
     assert run(folder, "list") == 0
     listed = capsys.readouterr().out
     assert f"{default_checkpoint()}" in listed
+    assert "lung_nodule_ct_detection" in listed
     assert "sam_med3d_turbo  not installed   402.0 MB  Apache-2.0" in listed
     assert "https://huggingface.co/blueyo0/SAM-Med3D" in listed
     assert f"0.0 MB in {folder}" in listed

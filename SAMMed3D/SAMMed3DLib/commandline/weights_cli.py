@@ -44,8 +44,9 @@ def add_weights_command(commands: argparse._SubParsersAction) -> argparse.Argume
 
 def _list(options: argparse.Namespace, terminal: Terminal) -> Iterator[str]:
     store = WeightsStore(options.folder)
-    entries = [*store.entries(), store.detector()]
+    entries = store.entries()
     width = max(len(entry.name) for entry in entries)
+    entries.append(store.detector())
     for entry in entries:
         yield f"{entry.name:{width}}  {_state(entry):13}  {entry.size_bytes / 1e6:6.1f} MB  {entry.license}"
         yield f"{'':{width}}  {entry.path if entry.installed else entry.source}"
