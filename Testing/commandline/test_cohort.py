@@ -99,8 +99,8 @@ def test_all_scans_of_a_folder(scans: Path, scene, search, tmp_path: Path, capsy
             assert 2.0 * both / (np.sum(found.array_kji == label) + np.sum(scene.labels == label)) > 0.8
         findings = read_findings(out / name / "findings.json")
         own = [row for row in rows if row["scan"] == name]
-        assert [nodule.tracking_uid for nodule in findings.nodules] == [row["tracking_uid"] for row in own]
-        assert [f"{nodule.volume_mm3:.2f}" for nodule in findings.nodules] == [row["volume_mm3"] for row in own]
+        told = {str(each.label): (each.tracking_uid, f"{each.volume_mm3:.2f}") for each in findings.nodules}
+        assert told == {row["label"]: (row["tracking_uid"], row["volume_mm3"]) for row in own}
     assert read_findings(out / "a_b_three" / "findings.json").scan.series_uid, "the DICOM header was read"
     assert {each.name for each in out.iterdir()} == {*NAMES, "nodules.csv", "log.txt", ".lock"}
     printed = capsys.readouterr()
