@@ -225,7 +225,7 @@ def test_two_runs_do_not_write_into_one_folder(scans: Path, search, tmp_path: Pa
         (["--table", "x.csv"], "leave --table away"),
         (["--workers", "0"], "--workers must be 1 or more"),
         (["--scheduler", "tcp://x:1", "--slurm"], "either --scheduler or --slurm"),
-        (["--min-diameter", "50"], "must be below"),
+        (["--min-diameter", "70"], "must be below"),
     ],
 )
 def test_options_that_cannot_be(scans: Path, tmp_path: Path, words: list[str], message: str, capsys) -> None:
