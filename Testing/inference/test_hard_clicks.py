@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from SAMMed3DLib.inference import SamPredictor3D, measure_nodule
 from SAMMed3DLib.inference.geometry import transform_points
+from SAMMed3DLib.inference.mask_regions import components, most_interior_voxel
 from SAMMed3DLib.model import load_model
 from SAMMed3DLib.weights import default_checkpoint
 
@@ -101,6 +102,26 @@ def test_a_click_that_confirms_a_good_mask_does_not_spoil_it(predictor, offset, 
     first = predictor.predict([scene.ras((0, 0, 0))])
     second = predictor.predict([scene.ras((0, 0, 0)), scene.ras(offset)], [1, label], previous=first)
     assert scene.dice(first) > 0.9 and scene.dice(second) > scene.dice(first) - 0.01
+
+
+@pytest.mark.parametrize(
+    ("half_axes", "wall", "offset"), [((6.0, 8.0, 7.0), 5.0, (0, -6.5, 0)), ((4.0, 5.5, 9.0), None, (0, 0, 7.5))]
+)
+def test_no_correction_makes_it_worse(predictor, half_axes, wall, offset):
+    scene = Scene(half_axes, wall_mm=wall, seed=11)
+    shown(predictor, scene)
+    points, labels = [scene.ras(offset)], [1]
+    prediction = predictor.predict(points, labels)
+    dices = [scene.dice(prediction)]
+    for _ in range(4):
+        wrong, _count = components((prediction.full_mask(scene.shape) > 0) != scene.truth)
+        largest = wrong == 1 + np.argmax(np.bincount(wrong.ravel())[1:])
+        voxel = most_interior_voxel(largest, SPACING)
+        points.append(transform_points(scene.matrix, np.array(voxel)[::-1]))
+        labels.append(int(scene.truth[tuple(voxel)]))
+        prediction = predictor.predict(points, labels, previous=prediction)
+        dices.append(scene.dice(prediction))
+    assert min(np.diff(dices)) > -0.03 and dices[-1] > max(0.9, dices[0])
 
 
 # -- large ones -------------------------------------------------------------------------------------------------------

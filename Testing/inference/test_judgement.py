@@ -9,7 +9,7 @@ import pytest
 
 from SAMMed3DLib.inference.field import Part
 from SAMMed3DLib.inference.geometry import transform_points
-from SAMMed3DLib.inference.judgement import Answer, Change, confirms, warnings_about
+from SAMMed3DLib.inference.judgement import Answer, Change, choose, confirms, warnings_about
 from SAMMed3DLib.inference.postprocessing import Clicks
 from SAMMed3DLib.inference.preprocessing import crop_at
 from SAMMed3DLib.inference.zoom import ObjectView
@@ -66,6 +66,54 @@ def test_a_replay_must_not_be_believed_less_than_what_it_replaces():
     assert dataclasses.replace(obeying, score=0.83).replaces(ignoring)
     assert obeying.replaces(dataclasses.replace(ignoring, view=None))
     assert not ignoring.replaces(obeying)
+
+
+def judged(part, signed, score=0.7, view=None):
+    return Answer((part,), clicks(*signed), view or seen(), score)
+
+
+def test_a_click_just_beyond_the_border_asks_for_less_than_one_far_from_it():
+    for sign, near, far in ((True, 11.0, 19.0), (False, 9.0, 2.0)):
+        for place, is_wrong in ((near, False), (far, True)):
+            signed = [IN, ((0.0, place, 0.0), sign)]
+            answer, old = judged(ball(10.0), signed), judged(ball(10.0), signed)
+            assert answer.is_doubtful(old)
+            assert answer.is_wrong(old) is is_wrong, (sign, place)
+
+
+def test_what_else_makes_an_answer_wrong():
+    signed = [IN, OUT]
+    old = judged(ball(15.5), signed)
+    good = judged(ball(12.0), signed)
+    assert not good.is_doubtful(old) and not good.is_wrong(old)
+    assert dataclasses.replace(good, score=0.2).is_wrong(old)
+    assert dataclasses.replace(good, view=seen(touches=True)).is_wrong(old)
+    assert not dataclasses.replace(good, view=seen(touches=True)).is_wrong(dataclasses.replace(old, view=seen(True)))
+    assert dataclasses.replace(good, view=None).is_doubtful(old) and dataclasses.replace(good, view=None).is_wrong(old)
+    assert judged(ball(6.0), signed).is_doubtful(old) and judged(ball(6.0), signed).is_wrong(old)
+
+
+def test_an_old_refusal_is_no_new_doubt():
+    signed = [IN, ((0.0, 9.0, 0.0), False), ((0.0, 0.0, 11.0), True)]
+    old, grown = judged(ball(10.0), signed), judged(ball(11.5), signed)
+    assert old.ignored.tolist() == [False, True, True] and grown.ignored.tolist() == [False, True, False]
+    assert not grown.is_doubtful(old)
+    assert judged(ball(11.5), signed).is_doubtful(judged(ball(8.5), signed))  # what was obeyed no longer is
+
+
+def test_a_good_mask_is_given_up_only_if_two_looks_agree():
+    signed = [IN, ((0.0, 9.0, 0.0), False)]
+    old, small, smaller = (
+        judged(ball(radius), signed, score) for radius, score in ((10.0, 0.6), (5.0, 0.8), (2.0, 0.9))
+    )
+    assert choose(old, [small]) is None
+    assert choose(old, [small, smaller]) is None
+    assert choose(old, [small, judged(ball(5.5), signed, 0.7)]) == 0
+    assert choose(old, [judged(ball(8.5), signed)]) == 0
+    assert choose(dataclasses.replace(old, score=0.3), [small]) == 0
+    assert choose(dataclasses.replace(old, view=seen(touches=True)), [small]) == 0
+    assert choose(old, [dataclasses.replace(old, score=0.5), judged(ball(8.5), signed)]) == 1
+    assert choose(old, [dataclasses.replace(old, score=0.8), judged(ball(8.5), signed)]) == 0  # believed less
 
 
 @pytest.mark.parametrize(("view", "score", "sure"), [(seen(), 0.6, True), (seen(), 0.2, False), (None, 0.9, False)])

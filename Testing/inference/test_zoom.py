@@ -18,6 +18,8 @@ PROFILE = dataclasses.replace(PROFILES["nodule"], target_voxels=16.0)
 SHAPE = (200, 200, 200)
 MATRIX = grid(SHAPE, (1.0, 1.0, 1.0))
 ORIGIN = np.zeros(3)
+# how far the spacing of a first click may be from what is wanted: half of a sixth of an octave
+STEP = 0.06
 
 
 def part_with(logits_of_world, spacing=1.0, center=ORIGIN):
@@ -86,8 +88,8 @@ def test_touching_the_border_of_the_crop_but_not_of_the_volume():
 
 @pytest.mark.parametrize(("diameter", "spacing"), [(8, 0.5), (10, 0.625), (4, 1 / 3), (26, 1.625), (60, 3.0)])
 def test_the_spacing_gives_the_object_its_size(diameter, spacing):
-    crop = move(ZoomPolicy(PROFILE), seen(diameter), 1.0)
-    assert crop.spacing_mm == pytest.approx(spacing, rel=1e-6)
+    assert move(ZoomPolicy(PROFILE), seen(diameter), 1.0, first=False).spacing_mm == pytest.approx(spacing)
+    assert move(ZoomPolicy(PROFILE), seen(diameter), 1.0).spacing_mm == pytest.approx(spacing, rel=STEP)
 
 
 @pytest.mark.parametrize("diameter", [13, 16, 20])
@@ -104,7 +106,7 @@ def test_later_clicks_are_slower_to_zoom():
 
 def test_a_few_cells_are_not_trusted_and_nothing_gets_one_careful_look():
     policy = ZoomPolicy(PROFILE)
-    assert move(policy, seen(1.0, cells=1), 1.0).spacing_mm == pytest.approx(0.5)
+    assert move(policy, seen(1.0, cells=1), 1.0).spacing_mm == pytest.approx(0.5, rel=STEP)
     assert move(policy, None, 1.0).spacing_mm == pytest.approx(0.5)
     assert move(policy, None, 0.5, tried=[1.0, 0.5]) is None
     assert move(policy, None, 1.0, first=False) is None
@@ -112,13 +114,13 @@ def test_a_few_cells_are_not_trusted_and_nothing_gets_one_careful_look():
 
 def test_a_long_object_stays_within_the_crop():
     crop = move(ZoomPolicy(PROFILE), seen(7.0, extent=(30.0, 5.0, 5.0)), 1.0)
-    assert crop.spacing_mm == pytest.approx(30.0 / 64 / 0.7)
+    assert crop.spacing_mm == pytest.approx(30.0 / 64 / 0.7, rel=STEP)
 
 
 def test_zooming_out_while_the_object_leaves_the_crop():
     policy = ZoomPolicy(dataclasses.replace(PROFILE, spacing_range_mm=(0.3, 3.0)))
-    assert move(policy, seen(50, touches=True), 1.0).spacing_mm == pytest.approx(1.5)
-    assert move(policy, seen(50, touches=True), 1.5, tried=[1.0, 1.5]).spacing_mm == pytest.approx(2.25)
+    assert move(policy, seen(50, touches=True), 1.0).spacing_mm == pytest.approx(1.5, rel=STEP)
+    assert move(policy, seen(50, touches=True), 1.5, tried=[1.0, 1.5]).spacing_mm == pytest.approx(2.25, rel=STEP)
     assert move(policy, seen(50, touches=True), 2.25, tried=[1.0, 1.5, 2.25]) is None
     assert move(policy, seen(50, touches=True), 1.0, first=False).spacing_mm == pytest.approx(1.5)
     assert move(policy, seen(50, touches=True), 3.0) is None  # as far out as it may
@@ -138,22 +140,17 @@ def test_the_crop_moves_to_the_object_but_keeps_the_clicks_inside():
     assert crop.center_ras[0] > 5.0
 
 
-def test_the_second_look_has_the_object_in_the_middle_at_one_of_a_few_spacings():
+def test_a_first_click_zooms_to_one_of_a_few_spacings():
     policy = ZoomPolicy(PROFILE)
-
-    def second(sight, tried=(1.0,)):
-        crop = crop_at(ORIGIN, tried[-1], PROFILE, MATRIX)
-        return policy.centered_crop(sight, crop, list(tried), np.array([ORIGIN]), MATRIX)
-
-    same = second(seen(16.0, center=(2.0, -3.0, 1.0)))  # the size asks for no other spacing
-    assert np.allclose(same.center_ras, (2.0, -3.0, 1.0))
-    spacings = {round(second(seen(diameter)).spacing_mm, 6) for diameter in np.linspace(9.0, 11.0, 9)}
+    spacings = {round(move(policy, seen(diameter), 1.0).spacing_mm, 6) for diameter in np.linspace(9.0, 11.0, 9)}
     assert len(spacings) <= 3 and all(abs(spacing - 0.625) < 0.12 for spacing in spacings)
-    assert second(seen(10.5), tried=(1.0, 0.6)) is None
-    assert second(seen(30.0), tried=(1.0, 0.6)).spacing_mm > 1.5
-    assert second(None).spacing_mm == pytest.approx(0.5)
-    native, crop = ZoomPolicy(PROFILES["lidc_fork_native"]), crop_at(ORIGIN, 1.0, PROFILE, MATRIX)
-    assert native.centered_crop(seen(9.0), crop, [1.0], np.array([ORIGIN]), MATRIX) is None
+    assert move(policy, seen(10.5), 0.6, tried=[1.0, 0.6]) is None
+    assert move(policy, seen(30.0), 0.6, tried=[1.0, 0.6]).spacing_mm > 1.5
+
+
+def test_spacings_at_which_an_object_looks_about_the_same():
+    assert ZoomPolicy.is_similar(1.0, 1.5) and ZoomPolicy.is_similar(1.5, 1.0)
+    assert not ZoomPolicy.is_similar(1.0, 0.4) and not ZoomPolicy.is_similar(0.4, 1.0)
 
 
 def test_crops_for_clicks_that_lie_apart():

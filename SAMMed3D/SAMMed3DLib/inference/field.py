@@ -93,6 +93,16 @@ def sample_parts(
     return blended
 
 
+def values_at(parts: Sequence[Part], points_ras: NDArray) -> NDArray[np.float32]:
+    """The field at single points (n, 3)."""
+    values = []
+    for point in points_ras:
+        affine = np.eye(4)
+        affine[:3, 3] = point
+        values.append(sample_parts(parts, affine, (1, 1, 1))[0, 0, 0])
+    return np.array(values, dtype=np.float32)
+
+
 def _weights(crop: Crop, grid_to_ras: NDArray, shape: tuple[int, int, int]) -> NDArray[np.float32]:
     """Product over the crop's axes of sin^2, 1 in the middle and 0 on the faces and outside."""
     affine = np.linalg.inv(crop.crop_to_ras) @ grid_to_ras

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from .field import Part, prior_logits, sample_parts
+from .field import Part, prior_logits, values_at
+from .geometry import transform_points
 from .postprocessing import Clicks
 from .zoom import ObjectView
 
@@ -26,6 +28,10 @@ _KEPT_SHARE = 0.7
 _GROWTH = 0.3
 #: Share of the old mask that may go on one negative click without doubt.
 _LOST_SHARE = 0.6
+#: Cells from the mask's border to a click on its wrong side from which more than a correction is asked for.
+_FAR_CELLS = 3.0
+#: Dice from which two answers are about the same.
+_AGREEMENT = 0.7
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,15 +74,61 @@ class Answer:
         """
         return self.rank > carried.rank and (carried.view is None or (self.score or 0.0) >= (carried.score or 0.0))
 
+    def is_doubtful(self, old: Answer) -> bool:
+        """Whether it ignores the newest click or one that the mask before obeyed, or changes what no click meant.
 
-def values_at(parts: Sequence[Part], points_ras: NDArray) -> NDArray[np.float32]:
-    """The field at single points (n, 3)."""
-    values = []
-    for point in points_ras:
-        affine = np.eye(4)
-        affine[:3, 3] = point
-        values.append(sample_parts(parts, affine, (1, 1, 1))[0, 0, 0])
-    return np.array(values, dtype=np.float32)
+        Args:
+            old: the mask before the newest click, judged by all clicks.
+        """
+        ignored = self.ignored
+        return bool(ignored[-1] or np.any(ignored & ~old.ignored)) or self.is_odd(old)
+
+    def is_odd(self, old: Answer) -> bool:
+        """Whether the newest click cannot have meant the change from the mask before it."""
+        return self.view is None or Change.between(old.parts, self.parts).is_odd(bool(self.clicks.positive[-1]))
+
+    def is_wrong(self, old: Answer) -> bool:
+        """Whether so much speaks against it that another look is worth encodings.
+
+        Nothing is seen, the network does not believe it, the object runs out of the crop, the change is odd, or the
+        newest click lies far on the wrong side of the mask's border. A click just beyond that border, which networks
+        often ignore, is obeyed in its surroundings without any of this.
+        """
+        was_whole = old.view is None or not old.view.touches_border
+        if not self.is_sure or self.view is None or (self.view.touches_border and was_whole) or self.is_odd(old):
+            return True
+        if not self.ignored[-1]:
+            return False
+        part = self.parts[-1]
+        wrong = (part.logits > 0.0) != self.clicks.positive[-1]
+        cell = np.round(transform_points(np.linalg.inv(part.cells_to_ras), self.clicks.ras[-1])).astype(int)
+        depth = ndimage.distance_transform_edt(wrong)
+        return bool(depth[tuple(np.clip(cell, 0, np.array(wrong.shape) - 1))] > _FAR_CELLS)
+
+    def agrees(self, other: Answer) -> bool:
+        """Whether another answer shows about the same."""
+        change = Change.between(self.parts, other.parts)
+        return 2 * change.common > _AGREEMENT * (change.before + change.after)
+
+
+def choose(old: Answer, tried: Sequence[Answer]) -> int | None:
+    """Which of the answers to the newest click to keep, or None for the mask before it.
+
+    A good mask is given up only for a change that the click can have meant, or on which two looks agree.
+
+    Args:
+        old: the mask before the newest click, judged by all clicks.
+        tried: the answer that carried it on, then those to all clicks without it.
+    """
+    best = 0
+    for index in range(1, len(tried)):
+        if tried[index].replaces(tried[best]):
+            best = index
+    chosen = tried[best]
+    was_good = old.is_sure and old.view is not None and not old.view.touches_border
+    if not was_good or not chosen.is_odd(old):
+        return best
+    return best if any(chosen.agrees(other) for other in tried if other is not chosen) else None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .field import Part, block_to_ras, sample_parts
+from .field import Part, block_to_ras, sample_parts, values_at
 from .geometry import box_corners, transform_points, voxel_index, voxel_spacing, world_to_ijk
 from .mask_regions import components
 
@@ -232,7 +232,7 @@ def _blocks_of_mask(
     if len(clicks):
         centers = transform_points(ijk_to_ras, clicks.kji[:, ::-1])
         reach = _REACH * _correction_mm(parts) / voxel_spacing(ijk_to_ras)[::-1]
-        for voxel in clicks.kji[(_values_at(parts, centers) > 0.0) != clicks.positive]:
+        for voxel in clicks.kji[(values_at(parts, centers) > 0.0) != clicks.positive]:
             corners.append(np.stack([voxel - reach, voxel + reach]))
     blocks: list[_Block] = []
     for points in corners:
@@ -274,16 +274,6 @@ def _cells_of_object(part: Part, ijk_to_ras: NDArray, clicks: Clicks) -> NDArray
 def _correction_mm(parts: Sequence[Part]) -> float:
     """Standard deviation of the correction at an ignored click."""
     return float(np.clip(parts[-1].cell_mm, *_CORRECTION_MM))
-
-
-def _values_at(parts: Sequence[Part], points_ras: NDArray) -> NDArray[np.float32]:
-    """The field at single points (n, 3)."""
-    values = []
-    for point in points_ras:
-        affine = np.eye(4)
-        affine[:3, 3] = point
-        values.append(sample_parts(parts, affine, (1, 1, 1))[0, 0, 0])
-    return np.array(values, dtype=np.float32)
 
 
 def _corrected_field(

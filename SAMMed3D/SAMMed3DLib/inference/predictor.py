@@ -7,6 +7,7 @@ import itertools
 import warnings
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from .embedding_cache import EmbeddingCache
 from .errors import InputError, PredictionCancelled
 from .field import Part, prior_logits
 from .geometry import Affine, as_affine, transform_points
-from .judgement import Answer, Change, confirms, warnings_about
+from .judgement import Answer, choose, confirms, warnings_about
 from .mask_prompt import logits_of_mask, mask_block, mask_extent
 from .postprocessing import Clicks, voxelize
 from .prediction import Prediction
@@ -26,10 +27,11 @@ from .preprocessing import Crop, crop_at, prepare_crop
 from .validation import check_box, check_image, check_points, hounsfield_doubt
 from .zoom import ObjectView, ZoomPolicy, best_view, deepest_point, points_elsewhere, view_object
 
-#: A click this close to a crop's face (1 = in the middle) needs a crop of its own where zooming out is over.
+#: A click this close to a crop's face (1 = in the middle) asks what lies beyond, and needs a crop of its own where
+#: zooming out is over.
 _OUTER_SHELL = 0.1
-#: An object's middle that moves by more than so many low-resolution cells is worth another decoding.
-_MOVED_CELLS = 1.0
+#: A click this far from an object's middle, in its diameters, is worth another decoding with one in the middle.
+_OFF_CENTER = 0.2
 
 _Result = TypeVar("_Result")
 _tokens = itertools.count()
@@ -99,6 +101,7 @@ class SamPredictor3D:
         self._ijk_to_ras: Affine = np.eye(4)
         self._image_key: Hashable = None
         self.encodings = self.decodings = 0
+        self._views: WeakKeyDictionary[Part, tuple[bytes, ObjectView | None]] = WeakKeyDictionary()
         self.set_model(model, zoom)
 
     def set_model(self, model: PromptableModel, zoom: ZoomPolicy | None = None) -> None:
@@ -149,6 +152,7 @@ class SamPredictor3D:
         if doubt:
             warnings.warn(str(doubt), stacklevel=2)
         self._array, self._ijk_to_ras = array, affine
+        self._views.clear()
         self._image_key = next(_tokens) if identity is None else (identity, array.shape, affine.tobytes())
 
     def reset_image(self) -> None:
@@ -164,6 +168,7 @@ class SamPredictor3D:
         mask: Any = None,
         previous: Prediction | None = None,
         multimask_output: bool = False,
+        within: Crop | None = None,
     ) -> Prediction:
         """The mask of one object.
 
@@ -176,6 +181,10 @@ class SamPredictor3D:
                 the first positive one first, with the very result of having clicked them.
             multimask_output: let the network give several answers; the best by predicted IoU is returned and the
                 others are its ``alternatives``.
+            within: draft the mask, while a click is being dragged: one decoding of all clicks in this crop on what
+                ``previous`` (before the click that moves) has shown, and nothing is looked at twice. Where the crop
+                does not hold the positive clicks, one at their middle is taken. Only for checkpoints that are shown
+                all clicks.
 
         Returns:
             the mask block; with a positive click it is never empty.
@@ -193,7 +202,9 @@ class SamPredictor3D:
         self._check_prompts(positive, box, mask, previous, multimask_output)
         clicks = Clicks.of(points, positive, shape, self._ijk_to_ras)
 
-        if previous is not None:
+        if within is not None and mask is None and len(clicks) and self.profile.prompt_rule == "all":
+            state = self._draft(within, clicks, box, previous)
+        elif previous is not None:
             state = self._advance(self._adopt(previous), clicks, box, multimask_output)
         else:
             if mask is None and box is None:
@@ -336,8 +347,13 @@ class SamPredictor3D:
             return self._decode(part.crop, part.anchor_ras, None, box, part.logits, others, multimask)
         if not state.parts:
             return self._look(clicks, box, multimask)
+        if box is not None or self.profile.prompt_rule != "all":
+            return self._carried_on(state, clicks, box, multimask)
+        depth = max(part.interiority(clicks.ras[-1]) for part in state.parts)
+        if confirms(state.parts, clicks) and (depth > _OUTER_SHELL or not clicks.positive[-1]):
+            return state  # the click agrees with the mask as it is and asks for nothing
         after = self._carried_on(state, clicks, box, multimask)
-        if box is not None or self.profile.prompt_rule != "all" or after is state:
+        if after is state or not clicks.positive.any():
             return after
         return self._believed(state, after, clicks, multimask)
 
@@ -352,58 +368,60 @@ class SamPredictor3D:
         if spacing is not None:
             spacing = max(spacing, self.zoom.spacing_for_clicks(inside.ras))
         first = self._decode(self._crop(middle, spacing), anchor, clicks, box, None, (), multimask)
+        near = self._zoomed(first, clicks, box, multimask)
         if box is not None or self.profile.prompt_rule != "all":
-            return self._zoomed(first, clicks, box, multimask)
-        near = self._centered(first, clicks, multimask)
+            return near
+        if near is first:
+            near = self._settled(first, clicks, multimask)
         answer = self._answer(near, clicks)
         if spacing is None or spacing >= self.zoom.coarsest_mm or answer.is_sure or not self.zoom.look_far:
             return near
         # deep inside a mass there is no border to be seen from close by
         first = self._decode(self._crop(middle, self.zoom.coarsest_mm), anchor, clicks, None, None, (), multimask)
-        far = self._centered(first, clicks, multimask)
+        far = self._zoomed(first, clicks, None, multimask)
         return far if self._answer(far, clicks).rank > answer.rank else near
 
-    def _centered(self, look: _State, clicks: Clicks, multimask: bool) -> _State:
-        """Look again with the object in the middle, and click there: so the answer depends little on the user's click.
-
-        The user's own click must still lie on the object, or beside it; else it is shown too.
-        """
+    def _draft(self, crop: Crop, clicks: Clicks, box: NDArray | None, previous: Prediction | None) -> _State:
+        """The state that one decoding gives, without another look."""
         inside = clicks.positive_ras
-        looks, views = [look], [self._view(look, clicks)]
-        while True:
-            part = looks[-1].parts[-1]
-            tried = [look.parts[-1].crop.spacing_mm for look in looks]
-            crop = self.zoom.centered_crop(views[-1], part.crop, tried, inside, self._ijk_to_ras)
-            if crop is None:
-                break
-            shown = self._from_the_middle(part, clicks)
-            looks.append(self._seen_from(crop, part.anchor_ras, shown, clicks, multimask))
-            views.append(self._view(looks[-1], clicks))
-        best = looks[best_view(views)]
-        if best is looks[-1] and len(looks) > 1:
-            # the finer look may have found another middle
-            part = best.parts[-1]
-            settled = self._from_the_middle(part, clicks)
-            if np.abs(settled.ras - shown.ras).max() > _MOVED_CELLS * part.cell_mm:
-                again = self._seen_from(part.crop, part.anchor_ras, settled, clicks, multimask)
-                if self._view(again, clicks) is not None:
-                    return again
-        return best
+        if not all(crop.contains(click) for click in inside):
+            low, high = inside.min(axis=0), inside.max(axis=0)
+            spacing = max(crop.spacing_mm, self.zoom.spacing_for_clicks(inside))
+            crop = self._crop((low + high) / 2.0, None if self.profile.spacing_mm is None else spacing)
+        parts = () if previous is None else self._adopt(previous).parts
+        anchor = parts[-1].anchor_ras if parts else crop.center_ras
+        prior = prior_logits(parts, crop, self._cells) if parts else None
+        return self._decode(crop, anchor, clicks, box, prior, (), False)
 
-    def _seen_from(self, crop: Crop, anchor: NDArray, shown: Clicks, clicks: Clicks, multimask: bool) -> _State:
-        """What clicks in an object's middle show on a crop; the user's own ones if that is not what these are on."""
-        look = self._decode(crop, anchor, shown, None, None, (), multimask)
-        if shown is not clicks and self._view(look, clicks) is None:
-            return self._decode(crop, anchor, clicks, None, None, (), multimask)
-        return look
+    def _looked_again(self, seen: Part, crop: Crop, clicks: Clicks, multimask: bool) -> _State:
+        """The state that another look at an object gives of which only clicks are known so far.
 
-    def _from_the_middle(self, part: Part, clicks: Clicks) -> Clicks:
-        """The clicks, with the only positive one moved to the middle of the object's thickest part."""
-        middle = deepest_point(part, clicks.positive_ras) if np.count_nonzero(clicks.positive) == 1 else None
+        A single click is joined by one in the middle of the object's thickest part, and where the look is much closer
+        or further, replaced by it unless it would be ignored: so the answer depends little on where the user clicked.
+        """
+        middle = deepest_point(seen, clicks.positive_ras) if np.count_nonzero(clicks.positive) == 1 else None
         if middle is None:
-            return clicks
-        ras = np.where(clicks.positive[:, None], middle, clicks.ras)
-        return Clicks.of(ras, clicks.positive, self.image_kji.shape, self._ijk_to_ras)
+            return self._decode(crop, seen.anchor_ras, clicks, None, None, (), multimask)
+        if not self.zoom.is_similar(crop.spacing_mm, seen.crop.spacing_mm):
+            ras = np.where(clicks.positive[:, None], middle, clicks.ras)
+            moved = Clicks.of(ras, clicks.positive, self.image_kji.shape, self._ijk_to_ras)
+            look = self._decode(crop, seen.anchor_ras, moved, None, None, (), multimask)
+            if confirms(look.parts, clicks):
+                return look
+        ras, positive = np.vstack([middle, clicks.ras]), np.append(True, clicks.positive)
+        both = Clicks.of(ras, positive, self.image_kji.shape, self._ijk_to_ras)
+        return self._decode(crop, seen.anchor_ras, both, None, None, (), multimask)
+
+    def _settled(self, look: _State, clicks: Clicks, multimask: bool) -> _State:
+        """The first look, which was near enough; again in its crop, with the middle, if the click was far from that."""
+        part, view = look.parts[-1], self._view(look, clicks)
+        middle = deepest_point(part, clicks.positive_ras)
+        if view is None or view.touches_border or middle is None or len(clicks) > 1:
+            return look
+        if np.linalg.norm(middle - clicks.ras[0]) <= _OFF_CENTER * view.diameter_mm:
+            return look
+        again = self._looked_again(part, part.crop, clicks, multimask)
+        return look if self._view(again, clicks) is None else again
 
     def _carried_on(self, state: _State, clicks: Clicks, box: NDArray | None, multimask: bool) -> _State:
         """The state that the newest click gives on the mask so far."""
@@ -439,20 +457,25 @@ class SamPredictor3D:
     def _believed(self, before: _State, after: _State, clicks: Clicks, multimask: bool) -> _State:
         """The state to go on with: the answer to the newest click, or another one where that cannot be believed.
 
-        A click that agrees with the mask as it is asks for nothing, so the mask stays. Where the answer ignores a click
-        or changes what the click did not mean, the old mask may be what misleads it: then the object is looked at
-        again, from all clicks without that mask, and the better answer is kept.
+        Where the answer ignores a click or changes what the click did not mean, the old mask may be what misleads it:
+        then the clicks are shown without that mask, in the crop at hand and, if that does not do either, from the
+        beginning. What none of the answers mends stays as it was; the click is then obeyed in its surroundings only.
         """
         if len(after.parts) > 1:
             return after  # the object is seen piece by piece
-        if confirms(before.parts, clicks):
-            return before
-        change = Change.between(before.parts, after.parts)
-        answer = self._answer(after, clicks)
-        if not answer.ignored.any() and not change.is_odd(bool(clicks.positive[-1])):
+        old, carried = self._answer(before, clicks), self._answer(after, clicks)
+        if not carried.is_doubtful(old):
             return after
-        again = self._look(clicks, None, multimask)
-        return again if self._answer(again, clicks).replaces(answer) else after
+        states, answers = [after], [carried]
+        part = after.parts[-1]
+        if all(part.crop.contains(click) for click in clicks.positive_ras):
+            states.append(self._decode(part.crop, part.anchor_ras, clicks, None, None, (), multimask))
+            answers.append(self._answer(states[-1], clicks))
+        if all(answer.is_wrong(old) for answer in answers):
+            states.append(self._look(clicks, None, multimask))
+            answers.append(self._answer(states[-1], clicks))
+        kept = choose(old, answers)
+        return before if kept is None else states[kept]
 
     def _answer(self, state: _State, clicks: Clicks) -> Answer:
         score = state.scores[0] if self.profile.iou_head and state.scores else None
@@ -476,13 +499,26 @@ class SamPredictor3D:
             tried = [look.parts[-1].crop.spacing_mm for look in looks]
             crop = self.zoom.next_crop(views[-1], part.crop, tried, inside, self._ijk_to_ras, first=before is None)
             if crop is None:
-                return looks[best_view(views)]
-            prior = None if before is None else prior_logits(before.parts, crop, self._cells)
-            looks.append(self._decode(crop, part.anchor_ras, clicks, box, prior, (), multimask))
+                break
+            if before is None and box is None and self.profile.prompt_rule == "all":
+                looks.append(self._looked_again(part, crop, clicks, multimask))
+            else:
+                prior = None if before is None else prior_logits(before.parts, crop, self._cells)
+                looks.append(self._decode(crop, part.anchor_ras, clicks, box, prior, (), multimask))
             views.append(self._view(looks[-1], clicks))
+        return looks[best_view(views)]
 
     def _view(self, state: _State, clicks: Clicks) -> ObjectView | None:
-        return view_object(state.parts[-1], clicks.positive_ras, self.image_kji.shape, self._ijk_to_ras)
+        return self._view_of(state.parts[-1], clicks)
+
+    def _view_of(self, part: Part, clicks: Clicks) -> ObjectView | None:
+        """The object at the positive clicks in a part; measured once, however many rules ask."""
+        inside = clicks.positive_ras
+        known = self._views.get(part)
+        if known is None or known[0] != inside.tobytes():
+            known = inside.tobytes(), view_object(part, inside, self.image_kji.shape, self._ijk_to_ras)
+            self._views[part] = known
+        return known[1]
 
     def _can_zoom_out(self, parts: Sequence[Part]) -> bool:
         """Whether an object that leaves the crop could still be seen whole in a coarser one."""
@@ -603,10 +639,11 @@ class SamPredictor3D:
         scores: Sequence[float | None] = state.scores if known else [None] * len(answers)
         predictions = []
         for logits, score in zip(answers, scores, strict=True):
-            parts = (*others, Part(newest.crop, logits, newest.anchor_ras))
+            part = newest if logits is newest.logits else Part(newest.crop, logits, newest.anchor_ras)
+            parts = (*others, part)
             mask, offset = voxelize(parts, self.image_kji, self._ijk_to_ras, clicks, largest_only=largest_only)
             bounded = None if score is None else float(np.clip(score, 0.0, 1.0))
-            view = view_object(parts[-1], clicks.positive_ras, self.image_kji.shape, self._ijk_to_ras)
+            view = self._view_of(part, clicks)
             told = warnings_about(Answer(parts, clicks, view, bounded), self.profile.spacing_range_mm[1])
             predictions.append(
                 Prediction(

@@ -25,6 +25,8 @@ _NEAR_CELLS = 2
 _DEEP_SHARE = 0.75
 #: Steps of the spacing to an octave, for crops that must not depend on the last percent of a size.
 _STEPS = 6
+#: An object looks about the same at spacings that differ by no more than this factor.
+_SIMILAR = 1.6
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,6 +251,10 @@ class ZoomPolicy:
         if view is None and (not first or len(tried_mm) > 1):
             return None
         spacing = self.next_spacing(view, crop.spacing_mm)
+        if first and view is not None and self.profile.prompt_rule == "all":
+            low = self.profile.spacing_range_mm[0]
+            steps = np.round(_STEPS * np.log2(spacing / low))
+            spacing = float(min(low * 2.0 ** (steps / _STEPS), self.coarsest_mm))
         leaving = view is not None and view.touches_border
         change = self.first_change if first or leaving else self.later_change
         if any(max(spacing / old, old / spacing) <= change for old in tried_mm):
@@ -256,24 +262,10 @@ class ZoomPolicy:
         center = clicks_ras[-1] if view is None else self._center(view.center_ras, spacing, clicks_ras)
         return crop_at(center, spacing, self.profile, ijk_to_ras)
 
-    def centered_crop(
-        self, view: ObjectView | None, crop: Crop, tried_mm: Sequence[float], clicks_ras: NDArray, ijk_to_ras: NDArray
-    ) -> Crop | None:
-        """The crop for the next look at an object that was just clicked, or None to stay; it depends little on where.
-
-        As :meth:`next_crop` of the first click, but the second look is always taken: with the object in the middle and
-        at one of a few spacings.
-        """
-        if view is None or self.profile.spacing_mm is None:
-            return self.next_crop(view, crop, tried_mm, clicks_ras, ijk_to_ras, first=True)
-        if len(tried_mm) > self.first_moves:
-            return None
-        low = self.profile.spacing_range_mm[0]
-        steps = np.round(_STEPS * np.log2(self.next_spacing(view, crop.spacing_mm) / low))
-        spacing = float(min(low * 2.0 ** (steps / _STEPS), self.coarsest_mm))
-        if len(tried_mm) > 1 and any(max(spacing / old, old / spacing) <= self.first_change for old in tried_mm[1:]):
-            return None
-        return crop_at(self._center(view.center_ras, spacing, clicks_ras), spacing, self.profile, ijk_to_ras)
+    @staticmethod
+    def is_similar(spacing_mm: float, other_mm: float) -> bool:
+        """Whether an object looks about the same at one spacing as at another one."""
+        return max(spacing_mm / other_mm, other_mm / spacing_mm) <= _SIMILAR
 
     def _center(self, center_ras: NDArray, spacing_mm: float, clicks_ras: NDArray) -> NDArray[np.float64]:
         """The object's middle, moved as little as needed to keep the clicks (the newest first) off the border."""
