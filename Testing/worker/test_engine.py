@@ -126,6 +126,26 @@ def test_a_moved_click_goes_on_from_the_last_one_that_holds():
     assert model.encoded >= encoded
 
 
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_while_a_click_moves_drafts_cost_one_decoding_and_are_not_remembered(number):
+    engine, model = engine_for()
+    ask(engine, 3)
+    for step in range(1, 4):
+        moved = list(CLICKS)
+        moved[number] = (CLICKS[number][0], CLICKS[number][1] + 0.5 * step, CLICKS[number][2])
+        encoded, decoded = model.encoded, len(model.prompts)
+        draft = engine.run(Predict("ct", "n", moved, LABELS, moving=True), go_on)
+        assert (model.encoded, len(model.prompts)) == (encoded, decoded + 1)
+        assert draft.mask.any() and draft.clicks == 3
+    same(ask(engine, points=moved, labels=LABELS), expected(points=moved, labels=LABELS))
+    same(ask(engine, 3), expected(3))
+
+
+def test_a_first_click_that_moves_before_there_was_an_answer_is_answered_in_full():
+    engine, _ = engine_for()
+    same(engine.run(Predict("ct", "n", CLICKS[:1], LABELS[:1], moving=True), go_on), expected(1))
+
+
 def test_the_first_positive_click_leads():
     engine, _ = engine_for()
     points, labels = [CLICKS[1], CLICKS[0], CLICKS[2]], [0, 1, 1]

@@ -270,13 +270,8 @@ class NoduleEditor:
         if state is None:
             return
         prompt = self.volume.prompt(pointId)
-        number = state.index(pointId)
         if state.dragged is None and self._isLocked(state.segmentId):
-            self.volume.ensurePrompts().move(pointId, self.volume.toWorld(state.prompts[number]))
-            return
-        if state.dragged == pointId and final and state.prompts[number].ras == prompt.ras:
-            state.dragged = None
-            self._putBackInside(state, pointId)
+            self.volume.ensurePrompts().move(pointId, self.volume.toWorld(state.prompts[state.index(pointId)]))
             return
         if state.dragged != pointId:
             self._begin(_("Move point"), state.segmentId)

@@ -640,6 +640,7 @@ class OpenVolume:
             labels=[int(prompt.positive) for prompt in inside],
             start=state.start,
             ijk_to_world=geometry.ijkToWorld,
+            moving=state.dragged is not None,
         )
 
     # -- surfaces ----------------------------------------------------------------------------------------------------

@@ -61,11 +61,16 @@ class ClickTrail:
 
     def keep(self, clicks: Sequence[Click]) -> int:
         """Forget the steps that these clicks do not begin with, unless all of them are known; returns how many are."""
+        known = self.known(clicks)
+        if known < len(clicks):
+            del self.clicks[known:], self.steps[known:]
+        return known
+
+    def known(self, clicks: Sequence[Click]) -> int:
+        """How many of these clicks, from the first on, were answered already."""
         known = 0
         while known < min(len(clicks), len(self.clicks)) and clicks[known] == self.clicks[known]:
             known += 1
-        if known < len(clicks):
-            del self.clicks[known:], self.steps[known:]
         return known
 
     def add(self, click: Click, step: Step) -> None:

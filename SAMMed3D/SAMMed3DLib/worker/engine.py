@@ -173,11 +173,13 @@ class Engine:
         with self._reporting(report) as predictor:
             if request.start is not None and trail.origin is None:
                 trail.origin = _origin(request.start, predictor)
-            for count in range(trail.keep(clicks) + 1, len(clicks) + 1):
-                _go_on(report, "")
-                trail.add(clicks[count - 1], self._step(predictor, trail, clicks[:count]))
+            step = self._draft(predictor, trail, clicks) if request.moving else None
+            if step is None:
+                for count in range(trail.keep(clicks) + 1, len(clicks) + 1):
+                    _go_on(report, "")
+                    trail.add(clicks[count - 1], self._step(predictor, trail, clicks[:count]))
+                step = trail.steps[len(clicks) - 1] if clicks else trail.origin
         self._trails.trim()
-        step = trail.steps[len(clicks) - 1] if clicks else trail.origin
         if step is None:
             raise StaleRequest()  # neither clicks nor a mask: nothing was asked
         drawn = step.mask is not step.prediction.mask
@@ -200,6 +202,21 @@ class Engine:
         voxel = voxel_index(world_to_ijk(self._ijk_to_ras, points[-1]))[::-1]
         voxel = np.clip(voxel, 0, np.array(self._array.shape) - 1)
         return Step(prediction, *apply_click(before, previous, prediction, voxel, bool(labels[-1])))
+
+    def _draft(self, predictor: Any, trail: ClickTrail, clicks: list[Click]) -> Step | None:
+        """What one decoding in the crop at hand shows while a click is on the move; the trail stays as it is.
+
+        None where there is no such crop, or where the mask was drawn by hand: each click then changes it on its own.
+        """
+        last, known = trail.steps[-1] if trail.steps else trail.origin, trail.known(clicks)
+        drawn = trail.start is not None and trail.start.origin is None
+        if last is None or drawn or known == len(clicks):
+            return None
+        before = trail.steps[known - 1] if known else trail.origin
+        points, labels = [point for point, _ in clicks], [label for _, label in clicks]
+        previous = None if before is None else before.prediction
+        prediction = predictor.predict(points, labels, previous=previous, within=last.prediction.crop)
+        return Step(prediction, prediction.mask, prediction.offset_kji)
 
     def _prefetch(self, request: Prefetch, report: Report) -> None:
         self._require(request.identity)

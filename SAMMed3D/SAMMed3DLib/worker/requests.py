@@ -157,6 +157,7 @@ class Predict:
         labels: (n,) 1 inside, 0 outside.
         start: the mask that the clicks change, or None.
         ijk_to_world: (4, 4) for measurements; None measures in local RAS.
+        moving: a click is being dragged: a draft will do, which is not remembered. Ask again when it has come to rest.
     """
 
     identity: Identity
@@ -165,6 +166,7 @@ class Predict:
     labels: Sequence[int]
     start: Start | None = None
     ijk_to_world: NDArray | None = None
+    moving: bool = False
     priority: ClassVar[Priority] = Priority.CLICK
 
     @property
