@@ -4,7 +4,8 @@
 
 The event loop is imitated as it is in Slicer: a timer of 5 ms whose slot polls, and Python's lock held by the main
 thread in between. Printed are the times of first and later clicks, updates while dragging, the longest time that the
-main thread was away from its event loop, and the rate of a matrix product on this machine at this moment.
+main thread was away from its event loop, and the rate of a matrix product on this machine at this moment. How often the
+network is asked per click is counted too: unlike times, that does not depend on what else the machine does.
 """
 
 from __future__ import annotations
@@ -85,11 +86,12 @@ def main() -> int:
     scene = SlicerScene()
     phantom = chest_phantom(0, options.size, (330.0 / options.size[0], *(340.0 / n for n in options.size[1:])))
     volume = scene.add_volume(phantom.array_kji, phantom.ijk_to_ras)
-    engine = Engine()
+    asked = Asked()
+    engine = Engine(asked.load)
     if options.threads:
         import torch
 
-        engine = _Threaded(options.threads)
+        engine = _Threaded(options.threads, asked.load)
         torch.set_num_threads(options.threads)
     worker = Worker(engine)
     session = Session(worker, BundledModel())
@@ -98,7 +100,7 @@ def main() -> int:
     preload = loop.run(session.preload)
     print(f"{'x'.join(map(str, options.size))}, PyTorch, model, volume and a first crop in {preload:.2f} s")
     loading, loop.longest = loop.longest, 0.0
-    results = measure(session, loop, phantom, options.clicks)
+    results = measure(session, loop, phantom, options.clicks, asked)
     rows = [
         ("first click, p95", results["first"], FIRST, "s", False),
         ("first click after the pointer rested, p95", results["rested"], FIRST, "s", False),
@@ -113,6 +115,11 @@ def main() -> int:
         met = value >= target if larger else value <= target
         missed += not met
         print(f"| {name} | {value:.3f} {unit}{'' if met else ' (missed)'} | {target:g} {unit} |")
+    print("\n| network asked | encodings: mean, most | decodings: mean, most |\n|---|---|---|")
+    for name, counts in asked.told.items():
+        encodings, decodings = zip(*counts, strict=True)
+        columns = (f"{statistics.mean(each):.2f}, {max(each):.0f}" for each in (encodings, decodings))
+        print(f"| {name} | {' | '.join(columns)} |")
     print(f"\nMatrix product 512x768x3072: {gemm_rate():.0f} GFLOP/s")
     session.close()
     worker.shutdown(5)
@@ -120,11 +127,47 @@ def main() -> int:
     return int(missed > 0)
 
 
+class Asked:
+    """Counts how often the network encodes and decodes.
+
+    Attributes:
+        told: for each kind of event, (encodings, decodings) of each.
+    """
+
+    def __init__(self) -> None:
+        self.told: dict[str, list[tuple[float, float]]] = {}
+        self._encodings = self._decodings = 0
+
+    def load(self, path: str, device: str, precision: str):
+        """The network, its calls counted."""
+        from SAMMed3DLib.model import load_model
+
+        model = load_model(path, device=device, precision=precision)
+        encode, decode = model.encode, model.decode
+
+        def counted_encode(*arguments):
+            self._encodings += 1
+            return encode(*arguments)
+
+        def counted_decode(*arguments, **options):
+            self._decodings += 1
+            return decode(*arguments, **options)
+
+        model.encode, model.decode = counted_encode, counted_decode
+        return model
+
+    def tell(self, name: str, events: int = 1) -> None:
+        """What was asked since the last call belongs to so many events of this kind; "" belongs to none."""
+        if name:
+            self.told.setdefault(name, []).append((self._encodings / events, self._decodings / events))
+        self._encodings = self._decodings = 0
+
+
 class _Threaded(Engine):
     """Sets torch's threads where they count: on the worker."""
 
-    def __init__(self, threads: int) -> None:
-        super().__init__()
+    def __init__(self, threads: int, load) -> None:
+        super().__init__(load)
         self.threads = threads
 
     def run(self, request, report):
@@ -134,7 +177,7 @@ class _Threaded(Engine):
         return super().run(request, report)
 
 
-def measure(session: Session, loop: EventLoop, phantom, clicks: int) -> dict[str, float]:
+def measure(session: Session, loop: EventLoop, phantom, clicks: int, asked: Asked) -> dict[str, float]:
     """The times in seconds, and updates per second."""
     rng = np.random.default_rng(0)
     centers = [np.array(nodule["center_ras"]) for nodule in phantom.nodules]
@@ -145,17 +188,22 @@ def measure(session: Session, loop: EventLoop, phantom, clicks: int) -> dict[str
             session.select(None)
             if rests:
                 loop.run(lambda point=point: session.prefetch(point))
+            asked.tell("")
             times.append(loop.run(lambda point=point: session.click(point)))
+            asked.tell("first click after the pointer rested" if rests else "first click")
         for positive in (True, False):
             offset = rng.uniform(-2, 2, 3) * (1 if positive else 4)
             place = centers[n % len(centers)] + offset
             later.append(loop.run(lambda place=place, positive=positive: session.click(place, positive)))
+            asked.tell("later click")
     session.select(None)
     loop.run(lambda: session.click(centers[0]))
-    return {"first": p95(first), "rested": p95(rested), "later": p95(later), "drag": drag(session, loop, centers[0])}
+    asked.tell("")
+    updates = drag(session, loop, centers[0], asked)
+    return {"first": p95(first), "rested": p95(rested), "later": p95(later), "drag": updates}
 
 
-def drag(session: Session, loop: EventLoop, center: np.ndarray, seconds: float = 3.0) -> float:
+def drag(session: Session, loop: EventLoop, center: np.ndarray, asked: Asked, seconds: float = 3.0) -> float:
     """Answers per second while a point is dragged back and forth, the mouse moving at 60 per second."""
     node = session.promptsNode
     number = node.GetNumberOfControlPoints() - 1
@@ -172,6 +220,7 @@ def drag(session: Session, loop: EventLoop, center: np.ndarray, seconds: float =
         image = session.segmentationNode.GetSegmentation().GetSegment(session.selectedId)
         masks.add(image.GetRepresentation("Binary labelmap").GetMTime())
         _hold(int(1e6 * max(0.0002, turn + TIMER - time.perf_counter())))
+    asked.tell("update while dragging", max(1, len(masks) - 1))
     node.InvokeEvent(node.PointEndInteractionEvent)
     loop.run(lambda: None)
     return (len(masks) - 1) / seconds
