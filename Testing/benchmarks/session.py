@@ -118,7 +118,7 @@ def main() -> int:
     print("\n| network asked | encodings: mean, most | decodings: mean, most |\n|---|---|---|")
     for name, counts in asked.told.items():
         encodings, decodings = zip(*counts, strict=True)
-        columns = (f"{statistics.mean(each):.2f}, {max(each):.0f}" for each in (encodings, decodings))
+        columns = (f"{statistics.mean(each):.2f}, {max(each):.3g}" for each in (encodings, decodings))
         print(f"| {name} | {' | '.join(columns)} |")
     print(f"\nMatrix product 512x768x3072: {gemm_rate():.0f} GFLOP/s")
     session.close()
