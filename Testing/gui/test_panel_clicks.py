@@ -262,8 +262,9 @@ def test_the_list_of_keys(ready: User) -> None:
     every = [key for keys in KEYS.values() for key in keys]
     assert len(set(every)) == len(every) and not {"R", "F", "B", "V", "G", "T"} & set(every)
     ready.ui.keysButton.click()
-    assert ready.widget.panel._keys._label.visible
-    ready.widget.panel._keys._label.hide()
+    popup = ready.widget.panel._keys._popup
+    assert popup.visible and popup.className() == "QFrame", "a QLabel would keep what closes a popup to itself"
+    popup.hide()
 
 
 def test_nothing_moves_when_the_first_nodule_comes(ready: User) -> None:

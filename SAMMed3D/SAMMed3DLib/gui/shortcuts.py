@@ -53,28 +53,31 @@ def keysText() -> str:
 
 
 class KeysPopup:
-    """The list of keys, below a button; the next click anywhere closes it."""
+    """The list of keys, below a button; Esc or a click beside it closes it."""
 
     def __init__(self, button: qt.QToolButton) -> None:
         self._button = button
-        self._label: qt.QLabel | None = None
+        self._popup: qt.QFrame | None = None
         button.connect("clicked(bool)", self.show)
 
     def show(self, checked: bool = False) -> None:
-        if self._label is None:
-            self._label = qt.QLabel(keysText(), self._button)
-            self._label.setWindowFlags(qt.Qt.Popup)
-            self._label.frameShape = qt.QFrame.StyledPanel
-            self._label.margin = 8
-        self._label.adjustSize()
+        if self._popup is None:
+            # A frame around the label: a QLabel alone keeps the press and the Esc that close a popup to itself.
+            self._popup = qt.QFrame(self._button)
+            self._popup.setWindowFlags(qt.Qt.Popup)
+            self._popup.frameShape = qt.QFrame.StyledPanel
+            qt.QVBoxLayout(self._popup).addWidget(qt.QLabel(keysText()))
+        self._popup.adjustSize()
         corner = self._button.mapToGlobal(qt.QPoint(self._button.width, self._button.height))
-        self._label.move(corner.x() - self._label.width, corner.y())
-        self._label.show()
+        # The list may be wider than the panel, which often lies at the left edge of the screen.
+        left = self._button.window().mapToGlobal(qt.QPoint(0, 0)).x()
+        self._popup.move(max(corner.x() - self._popup.width, left), corner.y())
+        self._popup.show()
 
     def close(self) -> None:
         self._button.disconnect("clicked(bool)", self.show)
-        if self._label is not None:
-            self._label.close()
+        if self._popup is not None:
+            self._popup.close()
 
 
 class Shortcuts:
