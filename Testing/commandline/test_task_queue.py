@@ -182,7 +182,9 @@ def test_slurm_jobs_are_the_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     programs.mkdir()
     work.mkdir()
     for name, body in {
-        "sbatch": f'bash "$1" > {tmp_path}/job.log 2>&1 &\necho $! >> {tmp_path}/jobs\necho "Submitted batch job $!"\n',
+        # dask-jobqueue removes its script as soon as this ends
+        "sbatch": f'cp "$1" {tmp_path}/job.sh\nbash {tmp_path}/job.sh > {tmp_path}/job.log 2>&1 &\n'
+        f'echo $! >> {tmp_path}/jobs\necho "Submitted batch job $!"\n',
         "scancel": "for job in $*; do pkill -P $job; kill $job; done\n",
     }.items():
         (programs / name).write_text(f"#!/bin/bash\n{body}")
