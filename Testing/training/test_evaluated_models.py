@@ -62,7 +62,7 @@ def test_2d_models(tmp_path, name, prompt):
 
 def test_the_network_asked_for_must_be_the_checkpoints():
     path = str(default_checkpoint())
-    with pytest.raises(EvaluationError, match="nodule, not vit_b_ori"):
+    with pytest.raises(EvaluationError, match=f"{BUNDLED_NETWORK}, not vit_b_ori"):
         load_evaluated(EvaluationConfig(checkpoint=path, model_type="vit_b_ori", device="cpu"))
     with pytest.raises(EvaluationError, match="there are"):
         load_evaluated(EvaluationConfig(checkpoint=path, model_type="unet", device="cpu"))

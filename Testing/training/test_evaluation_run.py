@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from SAMMed3DLib.model.sizes import BUNDLED_NETWORK
 from SAMMed3DLib.weights import default_checkpoint
 from SAMMed3DTrainingLib.__main__ import main
 from SAMMed3DTrainingLib.data.datasets import find_datasets
@@ -131,7 +132,8 @@ def test_the_familiar_call_runs_as_written(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "held-out" in done.stdout and "seed 11" in done.stdout and "nodule (sam_model_dice_best.pth)" in done.stdout
+    assert "held-out" in done.stdout and "seed 11" in done.stdout
+    assert f"{BUNDLED_NETWORK} (sam_model_dice_best.pth)" in done.stdout
     out = tmp_path / "results" / "visualization" / "lidc_test"
     assert sorted(path.name for path in out.iterdir()) == FILES
     content = json.loads((out / "results.json").read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ ALIASES = {"default": "vit_h"}
 NODULE_NETS = ("nodule", "nodule_light")
 """A compact net, and one with the same encoder whose clicks cost half. Without a checkpoint either name asks for the
 bundled weights."""
-BUNDLED_NETWORK = "nodule"
+BUNDLED_NETWORK = "nodule_light"
 
 GFLOP = {"nodule": (16.8, 8.27), "nodule_light": (16.8, 4.07), "vit_b_ori": (104.6, 1.44)}
 """10^9 floating point operations of one encoding and of one decoding, a multiplication and an addition being two."""
