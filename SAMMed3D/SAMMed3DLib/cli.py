@@ -195,9 +195,9 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _segment(options: argparse.Namespace, terminal: Terminal) -> int:
-    from .commandline.segmenting import as_dict, check_prompt, label_map, load_predictor, segment_nodules, table
+    from .commandline.segmenting import as_dict, check_prompt, load_predictor, segment_nodules, table
     from .files.output_files import check_apart, check_writable
-    from .files.segmentation_io import WRITABLE, write_segmentation
+    from .files.segmentation_io import WRITABLE, label_map, write_segmentation
     from .files.volume_io import read_volume
     from .inference import InputError
 
@@ -223,7 +223,7 @@ def _segment(options: argparse.Namespace, terminal: Terminal) -> int:
     if options.out is not None:
         with terminal.step(f"writing {options.out}"):
             names = {result.label: result.name for result in results}
-            labels = label_map(results, volume.array_kji.shape)
+            labels = label_map({result.label: result.prediction for result in results}, volume.array_kji.shape)
             write_segmentation(options.out, labels, volume.ijk_to_ras, names)
     if options.preview is not None:
         from .commandline.preview import write_picture

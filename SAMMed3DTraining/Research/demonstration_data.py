@@ -91,8 +91,10 @@ def make_data(shared_data: Path, folder: Path, size: DemonstrationSize, seed: in
     return count + _write(folder, "Ts", REAL_TEST_PATIENT, real, thin=True)
 
 
-def thick_slices(array_kji: NDArray, ijk_to_ras: NDArray, thickness_mm: float) -> tuple[NDArray, NDArray[np.float64]]:
-    """Slices averaged into thicker ones, each weighted with the part of it that lies in the thick slice.
+def averaged_slices(
+    array_kji: NDArray, ijk_to_ras: NDArray, thickness_mm: float
+) -> tuple[NDArray, NDArray[np.float64]]:
+    """Averages slices into thicker ones, each weighted with the part of it that lies in the thick slice.
 
     Args:
         array_kji: (K, J, I), numbers or a mask.
@@ -124,14 +126,14 @@ def thick_slices(array_kji: NDArray, ijk_to_ras: NDArray, thickness_mm: float) -
 
 def in_thick_slices(scan: DetectionScan, thickness_mm: float) -> DetectionScan:
     """The scan as thick slices would show it: a nodule keeps its volume in the voxels that it fills most."""
-    hu, matrix = thick_slices(scan.array_kji, scan.ijk_to_ras, thickness_mm)
+    hu, matrix = averaged_slices(scan.array_kji, scan.ijk_to_ras, thickness_mm)
     nodules = []
     for nodule in scan.nodules:
         # Only the nodule's own columns are averaged, in whole slices of the volume.
         k, j, i = nodule.offset_kji
         columns = np.zeros((len(scan.array_kji), *nodule.mask.shape[1:]), bool)
         columns[k : k + len(nodule.mask)] = nodule.mask
-        share, _ = thick_slices(columns, scan.ijk_to_ras, thickness_mm)
+        share, _ = averaged_slices(columns, scan.ijk_to_ras, thickness_mm)
         if share.any():
             mask = _fullest(share)
             thick = KnownNodule.of(mask, matrix, nodule.kind, (0, j, i), nodule.readers)

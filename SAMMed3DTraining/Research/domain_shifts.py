@@ -29,6 +29,7 @@ from SAMMed3DLib.weights import default_checkpoint
 from SAMMed3DTrainingLib.evaluate.metrics import bootstrap_interval
 from shared_data import shared_dir
 
+from .demonstration_data import averaged_slices
 from .fine_tuning import command
 from .real_crops import RealNodule, read_nodules
 
@@ -63,16 +64,11 @@ def moved_outline(by_mm: float) -> Shift:
 
 def thick_slices(hu: NDArray[np.float32], mask: NDArray[np.bool_], ijk_to_ras: NDArray[np.float64]) -> Shifted:
     """Slices of about 5 mm: groups of slices averaged, a voxel inside where half of its share is."""
-    merge = max(1, round(THICK_MM / float(voxel_spacing(ijk_to_ras)[2])))
-    count = len(hu) // merge
-
-    def means(values: NDArray) -> NDArray:
-        return values[: count * merge].reshape(count, merge, *values.shape[1:]).mean(axis=1)
-
-    matrix = ijk_to_ras.copy()
-    matrix[:3, 3] += matrix[:3, 2] * (merge - 1) / 2
-    matrix[:3, 2] *= merge
-    return means(hu).astype(np.float32), means(mask.astype(np.float32)) >= 0.5, matrix
+    slice_mm = float(voxel_spacing(ijk_to_ras)[2])
+    thickness = max(1, round(THICK_MM / slice_mm)) * slice_mm
+    thick, matrix = averaged_slices(hu, ijk_to_ras, thickness)
+    share, _ = averaged_slices(mask, ijk_to_ras, thickness)
+    return thick, share >= 0.5 - 1e-6, matrix
 
 
 def sharp_kernel(hu: NDArray[np.float32], mask: NDArray[np.bool_], ijk_to_ras: NDArray[np.float64]) -> Shifted:

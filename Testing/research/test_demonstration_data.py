@@ -7,7 +7,7 @@ import pytest
 
 from Research import demonstration_data
 from Research.backgrounds import HELD_OUT
-from Research.demonstration_data import DemonstrationSize, in_thick_slices, label_map, make_data, thick_slices
+from Research.demonstration_data import DemonstrationSize, averaged_slices, in_thick_slices, label_map, make_data
 from Research.detection_scans import DetectionScan, KnownNodule
 from SAMMed3DLib.inference.geometry import transform_points
 
@@ -24,7 +24,7 @@ def scan_with_ball(radius: int, spacing: float = 1.0) -> DetectionScan:
 
 def test_whole_groups_of_slices_are_averaged():
     array = np.arange(12, dtype=np.int16)[:, None, None] * np.ones((1, 2, 3), np.int16)
-    thick, matrix = thick_slices(array, np.diag([1, 1, 1.25, 1.0]), 5.0)
+    thick, matrix = averaged_slices(array, np.diag([1, 1, 1.25, 1.0]), 5.0)
     assert thick[:, 0, 0].tolist() == [1.5, 5.5, 9.5] and thick.shape == (3, 2, 3)
     assert matrix[2, 2] == 5.0 and matrix[2, 3] == pytest.approx(1.5 * 1.25)
 
@@ -33,7 +33,7 @@ def test_slices_on_an_edge_count_in_part_and_the_volume_stays_where_it_is():
     rng = np.random.default_rng(0)
     array = rng.normal(0, 1, (10, 2, 2)).astype(np.float32)
     slice_mm = float(np.linalg.norm(OBLIQUE[:3, 2]))
-    thick, matrix = thick_slices(array, OBLIQUE, 2.5 * slice_mm)
+    thick, matrix = averaged_slices(array, OBLIQUE, 2.5 * slice_mm)
     assert len(thick) == 4
     np.testing.assert_allclose(thick[0], (array[0] + array[1] + 0.5 * array[2]) / 2.5, rtol=1e-5)
     np.testing.assert_allclose(thick[1], (0.5 * array[2] + array[3] + array[4]) / 2.5, rtol=1e-5)
@@ -46,7 +46,7 @@ def test_slices_on_an_edge_count_in_part_and_the_volume_stays_where_it_is():
 
 def test_slices_are_never_made_thinner():
     with pytest.raises(ValueError, match="cannot be averaged"):
-        thick_slices(np.zeros((4, 2, 2)), np.diag([1, 1, 6.0, 1]), 5.0)
+        averaged_slices(np.zeros((4, 2, 2)), np.diag([1, 1, 6.0, 1]), 5.0)
 
 
 @pytest.mark.parametrize("slice_mm", [1.0, 2.5])

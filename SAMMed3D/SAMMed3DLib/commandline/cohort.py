@@ -25,7 +25,7 @@ from .. import __version__
 from ..files.made_record import MadeRecord, weights_of
 from ..inference.errors import InputError
 from ..inference.nodule_table import rounded, table_text
-from .segment_all import COLUMNS, NOTE, Search, find_nodules, nodule_row, segments_of_records
+from .segment_all import COLUMNS, NOTE, Search, find_nodules, nodule_row
 from .task_queue import ONE_AT_A_TIME, TimeLeft, WorkerDied, Workers, duration, use_threads, work_through
 from .terminal import Terminal, our_warnings_told
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ..files.volume_io import Volume
     from ..inference import SamPredictor3D
     from ..report.findings import Findings
+    from ..report.measuring import Segment
 
 SEGMENTATION, FINDINGS, RECORD = "segmentation.seg.nrrd", "findings.json", "record.json"
 TABLE, LOG = "nodules.csv", "log.txt"
@@ -149,11 +150,10 @@ def _segmented(task: ScanTask, record: MadeRecord, notes: list[str]) -> ScanRow:
     check_modality(scan_of(volume.array_kji, volume.ijk_to_ras, task.name, header))
     use_threads(task.threads)
     found = find_nodules(_predictor(*task.model), volume, task.search)
-    segments = segments_of_records(found.records)
+    segments = [Segment(n, f"nodule {n}", each["prediction"]) for n, each in enumerate(found.records, start=1)]
     facts = scan_of(volume.array_kji, volume.ijk_to_ras, task.name, header, found.lungs, list(notes))
-    measured = [Segment(each.label, each.name, each.prediction) for each in segments]
     findings = measure_scan(
-        facts, volume.array_kji, volume.ijk_to_ras, measured, found.lungs, f"found by SAMMed3D {__version__}"
+        facts, volume.array_kji, volume.ijk_to_ras, segments, found.lungs, f"found by SAMMed3D {__version__}"
     )
     reported = {each.label: each for each in findings.nodules}
     rows = []
@@ -172,12 +172,11 @@ def _segmented(task: ScanTask, record: MadeRecord, notes: list[str]) -> ScanRow:
     return row
 
 
-def _write(task: ScanTask, volume: Volume, segments: Sequence[Any], findings: Findings) -> None:
+def _write(task: ScanTask, volume: Volume, segments: Sequence[Segment], findings: Findings) -> None:
     """Puts the results into their place; what an older run made there is taken away first, its record before all."""
     from ..files.output_files import temporary_folder
-    from ..files.segmentation_io import write_segmentation
+    from ..files.segmentation_io import label_map, write_segmentation
     from ..report.findings import write_findings
-    from .segmenting import label_map
 
     folder = Path(task.folder)
     try:
@@ -185,7 +184,7 @@ def _write(task: ScanTask, volume: Volume, segments: Sequence[Any], findings: Fi
         with temporary_folder(folder.parent) as made:
             uids = {each.label: each.tracking_uid for each in findings.nodules}
             names = {each.label: each.name for each in segments}
-            labels = label_map(segments, volume.array_kji.shape)
+            labels = label_map({each.label: each.block for each in segments}, volume.array_kji.shape)
             write_segmentation(made / SEGMENTATION, labels, volume.ijk_to_ras, names, uids)
             write_findings(made / FINDINGS, findings)
             for name in (RECORD, SEGMENTATION, FINDINGS):

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ..files.output_files import check_folder
-from ..files.segmentation_io import write_segmentation
+from ..files.segmentation_io import label_map, write_segmentation
 from ..files.volume_io import Volume, read_labels, read_volume, write_volume
 from ..inference import InputError, SamPredictor3D
 from ..inference.geometry import transform_points, voxel_spacing
 from ..inference.mask_regions import most_interior_voxel
 from .preview import write_picture
 from .prompts import NodulePrompt
-from .segmenting import check_prompt, label_map, segment_nodules, table, write_csv
+from .segmenting import check_prompt, segment_nodules, table, write_csv
 from .terminal import Terminal
 
 #: What every demo writes into its folder.
@@ -64,8 +64,9 @@ def run_demo(options: argparse.Namespace, terminal: Terminal, load: Callable[[],
 
     with terminal.step("writing the results"):
         matrix, names = scene.volume.ijk_to_ras, dict(zip(scene.labels, scene.names, strict=True))
+        labels = label_map({each.label: each.prediction for each in results}, scene.volume.array_kji.shape)
         written = [folder / name for name in OUTPUTS]
-        write_segmentation(written[0], label_map(results, scene.volume.array_kji.shape), matrix, names)
+        write_segmentation(written[0], labels, matrix, names)
         write_csv(written[1], results)
         write_picture(written[2], scene.volume, results, scene.reference)
         if options.ct is None and scene.reference is not None:

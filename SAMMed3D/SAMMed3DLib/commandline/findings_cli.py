@@ -235,7 +235,7 @@ def _write(
     options: argparse.Namespace, terminal: Terminal, now: MeasuredScan, then: MeasuredScan | None, findings: Findings
 ) -> None:
     """All documents, made in a folder of their own and then moved to their place, so that none is left half done."""
-    from ..files.segmentation_io import write_segmentation
+    from ..files.segmentation_io import label_map, write_segmentation
     from ..report import document
     from ..report.findings import without_names, write_findings
     from ..report.pictures import pictures_of
@@ -264,7 +264,7 @@ def _write(
                     if measured is not None:
                         write_segmentation(
                             folder / name,
-                            _label_map(measured),
+                            label_map({each.label: each.block for each in measured.segments}, measured.array_kji.shape),
                             measured.ijk_to_ras,
                             {each.label: each.name for each in nodules},
                             {each.label: each.tracking_uid for each in nodules},
@@ -293,19 +293,6 @@ def _write_dicom(folder: Path, terminal: Terminal, measured: MeasuredScan, findi
             )
     except InputError as error:
         terminal.note(f"note: no DICOM SEG and SR: {error}")
-
-
-def _label_map(measured: MeasuredScan):  # noqa: ANN202
-    import numpy as np
-
-    largest = max((segment.label for segment in measured.segments), default=0)
-    labels = np.zeros(measured.array_kji.shape, np.uint8 if largest < 256 else np.uint16)
-    for segment in measured.segments:
-        place = tuple(
-            slice(start, start + n) for start, n in zip(segment.block.offset_kji, segment.block.mask.shape, strict=True)
-        )
-        labels[place][np.asarray(segment.block.mask) != 0] = segment.label
-    return labels
 
 
 def _with_brock(findings: Findings, asked: Sequence[tuple[int, dict[str, bool | float]]]) -> Findings:

@@ -15,7 +15,6 @@ from ..inference.errors import InputError
 from ..inference.nodule_table import CLICKED, MEASURED, rounded, shown, table_text, titles
 from ..weights.catalog import DETECTOR
 from ..weights.store import WeightsStore
-from .prompts import NodulePrompt
 from .task_queue import Workers
 from .terminal import Terminal, aligned
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from ..files.volume_io import Volume
     from ..finding.lungs import LungMask
     from ..inference import SamPredictor3D
-    from .segmenting import SegmentedNodule
 
 COLUMNS = ("label", "name", "score", "predicted_iou", "stability_score", *CLICKED, *MEASURED)
 NOTE = "Not a medical device: what is listed may be no nodule, and nodules may be missing."
@@ -167,9 +165,8 @@ def run_segment_all(options: argparse.Namespace, terminal: Terminal, load_predic
         InputError: the CT cannot be read, or the results cannot be written.
     """
     from ..files.output_files import check_apart, check_writable, write_text_whole
-    from ..files.segmentation_io import WRITABLE, write_segmentation
+    from ..files.segmentation_io import WRITABLE, label_map, write_segmentation
     from ..files.volume_io import read_volume
-    from .segmenting import label_map
 
     sizes = options.min_diameter, options.max_diameter
     search = Search(options.sensitivity, *sizes, options.whole_volume, _detector_file(options))
@@ -200,7 +197,8 @@ def run_segment_all(options: argparse.Namespace, terminal: Terminal, load_predic
 
     if options.out is not None:
         with terminal.step(f"writing {options.out}"):
-            labels = label_map(segments_of_records(found.records), volume.array_kji.shape)
+            masks = {number: record["prediction"] for number, record in enumerate(found.records, start=1)}
+            labels = label_map(masks, volume.array_kji.shape)
             names = {row["label"]: row["name"] for row in rows}
             write_segmentation(options.out, labels, volume.ijk_to_ras, names)
     if options.table is not None:
@@ -252,23 +250,6 @@ def _detector_file(options: argparse.Namespace) -> str | None:
             f"'sammed3d weights download {entry.name}', or name its file with --detector"
         )
     return str(file)
-
-
-def segments_of_records(records: Sequence[dict[str, Any]]) -> list[SegmentedNodule]:
-    """The generator's records as nodules with labels from 1 upward."""
-    from .segmenting import SegmentedNodule
-
-    return [
-        SegmentedNodule(
-            number,
-            f"nodule {number}",
-            NodulePrompt((tuple(record["point_coords"][0]),), (True,)),
-            record["prediction"],
-            record["measurements"],
-            (),
-        )
-        for number, record in enumerate(records, start=1)
-    ]
 
 
 def nodule_row(label: int, record: dict[str, Any]) -> dict[str, Any]:

@@ -175,15 +175,6 @@ def dice_of(prediction: Prediction, truth_kji: NDArray) -> float:
     return 2.0 * common / total if total else 1.0
 
 
-def label_map(results: Sequence[SegmentedNodule], shape_kji: tuple[int, ...]) -> NDArray:
-    """All nodules in one label map; where two overlap, the later one wins."""
-    largest = max((result.label for result in results), default=0)
-    labels = np.zeros(shape_kji, np.uint8 if largest < 256 else np.uint16)
-    for result in results:
-        labels[result.prediction.slices_kji][result.prediction.mask != 0] = result.label
-    return labels
-
-
 def table(results: Sequence[SegmentedNodule]) -> str:
     """An aligned table, one line per nodule; with references, their volume, the Dice and its mean; notes below."""
     keys = ["volume_mm3", "volume_low_mm3", "volume_high_mm3", "long_axis_mm", "short_axis_mm", "mean_hu"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,10 +9,9 @@ from typing import Any
 
 from ..inference.errors import InputError
 from ..weights import default_checkpoint
+from ..weights.download import file_sha256
 from .image_file import given_path
 from .output_files import write_text_whole
-
-_BLOCK = 1 << 20
 
 
 class MadeRecord:
@@ -54,7 +52,7 @@ class MadeRecord:
         ):
             return then["content"]
         for source, file in zip(self._sources, self._files, strict=True):
-            source["sha256"] = sha256_of(file)
+            source["sha256"] = file_sha256(file)
         return None
 
     def write(self, content: Mapping[str, Any]) -> None:
@@ -74,16 +72,7 @@ class MadeRecord:
     def _same(then: dict[str, Any], now: dict[str, Any], file: Path) -> bool:
         if (then["name"], then["bytes"]) != (now["name"], now["bytes"]):
             return False
-        return then["time_ns"] == now["time_ns"] or then["sha256"] == sha256_of(file)
-
-
-def sha256_of(file: Path) -> str:
-    """The checksum of a file's content. Raises OSError."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return then["time_ns"] == now["time_ns"] or then["sha256"] == file_sha256(file)
 
 
 def weights_of(checkpoint: str | None) -> dict[str, str]:
@@ -95,9 +84,9 @@ def weights_of(checkpoint: str | None) -> dict[str, str]:
     try:
         bundled = default_checkpoint()
         files = sorted(each for each in bundled.parent.iterdir() if each.is_file())
-        weights = {each.name: sha256_of(each) for each in files if checkpoint is None or each != bundled}
+        weights = {each.name: file_sha256(each) for each in files if checkpoint is None or each != bundled}
         if checkpoint is not None:
-            weights["checkpoint"] = sha256_of(given_path(checkpoint))
+            weights["checkpoint"] = file_sha256(given_path(checkpoint))
     except OSError as error:
         raise InputError(
             f"the weights {error.filename or error} cannot be read: {error.strerror or error}; check the checkpoint"

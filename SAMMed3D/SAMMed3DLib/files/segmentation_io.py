@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ..inference.errors import InputError
+from ..inference.mask_regions import block_slices
+from ..inference.measurements import MaskBlock
 from ..report.findings import TRACKING_TAG
 from .itk_geometry import flip_lps_ras
 from .output_files import whole_file
@@ -49,6 +51,14 @@ COLORS = (
     (0.55, 0.86, 0.85),
     (0.60, 0.60, 1.00),
 )
+
+
+def label_map(blocks: Mapping[int, MaskBlock], shape_kji: tuple[int, ...]) -> NDArray:
+    """Draws masks, by their labels, into one label map (K, J, I); where two overlap, the later one wins."""
+    labels = np.zeros(shape_kji, np.uint8 if max(blocks, default=0) < 256 else np.uint16)
+    for label, block in blocks.items():
+        labels[block_slices(block)][np.asarray(block.mask) != 0] = label
+    return labels
 
 
 def segment_color(label: int) -> tuple[float, float, float]:

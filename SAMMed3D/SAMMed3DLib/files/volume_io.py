@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..inference.errors import InputError
 from ..inference.geometry import as_affine, voxel_spacing
 from ..inference.validation import hounsfield_doubt, looks_like_labels
-from .dicom_io import read_series
+from .dicom_io import is_dicom, read_series
 from .image_file import FileError, check_kind, given_path, label_volume
 from .itk_io import read_itk
 from .nifti_io import read_nifti
@@ -131,18 +131,13 @@ def _read(named: str | Path, labels: bool, files: Sequence[Path] = ()) -> Volume
 def _reader_of(path: Path) -> Callable[[Path, bool], tuple[NDArray, NDArray[np.float64]]]:
     """What reads a file or folder of this name and content. Raises FileError."""
     name = path.name.lower()
-    if path.is_dir() or _is_dicom(path):
+    if path.is_dir() or is_dicom(path):
         return lambda folder, labels: read_series(folder)
     if name.endswith((".nii", ".nii.gz")):
         return read_nifti
     if name.endswith((".nrrd", ".nhdr", ".mha", ".mhd")):
         return read_itk
     raise FileError(f"files named {path.suffix or 'without an ending'} are not read")
-
-
-def _is_dicom(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
 
 
 def _check_spacing(path: Path, ijk_to_ras: NDArray[np.float64]) -> None:

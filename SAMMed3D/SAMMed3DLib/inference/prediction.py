@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .field import Part
+from .mask_regions import block_slices
 from .preprocessing import Crop
 
 
@@ -55,8 +56,7 @@ class Prediction:
     @property
     def slices_kji(self) -> tuple[slice, slice, slice]:
         """The block's place: ``volume[p.slices_kji]`` has the shape of ``p.mask``."""
-        k, j, i = (slice(start, start + n) for start, n in zip(self.offset_kji, self.mask.shape, strict=True))
-        return k, j, i
+        return block_slices(self)
 
     def full_mask(self, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
         """The mask in a volume of ``shape`` [k, j, i], uint8."""

@@ -18,6 +18,7 @@ from .. import __version__
 from ..files.output_files import whole_file
 from ..inference.errors import InputError
 from ..inference.geometry import world_to_ijk
+from ..inference.mask_regions import block_slices
 from . import rules
 from .findings import Findings, Nodule
 
@@ -139,8 +140,7 @@ def _frames(
     blocks = {segment.label: segment.block for segment in segments}
     for number, nodule in enumerate(nodules, start=1):
         block = blocks[nodule.label]
-        place = tuple(slice(start, start + n) for start, n in zip(block.offset_kji, block.mask.shape, strict=True))
-        frames[place][np.asarray(block.mask) != 0] = number
+        frames[block_slices(block)][np.asarray(block.mask) != 0] = number
     for number, nodule in enumerate(nodules, start=1):
         if not (frames == number).any():
             raise InputError(f"{nodule.name} lies wholly within another nodule: merge the two")

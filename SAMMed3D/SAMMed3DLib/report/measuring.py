@@ -18,6 +18,7 @@ from scipy.spatial import cKDTree
 
 from .. import __version__
 from ..inference.geometry import closest_ras_axes, transform_points, voxel_spacing, world_to_ijk
+from ..inference.mask_regions import block_slices
 from ..inference.measurements import SOLID_HU, MaskBlock, NoduleRecord, axial_axes, measure_nodule
 from .findings import (
     Diameter,
@@ -253,8 +254,7 @@ def nodule_type(block: MaskBlock, array_kji: NDArray, ijk_to_ras: NDArray) -> tu
     glass. Chosen on readers' texture of LIDC-IDRI (Resources/Documentation/findings.md has the counts).
     """
     mask = np.asarray(block.mask) != 0
-    place = tuple(slice(start, start + n) for start, n in zip(block.offset_kji, mask.shape, strict=True))
-    values = array_kji[place].astype(np.float32)
+    values = array_kji[block_slices(block)].astype(np.float32)
     spacing = voxel_spacing(ijk_to_ras)[::-1]
     depth = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing)[1:-1, 1:-1, 1:-1]
     inner = mask & (depth > _RIM_MM + 0.5 * float(spacing.min()))

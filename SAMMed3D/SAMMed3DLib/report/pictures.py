@@ -6,7 +6,6 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -17,9 +16,9 @@ from ..inference.measurements import MaskBlock
 from .document import MOST_PICTURES
 from .findings import Diameter, Findings, Nodule
 from .measuring import MeasuredScan
-from .slice_view import VIEWS, Outline, draw_slice, in_view, view_mm
+from .slice_view import VIEWS, Outline, draw_slice, in_view, shadow, view_mm, write_text
 
-OUTLINE, LONG, SHORT = "#2fe0c4", "#ffb627", "#ff7ab6"
+OUTLINE, LONG, SHORT, LABEL = "#2fe0c4", "#ffb627", "#ff7ab6", "#f0f3f6"
 _TILE_INCHES, _TILE_PIXELS, _GAP = 2.2, 300, 0.05
 
 
@@ -83,8 +82,8 @@ def nodule_picture(*rows: Seen) -> bytes:
             if view == "axial":
                 _draw_axis(axes, row.nodule.long_axis, center, LONG)
                 _draw_axis(axes, row.nodule.short_axis, center, SHORT)
-                _say(axes, 0.03, 0.93, row.title)
-            _say(axes, 0.03, 0.03, view)
+                write_text(axes, 0.03, 0.93, row.title, LABEL, 7.5, "left", "bottom")
+            write_text(axes, 0.03, 0.03, view, LABEL, 7.5, "left", "bottom")
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=_TILE_PIXELS / _TILE_INCHES)
     return stream.getvalue()
@@ -106,7 +105,6 @@ def _reach(row: Seen, center: NDArray) -> float:
 
 def _draw_axis(axes: Axes, axis: Diameter, center: NDArray, color: str) -> None:
     start, end = (in_view("axial", np.array(point), center) for point in (axis.start_ras, axis.end_ras))
-    shadow = [patheffects.Stroke(linewidth=2.4, foreground="#000000aa"), patheffects.Normal()]
     axes.plot(
         [start[0], end[0]],
         [start[1], end[1]],
@@ -114,7 +112,7 @@ def _draw_axis(axes: Axes, axis: Diameter, center: NDArray, color: str) -> None:
         linewidth=1.1,
         marker="|",
         markersize=4,
-        path_effects=shadow,
+        path_effects=shadow(2.4),
         zorder=6,
     )
     # the length stands beyond the line's end; down in the picture is up for offsets
@@ -127,22 +125,8 @@ def _draw_axis(axes: Axes, axis: Diameter, center: NDArray, color: str) -> None:
         color=color,
         textcoords="offset points",
         fontsize=7,
-        path_effects=shadow,
+        path_effects=shadow(2.4),
         zorder=7,
         ha="center",
         va="center",
-    )
-
-
-def _say(axes: Axes, x: float, y: float, text: str) -> None:
-    axes.text(
-        x,
-        y,
-        text,
-        transform=axes.transAxes,
-        color="#f0f3f6",
-        fontsize=7.5,
-        ha="left",
-        va="bottom",
-        path_effects=[patheffects.Stroke(linewidth=2.2, foreground="#000000b0"), patheffects.Normal()],
     )

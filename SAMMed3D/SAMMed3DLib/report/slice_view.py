@@ -72,12 +72,7 @@ def draw_slice(
         lines = axes.contour(
             steps, steps, inside, levels=(0.5,), colors=outline.color, linewidths=outline.width, zorder=order
         )
-        lines.set(
-            path_effects=[
-                patheffects.Stroke(linewidth=outline.width + 1.3, foreground="#00000088"),
-                patheffects.Normal(),
-            ]
-        )
+        lines.set(path_effects=shadow(outline.width + 1.3))
         if outline.filled:
             axes.contourf(steps, steps, inside, levels=(0.5, 2.0), colors=outline.color, alpha=0.13)
     axes.set_xlim(-half, half)
@@ -109,41 +104,31 @@ def _share_at(block: MaskBlock, kji: NDArray) -> NDArray:
     return ndimage.map_coordinates(mask, coordinates, order=1, mode="constant", cval=0.0)
 
 
+def shadow(width: float = 2.2) -> list[patheffects.AbstractPathEffect]:
+    """Path effects that set a line or a text off from any background; width in points."""
+    return [patheffects.Stroke(linewidth=width, foreground="#000000a8"), patheffects.Normal()]
+
+
+def write_text(axes: Axes, x: float, y: float, text: str, color: str, size: float, ha: str, va: str) -> None:
+    """Writes a shadowed text at a place of the picture, (0, 0) at its lower left and (1, 1) at its upper right."""
+    axes.text(x, y, text, transform=axes.transAxes, color=color, fontsize=size, ha=ha, va=va, path_effects=shadow())
+
+
 def _draw_marks(axes: Axes, letters: str, edge_mm: float) -> None:
     """Orientation letters (left, right, top, bottom) and a scale bar."""
-    shadow = [patheffects.Stroke(linewidth=2.2, foreground="#000000b0"), patheffects.Normal()]
+    color = "#d5dce3"
     places = ((0.03, 0.5), (0.97, 0.5), (0.5, 0.965), (0.5, 0.035))
     for letter, (x, y) in zip(letters, places, strict=True):
-        axes.text(
-            x,
-            y,
-            letter,
-            transform=axes.transAxes,
-            color="#d5dce3",
-            fontsize=8,
-            ha="center",
-            va="center",
-            path_effects=shadow,
-        )
+        write_text(axes, x, y, letter, color, 8, "center", "center")
     bar = 10.0 if edge_mm < 90 else 20.0
     length = bar / edge_mm
     axes.plot(
         [0.96 - length, 0.96],
         [0.05, 0.05],
         transform=axes.transAxes,
-        color="#d5dce3",
+        color=color,
         linewidth=1.6,
         solid_capstyle="butt",
-        path_effects=shadow,
+        path_effects=shadow(),
     )
-    axes.text(
-        0.96 - length / 2,
-        0.062,
-        f"{bar:.0f} mm",
-        transform=axes.transAxes,
-        color="#d5dce3",
-        fontsize=6.5,
-        ha="center",
-        va="bottom",
-        path_effects=shadow,
-    )
+    write_text(axes, 0.96 - length / 2, 0.062, f"{bar:.0f} mm", color, 6.5, "center", "bottom")

@@ -22,6 +22,7 @@ from ..signal import Signal
 from ..worker.requests import FunctionRequest, Report, RequestCancelled, Result
 from ..worker.thread import Client
 from .beside_volume import ownerOf
+from .input_gate import dicomFile
 from .nodule_segmentation import NoduleSegmentation, findSegmentation
 from .nodule_state import SegmentRecord, digest
 from .segment_writer import SegmentLabelmap, SegmentWriter
@@ -590,14 +591,6 @@ class Comparison:
 
 
 # -- out of the scene --------------------------------------------------------------------------------------------------
-
-
-def dicomFile(volumeNode: Any) -> Path | None:
-    """A file of the DICOM series that a volume was loaded from; None where Slicer's database does not know it."""
-    uids = (volumeNode.GetAttribute("DICOM.instanceUIDs") or "").split()
-    database = getattr(slicer, "dicomDatabase", None)
-    file = database.fileForInstance(uids[0]) if uids and database is not None else ""
-    return Path(file) if file else None
 
 
 def _header(volumeNode: Any) -> Scan:

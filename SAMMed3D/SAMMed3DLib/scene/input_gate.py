@@ -43,7 +43,7 @@ def odditiesOf(volumeNode: Any) -> Oddities:
     except SceneError:
         return Oddities()  # it cannot be opened, which others say
     array = geometry.array()
-    scan = scan_of(array, geometry.ijkToWorld, volumeNode.GetName() or "", _dicomFile(volumeNode))
+    scan = scan_of(array, geometry.ijkToWorld, volumeNode.GetName() or "", dicomFile(volumeNode))
     grave: list[str] = []
     others: list[str] = []
     if scan.modality not in (None, "CT"):
@@ -56,7 +56,7 @@ def odditiesOf(volumeNode: Any) -> Oddities:
     return Oddities(tuple(grave), tuple(others))
 
 
-def _dicomFile(volumeNode: Any) -> Path | None:
+def dicomFile(volumeNode: Any) -> Path | None:
     """One file of the series that a volume was loaded from, None where Slicer's DICOM database does not have it."""
     uids = (volumeNode.GetAttribute(_UIDS_ATTRIBUTE) or "").split()
     database = getattr(slicer, "dicomDatabase", None)

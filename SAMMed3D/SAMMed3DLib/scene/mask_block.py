@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..inference.mask_regions import block_slices
+
 Index = tuple[int, int, int]
 
 
@@ -30,7 +32,7 @@ class MaskBlock:
     def fullMask(self, shapeKji: tuple[int, int, int]) -> NDArray[np.uint8]:
         """The mask in a volume of ``shapeKji``."""
         volume = np.zeros(shapeKji, dtype=np.uint8)
-        volume[tuple(slice(o, o + n) for o, n in zip(self.offset_kji, self.mask.shape, strict=True))] = self.mask
+        volume[block_slices(self)] = self.mask
         return volume
 
 

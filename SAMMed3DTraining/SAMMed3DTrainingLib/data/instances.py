@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from SAMMed3DLib.inference.geometry import closest_ras_axes, voxel_spacing, voxel_volume
-from SAMMed3DLib.inference.mask_regions import components
+from SAMMed3DLib.inference.mask_regions import block_slices, components
 from SAMMed3DLib.inference.measurements import SOLID_HU
 
 _LARGEST_INDEX = 65535
@@ -60,8 +60,7 @@ class Nodule:
     @property
     def slices_kji(self) -> tuple[slice, slice, slice]:
         """The block's place: ``volume[n.slices_kji]`` has the shape of ``n.mask``."""
-        k, j, i = (slice(start, start + n) for start, n in zip(self.offset_kji, self.mask.shape, strict=True))
-        return k, j, i
+        return block_slices(self)
 
 
 def split_instances(labels_kji: NDArray, ijk_to_ras: ArrayLike, ignored: Collection[int] = ()) -> tuple[Nodule, ...]:
