@@ -32,10 +32,10 @@ from report.made_up_follow_ups import FACTORS, KINDS, SHARES, made_up_follow_up 
 from SAMMed3DLib.files.segmentation_io import write_segmentation  # noqa: E402
 from SAMMed3DLib.files.volume_io import Volume, read_volume, write_volume  # noqa: E402
 from SAMMed3DLib.finding.lungs import find_lungs  # noqa: E402
-from SAMMed3DLib.inference.geometry import transform_points  # noqa: E402
+from SAMMed3DLib.inference.geometry import Block, transform_points  # noqa: E402
 from SAMMed3DLib.inference.measurements import measure_nodule  # noqa: E402
 from SAMMed3DLib.report.follow_up import change, doubling_time, follow_up, is_measurable, register  # noqa: E402
-from SAMMed3DLib.report.measuring import Block, measure_scan, nodule_type, repeat_limit, segments_of, volume_interval  # noqa: E402
+from SAMMed3DLib.report.measuring import measure_scan, nodule_type, repeat_limit, segments_of, volume_interval  # noqa: E402
 from SAMMed3DLib.report.scan_facts import scan_of  # noqa: E402
 from SAMMed3DLib.synthesis.nodules import correlated_noise, paint_nodule, random_appearance  # noqa: E402
 from SAMMed3DLib.synthesis.phantom import chest_phantom  # noqa: E402

@@ -13,10 +13,10 @@ import pytest
 from matplotlib.image import imread
 
 from SAMMed3DLib.inference.errors import InputError
+from SAMMed3DLib.inference.geometry import Block
 from SAMMed3DLib.report import document
 from SAMMed3DLib.report.findings import Caveat, Interval
 from SAMMed3DLib.report.follow_up import Registration, follow_up
-from SAMMed3DLib.report.measuring import Block
 from SAMMed3DLib.report.pictures import Seen, nodule_picture
 
 from .made_nodules import findings, nodule

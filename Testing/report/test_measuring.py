@@ -10,8 +10,9 @@ import pytest
 from pydicom import dcmread
 
 from SAMMed3DLib.finding.lungs import LungMask, find_lungs
+from SAMMed3DLib.inference.geometry import Block
 from SAMMed3DLib.inference.measurements import measure_nodule
-from SAMMed3DLib.report.measuring import Block, Segment, measure_scan, nodule_type, segments_of, volume_interval
+from SAMMed3DLib.report.measuring import Segment, measure_scan, nodule_type, segments_of, volume_interval
 from SAMMed3DLib.report.scan_facts import _date, cut_sides, scan_of, series_header
 
 from .dicom_series import write_series

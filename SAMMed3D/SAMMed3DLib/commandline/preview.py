@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from ..files.output_files import whole_file
 from ..files.volume_io import Volume
-from ..inference.geometry import transform_points, voxel_spacing
+from ..inference.geometry import Block, PlacedMask, transform_points, voxel_spacing
 from ..inference.nodule_table import number
-from ..report.slice_view import SMALLEST_VIEW_MM, VIEWS, WINDOW_HU, Outline, draw_slice, in_view, view_mm
+from ..inference.postprocessing import tight_block
+from ..report.slice_view import SMALLEST_VIEW_MM, VIEWS, WINDOW_HU, Outline, draw_slice, in_view, shadow, view_mm
 from .prompts import NodulePrompt
 from .segmenting import SegmentedNodule
 
@@ -29,23 +28,6 @@ _MOST_ROWS = 60  # a taller picture is beyond what Matplotlib draws and people l
 
 _BACKGROUND, _TEXT, _FAINT = "#0d1117", "#f0f3f6", "#8b98a5"
 PREDICTION, REFERENCE, CLICK = "#2fe0c4", "#ffb627", "#ffffff"
-
-
-@dataclass(frozen=True)
-class Block:
-    """Part of a mask: uint8 [k, j, i] and the voxel of the volume at which it begins."""
-
-    mask: NDArray
-    offset_kji: tuple[int, int, int]
-
-    @classmethod
-    def of(cls, mask_kji: NDArray) -> Block:
-        """The part of a whole mask that is not empty."""
-        found = ndimage.find_objects((mask_kji != 0).astype(np.uint8))
-        if not found:
-            return cls(np.zeros((1, 1, 1), np.uint8), (0, 0, 0))
-        start = found[0][0].start, found[0][1].start, found[0][2].start
-        return cls((mask_kji[found[0]] != 0).astype(np.uint8), start)
 
 
 @dataclass(frozen=True)
@@ -63,9 +45,9 @@ class PreviewRow:
 
     title: str
     facts: tuple[tuple[str, str], ...]
-    prediction: Block
+    prediction: PlacedMask
     clicks: tuple[tuple[tuple[float, float, float], bool], ...] = ()
-    reference: Block | None = None
+    reference: PlacedMask | None = None
     volume: tuple[NDArray, NDArray] | None = None
 
 
@@ -107,10 +89,11 @@ def _preview_row(result: SegmentedNodule, reference: NDArray | None) -> PreviewR
     if result.dice is not None:
         facts.append(("Dice", number(result.dice, 2)))
     clicks = tuple(zip(result.prompt.points, result.prompt.positive, strict=True))
-    truth = None if reference is None else Block.of(reference == result.label)
-    k, j, i = result.prediction.offset_kji
-    found = Block(result.prediction.mask, (k, j, i))
-    return PreviewRow(result.name[:1].upper() + result.name[1:], tuple(facts), found, clicks, truth)
+    truth = None
+    if reference is not None:
+        mask, (k, j, i) = tight_block(reference == result.label)
+        truth = Block(mask.astype(np.uint8), (int(k), int(j), int(i)))
+    return PreviewRow(result.name[:1].upper() + result.name[1:], tuple(facts), result.prediction, clicks, truth)
 
 
 def write_preview(
@@ -177,7 +160,6 @@ def _draw_view(
 
 
 def _draw_click(axes: Axes, x: float, y: float, positive: bool) -> None:
-    outline = [patheffects.Stroke(linewidth=2.8, foreground="#000000aa"), patheffects.Normal()]
     axes.plot(
         [x],
         [y],
@@ -186,7 +168,7 @@ def _draw_click(axes: Axes, x: float, y: float, positive: bool) -> None:
         markerfacecolor="none",
         markeredgecolor=CLICK,
         markeredgewidth=1.2,
-        path_effects=outline,
+        path_effects=shadow(2.8),
         zorder=5,
     )
     axes.plot([x], [y], marker="." if positive else "_", markersize=3.2, color=CLICK, zorder=6)

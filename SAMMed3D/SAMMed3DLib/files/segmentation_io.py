@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ..inference.errors import InputError
-from ..inference.mask_regions import block_slices
-from ..inference.measurements import MaskBlock
+from ..inference.geometry import PlacedMask, block_slices
 from ..report.findings import TRACKING_TAG
 from .itk_geometry import flip_lps_ras
 from .output_files import whole_file
@@ -53,7 +52,7 @@ COLORS = (
 )
 
 
-def label_map(blocks: Mapping[int, MaskBlock], shape_kji: tuple[int, ...]) -> NDArray:
+def label_map(blocks: Mapping[int, PlacedMask], shape_kji: tuple[int, ...]) -> NDArray:
     """Draws masks, by their labels, into one label map (K, J, I); where two overlap, the later one wins."""
     labels = np.zeros(shape_kji, np.uint8 if max(blocks, default=0) < 256 else np.uint16)
     for label, block in blocks.items():

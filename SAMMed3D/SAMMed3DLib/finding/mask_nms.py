@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..inference.measurements import MaskBlock
+from ..inference.geometry import PlacedMask
 
 
 def suppress(
-    blocks: Sequence[MaskBlock], scores: ArrayLike, iou_threshold: float = 0.3, containment: float = 0.6
+    blocks: Sequence[PlacedMask], scores: ArrayLike, iou_threshold: float = 0.3, containment: float = 0.6
 ) -> list[int]:
     """Which masks to keep, the best first.
 
@@ -54,7 +54,7 @@ def suppress(
     return kept
 
 
-def common_voxels(first: MaskBlock, second: MaskBlock) -> int:
+def common_voxels(first: PlacedMask, second: PlacedMask) -> int:
     """How many voxels two mask blocks of one volume share."""
     low = np.maximum(first.offset_kji, second.offset_kji)
     high = np.minimum(np.add(first.offset_kji, first.mask.shape), np.add(second.offset_kji, second.mask.shape))

@@ -7,6 +7,8 @@ voxel centers, so that a voxel reaches half an index to each side. Points are ro
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +19,33 @@ Affine = NDArray[np.float64]
 
 #: Volumes whose unit axes span less than this (1 = right angles) are taken for singular.
 _SMALLEST_DETERMINANT = 1e-6
+
+
+class PlacedMask(Protocol):
+    """A mask and its place in a volume: a :class:`.prediction.Prediction`, a :class:`Block`, or the scene's MaskBlock.
+
+    ``mask`` is [k, j, i], not 0 inside; ``offset_kji`` is the volume index of its first voxel.
+    """
+
+    @property
+    def mask(self) -> NDArray: ...
+
+    @property
+    def offset_kji(self) -> tuple[int, int, int]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Part of a volume's mask: uint8 [k, j, i], and the index (k, j, i) of the voxel at which it begins."""
+
+    mask: NDArray
+    offset_kji: tuple[int, int, int]
+
+
+def block_slices(block: PlacedMask) -> tuple[slice, slice, slice]:
+    """Returns the place of a mask: ``volume[block_slices(block)]`` has the shape of ``block.mask``."""
+    k, j, i = (slice(start, start + n) for start, n in zip(block.offset_kji, block.mask.shape, strict=True))
+    return k, j, i
 
 
 def as_affine(matrix: ArrayLike, name: str = "ijk_to_ras") -> Affine:

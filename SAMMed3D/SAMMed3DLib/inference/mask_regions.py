@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from .errors import InputError
 
-if TYPE_CHECKING:
-    from .measurements import MaskBlock
-
 #: A voxel and all that touch it by a face, an edge or a corner.
 NEIGHBORS_26 = np.ones((3, 3, 3), dtype=bool)
-
-
-def block_slices(block: MaskBlock) -> tuple[slice, slice, slice]:
-    """Returns the place of a mask block: ``volume[block_slices(block)]`` has the shape of its mask."""
-    k, j, i = (slice(start, start + n) for start, n in zip(block.offset_kji, block.mask.shape, strict=True))
-    return k, j, i
 
 
 def components(mask: NDArray) -> tuple[NDArray[np.int32], int]:

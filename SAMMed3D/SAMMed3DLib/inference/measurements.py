@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,7 +19,7 @@ from scipy.spatial import ConvexHull, QhullError
 
 from .errors import InputError
 from .field import Part, block_to_ras, sample_parts
-from .geometry import as_affine, closest_ras_axes, transform_points, voxel_spacing, voxel_volume
+from .geometry import PlacedMask, as_affine, closest_ras_axes, transform_points, voxel_spacing, voxel_volume
 
 #: Voxels above this are solid (ground glass lies below).
 SOLID_HU = -300.0
@@ -33,16 +33,6 @@ WIDE_RANGE = 0.25
 _MOST_RANKED = 1_000_000
 #: More contour points than this are first reduced to their convex hull.
 _FEW_POINTS = 64
-
-
-class MaskBlock(Protocol):
-    """What is measured: a :class:`Prediction`, or any mask block of a volume."""
-
-    @property
-    def mask(self) -> NDArray: ...
-
-    @property
-    def offset_kji(self) -> tuple[int, int, int]: ...
 
 
 @dataclass(frozen=True)
@@ -116,7 +106,7 @@ class AxialAxes:
         return float(np.linalg.norm(self.short_ras[1] - self.short_ras[0]))
 
 
-def axial_axes(prediction: MaskBlock, shape_kji: Sequence[int], ijk_to_ras: ArrayLike) -> AxialAxes:
+def axial_axes(prediction: PlacedMask, shape_kji: Sequence[int], ijk_to_ras: ArrayLike) -> AxialAxes:
     """The long and the short axis of a mask with their ends, as :func:`measure_nodule` reports their lengths.
 
     Args:
@@ -135,7 +125,7 @@ def axial_axes(prediction: MaskBlock, shape_kji: Sequence[int], ijk_to_ras: Arra
     return _axial_axes(_Surface(mask, offset, getattr(prediction, "parts", ()), shape_kji, matrix), matrix)
 
 
-def measure_nodule(prediction: MaskBlock, array_kji: NDArray, ijk_to_ras: ArrayLike) -> NoduleRecord:
+def measure_nodule(prediction: PlacedMask, array_kji: NDArray, ijk_to_ras: ArrayLike) -> NoduleRecord:
     """Measure a prediction in its volume.
 
     Args:

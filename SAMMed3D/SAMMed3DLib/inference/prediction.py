@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .field import Part
-from .mask_regions import block_slices
+from .geometry import block_slices
 from .preprocessing import Crop
 
 

@@ -23,7 +23,7 @@ LAYER_NORM_EPS = 1e-6
 MALLOC_HINT_BYTES = (32 << 20) - (64 << 10)
 
 
-class Block(nn.Module):
+class EncoderBlock(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)); (B, D, H, W, dim)."""
 
     def __init__(self, dim: int, heads: int, window: int, mlp_ratio: int = 4) -> None:
@@ -99,7 +99,7 @@ class ImageEncoderViT3D(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, grid, grid, grid, dim))
         self.patch_embed = PatchEmbed(in_channels, dim, patch)
         self.blocks = nn.ModuleList(
-            Block(dim, heads, grid if index in global_blocks else window) for index in range(depth)
+            EncoderBlock(dim, heads, grid if index in global_blocks else window) for index in range(depth)
         )
         self.neck = nn.Sequential(
             NeckConv3d(dim, out_channels, 1),

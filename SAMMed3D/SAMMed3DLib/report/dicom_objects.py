@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..files.output_files import whole_file
 from ..inference.errors import InputError
-from ..inference.geometry import world_to_ijk
-from ..inference.mask_regions import block_slices
+from ..inference.geometry import block_slices, world_to_ijk
 from . import rules
 from .findings import Findings, Nodule
 

@@ -17,9 +17,16 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from .. import __version__
-from ..inference.geometry import closest_ras_axes, transform_points, voxel_spacing, world_to_ijk
-from ..inference.mask_regions import block_slices
-from ..inference.measurements import SOLID_HU, MaskBlock, NoduleRecord, axial_axes, measure_nodule
+from ..inference.geometry import (
+    Block,
+    PlacedMask,
+    block_slices,
+    closest_ras_axes,
+    transform_points,
+    voxel_spacing,
+    world_to_ijk,
+)
+from ..inference.measurements import SOLID_HU, NoduleRecord, axial_axes, measure_nodule
 from .findings import (
     Diameter,
     Findings,
@@ -82,7 +89,7 @@ class Segment:
 
     label: int
     name: str
-    block: MaskBlock
+    block: PlacedMask
     tracking_uid: str | None = None
     status: Literal["AI", "reviewed", "flagged"] = "AI"
     lobe: str | None = None
@@ -108,14 +115,6 @@ class MeasuredScan:
     lungs: LungMask
     segments: tuple[Segment, ...]
     findings: Findings
-
-
-@dataclass(frozen=True, eq=False)
-class Block:
-    """Part of a mask: uint8 [k, j, i] and the voxel of the volume at which it begins."""
-
-    mask: NDArray
-    offset_kji: tuple[int, int, int]
 
 
 def segments_of(
@@ -246,7 +245,7 @@ def repeat_limit(kind: NoduleType, volume_mm3: float) -> float:
     return REPEAT_LIMITS["solid, >= 8 mm" if volume_mm3 >= math.pi / 6.0 * 8.0**3 else "solid, < 8 mm"]
 
 
-def nodule_type(block: MaskBlock, array_kji: NDArray, ijk_to_ras: NDArray) -> tuple[NoduleType, str, NDArray]:
+def nodule_type(block: PlacedMask, array_kji: NDArray, ijk_to_ras: NDArray) -> tuple[NoduleType, str, NDArray]:
     """Solid, part-solid or ground glass, what decided it, and the solid core's mask (of the block's shape).
 
     The rim, where voxels hold lung too, is left out. Solid: at least 40 % of the rest lie above -200 HU. Part-solid:
@@ -282,7 +281,7 @@ def _largest_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
 
 
-def _solid_core(core: NDArray[np.bool_], block: MaskBlock, array_kji: NDArray, ijk_to_ras: NDArray) -> SolidCore:
+def _solid_core(core: NDArray[np.bool_], block: PlacedMask, array_kji: NDArray, ijk_to_ras: NDArray) -> SolidCore:
     record = measure_nodule(Block(core.astype(np.uint8), block.offset_kji), array_kji, ijk_to_ras)
     long_axis, short_axis = record.long_axis_mm, record.short_axis_mm
     return SolidCore(record.volume_mm3, tenth(long_axis), tenth(short_axis), mean_of_tenths(long_axis, short_axis))

@@ -11,8 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ..inference.geometry import transform_points
-from ..inference.measurements import MaskBlock
+from ..inference.geometry import PlacedMask, transform_points
 from .document import MOST_PICTURES
 from .findings import Diameter, Findings, Nodule
 from .measuring import MeasuredScan
@@ -35,7 +34,7 @@ class Seen:
 
     title: str
     nodule: Nodule
-    block: MaskBlock
+    block: PlacedMask
     array_kji: NDArray
     ijk_to_ras: NDArray
 

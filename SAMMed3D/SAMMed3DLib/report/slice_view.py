@@ -15,8 +15,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ..inference.geometry import voxel_spacing, world_to_ijk
-from ..inference.measurements import MaskBlock
+from ..inference.geometry import PlacedMask, voxel_spacing, world_to_ijk
 
 #: Right and down in the picture, in RAS, as radiologists look at it: the patient's right on the left, the front on top
 #: or on the left; then the letters for its left, right, top and bottom edge.
@@ -33,7 +32,7 @@ SMALLEST_VIEW_MM, LARGEST_VIEW_MM = 30.0, 140.0
 class Outline:
     """The outline of a mask and how it is drawn."""
 
-    block: MaskBlock
+    block: PlacedMask
     color: str
     width: float
     filled: bool = False
@@ -98,7 +97,7 @@ def _hu_at(array_kji: NDArray, kji: NDArray) -> NDArray:
     return np.where(outside, WINDOW_HU[0], np.clip(values, block.min(), block.max()))
 
 
-def _share_at(block: MaskBlock, kji: NDArray) -> NDArray:
+def _share_at(block: PlacedMask, kji: NDArray) -> NDArray:
     coordinates = np.moveaxis(kji - np.array(block.offset_kji), -1, 0)
     mask = (np.asarray(block.mask) != 0).astype(np.float32)
     return ndimage.map_coordinates(mask, coordinates, order=1, mode="constant", cval=0.0)

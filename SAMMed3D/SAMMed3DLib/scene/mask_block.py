@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..inference.mask_regions import block_slices
+from ..inference.geometry import block_slices
 
 Index = tuple[int, int, int]
 

@@ -15,22 +15,13 @@ from typing import Any, ClassVar, Protocol
 
 from numpy.typing import NDArray
 
+from ..inference.geometry import PlacedMask
+
 #: Names a volume in a state: (node id, modification time of the image, matrix as bytes), for instance.
 Identity = Hashable
 
-
 #: Key of measurements.
 AXES = "axes_ras"
-
-
-class Block(Protocol):
-    """A mask in a volume's voxels."""
-
-    @property
-    def mask(self) -> NDArray: ...
-
-    @property
-    def offset_kji(self) -> tuple[int, int, int]: ...
 
 
 class Priority(enum.IntEnum):
@@ -179,7 +170,7 @@ class Measure:
     """Asks for the measurements of masks from elsewhere. Answer: dict, nodule -> as :attr:`Segmented.measurements`."""
 
     identity: Identity
-    blocks: Mapping[Hashable, Block]
+    blocks: Mapping[Hashable, PlacedMask]
     ijk_to_world: NDArray | None = None
     priority: ClassVar[Priority] = Priority.SHORT
 
@@ -202,7 +193,7 @@ class Generate:
     """
 
     identity: Identity
-    keep: Sequence[Block] = ()
+    keep: Sequence[PlacedMask] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     ijk_to_world: NDArray | None = None
     priority: ClassVar[Priority] = Priority.LONG

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from SAMMed3DLib.inference.geometry import closest_ras_axes, voxel_spacing, voxel_volume
-from SAMMed3DLib.inference.mask_regions import block_slices, components
+from SAMMed3DLib.inference.geometry import block_slices, closest_ras_axes, voxel_spacing, voxel_volume
+from SAMMed3DLib.inference.mask_regions import components
 from SAMMed3DLib.inference.measurements import SOLID_HU
 
 _LARGEST_INDEX = 65535

@@ -11,9 +11,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from SAMMed3DLib.commandline.preview import Block, PreviewRow, write_preview
+from SAMMed3DLib.commandline.preview import PreviewRow, write_preview
 from SAMMed3DLib.files.output_files import whole_file
-from SAMMed3DLib.inference.geometry import transform_points, voxel_spacing
+from SAMMed3DLib.inference.geometry import Block, transform_points, voxel_spacing
 from SAMMed3DLib.inference.nodule_table import number
 
 from ..data.datasets import LoadedCase
