@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import json
 import os
 import sys
@@ -15,8 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import __version__
-from .commandline.evaluate_cli import COMMANDS as HANDED_OVER
-from .commandline.evaluate_cli import add_evaluate, run_evaluate
 from .commandline.findings_cli import add_compare, add_report, run_compare, run_report
 from .commandline.prompts import add_prompt_options, join_negative_values
 from .commandline.segment_all import add_segment_all, run_segment_all
@@ -24,6 +23,14 @@ from .commandline.terminal import Terminal, ending_cleanly
 from .commandline.weights_cli import ERRORS as WEIGHTS_ERRORS
 from .commandline.weights_cli import add_weights_command
 from .torch_setup.thread_waiting import wait_shortly
+
+#: Commands of the training package, which is found when one is called, and parses their options; and what they do.
+HANDED_OVER = {
+    "evaluate": "evaluate a checkpoint with simulated clicks on labelled data",
+    "train": "fine-tune a checkpoint on labelled data",
+    "check": "list what is wrong with labelled data",
+}
+_TRAINING_PACKAGE = "SAMMed3DTrainingLib"
 
 EXAMPLES = """examples:
   sammed3d demo                                             nodules in a synthetic chest, nothing else needed
@@ -53,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wait_shortly()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] in HANDED_OVER:
-        options = argparse.Namespace(run=run_evaluate, command=words[0], arguments=words[1:])
+        options = argparse.Namespace(run=_hand_over, command=words[0], arguments=words[1:])
     else:
         options = _parser().parse_args(join_negative_values(words))
     terminal = Terminal()
@@ -151,13 +158,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.set_defaults(run=_demo)
 
-    add_evaluate(commands)
+    for name, about in HANDED_OVER.items():
+        commands.add_parser(name, help=about, add_help=False)
     add_weights_command(commands).set_defaults(run=_weights)
     commands.add_parser("models", help="list the networks").set_defaults(run=_models)
     commands.add_parser("profiles", help="list the preprocessing profiles").set_defaults(run=_profiles)
     for command in commands.choices.values():
         command.add_argument("--version", action="version", version=f"sammed3d {__version__}", help=argparse.SUPPRESS)
     return parser
+
+
+def _hand_over(options: argparse.Namespace, terminal: Terminal) -> int:
+    """Runs a command of the training package. Raises InputError where that is not installed."""
+    from .inference import InputError
+
+    try:
+        commands = importlib.import_module(f"{_TRAINING_PACKAGE}.commands")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != _TRAINING_PACKAGE:
+            raise
+        raise InputError(
+            f"{options.command} is part of {_TRAINING_PACKAGE}, which is not installed here: install the whole package "
+            "(pip install . in a checkout), or run SAMMed3DTraining/train.py and test.py"
+        ) from error
+    return getattr(commands, options.command)(options.arguments, f"sammed3d {options.command}")
 
 
 def _seed(text: str) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -53,9 +53,14 @@ def at_file_scope(nodes: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom
 @functools.cache
 def imported(module: str) -> frozenset[str]:
     """Full names of what a module of ours imports at file scope, and the packages around them."""
+    return imports_of(module, at_file_scope(ast.parse(FILES[module].read_text(encoding="utf-8")).body))
+
+
+def imports_of(module: str, nodes: Iterable[ast.Import | ast.ImportFrom]) -> frozenset[str]:
+    """Full names of what a module of ours imports by the given statements, and the packages around them."""
     path, names = FILES[module], set()
     package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
-    for node in at_file_scope(ast.parse(path.read_text(encoding="utf-8")).body):
+    for node in nodes:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
             continue
@@ -92,6 +97,42 @@ def test_the_graph_sees_what_there_is() -> None:
     assert "torch" not in reached("SAMMed3DLib.torch_setup.device"), "inside a function"
     found = reached("SAMMed3DLib.files.output_files")
     assert "SAMMed3DLib.inference" in found, "a package around a module is imported too"
+
+
+#: The engine's rooms; each may import those above it.
+ROOMS = [
+    "lazy_names",
+    "signal",
+    "translation",
+    "model",
+    "inference",
+    "torch_setup",
+    "weights",
+    "synthesis",
+    "finding",
+    "files",
+    "report",
+    "worker",
+    "scene",
+    "gui",
+    "commandline",
+    "volume_io",
+    "selftest",
+    "cli",
+]
+
+
+@pytest.mark.parametrize("module", modules("SAMMed3DLib"))
+def test_no_room_imports_one_that_is_built_on_it(module: str) -> None:
+    """Imports in functions and for type checkers count too; only the public names of ``inference`` reach further."""
+    path = FILES[module]
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    names = imports_of(module, [node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))])
+    assert not any(name.partition(".")[0] == "SAMMed3DTrainingLib" for name in names)
+    rooms = {name.split(".")[1] for name in names if name.startswith("SAMMed3DLib.")}
+    if module not in ("SAMMed3DLib", "SAMMed3DLib.inference"):
+        own = ROOMS.index(module.split(".")[1])
+        assert not [room for room in rooms if room in ROOMS[own + 1 :]]
 
 
 SLICER_SIDE = [

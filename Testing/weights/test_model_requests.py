@@ -12,8 +12,8 @@ from SAMMed3DLib.torch_setup.device import report_device
 from SAMMed3DLib.weights import store as store_module
 from SAMMed3DLib.weights.catalog import CatalogModel, WeightsError
 from SAMMed3DLib.weights.download import download
-from SAMMed3DLib.weights.store import WeightsStore, fetch
-from SAMMed3DLib.worker.requests import FunctionRequest, Priority
+from SAMMed3DLib.weights.store import WeightsStore
+from SAMMed3DLib.worker.requests import FunctionRequest, model_download
 from SAMMed3DLib.worker.thread import Client
 
 from .file_server import answer_status, stall_after
@@ -29,8 +29,7 @@ class Asking:
         self.client.progressed.connect(self.progress.append)
 
     def download(self, name: str) -> None:
-        request = FunctionRequest(lambda report: fetch(self.store, name, report), Priority.LONG)
-        self.client.submit(request, self.results.append)
+        self.client.submit(model_download(self.store, name), self.results.append)
 
     def ask(self, function) -> None:  # noqa: ANN001
         self.client.submit(FunctionRequest(lambda report: function()), self.results.append)

@@ -139,11 +139,19 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
     )
 
 
-def duration(seconds: float) -> str:
-    """Seconds as people say them: "45 s", "12 min", "3 h 20 min"."""
-    if not math.isfinite(seconds or 0):
-        return "?"
-    minutes = round((seconds or 0) / 60)
+def duration(
+    seconds: float | None, unknown: str = "?", words: tuple[str, str, str] = ("{n} s", "{n} min", "{h} h {m} min")
+) -> str:
+    """Says seconds as people do: "45 s", "12 min", "3 h 20 min".
+
+    Args:
+        seconds: None, NaN and infinity are told as ``unknown``.
+        unknown: what is said where nobody knows.
+        words: for seconds, minutes and hours, in the language of the reader.
+    """
+    if seconds is None or not math.isfinite(seconds):
+        return unknown
+    minutes = round(seconds / 60)
     if minutes < 2:
-        return f"{round(seconds or 0)} s"
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
+        return words[0].format(n=max(round(seconds), 0))
+    return words[1].format(n=minutes) if minutes < 100 else words[2].format(h=minutes // 60, m=f"{minutes % 60:02}")

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from ..inference.errors import InputError
 
+#: Tag of a segment in a segmentation file or node: the same nodule has the same value at every date.
+TRACKING_TAG = "SAMMed3D.TrackingUID"
 #: zlib packs no more than so many bytes into one.
 _MOST_PACKED = 1032
 

@@ -20,7 +20,7 @@ from scipy import ndimage
 
 from ..inference.errors import InputError
 from ..inference.geometry import PlacedMask, block_slices
-from ..report.findings import TRACKING_TAG
+from .image_file import TRACKING_TAG
 from .itk_geometry import flip_lps_ras
 from .output_files import whole_file
 from .volume_io import Volume

@@ -17,10 +17,10 @@ from ..inference.errors import InputError
 from ..report.document import all_caveats, caveat_line
 from ..scene.comparison import Comparison, Row
 from ..scene.slice_clicks import SliceClicks
-from ..scene.translation import tr as _
 from ..scene.two_rows import TwoRows
 from ..scene.volume_geometry import SceneError
 from ..signal import Signal
+from ..translation import tr as _
 from .click_tools import ClickTools, SliceViews
 from .follow_up_view import FollowUpFacts, cells, followUpView, heads
 from .progress_row import ProgressRow

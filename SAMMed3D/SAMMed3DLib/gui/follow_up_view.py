@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..report.document import change_text, doubling_text, signed, spoiled_by
 from ..report.findings import Findings
 from ..scene.comparison import Row
-from ..scene.translation import tr as _
+from ..translation import tr as _
 from .state_view import Control, _usable
 
 _NONE = "–"

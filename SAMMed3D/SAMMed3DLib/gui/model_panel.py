@@ -13,8 +13,7 @@ from ..signal import Signal
 from ..torch_setup.device import DeviceReport, report_device
 from ..torch_setup.install import Outcome, TorchInstaller
 from ..weights.catalog import ModelEntry, ModelKind, WeightsError
-from ..weights.store import fetch
-from ..worker.requests import FunctionRequest, Priority, Progress, Result
+from ..worker.requests import FunctionRequest, Progress, Result, model_download
 from ..worker.thread import Client
 from .model_choice import ModelChoice
 from .state_view import Control, ViewWriter
@@ -110,7 +109,7 @@ class ModelPanel:
         """Fetch the chosen model, with progress; an earlier try is gone on with."""
         self._begin()
         store, name = self._choice.store, self._choice.entry.name
-        self._client.submit(FunctionRequest(lambda report: fetch(store, name, report), Priority.LONG), self._onModel)
+        self._client.submit(model_download(store, name), self._onModel)
 
     def addFile(self, path: str) -> None:
         """Put a checkpoint file on the list and choose it."""

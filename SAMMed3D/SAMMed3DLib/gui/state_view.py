@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..scene.states import State
-from ..scene.translation import tr as _
+from ..translation import tr as _
 
 
 @dataclass(frozen=True)

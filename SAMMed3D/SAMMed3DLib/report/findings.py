@@ -22,7 +22,6 @@ from ..inference.errors import InputError
 SCHEMA = "sammed3d-findings"
 VERSION = 1
 #: Tag of a segment, in .seg.nrrd and in Slicer's scenes, that holds the nodule's tracking UID.
-TRACKING_TAG = "SAMMed3D.TrackingUID"
 
 Point = tuple[float, float, float]
 NoduleType = Literal["solid", "part-solid", "ground-glass"]

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ..inference.errors import InputError, PredictionCancelled
 from ..report.findings import Findings, Nodule, Pair, Point, Scan, read_findings, tracking_uid, without_names
 from ..signal import Signal
+from ..translation import tr as _
 from ..worker.requests import FunctionRequest, Report, RequestCancelled, Result
 from ..worker.thread import Client
 from .beside_volume import ownerOf
@@ -27,7 +28,6 @@ from .nodule_segmentation import NoduleSegmentation, findSegmentation
 from .nodule_state import SegmentRecord, digest
 from .segment_writer import SegmentLabelmap, SegmentWriter
 from .states import State
-from .translation import tr as _
 from .volume_geometry import SceneError, VolumeGeometry
 
 if TYPE_CHECKING:

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 
 from ..signal import Signal
+from ..translation import tr as _
 from ..worker.requests import FoundNodule, Generate, Generated, Progress, Result, Segmented, Start
 from .nodule_editor import NoduleEditor
 from .nodule_segmentation import AI
 from .nodule_state import NoduleSnapshot, digest
 from .open_volume import told
-from .translation import tr as _
 from .undo_stack import NoduleChange
 from .volume_geometry import SceneError
 

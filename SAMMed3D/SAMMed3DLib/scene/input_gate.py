@@ -9,7 +9,7 @@ from typing import Any
 
 import slicer
 
-from .translation import tr as _
+from ..translation import tr as _
 from .volume_geometry import SceneError, VolumeGeometry
 
 _UIDS_ATTRIBUTE = "DICOM.instanceUIDs"

@@ -10,8 +10,8 @@ import slicer
 from numpy.typing import NDArray
 
 from ..inference.nodule_table import shown
+from ..translation import tr as _
 from ..worker.requests import AXES
-from .translation import tr as _
 
 _CLASS, _MARK = "vtkMRMLMarkupsLineNode", "SAMMed3D.Measure"
 _TEXT_SCALE, _GLYPH_SCALE = 2.5, 0.8

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from ..translation import tr as _
 from ..worker.requests import Measure, Result, Segmented
 from .mask_block import EMPTY_BLOCK, MaskBlock
 from .nodule_state import NoduleSnapshot, NoduleState, OpenStep, digest
 from .open_volume import OpenVolume, told
 from .pipeline import Pipeline
 from .prompt_store import Prompt
-from .translation import tr as _
 from .undo_stack import NoduleChange, UndoStack
 from .volume_geometry import SceneError
 

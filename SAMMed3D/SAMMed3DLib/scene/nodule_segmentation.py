@@ -11,7 +11,8 @@ import slicer
 import slicer.util
 import vtk
 
-from ..report.findings import TRACKING_TAG, is_uid
+from ..files.image_file import TRACKING_TAG
+from ..report.findings import is_uid
 from .beside_volume import createBeside, findBeside
 from .volume_geometry import SceneError
 

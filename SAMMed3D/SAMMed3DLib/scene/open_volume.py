@@ -18,6 +18,7 @@ import slicer.util
 import vtk
 
 from ..signal import Signal
+from ..translation import tr as _
 from ..worker.requests import Predict, Segmented, Start
 from .beside_volume import SharedTransform
 from .mask_block import EMPTY_BLOCK, MaskBlock
@@ -34,7 +35,6 @@ from .nodule_segmentation import (
 from .nodule_state import NoduleSnapshot, NoduleState, SegmentRecord, digest
 from .prompt_store import SEGMENTATION_ROLE, Point, Prompt, PromptStore, createPrompts, findPrompts
 from .segment_writer import SegmentSnapshot, SegmentWriter
-from .translation import tr as _
 from .volume_geometry import SceneError, VolumeGeometry
 
 P = ParamSpec("P")

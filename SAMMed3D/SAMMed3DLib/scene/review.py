@@ -8,11 +8,11 @@ from typing import Any
 
 from ..inference.nodule_table import MEASURED, table_text
 from ..signal import Signal
+from ..translation import tr as _
 from . import views
 from .nodule_editor import NoduleEditor
 from .nodule_segmentation import AI, FLAGGED, REVIEWED, isDoubtful
 from .open_volume import told
-from .translation import tr as _
 
 #: The field of view of a close-up.
 CLOSE_UP_MM = 60.0

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from ..torch_setup.install import torchAvailable
+from ..translation import tr as _
 from ..weights import default_checkpoint
 from ..worker.engine import Engine
 from ..worker.thread import Worker
 from .pipeline import ModelProvider
 from .session import Session, sessionOn
-from .translation import tr as _
 from .volume_geometry import SceneError, VolumeGeometry
 
 

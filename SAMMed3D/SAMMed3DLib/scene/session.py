@@ -12,6 +12,7 @@ import numpy as np
 import slicer
 
 from ..signal import Signal
+from ..translation import tr as _
 from ..worker.requests import Generate, ModelInfo, Prefetch, Progress, Result
 from . import views
 from .finding import Finding
@@ -24,7 +25,6 @@ from .pipeline import ModelProvider, Pipeline
 from .prompt_store import PromptStore
 from .review import Review
 from .states import SessionFacts, State, stateOf, textOf
-from .translation import tr as _
 from .undo_stack import UndoStack
 from .volume_geometry import SceneError, VolumeGeometry
 

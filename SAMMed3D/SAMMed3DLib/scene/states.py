@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from .translation import tr as _
+from ..translation import tr as _
 
 
 class State(enum.Enum):

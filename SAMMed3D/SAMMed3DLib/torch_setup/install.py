@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..scene.translation import tr as _
+from ..translation import tr as _
 
 #: Weights are loaded without running anything stored in the file since this version.
 TORCH_REQUIREMENT = ">=2.5"

@@ -23,10 +23,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..torch_setup.loading import load_torch
-from ..worker.requests import Report, RequestCancelled
 from . import default_checkpoint
 from .catalog import APACHE_2, CATALOG, DETECTOR, CatalogModel, ModelEntry, ModelKind, WeightsError
-from .download import DownloadCancelled, Progress, discard_part, download, file_sha256, part_path
+from .download import Progress, discard_part, download, file_sha256, part_path
 
 BUNDLED = "nodule"
 FINETUNED_FOLDER = "finetuned"
@@ -391,23 +390,6 @@ class WeightsStore:
                 f"{error.filename or self.folder} cannot be changed: {error.strerror or error}. Choose "
                 "another model first if it is in use, or check the folder's permissions."
             ) from error
-
-
-def fetch(store: WeightsStore, name: str, report: Report) -> ModelEntry:
-    """Downloads a model of the catalog as a request of the worker thread, whose ``report`` tells megabytes.
-
-    Raises RequestCancelled, and what :meth:`WeightsStore.download` raises.
-    """
-    title = store.entry(name).title
-
-    def progress(done: int, total: int | None) -> bool:
-        of = f" of {total / 1e6:.0f}" if total else ""
-        return report(done, total or 0, f"Downloading {title}: {done / 1e6:.0f}{of} MB")
-
-    try:
-        return store.download(name, progress)
-    except DownloadCancelled as error:
-        raise RequestCancelled from error
 
 
 @contextmanager

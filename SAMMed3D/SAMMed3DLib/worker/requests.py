@@ -11,11 +11,14 @@ import dataclasses
 import enum
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from numpy.typing import NDArray
 
 from ..inference.geometry import PlacedMask
+
+if TYPE_CHECKING:
+    from ..weights.store import WeightsStore
 
 #: Names a volume in a state: (node id, modification time of the image, matrix as bytes), for instance.
 Identity = Hashable
@@ -353,3 +356,22 @@ class Progress:
     text: str = ""
     seconds_left: float | None = None
     value: Any = dataclasses.field(default=None, repr=False)
+
+
+def model_download(store: WeightsStore, name: str) -> FunctionRequest:
+    """Asks for a model of the catalog to be downloaded; progress is told in megabytes. Answer: its new ModelEntry."""
+    from ..weights.download import DownloadCancelled
+
+    def fetch(report: Report) -> Any:
+        title = store.entry(name).title
+
+        def progress(done: int, total: int | None) -> bool:
+            of = f" of {total / 1e6:.0f}" if total else ""
+            return report(done, total or 0, f"Downloading {title}: {done / 1e6:.0f}{of} MB")
+
+        try:
+            return store.download(name, progress)
+        except DownloadCancelled as error:
+            raise RequestCancelled from error
+
+    return FunctionRequest(fetch, Priority.LONG)

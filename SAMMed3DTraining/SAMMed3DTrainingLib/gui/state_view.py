@@ -11,7 +11,7 @@ from functools import lru_cache
 from types import MappingProxyType
 
 from SAMMed3DLib.gui.state_view import Control
-from SAMMed3DLib.scene.translation import tr as _
+from SAMMed3DLib.translation import tr as _
 
 from ..session.states import JobKind, TrainingState
 

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import math
 
-from SAMMed3DLib.scene.translation import tr as _
+from SAMMed3DLib.commandline.terminal import duration as spelled
+from SAMMed3DLib.translation import tr as _
 
 DASH = "–"
 
 
 def duration(seconds: float | None) -> str:
     """ "45 s", "12 min", "3 h 20 min"; a dash where nobody knows."""
-    if seconds is None or not math.isfinite(seconds):
-        return DASH
-    minutes = round(seconds / 60)
-    if minutes < 2:
-        return _("{n} s").format(n=max(round(seconds), 0))
-    if minutes < 100:
-        return _("{n} min").format(n=minutes)
-    return _("{h} h {m} min").format(h=minutes // 60, m=f"{minutes % 60:02}")
+    return spelled(seconds, DASH, (_("{n} s"), _("{n} min"), _("{h} h {m} min")))
 
 
 def size(numberOfBytes: float | None) -> str:

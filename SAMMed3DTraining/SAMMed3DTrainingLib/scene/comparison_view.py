@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from SAMMed3DLib.scene.nodule_segmentation import useGeometryOf
 from SAMMed3DLib.scene.segment_writer import MaskBlock, SegmentWriter
-from SAMMed3DLib.scene.translation import tr as _
 from SAMMed3DLib.scene.views import LUNG, SlicesBefore, showAgain, showNodulesOf, showPoint
+from SAMMed3DLib.translation import tr as _
 
 TRUTH, OLD, NEW = "truth", "old", "new"
 COLORS = {TRUTH: (1.0, 0.85, 0.2), OLD: (0.95, 0.35, 0.3), NEW: (0.25, 0.7, 1.0)}

@@ -12,8 +12,8 @@ import slicer
 
 from SAMMed3DLib.scene.nodule_segmentation import NoduleSegmentation
 from SAMMed3DLib.scene.segment_writer import BINARY_LABELMAP, segmentationToWorld
-from SAMMed3DLib.scene.translation import tr as _
 from SAMMed3DLib.scene.volume_geometry import SceneError, VolumeGeometry
+from SAMMed3DLib.translation import tr as _
 
 from ..store.case_names import safe_case_name, same_name
 from ..store.dataset_writer import DatasetWriter, name_for

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from SAMMed3DLib.scene.mask_block import MaskBlock
 from SAMMed3DLib.scene.nodule_segmentation import REVIEWED, NoduleSegmentation
 from SAMMed3DLib.scene.segment_writer import BINARY_LABELMAP, SegmentLabelmap, segmentationToWorld
-from SAMMed3DLib.scene.translation import tr as _
 from SAMMed3DLib.scene.volume_geometry import SceneError, VolumeGeometry
+from SAMMed3DLib.translation import tr as _
 
 from ..store.nifti_file import LARGEST_NODULE_MM
 

@@ -10,7 +10,7 @@ import slicer
 import vtk
 from vtk.util.numpy_support import numpy_to_vtk
 
-from SAMMed3DLib.scene.translation import tr as _
+from SAMMed3DLib.translation import tr as _
 
 #: Steps that a curve has at most; more are averaged, so that a long run draws as fast as a short one.
 MOST_POINTS = 1000

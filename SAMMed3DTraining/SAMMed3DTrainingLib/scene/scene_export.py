@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from SAMMed3DLib.scene.translation import tr as _
 from SAMMed3DLib.scene.volume_geometry import Affine, SceneError, VolumeGeometry
+from SAMMed3DLib.translation import tr as _
 
 from ..store.dataset_writer import DatasetWriter
 from ..store.export_case import ExportCase, image_source

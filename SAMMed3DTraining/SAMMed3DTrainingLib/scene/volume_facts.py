@@ -11,8 +11,8 @@ import numpy as np
 import slicer
 from numpy.typing import NDArray
 
-from SAMMed3DLib.scene.translation import tr as _
 from SAMMed3DLib.scene.volume_geometry import VolumeGeometry
+from SAMMed3DLib.translation import tr as _
 
 from ..store.export_case import image_source
 from ..store.nifti_file import is_sheared, value_problem
