@@ -24,10 +24,10 @@ TIMEOUT_SECONDS = 900.0
 
 def run(test: Any) -> None:
     """``test``: the SAMMed3DTest. Raises AssertionError where the module does not do what it promises."""
-    _Flow(test).run()
+    _SegmentingFlow(test).run()
 
 
-class _Flow:
+class _SegmentingFlow:
     def __init__(self, test: Any) -> None:
         self.test = test
         slicer.util.selectModule("SAMMed3D")

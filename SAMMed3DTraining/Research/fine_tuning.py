@@ -78,7 +78,7 @@ Scores = Mapping[tuple[str, str], Sequence[float]]
 
 
 @dataclass(frozen=True)
-class Change:
+class DiceChange:
     """Dice of the same nodules before and after training, (nodules, clicks)."""
 
     title: str
@@ -167,13 +167,13 @@ def evaluate(work: Path, name: str, data: Path, checkpoint: Path) -> Scores:
     return {(nodule["case"], nodule["nodule"]): nodule["dice"] for nodule in nodules}
 
 
-def change(title: str, before: Scores, after: Scores, real: bool | None = None) -> Change:
+def change(title: str, before: Scores, after: Scores, real: bool | None = None) -> DiceChange:
     """Of all test nodules, of the real or of the painted ones."""
     keys = [key for key in before if real is None or real == (key[0] == REAL_TEST_PATIENT)]
-    return Change(title, np.array([before[key] for key in keys]), np.array([after[key] for key in keys]))
+    return DiceChange(title, np.array([before[key] for key in keys]), np.array([after[key] for key in keys]))
 
 
-def default_model(work: Path, data: Path) -> tuple[list[Change], list[str]]:
+def default_model(work: Path, data: Path) -> tuple[list[DiceChange], list[str]]:
     """Fine-tunes the default model; the rows of its table and the targets it missed."""
     tuned = train(work, "default", (data / THICK, data / THIN), DEFAULT_OPTIONS)
     rows = []
@@ -193,7 +193,7 @@ def default_model(work: Path, data: Path) -> tuple[list[Change], list[str]]:
     return rows, missed
 
 
-def tiny_model(work: Path, data: Path) -> tuple[list[Change], list[str]]:
+def tiny_model(work: Path, data: Path) -> tuple[list[DiceChange], list[str]]:
     """Trains vit_tiny from its seed; the row of its table and the target it missed."""
     start = work / "vit_tiny_untrained.pth"
     if not start.exists():
@@ -211,7 +211,7 @@ def tiny_model(work: Path, data: Path) -> tuple[list[Change], list[str]]:
     return rows, [f"vit_tiny from a seed: {rows[0].rise(1):+.3f}, wanted {RISE_FROM_SEED:+.1f}"]
 
 
-def show(title: str, rows: Sequence[Change]) -> None:
+def show(title: str, rows: Sequence[DiceChange]) -> None:
     """Prints a table."""
     heads = " | ".join(f"{click} click{'s' * (click > 1)}" for click in CLICKS)
     print(f"\n| {title} | nodules | {heads} | change at 1 click |\n|---|---|{'---|' * len(CLICKS)}---|")

@@ -221,7 +221,7 @@ class RealSampler:
 
     def _surrounded(
         self, hu: NDArray[np.float32], mask: NDArray[np.bool_], affine: NDArray, nodule: RealCrop
-    ) -> _Block:
+    ) -> _CropAround:
         rng = self._rng
         kind = SURROUNDS[rng.choice(3, p=SURROUND_SHARES)]
         spacing = voxel_spacing(affine)[::-1]
@@ -247,7 +247,7 @@ class RealSampler:
                 unknown[:below] = shadow
             if nodule.open_above:
                 unknown[above:] = shadow
-        return _Block(out, moved, unknown, width)
+        return _CropAround(out, moved, unknown, width)
 
     def _carry_on(
         self,
@@ -398,7 +398,7 @@ class RealSampler:
 
 
 @dataclass(frozen=True, eq=False)
-class _Block:
+class _CropAround:
     """A crop with its surroundings: HU [k, j, i], matrix, where nothing is known, and what was added around."""
 
     hu: NDArray[np.float32]

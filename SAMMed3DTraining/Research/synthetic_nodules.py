@@ -36,7 +36,7 @@ SHOWN = (1, 2, 3, 5)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ClickDice:
     """Dice per click of one synthetic nodule."""
 
     kind: str
@@ -46,10 +46,10 @@ class Outcome:
 
 def evaluate(
     predictor: SamPredictor3D, background: Background, count: int, clicks: int, rng: np.random.Generator
-) -> list[Outcome]:
+) -> list[ClickDice]:
     """Paint one nodule after the other into the scan and segment it."""
     shapes = NoduleShapes.load()
-    outcomes: list[Outcome] = []
+    outcomes: list[ClickDice] = []
     matrix = background.ijk_to_ras
     spacing = voxel_spacing(matrix)[::-1]
     while len(outcomes) < count:
@@ -66,15 +66,15 @@ def evaluate(
         assert first is not None
         predictor.set_image(volume, matrix)
         result = evaluate_nodule(predictor, truth, matrix, clicks, ClickSimulator("challenge", 0), first_voxel=first[0])
-        outcomes.append(Outcome(kind, shape.diameter_mm, result.dice))
+        outcomes.append(ClickDice(kind, shape.diameter_mm, result.dice))
     return outcomes
 
 
-def print_table(outcomes: list[Outcome]) -> None:
+def print_table(outcomes: list[ClickDice]) -> None:
     """Mean Dice per kind, per size and over all."""
     shown = [click for click in SHOWN if click <= len(outcomes[0].dice)]
     print(f"{'nodules':<18}{'n':>5}" + "".join(f"{f'@{click}':>8}" for click in shown) + f"{'failed @1':>12}")
-    rows: list[tuple[str, list[Outcome]]] = [(kind, [o for o in outcomes if o.kind == kind]) for kind in KINDS]
+    rows: list[tuple[str, list[ClickDice]]] = [(kind, [o for o in outcomes if o.kind == kind]) for kind in KINDS]
     rows += [(f"{low}-{high} mm", [o for o in outcomes if low <= o.diameter_mm < high]) for low, high in SIZES_MM]
     for name, group in [*rows, ("all", outcomes)]:
         if group:

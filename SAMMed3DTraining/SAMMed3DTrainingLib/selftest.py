@@ -29,7 +29,7 @@ def run(test: Any) -> None:
     before = {name: settings.value(name) for name in names}
     flow = None
     try:
-        flow = _Flow(test, folder)
+        flow = _TrainingFlow(test, folder)
         flow.run()
     finally:
         if flow is not None:
@@ -68,7 +68,7 @@ def addCase(name: str, seed: int) -> Any:
     return volume
 
 
-class _Flow:
+class _TrainingFlow:
     def __init__(self, test: Any, folder: Path) -> None:
         self.test, self.folder, self.adopted = test, folder, ""
         slicer.util.selectModule("SAMMed3DTraining")

@@ -9,7 +9,7 @@ import pytest
 
 from SAMMed3DLib.inference.field import Part
 from SAMMed3DLib.inference.geometry import transform_points
-from SAMMed3DLib.inference.judgement import Answer, Change, choose, confirms, warnings_about
+from SAMMed3DLib.inference.judgement import Answer, ClickChange, choose, confirms, warnings_about
 from SAMMed3DLib.inference.postprocessing import Clicks
 from SAMMed3DLib.inference.preprocessing import crop_at
 from SAMMed3DLib.inference.zoom import ObjectView
@@ -124,17 +124,17 @@ def test_sure(view, score, sure):
 
 def test_an_odd_change_is_one_that_the_click_did_not_ask_for():
     whole, half, twice = (ball(10.0),), (ball(7.0),), (ball(13.0),)
-    assert Change.between(whole, half).is_odd(positive=True)  # a third is left
-    assert not Change.between(whole, twice).is_odd(positive=True)
-    assert Change.between(whole, twice).is_odd(positive=False)
-    assert Change.between(whole, (ball(6.0),)).is_odd(positive=False)
-    assert not Change.between(whole, (ball(9.0),)).is_odd(positive=False)
-    assert not Change.between((ball(-1.0),), whole).is_odd(positive=False)  # there was nothing before
-    assert not Change.between(whole, whole).is_odd(positive=True)
+    assert ClickChange.between(whole, half).is_odd(positive=True)  # a third is left
+    assert not ClickChange.between(whole, twice).is_odd(positive=True)
+    assert ClickChange.between(whole, twice).is_odd(positive=False)
+    assert ClickChange.between(whole, (ball(6.0),)).is_odd(positive=False)
+    assert not ClickChange.between(whole, (ball(9.0),)).is_odd(positive=False)
+    assert not ClickChange.between((ball(-1.0),), whole).is_odd(positive=False)  # there was nothing before
+    assert not ClickChange.between(whole, whole).is_odd(positive=True)
 
 
 def test_changes_are_counted_between_crops_of_different_spacing():
-    same = Change.between((ball(10.0, spacing=0.6),), (ball(10.0, spacing=1.2),))
+    same = ClickChange.between((ball(10.0, spacing=0.6),), (ball(10.0, spacing=1.2),))
     assert same.common > 0.9 * max(same.before, same.after)
 
 

@@ -213,3 +213,14 @@ def test_names_of_packages_are_ours_alone() -> None:
         "SAMMed3DTraining",
         "SAMMed3DTrainingLib",
     }
+
+
+def test_no_two_classes_share_a_name() -> None:
+    """The laboratory's classes count too: a name found anywhere means one thing."""
+    places: dict[str, list[str]] = {}
+    for path in sorted(each for folder in FOLDERS for each in folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert len(places) > 300
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}

@@ -4,14 +4,14 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from SAMMed3DLib.worker.click_trail import ClickTrails, Step, clicks_in_order
+from SAMMed3DLib.worker.click_trail import ClickStep, ClickTrails, clicks_in_order
 
 A, B, C = ((0.0, 0.0, 0.0), 1), ((1.0, 0.0, 0.0), 0), ((2.0, 0.0, 0.0), 1)
 
 
 def step(size=8):
     prediction = SimpleNamespace(mask=np.zeros(size, np.uint8), logits=np.zeros(2, np.uint8), parts=(1,))
-    return Step(prediction, prediction.mask, (0, 0, 0))
+    return ClickStep(prediction, prediction.mask, (0, 0, 0))
 
 
 def test_the_first_positive_click_leads_where_there_is_no_mask():

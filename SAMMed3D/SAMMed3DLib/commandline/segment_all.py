@@ -107,7 +107,7 @@ class Search:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class SearchResult:
     """All nodules of a volume.
 
     Attributes:
@@ -129,7 +129,7 @@ class Found:
 
 def find_nodules(
     predictor: SamPredictor3D, volume: Volume, search: Search, progress: Callable[[int, int], None] | None = None
-) -> Found:
+) -> SearchResult:
     """Finds and segments all nodules of a volume; the predictor keeps it. Raises InputError and CheckpointError."""
     from ..inference import SamAutomaticMaskGenerator3D
 
@@ -150,7 +150,7 @@ def find_nodules(
     )
     records = [each for each in generator.generate(progress) if each["shown_from"] <= search.sensitivity]
     lungs, clicked, tflop = generator.lungs_found, generator.clicked, generator.tflop
-    return Found(records, generator.ranking, generator.message, lungs, clicked, tflop)
+    return SearchResult(records, generator.ranking, generator.message, lungs, clicked, tflop)
 
 
 def run_segment_all(options: argparse.Namespace, terminal: Terminal, load_predictor: Callable) -> int:

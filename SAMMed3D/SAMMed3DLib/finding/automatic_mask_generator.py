@@ -29,7 +29,7 @@ from .appearance import MIRRORS, appearance_of
 from .candidates import Candidate, find_candidates
 from .detectors import LOWEST as LEAST_DETECTION
 from .detectors import Detector
-from .looks import Look, Looker, Place
+from .looks import ClickPlace, Look, Looker
 from .lungs import LungMask, find_lungs
 from .mask_nms import suppress
 from .nodule_features import Agreement
@@ -219,7 +219,7 @@ class SamAutomaticMaskGenerator3D:
 
     # -- where to click ----------------------------------------------------------------------------------------------
 
-    def _places(self, image: NDArray) -> list[Place]:
+    def _places(self, image: NDArray) -> list[ClickPlace]:
         """The places that may be clicked, the likeliest first."""
         shape, matrix = image.shape, self.predictor.ijk_to_ras
         if isinstance(self.lungs, LungMask):
@@ -237,13 +237,13 @@ class SamAutomaticMaskGenerator3D:
             places = [_place_of(each) for each in given]
             check_inside(np.array([place.point_ras for place in places]).reshape(-1, 3), shape, matrix)
         elif self.points_per_side is not None:
-            places = [Place((r, a, s)) for r, a, s in self._grid(shape, matrix, self.points_per_side)]
+            places = [ClickPlace((r, a, s)) for r, a, s in self._grid(shape, matrix, self.points_per_side)]
         else:
             places = self._judged(image)
         self._progress.at("appearance", 1.0)
         return [_on_voxel(place, shape, matrix) for place in places]
 
-    def _judged(self, image: NDArray) -> list[Place]:
+    def _judged(self, image: NDArray) -> list[ClickPlace]:
         """The candidates with their probabilities, the likeliest first, without the hopeless ones."""
         matrix = self.predictor.ijk_to_ras
         found: list[Candidate] = []
@@ -296,7 +296,7 @@ class SamAutomaticMaskGenerator3D:
         ]
         return max(near, default=LEAST_DETECTION)
 
-    def _is_likely(self, place: Place) -> bool:
+    def _is_likely(self, place: ClickPlace) -> bool:
         return place.probability >= score_threshold(0.5)
 
     def _grid(self, shape: tuple[int, ...], matrix: NDArray, per_side: int) -> NDArray[np.float64]:
@@ -318,7 +318,7 @@ class SamAutomaticMaskGenerator3D:
 
     # -- clicks ------------------------------------------------------------------------------------------------------
 
-    def _click_all(self, places: Sequence[Place], found: list[_Found]) -> None:
+    def _click_all(self, places: Sequence[ClickPlace], found: list[_Found]) -> None:
         """Click the places that are worth it, but for those inside of an object that is known already."""
         looker = Looker(self.predictor, self.lungs_found, self.stability_score_offset)
         before = self.tflop or 0.0
@@ -338,7 +338,7 @@ class SamAutomaticMaskGenerator3D:
                 for record in reversed(self.found_so_far):
                     self.predictor.keep_ready(record["prediction"])
 
-    def _planned(self, places: Sequence[Place], done: int, spent: float) -> int:
+    def _planned(self, places: Sequence[ClickPlace], done: int, spent: float) -> int:
         """How many of the places are to be clicked, after ``done`` of them have cost ``spent`` TFLOP.
 
         All that are rather nodules than not, and as many of the others as there is budget for.
@@ -351,7 +351,7 @@ class SamAutomaticMaskGenerator3D:
             affordable = max(_FEWEST_CLICKS, done + int(left / max(spent / done, 1e-9)))
         return min(len(places), max(likely, affordable))
 
-    def _click(self, place: Place, looker: Looker) -> _Found | None:
+    def _click(self, place: ClickPlace, looker: Looker) -> _Found | None:
         """Click a place; None where the network sees nothing there."""
         predictor = self.predictor
         encodings, decodings = predictor.encodings, predictor.decodings
@@ -383,7 +383,7 @@ class SamAutomaticMaskGenerator3D:
             score = joined(own, self._detection(look.features.center_ras, look.features.diameter_mm))
         return _Found(score, look, prediction, agreement, float(appearance))
 
-    def _predict(self, place: Place) -> Prediction:
+    def _predict(self, place: ClickPlace) -> Prediction:
         """The mask that a click gives. What is not sure is not compared with a look from far away as for a person's
         click: the search knows about how large its candidates are, and most that are not sure are no nodules."""
         zoom = self.predictor.zoom
@@ -507,7 +507,7 @@ class _Progress:
         return lambda done, total: self.at(phase, done / max(total, 1))
 
 
-def _is_on_object(prediction: Prediction, place: Place) -> bool:
+def _is_on_object(prediction: Prediction, place: ClickPlace) -> bool:
     """Whether the network sees something at the very point; of what it does not, the mask is but the click's voxels."""
     part = prediction.parts[-1]
     index = voxel_index(world_to_ijk(part.cells_to_ras, place.point_ras))
@@ -515,17 +515,17 @@ def _is_on_object(prediction: Prediction, place: Place) -> bool:
     return bool(inside and part.logits[tuple(index)] > 0.0)
 
 
-def _place_of(given: Candidate | ArrayLike) -> Place:
+def _place_of(given: Candidate | ArrayLike) -> ClickPlace:
     if isinstance(given, Candidate):
         r, a, s = given.center_ras
-        return Place((r, a, s), given.response)
+        return ClickPlace((r, a, s), given.response)
     point = np.asarray(given, dtype=np.float64)
     if point.shape != (3,) or not np.isfinite(point).all():
         raise InputError("point_candidates must be Candidates or points of shape (n, 3): R, A, S in mm")
-    return Place((float(point[0]), float(point[1]), float(point[2])))
+    return ClickPlace((float(point[0]), float(point[1]), float(point[2])))
 
 
-def _on_voxel(place: Place, shape_kji: tuple[int, ...], ijk_to_ras: NDArray) -> Place:
+def _on_voxel(place: ClickPlace, shape_kji: tuple[int, ...], ijk_to_ras: NDArray) -> ClickPlace:
     """The place moved to the center of the voxel that holds it, within the volume."""
     index = np.clip(voxel_index(world_to_ijk(ijk_to_ras, place.point_ras)), 0, np.array(shape_kji[::-1]) - 1)
     point = transform_points(ijk_to_ras, index)

@@ -15,7 +15,7 @@ from .nodule_features import Agreement, LookFeatures, agreement_of, describe, po
 
 
 @dataclass(frozen=True)
-class Place:
+class ClickPlace:
     """Where to click.
 
     Attributes:
@@ -33,7 +33,7 @@ class Place:
 class Look:
     """What one click showed: the place, the network's answer and the object's features."""
 
-    place: Place
+    place: ClickPlace
     part: Part
     features: LookFeatures
 
@@ -52,7 +52,7 @@ class Looker:
         self._lungs = lungs
         self._offset = stability_offset
 
-    def describe(self, place: Place, part: Part, score: float | None) -> Look | None:
+    def describe(self, place: ClickPlace, part: Part, score: float | None) -> Look | None:
         """The look that a part shows of the object at a place, or None where there is none."""
         features = describe(part, place.point_ras, score, *self._surroundings(part), self._offset)
         return None if features is None else Look(place, part, features)

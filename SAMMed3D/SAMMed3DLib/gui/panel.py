@@ -52,7 +52,7 @@ _ICONS = {
 }
 
 
-class Panel:
+class NodulePanel:
     """Everything between ``setup`` and ``cleanup`` of the module's widget.
 
     Args:
@@ -283,8 +283,8 @@ class Panel:
         loadPhantom()
 
 
-def makePanel(widget: qt.QWidget, ui: Any) -> Panel:
+def makePanel(widget: qt.QWidget, ui: Any) -> NodulePanel:
     """The panel with everything that it needs. Nothing is loaded and no thread starts yet."""
     choice = ModelChoice(applicationStore())
     worker = Worker(Engine())
-    return Panel(widget, ui, Session(worker, choice), worker, choice, Client())
+    return NodulePanel(widget, ui, Session(worker, choice), worker, choice, Client())

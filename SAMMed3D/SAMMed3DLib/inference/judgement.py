@@ -85,7 +85,7 @@ class Answer:
 
     def is_odd(self, old: Answer) -> bool:
         """Whether the newest click cannot have meant the change from the mask before it."""
-        return self.view is None or Change.between(old.parts, self.parts).is_odd(bool(self.clicks.positive[-1]))
+        return self.view is None or ClickChange.between(old.parts, self.parts).is_odd(bool(self.clicks.positive[-1]))
 
     def is_wrong(self, old: Answer) -> bool:
         """Whether so much speaks against it that another look is worth encodings.
@@ -107,7 +107,7 @@ class Answer:
 
     def agrees(self, other: Answer) -> bool:
         """Whether another answer shows about the same."""
-        change = Change.between(self.parts, other.parts)
+        change = ClickChange.between(self.parts, other.parts)
         return 2 * change.common > _AGREEMENT * (change.before + change.after)
 
 
@@ -132,7 +132,7 @@ def choose(old: Answer, tried: Sequence[Answer]) -> int | None:
 
 
 @dataclass(frozen=True)
-class Change:
+class ClickChange:
     """What a click changed, counted in the cells of the newest crop.
 
     Attributes:
@@ -145,7 +145,7 @@ class Change:
     common: int
 
     @classmethod
-    def between(cls, old: Sequence[Part], new: Sequence[Part]) -> Change:
+    def between(cls, old: Sequence[Part], new: Sequence[Part]) -> ClickChange:
         """From one field to another one, where the newest crop of the latter reaches."""
         part = new[-1]
         was, now = prior_logits(old, part.crop, part.logits.shape) > 0.0, part.logits > 0.0

@@ -118,7 +118,7 @@ class Merge(nn.Module):
         return F.relu(self.conv(self.norm(x)))
 
 
-class Attention(nn.Module):
+class NoduleAttention(nn.Module):
     """Multi-head attention between (B, N, C) queries and (B, M, C) keys and values."""
 
     def __init__(self, dim: int, heads: int) -> None:
@@ -144,7 +144,7 @@ class TransformerBlock(nn.Module):
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim)
-        self.attention = Attention(dim, heads)
+        self.attention = NoduleAttention(dim, heads)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = nn.Sequential(nn.Linear(dim, 3 * dim), nn.GELU(), nn.Linear(3 * dim, dim))
 
@@ -291,20 +291,20 @@ class NodulePromptEncoder(nn.Module):
         return x[:, :, None, None] * y[:, None, :, None] * z[:, None, None, :]
 
 
-class TwoWayBlock(nn.Module):
+class NoduleTwoWayBlock(nn.Module):
     """Tokens attend to themselves and to the image, then the image to the tokens (SAM's block, pre-norm)."""
 
     def __init__(self, dim: int, heads: int = 4) -> None:
         super().__init__()
         self.norm_self = nn.LayerNorm(dim)
-        self.self_attention = Attention(dim, heads)
+        self.self_attention = NoduleAttention(dim, heads)
         self.norm_cross = nn.LayerNorm(dim)
         self.norm_image = nn.LayerNorm(dim)
-        self.to_image = Attention(dim, heads)
+        self.to_image = NoduleAttention(dim, heads)
         self.norm_mlp = nn.LayerNorm(dim)
         self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim))
         self.norm_tokens = nn.LayerNorm(dim)
-        self.from_image = Attention(dim, heads)
+        self.from_image = NoduleAttention(dim, heads)
 
     def forward(
         self, tokens: Tensor, image: Tensor, position: Tensor, seen: Tensor | None = None
@@ -338,7 +338,7 @@ class NoduleMaskDecoder(nn.Module):
         self.middle: nn.Module = nn.Identity() if light else ResidualBlock(middle)
         self.down2 = Downsample(middle, coarse)
         self.coarse: nn.Module = LightResidualBlock(coarse) if light else ResidualBlock(coarse)
-        self.attention = nn.ModuleList([TwoWayBlock(coarse) for _ in range(2)])
+        self.attention = nn.ModuleList([NoduleTwoWayBlock(coarse) for _ in range(2)])
         self.up1 = Upsample(coarse, middle)
         self.merge1 = Merge(middle)
         self.up2 = Upsample(middle, fine)

@@ -34,7 +34,7 @@ _SHARED = 0.3
 
 
 @dataclass(eq=False)
-class Candidate:
+class ListedNodule:
     """One found nodule.
 
     Attributes:
@@ -70,7 +70,7 @@ class Candidate:
         return {**self._values, "segmentId": None if self.hidden is not None else self.segmentId}
 
     @classmethod
-    def fromDict(cls, values: Mapping[str, Any]) -> Candidate:
+    def fromDict(cls, values: Mapping[str, Any]) -> ListedNodule:
         """Raises ValueError, TypeError, KeyError or zlib.error for what cannot be read."""
         k, j, i = (int(length) for length in values["shape"])
         bits = np.frombuffer(zlib.decompress(base64.b64decode(values["mask"])), dtype=np.uint8)
@@ -96,13 +96,13 @@ class CandidateRun:
     def __init__(
         self, found: Iterable[FoundNodule] = (), previous: CandidateRun | None = None, firstNumber: int = 1
     ) -> None:
-        self.candidates: list[Candidate] = []
+        self.candidates: list[ListedNodule] = []
         self.previous = self if previous is None else previous
         self.change = NoduleChange("", {})
         self._next = firstNumber
         self.update(tuple(found))
 
-    def update(self, found: Sequence[FoundNodule], firstNumber: int = 1) -> list[Candidate]:
+    def update(self, found: Sequence[FoundNodule], firstNumber: int = 1) -> list[ListedNodule]:
         """Take what the search knows by now, its new candidates numbered from ``firstNumber`` at least; returns those
         that are no longer among it."""
         known = {id(one.found): one for one in self.candidates}
@@ -110,7 +110,7 @@ class CandidateRun:
         self._next = max(self._next, firstNumber)
         self.candidates = []
         for nodule in sorted(found, key=lambda nodule: -nodule.score):
-            one = known.get(id(nodule)) or Candidate(nodule, self._next)
+            one = known.get(id(nodule)) or ListedNodule(nodule, self._next)
             self._next = max(self._next, one.number + 1)
             self.candidates.append(one)
         return gone
@@ -130,7 +130,7 @@ class CandidateRun:
         try:
             values = json.loads(text)
             if [int(length) for length in values["volume"]] == [int(length) for length in shapeKji]:
-                run.candidates = [Candidate.fromDict(one) for one in values["candidates"]]
+                run.candidates = [ListedNodule.fromDict(one) for one in values["candidates"]]
         except (ValueError, TypeError, KeyError, zlib.error):
             run.candidates = []
         return run
@@ -141,7 +141,7 @@ class CandidateRun:
         exists: Callable[[str], bool],
         isTouched: Callable[[str], bool],
         isConcealed: Callable[[str], bool] = lambda _segmentId: False,
-    ) -> tuple[list[Candidate], list[Candidate]]:
+    ) -> tuple[list[ListedNodule], list[ListedNodule]]:
         """What to show and what to hide.
 
         Args:
@@ -165,7 +165,7 @@ class CandidateRun:
                 show.append(one)
         return show, hide
 
-    def positionOf(self, candidate: Candidate, exists: Callable[[str], bool]) -> str | None:
+    def positionOf(self, candidate: ListedNodule, exists: Callable[[str], bool]) -> str | None:
         """The segment of the next candidate that is shown: before it belongs this one."""
         after = self.candidates[self.candidates.index(candidate) + 1 :]
         return next((one.segmentId for one in after if one.segmentId is not None and exists(one.segmentId)), None)
@@ -209,7 +209,7 @@ class Finding:
         self._generation: int | None = None
         self._run = CandidateRun()
         self._growing: CandidateRun | None = None
-        self._todo: deque[tuple[Candidate, bool]] = deque()
+        self._todo: deque[tuple[ListedNodule, bool]] = deque()
         self._ending: tuple[str, bool] | None = None
         self._moved = False
         self._reopen()
@@ -340,7 +340,7 @@ class Finding:
         return len(self.shownIds), len(self._run.candidates)
 
     @property
-    def _shown(self) -> list[Candidate]:
+    def _shown(self) -> list[ListedNodule]:
         concealed = self.volume.concealed
         return [one for one in self._run.candidates if one.segmentId in self.volume.nodules.keys() - concealed.keys()]
 
@@ -432,7 +432,7 @@ class Finding:
             shown, found = self.counts
             volume.message(_("{shown} of {found} found nodules are shown.").format(shown=shown, found=found), False)
 
-    def _show(self, candidate: Candidate) -> None:
+    def _show(self, candidate: ListedNodule) -> None:
         volume, found = self.volume, candidate.found
         if candidate.segmentId is not None and self._exists(candidate.segmentId):
             return  # it was about to be taken off, and is in sight again

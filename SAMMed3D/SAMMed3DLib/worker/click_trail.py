@@ -26,7 +26,7 @@ def clicks_in_order(points: Sequence[Sequence[float]], labels: Sequence[int], fi
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class ClickStep:
     """The nodule after a click.
 
     Attributes:
@@ -55,9 +55,9 @@ class ClickTrail:
     """
 
     start: Any = None
-    origin: Step | None = None
+    origin: ClickStep | None = None
     clicks: list[Click] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
+    steps: list[ClickStep] = field(default_factory=list)
 
     def keep(self, clicks: Sequence[Click]) -> int:
         """Forget the steps that these clicks do not begin with, unless all of them are known; returns how many are."""
@@ -73,7 +73,7 @@ class ClickTrail:
             known += 1
         return known
 
-    def add(self, click: Click, step: Step) -> None:
+    def add(self, click: Click, step: ClickStep) -> None:
         """The step after the next click."""
         self.clicks.append(click)
         self.steps.append(step)

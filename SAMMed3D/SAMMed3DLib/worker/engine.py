@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..torch_setup.loading import load_torch
-from .click_trail import Click, ClickTrail, ClickTrails, Step, clicks_in_order
+from .click_trail import Click, ClickStep, ClickTrail, ClickTrails, clicks_in_order
 from .requests import (
     AXES,
     FoundNodule,
@@ -187,23 +187,23 @@ class Engine:
         score = None if drawn else step.prediction.score
         return Segmented(step.mask, step.offset_kji, score, record, len(clicks))
 
-    def _step(self, predictor: Any, trail: ClickTrail, clicks: list[Click]) -> Step:
+    def _step(self, predictor: Any, trail: ClickTrail, clicks: list[Click]) -> ClickStep:
         """The step after the last of the clicks."""
         points, labels = [point for point, _ in clicks], [label for _, label in clicks]
         before = trail.steps[-1] if trail.steps else trail.origin
         previous = None if before is None else before.prediction
         prediction = predictor.predict(points, labels, previous=previous)
         if trail.start is None or trail.start.origin is not None:
-            return Step(prediction, prediction.mask, prediction.offset_kji)
+            return ClickStep(prediction, prediction.mask, prediction.offset_kji)
         from ..inference.geometry import voxel_index, world_to_ijk
         from .hand_edits import apply_click
 
         assert self._array is not None
         voxel = voxel_index(world_to_ijk(self._ijk_to_ras, points[-1]))[::-1]
         voxel = np.clip(voxel, 0, np.array(self._array.shape) - 1)
-        return Step(prediction, *apply_click(before, previous, prediction, voxel, bool(labels[-1])))
+        return ClickStep(prediction, *apply_click(before, previous, prediction, voxel, bool(labels[-1])))
 
-    def _draft(self, predictor: Any, trail: ClickTrail, clicks: list[Click]) -> Step | None:
+    def _draft(self, predictor: Any, trail: ClickTrail, clicks: list[Click]) -> ClickStep | None:
         """What one decoding in the crop at hand shows while a click is on the move; the trail stays as it is.
 
         None where there is no such crop, or where the mask was drawn by hand: each click then changes it on its own.
@@ -216,7 +216,7 @@ class Engine:
         points, labels = [point for point, _ in clicks], [label for _, label in clicks]
         previous = None if before is None else before.prediction
         prediction = predictor.predict(points, labels, previous=previous, within=last.prediction.crop)
-        return Step(prediction, prediction.mask, prediction.offset_kji)
+        return ClickStep(prediction, prediction.mask, prediction.offset_kji)
 
     def _prefetch(self, request: Prefetch, report: Report) -> None:
         self._require(request.identity)
@@ -321,10 +321,10 @@ def _go_on(report: Report, text: str) -> None:
         raise RequestCancelled()
 
 
-def _origin(start: Any, predictor: Any) -> Step:
+def _origin(start: Any, predictor: Any) -> ClickStep:
     """The step before the first click on an existing mask."""
     prediction = start.origin if start.origin is not None else predictor.predict(mask=start)
-    return Step(prediction, start.mask, start.offset_kji)
+    return ClickStep(prediction, start.mask, start.offset_kji)
 
 
 def _moved(part: Any, matrix: NDArray) -> Any:

@@ -18,7 +18,7 @@ from SAMMed3DLib.commandline.terminal import our_warnings_told
 from SAMMed3DLib.files.output_files import temporary_folder
 
 from .datasets import Case, Dataset, DatasetError, load_finite_case
-from .instances import Nodule
+from .instances import LabelledNodule
 
 _VERSION = 3
 
@@ -36,7 +36,7 @@ class CachedCase:
     case: Case
     array_kji: NDArray
     ijk_to_ras: NDArray[np.float64]
-    nodules: tuple[Nodule, ...]
+    nodules: tuple[LabelledNodule, ...]
 
     @property
     def labels(self) -> str:
@@ -87,7 +87,7 @@ class CaseCache:
             array = np.load(entry / "image.npy", mmap_mode="r", allow_pickle=False)
             with np.load(entry / "nodules.npz", allow_pickle=False) as masks:
                 nodules = tuple(
-                    Nodule(
+                    LabelledNodule(
                         n["value"],
                         n["component"],
                         np.unpackbits(masks[str(index)], count=int(np.prod(n["shape"]))).reshape(n["shape"]) > 0,

@@ -17,7 +17,7 @@ from SAMMed3DLib.inference.geometry import voxel_spacing
 from SAMMed3DLib.inference.validation import hounsfield_doubt
 
 from .datasets import DEFAULT_PATIENT_PATTERN, Case, Dataset, DatasetError, LoadedCase, find_datasets, load_case
-from .instances import Nodule
+from .instances import LabelledNodule
 
 _AIR_HU = -900.0
 #: A nodule is brighter than half of what is around it by more than this; of fewer voxels, nothing is asked.
@@ -192,7 +192,7 @@ def _image_problems(loaded: LoadedCase) -> Iterator[str]:
         yield f"voxels of up to {spacing.max():.1f} mm"
 
 
-def _stands_out(loaded: LoadedCase, nodule: Nodule) -> bool:
+def _stands_out(loaded: LoadedCase, nodule: LabelledNodule) -> bool:
     """Whether a nodule differs from the shell around it, as every nodule does that was outlined where it lies.
 
     The shell is as thick as half the nodule's diameter, two voxels at least.

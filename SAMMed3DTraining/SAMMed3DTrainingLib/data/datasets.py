@@ -31,7 +31,7 @@ from SAMMed3DLib.inference.errors import InputError
 from SAMMed3DLib.inference.geometry import box_corners, transform_points, voxel_spacing, world_to_ijk
 
 from ..store.case_names import CT_CHANNEL, case_and_channel, case_of_label, numbered_names
-from .instances import Nodule, split_instances
+from .instances import LabelledNodule, split_instances
 
 Part = Literal["Tr", "Val", "Ts"]
 PARTS: tuple[Part, ...] = ("Tr", "Val", "Ts")
@@ -122,7 +122,7 @@ class LoadedCase:
     case: Case
     array_kji: NDArray
     ijk_to_ras: NDArray[np.float64]
-    nodules: tuple[Nodule, ...]
+    nodules: tuple[LabelledNodule, ...]
 
 
 def find_datasets(

@@ -25,7 +25,7 @@ _IN_PLANE = ndimage.generate_binary_structure(3, 1) & np.array([False, True, Fal
 
 
 @dataclass(frozen=True, eq=False)
-class Nodule:
+class LabelledNodule:
     """One nodule of a label map.
 
     Attributes:
@@ -63,7 +63,9 @@ class Nodule:
         return block_slices(self)
 
 
-def split_instances(labels_kji: NDArray, ijk_to_ras: ArrayLike, ignored: Collection[int] = ()) -> tuple[Nodule, ...]:
+def split_instances(
+    labels_kji: NDArray, ijk_to_ras: ArrayLike, ignored: Collection[int] = ()
+) -> tuple[LabelledNodule, ...]:
     """All nodules of a label map, ordered by value and falling size. None is dropped, however small.
 
     Label maps number their nodules (one value each), or give all of them one value; both come out the same. Voxels of
@@ -81,7 +83,7 @@ def split_instances(labels_kji: NDArray, ijk_to_ras: ArrayLike, ignored: Collect
         values = np.unique(labels[labels > 0])
         labels = np.where(labels > 0, np.searchsorted(values, labels) + 1, 0)
     voxel_mm3 = voxel_volume(np.asarray(ijk_to_ras, dtype=np.float64))
-    nodules: list[Nodule] = []
+    nodules: list[LabelledNodule] = []
     for index, box in enumerate(ndimage.find_objects(labels.astype(np.int32, copy=False)), start=1):
         value = index if values is None else int(values[index - 1])
         if box is None or value in ignored:
@@ -93,7 +95,7 @@ def split_instances(labels_kji: NDArray, ijk_to_ras: ArrayLike, ignored: Collect
             k, j, i = (int(a.start + b.start) for a, b in zip(box, part, strict=True))
             found.append((mask, (k, j, i), float(np.count_nonzero(mask)) * voxel_mm3))
         found.sort(key=lambda item: -item[2])
-        nodules += [Nodule(value, n, *item) for n, item in enumerate(found[:count], start=1)]
+        nodules += [LabelledNodule(value, n, *item) for n, item in enumerate(found[:count], start=1)]
     return tuple(nodules)
 
 
@@ -113,7 +115,7 @@ def slice_thickness(ijk_to_ras: NDArray) -> float:
     return float(voxel_spacing(ijk_to_ras)[closest_ras_axes(ijk_to_ras)[0][2]])
 
 
-def density_group(array_kji: NDArray, nodule: Nodule) -> str:
+def density_group(array_kji: NDArray, nodule: LabelledNodule) -> str:
     """ "solid", "part-solid" or "ground glass" by the HU in the reference, "unknown" where the image holds no HU.
 
     The outermost voxels, which are half lung, are left out where enough remain. A share of at most 10 % above -300 HU

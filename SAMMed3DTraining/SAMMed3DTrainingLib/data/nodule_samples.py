@@ -19,7 +19,7 @@ from SAMMed3DLib.model.profile import PreprocessingProfile
 from ..evaluate.clicks import ClickSimulator
 from .augmentation import NO_AUGMENTATION, Augmentation
 from .case_cache import CachedCase
-from .instances import Nodule, slice_thickness
+from .instances import LabelledNodule, slice_thickness
 
 #: Share of samples that look as inference first does: at the profile's first spacing, centered on the click.
 _FIRST_LOOKS = 0.45
@@ -126,7 +126,7 @@ class NoduleSampler:
         return normalize_crop(values, crop.spacing_mm, profile, statistics)
 
 
-def _truth(nodule: Nodule, matrix: NDArray, crop: Crop, click_ras: NDArray) -> NDArray[np.bool_]:
+def _truth(nodule: LabelledNodule, matrix: NDArray, crop: Crop, click_ras: NDArray) -> NDArray[np.bool_]:
     """The nodule on the crop's grid, smooth and of unchanged volume.
 
     One smaller than the grid's voxels becomes the voxel that holds the click.

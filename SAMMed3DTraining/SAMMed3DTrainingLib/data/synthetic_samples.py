@@ -38,7 +38,7 @@ _LEAST_CONTRAST_HU = 70.0
 
 
 @dataclass
-class _Block:
+class _ScanPiece:
     """A piece of a scan: float32 HU [k, j, i], its matrix and its lung."""
 
     hu: np.ndarray
@@ -116,7 +116,7 @@ class SampleSynthesizer:
         shape = self._shapes.random(rng, diameter)
         spacing, offset, click = self._view(shape)
         half = 0.5 * spacing * np.array(profile.crop_size)
-        placed: tuple[_Block, np.ndarray] | None
+        placed: tuple[_ScanPiece, np.ndarray] | None
         if number is None:
             placed = self._procedural(offset, half)
         else:
@@ -186,7 +186,7 @@ class SampleSynthesizer:
         offset: np.ndarray,
         half: np.ndarray,
         site_shares: dict[str, float],
-    ) -> tuple[_Block, np.ndarray] | None:
+    ) -> tuple[_ScanPiece, np.ndarray] | None:
         rng = self._rng
         if mistakable is not None:
             site = world_to_ijk(scan.ijk_to_ras, mistakable.center_ras)
@@ -219,14 +219,14 @@ class SampleSynthesizer:
             lung = lung.reshape(-1, merge, *lung.shape[1:]).mean(axis=1) >= 0.5
             affine[:3, 3] += affine[:3, 2] * (merge - 1) / 2
             affine[:3, 2] *= merge
-        return _Block(hu, affine, lung), center
+        return _ScanPiece(hu, affine, lung), center
 
     def _slices_to_merge(self, slice_mm: float) -> int:
         """How many slices are averaged into one, for scans up to 3.2 mm thick."""
         most = int(3.2 / slice_mm)
         return int(self._rng.integers(1, most + 1)) if most > 1 and self._rng.random() < 0.65 else 1
 
-    def _procedural(self, offset: np.ndarray, half: np.ndarray) -> tuple[_Block, np.ndarray]:
+    def _procedural(self, offset: np.ndarray, half: np.ndarray) -> tuple[_ScanPiece, np.ndarray]:
         rng = self._rng
         in_plane = rng.uniform(0.55, 0.9)
         spacing = np.array([in_plane, in_plane, float(np.exp(rng.uniform(np.log(0.6), np.log(3.0))))])
@@ -242,9 +242,9 @@ class SampleSynthesizer:
             center = -offset if middle_is_lung else np.clip(goal, -0.4 * half, 0.4 * half)
         else:
             center = -offset
-        return _Block(hu.astype(np.float32), affine, lung), center
+        return _ScanPiece(hu.astype(np.float32), affine, lung), center
 
-    def _paint_neighbor(self, block: _Block, shape: NoduleShape, center: np.ndarray) -> None:
+    def _paint_neighbor(self, block: _ScanPiece, shape: NoduleShape, center: np.ndarray) -> None:
         """A second nodule near the first that the click does not mean."""
         rng = self._rng
         diameter = float(np.exp(rng.uniform(np.log(3), np.log(20))))
@@ -261,7 +261,7 @@ class SampleSynthesizer:
             block.lung,
         )
 
-    def _scan(self, block: _Block) -> None:
+    def _scan(self, block: _ScanPiece) -> None:
         """What differs from scanner to scanner: kernel, noise, calibration."""
         rng = self._rng
         spacing = voxel_spacing(block.ijk_to_ras)[::-1]

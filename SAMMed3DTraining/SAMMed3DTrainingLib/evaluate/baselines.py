@@ -95,7 +95,7 @@ def _closed_lung(hu: np.ndarray, spacing: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class _Block:
+class _SeedSurroundings:
     """The surroundings of a seed: smoothed HU, mm from the seed, mm of a voxel along k, j, i, the first voxel."""
 
     hu: np.ndarray
@@ -115,7 +115,7 @@ class _Block:
         return Region(lesion[box].astype(np.uint8), (k, j, i))
 
 
-def _block_at(array_kji: np.ndarray, ijk_to_ras: np.ndarray, seed_ras: np.ndarray) -> _Block:
+def _block_at(array_kji: np.ndarray, ijk_to_ras: np.ndarray, seed_ras: np.ndarray) -> _SeedSurroundings:
     """Raises ValueError where the seed is outside of the volume."""
     seed = voxel_index(world_to_ijk(ijk_to_ras, seed_ras))[::-1]
     if np.any(seed < 0) or np.any(seed >= array_kji.shape):
@@ -131,7 +131,7 @@ def _block_at(array_kji: np.ndarray, ijk_to_ras: np.ndarray, seed_ras: np.ndarra
             for axis, middle, step in zip(np.ogrid[tuple(map(slice, hu.shape))], seed - low, spacing, strict=True)
         )
     )
-    return _Block(hu, distance, spacing, low)
+    return _SeedSurroundings(hu, distance, spacing, low)
 
 
 def _threshold(hu: np.ndarray, distance: np.ndarray) -> float:

@@ -24,7 +24,7 @@ from SAMMed3DLib.inference.geometry import transform_points
 from SAMMed3DLib.model.sizes import NODULE_NETS
 
 from ..data.datasets import DEFAULT_PATIENT_PATTERN, Case, DatasetError, LoadedCase
-from ..data.instances import Nodule
+from ..data.instances import LabelledNodule
 from ..job import Job, add_job_options
 from ..options import DEVICES, NOT_NEGATIVE, ONE_CLICK, PRECISIONS, Option, add_options, check_ranges, values_of
 from ..runs import run_files
@@ -237,7 +237,7 @@ class _Comparison:
         )
         return True
 
-    def _nodule(self, loaded: LoadedCase, nodule: Nodule, value: int, models: dict[str, Evaluated]) -> _Row:
+    def _nodule(self, loaded: LoadedCase, nodule: LabelledNodule, value: int, models: dict[str, Evaluated]) -> _Row:
         """One nodule, evaluated with the same simulated user on both sides."""
         case, shown, config = loaded.case, self._shown, self._config
         sides: dict[str, dict[str, list[float]]] = {}
@@ -319,7 +319,7 @@ def _after(result: NoduleResult, click: int) -> Segmentation:
     return result.predictions[min(click, len(result.predictions)) - 1]
 
 
-def _center(nodule: Nodule, ijk_to_ras: NDArray) -> list[float]:
+def _center(nodule: LabelledNodule, ijk_to_ras: NDArray) -> list[float]:
     """RAS mm of the voxel of the nodule that is nearest to its center of mass: in it, whatever its form."""
     voxels = np.argwhere(nodule.mask)
     nearest = voxels[np.argmin(((voxels - voxels.mean(axis=0)) ** 2).sum(axis=1))] + nodule.offset_kji

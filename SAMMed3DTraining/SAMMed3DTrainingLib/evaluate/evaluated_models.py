@@ -17,7 +17,7 @@ from SAMMed3DLib.model import CheckpointError
 from SAMMed3DLib.model.sizes import ALIASES, NODULE_NETS, model_names
 from SAMMed3DLib.torch_setup.device import auto_device
 
-from ..data.instances import Nodule
+from ..data.instances import LabelledNodule
 from .baselines import Region, region_growing, threshold_morphology
 from .clicks import ClickSimulator
 from .evaluation import NoduleResult, Predictor, evaluate_nodule
@@ -40,7 +40,7 @@ class Evaluated(Protocol):
         """Take a volume. Raises InputError for one that cannot be used."""
 
     def evaluate(
-        self, nodule: Nodule, clicks: int, simulator: ClickSimulator, first: ClickSimulator | None = None
+        self, nodule: LabelledNodule, clicks: int, simulator: ClickSimulator, first: ClickSimulator | None = None
     ) -> NoduleResult:
         """Clicks on a nodule of that volume; ``first`` places the first click where the simulator shall not."""
 
@@ -70,7 +70,7 @@ class ClickedVolume:
         self._ijk_to_ras = ijk_to_ras
 
     def evaluate(
-        self, nodule: Nodule, clicks: int, simulator: ClickSimulator, first: ClickSimulator | None = None
+        self, nodule: LabelledNodule, clicks: int, simulator: ClickSimulator, first: ClickSimulator | None = None
     ) -> NoduleResult:
         """See :class:`Evaluated`."""
         voxel = None
@@ -113,7 +113,7 @@ class ClickedSlices:
         self._predictor.set_image(array_kji, ijk_to_ras)
 
     def evaluate(
-        self, nodule: Nodule, clicks: int, simulator: ClickSimulator, first: ClickSimulator | None = None
+        self, nodule: LabelledNodule, clicks: int, simulator: ClickSimulator, first: ClickSimulator | None = None
     ) -> NoduleResult:
         """See :class:`Evaluated`."""
         return evaluate_slices(

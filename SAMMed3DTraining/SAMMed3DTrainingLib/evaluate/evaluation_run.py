@@ -35,7 +35,7 @@ from ..data.datasets import (
     find_datasets,
     load_finite_case,
 )
-from ..data.instances import Nodule
+from ..data.instances import LabelledNodule
 from ..data.splits import FILE_NAME, Split, read_split, split_cases, unused_folds
 from .evaluated_models import Evaluated, load_evaluated
 from .evaluation import Segmentation
@@ -369,7 +369,7 @@ def write_predictions(path: Path, loaded: LoadedCase, masks: Sequence[Segmentati
         raise EvaluationError(str(error)) from error
 
 
-def prediction_values(nodules: tuple[Nodule, ...]) -> list[int]:
+def prediction_values(nodules: tuple[LabelledNodule, ...]) -> list[int]:
     """The value of each nodule's prediction: the reference's where every value is one nodule, else 1, 2, 3, ...
 
     Values that a file of 16 bits cannot hold are replaced likewise.

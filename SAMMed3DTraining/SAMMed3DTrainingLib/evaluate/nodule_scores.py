@@ -20,7 +20,7 @@ from ..data.instances import (
     DENSITIES,
     SIZES,
     THICKNESSES,
-    Nodule,
+    LabelledNodule,
     density_group,
     size_group,
     slice_thickness,
@@ -131,14 +131,20 @@ class ScoredNodule:
         return variation([trial.volumes_mm3[0] for trial in self.first_clicks])
 
 
-def simulated_user(method: str, case: Case, nodule: Nodule, seed: int, trial: int = 0) -> ClickSimulator:
+def simulated_user(method: str, case: Case, nodule: LabelledNodule, seed: int, trial: int = 0) -> ClickSimulator:
     """Who clicks on a nodule: the same for every model, by the nodule's name and the seed."""
     name = zlib.crc32(f"{case.full_name}/{nodule.name}".encode())
     return ClickSimulator(method, np.random.default_rng([seed, name, trial]))
 
 
 def score_nodule(
-    evaluated: Evaluated, loaded: LoadedCase, nodule: Nodule, method: str, clicks: int, first_clicks: int, seed: int
+    evaluated: Evaluated,
+    loaded: LoadedCase,
+    nodule: LabelledNodule,
+    method: str,
+    clicks: int,
+    first_clicks: int,
+    seed: int,
 ) -> ScoredNodule:
     """Evaluates one nodule of the volume that has been set.
 
@@ -235,7 +241,7 @@ def score_from_json(values: Mapping[str, Any]) -> ScoredNodule:
     return ScoredNodule(**found)
 
 
-def _surface_curves(result: NoduleResult, nodule: Nodule, ijk_to_ras: NDArray) -> tuple[tuple[float, ...], ...]:
+def _surface_curves(result: NoduleResult, nodule: LabelledNodule, ijk_to_ras: NDArray) -> tuple[tuple[float, ...], ...]:
     """For each tolerance the surface Dice after each click, carried forward."""
     spacing = voxel_spacing(ijk_to_ras)[::-1]
     values = []

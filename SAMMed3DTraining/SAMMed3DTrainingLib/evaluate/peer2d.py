@@ -109,7 +109,7 @@ PEERS: dict[str, PeerKind] = {
 
 
 @dataclass(frozen=True)
-class SliceAnswer:
+class SamSliceAnswer:
     """One slice's answer.
 
     Attributes:
@@ -169,7 +169,7 @@ class Peer2D:
         positive: NDArray,
         box_xyxy: NDArray | None,
         previous: Tensor | None,
-    ) -> SliceAnswer:
+    ) -> SamSliceAnswer:
         """The object in a slice.
 
         Args:
@@ -194,7 +194,7 @@ class Peer2D:
         labels = torch.from_numpy(np.asarray(positive, np.int64).reshape(-1))
         logits, iou = self.network.decode(embedding, points, labels, box, prompt, multimask)
         best = int(iou.argmax())
-        return SliceAnswer(self._mask(logits[best], size, shape), logits[best], float(iou[best]))
+        return SamSliceAnswer(self._mask(logits[best], size, shape), logits[best], float(iou[best]))
 
     def _size(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """Height and width of the slice in the network's input."""

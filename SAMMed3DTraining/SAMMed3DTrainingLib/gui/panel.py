@@ -66,7 +66,7 @@ _PERMILLE = 1000
 _PROGRESS_SECONDS = 0.25
 
 
-class Panel:
+class TrainingPanel:
     """Everything between ``setup`` and ``cleanup`` of the module's widget.
 
     Args:
@@ -349,8 +349,8 @@ class Panel:
         self.module.openVolume(node, ranked.pointRas)
 
 
-def makePanel(widget: qt.QWidget, ui: Any, runs: RunsApi | None = None) -> Panel:
+def makePanel(widget: qt.QWidget, ui: Any, runs: RunsApi | None = None) -> TrainingPanel:
     """The panel with everything that it needs. No process and no thread starts yet."""
     module = SegmentationModule()
     session = TrainingSession(TrainingSource(), Runs() if runs is None else runs, module.adopt)
-    return Panel(widget, ui, session, module)
+    return TrainingPanel(widget, ui, session, module)

@@ -52,7 +52,7 @@ class CaseFilesToShow:
     new: Path
 
 
-class Comparison:
+class RunComparison:
     """``comparison.json`` of a run."""
 
     def __init__(self, data: dict[str, Any], folder: Path) -> None:
@@ -137,7 +137,7 @@ class ComparePart:
         self.workDir: Path | None = None
         self.runs: tuple[Any, ...] = ()
         self.selected = ""
-        self.comparison: Comparison | None = None
+        self.comparison: RunComparison | None = None
         self.clicks = 0
         self.device = "auto"
         self.error = self.notice = ""
@@ -287,7 +287,7 @@ class ComparePart:
             return
         path = Path(record.folder) / COMPARISON
         try:
-            self.comparison = Comparison(json.loads(path.read_text(encoding="utf-8")), path.parent)
+            self.comparison = RunComparison(json.loads(path.read_text(encoding="utf-8")), path.parent)
         except (OSError, ValueError):
             return
         clicks = self.comparison.clicks

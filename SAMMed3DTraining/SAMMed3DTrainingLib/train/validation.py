@@ -62,7 +62,7 @@ class Validation:
 
 
 @dataclass(frozen=True)
-class Change:
+class ValidationGain:
     """What the same nodules gained from one validation to another, pair by pair.
 
     Attributes:
@@ -83,7 +83,7 @@ class Change:
         return self.mean > self.error
 
 
-def change_since(start: Sequence[float], now: Validation) -> Change:
+def change_since(start: Sequence[float], now: Validation) -> ValidationGain:
     """What the nodules of a validation gained over their earlier Dice ``start``, one value a nodule."""
     differences = np.array(now.scores) - np.array(start)
     sizes: dict[str, dict[str, Any]] = {}
@@ -96,7 +96,7 @@ def change_since(start: Sequence[float], now: Validation) -> Change:
         sizes[name] = {"nodules": len(own), "dice": float(np.mean([now.scores[n] for n in own])), "change": mean}
         if mean < -max(error, _FALL):
             falling.append(name)
-    return Change(*_mean_and_error(differences), sizes, tuple(falling))
+    return ValidationGain(*_mean_and_error(differences), sizes, tuple(falling))
 
 
 def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
