@@ -1,4 +1,4 @@
-"""A signal in plain Python: signals made in PythonQt crash, and the scene layer knows no Qt."""
+"""A signal in plain Python, since signals made in PythonQt crash and the scene layer does not use Qt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the candidates hold the nodules? Recall at 100, 200 and 400 candidates a scan, and what the search costs.
+"""Measures the recall of the candidates at 100, 200 and 400 a scan, and the cost of the search.
 
     python -m Research.candidates [--shared ../shared] [--rounds 4] [--blocks 12] [--threads N] [--ct FILE]
         [--no-cost]

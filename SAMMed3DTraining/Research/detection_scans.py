@@ -1,4 +1,4 @@
-"""Scans with known nodules: what finding them is measured on, and what the score is fitted on.
+"""Makes the scans with known nodules on which detection is measured and the score is fitted.
 
 Nodules painted into real lungs (their own lesions count as nothing), chests made of nothing, and the real LIDC scans.
 """

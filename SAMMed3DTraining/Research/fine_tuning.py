@@ -1,4 +1,4 @@
-"""Does training work? The default model on a domain it has not seen, and a small ViT from a seed, on a CPU.
+"""Tests training on a CPU: the default model on a domain that it has not seen, and a small ViT from scratch.
 
     nice python -m Research.fine_tuning --shared ../shared --work_dir fine_tuning [--only default|vit_tiny]
 

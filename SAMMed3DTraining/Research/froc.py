@@ -79,7 +79,7 @@ LEAST_DICE = 0.7
 
 @dataclass(frozen=True)
 class Found:
-    """What became of one nodule.
+    """The result for one nodule: whether a detection hit it, and how good its mask is.
 
     Attributes:
         nodule: which.

@@ -1,4 +1,4 @@
-"""Real nodules, click by click, beside the readers' own agreement and a classic region-growing tool.
+"""Evaluates real nodules click by click, beside the readers' agreement and a classic region-growing tool.
 
     python -m Research.real_nodules [--shared ../shared] [--checkpoint F] [--clicks 10] [--json F]
 

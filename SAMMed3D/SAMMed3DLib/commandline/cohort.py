@@ -74,7 +74,7 @@ class ScanTask:
 
 @dataclass(frozen=True)
 class ScanRow:
-    """What became of a scan.
+    """The result of one scan, with its nodules.
 
     Attributes:
         outcome: "left out" is a file that is no CT, such as a label map.
@@ -96,7 +96,7 @@ class ScanRow:
 
 
 def process_scan(task: ScanTask) -> ScanRow:
-    """Does one scan, from its files to its results, unless that is done already; a worker's whole work.
+    """Segments one scan and writes its results, unless an earlier run did; a worker process calls nothing else.
 
     Raises:
         InputError, CheckpointError, DeviceError: the model cannot be loaded; no scan could be done.
@@ -224,7 +224,7 @@ def _record(task: ScanTask) -> MadeRecord:
 
 
 def run_cohort(options: argparse.Namespace, search: Search, workers: Workers, terminal: Terminal) -> int:
-    """Does all scans of a folder or a list.
+    """Runs the search on all scans of a folder or a list.
 
     Returns:
         the exit code: 0 done, 2 scans that failed (the others' results are written).
@@ -283,7 +283,7 @@ def run_cohort(options: argparse.Namespace, search: Search, workers: Workers, te
 
 
 def _all_rows(tasks: Sequence[ScanTask], workers: Workers, out: Path, terminal: Terminal, log: _Log) -> list[ScanRow]:
-    """What became of each task; the table is kept up to date meanwhile, and whatever ends this."""
+    """Runs the tasks and returns their results; the table is rewritten meanwhile, and also when an error ends this."""
     rows: list[ScanRow | None] = [None] * len(tasks)
     left, written = TimeLeft(len(tasks)), time.monotonic()
     try:
@@ -327,7 +327,7 @@ def _write_table(out: Path, tasks: Sequence[ScanTask], rows: Sequence[ScanRow | 
 
 
 def _told(tasks: Sequence[ScanTask], rows: Sequence[ScanRow], as_json: bool, out: Path, terminal: Terminal) -> int:
-    """Prints the sum of it; returns the exit code."""
+    """Prints a summary of all scans, as text or JSON; returns the exit code."""
     counts = Counter(row.outcome for row in rows)
     nodules = sum(len(row.nodules) for row in rows)
     if as_json:

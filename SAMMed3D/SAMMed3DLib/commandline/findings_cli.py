@@ -124,7 +124,7 @@ def run_compare(options: argparse.Namespace, terminal: Terminal, load_predictor:
 
 
 def _ask(questions: Sequence[str], answered: bool) -> None:
-    """Raises InputError with what must be confirmed."""
+    """Raises InputError where the user has to confirm something; the message names the option."""
     if questions and not answered:
         raise InputError(f"{'; '.join(questions)}. If both scans are of one patient all the same, give --same-patient")
 

@@ -113,7 +113,7 @@ def _numbers(text: str, counts: tuple[int, ...], shape: str) -> list[float]:
 
 
 class _PromptAction(argparse.Action):
-    """Collects into the newest nodule of the namespace's list."""
+    """Adds a prompt option to the newest nodule of the parsed options."""
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:  # noqa: ANN001
         nodules = list(getattr(namespace, self.dest) or [NodulePrompt()])

@@ -1,4 +1,4 @@
-"""Does one thing to many scans: in this process, in several on this machine, or on a Dask cluster.
+"""Runs one function on many scans: in this process, in several on this machine, or on a Dask cluster.
 
 All three are a :class:`concurrent.futures.Executor`, so that the commands know one loop only. A worker that dies costs
 its task another try, never the others.
@@ -36,7 +36,7 @@ _NO_DASK = "{} is not installed: pip install 'sammed3d[cluster]'"
 
 
 class Executor(Protocol):
-    """What takes tasks: ProcessPoolExecutor, Dask's ClientExecutor, :class:`ThisProcess`."""
+    """An executor of tasks: ProcessPoolExecutor, Dask's ClientExecutor or :class:`ThisProcess`."""
 
     def submit(self, function: Callable[[Any], Any], task: Any, /) -> Future: ...
 
@@ -49,7 +49,7 @@ class WorkerDied(Exception):
 
 @dataclass(frozen=True)
 class Workers:
-    """Who does the work.
+    """The processes that work: how many, where, and with how many threads each.
 
     Attributes:
         count: processes on this machine, or jobs on Slurm; 1 works in this process, one task after the other.
@@ -65,11 +65,11 @@ class Workers:
 
     @property
     def are_elsewhere(self) -> bool:
-        """Whether they may work in other folders, on other machines."""
+        """Whether the workers may run in other folders or on other machines."""
         return self.slurm or self.scheduler is not None
 
     def check(self) -> None:
-        """Raises InputError for what cannot be."""
+        """Raises InputError for options that contradict each other."""
         if self.count < 1:
             raise InputError(f"--workers must be 1 or more, not {self.count}")
         if self.threads is not None and self.threads < 1:
@@ -173,7 +173,7 @@ def work_through(
 
 
 def _next_ended(running: Collection[Future], workers: Workers, seen: Callable[[], int]) -> set[Future]:
-    """Waits for a task; tells where nobody is there to do any."""
+    """Waits for a task to end, and reports when no worker process is there to run any."""
     while True:
         ended = wait(running, _SECONDS_WITHOUT_WORD, FIRST_COMPLETED).done
         if ended:
@@ -234,7 +234,7 @@ def _begin_process(threads: int | None) -> None:
 
 
 def _end(executor: Executor) -> None:
-    """Ends an executor with whatever it has in work."""
+    """Ends an executor at once, without waiting for the tasks that it is running."""
     if isinstance(executor, ProcessPoolExecutor):
         processes = list((executor._processes or {}).values())  # Python 3.14 has terminate_workers
         for process in processes:

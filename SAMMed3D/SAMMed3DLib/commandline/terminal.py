@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def our_warnings_told(tell: Callable[[str], object]) -> Iterator[None]:
-    """Each warning of our packages is told, once; those of others are not shown.
+    """Passes each warning of our packages to ``tell`` once; those of other packages are not shown.
 
     ``python -m`` runs a module of ours under the name ``__main__``. What was told of a file by its name is not told
     again of its voxels without one.
@@ -47,7 +47,7 @@ class Ended(KeyboardInterrupt):
 
 @contextmanager
 def ending_cleanly() -> Iterator[None]:
-    """Within it, SIGTERM and SIGHUP raise :class:`Ended`; only the main thread hears them.
+    """Makes SIGTERM and SIGHUP raise :class:`Ended` within the block; only the main thread receives them.
 
     A signal that is ignored (``nohup``) stays ignored.
     """
@@ -102,11 +102,11 @@ class Terminal:
             self._write(f"{done}/{total} ", open_line=True)
 
     def part(self, text: str) -> None:
-        """A word on how far the step is."""
+        """Writes a word on the progress of the current step."""
         self._write(f"{text} ", open_line=True)
 
     def note(self, text: str) -> None:
-        """One line of its own."""
+        """Writes a line of its own."""
         self._close_line()
         self._write(f"{text}\n", open_line=False)
 

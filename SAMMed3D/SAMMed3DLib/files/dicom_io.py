@@ -228,7 +228,7 @@ def _slices_below(path: Path, left_out: list[str], given: Sequence[Path]) -> Ite
 
 
 def is_dicom(file: Path) -> bool:
-    """Whether a file begins as DICOM, with or without its preamble. Raises OSError."""
+    """Tells whether a file begins as DICOM does, with or without the preamble. Raises OSError."""
     with file.open("rb") as stream:
         start = stream.read(132)
     return start[128:] == b"DICM" or start[:2] == b"\x08\x00"
@@ -258,7 +258,7 @@ def _slices_of(file: Path, left_out: list[str]) -> list[_Slice]:
 
 
 def _missing_bytes(header: Dataset, file: Path, pixels_at: int) -> int:
-    """How much of uncompressed pixels a truncated file lacks."""
+    """The number of bytes of uncompressed pixels that a truncated file lacks."""
     syntax = header.file_meta.get("TransferSyntaxUID") if hasattr(header, "file_meta") else None
     if syntax is not None and (syntax.is_compressed or syntax.is_deflated):
         return 0

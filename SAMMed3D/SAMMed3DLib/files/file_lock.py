@@ -1,4 +1,4 @@
-"""Locks a file over all programs. The system lifts the lock when the process ends, however it ends.
+"""Locks a file against other programs. The system releases the lock when the process ends, however it ends.
 
 The package filelock is no part of Slicer, and cannot tell whether a lock is held without taking it for writing.
 """

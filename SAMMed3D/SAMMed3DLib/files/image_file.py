@@ -118,10 +118,10 @@ def _exactly(stream: Readable, size: int) -> bytes | bytearray:
 
 
 def label_volume(path: Path, reason: str) -> LabelVolume:
-    """The refusal of a label map where a CT is needed."""
+    """The error that refuses a label map where a CT is needed."""
     return LabelVolume(f"{path} is a label volume, not a CT ({reason}): give the CT that it belongs to")
 
 
 def colors(path: Path) -> InputError:
-    """The refusal of an image with several values per voxel."""
+    """The error that refuses an image with several values per voxel."""
     return InputError(f"{path} has several values per voxel (RGB or vectors): give the CT itself, in Hounsfield units")

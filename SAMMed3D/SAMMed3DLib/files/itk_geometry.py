@@ -37,7 +37,7 @@ def place_image(image: sitk.Image, ijk_to_ras: NDArray) -> None:
 
 @contextmanager
 def quiet_itk() -> Iterator[None]:
-    """Within it, ITK and GDCM write no remarks to standard error."""
+    """Keeps ITK and GDCM from writing remarks to standard error within the block."""
     shown = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:

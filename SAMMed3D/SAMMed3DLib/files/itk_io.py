@@ -59,7 +59,7 @@ _RAW, _GZIP, _OTHER = "raw", "gzip", "other"
 
 @dataclass(frozen=True)
 class _Content:
-    """Where a file's voxels are.
+    """Where and how a file stores its voxels.
 
     Attributes:
         file: the header's own file or another one.
@@ -301,7 +301,7 @@ def _check_length(content: _Content) -> None:
 
 
 def _voxels(content: _Content, shape_kji: tuple[int, ...]) -> NDArray:
-    """The voxels, of packed ones the checksum is right. Raises FileError, zlib.error."""
+    """Reads the voxels and verifies the checksum of compressed ones. Raises FileError, zlib.error."""
     with content.file.open("rb") as file:
         file.seek(content.offset if content.offset >= 0 else -content.length, 0 if content.offset >= 0 else 2)
         if content.encoding == _GZIP:

@@ -38,7 +38,7 @@ class MadeRecord:
             self._sources.append({"name": name, "bytes": facts.st_size, "time_ns": facts.st_mtime_ns})
 
     def known(self) -> dict[str, Any] | None:
-        """What an earlier run wrote, where it made the same from the same; None where the work has to be done.
+        """What an earlier run recorded, if its sources and options were the same; None where the work has to be done.
 
         Files of the same size and time are taken for the same, as by git and rsync; of others the content decides.
         """
@@ -56,7 +56,7 @@ class MadeRecord:
         return None
 
     def write(self, content: Mapping[str, Any]) -> None:
-        """Writes the record of what was made now, after :meth:`known` said that it had to be. Raises InputError."""
+        """Writes the record of new results, after :meth:`known` returned None. Raises InputError."""
         whole = {"made_by": self._made_by, "sources": self._sources, "content": content}
         write_text_whole(self._path, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
 

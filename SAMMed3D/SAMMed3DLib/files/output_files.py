@@ -1,4 +1,4 @@
-"""Files come into being whole or not at all, and a place that cannot be written is found before the work."""
+"""Writes files whole or not at all, and finds out before the work whether a place can be written."""
 
 from __future__ import annotations
 

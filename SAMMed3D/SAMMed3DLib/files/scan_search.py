@@ -77,7 +77,7 @@ def find_scans(
 def _below(
     folder: Path, root: Path, without: Path | None, left_out: list[str], progress: Callable[[int], object]
 ) -> list[tuple[str, str, FoundScan]]:
-    """Scans with the name that they would like, and what tells them from others of that name."""
+    """The scans of a folder, each with its preferred name and a key that distinguishes it from others of that name."""
     found: list[tuple[str, str, FoundScan]] = []
     slices: list[Path] = []
     others: list[tuple[Path, str]] = []
@@ -155,7 +155,7 @@ def _files_of(file: Path) -> tuple[Path, ...]:
 
 
 def _named(found: Iterable[tuple[str, str, FoundScan]]) -> list[FoundScan]:
-    """The scans with the names that they like; where several like one, each with a word of its own behind it."""
+    """The scans under their preferred names; scans that share one get a suffix of their own."""
     wished = [(_UNSAFE.sub("_", label).strip("._")[-_LONGEST_NAME:] or "scan", own, scan) for label, own, scan in found]
     often = Counter(name.lower() for name, _, _ in wished)  # some file systems do not tell A from a
     return [

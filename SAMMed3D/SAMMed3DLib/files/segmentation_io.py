@@ -61,7 +61,7 @@ def label_map(blocks: Mapping[int, PlacedMask], shape_kji: tuple[int, ...]) -> N
 
 
 def segment_color(label: int) -> tuple[float, float, float]:
-    """Red, green, blue from 0 to 1 for a label from 1 upward; they come round again."""
+    """Red, green and blue (0 to 1) of a label from 1 upward; the colors repeat after the eighth."""
     return COLORS[(label - 1) % len(COLORS)]
 
 
@@ -133,7 +133,7 @@ def _write_nrrd(path: Path, labels: NDArray, ijk_to_ras: NDArray, fields: Mappin
 
 
 def _write_meta_image(path: Path, labels: NDArray, ijk_to_ras: NDArray) -> None:
-    """A packed MetaImage file, likewise."""
+    """Writes a compressed MetaImage file, slice by slice."""
     matrix = flip_lps_ras(ijk_to_ras)
     spacing = np.linalg.norm(matrix[:3, :3], axis=0)
 
@@ -198,7 +198,7 @@ def read_segment_names(path: str | Path) -> tuple[dict[int, str], dict[int, str]
 
 
 def on_grid(labels: Volume, shape_kji: tuple[int, ...], ijk_to_ras: NDArray) -> NDArray:
-    """The labels on the CT's grid. Slicer saves no more of a segmentation than its segments need: that is filled up.
+    """The labels on the CT's grid; Slicer saves only the box around the segments, which is padded with background.
 
     Raises:
         InputError: its voxels are not the CT's, or it reaches beyond the CT.

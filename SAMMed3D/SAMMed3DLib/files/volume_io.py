@@ -171,7 +171,7 @@ def _refuse_others(volume: Volume) -> None:
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
-    """The refusal in words of our own; what a library said is the error's cause."""
+    """The error for an unreadable file, in our own words; the library's error is its cause."""
     reason = f": {error}" if isinstance(error, FileError) else ""
     return InputError(
         f"{path} cannot be read: it is truncated, or not an image of a known kind{reason} "

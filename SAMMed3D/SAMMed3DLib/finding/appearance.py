@@ -71,7 +71,7 @@ def appearance_of(
 
 @lru_cache(maxsize=1)
 def shipped_classifier() -> NoduleClassifier:
-    """The one that comes with the module, loaded once.
+    """The classifier that comes with the module, loaded once.
 
     Raises:
         CheckpointError: its file is missing or damaged.

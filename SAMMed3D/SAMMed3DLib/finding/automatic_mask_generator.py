@@ -187,7 +187,7 @@ class SamAutomaticMaskGenerator3D:
         return float(spent) / 1000.0 + float(getattr(self._detector, "tflop", 0.0))
 
     def generate(self, progress: Callable[[int, int], bool | None] | None = None) -> list[dict[str, Any]]:
-        """Find and segment.
+        """Finds and segments all objects of the image.
 
         Args:
             progress: called with (done, total), whose ratio is the share of the time as far as it is known; returning
@@ -462,7 +462,7 @@ class _Found:
 
 
 class _Progress:
-    """One count for all phases; raises PredictionCancelled when the callback says False.
+    """Reports the progress of all phases as one count; raises PredictionCancelled when the callback returns False.
 
     The count is the time spent as a share of what the whole will take: the rest of a phase as fast as what is done of
     it, later phases by their usual shares.
@@ -481,7 +481,7 @@ class _Progress:
         self._last = 0
 
     def at(self, phase: str, share: float) -> None:
-        """``share`` (0..1) of a phase is done."""
+        """Reports that ``share`` (0..1) of a phase is done."""
         now = self._clock()
         if phase != self._phase:
             self._phase, self._entered = phase, now
@@ -508,7 +508,7 @@ class _Progress:
 
 
 def _is_on_object(prediction: Prediction, place: ClickPlace) -> bool:
-    """Whether the network sees something at the very point; of what it does not, the mask is but the click's voxels."""
+    """Tells whether the network sees an object at the point itself; if not, the mask is only the click's own voxels."""
     part = prediction.parts[-1]
     index = voxel_index(world_to_ijk(part.cells_to_ras, place.point_ras))
     inside = np.all(index >= 0) and np.all(index < np.array(part.logits.shape))

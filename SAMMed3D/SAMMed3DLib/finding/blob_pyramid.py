@@ -177,7 +177,7 @@ def _darkening(smooth: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _lower_border(answer: NDArray[np.float32], width: int) -> None:
-    """Makes the border the loser of a tie: in a scan of one slice all planes are alike, and one must be the peak."""
+    """Lowers the border so that it loses ties: the planes of a one-slice scan are alike, and one must be the peak."""
     for axis in range(3):
         for side in (slice(0, width), slice(-width, None)):
             index = [slice(None)] * 3

@@ -1,4 +1,4 @@
-"""A volume on a coarse grid with axes R, A, S: what is looked for in a whole scan is looked for there."""
+"""Resamples a volume to a coarse grid with axes R, A, S, on which whole scans are searched."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ _SECTION = "nodule_score"
 
 
 def place_inputs(diameter_mm: float, response: float, appearance: float) -> NDArray[np.float64]:
-    """What is known of a place before a click, as the regressions take it.
+    """The regressions' inputs that are known of a place before a click.
 
     Args:
         diameter_mm: of what is expected there.

@@ -50,7 +50,7 @@ class Regression:
         return (self.intercept is None) + len(self.names) + len(self.pairs)
 
     def terms(self, inputs: ArrayLike) -> NDArray[np.floating]:
-        """What the weights weigh, (..., terms): inputs (..., n) in units of their scales, and their products."""
+        """The terms that are weighted, (..., terms): inputs (..., n) in units of their scales, and their products."""
         given = np.asarray(inputs)
         kind = given.dtype if given.dtype == np.float32 else np.float64
         unit = (given - np.asarray(self.centers, kind)) / np.asarray(self.scales, kind)

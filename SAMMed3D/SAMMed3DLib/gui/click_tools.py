@@ -168,6 +168,6 @@ class ClickTools:
         self._chooseMode(False)
 
     def _chooseMode(self, positive: bool) -> None:
-        """The button means: now I correct the selected nodule. So clicks count from here on."""
+        """Switches between adding and subtracting, and arms the clicks, since the user wants to correct the nodule."""
         self._setPolarity(positive)
         self.arm()

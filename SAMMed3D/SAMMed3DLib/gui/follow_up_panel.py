@@ -228,7 +228,7 @@ class FollowUpPanel:
         self._fresh(None)
 
     def _fresh(self, then: Callable[[], None] | None) -> None:
-        """Asks what must be asked, measures what has changed, and goes on."""
+        """Asks the user where the scans are in doubt, measures what has changed, then calls ``then``."""
         try:
             doubt = self.comparison.doubt()
         except (InputError, SceneError) as error:

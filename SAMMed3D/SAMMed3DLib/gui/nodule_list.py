@@ -87,7 +87,7 @@ class NoduleList:
         self._table.disconnect("cellClicked(int,int)", self._onCellClicked)
 
     def setIcons(self, icons: Icons) -> None:
-        """The theme has changed."""
+        """Takes the icons of the present theme."""
         self._icons = icons
         self.refresh()
 

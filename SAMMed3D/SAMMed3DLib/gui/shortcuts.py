@@ -106,7 +106,7 @@ class Shortcuts:
             self._shortcuts.append((name, shortcut, action))
 
     def enable(self, name: str, on: bool) -> None:
-        """A key that has nothing to do is left to others."""
+        """Enables or disables a key; a disabled one is left to other widgets."""
         self._disabled = self._disabled - {name} if on else self._disabled | {name}
         for each, shortcut, __ in self._shortcuts:
             if each == name:

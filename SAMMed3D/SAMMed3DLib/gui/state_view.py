@@ -103,7 +103,7 @@ def panelView(facts: Facts) -> Mapping[str, Control]:
 
 
 def _usable(tip: str, reason: str = "", **rest) -> Control:
-    """Usable with this tip; or not, and the tip gives the reason."""
+    """A control that is enabled with this tool tip, or disabled with the reason as its tool tip."""
     return Control(enabled=not reason, toolTip=reason or tip, **rest)
 
 

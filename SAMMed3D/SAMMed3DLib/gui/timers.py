@@ -95,7 +95,7 @@ class QtTimer:
         self._timer.stop()
 
     def close(self) -> None:
-        """Stops for good; the QTimer dies with its parent."""
+        """Stops for good; the QTimer is deleted with its parent."""
         self._timer.stop()
         self._timer.disconnect("timeout()", self._onTimeout)
 

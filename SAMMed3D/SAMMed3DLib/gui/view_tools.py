@@ -42,7 +42,7 @@ class ViewTools:
         return bool(self._session.options.closeUp)
 
     def close(self) -> None:
-        """Single slices and the user's layout are given back."""
+        """Restores single slices and the user's layout."""
         if self.isSlab:
             views.setSlab(False)
         self._layout.close()

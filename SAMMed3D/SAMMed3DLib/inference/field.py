@@ -122,7 +122,7 @@ def _weights(crop: Crop, grid_to_ras: NDArray, shape: tuple[int, int, int]) -> N
 
 
 def prior_logits(parts: Sequence[Part], crop: Crop, cells: tuple[int, int, int] = (32, 32, 32)) -> NDArray[np.float32]:
-    """What is known so far, on the low-resolution grid of a crop: the mask prompt for the next decoding.
+    """The present logits on the low-resolution grid of a crop: the mask prompt for the next decoding.
 
     Unchanged logits for the only part's own crop; otherwise resampled and clamped, with 0 (no opinion) where no part
     reaches.

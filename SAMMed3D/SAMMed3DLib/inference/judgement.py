@@ -36,7 +36,7 @@ _AGREEMENT = 0.7
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """One answer and what speaks for it.
+    """One answer of the network, with the evidence for and against it.
 
     Attributes:
         parts: the field of logits.
@@ -88,7 +88,7 @@ class Answer:
         return self.view is None or ClickChange.between(old.parts, self.parts).is_odd(bool(self.clicks.positive[-1]))
 
     def is_wrong(self, old: Answer) -> bool:
-        """Whether so much speaks against it that another look is worth encodings.
+        """Whether the evidence against it justifies another encoding.
 
         Nothing is seen, the network does not believe it, the object runs out of the crop, the change is odd, or the
         newest click lies far on the wrong side of the mask's border. A click just beyond that border, which networks
@@ -146,7 +146,7 @@ class ClickChange:
 
     @classmethod
     def between(cls, old: Sequence[Part], new: Sequence[Part]) -> ClickChange:
-        """From one field to another one, where the newest crop of the latter reaches."""
+        """The change from one field of logits to another, within the newest crop of the latter."""
         part = new[-1]
         was, now = prior_logits(old, part.crop, part.logits.shape) > 0.0, part.logits > 0.0
         return cls(int(was.sum()), int(now.sum()), int((was & now).sum()))
@@ -162,7 +162,7 @@ class ClickChange:
 
 
 def confirms(old: Sequence[Part], clicks: Clicks) -> bool:
-    """Whether all clicks, the newest too, agree with the field as it was: nothing is asked for."""
+    """Whether all clicks, the newest included, agree with the present field, so that nothing has to change."""
     return not np.any((values_at(old, clicks.ras) > 0.0) != clicks.positive)
 
 

@@ -134,7 +134,7 @@ def _few_small_values(sparse: NDArray, limit: int) -> bool:
 
 
 def _check_finite(array: NDArray) -> None:
-    """One pass without a temporary of the volume's size: a NaN or an infinity survives the sum of its slice."""
+    """Checks for NaN and infinity by the sums of slices, in one pass and without a copy of the volume."""
     with np.errstate(over="ignore", invalid="ignore"):
         for index, plane in enumerate(array):
             if not np.isfinite(plane.sum(dtype=np.float64)):

@@ -98,7 +98,7 @@ class _Taken:
 
 @dataclass(frozen=True, eq=False)
 class _Measured:
-    """What the worker thread answers."""
+    """The worker thread's answer: the measured scans and their registration."""
 
     taken: tuple[_Taken, ...]
     scans: tuple[MeasuredScan, ...]
@@ -187,7 +187,7 @@ class Comparison:
         self._drop()
 
     def _onDocumentChanged(self) -> None:
-        """Other findings belong to another volume or segmentation; the one that the first click makes is no other."""
+        """Forgets the findings of another volume or segmentation, but not where the first click made the segmentation."""
         before, self._opened = self._opened, self.current
         if before[0] is not self._opened[0] or before[1] not in (None, self._opened[1]):
             self._drop()
@@ -405,7 +405,7 @@ class Comparison:
         return next((each for each in segments.ids if segments.trackingUid(each) == nodule.tracking_uid), None)
 
     def startPairing(self) -> None:
-        """The next two nodules that are picked, one of each scan, are the same."""
+        """Begins pairing: the next two nodules that are picked, one in each scan, become a pair."""
         self.isPairing, self._picked = True, None
         self.message(
             _("Click a nodule in one scan, then the same one in the other: in the table or in the views."), False
@@ -413,13 +413,13 @@ class Comparison:
         self.changed()
 
     def stopPairing(self) -> None:
-        """Nothing is picked any more."""
+        """Ends pairing."""
         if self.isPairing:
             self.isPairing, self._picked = False, None
             self.changed()
 
     def pick(self, row: Row, side: Side | None = None) -> None:
-        """A nodule was clicked while pairs are made.
+        """Takes a clicked nodule as half of the pair that is being made.
 
         Args:
             row: its row.
@@ -454,7 +454,7 @@ class Comparison:
         self._apart.discard((current, prior))
 
     def part(self, row: Row) -> None:
-        """The two nodules of a row are not the same."""
+        """Splits the pair of a row."""
         now, then = self.segmentOf("current", row.current), self.segmentOf("prior", row.prior)
         if self._measured is None or now is None or then is None:
             return

@@ -166,7 +166,7 @@ class CandidateRun:
         return show, hide
 
     def positionOf(self, candidate: ListedNodule, exists: Callable[[str], bool]) -> str | None:
-        """The segment of the next candidate that is shown: before it belongs this one."""
+        """The segment before which a candidate is listed: that of the next candidate that is shown."""
         after = self.candidates[self.candidates.index(candidate) + 1 :]
         return next((one.segmentId for one in after if one.segmentId is not None and exists(one.segmentId)), None)
 
@@ -245,7 +245,7 @@ class Finding:
         self._pipeline.stop(self._generation)
 
     def close(self) -> None:
-        """Wait for no answer."""
+        """Stops waiting for an answer."""
         self._pipeline.drop(self._generation)
 
     def isKept(self, segmentId: str) -> bool:
@@ -262,7 +262,7 @@ class Finding:
 
     @told
     def onProgress(self, progress: Progress) -> None:
-        """What the search has found by now is shown while it goes on."""
+        """Shows what the search has found by now."""
         isOwn = progress.generation == self._generation and progress.value is not None
         if isOwn and progress.request.identity == self.volume.geometry.identity():
             self._take(progress.value)
@@ -305,7 +305,7 @@ class Finding:
         volume.refreshList()
 
     def _begin(self) -> CandidateRun:
-        """A run without candidates yet, as a step of the history."""
+        """Begins a run without candidates, as a step of the history."""
         volume = self.volume
         old = [segmentId for segmentId in list(volume.nodules) if not self.isKept(segmentId)]
         run = CandidateRun((), self._run, volume.nextNumber(without=old))
@@ -408,7 +408,7 @@ class Finding:
             self._done()
 
     def _unconcealed(self, segmentId: str) -> NoduleSnapshot | None:
-        """A nodule as it was before it was taken out of sight."""
+        """The snapshot of a nodule as it was before it was hidden."""
         snapshot, wasVisible = self.volume.snapshot(segmentId), self.volume.concealed.get(segmentId)
         if snapshot is None or wasVisible is None:
             return snapshot

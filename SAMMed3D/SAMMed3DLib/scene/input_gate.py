@@ -29,7 +29,7 @@ class Oddities:
 
     @property
     def details(self) -> str:
-        """All of it, a line each."""
+        """All oddities, one a line."""
         return "\n".join((*self.grave, *self.others))
 
 

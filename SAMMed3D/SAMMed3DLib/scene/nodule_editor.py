@@ -178,7 +178,7 @@ class NoduleEditor:
         return True
 
     def _isLocked(self, segmentId: str) -> bool:
-        """Whether a nodule is accepted, which is said."""
+        """Whether a nodule is accepted and thus locked; if so, the user is told."""
         if not self.volume.isLocked(segmentId):
             return False
         name = self.volume.nodule(segmentId).segment.GetName()
@@ -232,7 +232,7 @@ class NoduleEditor:
         return self._give(state, pointId)
 
     def _noduleFor(self, ras: Sequence[float], positive: bool, named: str | None = None) -> NoduleState | None:
-        """The nodule of a new point, with its step begun; None where the point is of no use, which is said."""
+        """The nodule of a new point, with its step begun; None, after a message, where the point is of no use."""
         volume = self.volume
         if not volume.geometry.contains(ras):
             place = ", ".join(f"{name} {value:.1f}" for name, value in zip("RAS", ras, strict=True))
@@ -335,7 +335,7 @@ class NoduleEditor:
     # -- what others do ----------------------------------------------------------------------------------------------
 
     def _onPromptsGone(self) -> None:
-        """The masks stay and are what further clicks change."""
+        """Handles deleted points: the masks stay, and further clicks change them."""
         for state in self.volume.nodules.values():
             self._forget(state)
             state.isForeign = state.isForeign or bool(state.prompts)
@@ -345,7 +345,7 @@ class NoduleEditor:
         self.volume.refreshList()
 
     def _onSegmentsGone(self) -> None:
-        """The points go too, and Undo brings both back."""
+        """Handles deleted segments: their points are deleted too, and Undo brings both back."""
         for state in self.volume.sync():
             self.step(_("Delete nodule"), {state.segmentId: self.volume.lastKnown(state)})
             self._forget(state)
@@ -357,7 +357,7 @@ class NoduleEditor:
         self.volume.worked()
 
     def refresh(self) -> None:
-        """Once after opening: ask for what was not answered, measure what was edited, take points that wait."""
+        """Catches up after opening a volume: unanswered points, edited masks and points without a nodule."""
         if self._isRefreshed:
             return
         self._isRefreshed = True
@@ -409,7 +409,7 @@ class NoduleEditor:
             volume.noduleChanged(segmentId)
 
     def _withoutPrompts(self, state: NoduleState) -> None:
-        """No prompt says anything: what remains is the start mask, or nothing."""
+        """Shows the start mask, or nothing, for a nodule without effective prompts."""
         block = EMPTY_BLOCK if state.start is None else MaskBlock(state.start.mask, state.start.offset_kji)
         self.volume.write(state.segmentId, Segmented(block.mask, block.offset_kji, None, {}, 0))
         self._settle(state)
@@ -461,7 +461,7 @@ class NoduleEditor:
         volume.noduleChanged(segmentId)
 
     def _refuse(self, state: NoduleState) -> None:
-        """Nothing to speak of is left: no such segment is kept."""
+        """Takes back a step whose answer is an empty mask, and tells the user why."""
         isNew = state.open[0].change.before.get(state.segmentId) is None
         if isNew:
             text = _("There is no nodule here. Click the middle of a nodule, in the slice where it is widest.")
@@ -480,7 +480,7 @@ class NoduleEditor:
                 return
 
     def _giveUp(self, state: NoduleState, text: str, details: str = "") -> None:
-        """The engine cannot answer: back to the last state that it could."""
+        """Restores the last answered state when the engine cannot answer."""
         self._forget(state)
         steps, segmentId = list(state.open), state.segmentId
         state.open.clear()
@@ -543,7 +543,7 @@ def _promptsBefore(step: OpenStep, state: NoduleState) -> Sequence[Prompt]:
 
 
 def _unanswered(state: NoduleState) -> set[str]:
-    """Points that were given or moved since the last answer."""
+    """The points that were placed or moved since the last answer."""
     known = _promptsBefore(state.open[0], state) if state.open else ()
     places = {prompt.id: (prompt.ras, prompt.positive) for prompt in known}
     return {prompt.id for prompt in state.prompts if places.get(prompt.id) != (prompt.ras, prompt.positive)}

@@ -177,7 +177,7 @@ class OpenVolume:
 
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """What happens to the scene meanwhile is our own doing."""
+        """Marks the scene's changes within the block as our own, so that they are not taken for edits by others."""
         before, self._isChanging = self._isChanging, True
         try:
             yield
@@ -401,7 +401,7 @@ class OpenVolume:
             self.segmentation.setVisible(back)
 
     def refreshList(self) -> None:
-        """Nodules came or went."""
+        """Announces that the list of nodules has changed."""
         if self.selectedId is not None and self.selectedId not in self.nodules.keys() - self.concealed.keys():
             self.select(None)
         self.nodulesChanged()

@@ -1,4 +1,4 @@
-"""What was asked of the worker, and who waits for the answer."""
+"""Keeps track of requests to the worker and of the callbacks that wait for their answers."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Pipeline:
             self.forgetVolume()
 
     def forgetVolume(self) -> None:
-        """The volume is gone: nobody waits for it any more."""
+        """Forgets the volume, which has left the scene, and drops its loading."""
         self.drop(self._loadingVolume)
         self._loadingVolume, self._identity, self._volumeError = None, None, ""
 

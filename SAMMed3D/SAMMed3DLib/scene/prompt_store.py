@@ -103,7 +103,7 @@ class PromptStore:
 
     @contextmanager
     def quiet(self) -> Iterator[None]:
-        """What is changed meanwhile is not signaled."""
+        """Suppresses signals for changes within the block."""
         self._quiet += 1
         before = self._look()
         try:
@@ -353,7 +353,7 @@ def createPrompts(volumeNode: Any) -> Any:
 
 @contextmanager
 def _placingStays(scene: Any) -> Iterator[None]:
-    """Slicer's toolbar goes on placing into the user's list, where there is one: it takes every new list for that."""
+    """Keeps the user's list as the target of Slicer's toolbar, which would switch to the new list."""
     selection = scene.GetFirstNodeByClass("vtkMRMLSelectionNode")
     before = None if selection is None else selection.GetActivePlaceNodeID()
     className = None if selection is None else selection.GetActivePlaceNodeClassName()

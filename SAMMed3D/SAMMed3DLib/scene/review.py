@@ -108,20 +108,20 @@ class Review:
             self.went(segmentId)
 
     def accept(self, *segmentIds: str) -> None:
-        """Their status becomes "reviewed", which locks them."""
+        """Marks nodules as "reviewed", which locks them."""
         self._setStatus(segmentIds, REVIEWED, _("Accept"))
 
     def flag(self, *segmentIds: str) -> None:
-        """Their status becomes "flagged"."""
+        """Marks nodules as "flagged"."""
         self._setStatus(segmentIds, FLAGGED, _("Flag"))
 
     def unreview(self, *segmentIds: str) -> None:
-        """Their status becomes "AI" again."""
+        """Marks nodules as "AI" again."""
         self._setStatus(segmentIds, AI, _("Reset status"))
 
     @told
     def _setStatus(self, segmentIds: Sequence[str], status: str, text: str) -> None:
-        """In one step of the history."""
+        """Changes the status of nodules in one step of the history."""
         for segmentId in segmentIds:
             self.volume.nodule(segmentId)
         changed = [one for one in segmentIds if self.volume.segmentation.status(one) != status]

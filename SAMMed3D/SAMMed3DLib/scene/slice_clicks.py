@@ -77,7 +77,7 @@ class _Press:
     reach: int
 
     def reaches(self, pixel: Pixel) -> bool:
-        """Whether the pointer has stayed where it was pressed."""
+        """Whether the pointer is still near the place where it was pressed."""
         return max(abs(a - b) for a, b in zip(pixel, self.pixel, strict=True)) <= self.reach
 
 

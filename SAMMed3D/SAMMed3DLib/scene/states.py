@@ -1,4 +1,4 @@
-"""The session's states: one function decides which one holds, one says it in words."""
+"""The session's states: one function decides which one is current, one describes it in words."""
 
 from __future__ import annotations
 

@@ -269,7 +269,7 @@ class SlicesBefore:
         }
 
     def giveBack(self, shownSince: Any) -> None:
-        """Show it again wherever this volume is still the background; other views are the user's."""
+        """Restores the earlier views where this volume is still the background, but none that the user has changed."""
         for node, (background, foreground, opacity) in self._layers:
             if node.GetScene() is not self._scene or node.GetBackgroundVolumeID() != shownSince.GetID():
                 continue

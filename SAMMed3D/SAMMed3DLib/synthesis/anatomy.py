@@ -1,4 +1,4 @@
-"""Building blocks of a CT made of nothing: branching tubes, smooth random fields, soft edges and tissue layers.
+"""Building blocks of a synthetic CT: branching tubes, smooth random fields, soft edges and tissue layers.
 
 Coordinates here are millimeters along the axes of the array, [k, j, i], from the center of voxel (0, 0, 0).
 What the scanner's point spread would blur is painted already blurred: a plane's edge by the Gaussian's integral, a

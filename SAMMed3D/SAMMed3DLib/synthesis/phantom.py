@@ -1,4 +1,4 @@
-"""A chest CT from nothing, with real nodule shapes in it: for the demo, for tests, for a first look without data."""
+"""A synthetic chest CT with real nodule shapes in it: for the demo, for tests, for a first look without data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A random piece of lung from nothing, cheap enough to make one for every training sample."""
+"""A random synthetic piece of lung, cheap enough to make one for every training sample."""
 
 from __future__ import annotations
 

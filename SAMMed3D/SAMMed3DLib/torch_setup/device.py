@@ -142,7 +142,7 @@ def auto_device() -> str:
 
 
 def cpu_name() -> str:
-    """What the processor calls itself, such as "AMD Ryzen 7 5800X 8-Core Processor"; else its architecture."""
+    """The processor's name, such as "AMD Ryzen 7 5800X 8-Core Processor"; else its architecture."""
     try:
         if sys.platform == "win32":
             import winreg

@@ -116,7 +116,7 @@ class SlicerServices:
     """What the installer needs of the application. Slicer 5.10 has no ``slicer.packaging``."""
 
     def pyTorchLogic(self) -> PyTorchLogic:
-        """Raises ImportError where the PyTorch extension is not installed."""
+        """Returns the PyTorch extension's logic. Raises ImportError where it is not installed."""
         import PyTorchUtils
 
         return PyTorchUtils.PyTorchUtilsLogic()
@@ -241,7 +241,7 @@ class TorchInstaller:
         return InstallResult(Outcome.READY, _("PyTorch was installed."))
 
     def _afterFailure(self, error: Exception, cpuOnly: bool) -> InstallResult:
-        """Installed, but it did not start in this session; or not installed."""
+        """The result after pip: installed but not usable in this session, or not installed."""
         if (
             isinstance(error, (ImportError, OSError))
             and not _pathTooLong(error)

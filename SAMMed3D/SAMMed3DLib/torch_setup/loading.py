@@ -56,7 +56,7 @@ def _import() -> None:
 
 @contextmanager
 def _no_long_collections() -> Iterator[None]:
-    """Only young objects are looked through; what lives at the end is never looked through again (``gc.freeze``)."""
+    """Limits garbage collection to young objects within the block, and freezes what is left (``gc.freeze``)."""
     youngest, younger, oldest = gc.get_threshold()
     gc.set_threshold(youngest, younger, _NEVER)
     try:
@@ -67,7 +67,7 @@ def _no_long_collections() -> Iterator[None]:
 
 
 def _load_libraries() -> None:
-    """Best effort: what cannot be loaded here is loaded by the import, or its error is told there."""
+    """Loads PyTorch's libraries ahead of the import, which loads or reports those that fail here."""
     found = importlib.util.find_spec("torch")
     if found is None or found.origin is None:
         return

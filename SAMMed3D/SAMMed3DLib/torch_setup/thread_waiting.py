@@ -1,4 +1,4 @@
-"""How PyTorch's threads wait for each other: awake for a moment, then asleep.
+"""Sets how PyTorch's threads wait for each other: spinning for a moment, then asleep.
 
 By default they spin. Where anything else runs on the same cores, a thread that is waited for does not get its turn
 while the others spin, and everything takes five to thirty times as long. With a short spin an idle machine is as fast
@@ -19,14 +19,14 @@ _DECIDED = ("OMP_WAIT_POLICY", *_SETTINGS)
 
 
 def wait_shortly() -> None:
-    """For programs, before torch is imported; their child processes inherit it. Settings that are there stay."""
+    """Sets short waiting for a program, before torch is imported; child processes inherit it, present settings stay."""
     if not any(name in os.environ for name in _DECIDED):
         os.environ.update(_SETTINGS)
 
 
 @contextmanager
 def waiting_shortly() -> Iterator[None]:
-    """For an application, around the import of torch, when OpenMP reads it; child processes do not inherit it."""
+    """Sets short waiting while an application imports torch, when OpenMP reads it; child processes do not inherit it."""
     if any(name in os.environ for name in _DECIDED):
         yield
         return

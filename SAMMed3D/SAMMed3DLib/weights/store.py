@@ -344,7 +344,7 @@ class WeightsStore:
     # Files
 
     def _chosen(self) -> list[ChosenFile]:
-        """Read anew each time, since two programs may use the list; one that is missing or damaged counts as empty."""
+        """Reads the list of chosen files anew, since two programs may use it; a missing or damaged one is empty."""
         try:
             found = [ChosenFile(**each) for each in json.loads((self.folder / _LIST).read_text(encoding="utf-8"))]
         except (OSError, ValueError, TypeError):
@@ -369,7 +369,7 @@ class WeightsStore:
         return self.folder / f"{model.name}{_ENDING}"
 
     def _finetuned_files(self) -> list[Path]:
-        """Newest first; hidden files are being written."""
+        """The fine-tuned checkpoint files, newest first; hidden ones are still being written."""
         found = []
         for file in _listed(self.folder / FINETUNED_FOLDER):
             if file.suffix.lower() == _ENDING and not file.name.startswith(".") and file.is_file():

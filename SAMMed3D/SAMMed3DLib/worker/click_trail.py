@@ -1,4 +1,4 @@
-"""What was answered for each nodule, click by click, so that the next request costs only its new clicks."""
+"""Keeps the answers for each nodule, click by click, so that a request computes only its new clicks."""
 
 from __future__ import annotations
 

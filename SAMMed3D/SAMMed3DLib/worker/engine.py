@@ -304,7 +304,7 @@ class _Masked:
 
 
 def _air_for_nonsense(array: NDArray) -> int:
-    """Put air in the place of what is no number, in place; returns how many voxels that were."""
+    """Replaces NaN and infinity by air, in place; returns the number of voxels."""
     if array.dtype.kind != "f":
         return 0
     count = 0
@@ -336,7 +336,7 @@ def _moved(part: Any, matrix: NDArray) -> Any:
 
 
 def _new_ones(found: list[FoundNodule], keep: Any) -> list[FoundNodule]:
-    """Those that are not among the nodules that stay, the best score first."""
+    """The found nodules that are not among those that stay, the best score first."""
     from ..finding.mask_nms import suppress
 
     for known in keep:

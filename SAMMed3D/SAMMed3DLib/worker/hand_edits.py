@@ -58,7 +58,7 @@ def _bounds(blocks: Sequence[Any], voxel_kji: Sequence[int] | NDArray) -> tuple[
 
 
 def _spread(block: Any, low: NDArray[np.int64], high: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """A block in the region from ``low`` to ``high``."""
+    """The mask of a block within the region from ``low`` to ``high``."""
     region = np.zeros(tuple(int(n) for n in high - low), dtype=bool)
     start = np.asarray(block.offset_kji, dtype=np.int64) - low
     region[tuple(slice(int(a), int(a) + n) for a, n in zip(start, block.mask.shape, strict=True))] = block.mask != 0

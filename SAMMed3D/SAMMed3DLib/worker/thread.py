@@ -263,7 +263,7 @@ class Client:
         return self._isBusy
 
     def close(self, seconds: float) -> None:
-        """Stop for good; waits so long at most: a thread that is caught in a stalled connection ends by itself."""
+        """Stops for good, waiting for so long at most; a thread in a stalled connection ends by itself."""
         self._waiting.clear()
         self._dropped.clear()
         self._worker.shutdown(seconds)

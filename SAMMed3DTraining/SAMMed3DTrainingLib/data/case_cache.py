@@ -40,7 +40,7 @@ class CachedCase:
 
     @property
     def labels(self) -> str:
-        """What its nodules are known by: another text for another outline, value or place of any of them."""
+        """A digest of the nodules, which changes with the outline, value or place of any of them."""
         known = hashlib.sha256()
         for nodule in self.nodules:
             known.update(repr((nodule.value, nodule.offset_kji, nodule.mask.shape)).encode())
@@ -48,7 +48,7 @@ class CachedCase:
         return known.hexdigest()[:24]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Where processes are not forked (Windows, macOS) the scan travels as its file's name, not voxel by voxel."""
+        """Pickles the scan as its file's name, not its voxels, for processes that are not forked (Windows, macOS)."""
         array = self.array_kji
         file = None
         if isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap):  # no view of a part

@@ -1,4 +1,4 @@
-"""Everything that is wrong with a data set, in one table, before an hour of training is lost."""
+"""Checks data sets before training and lists every problem in one table."""
 
 from __future__ import annotations
 

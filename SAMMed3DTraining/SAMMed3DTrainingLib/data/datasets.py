@@ -1,4 +1,4 @@
-"""nnU-Net style data sets as people have them: which cases there are, and what is in a case.
+"""Finds the cases of nnU-Net style data sets and reads them.
 
 Layout (https://github.com/MIC-DKFZ/nnUNet, documentation/dataset_format.md; facts only)::
 
@@ -161,7 +161,7 @@ def find_datasets(
 
 
 def ask(datasets: Iterable[Dataset]) -> None:
-    """Raises DatasetError with the first data set's question that has to be answered."""
+    """Raises DatasetError for the first data set whose nodule classes the user has to name."""
     for dataset in datasets:
         if dataset.question:
             raise DatasetError(f"{dataset.name}: {dataset.question}")
@@ -253,7 +253,7 @@ def _both_without_place(
 
 
 def _is_lost(ijk_to_ras: NDArray) -> bool:
-    """Whether a matrix is what writers state who know nothing: voxels of 1 mm along the axes of space, or no origin."""
+    """Whether a matrix is a writer's default and the geometry was lost: 1 mm voxels along the axes, or no origin."""
     axes = np.abs(ijk_to_ras[:3, :3])
     return bool(np.allclose(axes, np.eye(3)) or not np.any(ijk_to_ras[:3, 3]))
 
@@ -460,7 +460,7 @@ def _listed_cases(
 
 
 def _listed_file(folder: Path, name: str) -> Path | None:
-    """A file of version 1 is named without its channel."""
+    """The file of a listed case, which version 1 names without its channel."""
     path = folder / name
     stem = strip_ending(path.name)
     candidates = [path, path.with_name(f"{stem}_0000{path.name[len(stem) :]}")]
@@ -499,7 +499,7 @@ def _read_json(path: Path, kind: type) -> Any:
 
 
 def _with_unique_names(datasets: tuple[Dataset, ...], root: Path) -> tuple[Dataset, ...]:
-    """Data sets of the same name in different folders are told apart by their path below the root."""
+    """Renames data sets of equal name by their path below the root."""
     names = [dataset.name for dataset in datasets]
     if len(set(names)) == len(names):
         return datasets

@@ -1,4 +1,4 @@
-"""Which cases train, which choose the best weights, which choose nothing: by patient, written down, reproducible."""
+"""Splits cases by patient into training, validation and test, reproducibly, and records the split."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Split:
 
     @property
     def caution(self) -> str:
-        """What figures on the cases that are not trained on do not say, a sentence; "" where there is a test part."""
+        """The caution about figures from a run without a test part, a sentence; "" where there is one."""
         if self.test:
             return ""
         if {case.patient for case in self.train} & {case.patient for case in self.val}:
@@ -121,7 +121,7 @@ def split_cases(
 
 
 def unused_folds(datasets: Sequence[Dataset], fold: int | None) -> tuple[str, ...]:
-    """That ``splits_final.json`` is there and no fold of it is asked for, one sentence; () where it is used."""
+    """The warning that ``splits_final.json`` is there but no fold of it is asked for; () where it is used."""
     unused = [dataset.name for dataset in datasets if dataset.splits and fold is None]
     return (f"splits_final.json of {', '.join(unused)} is not used: --fold 0 takes its first fold",) if unused else ()
 

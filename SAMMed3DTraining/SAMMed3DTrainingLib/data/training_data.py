@@ -1,4 +1,4 @@
-"""What a run sees: its cases, and the order of its samples."""
+"""The data of a training run: its cases, and the order of its samples."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class RunCases:
 
     @property
     def labels(self) -> dict[str, str]:
-        """By the full name of a case what its nodules are known by."""
+        """The digest of each case's nodules, by the case's full name."""
         return {case.case.full_name: case.labels for case in (*self.train, *self.val)}
 
 
@@ -207,7 +207,7 @@ def _from_workers(data: DataLoader) -> Iterator[list[Sample]]:
 
 @contextmanager
 def _signals_wait() -> Iterator[None]:
-    """Signals that want the run to end wait, for processes that are started within too, until they say otherwise."""
+    """Blocks the signals that end a run within the block, for processes started in it too."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return

@@ -1,4 +1,4 @@
-"""Which unlabelled volume teaches the model most: the one about which it is least sure.
+"""Ranks unlabelled volumes by the model's uncertainty, since the least certain one teaches it most.
 
 All objects of a volume are found as "segment all" finds them. Each has two uncertainties:
 
@@ -63,7 +63,7 @@ class Finder(Protocol):
 
 
 class GeneratorFinder:
-    """The real one.
+    """Finds objects with SamAutomaticMaskGenerator3D.
 
     Args:
         checkpoint: None for the bundled nodule model.
@@ -164,7 +164,7 @@ def rank(
 
 
 def uncertainty(record: dict[str, Any], ranking: str) -> float:
-    """Of one object, see the top of this file.
+    """The uncertainty of one object, as the top of this file defines it.
 
     Args:
         record: of the generator: "score", "predicted_iou" (or None), "stability_score".

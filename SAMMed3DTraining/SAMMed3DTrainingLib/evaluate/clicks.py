@@ -1,4 +1,4 @@
-"""The one click simulator: training, evaluation and benchmarks all ask it where a user would click next.
+"""Simulates clicks: training, evaluation and benchmarks ask it where a user would click next.
 
 Methods, and where they come from:
 

@@ -202,7 +202,7 @@ class _Comparison:
     # -- the work ----------------------------------------------------------------------------------------------------
 
     def _all_cases(self, cases: UsableCases, models: dict[str, Evaluated], masks: Path) -> bool:
-        """False when asked to end."""
+        """Evaluates all cases; returns False when asked to end."""
         for done, loaded in cases:
             if not loaded.nodules:
                 cases.skipped[loaded.case.full_name] = "the label map is empty"
@@ -305,7 +305,7 @@ class _Comparison:
         }
 
     def _mean(self, values: list[float], patients: list[str]) -> dict[str, float | None]:
-        """With its 95 % interval by patient, which one patient does not give."""
+        """The mean with its 95 % interval by patient; a single patient gives no interval."""
         low, high = bootstrap_interval(values, patients, seed=self._config.seed) or (None, None)
         return {
             "mean": _rounded(float(np.mean(values))),

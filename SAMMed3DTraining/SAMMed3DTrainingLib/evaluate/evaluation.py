@@ -1,4 +1,4 @@
-"""How good a predictor is, click by click, with a simulated user.
+"""Evaluates a predictor click by click with a simulated user.
 
 The protocol of the CVPR 2025 challenge "Foundation Models for Interactive 3D Biomedical Image Segmentation" with other
 first clicks where wanted (RClicks): every click goes where :class:`.clicks.ClickSimulator` sends it, and the Dice after

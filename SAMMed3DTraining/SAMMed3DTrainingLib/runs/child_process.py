@@ -29,7 +29,7 @@ _ENGINE_FOLDER = Path(SAMMed3DLib.__file__).resolve().parents[1]
 
 
 class ChildProcess(Protocol):
-    """A process that is followed.
+    """A child process, started here or found on disk, that can be polled and ended.
 
     Attributes:
         pid: its number; 0 where that is not known.

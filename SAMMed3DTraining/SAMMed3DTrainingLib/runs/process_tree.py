@@ -1,4 +1,4 @@
-"""All processes that a process started, however deep and even where those in between are gone; and their end.
+"""Finds and ends all processes that a process started, also where those in between are gone.
 
 On Linux a process belongs to a session when the session's name is in its environment, which children inherit: that
 finds those whose parents have died and that made process groups of their own (torchrun's workers do). Elsewhere it is
@@ -120,7 +120,7 @@ def _own_line(listed: list[Process]) -> set[int]:
 
 
 def _is_of_session(pid: int, session: str) -> bool:
-    """Linux only; elsewhere nobody is."""
+    """Whether a process belongs to a session; known on Linux only, False elsewhere."""
     try:
         environment = Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
@@ -144,7 +144,7 @@ def _linux_processes() -> list[Process]:
 
 
 def _listed_processes() -> list[Process]:
-    """macOS and other POSIX systems."""
+    """The processes as ``ps`` lists them, on macOS and other POSIX systems."""
     listing = subprocess.run(
         ["ps", "-axo", "pid=,ppid=,pgid=,stat="], capture_output=True, text=True, check=False
     ).stdout
@@ -153,7 +153,7 @@ def _listed_processes() -> list[Process]:
 
 
 def _windows_processes() -> list[Process]:
-    """By the Tool Help library (CreateToolhelp32Snapshot)."""
+    """The processes of Windows, by the Tool Help library (CreateToolhelp32Snapshot)."""
     if sys.platform != "win32":
         return []
     import ctypes
@@ -184,7 +184,7 @@ def _windows_processes() -> list[Process]:
     library.GetProcessTimes.argtypes = [wintypes.HANDLE, *[ctypes.POINTER(wintypes.FILETIME)] * 4]
 
     def started(pid: int) -> int:
-        """100 ns since 1601; 0 for a process of the system, which is nobody's child here."""
+        """The start of a process in 100 ns since 1601; 0 for a process of the system."""
         handle = library.OpenProcess(0x1000, False, pid)  # PROCESS_QUERY_LIMITED_INFORMATION
         if not handle:
             return 0

@@ -14,7 +14,7 @@ EMBEDDED_AT_ONCE = 4
 
 
 def accept_any_letters() -> None:
-    """A terminal or a file that cannot show the letters of a name is no reason to fail."""
+    """Lets standard output replace letters that it cannot show, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -67,7 +67,7 @@ def _start_text(e: dict[str, Any]) -> str:
 
 
 def _encoding_text(e: dict[str, Any]) -> str:
-    """Ten lines in all; an event comes after every batch."""
+    """The text of an encoding event, for ten events in all; one comes after every batch."""
     done, total = e["done"], e["total"]
     return f"embedding {done} of {total}" if done * 10 // total > (done - EMBEDDED_AT_ONCE) * 10 // total else ""
 

@@ -59,7 +59,7 @@ class RunUnderWay(RunError):
 
 @dataclass(frozen=True)
 class ProcessNote:
-    """Who trains, or trained last.
+    """The process that trains a run, or trained it last.
 
     Attributes:
         pid: of the process whose end ends all others of the run.
@@ -85,7 +85,7 @@ def read_command(folder: Path) -> Command:
 
 
 def read_word(control: Path) -> Command:
-    """The same for a control file anywhere."""
+    """Reads the word in any control file, as :func:`read_command` does."""
     try:
         word = control.read_text(encoding="utf-8").strip().lower()
     except (OSError, UnicodeDecodeError):

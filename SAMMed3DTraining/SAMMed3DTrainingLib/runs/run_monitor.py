@@ -169,7 +169,7 @@ class RunMonitor:
         return changed
 
     def _forget(self) -> None:
-        """The file of events is another one."""
+        """Starts anew after the file of events was replaced."""
         self._curves.cut(-1)
         self._phase, self._end, self._first_encoding = "starting", None, None
         self.status = RunStatus(curves=self._curves, log=self.status.log, started=self.status.started)

@@ -182,7 +182,7 @@ class TrainingRequest:
 
     @classmethod
     def of_run(cls, folder: Path) -> TrainingRequest:
-        """What continues the run of a folder, with all options that it was started with.
+        """The request that continues the run of a folder with all options that it was started with.
 
         Raises:
             RunError: its configuration cannot be read.

@@ -89,7 +89,7 @@ class ComparisonView:
         self.sceneClosed()
 
     def sceneClosed(self) -> None:
-        """The nodes are gone with the scene."""
+        """Forgets the nodes after the scene was closed."""
         self._volumeId = self._segmentationId = self._second = ""
         self._data, self._slices, self._hidden = None, None, []
 

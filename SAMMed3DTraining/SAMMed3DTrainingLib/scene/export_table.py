@@ -1,4 +1,4 @@
-"""What of the scene can be exported, and what stands in the way: a table, before anything is written."""
+"""Tabulates what of the scene can be exported and the problems of each row, before anything is written."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class NoduleReading:
         return tuple(nodule for nodule in self.nodules if nodule.isAccepted or not acceptedOnly)
 
     def notesOf(self, chosen: Sequence[NoduleMask]) -> tuple[str, ...]:
-        """What happens to these nodules in one label map; found once."""
+        """Finds how the nodules change when they are put into one label map; computed once."""
         key = tuple(nodule.segmentId for nodule in chosen)
         if key not in self._notes:
             doubtful = [nodule.name for nodule in chosen if nodule.isDoubtful]

@@ -106,7 +106,7 @@ class RunPlots:
         self._drawn = None
 
     def sceneClosed(self) -> None:
-        """The nodes are gone with the scene."""
+        """Forgets the nodes after the scene was closed."""
         self._nodes.clear()
         self._drawn = None
 

@@ -86,7 +86,7 @@ def _pieces(row: ExportRow, acceptedOnly: bool) -> Iterator[MakeCase | None]:
 
 
 def _case(row: ExportRow, array: NDArray, ijkToWorld: Affine, nodules: Sequence[NoduleMask]) -> ExportCase:
-    """No node is touched here: it runs on the worker thread."""
+    """Makes the case from arrays; runs on the worker thread, so it touches no node."""
     arrangement, source = arrange(nodules), image_source(array)
     fingerprint = fingerprintOf(source, ijkToWorld, row.patient, nodulesDigest(nodules))
     labels = arrangement.labels(array.shape)

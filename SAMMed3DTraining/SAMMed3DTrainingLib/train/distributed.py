@@ -1,4 +1,4 @@
-"""Several processes, on one machine or many, through torch's own engine.
+"""Trains in several processes, on one machine or many, with torch.distributed.
 
 ``torchrun --nproc_per_node N train.py ...`` and ``train.py --multi_gpu --gpu_ids 0 1 ...`` start the same thing.
 """
@@ -79,7 +79,7 @@ class World:
         return {name: s / n if n else math.nan for name, s, n in zip(names, total, count, strict=True)}
 
     def told(self, value: Any) -> Any:
-        """What the first process says: a plain value, for all alike."""
+        """Sends a plain value from the first process to all others."""
         if self.size == 1:
             return value
         values = [value]

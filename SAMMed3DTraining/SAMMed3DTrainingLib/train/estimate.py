@@ -1,4 +1,4 @@
-"""What a run would cost, measured on a few of its own steps: --dry_run."""
+"""Estimates time, memory and disk space of a run by a few of its own steps (--dry_run)."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ class TensorBoard:
 
 
 def _curve(axes: Any, steps: list[dict[str, Any]], key: str, label: str, color: str) -> None:
-    """Single steps faintly, their moving mean clearly."""
+    """Draws a curve: single steps faintly, their moving mean clearly."""
     x, y = _points(steps, key)
     if not len(y):
         return

@@ -176,7 +176,7 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """NaN is no JSON."""
+    """Replaces NaN by None, since JSON has no NaN."""
     if isinstance(value, float):
         return round(value, 6) if math.isfinite(value) else None
     if isinstance(value, dict):

@@ -100,7 +100,7 @@ class Trainable:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """What learns."""
+        """The parameters that learn."""
         return [p for p in self.model.parameters() if p.requires_grad]
 
     def optimizer(self, config: TrainingConfig) -> torch.optim.AdamW:
@@ -161,7 +161,7 @@ def save_weights(model: Sam3D, path: Path) -> None:
 
 
 class LowRankUpdate(nn.Module):
-    """weight -> weight + alpha / rank * up @ down; zero at first.
+    """A low-rank update: weight -> weight + alpha / rank * up @ down; zero at first.
 
     Args:
         weight: (out, ...) of the layer.

@@ -152,7 +152,7 @@ class Trainer:
         self._schedule = self._scheduled()
 
     def _scheduled(self) -> LambdaLR:
-        """The rates from the update under way on."""
+        """Makes the scheduler of the learning rates, beginning at the present update."""
         for group in self._optimizer.param_groups:
             group["initial_lr"] = float(self.config.lr or 0) * group["factor"]
         updates, per_epoch = self.epochs * self.updates_per_epoch, self.updates_per_epoch
@@ -273,7 +273,7 @@ class Trainer:
 
     @property
     def _kept(self) -> str:
-        """What is left after a failure."""
+        """A sentence for the error message: which saved state is left after a failure."""
         state = self.folder.state
         return (
             f"The last saved state ({state.name}) is from before and stays"

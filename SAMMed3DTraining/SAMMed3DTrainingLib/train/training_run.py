@@ -104,7 +104,7 @@ def launch_training(config: TrainingConfig, arguments: Sequence[str]) -> int:
 
 
 def _refuse_another_run(config: TrainingConfig) -> None:
-    """Before anything is written: the run that lies there stays what it is, its last event included."""
+    """Refuses a run whose folder holds another one, before anything is written."""
     with suppress(OSError):  # a name that the system refuses is named by whoever makes the folder
         if (config.folder / run_files.STATE).exists() and not config.resume:
             raise TrainingError(
@@ -197,7 +197,7 @@ def _train(config: TrainingConfig, folder: RunFolder, world: World, warn: Callab
 
 @contextmanager
 def _fast_gpu(device: torch.device) -> Iterator[None]:
-    """Within, a GPU multiplies fp32 in TF32, and cuDNN looks for its fastest convolutions: crops have one size."""
+    """Lets a GPU multiply fp32 in TF32 and cuDNN choose its fastest convolutions within the block."""
     if device.type != "cuda":
         yield
         return
@@ -275,7 +275,7 @@ def _fail(
     world: World | None,
     show: Callable[[dict[str, Any]], None],
 ) -> None:
-    """The last event; where even that cannot be written, at least the screen shows it."""
+    """Reports a failure as the run's last event, or at least on the screen."""
     kind = kind_of(error)
     if world is not None and not world.is_main:
         message = f"process {world.rank}: {message}"
@@ -310,7 +310,7 @@ def _listeners(
 
 @contextmanager
 def _one_run_at_a_time(config: TrainingConfig, folder: RunFolder, world: World) -> Iterator[None]:
-    """Two processes that write the same run would destroy it. The lock goes with the process, however it ends."""
+    """Holds the run's lock, since two processes that write the same run would destroy it."""
     if not world.is_main:
         yield
         return

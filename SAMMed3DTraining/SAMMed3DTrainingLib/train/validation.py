@@ -1,4 +1,4 @@
-"""How good a network is on the cases held out for validation: through the very predictor that users click with."""
+"""Validates a network on held-out cases, through the predictor that users click with."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Validation:
 
     @property
     def nodules(self) -> int:
-        """How many."""
+        """The number of nodules."""
         return len(self.curves)
 
     @property
