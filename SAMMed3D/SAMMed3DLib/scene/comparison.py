@@ -187,7 +187,7 @@ class Comparison:
         self._drop()
 
     def _onDocumentChanged(self) -> None:
-        """Forgets the findings of another volume or segmentation, but not where the first click made the segmentation."""
+        """Forgets the findings of another volume or segmentation, unless the first click made the segmentation."""
         before, self._opened = self._opened, self.current
         if before[0] is not self._opened[0] or before[1] not in (None, self._opened[1]):
             self._drop()

@@ -26,7 +26,7 @@ def wait_shortly() -> None:
 
 @contextmanager
 def waiting_shortly() -> Iterator[None]:
-    """Sets short waiting while an application imports torch, when OpenMP reads it; child processes do not inherit it."""
+    """Sets short waiting while an application imports torch, when OpenMP reads it; child processes inherit nothing."""
     if any(name in os.environ for name in _DECIDED):
         yield
         return
