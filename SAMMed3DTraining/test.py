@@ -22,7 +22,7 @@ class test:
 
 if __name__ == "__main__":
     sys.path[:0] = [str(ROOT / "SAMMed3D"), str(ROOT / "SAMMed3DTraining")]
-    from SAMMed3DLib.torch_setup.thread_waiting import wait_shortly
+    from SAMMed3DLib.torch_setup.loading import wait_shortly
     from SAMMed3DTrainingLib.commands import evaluate
     from SAMMed3DTrainingLib.runs.progress import accept_any_letters
 

@@ -29,7 +29,7 @@ if __name__ == "__main__":
     sys.path[:0] = FOLDERS
     # Also for the processes that are started from here.
     os.environ["PYTHONPATH"] = os.pathsep.join([*FOLDERS, *filter(None, [os.environ.get("PYTHONPATH")])])
-    from SAMMed3DLib.torch_setup.thread_waiting import wait_shortly
+    from SAMMed3DLib.torch_setup.loading import wait_shortly
     from SAMMed3DTrainingLib.commands import train as run
     from SAMMed3DTrainingLib.runs.progress import accept_any_letters
 

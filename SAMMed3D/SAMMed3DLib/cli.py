@@ -22,7 +22,7 @@ from .commandline.segment_all import add_segment_all, run_segment_all
 from .commandline.terminal import Terminal, ending_cleanly
 from .commandline.weights_cli import ERRORS as WEIGHTS_ERRORS
 from .commandline.weights_cli import add_weights_command
-from .torch_setup.thread_waiting import wait_shortly
+from .torch_setup.loading import wait_shortly
 
 #: Commands of the training package, which is found when one is called, and parses their options; and what they do.
 HANDED_OVER = {

@@ -11,7 +11,7 @@ if importlib.util.find_spec("SAMMed3DLib") is None:  # a checkout: the engine li
     sys.path.insert(1, str(Path(__file__).resolve().parents[2] / "SAMMed3D"))
 
 from SAMMed3DLib import __version__  # noqa: E402
-from SAMMed3DLib.torch_setup.thread_waiting import wait_shortly  # noqa: E402
+from SAMMed3DLib.torch_setup.loading import wait_shortly  # noqa: E402
 
 from .commands import COMMANDS  # noqa: E402
 from .runs.progress import accept_any_letters  # noqa: E402

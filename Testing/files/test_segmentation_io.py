@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from SAMMed3DLib.files.itk_geometry import place_image
+from SAMMed3DLib.files.itk_io import place_image
 from SAMMed3DLib.files.output_files import check_writable, whole_file
 from SAMMed3DLib.files.segmentation_io import TERMINOLOGY, write_segmentation
 from SAMMed3DLib.files.volume_io import read_labels, read_volume

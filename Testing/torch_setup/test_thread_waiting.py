@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from SAMMed3DLib.torch_setup.thread_waiting import wait_shortly, waiting_shortly
+from SAMMed3DLib.torch_setup.loading import wait_shortly, waiting_shortly
 
 NAMES = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY")
 

@@ -15,8 +15,8 @@ import pytest
 from SAMMed3DTrainingLib.commands import check
 from SAMMed3DTrainingLib.data.dataset_check import check_datasets
 from SAMMed3DTrainingLib.data.datasets import find_datasets, load_case
+from SAMMed3DTrainingLib.store.case_names import ExportCancelled, StoreError
 from SAMMed3DTrainingLib.store.dataset_writer import DatasetWriter, name_for
-from SAMMed3DTrainingLib.store.errors import ExportCancelled, StoreError
 
 from .dataset_files import SHAPE_KJI, balls, matrix, write_case
 from .export_cases import LABELS, export_case

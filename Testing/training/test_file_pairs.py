@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from SAMMed3DTrainingLib.store import file_pairs
-from SAMMed3DTrainingLib.store.errors import StoreError
-from SAMMed3DTrainingLib.store.file_pairs import find_pairs
+from SAMMed3DTrainingLib.store import folder_import
+from SAMMed3DTrainingLib.store.case_names import StoreError
+from SAMMed3DTrainingLib.store.folder_import import find_pairs
 
 
 def touch(root: Path, *names: str) -> None:
@@ -74,7 +74,7 @@ def test_problems_are_told(tmp_path, files, words):
 
 def test_a_whole_disk_is_not_searched(tmp_path, monkeypatch):
     touch(tmp_path, *(f"{number}.nii" for number in range(6)))
-    monkeypatch.setattr(file_pairs, "_MOST_FILES", 5)
+    monkeypatch.setattr(folder_import, "_MOST_FILES", 5)
     with pytest.raises(StoreError, match="too many images"):
         find_pairs(tmp_path)
 

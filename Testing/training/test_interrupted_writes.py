@@ -17,8 +17,8 @@ import pytest
 from SAMMed3DTrainingLib.data.dataset_check import check_datasets
 from SAMMed3DTrainingLib.data.datasets import find_datasets, load_case
 from SAMMed3DTrainingLib.store import dataset_files, file_moves
+from SAMMed3DTrainingLib.store.case_names import StoreError
 from SAMMed3DTrainingLib.store.dataset_writer import DatasetWriter
-from SAMMed3DTrainingLib.store.errors import StoreError
 
 from .export_cases import export_case
 from .test_dataset_writer import snapshot

@@ -14,7 +14,7 @@ import vtk
 from SAMMed3DLib.scene.nodule_segmentation import NoduleSegmentation
 from SAMMed3DTrainingLib.scene import export_table
 from SAMMed3DTrainingLib.scene.export_table import ExportTable, exportRows
-from SAMMed3DTrainingLib.scene.scene_export import sceneExport
+from SAMMed3DTrainingLib.scene.training_source import sceneExport
 from SAMMed3DTrainingLib.store.dataset_writer import DatasetWriter
 from scene.masks import new_segmentation
 from training.running_export import run_export

@@ -12,9 +12,9 @@ from SAMMed3DLib.files.volume_io import read_volume
 from SAMMed3DLib.scene.volume_geometry import SceneError
 from SAMMed3DTrainingLib.data.dataset_check import check_datasets
 from SAMMed3DTrainingLib.data.datasets import find_datasets, load_case
-from SAMMed3DTrainingLib.scene import scene_export
+from SAMMed3DTrainingLib.scene import training_source
 from SAMMed3DTrainingLib.scene.export_table import ExportTable, exportRows
-from SAMMed3DTrainingLib.scene.scene_export import caseData, sceneExport, volumeImage
+from SAMMed3DTrainingLib.scene.training_source import caseData, sceneExport, volumeImage
 from SAMMed3DTrainingLib.store.dataset_writer import DatasetWriter
 from SAMMed3DTrainingLib.store.nifti_file import write_nifti
 from scene.masks import ijk_to_world, labelmap, mask_positions, new_segmentation, world_positions
@@ -232,7 +232,7 @@ def test_the_scene_may_change_while_it_is_written(slicer_scene, tmp_path):
 
 
 def test_a_volume_that_changes_while_it_is_read(slicer_scene, tmp_path, monkeypatch):
-    monkeypatch.setattr(scene_export, "_PIECE_BYTES", 4 * SHAPE[1] * SHAPE[2] * 2)
+    monkeypatch.setattr(training_source, "_PIECE_BYTES", 4 * SHAPE[1] * SHAPE[2] * 2)
     volume, _segmentation = add_chest(slicer_scene)
     writer = DatasetWriter(tmp_path)
     running = RunningExport(sceneExport(exportRows(writer), writer))

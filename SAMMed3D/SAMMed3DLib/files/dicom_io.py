@@ -20,7 +20,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ..inference.errors import InputError
-from .itk_geometry import quiet_itk
+from .itk_io import quiet_itk
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -3,13 +3,16 @@
 ITK takes 1 mm where no voxel size is stated, ignores units, goes on with zeros where packed data are damaged, and
 trusts the sizes in a header. So the text header and the voxels are read here, slice by slice, and ITK says where they
 lie; it reads the voxels in encodings that are rare. Formats: https://teem.sourceforge.net/nrrd/format.html,
-https://itk.org/Wiki/ITK/MetaIO/Documentation.
+https://itk.org/Wiki/ITK/MetaIO/Documentation. What turns ITK's geometry (origin, spacing, direction; LPS mm) into a
+4x4 IJK-to-RAS matrix and back stands here too.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -20,7 +23,8 @@ from numpy.typing import NDArray
 
 from ..inference.errors import InputError
 from .image_file import FileError, as_3d_shape, check_kind, check_length, colors, label_volume, read_voxels
-from .itk_geometry import image_to_ras, quiet_itk
+
+_LPS_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 _NRRD_TYPES = {
     name: kind
@@ -325,3 +329,37 @@ class _Unpacked:
             if not packed and not self._stream.eof:
                 raise FileError("its packed data end early")
         return b""
+
+
+def flip_lps_ras(matrix: NDArray) -> NDArray[np.float64]:
+    """A 4x4 matrix into LPS made one into RAS, and the other way round."""
+    return _LPS_RAS @ matrix
+
+
+def image_to_ras(image: sitk.Image | sitk.ImageFileReader) -> NDArray[np.float64]:
+    """The 4x4 IJK-to-RAS matrix of an image, of more than three axes the first three."""
+    axes = image.GetDimension()
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.reshape(image.GetDirection(), (axes, axes))[:3, :3] * np.array(image.GetSpacing()[:3])
+    matrix[:3, 3] = image.GetOrigin()[:3]
+    return flip_lps_ras(matrix)
+
+
+def place_image(image: sitk.Image, ijk_to_ras: NDArray) -> None:
+    """Gives a 3D image the spacing, direction and origin of an IJK-to-RAS matrix (sheared ones too)."""
+    matrix = flip_lps_ras(ijk_to_ras)
+    spacing = np.linalg.norm(matrix[:3, :3], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((matrix[:3, :3] / spacing).ravel().tolist())
+    image.SetOrigin(matrix[:3, 3].tolist())
+
+
+@contextmanager
+def quiet_itk() -> Iterator[None]:
+    """Keeps ITK and GDCM from writing remarks to standard error within the block."""
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)

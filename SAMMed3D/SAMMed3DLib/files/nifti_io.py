@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..inference.errors import InputError
 from ..inference.geometry import box_corners, transform_points, voxel_spacing
 from .image_file import FileError, as_3d_shape, check_length, colors, label_volume, read_voxels
-from .itk_geometry import image_to_ras, quiet_itk
+from .itk_io import image_to_ras, quiet_itk
 
 _LABEL_INTENT = 1002
 _MM_OF_UNIT = {1: 1e3, 2: 1.0, 3: 1e-3}

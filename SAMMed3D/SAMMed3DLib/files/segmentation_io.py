@@ -21,7 +21,7 @@ from scipy import ndimage
 from ..inference.errors import InputError
 from ..inference.geometry import PlacedMask, block_slices
 from .image_file import TRACKING_TAG
-from .itk_geometry import flip_lps_ras
+from .itk_io import flip_lps_ras
 from .output_files import whole_file
 from .volume_io import Volume
 

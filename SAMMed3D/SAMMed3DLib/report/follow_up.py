@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
-from ..files.itk_geometry import flip_lps_ras, place_image
+from ..files.itk_io import flip_lps_ras, place_image
 from ..inference.errors import InputError, PredictionCancelled
 from ..inference.geometry import extent_ras, transform_points
 from .findings import Caveat, Change, Findings, FollowUp, Interval, Nodule, Pair, PairStatus, Point, tracking_uid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,12 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from SAMMed3DLib.gui.icons import FOLDER as SHARED_FOLDER
 from SAMMed3DLib.gui.icons import Icons, isDark
 from SAMMed3DLib.gui.progress_row import ProgressRow
 from SAMMed3DLib.gui.state_view import ViewWriter
 from SAMMed3DLib.gui.timers import Poll
+from SAMMed3DLib.torch_setup.install import Outcome, TorchInstaller
 
 from ..scene.comparison_view import ComparisonView
 from ..scene.run_plots import RunPlots
@@ -22,19 +25,20 @@ from ..scene.training_source import TrainingSource
 from ..session.runs_api import Runs
 from ..session.train_part import RunsApi
 from ..session.training_session import TrainingSession
-from .close_question import CloseQuestion
 from .compare_section import CompareSection
 from .connections import Connections
 from .data_section import DataSection
-from .icons import trainingIcons
 from .next_section import NextSection
-from .package_install import installPackages
 from .plot_view import LayoutKeeper, PlotView
-from .scene_watch import SceneWatch
 from .segmentation_module import SegmentationModule
 from .state_view import TrainingPanelState, jobText, panelView
 from .texts import duration
 from .train_section import TrainSection, defaultFolder
+
+DELAY_MS = 400
+
+#: Beside SAMMed3DTrainingLib in a checkout and in an installed extension alike.
+FOLDER = Path(__file__).resolve().parents[2] / "Resources" / "Icons"
 
 #: Buttons and the icons they wear.
 _ICONS = {
@@ -354,3 +358,121 @@ def makePanel(widget: qt.QWidget, ui: Any, runs: RunsApi | None = None) -> Train
     module = SegmentationModule()
     session = TrainingSession(TrainingSource(), Runs() if runs is None else runs, module.adopt)
     return TrainingPanel(widget, ui, session, module)
+
+
+def trainingIcons(widget: qt.QWidget) -> Icons:
+    """The icons that suit the theme of a widget."""
+    return Icons(widget, (FOLDER, SHARED_FOLDER))
+
+
+class SceneWatch:
+    """Watches the scene between :meth:`start` and :meth:`stop`."""
+
+    def __init__(self, parent: qt.QObject, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self._tags: list[int] = []
+        self._timer = qt.QTimer(parent)
+        self._timer.setSingleShot(True)
+        self._timer.interval = DELAY_MS
+        self._timer.connect("timeout()", self._onTimeout)
+
+    def start(self) -> None:
+        if not self._tags:
+            scene = slicer.mrmlScene
+            self._tags = [
+                scene.AddObserver(event, self._onNode)
+                for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndImportEvent)
+            ]
+
+    def stop(self) -> None:
+        for tag in self._tags:
+            slicer.mrmlScene.RemoveObserver(tag)
+        self._tags = []
+        self._timer.stop()
+
+    def close(self) -> None:
+        self.stop()
+        self._timer.disconnect("timeout()", self._onTimeout)
+
+    def _onNode(self, caller: Any, event: Any) -> None:
+        self._timer.start()
+
+    def _onTimeout(self) -> None:
+        self._changed()
+
+
+class CloseQuestion(qt.QObject):
+    """Watches the main window; asks before it closes. Nothing is lost either way: a run saves itself, and goes on in a
+    process of its own where it is to.
+    """
+
+    def __init__(self, session: Any) -> None:
+        qt.QObject.__init__(self)
+        self._session = session
+        self._window = slicer.util.mainWindow()
+        if self._window is not None:
+            self._window.installEventFilter(self)
+
+    def remove(self) -> None:
+        """Stop watching."""
+        if self._window is not None:
+            self._window.removeEventFilter(self)
+            self._window = None
+
+    def eventFilter(self, watched: Any, event: Any) -> bool:
+        """Qt asks: True keeps the event from the window."""
+        if event.type() != qt.QEvent.Close or not self._session.train.isRunning:
+            return False
+        if self.ask():
+            return False
+        event.ignore()  # an event that is only kept away counts as accepted
+        return True
+
+    def ask(self) -> bool:
+        """Whether Slicer may close. Stops the run where the user wants that."""
+        question = _(
+            "The run {name} is under way. Stop it before Slicer closes?\n\n"
+            "Yes: it saves itself and can be continued later.\n"
+            "No: it goes on without Slicer, and is found again the next time."
+        ).format(name=self._session.train.name)
+        box = qt.QMessageBox
+        answer = slicer.util.messageBox(
+            question,
+            windowTitle=_("Training is under way"),
+            icon=box.Question,
+            standardButtons=box.Yes | box.No | box.Cancel,
+        )
+        if answer == box.Yes:
+            self._session.train.stop()
+        return answer != box.Cancel
+
+
+def installPackages(state: Any, folder: Path, parent: Any) -> str:
+    """Asks and installs. Returns what went wrong, "" where nothing did or the user said no.
+
+    Args:
+        state: runs.packages_check.PackageState.
+        folder: for the file that keeps pip from replacing anything.
+    """
+    if state.needs_torch:
+        result = TorchInstaller().install()
+        if result.outcome is not Outcome.READY:
+            return str(result.message)
+    if not state.requirements:
+        return ""
+    wanted = [each for each in (*state.missing, *state.optional_missing) if each.requirement in state.requirements]
+    lines = "\n".join(f"  {package.requirement}: {package.purpose}" for package in wanted)
+    question = _("Install these packages into Slicer's Python? Nothing that is there is replaced.\n\n{packages}")
+    if not slicer.util.confirmOkCancelDisplay(question.format(packages=lines), parent=parent):
+        return ""
+    from ..runs.packages_check import write_constraints
+
+    constraints = folder / "constraints.txt"
+    write_constraints(constraints)
+    try:
+        slicer.util.pip_install([*state.requirements, "-c", str(constraints)])
+    except (subprocess.CalledProcessError, RuntimeError, OSError) as error:
+        return _("The packages could not be installed: {error}. Slicer's Python console has the details.").format(
+            error=error
+        )
+    return ""

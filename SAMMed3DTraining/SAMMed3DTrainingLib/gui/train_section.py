@@ -13,9 +13,8 @@ from slicer.i18n import tr as _
 
 from SAMMed3DLib.weights.store import WeightsStore
 
-from ..session.settings import gpuNumbers
 from ..session.states import TrainingState
-from ..session.train_part import TrainingSettings
+from ..session.train_part import TrainingSettings, gpuNumbers
 from .connections import Connections
 from .plot_view import PlotView
 from .texts import difference, duration, nodulesOfCases, score, size

@@ -2,10 +2,8 @@
 
 ==================  ==================================================================================================
 export_table        ExportTable, ExportRow: what can be exported, and what stands in the way, before anything is written
-scene_export        sceneExport, caseData: the rows into a data set, one small step at a time
-volume_pairs        which segmentation belongs to which volume
+training_source     the scene as the session uses it; sceneExport: rows of the table into a data set, in small steps
 nodule_labels       the segments of a volume as one label map
-volume_facts        whether a volume is a CT, and which image it is
-patient             whose volume it is
+volume_facts        whether a volume is a CT, which image it is, whose, and which segmentation belongs to it
 ==================  ==================================================================================================
 """

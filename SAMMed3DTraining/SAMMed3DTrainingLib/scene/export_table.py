@@ -19,8 +19,7 @@ from ..store.case_names import safe_case_name, same_name
 from ..store.dataset_writer import DatasetWriter, name_for
 from ..store.export_case import StoredCase
 from .nodule_labels import NoduleReading, nodulesDigest, readNodules
-from .volume_facts import VolumeFacts, patientOf, placeNotes, volumeFacts
-from .volume_pairs import VolumePair, volumePairs
+from .volume_facts import VolumeFacts, VolumePair, patientOf, placeNotes, volumeFacts, volumePairs
 
 NEW, CHANGED, UNCHANGED, PROBLEM = "new", "changed", "unchanged", "problem"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -233,3 +234,9 @@ class TrainPart:
     def _fail(self, text: str) -> None:
         self.error = text
         self.changed.emit()
+
+
+def gpuNumbers(text: str) -> tuple[int, ...]:
+    """ "0, 1" as (0, 1); one GPU or none is not several: ()."""
+    numbers = tuple(dict.fromkeys(int(each) for each in re.findall(r"\d+", text)))
+    return numbers if len(numbers) > 1 else ()

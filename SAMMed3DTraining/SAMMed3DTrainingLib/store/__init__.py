@@ -5,13 +5,10 @@ export_case         ExportCase: what is written of one CT; StoredCase, WrittenCa
 dataset_writer      DatasetWriter: the one owner of what is written into a data set
 case_names          names that every system takes
 dataset_files       which cases a folder holds
-description         dataset.json: what nnU-Net and this package read in it
 manifest            sammed3d_export.json: which cases were written here, and from what
 file_moves          several files change together or not at all, also when the process is killed; one writer at a time
-voxels              the types that voxels are stored in; checks before anything is written
 nifti_file          voxels into a NIfTI file, with progress and cancel
 stepwise_export     StepwiseExport: many cases, one small step at a time
-file_pairs          which files of a folder are an image and its label map
-folder_import       such pairs as cases
+folder_import       which files of a folder are an image and its label map, and such pairs as cases
 ==================  ==================================================================================================
 """

@@ -10,6 +10,15 @@ import re
 import unicodedata
 from collections.abc import Collection
 
+
+class StoreError(ValueError):
+    """A case or a folder cannot be used; the message names the cure. The data set is as it was before."""
+
+
+class ExportCancelled(Exception):  # noqa: N818 - an answer to the user, not an error
+    """The user asked to stop; the data set is as it was before."""
+
+
 _RESERVED = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]|\s')
 _DEVICES = re.compile(r"(?i)^(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3])(?=\.|$)")
 _ENDING = re.compile(r"(?i)(\.nii\.gz|\.nii|\.seg\.nrrd|\.nrrd|\.nhdr|\.mha|\.mhd)$")

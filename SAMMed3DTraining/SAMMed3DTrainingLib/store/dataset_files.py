@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .case_names import case_and_channel, case_of_label, numbered_names
-from .errors import StoreError
+from .case_names import StoreError, case_and_channel, case_of_label, numbered_names
 from .manifest import Manifest
 
 PARTS = ("Tr", "Val", "Ts")

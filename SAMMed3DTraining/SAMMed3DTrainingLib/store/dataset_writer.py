@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from . import dataset_files
-from .case_names import safe_case_name, same_name, unique_case_name
+from .case_names import StoreError, safe_case_name, same_name, unique_case_name
 from .dataset_files import DESCRIPTION, CaseFiles, adopt, case_files, describe, image_file, label_file, read_description
-from .errors import StoreError
 from .export_case import ExportCase, StoredCase, WrittenCase, content_digest
 from .file_moves import STAGING, FileMoves, complete, discard_staged, is_pending, one_writer
 from .manifest import MANIFEST, CaseRecord, FileRecord, Manifest, read_manifest

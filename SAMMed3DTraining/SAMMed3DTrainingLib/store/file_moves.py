@@ -15,7 +15,7 @@ from pathlib import Path
 
 from SAMMed3DLib.files.file_lock import LockHeld, file_lock
 
-from .errors import StoreError
+from .case_names import StoreError
 
 STAGING = ".sammed3d-export"
 _JOURNAL, _LOCK = "journal.json", "lock"

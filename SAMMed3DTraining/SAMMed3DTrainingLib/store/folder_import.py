@@ -1,20 +1,36 @@
-"""Pairs of image and label files into a data set: any format that can be read, one value for each nodule."""
+"""Imports pairs of image and label files into a data set: any format that can be read, one value for each nodule.
+
+Which files are a pair is told by their names:
+
+CASE.nii.gz + CASE_seg.nii.gz        CASE_ct.nii.gz + CASE_nodules.nii.gz        CASE_0000.nrrd + CASE.seg.nrrd
+images/CASE.mha + labels/CASE.mha    CASE/ct.nii.gz + CASE/mask.nii.gz           CASE/dicom/*.dcm + CASE/label.nrrd
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .case_names import StoreError, safe_case_name, unique_case_name
 from .dataset_writer import DatasetWriter
-from .errors import StoreError
 from .export_case import ExportCase, image_source
-from .file_pairs import FilePair, find_pairs
 from .nifti_file import LARGEST_NODULE_MM, value_problem
 from .stepwise_export import MakeCase, PlannedCase, StepwiseExport
 
-__all__ = ["FilePair", "find_pairs", "folder_import", "read_pair"]
+_ENDINGS = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd")
+_IMAGE = r"ct|image|images|img|imgs|imagestr|volume|vol|scan|scans|0000|dicom|dcm|series"
+_LABEL = (
+    r"seg|segs|segmentation|segmentations|label|labels|labelstr|labelmap|mask|masks|nodule|nodules|lesion|lesions|"
+    r"tumor|tumors|tumour|tumours|roi|rois|gt|annotation|annotations"
+)
+_DEEPEST = 4
+#: Somebody's whole disk is not searched.
+_MOST_FILES = 20_000
 
 
 def folder_import(pairs: Sequence[FilePair], writer: DatasetWriter) -> StepwiseExport:
@@ -99,3 +115,103 @@ def _reader(pair: FilePair, writer: DatasetWriter) -> Callable[[], Iterator[Make
         return case
 
     return lambda: iter([make])
+
+
+@dataclass(frozen=True)
+class FilePair:
+    """An image with its label map.
+
+    Attributes:
+        name: of the case, safe and unique in the folder.
+        image: a file, or a folder with a DICOM series; None where there are labels only.
+        label: None where there is none.
+        problem: why it cannot be used and what to do, else "".
+    """
+
+    name: str
+    image: Path | None
+    label: Path | None
+    problem: str = ""
+
+
+@dataclass
+class _Group:
+    title: str
+    images: list[Path]
+    labels: list[Path]
+
+
+def find_pairs(folder: str | Path) -> tuple[FilePair, ...]:
+    """All images and label maps in a folder and the folders below it, by name; no file is opened.
+
+    Raises:
+        StoreError: there is no such folder, or nothing that could be an image in it.
+    """
+    root = Path(folder).expanduser().absolute()
+    try:
+        if not root.is_dir():
+            raise StoreError(f"{root} is not a folder: give the folder that holds the images and label maps")
+        groups: dict[str, _Group] = {}
+        for number, path in enumerate(_candidates(root, 0)):
+            if number >= _MOST_FILES:
+                raise StoreError(f"{root} holds too many images: choose the folder that holds those of one data set")
+            _sort_in(groups, root, path)
+    except OSError as error:
+        raise StoreError(f"{root} cannot be read: {error.strerror or error}") from error
+    if not groups:
+        raise StoreError(f"no image in {root}: it needs files that end in {', '.join(_ENDINGS)}, or DICOM series")
+    pairs: list[FilePair] = []
+    for key in sorted(groups):
+        pairs.append(_pair(groups[key], unique_case_name(groups[key].title, [pair.name for pair in pairs])))
+    return tuple(pairs)
+
+
+def _candidates(folder: Path, depth: int) -> Iterator[Path]:
+    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    if any(path.suffix.lower() == ".dcm" for path in entries):
+        yield folder
+    for path in entries:
+        if path.is_dir():
+            if depth < _DEEPEST:
+                yield from _candidates(path, depth + 1)
+        elif path.name.lower().endswith(_ENDINGS):
+            yield path
+
+
+def _sort_in(groups: dict[str, _Group], root: Path, path: Path) -> None:
+    """Into the group of files that have the same name but for the words that say what they are."""
+    ending = next((ending for ending in _ENDINGS if path.is_file() and path.name.lower().endswith(ending)), "")
+    stem = path.name[: len(path.name) - len(ending)] if path != root else ""
+    parents = list(path.relative_to(root).parts[:-1])
+    stem, is_label = _without_word(stem)
+    kept = []
+    for parent in parents:
+        bare, says_label = _without_word(parent)
+        is_label = says_label if is_label is None else is_label
+        kept += [bare] if bare else []
+    title = stem or (kept.pop() if kept else root.name)
+    group = groups.setdefault("/".join([*kept, title]), _Group(title, [], []))
+    (group.labels if is_label or ending == ".seg.nrrd" else group.images).append(path)
+
+
+def _without_word(name: str) -> tuple[str, bool | None]:
+    """A name without the word at its end that says what it is; whether that is a label map, None for no word."""
+    for words, is_label in ((_LABEL, True), (_IMAGE, False)):
+        found = re.fullmatch(rf"(?i)(|.+?[_\-. ])({words})", name)
+        if found:
+            return found[1].rstrip("_-. "), is_label
+    return name, None
+
+
+def _pair(group: _Group, name: str) -> FilePair:
+    images, labels = group.images, group.labels
+    image, label = (images[0] if images else None), (labels[0] if labels else None)
+    problem = ""
+    if not images:
+        problem = "no image for this label map: its name must be the same but for an ending such as _seg"
+    elif not labels:
+        problem = f"no label map for this image: name it {safe_case_name(group.title)}_seg"
+    elif len(images) > 1 or len(labels) > 1:
+        many = images if len(images) > 1 else labels
+        problem = f"several files of one kind ({', '.join(path.name for path in many[:3])}): keep one"
+    return FilePair(name, image, label, problem)

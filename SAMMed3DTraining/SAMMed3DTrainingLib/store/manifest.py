@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import StoreError
+from .case_names import StoreError
 
 MANIFEST = "sammed3d_export.json"
 _FORMAT = 1

@@ -10,8 +10,8 @@ from typing import Any
 
 from SAMMed3DLib.worker.requests import Report, RequestCancelled
 
+from .case_names import ExportCancelled
 from .dataset_writer import DatasetWriter
-from .errors import ExportCancelled
 from .export_case import ExportCase
 
 _log = logging.getLogger(__name__)

@@ -105,7 +105,7 @@ def test_one_case_is_no_cases() -> None:
 
 @pytest.mark.parametrize(("text", "gpus"), [("", ()), ("0", ()), ("0, 1", (0, 1)), ("2 0;2", (2, 0)), ("all", ())])
 def test_numbers_of_gpus(text: str, gpus: tuple[int, ...]) -> None:
-    from SAMMed3DTrainingLib.session.settings import gpuNumbers
+    from SAMMed3DTrainingLib.session.train_part import gpuNumbers
 
     assert gpuNumbers(text) == gpus
 
