@@ -18,7 +18,7 @@ from commandline.bright_search import use_bright_search
 from files.dicom_files import write_slices
 from SAMMed3DLib import cli
 from SAMMed3DLib.commandline import cohort
-from SAMMed3DLib.files.file_lock import file_lock
+from SAMMed3DLib.files.output_files import file_lock
 from SAMMed3DLib.files.volume_io import read_labels
 from SAMMed3DLib.report.findings import read_findings
 

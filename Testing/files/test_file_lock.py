@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from SAMMed3DLib.files import file_lock as module
-from SAMMed3DLib.files.file_lock import LockHeld, file_lock, is_locked
+from SAMMed3DLib.files import output_files as module
+from SAMMed3DLib.files.output_files import LockHeld, file_lock, is_locked
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_it_is_waited_for(path) -> None:
 
 def test_it_goes_with_a_killed_process(path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom SAMMed3DLib.files.file_lock import file_lock\n"
+        "import sys\nfrom pathlib import Path\nfrom SAMMed3DLib.files.output_files import file_lock\n"
         "with file_lock(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(module.__file__).parents[2])}

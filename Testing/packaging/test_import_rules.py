@@ -101,7 +101,6 @@ def test_the_graph_sees_what_there_is() -> None:
 
 #: The engine's rooms; each may import those above it.
 ROOMS = [
-    "lazy_names",
     "signal",
     "translation",
     "model",
@@ -182,7 +181,7 @@ def test_the_engine_knows_arrays_only(module: str) -> None:
     assert outside <= {"numpy", "scipy", "torch"}
     ours = {name.split(".")[1] for name in reached(module) if name.count(".") > 0 and name in FILES}
     others = {"finding", "weights"} if module.startswith("SAMMed3DLib.finding") else set()
-    assert ours <= {"model", "inference", "lazy_names"} | others
+    assert ours <= {"model", "inference"} | others
 
 
 @pytest.mark.parametrize(

@@ -232,9 +232,8 @@ def run_cohort(options: argparse.Namespace, search: Search, workers: Workers, te
     Raises:
         InputError: there is nothing to do, the results cannot be written, another run writes there, no cluster.
     """
-    from ..files.file_lock import LockHeld, file_lock
     from ..files.image_file import given_path
-    from ..files.output_files import check_folder
+    from ..files.output_files import LockHeld, check_folder, file_lock
     from ..files.scan_search import find_scans
 
     out: Path = options.out

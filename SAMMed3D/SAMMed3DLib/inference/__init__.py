@@ -5,7 +5,7 @@ The names are imported when they are first used, so that who needs an error or a
 
 from typing import TYPE_CHECKING
 
-from ..lazy_names import lazy_names
+from .. import lazy_names
 
 if TYPE_CHECKING:
     from ..finding.automatic_mask_generator import SamAutomaticMaskGenerator3D

@@ -5,7 +5,7 @@ The names are imported when they are first used: profiles do not need PyTorch.
 
 from typing import TYPE_CHECKING
 
-from ..lazy_names import lazy_names
+from .. import lazy_names
 
 if TYPE_CHECKING:
     from .checkpoint import CheckpointError, load_model, save_checkpoint

@@ -22,8 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from SAMMed3DLib.files.file_lock import LockHeld, file_lock, is_locked
-from SAMMed3DLib.files.output_files import whole_file
+from SAMMed3DLib.files.output_files import LockHeld, file_lock, is_locked, whole_file
 from SAMMed3DLib.inference.errors import InputError
 
 Command = Literal["run", "pause", "stop"]

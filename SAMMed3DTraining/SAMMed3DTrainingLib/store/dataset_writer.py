@@ -12,10 +12,23 @@ from typing import Any
 
 from . import dataset_files
 from .case_names import StoreError, safe_case_name, same_name, unique_case_name
-from .dataset_files import DESCRIPTION, CaseFiles, adopt, case_files, describe, image_file, label_file, read_description
+from .dataset_files import (
+    DESCRIPTION,
+    MANIFEST,
+    CaseFiles,
+    CaseRecord,
+    FileRecord,
+    Manifest,
+    adopt,
+    case_files,
+    describe,
+    image_file,
+    label_file,
+    read_description,
+    read_manifest,
+)
 from .export_case import ExportCase, StoredCase, WrittenCase, content_digest
 from .file_moves import STAGING, FileMoves, complete, discard_staged, is_pending, one_writer
-from .manifest import MANIFEST, CaseRecord, FileRecord, Manifest, read_manifest
 from .nifti_file import Progress, check_case, stored_image, stored_labels, write_nifti
 
 #: Share of its voxels' bytes that a gzipped CT takes at most, as far as seen; label maps are nearly nothing.
@@ -26,7 +39,7 @@ class DatasetWriter:
     """A folder in nnU-Net's layout that cases are written into; it may exist already, with cases of others in it.
 
     Only cases that were written here, and not changed by anybody else since, are ever replaced or removed; the
-    manifest (:mod:`.manifest`) says which. Every method may be called from any thread; :meth:`put` takes seconds. At
+    manifest says which. Every method may be called from any thread; :meth:`put` takes seconds. At
     any moment, also after a kill or with a full disk, a case is either wholly there or not at all.
 
     Args:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from SAMMed3DLib.files.file_lock import LockHeld, file_lock
+from SAMMed3DLib.files.output_files import LockHeld, file_lock
 
 from .case_names import StoreError
 
