@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import ast
+import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +50,42 @@ def test_defaults_lie_in_their_ranges_and_names_are_used_once(command) -> None:
     assert len(set(names)) == len(names) and all(option.help for option in options)
     fields = set(defaults.__dataclass_fields__)
     assert {option.target for option in options} <= fields
+
+
+MODULE = Path(__file__).resolve().parents[2] / "SAMMed3DTraining" / "SAMMed3DTraining.py"
+
+
+@pytest.mark.parametrize(
+    ("parameter", "name", "of_preset"),
+    [
+        ("epochs", "num_epochs", 0),
+        ("batchSize", "batch_size", None),
+        ("accumulationSteps", "accumulation_steps", None),
+        ("learningRate", "lr", 0),
+    ],
+)
+def test_the_panel_has_ranges_and_defaults_of_the_table(parameter, name, of_preset) -> None:
+    """The parameter node and the .ui file cannot ask the table: neither may promise what ``train`` refuses."""
+    option = next(each for each in training_config.OPTIONS if each.name == name)
+    default = of_preset if of_preset is not None else getattr(training_config.TrainingConfig, name)
+    assert (getattr(training_config.TrainingConfig, name) is None) == (of_preset is not None)
+    (node,) = (
+        each
+        for each in ast.walk(ast.parse(MODULE.read_text(encoding="utf-8")))
+        if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name) and each.target.id == parameter
+    )
+    low, high = (ast.literal_eval(bound) for bound in node.annotation.slice.elts[1].args)
+    assert ast.literal_eval(node.value) == default
+    assert all(value == of_preset or option.range.holds(value) for value in (low, high, default))
+    widgets = ElementTree.parse(MODULE.parent / "Resources" / "UI" / "SAMMed3DTraining.ui").iter("widget")
+    (widget,) = (
+        each
+        for each in widgets
+        if any(p.get("name") == "SlicerParameterName" and p.find("string").text == parameter for p in each)
+    )
+    shown = {p.get("name"): p[0].text for p in widget.findall("property")}
+    assert (float(shown.get("minimum", 0)), float(shown["maximum"])) == (low, high)
+    assert float(shown.get("value", 0)) == default
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from SAMMed3DLib.files.output_files import check_folder
 from SAMMed3DLib.inference.errors import InputError
 
 from ..options import words_of
-from ..train.presets import ALIASES, PRESETS, Preset
+from ..train.presets import ACCUMULATION_STEPS, ALIASES, BATCH_SIZE, PRESETS, Preset
 from . import run_files
 from .child_process import Interpreter, TrainingProcess
 from .run_files import RunError, RunUnderWay
@@ -72,8 +72,8 @@ class TrainingRequest:
     checkpoint: Path | None = None
     preset: Preset = "5min"
     num_epochs: int | None = None
-    batch_size: int = 4
-    accumulation_steps: int = 1
+    batch_size: int = BATCH_SIZE
+    accumulation_steps: int = ACCUMULATION_STEPS
     lr: float | None = None
     device: str = "auto"
     gpu_ids: tuple[int, ...] = ()

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from SAMMed3DLib.signal import Signal
 
+from ..train.presets import ACCUMULATION_STEPS, BATCH_SIZE
 from .job_slot import JobOutcome, JobSlot
 from .states import JobKind
 
@@ -32,8 +33,8 @@ class TrainingSettings:
     checkpoint: Path | None = None
     preset: str = "5min"
     epochs: int | None = None
-    batchSize: int = 4
-    accumulationSteps: int = 1
+    batchSize: int = BATCH_SIZE
+    accumulationSteps: int = ACCUMULATION_STEPS
     learningRate: float | None = None
     device: str = "auto"
     gpus: tuple[int, ...] = ()

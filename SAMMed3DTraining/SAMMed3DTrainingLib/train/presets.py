@@ -34,6 +34,8 @@ PRESETS: dict[str, PresetValues] = {
     "15min": PresetValues(15, "lora", 4e-4, 0.5, 4, "the same for longer"),
     "60min": PresetValues(60, "full", 2e-4, 1.0, 4, "everything learns"),
 }
+#: Samples in a step, and batches whose gradients make one update, where nobody says otherwise.
+BATCH_SIZE, ACCUMULATION_STEPS = 4, 1
 #: Names that the presets had before.
 ALIASES = {"quick": "5min", "standard": "15min", "full": "60min"}
 #: What their former selves left of the image encoder; configurations of that time do not say it.

@@ -34,7 +34,7 @@ from ..options import (
     words_of,
 )
 from ..runs.run_files import read_config, write_whole
-from .presets import ALIASES, FORMER_ENCODERS, PRESETS, SCRATCH_EPOCHS, Encoder, Preset
+from .presets import ACCUMULATION_STEPS, ALIASES, BATCH_SIZE, FORMER_ENCODERS, PRESETS, SCRATCH_EPOCHS, Encoder, Preset
 
 #: Options of SAM-Med3D's train.py that have nothing to decide here.
 _WITHOUT_EFFECT = {
@@ -216,8 +216,8 @@ class TrainingConfig:
     num_epochs: int | None = None
     minutes: float | None = None
     patience: int | None = None
-    batch_size: int = 4
-    accumulation_steps: int = 1
+    batch_size: int = BATCH_SIZE
+    accumulation_steps: int = ACCUMULATION_STEPS
     lr: float | None = None
     decoder_lr: float | None = None
     weight_decay: float = 0.02
