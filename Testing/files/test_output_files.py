@@ -100,22 +100,29 @@ except KeyboardInterrupt as error:
 """
 
 
+def _heed_signals() -> None:
+    """A shell's background job ignores SIGINT, ``nohup`` SIGHUP, and children inherit that."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start_writer(path: Path) -> subprocess.Popen:
     run = subprocess.Popen(
         [sys.executable, "-c", WRITER, str(path)],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT / "SAMMed3D")},
+        preexec_fn=_heed_signals if os.name == "posix" else None,
     )
     assert run.stdout is not None and run.stdout.readline() == "begun\n"
     return run
 
 
 @posix
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_signals_leave_nothing_behind(number: int, code: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_signals_leave_nothing_behind(name: str, code: int, tmp_path: Path) -> None:
     run = start_writer(tmp_path / "a.txt")
-    run.send_signal(number)
+    run.send_signal(getattr(signal, name))
     assert run.wait(timeout=60) == code
     assert list(tmp_path.iterdir()) == []
 

@@ -98,13 +98,28 @@ def test_two_rows_of_one_name(tmp_path):
     assert run(export) == [("a", "added"), ("a", "failed")]
 
 
-def test_cancel_in_the_middle_of_a_case(tmp_path):
+def test_cancel_in_the_middle_of_a_case(tmp_path, monkeypatch):
+    half, cancelled = threading.Event(), threading.Event()
+    put = DatasetWriter.put
+
+    def held_at_half(writer, case, progress):
+        def progress_until_cancelled(share):
+            if case.name == "big" and share > 0.5:
+                half.set()
+                assert cancelled.wait(60)
+            return progress(share)
+
+        return put(writer, case, progress_until_cancelled)
+
+    monkeypatch.setattr(DatasetWriter, "put", held_at_half)
     writer = DatasetWriter(tmp_path)
     cases = [case("a"), made("big", lambda: large_case("big")), case("c")]
     running = RunningExport(StepwiseExport(cases, writer))
-    while running.job.progress.text != "big" or running.job.progress.fraction <= 1 / 3:
+    while not half.is_set():
         assert running.poll(0.001), "over before it could be cancelled"
+    assert list(tmp_path.rglob("*.part"))
     running.job.cancel()
+    cancelled.set()
     assert [(result.name, result.state) for result in running.finish()] == [
         ("a", "added"),
         ("big", "cancelled"),
