@@ -216,13 +216,13 @@ class _TorchLogic:
 @pytest.fixture
 def without_torch(user: User, monkeypatch: pytest.MonkeyPatch) -> User:
     """PyTorch is not installed; the PyTorch extension is not either."""
-    import SAMMed3DLib.gui.model_choice as model_choice
+    import SAMMed3DLib.gui.model_panel as model_panel
     import SAMMed3DLib.torch_setup.install as torch_install
 
     present = torch_install.TorchState.PRESENT
     absent = torch_install.TorchState.MISSING
     user.torch = False
-    monkeypatch.setattr(model_choice, "torchAvailable", lambda: user.torch)
+    monkeypatch.setattr(model_panel, "torchAvailable", lambda: user.torch)
     monkeypatch.setattr(
         torch_install.TorchInstaller,
         "__init__",

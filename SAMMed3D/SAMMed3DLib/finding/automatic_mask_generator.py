@@ -29,10 +29,9 @@ from .appearance import MIRRORS, appearance_of
 from .candidates import Candidate, find_candidates
 from .detectors import LOWEST as LEAST_DETECTION
 from .detectors import Detector
-from .looks import ClickPlace, Look, Looker
 from .lungs import LungMask, find_lungs
 from .mask_nms import suppress
-from .nodule_features import Agreement
+from .nodule_features import Agreement, ClickPlace, Look, Looker
 from .nodule_score import LOWEST_SCORE, NoduleScore, default_score, joined, score_threshold, shown_from
 
 #: Shares of the whole work, for the progress until a phase has shown how long it takes.

@@ -1,7 +1,8 @@
-"""The Model section: which network, its terms, its room on the disk, where it runs; downloading and removing."""
+"""The Model section: which network, its terms, its room on the disk, where it runs; the chosen one is a setting."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import qt
@@ -11,13 +12,15 @@ from slicer.i18n import tr as _
 from .. import __version__
 from ..signal import Signal
 from ..torch_setup.device import DeviceReport, report_device
-from ..torch_setup.install import Outcome, TorchInstaller
+from ..torch_setup.install import Outcome, TorchInstaller, torchAvailable
 from ..weights.catalog import ModelEntry, ModelKind, WeightsError
+from ..weights.store import BUNDLED, WeightsStore
 from ..worker.requests import FunctionRequest, Progress, Result, model_download
 from ..worker.thread import Client
-from .model_choice import ModelChoice
 from .state_view import Control, ViewWriter
 from .timers import Poll
+
+_MODEL, _DEVICE, _PRECISION = "SAMMed3D/Model", "SAMMed3D/Device", "SAMMed3D/Precision"
 
 _WATCH_MS = 2000
 _CLOSE_SECONDS = 0.2
@@ -272,3 +275,53 @@ def modelView(entry: ModelEntry, busy: bool) -> dict[str, Control]:
             text=str(entry.path or ""), toolTip=str(entry.path or _("The file is not on this computer."))
         ),
     }
+
+
+def applicationStore() -> WeightsStore:
+    """The store in the application's own data folder, which an update of the extension leaves alone."""
+    place = qt.QStandardPaths.writableLocation(qt.QStandardPaths.AppDataLocation)
+    return WeightsStore(Path(place) / "SAMMed3D")
+
+
+class ModelChoice:
+    """What the session asks about the model (its ModelProvider)."""
+
+    def __init__(self, store: WeightsStore) -> None:
+        self.store = store
+        self._torchInstalled = False
+        self._entry: ModelEntry | None = None
+
+    @property
+    def entry(self) -> ModelEntry:
+        """The chosen model; the bundled one where the chosen one is no longer on the list. As of the last refresh."""
+        return self._entry or self.refresh()
+
+    def refresh(self) -> ModelEntry:
+        """Look at the files; the session asks for the chosen model far more often than they change."""
+        try:
+            self._entry = self.store.entry(str(slicer.app.userSettings().value(_MODEL) or BUNDLED))
+        except WeightsError:
+            self._entry = self.store.entry(BUNDLED)
+        return self._entry
+
+    def choose(self, name: str) -> None:
+        slicer.app.userSettings().setValue(_MODEL, name)
+        self.refresh()
+
+    @property
+    def path(self) -> Path | None:
+        entry = self.entry
+        return entry.path if entry.installed else None
+
+    @property
+    def device(self) -> str:
+        return str(slicer.app.userSettings().value(_DEVICE) or "auto")
+
+    @property
+    def precision(self) -> str:
+        return str(slicer.app.userSettings().value(_PRECISION) or "auto")
+
+    def torchInstalled(self) -> bool:
+        """Looked up anew only as long as it is not there: the session asks often."""
+        self._torchInstalled = self._torchInstalled or torchAvailable()
+        return self._torchInstalled

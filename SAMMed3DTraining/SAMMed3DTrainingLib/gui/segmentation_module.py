@@ -7,7 +7,7 @@ from typing import Any
 
 import slicer
 
-from SAMMed3DLib.gui.model_choice import ModelChoice, applicationStore
+from SAMMed3DLib.gui.model_panel import ModelChoice, applicationStore
 from SAMMed3DLib.scene.views import showPoint
 from SAMMed3DLib.weights.store import WeightsStore
 

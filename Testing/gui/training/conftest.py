@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def own_store(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WeightsStore:
     """Models of the test, not of this computer, for both modules."""
-    import SAMMed3DLib.gui.model_choice
+    import SAMMed3DLib.gui.model_panel
     import SAMMed3DLib.gui.panel
     import SAMMed3DTrainingLib.gui.segmentation_module
     from SAMMed3DLib.weights.store import WeightsStore
 
     store = WeightsStore(tmp_path / "models")
-    for module in (SAMMed3DLib.gui.model_choice, SAMMed3DLib.gui.panel, SAMMed3DTrainingLib.gui.segmentation_module):
+    for module in (SAMMed3DLib.gui.model_panel, SAMMed3DLib.gui.panel, SAMMed3DTrainingLib.gui.segmentation_module):
         monkeypatch.setattr(module, "applicationStore", lambda: store)
     return store
 
