@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import subprocess
 import sys
@@ -165,6 +166,25 @@ def test_dask_gives_up_a_task_that_kills_every_worker(cluster: Any, tmp_path: Pa
     found = results(tasks, Workers(scheduler=cluster.scheduler_address))
     assert isinstance(found.pop(1), WorkerDied)
     assert found == {0: 0, 2: 4}
+
+
+def test_a_result_whose_worker_dies_after_it_was_fetched(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dask then calls the future lost, although its result is here."""
+    import distributed
+
+    monkeypatch.setattr(distributed.Future, "status", property(lambda future: "lost"))
+    tasks = [Task(number, str(tmp_path)) for number in range(3)]
+    assert results(tasks, Workers(scheduler=cluster.scheduler_address)) == {0: 0, 1: 1, 2: 4}
+
+
+def test_a_cluster_that_lacks_the_package(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "only_here.py").write_text("def work(task):\n    return 1\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    work = importlib.import_module("only_here").work
+    with pytest.raises(InputError, match="has no only_here; install the same sammed3d where"):
+        list(work_through(work, [1], Workers(scheduler=cluster.scheduler_address)))
 
 
 def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

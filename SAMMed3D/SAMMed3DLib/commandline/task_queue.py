@@ -6,7 +6,9 @@ its task another try, never the others.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import importlib.util
 import multiprocessing
 import os
 import signal
@@ -33,10 +35,11 @@ _SECONDS_FOR_SCHEDULER = 30
 #: After so long without a result it is looked whether there is any worker.
 _SECONDS_WITHOUT_WORD = 60.0
 _NO_DASK = "{} is not installed: pip install 'sammed3d[cluster]'"
+_OTHER_DASK = "{}; install the same sammed3d where the scheduler and its workers run"
 
 
 class Executor(Protocol):
-    """An executor of tasks: ProcessPoolExecutor, Dask's ClientExecutor or :class:`ThisProcess`."""
+    """An executor of tasks: ProcessPoolExecutor, :class:`OnDask` or :class:`ThisProcess`."""
 
     def submit(self, function: Callable[[Any], Any], task: Any, /) -> Future: ...
 
@@ -118,7 +121,7 @@ def work_through(
         InputError: the cluster cannot be reached, or is lost.
     """
     with contextlib.ExitStack() as opened:
-        start, at_once, seen = _start(workers, opened)
+        start, at_once, seen = _start(workers, work.__module__, opened)
         waiting, suspects = deque(range(len(tasks))), deque[int]()
         running: dict[Future, int] = {}
         alone = False
@@ -183,15 +186,22 @@ def _next_ended(running: Collection[Future], workers: Workers, seen: Callable[[]
             warnings.warn(f"{place}: waiting for one", stacklevel=2)
 
 
-def _start(workers: Workers, opened: contextlib.ExitStack) -> tuple[Callable[[], Executor], int, Callable[[], int]]:
-    """What starts an executor, how many tasks it gets at once, and what tells how many workers there are."""
+def _start(
+    workers: Workers, module: str, opened: contextlib.ExitStack
+) -> tuple[Callable[[], Executor], int, Callable[[], int]]:
+    """What starts an executor, how many tasks it gets at once, and what tells how many workers there are.
+
+    Raises:
+        InputError: the cluster cannot be reached, or lacks the package of the module that it shall run.
+    """
     if workers.are_elsewhere:
         client = _client(workers, opened)
-        return (
-            lambda: client.get_executor(pure=False, retries=1),
-            _AHEAD,
-            lambda: len(client.scheduler_info()["workers"]),
-        )
+        package = module.partition(".")[0]
+        # a worker that cannot read its task would die of it without a word
+        for address, found in client.run(importlib.util.find_spec, package, on_error="ignore").items():
+            if found is None:
+                raise InputError(_OTHER_DASK.format(f"the Dask worker {address} has no {package}"))
+        return (lambda: OnDask(client), _AHEAD, lambda: len(client.scheduler_info()["workers"]))
     if workers.count == 1:
         return ThisProcess, 1, lambda: 1
     spawn = multiprocessing.get_context("spawn")  # a fork would inherit locks that PyTorch's threads hold
@@ -216,6 +226,39 @@ class ThisProcess:
 
     def shutdown(self, wait: bool = True) -> None:
         """Nothing is left to do."""
+
+
+class OnDask:
+    """Executor that gives each task to a Dask cluster.
+
+    Not Dask's own executor: that takes a result whose worker dies just after it was fetched for an error.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client, self._given = client, set[Any]()
+
+    def submit(self, function: Callable[[Any], Any], task: Any, /) -> Future:
+        """The result, once a worker has it and it is fetched; until then the cluster does it again when it is lost."""
+        remote = self._client.submit(function, task, pure=False, retries=1)
+        self._given.add(remote)
+
+        async def fetched() -> Any:
+            try:
+                return await remote
+            except Exception as error:  # Dask wraps what its scheduler could not import
+                missing = error if isinstance(error, ImportError) else error.__cause__
+                if not isinstance(missing, ImportError):
+                    raise
+                raise InputError(_OTHER_DASK.format(f"the Dask scheduler: {missing}")) from error
+            finally:
+                self._given.discard(remote)
+
+        return asyncio.run_coroutine_threadsafe(fetched(), self._client.loop.asyncio_loop)
+
+    def shutdown(self, wait: bool = True) -> None:
+        """Takes back what is still to be done; with ``wait``, all is done."""
+        if not wait:
+            self._client.cancel(list(self._given))
 
 
 def _begin_process(threads: int | None) -> None:
