@@ -222,7 +222,7 @@ def test_two_runs_do_not_write_into_one_folder(scans: Path, search, tmp_path: Pa
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["--table", "x.csv"], "leave --table away"),
+        (["--table", "x.csv"], "--table is for a single CT"),
         (["--workers", "0"], "--workers must be 1 or more"),
         (["--scheduler", "tcp://x:1", "--slurm"], "either --scheduler or --slurm"),
         (["--min-diameter", "70"], "must be below"),

@@ -274,7 +274,7 @@ def test_cancelling_keeps_what_was_there(two: Two, monkeypatch: pytest.MonkeyPat
     heard: list[str] = []
     two.comparison.progressed.connect(lambda _done, _total, text: heard.append(text))
     end = time.monotonic() + 60
-    while "Laying the prior onto the current scan" not in heard:
+    while "Registering the prior with the current scan" not in heard:
         assert time.monotonic() < end
         two.comparison.poll(0.02)
     two.comparison.cancel()

@@ -239,7 +239,7 @@ def run_cohort(options: argparse.Namespace, search: Search, workers: Workers, te
     out: Path = options.out
     workers.check()
     if options.table is not None:
-        raise InputError(f"the table of all is {out / TABLE}: leave --table away")
+        raise InputError(f"--table is for a single CT: the table of many CTs is {out / TABLE}")
     # workers may have another current folder
     checkpoint = None if options.checkpoint is None else str(given_path(options.checkpoint).absolute())
     model = (checkpoint, options.model, options.profile, options.device, options.precision)

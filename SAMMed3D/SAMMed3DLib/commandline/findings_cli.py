@@ -109,9 +109,9 @@ def run_compare(options: argparse.Namespace, terminal: Terminal, load_predictor:
     dates = ["--prior-date", "--date"] if options.swap else ["--date", "--prior-date"]
     for which, measured, option in (("current", now, dates[0]), ("prior", then, dates[1])):
         if measured.findings.scan.date is None:
-            terminal.note(f"note: the {which} scan has no date, so that no doubling time is given; give {option}")
+            terminal.note(f"note: the {which} scan has no date, so no doubling time can be told: give {option}")
     scans = [(measured.array_kji, measured.ijk_to_ras) for measured in (now, then)]
-    with terminal.step("laying the prior onto the current scan"):
+    with terminal.step("registering the prior with the current scan"):
         registration = register(scans[0], scans[1], (now.lungs, then.lungs))
     if registration.prior_to_current is None:
         terminal.note(f"note: {registration.message}: --pair A=B, labels of the current and of the prior scan")
@@ -284,7 +284,7 @@ def _write_dicom(folder: Path, terminal: Terminal, measured: MeasuredScan, findi
     from ..report import dicom_objects
 
     if not findings.nodules:
-        terminal.note("note: no nodules, so that no DICOM SEG and SR are written")
+        terminal.note("note: there are no nodules, so no DICOM SEG and SR are written")
         return
     try:
         with terminal.step("writing DICOM SEG and SR"):

@@ -63,8 +63,8 @@ def followUpView(facts: FollowUpFacts) -> Mapping[str, Control]:
     if not alone and (facts.now or not facts.before):
         alone = _("Only for nodules of the prior that have no partner.")
     elif not alone and not facts.expected:
-        alone = _("Nobody knows where it should lie: the registration failed, or the place is outside the CT.")
-    tip = _("Measure both scans' nodules, lay the prior onto the CT, and pair the nodules.")
+        alone = _("Its place in the CT is not known: the registration failed, or the place lies outside the CT.")
+    tip = _("Measure the nodules of both scans, register the prior with the CT, and pair the nodules.")
     if not facts.prior:
         tip = _("Measure the CT's nodules for a report.")
     return {

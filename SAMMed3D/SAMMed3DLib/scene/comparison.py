@@ -584,7 +584,7 @@ class Comparison:
         texts = {
             "lungs": _("Finding the lungs"),
             "nodules": _("Measuring nodules"),
-            "registration": _("Laying the prior onto the current scan"),
+            "registration": _("Registering the prior with the current scan"),
             "drawing": _("Drawing"),
         }
         self.progressed(progress.done, progress.total, texts.get(progress.text, ""))

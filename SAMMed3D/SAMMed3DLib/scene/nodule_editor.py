@@ -116,7 +116,7 @@ class NoduleEditor:
     def redo(self) -> None:
         """Make the latest step that was taken back again, unless the nodule was edited by hand meanwhile."""
         if self._noteEditsBefore(self.history.next):
-            self.volume.message(_("The nodule was edited by hand, so nothing can be made again."), False)
+            self.volume.message(_("The nodule was edited by hand meanwhile, so there is nothing to redo."), False)
         self.history.redo()
 
     def _noteEditsBefore(self, change: NoduleChange | None) -> bool:
@@ -249,7 +249,7 @@ class NoduleEditor:
         if selected is not None and not (positive and volume.options.everyClickIsNew):
             return None if self._isLocked(selected) else self._begin(_("Add point"), selected)
         if not positive:
-            volume.message(_("Select the nodule to take a part from, then click outside of it."), True)
+            volume.message(_("Select a nodule first: this click takes away from the selected nodule."), True)
             return None
         return self._beginNew()
 

@@ -275,7 +275,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         raise
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise StoreError(
-            f"{path} cannot be read ({error}), so that nobody knows which cases were written here: correct it, or "
+            f"{path} cannot be read ({error}), so it is not known which cases were written here: correct it, or "
             "choose another folder"
         ) from error
 
