@@ -227,7 +227,7 @@ def test_cancel_stops_the_registration(two: FollowUp, monkeypatch: pytest.Monkey
     two.ui.priorVolumeSelector.setCurrentNode(two.prior)
     two.ui.compareButton.click()
     assert not two.ui.compareButton.enabled
-    two.user.host.wait(lambda: "Laying" in two.ui.followUpProgressLabel.text, 60.0)
+    two.user.host.wait(lambda: "Registering" in two.ui.followUpProgressLabel.text, 60.0)
     two.ui.followUpCancelButton.click()
     two.settle()
     assert two.table(NAME) == [] and two.ui.compareButton.enabled
