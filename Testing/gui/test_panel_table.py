@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gui.slicer_user import User
 
 CENTERS = ((5.0, -4.0, 3.0), (-18.0, 12.0, 9.0), (18.0, 16.0, -9.0))
-EYE, NAME, VOLUME, STATUS = 0, 1, 2, 6
+EYE, NAME, VOLUME, CONFIDENCE, STATUS = 0, 1, 2, 5, 6
 
 
 @pytest.fixture
@@ -152,6 +152,21 @@ def test_rows_that_the_model_doubts_are_tinted(three: User) -> None:
     three.session.volume.segmentation.setScore(second, SURE - 0.05)
     three.session.nodulesChanged()
     assert _tinted(three) == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("iou", "word", "said"),
+    ((0.83, "high", "0.83"), (0.6, "high", "0.60"), (0.55, "medium", "0.55"), (0.3, "low", "0.30"), (None, "–", "not")),
+)
+def test_the_models_own_estimate_is_a_word_and_no_measurement(three: User, iou: float, word: str, said: str) -> None:
+    from SAMMed3DLib.inference.judgement import CORRECTED_SURE
+    from SAMMed3DLib.scene.nodule_segmentation import HIGH_IOU
+
+    assert HIGH_IOU == CORRECTED_SURE, "the engine and the list are sure of the same"
+    three.session.volume.segmentation.setScore(three.ids()[1], iou)
+    three.session.nodulesChanged()
+    assert three.cell(1, CONFIDENCE) == word
+    assert said in three.ui.noduleTable.item(1, CONFIDENCE).toolTip()
 
 
 def _tinted(user: User) -> list[bool]:

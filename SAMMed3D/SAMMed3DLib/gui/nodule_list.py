@@ -20,7 +20,7 @@ from .icons import Icons
 _UNKNOWN = "–"
 #: Numbers in names are sorted as numbers.
 _PARTS = re.compile(r"(\d+)")
-VISIBLE, NAME, VOLUME, AXES, MEAN_HU, IOU, STATUS = range(7)
+VISIBLE, NAME, VOLUME, AXES, MEAN_HU, CONFIDENCE, STATUS = range(7)
 _ID_ROLE, _STATUS_ROLE = 256, 257  # Qt::UserRole and the next
 #: Red, green, blue and opacity behind rows that are not to be trusted; seen in light and dark themes.
 _DOUBT = (255, 160, 0, 70)
@@ -40,7 +40,7 @@ _SORT_KEYS: dict[int, Callable[[Any], Any]] = {
     VOLUME: lambda row: _known(row, "volume_mm3"),
     AXES: lambda row: _known(row, "long_axis_mm"),
     MEAN_HU: lambda row: _known(row, "mean_hu"),
-    IOU: lambda row: -1.0 if row.predictedIou is None else row.predictedIou,
+    CONFIDENCE: lambda row: -1.0 if row.predictedIou is None else row.predictedIou,
     STATUS: lambda row: ("flagged", "AI", "reviewed").index(row.status),
 }
 
@@ -158,10 +158,10 @@ class NoduleList:
             (_("mm"), _("Long axis x short axis in the slice where the nodule is widest, in millimeters.")),
             (_("HU"), _("Mean density, in Hounsfield units.")),
             (
-                _("IoU"),
+                _("Confidence"),
                 _(
-                    "How well the model thinks its outline fits, from 0 to 1. A hint, no measurement. Tinted rows are "
-                    "not to be trusted: correct or delete them."
+                    "How sure the model is of its own outline. A hint, no measurement. Tinted rows are not to be "
+                    "trusted: correct or delete them."
                 ),
             ),
             ("", _("Stars: made by the model. Check mark: reviewed, accepted by you. Flag: to be looked at again.")),
@@ -177,7 +177,7 @@ class NoduleList:
         for column, (__, tip) in enumerate(captions):
             item = self._table.horizontalHeaderItem(column)
             item.setToolTip(tip)
-            side = qt.Qt.AlignRight if VOLUME <= column <= IOU else qt.Qt.AlignLeft
+            side = qt.Qt.AlignRight if VOLUME <= column <= CONFIDENCE else qt.Qt.AlignLeft
             item.setTextAlignment(side | qt.Qt.AlignVCenter)
             header.setSectionResizeMode(
                 column, qt.QHeaderView.Stretch if column == NAME else qt.QHeaderView.ResizeToContents
@@ -200,7 +200,10 @@ class NoduleList:
         volume.setToolTip(_volumeTip(known, note))
         self._item(index, AXES).setText(" × ".join(axes) if known else _UNKNOWN)
         self._item(index, MEAN_HU).setText(shown("mean_hu", known.get("mean_hu"), _UNKNOWN))
-        self._item(index, IOU).setText(shown("predicted_iou", row.predictedIou, _UNKNOWN))
+        confidence = self._item(index, CONFIDENCE)
+        words = {"high": _("high"), "medium": _("medium"), "low": _("low")}
+        confidence.setText(words.get(row.confidence, _UNKNOWN))
+        confidence.setToolTip(_confidenceTip(row.predictedIou, note))
         status = self._item(index, STATUS)
         text, icon = {
             "AI": (_("Made by the model, not reviewed yet."), "status_ai"),
@@ -223,7 +226,7 @@ class NoduleList:
         item = qt.QTableWidgetItem("")
         flags = qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled
         item.setFlags(flags | qt.Qt.ItemIsEditable if column == NAME else flags)
-        if VOLUME <= column <= IOU:
+        if VOLUME <= column <= CONFIDENCE:
             item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
         self._table.setItem(row, column, item)
         return item
@@ -390,6 +393,17 @@ class NoduleActions:
             return
         settings.setValue(_FOLDER_SETTING, str(path.parent))
         self._session.message.emit(_("Saved {path}.").format(path=path), False)
+
+
+def _confidenceTip(predictedIou: float | None, note: str) -> str:
+    """What the word stands for, and why the mask is not to be trusted."""
+    text = _("The model has not said how sure it is of this outline.")
+    if predictedIou is not None:
+        text = _(
+            "The model expects its outline to overlap the true one by {iou} (IoU, 0 to 1): a guess, no measurement."
+        )
+        text = text.format(iou=shown("predicted_iou", predictedIou))
+    return "\n".join([text, note] if note else [text])
 
 
 def _volumeTip(known: Mapping[str, Any], note: str) -> str:

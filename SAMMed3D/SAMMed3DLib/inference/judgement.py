@@ -21,7 +21,7 @@ from .zoom import ObjectView
 #: Predicted IoU below which an answer is not to be trusted.
 SURE = 0.4
 #: After this many clicks an answer should be believed to be better than that.
-_CORRECTED, _CORRECTED_SURE = 3, 0.6
+_CORRECTED, CORRECTED_SURE = 3, 0.6
 #: Share of the old mask that an answer to a positive click should keep.
 _KEPT_SHARE = 0.7
 #: Growth, relative to the old mask, from which an answer to a negative click is doubted.
@@ -179,7 +179,7 @@ def warnings_about(answer: Answer, trained_mm: float) -> tuple[str, ...]:
     elif answer.parts[-1].crop.spacing_mm > 1.01 * trained_mm:
         told.append("The object is larger than those the network was trained on.")
     if answer.score is not None:
-        least = _CORRECTED_SURE if count >= _CORRECTED else SURE
+        least = CORRECTED_SURE if count >= _CORRECTED else SURE
         if answer.score < least:
             clicks = "one click" if count == 1 else f"{count} clicks"
             told.append(f"The network doubts its mask (predicted IoU {answer.score:.2f} after {clicks}).")

@@ -55,6 +55,8 @@ FLAGGED: Status
 AI, REVIEWED, FLAGGED = "AI", "reviewed", "flagged"
 #: Below this predicted IoU a mask is not to be trusted: inference.judgement.SURE, whose file would load SciPy.
 LOW_IOU = 0.4
+#: From this predicted IoU on the model counts as sure: what it holds masks of three clicks to.
+HIGH_IOU = 0.6
 
 
 def isDoubtful(measurements: Mapping[str, Any], predictedIou: float | None) -> bool:

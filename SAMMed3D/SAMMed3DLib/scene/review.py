@@ -11,7 +11,7 @@ from ..signal import Signal
 from ..translation import tr as _
 from . import views
 from .nodule_editor import NoduleEditor
-from .nodule_segmentation import AI, FLAGGED, REVIEWED, isDoubtful
+from .nodule_segmentation import AI, FLAGGED, HIGH_IOU, REVIEWED, isDoubtful
 from .open_volume import told
 
 #: The field of view of a close-up.
@@ -51,6 +51,15 @@ class NoduleRow:
     def isDoubtful(self) -> bool:
         """Whether its mask is not to be trusted."""
         return isDoubtful(self.measurements, self.predictedIou)
+
+    @property
+    def confidence(self) -> str | None:
+        """The model's own estimate as "high", "medium" or "low", which it is whatever speaks against the mask too."""
+        if self.isDoubtful:
+            return "low"
+        if self.predictedIou is None:
+            return None
+        return "high" if self.predictedIou >= HIGH_IOU else "medium"
 
     @property
     def volumeMm3(self) -> float | None:
