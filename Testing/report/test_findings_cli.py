@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 from SAMMed3DLib import cli
+from SAMMed3DLib.files import output_files
 from SAMMed3DLib.files.segmentation_io import read_segment_names, write_segmentation
 from SAMMed3DLib.files.volume_io import read_labels
 from SAMMed3DLib.report import document
@@ -105,6 +108,9 @@ def test_without_names_no_output_knows_the_patient(scans, capsys) -> None:
     assert report(scans, "--no-names") == 0
     out = scans / "Bericht größer"
     assert {each.name for each in out.iterdir()} == WRITTEN
+    (out / "segmentation.dcm").write_text("of an earlier run: Müller", encoding="utf-8")
+    assert report(scans, "--no-names") == 0
+    assert "segmentation.dcm of an earlier run removed" in capsys.readouterr().err
     for file in out.iterdir():
         content = file.read_bytes()
         assert "Müller".encode() not in content and b"P 7" not in content
@@ -163,6 +169,31 @@ def test_a_prior_that_is_newer_can_be_swapped(scans, capsys) -> None:
     found = read_findings(scans / "out" / "findings.json")
     assert found.scan.date == "2024-06-01" and found.follow_up.days == 152
     assert len(found.nodules) == 3
+
+
+def test_a_scan_is_no_prior_of_itself(tmp_path, capsys) -> None:
+    array, labels = scene(4.0)
+    ct, mask = nifti(tmp_path, "ct", array, matrix()), nifti(tmp_path, "mask", labels, matrix())
+    words = ["compare", str(ct), str(ct), "--segmentations", str(mask), str(mask), "--out", str(tmp_path / "out")]
+    refused(capsys, tmp_path, cli.main(words), "both scans are the same file", files_in(tmp_path))
+
+
+def test_results_beside_the_scan_are_left_out_of_it_once(scans, capsys) -> None:
+    pytest.importorskip("highdicom")
+    words = ["report", str(scans / "now"), "--segmentation", str(scans / "now.seg.nrrd"), "--out", str(scans / "now")]
+    for _ in range(2):
+        assert cli.main(words) == 0
+    assert capsys.readouterr().err.count("segmentation.dcm") == 1, "not once a frame"
+
+
+def test_what_a_killed_run_left_is_removed(scans, capsys) -> None:
+    out = scans / "Bericht größer"
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    left = out / f".sammed3d-{output_files._HOST}-{ended.stdout.strip()}-x"
+    left.mkdir(parents=True)
+    (left / "report.html").write_text("half", encoding="utf-8")
+    assert report(scans, "--no-names") == 0
+    assert {each.name for each in out.iterdir()} == WRITTEN
 
 
 def test_other_modality_and_damaged_input(scans, capsys) -> None:

@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import datetime
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,9 @@ if TYPE_CHECKING:
     from ..finding.lungs import LungMask
     from ..report.findings import Findings, Nodule, Scan
     from ..report.measuring import MeasuredScan, Segment
+
+#: Not in every run; those of an earlier one would say something else than the other documents, or name the patient.
+_DICOM = ("segmentation.dcm", "measurements.dcm")
 
 
 def add_report(commands: argparse._SubParsersAction, add_model_options: Callable) -> argparse.ArgumentParser:
@@ -96,6 +98,8 @@ def run_compare(options: argparse.Namespace, terminal: Terminal, load_predictor:
     from ..report.scan_facts import check_scans
 
     _check_place(options.out)
+    if Path(options.ct).exists() and Path(options.prior).exists() and Path(options.ct).samefile(options.prior):
+        raise InputError("both scans are the same file or folder: give the prior of another date")
     given = [
         (options.ct, (options.segmentations or (None, None))[0], options.date),
         (options.prior, (options.segmentations or (None, None))[1], options.prior_date),
@@ -235,6 +239,7 @@ def _write(
     options: argparse.Namespace, terminal: Terminal, now: MeasuredScan, then: MeasuredScan | None, findings: Findings
 ) -> None:
     """All documents, made in a folder of their own and then moved to their place, so that none is left half done."""
+    from ..files.output_files import temporary_folder
     from ..files.segmentation_io import label_map, write_segmentation
     from ..report import document
     from ..report.findings import without_names, write_findings
@@ -247,8 +252,7 @@ def _write(
     out: Path = options.out
     try:
         out.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".sammed3d-", dir=out) as made:
-            folder = Path(made)
+        with temporary_folder(out) as folder:
             with terminal.step("drawing"):
                 pictures = pictures_of(findings, now, then)
             with terminal.step(f"writing into {out}"):
@@ -271,10 +275,15 @@ def _write(
                         )
             if not options.no_names:
                 _write_dicom(folder, terminal, now, full)
+            stale = [out / name for name in _DICOM if (out / name).exists() and not (folder / name).exists()]
+            for file in stale:
+                file.unlink()
             for file in sorted(folder.iterdir()):
                 file.replace(out / file.name)
     except OSError as error:
         raise InputError(f"{out} could not be written: {error.strerror or error}; choose another folder") from error
+    if stale:
+        terminal.note(f"note: {' and '.join(file.name for file in stale)} of an earlier run removed from {out}")
     sys.stdout.write(f"{_summary(findings)}\n")
     terminal.note(document.DISCLAIMER)
 
@@ -289,7 +298,7 @@ def _write_dicom(folder: Path, terminal: Terminal, measured: MeasuredScan, findi
     try:
         with terminal.step("writing DICOM SEG and SR"):
             dicom_objects.write_seg_and_sr(
-                folder / "segmentation.dcm", folder / "measurements.dcm", findings, measured.segments, measured
+                folder / _DICOM[0], folder / _DICOM[1], findings, measured.segments, measured
             )
     except InputError as error:
         terminal.note(f"note: no DICOM SEG and SR: {error}")

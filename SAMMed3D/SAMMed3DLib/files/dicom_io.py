@@ -194,7 +194,8 @@ def read_series(path: Path, files: Sequence[Path] = ()) -> tuple[NDArray, NDArra
             stack = _Stack([stack.slices[n] for n in kept], distance=stack.distance[kept])
             places, step, filled = _steps(path, stack)
     if left_out:
-        warnings.warn(f"left out of {path}: {_few(left_out)}", stacklevel=3)
+        # a file of many frames is one
+        warnings.warn(f"left out of {path}: {_few(list(dict.fromkeys(left_out)))}", stacklevel=3)
     if filled:
         warnings.warn(f"{filled}", stacklevel=3)
     array = _interpolated(planes, places)
