@@ -81,7 +81,7 @@ def test_a_click_outside_the_volume_is_refused_with_a_message(bench):
 
 def test_taking_away_needs_a_selected_nodule(bench):
     assert bench.session.click(bench.ras(10, 12, 14), positive=False) is None
-    assert "Select the nodule" in bench.errors[-1]
+    assert "Select a nodule" in bench.errors[-1]
     assert bench.points() == []
 
 
