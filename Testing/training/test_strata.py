@@ -5,13 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from SAMMed3DTrainingLib.data.instances import (
-    density_group,
-    size_group,
-    slice_thickness,
-    split_instances,
-    thickness_group,
-)
+from SAMMed3DLib.inference.geometry import slice_step
+from SAMMed3DTrainingLib.data.instances import density_group, size_group, split_instances, thickness_group
 
 
 @pytest.mark.parametrize(
@@ -36,7 +31,7 @@ def test_thickness_is_along_the_patient(mm, name):
     matrix = np.diag((0.7, 0.7, mm, 1.0))
     turned = matrix[:, [2, 0, 1, 3]]  # stored with i running along the patient
     assert thickness_group(matrix) == thickness_group(turned) == name
-    assert slice_thickness(turned) == pytest.approx(mm)
+    assert slice_step(turned) == pytest.approx(mm)
 
 
 def ball(radius: float) -> np.ndarray:

@@ -117,6 +117,11 @@ def closest_ras_axes(ijk_to_ras: NDArray) -> tuple[tuple[int, int, int], tuple[i
     return (axes[0], axes[1], axes[2]), (signs[0], signs[1], signs[2])
 
 
+def slice_step(ijk_to_ras: NDArray) -> float:
+    """Distance in mm of a volume's most axial slices: its spacing along the index axis nearest to superior."""
+    return float(voxel_spacing(ijk_to_ras)[closest_ras_axes(ijk_to_ras)[0][2]])
+
+
 def extent_ras(shape_kji: tuple[int, ...], ijk_to_ras: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Smallest and largest R, A, S (mm) of the volume's box, outer voxel faces included."""
     upper = np.array(shape_kji[::-1], dtype=np.float64) - 0.5

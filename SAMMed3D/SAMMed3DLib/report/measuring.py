@@ -21,7 +21,7 @@ from ..inference.geometry import (
     Block,
     PlacedMask,
     block_slices,
-    closest_ras_axes,
+    slice_step,
     transform_points,
     voxel_spacing,
     world_to_ijk,
@@ -214,11 +214,6 @@ def _diameter(ends_ras: NDArray) -> Diameter:
 
 def _point(ras: NDArray) -> Point:
     return float(ras[0]), float(ras[1]), float(ras[2])
-
-
-def slice_step(ijk_to_ras: NDArray) -> float:
-    """Distance of the volume's most axial slices, mm."""
-    return float(voxel_spacing(ijk_to_ras)[closest_ras_axes(ijk_to_ras)[0][2]])
 
 
 def volume_interval(record: NoduleRecord, kind: NoduleType, slice_mm: float) -> Interval:

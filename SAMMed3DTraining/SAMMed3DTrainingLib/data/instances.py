@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from SAMMed3DLib.inference.geometry import block_slices, closest_ras_axes, voxel_spacing, voxel_volume
+from SAMMed3DLib.inference.geometry import block_slices, slice_step, voxel_volume
 from SAMMed3DLib.inference.mask_regions import components
 from SAMMed3DLib.inference.measurements import SOLID_HU
 
@@ -106,13 +106,8 @@ def size_group(diameter_mm: float) -> str:
 
 def thickness_group(ijk_to_ras: NDArray) -> str:
     """Name of the group of a scan's slice thickness (its spacing along the axis nearest to the patient's)."""
-    thickness = slice_thickness(ijk_to_ras)
+    thickness = slice_step(ijk_to_ras)
     return next(name for bound, name in THICKNESSES if thickness <= bound + 1e-3)
-
-
-def slice_thickness(ijk_to_ras: NDArray) -> float:
-    """Spacing in mm along the index axis nearest to superior."""
-    return float(voxel_spacing(ijk_to_ras)[closest_ras_axes(ijk_to_ras)[0][2]])
 
 
 def density_group(array_kji: NDArray, nodule: LabelledNodule) -> str:

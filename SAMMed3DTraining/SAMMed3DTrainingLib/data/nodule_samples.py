@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from SAMMed3DLib.inference.field import block_to_ras
-from SAMMed3DLib.inference.geometry import transform_points, voxel_spacing
+from SAMMed3DLib.inference.geometry import slice_step, transform_points, voxel_spacing
 from SAMMed3DLib.inference.preprocessing import Crop, crop_at, intensity_statistics, normalize_crop, sample_volume
 from SAMMed3DLib.inference.sampling import sample_grid
 from SAMMed3DLib.model.profile import PreprocessingProfile
@@ -19,7 +19,7 @@ from SAMMed3DLib.model.profile import PreprocessingProfile
 from ..evaluate.clicks import ClickSimulator
 from .augmentation import NO_AUGMENTATION, Augmentation
 from .case_cache import CachedCase
-from .instances import LabelledNodule, slice_thickness
+from .instances import LabelledNodule
 
 #: Share of samples that look as inference first does: at the profile's first spacing, centered on the click.
 _FIRST_LOOKS = 0.45
@@ -119,7 +119,7 @@ class NoduleSampler:
     ) -> NDArray[np.float32]:
         profile = self._profile
         values = sample_volume(array_kji, matrix, crop, profile.outside_hu)
-        values = self._augmentation.looked(values, crop.spacing_mm, rng, slice_thickness(matrix))
+        values = self._augmentation.looked(values, crop.spacing_mm, rng, slice_step(matrix))
         statistics = 0.0, 1.0
         if profile.intensity == "zscore_positive":
             statistics = intensity_statistics(array_kji, matrix, click_ras, profile)

@@ -13,19 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from SAMMed3DLib.inference.geometry import voxel_spacing
+from SAMMed3DLib.inference.geometry import slice_step, voxel_spacing
 
 from ..data.datasets import Case, LoadedCase
-from ..data.instances import (
-    DENSITIES,
-    SIZES,
-    THICKNESSES,
-    LabelledNodule,
-    density_group,
-    size_group,
-    slice_thickness,
-    thickness_group,
-)
+from ..data.instances import DENSITIES, SIZES, THICKNESSES, LabelledNodule, density_group, size_group, thickness_group
 from .clicks import ClickSimulator
 from .evaluated_models import Evaluated
 from .evaluation import NoduleResult, Segmentation, common_frame
@@ -177,7 +168,7 @@ def score_nodule(
         size_group(nodule.diameter_mm),
         density_group(loaded.array_kji, nodule),
         thickness_group(matrix),
-        slice_thickness(matrix),
+        slice_step(matrix),
         result.dice,
         _surface_curves(result, nodule, matrix),
         result.volumes_mm3,
