@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from SAMMed3DLib.inference.geometry import block_slices
 from SAMMed3DLib.scene.mask_block import MaskBlock
 from SAMMed3DLib.scene.nodule_segmentation import REVIEWED, NoduleSegmentation
 from SAMMed3DLib.scene.segment_writer import BINARY_LABELMAP, SegmentLabelmap, segmentationToWorld
@@ -87,7 +88,7 @@ class Arrangement:
         """The label map (K, J, I): the nodule with the name ``names[n]`` has the value n."""
         labels = np.zeros(shapeKji, dtype=np.uint16)
         for value, block in enumerate(self.blocks, start=1):
-            labels[_window(block)][block.mask != 0] = value
+            labels[block_slices(block)][block.mask != 0] = value
         return labels
 
     def notes(self) -> tuple[str, ...]:
@@ -200,18 +201,13 @@ def _disjoint(nodules: Sequence[NoduleMask]) -> list[NDArray[np.bool_]]:
 def _common(first: MaskBlock, second: MaskBlock) -> tuple[Window, Window] | tuple[None, None]:
     """Where two blocks overlap, as windows of the one and of the other; None where they do not."""
     here, there = [], []
-    for a, b in zip(_window(first), _window(second), strict=True):
+    for a, b in zip(block_slices(first), block_slices(second), strict=True):
         start, stop = max(a.start, b.start), min(a.stop, b.stop)
         if start >= stop:
             return None, None
         here.append(slice(start - a.start, stop - a.start))
         there.append(slice(start - b.start, stop - b.start))
     return (here[0], here[1], here[2]), (there[0], there[1], there[2])
-
-
-def _window(block: MaskBlock) -> Window:
-    k, j, i = (slice(o, o + n) for o, n in zip(block.offset_kji, block.mask.shape, strict=True))
-    return k, j, i
 
 
 def _few(names: Sequence[str]) -> str:
