@@ -234,6 +234,12 @@ def test_options_that_cannot_be(scans: Path, tmp_path: Path, words: list[str], m
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path, capsys) -> None:
+    assert run(tmp_path / "none", tmp_path / "out") == 2
+    assert "none does not exist; check the path" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_one_ct_stays_one_ct(ct: Path, tmp_path: Path, capsys) -> None:
     assert cli.main(["segment-all", str(ct), "--workers", "2"]) == 2
     assert "for many CTs" in capsys.readouterr().err

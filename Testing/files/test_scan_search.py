@@ -124,6 +124,17 @@ def test_a_list_names_files_folders_and_scans(tmp_path: Path) -> None:
     assert names(find_scans(plain)[0]) == ["one"]
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_a_list_from_a_spreadsheet_of_another_language(tmp_path: Path, delimiter: str) -> None:
+    listed = tmp_path / "list.csv"
+    rows = (("Name", "Path"), ("Müller, A.", "data\\ä b\\one.nii"))
+    listed.write_bytes("\r\n".join(delimiter.join(row) for row in rows).encode("utf-8-sig"))
+    (tmp_path / "data" / "ä b").mkdir(parents=True)
+    (tmp_path / "data" / "ä b" / "one.nii").write_bytes(b"x")
+    (scan,), left_out = find_scans(listed)
+    assert (scan.name, scan.path) == ("Müller_A", tmp_path / "data" / "ä b" / "one.nii") and not left_out
+
+
 @pytest.mark.parametrize("content", [None, b"", b"path\n", b"\xff\xfe\x00bad"])
 def test_a_list_that_cannot_be_used(tmp_path: Path, content: bytes | None) -> None:
     listed = tmp_path / "list.csv"

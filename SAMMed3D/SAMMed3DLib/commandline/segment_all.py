@@ -164,6 +164,7 @@ def run_segment_all(options: argparse.Namespace, terminal: Terminal, load_predic
     Raises:
         InputError: the CT cannot be read, or the results cannot be written.
     """
+    from ..files.image_file import given_path
     from ..files.output_files import check_apart, check_writable, write_text_whole
     from ..files.segmentation_io import WRITABLE, label_map, write_segmentation
     from ..files.volume_io import read_volume
@@ -179,6 +180,8 @@ def run_segment_all(options: argparse.Namespace, terminal: Terminal, load_predic
         return run_cohort(options, search, workers, terminal)
     if workers != Workers():
         raise InputError("--workers, --threads, --scheduler and --slurm are for many CTs: give a folder and --out DIR")
+    if not given_path(options.ct).exists():  # before a word about --out: it may be the folder of many CTs
+        raise InputError(f"{options.ct} does not exist; check the path")
     for path, endings in ((options.out, WRITABLE), (options.table, (".csv",))):
         if path is not None:
             check_writable(path, endings)

@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -169,11 +169,21 @@ def _named(found: Iterable[tuple[str, str, FoundScan]]) -> list[FoundScan]:
     ]
 
 
+def _delimiter(lines: Sequence[str]) -> str:
+    """What separates a list's columns by its head: a comma, or what spreadsheets of other languages write."""
+    for delimiter in (";", "\t"):
+        heads = [cell.strip(' "').lower() for cell in (lines[0] if lines else "").split(delimiter)]
+        if len(heads) > 1 and set(heads) & set(_PATH_WORDS):
+            return delimiter
+    return ","
+
+
 def _listed(
     source: Path, without: Path | None, left_out: list[str], progress: Callable[[int], object]
 ) -> list[FoundScan]:
     try:
-        rows = [row for row in csv.reader(source.read_text(encoding="utf-8-sig").splitlines()) if any(row)]
+        lines = source.read_text(encoding="utf-8-sig").splitlines()
+        rows = [row for row in csv.reader(lines, delimiter=_delimiter(lines)) if any(row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"the list {source} cannot be read: {reason}; give a CSV file in UTF-8") from error
@@ -187,6 +197,8 @@ def _listed(
             left_out.append(f"{source.name}: a line without a path: {','.join(row)[:60]}")
             continue
         path = source.parent / given_path(text)
+        if os.sep == "/" and "\\" in text and not path.exists():  # written on Windows
+            path = source.parent / given_path(text.replace("\\", "/"))
         own = row[names].strip() if names is not None and len(row) > names else ""
         if path.is_dir():
             inside = _below(path, path, without, left_out, progress)
