@@ -299,3 +299,35 @@ def test_segments_removed_or_added_elsewhere_show_in_the_table(three: User) -> N
     segmentation.AddEmptySegment("", "Drawn by hand")
     three.settle()
     assert three.ui.noduleTable.rowCount == 3 and three.cell(2, NAME) == "Drawn by hand"
+
+
+def test_marks_of_others_become_nodules_and_nodules_become_nodes(user: User, tmp_path: Path) -> None:
+    import slicer
+    import slicer.util
+
+    from standin import qt_module
+
+    user.load_volume()
+    user.open()
+    assert user.ui.importButton.enabled and not user.ui.exportPointsButton.enabled
+    assert "no nodules yet" in user.ui.exportPointsButton.toolTip
+    user.ui.importButton.click()
+    assert "Choose a point list" in user.ui.setupLabel.text
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "theirs")
+    node.AddControlPointWorld(*CENTERS[0])
+    user.ui.marksSelector.setCurrentNode(node)
+    user.ui.importButton.click()
+    user.settle()
+    path = tmp_path / "marks.csv"
+    path.write_text("r,a,s\n" + ",".join(map(str, CENTERS[1])) + "\n")
+    qt_module.file_answers.append(str(path))
+    user.ui.importFileButton.click()
+    user.settle()
+    assert user.ui.noduleTable.rowCount == 2 and "1 new nodules from 1 marks" in user.ui.statusLabel.text
+    qt_module.file_answers.append("")  # the dialog is closed
+    user.ui.importFileButton.click()
+    user.ui.exportPointsButton.click()
+    user.ui.exportLabelsButton.click()
+    for name in ("vtkMRMLMarkupsFiducialNode", "vtkMRMLLabelMapVolumeNode"):
+        assert [one for one in slicer.util.getNodesByClass(name) if one.GetAttribute("SAMMed3D.Export")]
+    assert user.ui.noduleTable.rowCount == 2

@@ -11,6 +11,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from ..files.mark_files import READABLE
 from ..files.output_files import write_text_whole
 from ..inference.errors import InputError
 from ..inference.nodule_table import shown
@@ -299,7 +300,7 @@ class NoduleActions:
 
     def __init__(self, ui: Any, session: Any, nodules: NoduleList) -> None:
         self._session, self._nodules = session, nodules
-        self._table = ui.noduleTable
+        self._table, self._marks = ui.noduleTable, ui.marksSelector
         self._connections = [
             (ui.undoButton, self.undo),
             (ui.redoButton, self.redo),
@@ -311,6 +312,10 @@ class NoduleActions:
             (ui.copyButton, self._onCopy),
             (ui.saveButton, self._onSave),
             (ui.segmentAllButton, self._onSegmentAll),
+            (ui.importButton, self._onImport),
+            (ui.importFileButton, self._onImportFile),
+            (ui.exportPointsButton, self._onExportPoints),
+            (ui.exportLabelsButton, self._onExportLabels),
         ]
         for button, slot in self._connections:
             button.connect("clicked(bool)", slot)
@@ -370,6 +375,24 @@ class NoduleActions:
 
     def _onSegmentAll(self, checked: bool = False) -> None:
         self._session.segmentAll()
+
+    def _onImport(self, checked: bool = False) -> None:
+        self._session.importMarks(self._marks.currentNode())
+
+    def _onImportFile(self, checked: bool = False) -> None:
+        settings = slicer.app.userSettings()
+        kinds = _("Marks ({endings})").format(endings=" ".join(f"*{ending}" for ending in READABLE))
+        folder = str(settings.value(_FOLDER_SETTING) or qt.QDir.homePath())
+        chosen = qt.QFileDialog.getOpenFileName(self._table, _("Import marks of nodules"), folder, kinds)
+        if chosen:
+            settings.setValue(_FOLDER_SETTING, str(Path(chosen).parent))
+            self._session.importMarks(Path(chosen))
+
+    def _onExportPoints(self, checked: bool = False) -> None:
+        self._session.exportPoints()
+
+    def _onExportLabels(self, checked: bool = False) -> None:
+        self._session.exportLabelMap()
 
     def _onCopy(self, checked: bool = False) -> None:
         slicer.app.clipboard().setText(tableText(self._session.review.rows()))

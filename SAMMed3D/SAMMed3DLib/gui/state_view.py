@@ -252,6 +252,17 @@ def _nodules(facts: Facts) -> dict[str, Control]:
         "previousButton": _usable(_("Previous nodule (Q)."), none),
         "nextButton": _usable(_("Next nodule (W)."), none),
         "copyButton": _usable(_("Copy the table, to paste it into a spreadsheet or a report."), none),
+        "importButton": _usable(
+            _("Each point, segment or label of the chosen node becomes a nodule."), whyNoClick(facts)
+        ),
+        "importFileButton": _usable(
+            _("Points of a file become nodules: .mrk.json, .fcsv, .acsv, CSV with r,a,s or l,p,s, LIDC-IDRI's XML."),
+            whyNoClick(facts),
+        ),
+        "exportPointsButton": _usable(_("Make a point list with one named point in each nodule."), none),
+        "exportLabelsButton": _usable(
+            _("Make a label map with all nodules: 1, 2, ... in the order of the list."), none
+        ),
         "saveButton": _usable(_("Save the table as a CSV file."), none),
         "show3dButton": _usable(_("Show the nodules in the 3D view. It follows every change."), none),
     }

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from ..files.mark_files import Mark
 from ..translation import tr as _
 from ..worker.requests import Measure, Result, Segmented
 from .mask_block import EMPTY_BLOCK, MaskBlock
 from .nodule_state import NoduleSnapshot, NoduleState, OpenStep, digest
 from .open_volume import OpenVolume, told
 from .pipeline import Pipeline
-from .prompt_store import Prompt
+from .prompt_store import Prompt, readTag
 from .undo_stack import NoduleChange, UndoStack
 from .volume_geometry import SceneError
 
@@ -208,6 +209,40 @@ class NoduleEditor:
             for prompt in group if group[0].positive else []:
                 made = self._place(prompt.id, prompt.positive, isOurs=False, named=made) or made
         self.volume.select(selected)
+
+    @told
+    def importMarks(self, marks: Sequence[Mark]) -> None:
+        """Marks (world RAS) become clicks: each positive one a new nodule, to which the negative ones after it belong.
+
+        Those that a list of this module says belong together make one nodule; those that lie in a nodule make none.
+        """
+        volume, selected = self.volume, self.volume.selectedId
+        made: dict[str, str] = {}
+        last: str | None = None
+        new: list[str] = []
+        known = outside = 0
+        for mark in marks:
+            tag = readTag(mark.description)
+            positive = mark.positive if tag is None else tag.positive
+            nodule = last if tag is None and not positive else None if tag is None else made.get(tag.segmentId)
+            if not volume.geometry.contains(mark.ras):
+                outside += 1
+                last = None if positive else last
+                continue
+            if nodule is None and not positive:
+                continue  # beside a nodule that was not made
+            if nodule is None and volume.nodules and volume.noduleAt(mark.ras) is not None:
+                known, last = known + 1, None
+                continue
+            segmentId = self.click(mark.ras, positive, nodule or NEW)
+            if nodule is None and segmentId is not None:
+                new.append(segmentId)
+                last = segmentId
+                if tag is not None:
+                    made[tag.segmentId] = segmentId
+        volume.select(new[0] if new else selected)
+        text = _("{new} new nodules from {all} marks; {known} lie in nodules that are there, {outside} outside the CT.")
+        volume.message(text.format(new=len(new), all=len(marks), known=known, outside=outside), not new)
 
     @told
     def _onPlaced(self, pointId: str) -> None:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import slicer
 
+from ..files.mark_files import read_marks
+from ..inference.errors import InputError
 from ..signal import Signal
 from ..translation import tr as _
 from ..worker.requests import Generate, ModelInfo, Prefetch, Progress, Result
 from . import views
 from .finding import Finding
 from .input_gate import Oddities, odditiesOf
+from .interchange import exportLabelMap, exportPoints, marksOf
 from .measure_view import MeasureView
 from .nodule_editor import NEW, NoduleEditor
 from .nodule_segmentation import showWith
@@ -439,6 +444,47 @@ class Session:
         self.options.outlineWidth, self.options.fillOpacity = outlineWidth, fillOpacity
         if self.segmentationNode is not None:
             showWith(self.segmentationNode, outlineWidth, fillOpacity)
+
+    def importMarks(self, source: Any) -> None:
+        """Marks become nodules.
+
+        Args:
+            source: a point list, segmentation or label map of the scene; or the Path of a file, see
+                :func:`SAMMed3DLib.files.mark_files.read_marks`, whose millimeters are those of the CT's file.
+        """
+        if not self.state.takesClicks:
+            self.message(self.stateText, True)
+        else:
+            self._importMarks(source)
+
+    @told
+    def _importMarks(self, source: Any) -> None:
+        if not isinstance(source, Path):
+            self._editor.importMarks(marksOf(source, self._volumeNode))
+            return
+        geometry = self.volume.geometry
+        try:
+            marks = read_marks(source, geometry.shapeKji, geometry.ijkToRas)
+        except InputError as error:
+            raise SceneError(str(error)) from error
+        places = geometry.localToWorld([mark.ras for mark in marks]).tolist()
+        self._editor.importMarks(
+            [dataclasses.replace(mark, ras=(r, a, s)) for mark, (r, a, s) in zip(marks, places, strict=True)]
+        )
+
+    @told
+    def exportPoints(self) -> Any:
+        """A new point list with one point a nodule, None where there is no nodule, which is said."""
+        node = exportPoints(self.volume)
+        self.message(_("The points are in {name}: save them with the scene.").format(name=node.GetName()), False)
+        return node
+
+    @told
+    def exportLabelMap(self) -> Any:
+        """A new label map with all nodules, None where there is no nodule, which is said."""
+        node = exportLabelMap(self.volume)
+        self.message(_("The label map is {name}: save it with the scene.").format(name=node.GetName()), False)
+        return node
 
     @told
     def undo(self) -> None:
