@@ -143,7 +143,9 @@ def test_report_and_compare_find_the_nodules_first(ct, scene, bright, finder, tm
         assert nodule.mean_diameter_mm == pytest.approx(2.0 * scene.radii_mm[number], abs=1.5)
     labels = read_labels(out / "segmentation.seg.nrrd").array_kji
     assert np.count_nonzero(labels == 1) > np.count_nonzero(labels == 2) > 0
-    assert cli.main(["compare", str(ct), str(ct), "--out", str(out), "--pair", "1=1"]) == 0
+    prior = tmp_path / f"prior-{ct.name}"
+    prior.write_bytes(ct.read_bytes())
+    assert cli.main(["compare", str(ct), str(prior), "--out", str(out), "--pair", "1=1"]) == 0
     pairs = read_findings(out / "findings.json").follow_up.pairs
     assert pairs[0].status == "matched" and pairs[0].volume.percent == pytest.approx(0.0, abs=1e-6)
     assert len(bright()) == 2, "one model for both scans of a comparison"
