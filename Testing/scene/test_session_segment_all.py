@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import slicer.util
 
 from SAMMed3DLib.scene.states import State
 from SAMMed3DLib.worker.requests import Generate, Predict
@@ -442,3 +443,51 @@ def test_found_nodules_do_not_overlap_when_asked_to(bench):
     run(bench)
     # the larger one comes first; of the five columns of the other it takes two
     assert sorted(sizes(bench)) == [3**3, 3 * 25, 7**3, 9**3]
+
+
+def test_all_volumes_are_searched_one_after_the_other(bench):
+    bench.addVolume("second")
+    broken = bench.scene.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty")
+    assert broken.GetImageData() is None
+    bench.session.segmentAllVolumes()
+    bench.session.segmentAllVolumes()  # once is enough
+    bench.settle()
+    asked = [one.identity for one in bench.engine.asked if isinstance(one, Generate)]
+    assert len(asked) == len(set(asked)) == 2
+    assert bench.session.volumeNode is bench.volume and len(bench.session.review.rows()) == 3
+    assert bench.heard["message"][-1] == ("6 nodules shown in 2 of 2 volumes.", False)
+    assert any("2 of 2, second" in text for _done, _total, text in bench.heard["progressed"])
+    assert not bench.session.isBusy and bench.session.queue is None
+    other = next(node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if node.GetName() == "second")
+    bench.session.setVolume(other)
+    assert len(bench.session.review.rows()) == 3, "each has its own"
+
+
+def test_cancel_ends_all_volumes(bench):
+    bench.addVolume("second")
+    bench.session.segmentAllVolumes()
+    bench.session.poll(0.0)
+    bench.session.cancel()
+    bench.settle()
+    assert bench.session.queue is None and bench.session.volumeNode is bench.volume
+    assert "Canceled" in bench.heard["message"][-1][0] and "of 2 volumes" in bench.heard["message"][-1][0]
+    assert len({one.identity for one in bench.engine.asked if isinstance(one, Generate)}) <= 1
+
+
+def test_a_volume_that_cannot_be_searched_is_named_and_the_next_one_is_searched(bench):
+    bench.addVolume("second")
+    bench.engine.errors[Generate] = "Something is wrong"
+    bench.session.segmentAllVolumes()
+    bench.settle()
+    assert bench.heard["message"][-1] == ("0 nodules shown in 0 of 2 volumes. Not searched: CT, second.", True)
+
+
+def test_choosing_another_volume_ends_the_queue(bench):
+    second, third = bench.addVolume("second"), bench.addVolume("third")
+    bench.session.segmentAllVolumes()
+    bench.session.poll(0.0)
+    bench.session.setVolume(third)
+    bench.settle()
+    assert bench.session.queue is None and bench.session.volumeNode is third
+    bench.session.setVolume(second)
+    assert not bench.session.review.rows()

@@ -312,6 +312,7 @@ class NoduleActions:
             (ui.copyButton, self._onCopy),
             (ui.saveButton, self._onSave),
             (ui.segmentAllButton, self._onSegmentAll),
+            (ui.allVolumesButton, self._onAllVolumes),
             (ui.importButton, self._onImport),
             (ui.importFileButton, self._onImportFile),
             (ui.exportPointsButton, self._onExportPoints),
@@ -375,6 +376,9 @@ class NoduleActions:
 
     def _onSegmentAll(self, checked: bool = False) -> None:
         self._session.segmentAll()
+
+    def _onAllVolumes(self, checked: bool = False) -> None:
+        self._session.segmentAllVolumes()
 
     def _onImport(self, checked: bool = False) -> None:
         self._session.importMarks(self._marks.currentNode())

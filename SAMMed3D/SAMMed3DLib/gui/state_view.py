@@ -234,6 +234,9 @@ def _segmentAll(facts: Facts) -> dict[str, Control]:
     )
     return {
         "segmentAllButton": _usable(tip, reason),
+        "allVolumesButton": _usable(
+            _("Search every CT of the scene, one after the other; each keeps its own nodules. Cancel ends all."), reason
+        ),
         "sensitivitySlider": slider,
         "fewerLabel": slider,
         "moreLabel": slider,

@@ -13,11 +13,14 @@ import json
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import slicer
+import slicer.util
 
 from ..signal import Signal
 from ..translation import tr as _
@@ -27,7 +30,7 @@ from .nodule_segmentation import AI
 from .nodule_state import NoduleSnapshot, digest
 from .open_volume import told
 from .undo_stack import NoduleChange
-from .volume_geometry import SceneError
+from .volume_geometry import SceneError, VolumeGeometry
 
 #: Of a found nodule that shares more of its voxels than this with another nodule, only the other one is shown.
 _SHARED = 0.3
@@ -199,6 +202,7 @@ class Finding:
 
     Attributes:
         ended: Signal(segmentId): a search is over, and this is the likeliest of the new nodules; None without any.
+        wasSearched: the latest search came to its end, or was stopped with what it had found.
     """
 
     def __init__(self, editor: NoduleEditor) -> None:
@@ -206,6 +210,7 @@ class Finding:
         self.volume = editor.volume
         self._editor = editor
         self._pipeline = editor.pipeline
+        self.wasSearched = False
         self._generation: int | None = None
         self._run = CandidateRun()
         self._growing: CandidateRun | None = None
@@ -234,6 +239,7 @@ class Finding:
     def start(self) -> None:
         """Find all nodules, with progress; reviewed ones and ones with points are kept. A running search goes on."""
         geometry = self.volume.geometry
+        self.wasSearched = self.wasSearched and self.isRunning
         if self.isRunning or not self._pipeline.ensure(geometry):
             return
         keep = [self.volume.writer.read(segmentId) for segmentId in self.volume.nodules if self.isKept(segmentId)]
@@ -280,6 +286,7 @@ class Finding:
             self.volume.message(_("The search was canceled."), False)
         else:
             self._growing, self._ending = growing, (result.value.note, result.cancelled)
+            self.wasSearched = True
             self._take(result.value)
             self._growing = None
 
@@ -453,6 +460,74 @@ class Finding:
             volume.moveBefore(segmentId, following)
         if isCut:
             self._editor.measure(segmentId)
+
+
+def volumesOf(scene: Any) -> list[Any]:
+    """The volumes of a scene that nodules can be looked for in."""
+    found = []
+    for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode", scene):
+        with suppress(SceneError):
+            VolumeGeometry(node)
+            found.append(node)
+    return found
+
+
+class VolumeQueue:
+    """Volumes to be searched one after the other, and what came of it.
+
+    Attributes:
+        home: the volume to come back to.
+        current: the one that is being searched, None before the first.
+        failed: names of those that could not be searched.
+    """
+
+    def __init__(self, home: Any, volumes: Sequence[Any]) -> None:
+        self.home, self.current, self.failed = home, None, list[str]()
+        self._waiting = deque((node, node.GetName() or "") for node in volumes)
+        self._name = ""
+        self._total, self._done, self._found = len(volumes), 0, 0
+        self._isStopped = False
+
+    def next(self) -> Any | None:
+        """The next volume that is still in the scene, None where there is no more."""
+        self.current = None
+        while self._waiting and self.current is None:
+            node, self._name = self._waiting.popleft()
+            if node.GetScene() is None:
+                self.failed.append(self._name)
+            else:
+                self.current = node
+        return self.current
+
+    def finish(self, isSearched: bool, shown: int) -> None:
+        """The search in the current volume is over."""
+        if not isSearched:
+            self.failed.append(self._name)
+            return
+        self._done += 1
+        self._found += shown
+
+    def stop(self) -> None:
+        """Search no further volume."""
+        self._isStopped = True
+        self._waiting.clear()
+
+    @property
+    def position(self) -> str:
+        """Which of how many is being searched."""
+        number = self._total - len(self._waiting)
+        return _("{number} of {total}, {name}").format(number=number, total=self._total, name=self._name)
+
+    @property
+    def summary(self) -> str:
+        """What came of it, in a sentence."""
+        text = _("{found} nodules shown in {done} of {total} volumes.")
+        if self._isStopped:
+            text = _("Canceled: {found} nodules shown in {done} of {total} volumes.")
+        said = text.format(found=self._found, done=self._done, total=self._total)
+        if self.failed:
+            said += " " + _("Not searched: {names}.").format(names=", ".join(self.failed))
+        return said
 
 
 class _RunInHistory:

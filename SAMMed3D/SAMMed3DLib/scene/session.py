@@ -19,7 +19,7 @@ from ..signal import Signal
 from ..translation import tr as _
 from ..worker.requests import Generate, ModelInfo, Prefetch, Progress, Result
 from . import views
-from .finding import Finding
+from .finding import Finding, VolumeQueue, volumesOf
 from .input_gate import Oddities, odditiesOf
 from .interchange import exportLabelMap, exportPoints, marksOf
 from .measure_view import MeasureView
@@ -106,6 +106,7 @@ class Session:
         self._volumeNode: Any = None
         self._problem = ""
         self.unseen = False
+        self.queue: VolumeQueue | None = None
         self._preloads = False
         self._prefetched: Any = None
         self._isBusy = False
@@ -291,6 +292,7 @@ class Session:
 
     def suspend(self) -> None:
         """Let go of all nodes, before the scene is closed."""
+        self.queue = None
         self._measure.close()
         self._openVolume(None)
 
@@ -498,6 +500,36 @@ class Session:
         self.finding.pause()
         self._editor.redo()
 
+    def segmentAllVolumes(self) -> None:
+        """Find all nodules in one CT of the scene after the other, then come back to this one. Cancel ends all."""
+        if not self.state.takesClicks:
+            self.message(self.stateText, True)
+        elif self.queue is None and not self.finding.isRunning:
+            others = [node for node in volumesOf(self._scene) if node is not self._volumeNode]
+            self.queue = VolumeQueue(self._volumeNode, [self._volumeNode, *others])
+            self._update()
+
+    def _goOn(self) -> None:
+        """The next volume of the queue, once the search in the one before is over."""
+        queue = self.queue
+        if queue is None or self.finding.isRunning or self.finding.hasWork:
+            return
+        if queue.current is not None and queue.current is not self._volumeNode:
+            self.queue = None  # the user has gone elsewhere
+            return
+        if queue.current is not None:
+            queue.finish(self.finding.wasSearched, self.finding.counts[0])
+        node = queue.next()
+        if node is None:
+            self.queue = None
+        if (node or queue.home) is not self._volumeNode and (node or queue.home).GetScene() is not None:
+            self.setVolume(node or queue.home)
+            self.showVolume()
+        if node is None:
+            self.message(queue.summary, bool(queue.failed))
+        elif self.state.takesClicks:
+            self.segmentAll()
+
     def segmentAll(self) -> None:
         """Find all nodules, with progress; reviewed ones and ones with points are kept."""
         if not self.state.takesClicks:
@@ -509,6 +541,8 @@ class Session:
     @told
     def cancel(self) -> None:
         """Stop *Segment all* (what was found is kept), or drop the clicks that wait for an answer, and loading."""
+        if self.queue is not None:
+            self.queue.stop()
         if self.finding.isRunning:
             self.finding.stop()
         else:
@@ -521,7 +555,7 @@ class Session:
     @property
     def isBusy(self) -> bool:
         """Whether :meth:`poll` must be called."""
-        return self._pipeline.isBusy or self._hasWork
+        return self._pipeline.isBusy or self._hasWork or self.queue is not None
 
     @property
     def _hasWork(self) -> bool:
@@ -540,6 +574,7 @@ class Session:
         try:
             self._pipeline.take(0.0005 if self._hasWork else timeout)
             self._work(_TURN_SECONDS)
+            self._goOn()
         except SceneError as error:
             self.message(str(error), True)
         self._update()
@@ -615,6 +650,8 @@ class Session:
             text = _("Looking for nodules")
             if progress.seconds_left is not None:
                 text = _("Looking for nodules, {time}").format(time=_leftText(progress.seconds_left))
+            if self.queue is not None:
+                text = f"{text} ({self.queue.position})"
         if text:
             self.progressed(progress.done, progress.total, text)
 
