@@ -48,7 +48,7 @@ def test_a_click_makes_a_nodule_where_it_was(ready: User) -> None:
     assert ready.ui.noduleTable.rowCount == 1
     volume = ready.mask(segment).sum() * 1.2 * 1.2 * 1.5
     assert ready.cell(0, 2).replace(",", "") == f"{volume:.1f}"
-    assert ready.cell(0, 3) == "10.0 × 10.0" and ready.cell(0, 4) == "-50" and ready.cell(0, 5) == "0.90"
+    assert ready.cell(0, 3) == "10.0 × 10.0" and ready.cell(0, 4) == "-50" and ready.cell(0, 5) == "high"
     assert ready.ui.undoButton.enabled and not ready.ui.redoButton.enabled
 
 
