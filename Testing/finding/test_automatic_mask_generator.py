@@ -235,6 +235,15 @@ def test_the_list_grows_while_the_search_goes_on():
         assert all(any(one is other for other in more) for one in fewer), "a record stays the same object"
 
 
+def test_the_first_nodule_is_told_at_once_whatever_the_batch():
+    array, matrix = scan()
+    generator = generator_for(array, matrix, points_per_batch=50)
+    seen = []
+    records = generator.generate(lambda done, total: seen.append((generator.clicked, list(generator.found_so_far))))
+    assert [len(told) for clicked, told in seen if clicked == 1] == [1], "before the second place is clicked"
+    assert {len(told) for _, told in seen} == {0, 1} and len(records) == 3
+
+
 def test_the_progress_is_the_share_of_the_time():
     """However long the clicks take: their pace is learned from those that are done."""
     array, matrix = scan()

@@ -57,7 +57,8 @@ class SamAutomaticMaskGenerator3D:
         predictor: its image is set. Its cache is shared: further clicks on a found nodule cost no encoding.
         points_per_side: click a regular grid of so many points along each side of the lungs' box instead of
             candidates, all of them.
-        points_per_batch: so many places are clicked between two updates of :attr:`found_so_far`.
+        points_per_batch: so many places are clicked between two updates of :attr:`found_so_far`; the first nodule is
+            told at once.
         pred_iou_thresh: masks with a lower predicted IoU are dropped, where it is known.
         stability_score_thresh: masks with a lower stability are dropped.
         stability_score_offset: of the logits, for the stability.
@@ -332,7 +333,8 @@ class SamAutomaticMaskGenerator3D:
             self.clicked += 1
             if one is not None:
                 found.append(one)
-            if self.clicked % self.points_per_batch == 0:
+            # the first good one is told at once: users wait for it
+            if self.clicked % self.points_per_batch == 0 or (not self.found_so_far and one and self._is_good(one)):
                 self.found_so_far = self._records(found)
                 for record in reversed(self.found_so_far):
                     self.predictor.keep_ready(record["prediction"])
