@@ -51,6 +51,10 @@ def test_a_label_map_of_the_scene(scan):
     node.SetAndObserveTransformNodeID(scan.volume.GetTransformNodeID())
     scan.session.importMarks(node)
     assertNodulesAt(scan, PLACES)
+    scan.session.importMarks(node)
+    assert len(scan.session.review.rows()) == len(PLACES)
+    said, is_error = scan.heard["message"][-1]
+    assert said.startswith("0 new nodules") and not is_error, "all of them are there already"
 
 
 def test_a_segmentation_of_the_scene(scan):

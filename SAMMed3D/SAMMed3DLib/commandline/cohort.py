@@ -348,17 +348,22 @@ def _told(tasks: Sequence[ScanTask], rows: Sequence[ScanRow], as_json: bool, out
         }
         sys.stdout.write(json.dumps(content, indent=2, allow_nan=False) + "\n")
     else:
-        parts = [f"{nodules} nodules in {counts['done']} scans"]
+        parts = [f"{_counted(nodules, 'nodule')} in {_counted(counts['done'], 'scan')}"]
         parts += [f"{counts[word]} {word}" for word in ("failed", "left out") if counts[word]]
         sys.stdout.write(f"{', '.join(parts)}: {out / TABLE}\n")
         terminal.note(NOTE)
     if counts["failed"]:
         terminal.note(
-            f"sammed3d: error: {counts['failed']} of {len(rows)} scans failed, see {out / TABLE}; start again to try "
-            "them once more"
+            f"sammed3d: error: {counts['failed']} of {_counted(len(rows), 'scan')} failed, see {out / TABLE}; start "
+            "again to try them once more"
         )
         return 2
     return 0
+
+
+def _counted(number: int, noun: str) -> str:
+    """A number with its noun: "1 scan", "2 scans"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 class _Log:

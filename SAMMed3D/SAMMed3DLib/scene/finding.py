@@ -500,11 +500,11 @@ class VolumeQueue:
         return self.current
 
     def finish(self, isSearched: bool, shown: int) -> None:
-        """The search in the current volume is over."""
+        """The search in the current volume is over; one that was cut short counts its nodules alone."""
         if not isSearched:
             self.failed.append(self._name)
             return
-        self._done += 1
+        self._done += not self._isStopped
         self._found += shown
 
     def stop(self) -> None:

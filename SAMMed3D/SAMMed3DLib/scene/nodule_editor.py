@@ -242,7 +242,7 @@ class NoduleEditor:
                     made[tag.segmentId] = segmentId
         volume.select(new[0] if new else selected)
         text = _("{new} new nodules from {all} marks; {known} lie in nodules that are there, {outside} outside the CT.")
-        volume.message(text.format(new=len(new), all=len(marks), known=known, outside=outside), not new)
+        volume.message(text.format(new=len(new), all=len(marks), known=known, outside=outside), not (new or known))
 
     @told
     def _onPlaced(self, pointId: str) -> None:
