@@ -127,10 +127,7 @@ def test_no_correction_makes_it_worse(predictor, half_axes, wall, offset):
 # -- large ones -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("diameter_mm", "offset_share"),
-    [(45.0, 0.0), (45.0, 0.8), (75.0, 0.3)],
-)
+@pytest.mark.parametrize(("diameter_mm", "offset_share"), [(45.0, 0.0), (45.0, 0.8), (75.0, 0.3)])
 def test_a_mass_on_the_chest_wall_is_never_a_sliver(predictor, diameter_mm, offset_share):
     radius = diameter_mm / 2.0
     scene = Scene((radius, radius, radius), size_mm=diameter_mm + 70.0, wall_mm=0.6 * radius, seed=2)
