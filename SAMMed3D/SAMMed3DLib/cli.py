@@ -221,9 +221,10 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
 def _segment(options: argparse.Namespace, terminal: Terminal) -> int:
     from .commandline.segmenting import as_dict, check_prompt, load_predictor, segment_nodules, table
     from .files.output_files import check_apart, check_writable
-    from .files.segmentation_io import WRITABLE, label_map, write_segmentation
+    from .files.segmentation_io import WRITABLE, write_segmentation
     from .files.volume_io import read_volume
     from .inference import InputError
+    from .inference.geometry import label_map
 
     prompts = options.nodules or []
     if not prompts:

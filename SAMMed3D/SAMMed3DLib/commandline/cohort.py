@@ -175,7 +175,8 @@ def _segmented(task: ScanTask, record: MadeRecord, notes: list[str]) -> ScanRow:
 def _write(task: ScanTask, volume: Volume, segments: Sequence[Segment], findings: Findings) -> None:
     """Puts the results into their place; what an older run made there is taken away first, its record before all."""
     from ..files.output_files import temporary_folder
-    from ..files.segmentation_io import label_map, write_segmentation
+    from ..files.segmentation_io import write_segmentation
+    from ..inference.geometry import label_map
     from ..report.findings import write_findings
 
     folder = Path(task.folder)

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ..files.output_files import check_folder
-from ..files.segmentation_io import label_map, write_segmentation
+from ..files.segmentation_io import write_segmentation
 from ..files.volume_io import Volume, read_labels, read_volume, write_volume
 from ..inference import InputError, SamPredictor3D
-from ..inference.geometry import transform_points, voxel_spacing
+from ..inference.geometry import label_map, transform_points, voxel_spacing
 from ..inference.mask_regions import most_interior_voxel
 from .preview import write_picture
 from .prompts import NodulePrompt

@@ -240,7 +240,8 @@ def _write(
 ) -> None:
     """All documents, made in a folder of their own and then moved to their place, so that none is left half done."""
     from ..files.output_files import temporary_folder
-    from ..files.segmentation_io import label_map, write_segmentation
+    from ..files.segmentation_io import write_segmentation
+    from ..inference.geometry import label_map
     from ..report import document
     from ..report.findings import without_names, write_findings
     from ..report.pictures import pictures_of

@@ -166,8 +166,9 @@ def run_segment_all(options: argparse.Namespace, terminal: Terminal, load_predic
     """
     from ..files.image_file import given_path
     from ..files.output_files import check_apart, check_writable, write_text_whole
-    from ..files.segmentation_io import WRITABLE, label_map, write_segmentation
+    from ..files.segmentation_io import WRITABLE, write_segmentation
     from ..files.volume_io import read_volume
+    from ..inference.geometry import label_map
 
     sizes = options.min_diameter, options.max_diameter
     search = Search(options.sensitivity, *sizes, options.whole_volume, _detector_file(options))

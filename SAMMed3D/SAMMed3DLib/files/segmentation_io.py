@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ..inference.errors import InputError
-from ..inference.geometry import PlacedMask, block_slices
 from .image_file import TRACKING_TAG
 from .itk_io import flip_lps_ras
 from .output_files import whole_file
@@ -50,14 +49,6 @@ COLORS = (
     (0.55, 0.86, 0.85),
     (0.60, 0.60, 1.00),
 )
-
-
-def label_map(blocks: Mapping[int, PlacedMask], shape_kji: tuple[int, ...]) -> NDArray:
-    """Draws masks, by their labels, into one label map (K, J, I); where two overlap, the later one wins."""
-    labels = np.zeros(shape_kji, np.uint8 if max(blocks, default=0) < 256 else np.uint16)
-    for label, block in blocks.items():
-        labels[block_slices(block)][np.asarray(block.mask) != 0] = label
-    return labels
 
 
 def segment_color(label: int) -> tuple[float, float, float]:

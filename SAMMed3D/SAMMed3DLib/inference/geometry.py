@@ -7,6 +7,7 @@ voxel centers, so that a voxel reaches half an index to each side. Points are ro
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,6 +47,14 @@ def block_slices(block: PlacedMask) -> tuple[slice, slice, slice]:
     """Returns the place of a mask: ``volume[block_slices(block)]`` has the shape of ``block.mask``."""
     k, j, i = (slice(start, start + n) for start, n in zip(block.offset_kji, block.mask.shape, strict=True))
     return k, j, i
+
+
+def label_map(blocks: Mapping[int, PlacedMask], shape_kji: tuple[int, ...]) -> NDArray:
+    """Draws masks, by their labels, into one label map (K, J, I); where two overlap, the later one wins."""
+    labels = np.zeros(shape_kji, np.uint8 if max(blocks, default=0) < 256 else np.uint16)
+    for label, block in blocks.items():
+        labels[block_slices(block)][np.asarray(block.mask) != 0] = label
+    return labels
 
 
 def as_affine(matrix: ArrayLike, name: str = "ijk_to_ras") -> Affine:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import vtk
-from numpy.typing import NDArray
 from vtk.util import numpy_support
 
 from ..files.mark_files import Mark
+from ..inference.geometry import label_map
 from ..translation import tr as _
 from .beside_volume import createBeside
 from .mask_block import MaskBlock, tightBlock
@@ -79,14 +79,11 @@ def _marksOfLabels(node: Any) -> Iterator[Mark]:
 
 
 def _markIn(block: MaskBlock, ijkToWorld: Affine) -> Mark:
-    """A mark at the voxel of a mask that lies deepest inside it; of several, at the one in their middle."""
-    from scipy import ndimage
+    """A mark at the voxel of a mask that lies deepest inside it; of several, at the one nearest to its centroid."""
+    from ..inference.mask_regions import most_interior_voxel
 
-    spacing = np.linalg.norm(ijkToWorld[:3, :3], axis=0)[::-1]
-    depth = ndimage.distance_transform_edt(np.pad(np.asarray(block.mask) != 0, 1), sampling=spacing)
-    deepest = np.argwhere(depth >= depth.max() * (1.0 - 1e-6))
-    middle = deepest[np.argmin((((deepest - deepest.mean(axis=0)) * spacing) ** 2).sum(axis=1))]
-    kji = middle - 1 + block.offset_kji
+    k_mm, j_mm, i_mm = np.linalg.norm(ijkToWorld[:3, :3], axis=0)[::-1].tolist()
+    kji = np.add(most_interior_voxel(block.mask, (k_mm, j_mm, i_mm)), block.offset_kji)
     r, a, s = transformPoints(ijkToWorld, kji[::-1]).tolist()
     return Mark((r, a, s))
 
@@ -104,10 +101,7 @@ def exportPoints(volume: OpenVolume) -> Any:
 def exportLabelMap(volume: OpenVolume) -> Any:
     """A new label map in the CT's voxels: 1, 2, ... in the order of the list. Raises SceneError."""
     nodules, geometry = _nodules(volume), volume.geometry
-    labels: NDArray = np.zeros(geometry.shapeKji, np.uint8 if len(nodules) < 256 else np.uint16)
-    for label, (_segmentId, block) in enumerate(nodules, start=1):
-        place = tuple(slice(o, o + n) for o, n in zip(block.offset_kji, block.mask.shape, strict=True))
-        labels[place][np.asarray(block.mask) != 0] = label
+    labels = label_map({label: block for label, (_id, block) in enumerate(nodules, start=1)}, geometry.shapeKji)
     node = createBeside(volume.volumeNode, "vtkMRMLLabelMapVolumeNode", EXPORT_ATTRIBUTE, "nodule labels")
     image = vtk.vtkImageData()
     image.SetDimensions(*geometry.shapeKji[::-1])
