@@ -1,6 +1,6 @@
-"""How much places look like nodules to a small network (:mod:`..model.nodule_classifier`), before anything is clicked.
+"""Scores places by how much they look like nodules to a small network (:mod:`..model.nodule_classifier`), unclicked.
 
-Every place is shown in a crop of its own, scaled to its size: thousands in a few seconds.
+Every place gets a crop of its own, scaled to its size; thousands take a few seconds.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def appearance_of(
     progress: Callable[[int, int], None] | None = None,
     mirrored: bool = False,
 ) -> NDArray[np.float64]:
-    """Log odds (n,) that places show nodules.
+    """Returns the classifier's log odds (n,) that places show nodules.
 
     Args:
         array_kji: (K, J, I) in HU.
@@ -45,7 +45,7 @@ def appearance_of(
         diameters_mm: (n,) of what is expected there.
         classifier: the one that comes with the module by default.
         progress: called with (done, n) after every few places.
-        mirrored: ask of all eight mirror images and take the mean: eight times the work, surer answers.
+        mirrored: average over all eight mirror images: eight times the work for steadier log odds.
     """
     classifier = classifier or shipped_classifier()
     centers = np.asarray(centers_ras, dtype=np.float64).reshape(-1, 3)
@@ -71,7 +71,7 @@ def appearance_of(
 
 @lru_cache(maxsize=1)
 def shipped_classifier() -> NoduleClassifier:
-    """The classifier that comes with the module, loaded once.
+    """Loads the classifier that comes with the module, once.
 
     Raises:
         CheckpointError: its file is missing or damaged.
@@ -83,14 +83,14 @@ def shipped_classifier() -> NoduleClassifier:
 
 
 def classifier_spacing(diameters_mm: ArrayLike) -> NDArray[np.float64]:
-    """Spacing in mm at which the classifier is to see nodules of given diameters."""
+    """Returns the crop spacing in mm at which the classifier sees nodules of the given diameters."""
     return np.clip(np.asarray(diameters_mm, dtype=np.float64) / VOXELS_PER_DIAMETER, *SPACING_RANGE_MM)
 
 
 def cube_around(
     array_kji: NDArray, ijk_to_ras: NDArray, center_ras: ArrayLike, spacing_mm: float, edge: int = EDGE
 ) -> NDArray[np.float32]:
-    """(edge, edge, edge) HU along R, A, S around a point; air beyond the volume."""
+    """Samples the cube (edge, edge, edge) of HU along R, A, S around a point; air beyond the volume."""
     to_ras = np.diag([spacing_mm, spacing_mm, spacing_mm, 1.0])
     to_ras[:3, 3] = np.asarray(center_ras) - spacing_mm * (edge - 1) / 2
     return sample_volume(array_kji, ijk_to_ras, Crop(to_ras, (edge, edge, edge)), _AIR_HU)

@@ -1,4 +1,4 @@
-"""All nodules of a volume at once: SAM's automatic mask generator in three dimensions.
+"""Finds and segments all nodules of a volume: SAM's automatic mask generator in three dimensions.
 
 As in "Segment Anything" (Kirillov et al. 2023) points are prompted and masks are kept by quality. The points are not a
 blind grid, though: a blob filter names places and sizes (:mod:`.candidates`), a small classifier judges them
@@ -34,16 +34,16 @@ from .mask_nms import suppress
 from .nodule_features import Agreement, ClickPlace, Look, Looker
 from .nodule_score import LOWEST_SCORE, NoduleScore, default_score, joined, score_threshold, shown_from
 
-#: Shares of the whole work, for the progress until a phase has shown how long it takes.
+#: Expected share of each phase in the whole time, for the progress until the phase has been timed.
 _SHARES = {"lungs": 0.08, "candidates": 0.27, "appearance": 0.15, "clicks": 0.5}
-#: What a detector of record takes where it is asked, in shares of all the rest.
+#: Time of a detector of record, where there is one, as a multiple of all the rest.
 _DETECTOR_SHARE = 10.0
 _STEPS = 1000
-#: So many places are judged by the classifier.
+#: Number of places that the classifier judges.
 JUDGED = 600
-#: So many places are clicked whatever it costs, if they are not hopeless.
+#: Number of places that are clicked whatever the cost, if they are not hopeless.
 _FEWEST_CLICKS = 30
-#: A click tells more than a place does: places with this share of the lowest score are clicked too.
+#: Places with at least this share of the lowest score are clicked too, since a click tells more than the place does.
 _WORTH_A_CLICK = 0.25
 
 
@@ -57,7 +57,7 @@ class SamAutomaticMaskGenerator3D:
         predictor: its image is set. Its cache is shared: further clicks on a found nodule cost no encoding.
         points_per_side: click a regular grid of so many points along each side of the lungs' box instead of
             candidates, all of them.
-        points_per_batch: so many places are clicked between two updates of :attr:`found_so_far`; the first nodule is
+        points_per_batch: number of clicks between two updates of :attr:`found_so_far`; the first nodule is
             told at once.
         pred_iou_thresh: masks with a lower predicted IoU are dropped, where it is known.
         stability_score_thresh: masks with a lower stability are dropped.
@@ -75,8 +75,8 @@ class SamAutomaticMaskGenerator3D:
         max_tflop: what the networks may spend, in 10^12 floating point operations, before only places that are rather
             nodules than not are clicked. Those are clicked all, and so are the 30 likeliest others.
         score: how a place and what a click shows there become probabilities; None = the one that comes with the module.
-        lung_finder, candidate_finder: what finds them.
-        classifier: what tells how much a place looks like a nodule, as :func:`.appearance.appearance_of`.
+        lung_finder, candidate_finder: functions that find the lungs and the candidates.
+        classifier: function that scores places, called as :func:`.appearance.appearance_of`.
         detector: a detector of record, whose boxes become places too: the thorough search. Scores are then those that
             it and ours give together (:func:`.nodule_score.joined`).
         clock: seconds, for the progress.
@@ -163,7 +163,7 @@ class SamAutomaticMaskGenerator3D:
 
     @property
     def ranking(self) -> Literal["probability", "stability"]:
-        """What the score of a record means with this checkpoint."""
+        """Meaning of a record's score with this checkpoint."""
         return "probability" if self.predictor.profile.iou_head else "stability"
 
     @property
@@ -173,12 +173,12 @@ class SamAutomaticMaskGenerator3D:
 
     @property
     def message(self) -> str:
-        """What users should know of the last run."""
+        """Remarks on the last run for users; "" if there are none."""
         return "; ".join(self._messages)
 
     @property
     def tflop(self) -> float | None:
-        """What the networks of the last run have spent, in 10^12 operations; None with a network of unknown cost."""
+        """Operations that the networks of the last run took, in 10^12; None with a network of unknown cost."""
         cost = getattr(self.predictor.model, "gflop", None)
         if cost is None:
             return None
@@ -285,7 +285,7 @@ class SamAutomaticMaskGenerator3D:
         return [judged[n] for n in order]
 
     def _detection(self, center_ras: Sequence[float], diameter_mm: float) -> float:
-        """What the detector of record says of an object: of its best box there, its lowest where it named none; NaN
+        """Probability of the detector of record for an object: its best box there, its lowest where it named none; NaN
         where there is no detector."""
         if self._detector is None:
             return math.nan
@@ -319,7 +319,7 @@ class SamAutomaticMaskGenerator3D:
     # -- clicks ------------------------------------------------------------------------------------------------------
 
     def _click_all(self, places: Sequence[ClickPlace], found: list[_Found]) -> None:
-        """Click the places that are worth it, but for those inside of an object that is known already."""
+        """Clicks the places that are worth it, except those inside an object that is known already."""
         looker = Looker(self.predictor, self.lungs_found, self.stability_score_offset)
         before = self.tflop or 0.0
         for number, place in enumerate(places):
@@ -340,7 +340,7 @@ class SamAutomaticMaskGenerator3D:
                     self.predictor.keep_ready(record["prediction"])
 
     def _planned(self, places: Sequence[ClickPlace], done: int, spent: float) -> int:
-        """How many of the places are to be clicked, after ``done`` of them have cost ``spent`` TFLOP.
+        """Returns how many of the places to click, after ``done`` of them have cost ``spent`` TFLOP.
 
         All that are rather nodules than not, and as many of the others as there is budget for.
         """
@@ -359,7 +359,7 @@ class SamAutomaticMaskGenerator3D:
         prediction = self._predict(place)
         middle = deepest_point(prediction.parts[-1], np.array([place.point_ras]))
         if middle is not None and not _is_on_object(prediction, place):
-            # beside what the network sees: there it is clicked
+            # the network sees the object beside the place, so the click goes to the object's middle
             point_ras = (float(middle[0]), float(middle[1]), float(middle[2]))
             place = dataclasses.replace(place, point_ras=point_ras)
             place = _on_voxel(place, predictor.image_kji.shape, predictor.ijk_to_ras)
@@ -385,8 +385,8 @@ class SamAutomaticMaskGenerator3D:
         return _Found(score, look, prediction, agreement, float(appearance))
 
     def _predict(self, place: ClickPlace) -> Prediction:
-        """The mask that a click gives. What is not sure is not compared with a look from far away as for a person's
-        click: the search knows about how large its candidates are, and most that are not sure are no nodules."""
+        """The mask that a click gives. Unsure masks are not compared with a wider look, as they are for a person's
+        click: the search knows roughly how large its candidates are, and most of the unsure ones are no nodules."""
         zoom = self.predictor.zoom
         self.predictor.zoom = dataclasses.replace(zoom, look_far=False)
         try:
@@ -443,7 +443,7 @@ class SamAutomaticMaskGenerator3D:
 
 
 class _Found:
-    """An object that was clicked: what was seen, its mask, and its record once it is asked for."""
+    """An object that was clicked: the look at it, its mask, and its record once that is asked for."""
 
     def __init__(
         self, score: float, look: Look, prediction: Prediction, agreement: Agreement | None, appearance: float

@@ -1,4 +1,4 @@
-"""The image that blobs are searched in: a volume resampled to cubes, its densities compressed, its lung walls painted
+"""The image in which blobs are searched: a volume resampled to cubes, its densities compressed, its lung walls painted
 over.
 
 It is read slab by slab, so that a thousand thin slices need no more memory than a hundred.
@@ -17,12 +17,12 @@ from ..inference.sampling import sample_grid
 from .coarse_grid import pool_factors, pool_volume, pooled_affine
 from .lungs import LungMask
 
-#: HU and the brightness they are shown as: what is faint counts more than its contrast.
+#: Pairs of HU and brightness: faint structures become brighter than their contrast alone would make them.
 _TONES_HU = ((-950.0, 0.0), (-600.0, 0.55), (-200.0, 0.9), (50.0, 1.0))
 _LUNG_HU = -860.0
-#: A volume whose darkest percent is brighter than this is no CT; its own range is its scale.
+#: A volume whose darkest percent is brighter than this is no CT; its own range is used as the scale.
 _NO_CT_ABOVE = -300.0
-#: Brightness below that of the bare wall that may remain.
+#: Lowest brightness that may remain once the brightness of the bare wall is subtracted.
 _DARKEST = -0.1
 _RIM_SAMPLES, _RIM_BINS = 100_000, 21
 _MARGIN_MM = 6.0
@@ -110,11 +110,11 @@ class BlobField:
         return np.interp(np.arange(_RIM_BINS), np.flatnonzero(known), medians[known]).astype(np.float32)
 
     def brightness_of(self, hu: float) -> float:
-        """How bright a density is shown; 0 in volumes that are no CT."""
+        """Returns the brightness of a density; 0 in volumes that are no CT."""
         return float(np.interp(hu, *self._tones.T))
 
     def brightness_at(self, points_ras: NDArray) -> NDArray[np.float64]:
-        """How bright the volume's own voxels are at points (..., 3) mm: trilinear, the walls not painted over."""
+        """Returns the brightness of the volume itself at points (..., 3) mm: trilinear, walls not painted over."""
         index = world_to_ijk(self._affine, points_ras.reshape(-1, 3))[:, ::-1]
         values = ndimage.map_coordinates(self._array, index.T, output=np.float32, order=1, mode="nearest")
         return np.interp(values, *self._tones.T).reshape(points_ras.shape[:-1])

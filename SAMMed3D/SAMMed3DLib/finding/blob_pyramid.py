@@ -29,7 +29,7 @@ _FINE_UP_TO, _COARSE_FROM, _MEDIAN_FROM = 4.0, 3.5, 2.9
 #: Radii up to this factor beyond the wanted sizes are searched, since a peak's scale is only roughly its size.
 _TOLERANCE = 1.3
 _TRUNCATE = 3.5
-#: Weakest answer that is kept; a solid ball in the lung answers with about 0.5.
+#: Weakest filter response that is kept; a solid ball in the lung gives about 0.5.
 _WEAKEST = 0.04
 
 
@@ -65,7 +65,7 @@ class Peaks:
 def find_peaks(
     field: BlobField, min_diameter_mm: float, max_diameter_mm: float, progress: Progress | None = None
 ) -> Peaks | None:
-    """The peaks of a field at all sizes between the two diameters; None if there are none.
+    """Finds the peaks of a field at all sizes between the two diameters; None if there are none.
 
     Raises:
         PredictionCancelled: ``progress`` returned False.

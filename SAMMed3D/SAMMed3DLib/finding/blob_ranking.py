@@ -1,7 +1,7 @@
-"""Ranks blobs by how much they look like a nodule: first by their peak, then the best of them by rays.
+"""Ranks blobs by how much they look like a nodule: all by their filter response, then the best of them by rays.
 
-The peak gives the blob filter's answer, curvatures, size and place. Rays from the middle of a blob, followed in the
-volume's own voxels to two and a half radii, tell what goes on: a vessel does in two opposite directions, a nodule ends
+The filter's peak gives its response, curvatures, size and place. Rays from the middle of a blob, followed in the
+volume's own voxels to two and a half radii, tell where it goes on: a vessel in two opposite directions, a nodule ends
 on all sides. The dot filter of Li, Sone and Doi (Med Phys 2003) is a fixed formula of the curvatures; here a polynomial
 of second degree in a few such measures is used, its weights fitted by logistic regression to nodules painted into the
 training backgrounds (``python -m Research.ranking_fitting``, ``ray_fitting``).
@@ -56,7 +56,7 @@ _RAYS = 64
 #: Places on a ray, in radii of the blob.
 _STEPS = (0.0, 0.5, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5)
 _CENTER, _SURFACE, _OUTSIDE = slice(0, 2), 2, slice(4, None)
-#: Rays of smaller blobs are as long as those of this radius: no scan shows more.
+#: Rays of smaller blobs are as long as those of this radius, since no scan resolves more.
 _SMALLEST_MM = 2.0
 #: Cosines between the brightest ray and those opposite to it, and the largest of those across.
 _OPPOSITE, _ACROSS = -0.3, 0.5
@@ -66,7 +66,7 @@ _OPEN = 0.5
 
 
 def measures_of(peaks: Peaks, lungs: LungMask | None) -> NDArray[np.float32]:
-    """What the ranking knows of each peak, (n, 9) in the order of ``MEASURES``.
+    """Returns the measures of each peak for the first ranking, (n, 9) in the order of ``MEASURES``.
 
     Roundness and flatness are the weakest and the middle curvature as shares of the strongest; the share of lung around
     a peak is 1 where no lungs are known.
@@ -98,14 +98,14 @@ def measures_of(peaks: Peaks, lungs: LungMask | None) -> NDArray[np.float32]:
 
 
 def nodule_odds(peaks: Peaks, lungs: LungMask | None) -> NDArray[np.float32]:
-    """Log odds of each peak, (n,); only their order means something in another scan."""
+    """Returns the log odds of each peak, (n,); across scans only their order is meaningful."""
     return fitted("blob_ranking", "peak", MEASURES).log_odds(measures_of(peaks, lungs)).astype(np.float32)
 
 
 def ray_measures(
     field: BlobField, centers_ras: NDArray, radii_mm: NDArray, odds: NDArray, lungs: LungMask | None
 ) -> NDArray[np.float64]:
-    """What is asked of each blob, (n, 19) in the order of ``RAY_MEASURES``.
+    """Returns the measures of each blob along rays, (n, 19) in the order of ``RAY_MEASURES``.
 
     Brightness along a ray is given as a share of the contrast between the middle and what is around. "Ahead" is the
     best ray that nothing interrupts up to so many radii, "opposite" and "across" the best of those that leave on the
@@ -113,7 +113,7 @@ def ray_measures(
     rays at so many radii.
 
     Args:
-        field: whose volume is asked.
+        field: its volume is sampled along the rays.
         centers_ras: (n, 3) mm.
         radii_mm: (n,).
         odds: (n,) of the first ranking.
@@ -154,5 +154,5 @@ def _directions() -> NDArray[np.float64]:
 
 
 def ray_odds(measures: NDArray) -> NDArray[np.float64]:
-    """Log odds of each blob, (n,)."""
+    """Returns the log odds of each blob, (n,)."""
     return fitted("blob_rays", "blob", RAY_MEASURES).log_odds(measures).astype(np.float64)

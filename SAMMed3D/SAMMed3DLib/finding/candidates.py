@@ -1,7 +1,7 @@
-"""Places that may be nodules, found without a network: bright round things in the lungs, of any size.
+"""Finds places that may be nodules, without a network: bright round things in the lungs, of any size.
 
 Blobs of all sizes are found (:mod:`.blob_pyramid`) in a field where the wall of the lungs is painted over
-(:mod:`.blob_field`), so that what sits on the pleura stands free; they are ranked by shape (:mod:`.blob_ranking`), of
+(:mod:`.blob_field`), so that nodules at the pleura stand free; they are ranked by shape (:mod:`.blob_ranking`), of
 several on one thing the best stays, and those are ranked anew by what rays from them meet (:mod:`.blob_ranking`).
 """
 
@@ -27,13 +27,13 @@ LIMIT = 400
 CELL_MM = 1.0
 """Edge of the cells in which small nodules are searched."""
 
-#: So many of the best places of the first ranking are ranked anew by rays.
+#: Number of the best places of the first ranking that are ranked again by rays.
 _RAYED = 2500
 #: Two peaks are one thing if they are closer than the radius of the better one and than this many of the other's.
 _SAME_THING = 1.5
 #: Peaks closer than this many radii are levels of the same place.
 _SAME_PLACE = 0.5
-#: Only so many peaks per candidate are looked at when peaks are merged.
+#: Number of peaks per candidate that are looked at when peaks are merged.
 _PEAKS_PER_CANDIDATE = 100
 #: The smoothing that fits a ball best leaves this share of its contrast at its center.
 _CONTRAST_LEFT = 0.61
@@ -70,14 +70,14 @@ def find_candidates(
     limit: int = LIMIT,
     progress: Progress | None = None,
 ) -> list[Candidate]:
-    """The places in the lungs that look most like nodules, solid and ground-glass.
+    """Finds the places in the lungs that look most like nodules, solid and ground-glass.
 
     Args:
         array_kji: (K, J, I) in HU, any numeric dtype (without ``lungs`` other bright-on-dark images work too).
         ijk_to_ras: (4, 4).
         lungs: where to search; None, or lungs that were not found, searches the whole volume.
         min_diameter_mm, max_diameter_mm: sizes to look for.
-        limit: the most candidates to return.
+        limit: largest number of candidates to return.
         progress: called with (done, total); returning False cancels.
 
     Returns:
@@ -109,7 +109,7 @@ def find_candidates(
 
 @dataclass(frozen=True)
 class RayedPlaces:
-    """The best places of the first ranking, the best first, and what rays from them tell.
+    """The best places of the first ranking, the best first, with their ray measures.
 
     Attributes:
         centers_ras: (n, 3) mm.

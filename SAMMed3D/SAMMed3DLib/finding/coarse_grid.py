@@ -37,7 +37,7 @@ class CoarseVolume:
 
 
 def report(progress: Progress | None, done: int, total: int) -> None:
-    """Tells how far the work is. Raises PredictionCancelled if the answer is False."""
+    """Calls ``progress``; raises PredictionCancelled if it returns False."""
     if progress is not None and progress(done, total) is False:
         raise PredictionCancelled("the search for nodules was cancelled")
 
@@ -49,14 +49,14 @@ def pool_volume(
     high: float = np.inf,
     progress: Callable[[float], None] | None = None,
 ) -> NDArray[np.float32]:
-    """Means over blocks of ``factors_kji`` voxels of the values clipped to low..high; an incomplete last block is
+    """Averages blocks of ``factors_kji`` voxels, their values clipped to low..high; an incomplete last block is
     dropped.
 
     Args:
         array_kji: (K, J, I), any numeric dtype and memory order.
         factors_kji: (3,) whole numbers; 1 keeps an axis.
         low, high: values beyond are clipped first, so that padding of -3024 does not darken its neighbors.
-        progress: told the share that is done, 0..1.
+        progress: called with the share that is done, 0..1.
     """
     factors = [int(f) for f in factors_kji]
     count = [max(n // f, 1) for n, f in zip(array_kji.shape, factors, strict=True)]
@@ -89,7 +89,7 @@ def pooled_affine(ijk_to_ras: NDArray, factors_kji: NDArray) -> NDArray[np.float
 
 
 def pool_factors(ijk_to_ras: NDArray, shape_kji: tuple[int, ...], cell_mm: float) -> NDArray[np.int64]:
-    """How many voxels along [k, j, i] fit into a cell, at least 1."""
+    """Returns how many voxels along [k, j, i] fit into a cell, at least 1."""
     fitting = np.floor(cell_mm / voxel_spacing(ijk_to_ras)[::-1] + 0.2).astype(np.int64)
     return np.clip(fitting, 1, shape_kji)
 
@@ -103,7 +103,7 @@ def coarse_volume(
     high: float,
     progress: Callable[[float], None] | None = None,
 ) -> CoarseVolume:
-    """The whole volume on a grid of ``cell_mm``, or of larger cells where ``most_cells`` would not be enough."""
+    """Averages the whole volume over cells of ``cell_mm``, or larger ones to stay within ``most_cells``."""
     first, last = extent_ras(array_kji.shape, ijk_to_ras)
     cell = max(cell_mm, float(np.cbrt(np.prod(last - first) / most_cells)))
     factors = pool_factors(ijk_to_ras, array_kji.shape, cell)

@@ -43,7 +43,7 @@ _MARGIN_MM = 15.0
 
 
 class Detector(Protocol):
-    """Names places that may be nodules, the likeliest first; :func:`.candidates.find_candidates` says what it takes."""
+    """Names places that may be nodules, the likeliest first; arguments as of :func:`.candidates.find_candidates`."""
 
     def __call__(
         self,
@@ -76,10 +76,10 @@ class RetinaNetDetector:
 
     Args:
         network: with its weights.
-        window: largest part of the image that is looked at in one go, voxels; multiples of ``DIVISIBLE``.
+        window: largest part of the image that the network sees at once, voxels; multiples of ``DIVISIBLE``.
 
     Attributes:
-        tflop: what the last search spent, in 10^12 operations.
+        tflop: operations of the last search, in 10^12.
     """
 
     def __init__(self, network: RetinaNet, window: Sequence[int] = WINDOW) -> None:
@@ -98,7 +98,7 @@ class RetinaNetDetector:
         limit: int = LIMIT,
         progress: Progress | None = None,
     ) -> list[Candidate]:
-        """Candidates whose ``detection`` is the detector's probability, the likeliest first.
+        """Finds candidates; their ``detection`` is the detector's probability, the likeliest first.
 
         Raises:
             InputError: the matrix is none.
@@ -124,14 +124,14 @@ class RetinaNetDetector:
 
     @torch.inference_mode()
     def detect(self, image: Tensor, progress: Progress | None = None) -> Boxes:
-        """Boxes in an image (X, Y, Z) of intensities 0..1."""
+        """Detects boxes in an image (X, Y, Z) of intensities 0..1."""
         size = image.shape
         edges = [-(-n // step) * step for n, step in zip(size, DIVISIBLE, strict=True)]
         padded = F.pad(image, [each for n, edge in zip(size[::-1], edges[::-1], strict=True) for each in (0, edge - n)])
         window = [min(n, edge) for n, edge in zip(self._window, edges, strict=True)]
         starts = list(itertools.product(*(_starts(edge, n) for edge, n in zip(edges, window, strict=True))))
         self.tflop = len(starts) * math.prod(window) * GFLOP_PER_MEGAVOXEL / 1e9
-        # pieces of work are about alike; how many there are is known after the first window
+        # all steps take about as long; their number is known after the first window
         done, known = 0, 0
 
         def tick() -> None:

@@ -1,4 +1,4 @@
-"""Where the lungs are, by thresholds and shape alone: coarse, but closed over nodules at the pleura.
+"""Finds the lungs by thresholds and shape alone: coarse, but closed over nodules at the pleura.
 
 All work is done on one coarse grid with axes R, A, S, so that oblique, tilted and thick-sliced volumes are treated
 alike and the cost hardly depends on the number of slices. A region of aerated tissue is a lung if it is large enough,
@@ -38,7 +38,7 @@ _SMALLEST_LUNG_MM3 = 40e3
 _OUTER_AIR_MM3 = 150e3
 _AROUND_AIR_MM = (3.0, 7.0)
 _LEAST_AERATED_AROUND = 0.2
-#: Half the thickness of what hides the air around the patient: a chest wall is thicker, the shell of a table is not.
+#: Half the thickness of a layer that hides the air around the patient: a chest wall is thicker, a table's shell is not.
 _SHELL_MM = 2.0
 #: Of the dark cells around padding of 0 HU at least this share is air; around soft tissue at the side of a scan that is
 #: cropped to the lungs it is lung.
@@ -51,7 +51,8 @@ _CLOSING_MM = 12.0
 _LARGEST_HOLE_MM2 = 900.0
 _STEPS = 10
 _OPEN, _BOUNDED = 1, 2
-#: Darker than any air: padding, where it is that share of the volume. A cell with more than that much of it is none.
+#: Voxels below this HU are padding if they make up this share of the volume; a cell with more than that share of them
+#: holds no data.
 _PADDING_HU, _LEAST_PADDED, _PADDED_SHARE = -1100, 0.005, 0.1
 #: A field of view fills its circle or rectangle by at least this share; a body in air without noise does not.
 _WHOLE_VIEW = 0.97
@@ -67,7 +68,7 @@ class LungMask:
         mask: bool [k, j, i] on a coarse grid, axes S, A, R.
         grid_to_ras: (4, 4), grid index (i, j, k) to RAS mm.
         found: False where no lungs were found; the mask is empty then, and the caller may search the whole volume.
-        message: what was found, for users.
+        message: a sentence for users on what was found.
         share: float32 of the mask's shape, how much of each cell is lung, 0..1: the pleura lies where it is 1/2. None
             where only the mask is known.
         notes: what is missing of the lungs, one sentence each: the scan ends in them, or one was not found.
@@ -91,14 +92,14 @@ class LungMask:
         return float(np.count_nonzero(self.mask) * abs(np.linalg.det(self.grid_to_ras[:3, :3])) / 1000.0)
 
     def share_at(self, points_ras: ArrayLike) -> NDArray[np.float32]:
-        """How much lung is at points (3,) or (..., 3): 1 inside, 0 outside, between at the border (trilinear)."""
+        """Returns the share of lung at points (..., 3): 1 inside, 0 outside, between at the border (trilinear)."""
         points = np.asarray(points_ras, dtype=np.float64)
         index = world_to_ijk(self.grid_to_ras, points.reshape(-1, 3))[:, ::-1]
         share = ndimage.map_coordinates(self.cells, index.T, order=1, mode="grid-constant")
         return share.reshape(points.shape[:-1])
 
     def inside_fraction(self, mask: NDArray, offset_kji: Sequence[int], ijk_to_ras: NDArray) -> float:
-        """The share of an object's voxels that lie in the lungs, 0..1; 0 for an empty object.
+        """Returns the share of an object's voxels that lie in the lungs, 0..1; 0 for an empty object.
 
         Args:
             mask: block [k, j, i] of a volume, not 0 inside the object.
@@ -206,7 +207,7 @@ def _outside_of_view(planes: NDArray) -> NDArray[np.bool_] | None:
 
 
 def _missing_parts(lungs: NDArray[np.bool_], padding: NDArray[np.bool_], coarse: CoarseVolume) -> tuple[str, ...]:
-    """What the volume lacks of the lungs, for users."""
+    """Returns sentences for users on parts of the lungs that the volume lacks."""
     notes = []
     area = coarse.cell_mm**2
     known = np.flatnonzero(coarse.known.any(axis=(1, 2)))
@@ -243,11 +244,11 @@ def _share_of_cells(closed: NDArray[np.bool_], values: NDArray[np.float32]) -> N
 
 
 def _no_ct(coarse: CoarseVolume, array_kji: NDArray) -> str:
-    """Why the volume cannot show lungs, in words, or nothing."""
+    """Returns the reason why the volume cannot show lungs, or ""."""
     values = coarse.values[coarse.known]
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     if high - low < 1.0:
-        # clipped and averaged values are alike; the volume's own need not be
+        # the clipped and averaged values are all the same; the volume's own need not be
         low, high = float(array_kji.min()), float(array_kji.max())
         if low == high:
             return f"the volume is {low:g} everywhere: there is nothing to find in it"
@@ -276,7 +277,7 @@ def _lung_regions(coarse: CoarseVolume, tick: Callable[[], None]) -> NDArray[np.
     labels, count = ndimage.label(core)
     sizes = np.bincount(labels.ravel(), minlength=count + 1) * cell**3
     sizes[0] = 0.0
-    # every other slice tells enough
+    # every other slice is enough
     chosen = np.intersect1d(np.flatnonzero(sizes >= _SMALLEST_CORE_MM3), labels[::2])
     if not len(chosen):
         return np.zeros(values.shape, bool)

@@ -17,7 +17,7 @@ from ..inference.geometry import PlacedMask
 def suppress(
     blocks: Sequence[PlacedMask], scores: ArrayLike, iou_threshold: float = 0.3, containment: float = 0.6
 ) -> list[int]:
-    """Which masks to keep, the best first.
+    """Chooses which masks to keep, the best first.
 
     A mask goes if a better one has an IoU above ``iou_threshold`` with it, or if the voxels that both share are more
     than ``containment`` of the smaller of the two: a part of a nodule, or a leak around it, is no other nodule.

@@ -1,4 +1,4 @@
-"""What tells a nodule from a vessel in one look of the network: numbers for the score, all from a small grid of cells.
+"""Features that tell a nodule from a vessel in one answer of the network, all from a small grid of cells.
 
 A nodule is compact, ends on all sides and keeps its size when the threshold moves; a vessel is long, goes on beyond its
 mask, and its mask leaks along it. Everything is measured in the crop that shows the object at its proper zoom, so that
@@ -25,7 +25,7 @@ from .lungs import LungMask
 
 #: Cells around a point in which its object is looked for.
 _NEAR_CELLS = 2
-#: Logit of the generous outline with which the growth is measured: a probability of 0.05.
+#: Logit (a probability of 0.05) of the wider outline with which the growth is measured.
 _GENEROUS_LOGIT = -3.0
 #: The surroundings are a shell between these distances from the mask, as shares of its radius.
 _SHELL = (0.25, 0.75)
@@ -33,7 +33,7 @@ _SHELL = (0.25, 0.75)
 
 @dataclass(frozen=True)
 class LookFeatures:
-    """One object in one look.
+    """Features of one object in one look (an answer of the network at a candidate).
 
     Attributes:
         predicted_iou: of the network, NaN where that was never trained.
@@ -42,14 +42,14 @@ class LookFeatures:
         elongation: longest by shortest of the three axes (square roots of the moments), 1 for a sphere.
         slenderness: longest by middle axis; large for tubes, 1 for disks.
         compactness: share of the mask within the sphere of its volume at its center; 1 for a sphere.
-        growth: natural log of how many times larger the generous mask is.
+        growth: natural log of how many times larger the mask of the wider outline is.
         off_center: distance from point to center, in radii.
         contrast_hu: mean inside minus median of the shell around.
         mean_hu: inside.
-        continued: share of the shell that is about as dense as the inside: where a vessel goes on.
+        continued: share of the shell that is about as dense as the inside, as where a vessel goes on.
         outside_lung: share of the mask outside of the lungs; 0 where no lungs are known.
         near_wall: share of the shell outside of the lungs.
-        touches_border: it runs out of the crop.
+        touches_border: whether it runs out of the crop.
         center_ras: (3,) mm, its center of mass.
     """
 
@@ -72,7 +72,7 @@ class LookFeatures:
 
 @dataclass(frozen=True)
 class Agreement:
-    """What clicks elsewhere in an object give: of a nodule the same mask, of a vessel another piece of it.
+    """How far clicks elsewhere in an object give the same mask: in a nodule they do, in a vessel another piece of it.
 
     Attributes:
         mean, least: IoU of their masks with that of the object.
@@ -85,7 +85,7 @@ class Agreement:
 
 
 def object_at(part: Part, point_ras: ArrayLike, threshold: float = 0.0) -> NDArray[np.bool_] | None:
-    """The cells above ``threshold`` that hang together with those at a point; None where there are none near it."""
+    """Returns the cells above ``threshold`` that are connected to those at a point; None where none is near it."""
     labels, count = components(part.logits > threshold)
     point = world_to_ijk(part.cells_to_ras, point_ras)
     center = voxel_index(point)
@@ -121,7 +121,7 @@ def points_within(part: Part, point_ras: ArrayLike) -> NDArray[np.float64]:
 def agreement_of(
     part: Part, point_ras: ArrayLike, others: Sequence[Part], points_ras: ArrayLike, ious: Sequence[float | None]
 ) -> Agreement:
-    """How far clicks elsewhere agree with the object at a point.
+    """Measures how far clicks elsewhere agree with the object at a point.
 
     Args:
         part, point_ras: the object.
@@ -146,7 +146,7 @@ def describe(
     in_lung: NDArray[np.bool_] | None = None,
     offset: float = 1.0,
 ) -> LookFeatures | None:
-    """The features of the object at a point, or None where the network sees nothing.
+    """Computes the features of the object at a point, or None where the network sees nothing.
 
     Args:
         part: logits of the look.
@@ -215,7 +215,7 @@ def _surroundings(
 
 @dataclass(frozen=True)
 class ClickPlace:
-    """Where to click.
+    """A place to click.
 
     Attributes:
         point_ras: (3,) mm, the center of a voxel.
@@ -230,7 +230,7 @@ class ClickPlace:
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What one click showed: the place, the network's answer and the object's features."""
+    """The result of one click: the place, the network's answer and the object's features."""
 
     place: ClickPlace
     part: Part
@@ -257,7 +257,7 @@ class Looker:
         return None if features is None else Look(place, part, features)
 
     def agreement(self, look: Look) -> Agreement:
-        """What two clicks elsewhere in the object give, in the crop that shows it: no encoding."""
+        """Measures the agreement of two clicks elsewhere in the object, in the crop that shows it: no encoding."""
         points = points_within(look.part, look.place.point_ras)
         parts, ious = self._predictor.decode_clicks(look.part.crop, look.part.anchor_ras, points)
         return agreement_of(look.part, look.place.point_ras, parts, points, ious)

@@ -2,7 +2,7 @@
 
 Two logistic regressions, each over its inputs, their squares and products. The first judges a place by the response of
 the blob filter that named it (:mod:`.candidates`) and by its appearance (:mod:`.appearance`), before the promptable
-network has seen it; the second judges the object that was clicked: it hears its features besides
+network has seen it; the second judges the object that was clicked: it also takes its features
 (:mod:`.nodule_features`), and whether clicks elsewhere in it give the same mask. What they were fitted on is said
 beside their weights (:mod:`.regression`).
 """
@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from .nodule_features import Agreement, LookFeatures
 from .regression import Regression, fitted, fitted_values
 
-#: What the first sees, in order; :func:`place_inputs` computes it.
+#: Inputs of the first, in order; :func:`place_inputs` computes them.
 PLACE = ("diameter", "response", "appearance")
-#: What the second sees, in order; :func:`object_inputs` computes it.
+#: Inputs of the second, in order; :func:`object_inputs` computes them.
 OBJECT = (
     "iou",
     "stability",
@@ -42,14 +42,14 @@ OBJECT = (
     "least agreement",
     "iou around",
 )
-#: Those whose squares and products both see too.
+#: Inputs whose squares and products both take too.
 COMBINED = ("iou", "diameter", "response", "appearance", "agreement")
 #: Of the fit (:func:`.regression.fitted_values`).
 _SECTION = "nodule_score"
 
 
 def place_inputs(diameter_mm: float, response: float, appearance: float) -> NDArray[np.float64]:
-    """The regressions' inputs that are known of a place before a click.
+    """Computes the regressions' inputs that are known of a place before a click.
 
     Args:
         diameter_mm: of what is expected there.
@@ -69,7 +69,7 @@ def place_inputs(diameter_mm: float, response: float, appearance: float) -> NDAr
 def object_inputs(
     features: LookFeatures, response: float, appearance: float, agreement: Agreement
 ) -> NDArray[np.float64]:
-    """What is known of an object that was clicked as the regression takes it, each bounded and about of size one.
+    """Computes the second regression's inputs for an object that was clicked, each bounded and about of size one.
 
     Args:
         features: of the click.
@@ -108,7 +108,7 @@ def _logit(share: float) -> float:
 
 @dataclass(frozen=True)
 class NoduleScore:
-    """Probabilities in 0..1 that something is a nodule.
+    """Gives the probability, 0..1, that something is a nodule.
 
     Attributes:
         place: judges a place before a click, its inputs named as in ``PLACE``.
@@ -119,23 +119,23 @@ class NoduleScore:
     clicked: Regression
 
     def of_place(self, diameter_mm: float, response: float, appearance: float) -> float:
-        """Of what is expected at a place; ``response`` of the blob filter and ``appearance`` to the classifier."""
+        """Probability for a place before a click, from the blob filter's response and the classifier's log odds."""
         return probability(float(self.place.log_odds(place_inputs(diameter_mm, response, appearance))))
 
     def __call__(
         self, features: LookFeatures, agreement: Agreement, response: float = math.nan, appearance: float = math.nan
     ) -> float:
-        """Of an object that was clicked; NaN where blob filter or classifier were not asked."""
+        """Probability for an object that was clicked; NaN where blob filter or classifier were not asked."""
         return probability(float(self.clicked.log_odds(object_inputs(features, response, appearance, agreement))))
 
 
 def probability(log_odds: float) -> float:
-    """1 / (1 + exp(-x)), without overflow."""
+    """The logistic function 1 / (1 + exp(-x)), without overflow."""
     return 1.0 / (1.0 + math.exp(-min(max(log_odds, -30.0), 30.0)))
 
 
 def joined(own: float, detection: float) -> float:
-    """The probability that we and a detector of record give together: the mean of both log odds.
+    """Joins our probability and that of a detector of record: the mean of both log odds.
 
     Nobody has fitted how far either is to be trusted, so both count alike; where the detector was not asked (NaN) it is
     ours.
@@ -149,7 +149,7 @@ def joined(own: float, detection: float) -> float:
 
 @lru_cache(maxsize=1)
 def default_score() -> NoduleScore:
-    """The score that comes with the module. Raises InputError when its file is missing or damaged."""
+    """Loads the score that comes with the module. Raises InputError when its file is missing or damaged."""
     return NoduleScore(fitted(_SECTION, "place", PLACE, COMBINED), fitted(_SECTION, "click", OBJECT, COMBINED))
 
 
@@ -160,7 +160,7 @@ _STABILITIES = (0.98, 0.9)
 
 
 def score_threshold(sensitivity: float, ranking: str = "probability") -> float:
-    """The lowest score to show for a slider between "fewer" (0) and "more" (1); nothing is computed anew.
+    """Returns the lowest score to show for a slider between "fewer" (0) and "more" (1).
 
     Args:
         sensitivity: 0 to 1; 0.5 is the default.
@@ -174,14 +174,14 @@ def score_threshold(sensitivity: float, ranking: str = "probability") -> float:
 
 
 def shown_from(score: float, ranking: str = "probability") -> float:
-    """The slider's place, 0 to 1, from which on a score is shown: the inverse of :func:`score_threshold`."""
+    """Returns the slider's place, 0 to 1, from which on a score is shown: the inverse of :func:`score_threshold`."""
     places, odds = _slider_in_odds(ranking)
     bounded = min(max(score, 1e-9), 1.0 - 1e-9)
     return float(np.interp(-math.log(bounded / (1.0 - bounded)), [-value for value in odds], places))
 
 
 def _slider_in_odds(ranking: str) -> tuple[tuple[float, ...], list[float]]:
-    """How far the slider stands from "fewer" to "more", and the log odds of the lowest score that is shown there."""
+    """Returns places of the slider from "fewer" to "more", and the log odds of the lowest score shown at each."""
     slider = fitted_values(_SECTION)["slider"]
     few, usual = (slider["few"], slider["usual"]) if ranking == "probability" else _STABILITIES
     return (0.0, 0.5, 1.0), [math.log(score / (1.0 - score)) for score in (few, usual, LOWEST_SCORE)]

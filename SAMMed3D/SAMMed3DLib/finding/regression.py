@@ -1,4 +1,4 @@
-"""Logistic regressions over a few measures; the fitted ones stand in ``Resources/Models/finding.json``."""
+"""Logistic regressions over a few measures; the fitted ones are in ``Resources/Models/finding.json``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..inference.errors import InputError
 from ..weights import FITTED, resource_path
 
-#: Inputs farther from the center than that many scales say no more.
+#: Inputs are clipped to this many scales from the center.
 _FARTHEST = 3.0
 
 
@@ -40,13 +40,13 @@ class Regression:
 
     @property
     def pairs(self) -> tuple[tuple[int, int], ...]:
-        """Which inputs are multiplied."""
+        """Index pairs of the inputs that are multiplied."""
         members = [n for n, name in enumerate(self.names) if self.multiplied is None or name in self.multiplied]
         return tuple(itertools.combinations_with_replacement(members, 2))
 
     @property
     def term_count(self) -> int:
-        """How many weights it needs."""
+        """Number of weights it needs."""
         return (self.intercept is None) + len(self.names) + len(self.pairs)
 
     def terms(self, inputs: ArrayLike) -> NDArray[np.floating]:
@@ -68,7 +68,7 @@ class Regression:
 
 
 def fitted(section: str, name: str, names: tuple[str, ...], multiplied: tuple[str, ...] | None = None) -> Regression:
-    """A regression that comes with the module.
+    """Loads a regression that comes with the module.
 
     Args:
         section: of the file, one for each script that fits.
@@ -100,7 +100,7 @@ def fitted(section: str, name: str, names: tuple[str, ...], multiplied: tuple[st
 
 @cache
 def fitted_values(section: str) -> dict[str, Any]:
-    """One section of the file, read once. Raises InputError."""
+    """Reads one section of the file, once. Raises InputError."""
     try:
         values = json.loads(resource_path(FITTED).read_text(encoding="utf-8"))[section]
     except (OSError, ValueError, KeyError, TypeError) as error:
