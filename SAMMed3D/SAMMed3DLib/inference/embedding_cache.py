@@ -1,4 +1,4 @@
-"""Image embeddings, kept within a bound of memory, the least recently used going first."""
+"""A cache of image embeddings with a bound of memory; the least recently used are dropped first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class EmbeddingCache:
-    """Least-recently-used store of embeddings.
+    """Least-recently-used cache of embeddings.
 
     The key must hold everything that an embedding depends on: image, crop, place of the intensity statistics and
     network (:class:`SamPredictor3D` makes such keys). One cache may serve several predictors.

@@ -1,4 +1,4 @@
-"""The one error of this package that a user can cure."""
+"""Errors of the engine: input that a user can mend, and a cancelled prediction."""
 
 from __future__ import annotations
 

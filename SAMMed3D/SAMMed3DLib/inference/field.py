@@ -18,7 +18,7 @@ from .sampling import sample_grid
 
 #: Logit where no crop reaches.
 OUTSIDE_LOGIT = -20.0
-#: Logits carried into another crop are clamped to this, so that no old opinion is beyond correction.
+#: Logits carried into another crop are clamped to this, so that clicks can still correct them.
 _LARGEST_PRIOR = 20.0
 
 
@@ -39,7 +39,7 @@ class Part:
 
     @property
     def cells_to_ras(self) -> NDArray[np.float64]:
-        """4x4, index of a low-resolution cell to RAS mm."""
+        """Matrix (4, 4) from the index of a low-resolution cell to RAS mm."""
         return self.crop.crop_to_ras @ cells_to_crop(self.crop.shape, self.logits.shape)
 
     @property
@@ -48,14 +48,14 @@ class Part:
         return float(self.crop.spacing_mm * (np.prod(self.crop.shape) / np.prod(self.logits.shape)) ** (1.0 / 3.0))
 
     def interiority(self, point_ras: ArrayLike) -> float:
-        """1 in the middle of the crop, 0 on its faces, negative outside."""
+        """How deep a point lies in the crop: 1 in its middle, 0 on its faces, negative outside."""
         size = np.array(self.crop.shape)
         depth = (self.crop.index_of(point_ras) + 0.5) / size
         return float(2.0 * np.minimum(depth, 1.0 - depth).min())
 
 
 def cells_to_crop(crop_shape: Sequence[int], cells: Sequence[int]) -> NDArray[np.float64]:
-    """4x4 from the index of a low-resolution cell to crop indices: ``(m + 0.5) * size / cells - 0.5``."""
+    """Matrix (4, 4) from the index of a low-resolution cell to crop indices: ``(m + 0.5) * size / cells - 0.5``."""
     scale = np.array(crop_shape, dtype=np.float64) / np.array(cells, dtype=np.float64)
     affine = np.diag([*scale, 1.0])
     affine[:3, 3] = 0.5 * scale - 0.5
@@ -65,7 +65,7 @@ def cells_to_crop(crop_shape: Sequence[int], cells: Sequence[int]) -> NDArray[np
 def sample_parts(
     parts: Sequence[Part], grid_to_ras: NDArray, shape: tuple[int, int, int], outside: float = OUTSIDE_LOGIT
 ) -> NDArray[np.float32]:
-    """The field on a grid: trilinear in each part, and where parts overlap their weighted mean.
+    """Samples the field on a grid: trilinear in each part, and where parts overlap their weighted mean.
 
     The weights fall smoothly to zero at each crop's faces, so that the field has no step where a crop ends inside
     another one.
@@ -94,7 +94,7 @@ def sample_parts(
 
 
 def values_at(parts: Sequence[Part], points_ras: NDArray) -> NDArray[np.float32]:
-    """The field at single points (n, 3)."""
+    """Samples the field at single points (n, 3)."""
     values = []
     for point in points_ras:
         affine = np.eye(4)
@@ -104,7 +104,7 @@ def values_at(parts: Sequence[Part], points_ras: NDArray) -> NDArray[np.float32]
 
 
 def _weights(crop: Crop, grid_to_ras: NDArray, shape: tuple[int, int, int]) -> NDArray[np.float32]:
-    """Product over the crop's axes of sin^2, 1 in the middle and 0 on the faces and outside."""
+    """Blending weights of a crop: the product over its axes of sin^2, 1 in the middle, 0 on the faces and outside."""
     affine = np.linalg.inv(crop.crop_to_ras) @ grid_to_ras
     steps = [np.arange(n, dtype=np.float64) for n in shape]
     weight = np.ones(shape, dtype=np.float32)
@@ -122,9 +122,9 @@ def _weights(crop: Crop, grid_to_ras: NDArray, shape: tuple[int, int, int]) -> N
 
 
 def prior_logits(parts: Sequence[Part], crop: Crop, cells: tuple[int, int, int] = (32, 32, 32)) -> NDArray[np.float32]:
-    """The present logits on the low-resolution grid of a crop: the mask prompt for the next decoding.
+    """Resamples the present logits to the low-resolution grid of a crop: the mask prompt for the next decoding.
 
-    Unchanged logits for the only part's own crop; otherwise resampled and clamped, with 0 (no opinion) where no part
+    The only part's logits stay unchanged on its own crop; otherwise they are clamped, and 0 (undecided) where no part
     reaches.
     """
     if len(parts) == 1 and parts[0].crop == crop and parts[0].logits.shape == cells:
@@ -134,7 +134,7 @@ def prior_logits(parts: Sequence[Part], crop: Crop, cells: tuple[int, int, int] 
 
 
 def block_to_ras(ijk_to_ras: NDArray, offset_kji: Sequence[int] | NDArray) -> NDArray[np.float64]:
-    """4x4 from the index (k, j, i) within a block of the volume to RAS mm."""
+    """Matrix (4, 4) from the index (k, j, i) within a block of the volume to RAS mm."""
     affine = np.eye(4)
     affine[:3, :3] = ijk_to_ras[:3, [2, 1, 0]]
     affine[:3, 3] = transform_points(ijk_to_ras, np.asarray(offset_kji)[::-1])

@@ -58,7 +58,7 @@ def label_map(blocks: Mapping[int, PlacedMask], shape_kji: tuple[int, ...]) -> N
 
 
 def as_affine(matrix: ArrayLike, name: str = "ijk_to_ras") -> Affine:
-    """A read-only float64 copy of a 4x4 affine. Raises InputError if it is not one or has no inverse."""
+    """Returns a read-only float64 copy of a 4x4 affine. Raises InputError if it is not one or has no inverse."""
     try:
         affine = np.array(matrix, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -88,17 +88,17 @@ def is_singular(affine: NDArray) -> bool:
 
 
 def transform_points(affine: NDArray, points: ArrayLike) -> NDArray[np.float64]:
-    """``affine`` applied to points (..., 3)."""
+    """Applies ``affine`` to points (..., 3)."""
     return np.asarray(points, dtype=np.float64) @ affine[:3, :3].T + affine[:3, 3]
 
 
 def world_to_ijk(ijk_to_ras: NDArray, points_ras: ArrayLike) -> NDArray[np.float64]:
-    """Continuous (i, j, k) of RAS points (..., 3)."""
+    """Converts RAS points (..., 3) to continuous voxel indices (i, j, k)."""
     return transform_points(np.linalg.inv(ijk_to_ras), points_ras)
 
 
 def voxel_index(coordinates: ArrayLike) -> NDArray[np.int64]:
-    """The voxel that holds a continuous index: floor(x + 0.5), so that ties go up, never to the even neighbor."""
+    """Returns the voxel that holds a continuous index: floor(x + 0.5), so that ties always go up."""
     shifted = np.asarray(coordinates, dtype=np.float64) + 0.5
     nearest = np.round(shifted)
     return np.where(np.abs(shifted - nearest) < 1e-6, nearest, np.floor(shifted)).astype(np.int64)
@@ -115,7 +115,7 @@ def voxel_volume(affine: NDArray) -> float:
 
 
 def closest_ras_axes(ijk_to_ras: NDArray) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """Which of the index axes (0=i, 1=j, 2=k) runs closest to R, A and S, and with which sign.
+    """Finds the index axes (0=i, 1=j, 2=k) that run closest to R, A and S, and their signs.
 
     Returns:
         (axes, signs): ``axes[r]`` is the index axis nearest to world axis r, ``signs[r]`` -1 where it runs backwards.

@@ -1,4 +1,4 @@
-"""Judges what the network answered to a click: whether to believe it, and which of several answers to keep.
+"""Judges the network's answers to a click: whether to believe one, and which of several to keep.
 
 Rules without a network, so that they can be tested and tuned: an answer should agree with every click, hold the object
 whole, and change what the newest click asked for rather than what it did not.
@@ -20,7 +20,7 @@ from .zoom import ObjectView
 
 #: Predicted IoU below which an answer is not to be trusted.
 SURE = 0.4
-#: After this many clicks an answer should be believed to be better than that.
+#: After this many clicks an answer needs this higher predicted IoU instead.
 _CORRECTED, CORRECTED_SURE = 3, 0.6
 #: Share of the old mask that an answer to a positive click should keep.
 _KEPT_SHARE = 0.7
@@ -52,17 +52,17 @@ class Answer:
 
     @property
     def ignored(self) -> NDArray[np.bool_]:
-        """(n,) which clicks lie on the wrong side of the field."""
+        """Boolean (n,): which clicks lie on the wrong side of the field."""
         return (values_at(self.parts, self.clicks.ras) > 0.0) != self.clicks.positive
 
     @property
     def is_sure(self) -> bool:
-        """Whether something is seen and, where the network tells, believed to be right."""
+        """Whether something is seen and its predicted IoU, where there is one, is high enough."""
         return self.view is not None and (self.score is None or self.score >= SURE)
 
     @property
     def rank(self) -> tuple[bool, int, bool, float]:
-        """The larger, the better: something seen, few clicks ignored, the object whole, a high predicted IoU."""
+        """Sort key, larger is better: something seen, few clicks ignored, the object whole, a high predicted IoU."""
         seen = self.view is not None
         whole = self.view is not None and not self.view.touches_border
         return seen, -int(self.ignored.sum()), whole, self.score or 0.0
@@ -106,13 +106,13 @@ class Answer:
         return bool(depth[tuple(np.clip(cell, 0, np.array(wrong.shape) - 1))] > _FAR_CELLS)
 
     def agrees(self, other: Answer) -> bool:
-        """Whether another answer shows about the same."""
+        """Whether another answer shows about the same mask."""
         change = ClickChange.between(self.parts, other.parts)
         return 2 * change.common > _AGREEMENT * (change.before + change.after)
 
 
 def choose(old: Answer, tried: Sequence[Answer]) -> int | None:
-    """Which of the answers to the newest click to keep, or None for the mask before it.
+    """Chooses which answer to the newest click to keep; None keeps the mask before it.
 
     A good mask is given up only for a change that the click can have meant, or on which two looks agree.
 
@@ -133,7 +133,7 @@ def choose(old: Answer, tried: Sequence[Answer]) -> int | None:
 
 @dataclass(frozen=True)
 class ClickChange:
-    """What a click changed, counted in the cells of the newest crop.
+    """The change that a click made, counted in cells of the newest crop.
 
     Attributes:
         before, after: cells inside.
@@ -167,7 +167,7 @@ def confirms(old: Sequence[Part], clicks: Clicks) -> bool:
 
 
 def warnings_about(answer: Answer, trained_mm: float) -> tuple[str, ...]:
-    """Why a mask is not to be trusted, one sentence each; empty where nothing speaks against it.
+    """Lists the reasons why a mask is not to be trusted, one sentence each; empty where there are none.
 
     Args:
         answer: the mask's field and clicks.

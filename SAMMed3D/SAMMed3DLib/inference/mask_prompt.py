@@ -1,4 +1,4 @@
-"""An existing mask as a start: from voxels to the low-resolution logits that the decoder takes."""
+"""Turns an existing mask into a prompt: from voxels to the low-resolution logits that the decoder takes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FULL_LOGIT = 8.0
 
 
 def mask_block(mask: Any, shape_kji: Sequence[int]) -> tuple[NDArray[np.bool_], tuple[int, int, int]]:
-    """The smallest block of a mask and its first voxel (k, j, i).
+    """Cuts out the smallest block of a mask; returns it and its first voxel (k, j, i).
 
     Args:
         mask: (K, J, I) array of the volume's shape (0 outside), or an object with ``mask`` and ``offset_kji``.
@@ -48,7 +48,7 @@ def mask_block(mask: Any, shape_kji: Sequence[int]) -> tuple[NDArray[np.bool_], 
 def mask_extent(
     block: NDArray[np.bool_], offset_kji: Sequence[int], ijk_to_ras: NDArray
 ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-    """Equivalent diameter (mm), edges of the bounding box along R, A, S (3,) and its center in RAS (3,) of a mask."""
+    """Measures a mask: equivalent diameter (mm), edges of its bounding box along R, A, S (3,), and its center (3,)."""
     corners = box_corners([-0.5] * 3, np.array(block.shape) - 0.5)
     world = transform_points(block_to_ras(ijk_to_ras, offset_kji), corners)
     volume = np.count_nonzero(block) * voxel_volume(ijk_to_ras)
@@ -63,7 +63,7 @@ def logits_of_mask(
     crop: Crop,
     cells: tuple[int, int, int] = (32, 32, 32),
 ) -> NDArray[np.float32]:
-    """Logits on a crop's low-resolution grid: linear in the share of each cell that the mask covers, 0 at one half."""
+    """Makes logits on a crop's low-resolution grid: linear in the share of a cell that the mask covers, 0 at half."""
     padded = np.pad(block, 1).astype(np.float32)
     to_block = np.linalg.inv(block_to_ras(ijk_to_ras, np.asarray(offset_kji) - 1))
     factors = [max(1, round(size / n)) for size, n in zip(crop.shape, cells, strict=True)]

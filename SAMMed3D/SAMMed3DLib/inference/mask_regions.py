@@ -1,4 +1,4 @@
-"""Tells the connected components of a mask, and the voxel in which one would click."""
+"""Connected components of a mask, and its most interior voxel."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def components(mask: NDArray) -> tuple[NDArray[np.int32], int]:
 def most_interior_voxel(
     mask_kji: NDArray, spacing_kji: tuple[float, float, float] = (1.0, 1.0, 1.0)
 ) -> tuple[int, int, int]:
-    """The voxel of a mask with the largest distance in mm to the background; the array's border counts as background.
+    """Finds the voxel of a mask with the largest distance in mm to the background, which the array's border belongs to.
 
     Of several such voxels the one nearest to the mask's centroid is taken, so that the answer does not depend on the
     direction of the axes.

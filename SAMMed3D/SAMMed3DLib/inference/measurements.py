@@ -27,7 +27,7 @@ SOLID_HU = -300.0
 _MOST_SAMPLES = 8_000_000
 #: Larger blocks hold organs or leaks, whose border voxels matter little: their voxels count in full.
 _LARGEST_REFINED = 4_000_000
-#: Clicks elsewhere that change the volume by more than this share are worth a warning: growth begins at a quarter.
+#: A range of volumes wider than this share is worth a warning: guidelines speak of growth from a quarter on.
 WIDE_RANGE = 0.25
 #: Percentiles are taken from about this many voxels, evenly picked.
 _MOST_RANKED = 1_000_000
@@ -75,7 +75,7 @@ class NoduleRecord:
     note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Numbers and lists for JSON; NaN becomes None."""
+        """Returns numbers and lists for JSON; NaN becomes None."""
         values = dataclasses.asdict(self)
         values["centroid_ras"] = [None if math.isnan(x) else x for x in self.centroid_ras]
         return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
@@ -107,7 +107,7 @@ class AxialAxes:
 
 
 def axial_axes(prediction: PlacedMask, shape_kji: Sequence[int], ijk_to_ras: ArrayLike) -> AxialAxes:
-    """The long and the short axis of a mask with their ends, as :func:`measure_nodule` reports their lengths.
+    """Finds the long and the short axis of a mask with their ends, as :func:`measure_nodule` reports their lengths.
 
     Args:
         prediction: as for :func:`measure_nodule`; not empty.
@@ -126,7 +126,7 @@ def axial_axes(prediction: PlacedMask, shape_kji: Sequence[int], ijk_to_ras: Arr
 
 
 def measure_nodule(prediction: PlacedMask, array_kji: NDArray, ijk_to_ras: ArrayLike) -> NoduleRecord:
-    """Measure a prediction in its volume.
+    """Measures a mask in its volume: sizes, density, mass.
 
     Args:
         prediction: with ``parts`` (a Prediction) the logits tell how much of each border voxel lies inside; with a
@@ -229,7 +229,7 @@ class _Surface:
         return samples.reshape(split).mean(axis=(1, 3, 5), dtype=np.float32)
 
     def contour(self, slice_axis: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Where grid lines in the slices cross the surface.
+        """Finds the points where grid lines in the slices cross the surface.
 
         Args:
             slice_axis: 0, 1 or 2 of the block; the slices lie across it.

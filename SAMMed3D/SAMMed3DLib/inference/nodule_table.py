@@ -104,12 +104,12 @@ MEASURED = tuple(
 
 
 def number(value: float | None, digits: int, unknown: str = "-") -> str:
-    """A rounded number for people; ``unknown`` for None and NaN."""
+    """Formats a rounded number for people; ``unknown`` for None and NaN."""
     return unknown if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
 def shown(key: str, value: float | None, unknown: str = "-") -> str:
-    """A value of a column for people."""
+    """Formats a value of a column for people."""
     return number(value, _BY_KEY[key].shown or 0, unknown)
 
 
@@ -119,7 +119,7 @@ def titles(*keys: str) -> list[str]:
 
 
 def rounded(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row with the digits of files; what is no column stays as it is."""
+    """Rounds a row's values to the digits of files; keys that are no columns stay as they are."""
     return {key: _rounded(key, value) for key, value in row.items()}
 
 
@@ -131,7 +131,7 @@ def _rounded(key: str, value: Any) -> Any:
 
 
 def table_text(rows: Sequence[Mapping[str, Any]], keys: Iterable[str], delimiter: str = ",") -> str:
-    """Rows under a line of headers, for files (commas) or the clipboard (tabs). Unknown values stay empty.
+    """Writes rows under a line of headers, for files (commas) or the clipboard (tabs). Unknown values stay empty.
 
     Numbers have a decimal point whatever the language; texts are quoted where needed, and those that a spreadsheet
     would take for a formula get an apostrophe in front.

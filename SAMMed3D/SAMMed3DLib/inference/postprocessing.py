@@ -1,4 +1,4 @@
-"""From logits to a mask in the volume's own voxels that respects every click.
+"""Turns logits into a mask in the volume's own voxels that respects every click.
 
 One interpolation of the field straight to the voxels (no intermediate grid), only in the blocks where the mask can be;
 local corrections at clicks that the network ignored; threshold; the connected components that hold positive clicks
@@ -52,7 +52,7 @@ class Clicks:
 
     @classmethod
     def of(cls, ras: NDArray, positive: NDArray, shape_kji: Sequence[int], ijk_to_ras: NDArray) -> Clicks:
-        """Find the voxels; a click on the volume's outer face belongs to the border voxel."""
+        """Makes Clicks with their voxels; a click on the volume's outer face belongs to the border voxel."""
         ras = np.asarray(ras, dtype=np.float64).reshape(-1, 3)
         kji = voxel_index(world_to_ijk(ijk_to_ras, ras))[:, ::-1]
         return cls(ras, np.asarray(positive, dtype=bool).reshape(-1), np.clip(kji, 0, np.array(shape_kji) - 1))
@@ -65,19 +65,19 @@ class Clicks:
         return self.only(slice(count))
 
     def only(self, which: slice | NDArray) -> Clicks:
-        """Those that an index or a boolean (n,) picks, in order."""
+        """The clicks that an index or a boolean (n,) picks, in order."""
         return Clicks(self.ras[which], self.positive[which], self.kji[which])
 
     @property
     def positive_ras(self) -> NDArray[np.float64]:
-        """(p, 3) the positive ones."""
+        """The positive clicks, (p, 3) mm."""
         return self.ras[self.positive]
 
 
 def voxelize(
     parts: Sequence[Part], array_kji: NDArray, ijk_to_ras: NDArray, clicks: Clicks, *, largest_only: bool = False
 ) -> tuple[NDArray[np.uint8], tuple[int, int, int]]:
-    """The mask of a field of logits in the volume's voxels.
+    """Computes the mask of a field of logits in the volume's voxels.
 
     Args:
         parts: the field.
@@ -114,7 +114,7 @@ def voxelize(
 def _threshold(
     parts: Sequence[Part], array_kji: NDArray, ijk_to_ras: NDArray, clicks: Clicks, low: NDArray, high: NDArray
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Where the field, corrected at the clicks, is positive in a block; and the volume's voxels of its seeds (n, 3)."""
+    """Thresholds the corrected field in a block; returns the mask and the volume's voxels of its seeds (n, 3)."""
     # a click outside the block can only be a negative one or belong to another block
     clicks = clicks.only(np.all((clicks.kji >= low) & (clicks.kji < high), axis=1))
     corrections = _corrections(parts, array_kji, ijk_to_ras, clicks, low, high)
@@ -131,7 +131,7 @@ def _threshold(
 
 
 def _joined(found: Sequence[_MaskBlock]) -> _MaskBlock:
-    """Mask blocks and their first voxels as one block."""
+    """Joins mask blocks and their first voxels to one block."""
     if len(found) == 1:
         return found[0]
     low = np.min([start for _, start in found], axis=0)
@@ -143,7 +143,7 @@ def _joined(found: Sequence[_MaskBlock]) -> _MaskBlock:
 
 
 def keep_components(mask: NDArray[np.bool_], seeds: NDArray[np.int64], largest_only: bool = False) -> NDArray[np.bool_]:
-    """The 26-connected components that hold a seed voxel (n, 3); without seeds, the largest one or all of them."""
+    """Keeps the 26-connected components that hold a seed voxel (n, 3); without seeds, the largest one or all."""
     if len(seeds) == 0 and not largest_only:
         return mask
     coarse, factor = _pooled(mask)
@@ -160,7 +160,7 @@ def keep_components(mask: NDArray[np.bool_], seeds: NDArray[np.int64], largest_o
 
 
 def fill_holes(mask: NDArray[np.bool_], negative_voxels: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Background that cannot reach the block's outside (6-connected) is filled, unless a negative click lies in it."""
+    """Fills background that cannot reach the block's outside (6-connected), unless a negative click lies in it."""
     coarse, factor = _pooled(~mask)
     labels, count = ndimage.label(np.pad(coarse, 1, constant_values=True))
     if count <= 1:
@@ -173,7 +173,7 @@ def fill_holes(mask: NDArray[np.bool_], negative_voxels: NDArray[np.int64]) -> N
 
 
 def _pooled(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], int]:
-    """Whether each cube of ``factor`` voxels holds any voxel of the mask.
+    """Returns whether each cube of ``factor`` voxels holds any voxel of the mask, and the factor.
 
     The factor is 1 for all but objects of organ size, whose connections need not be told to the voxel.
     """
@@ -259,7 +259,7 @@ def _cells_of_object(part: Part, ijk_to_ras: NDArray, clicks: Clicks) -> NDArray
         return cells
     voxel_in_cells = np.abs(np.linalg.inv(part.cells_to_ras)[:3, :3] @ ijk_to_ras[:3, :3]).sum(axis=1).max()
     radius = 1 + int(np.ceil(voxel_in_cells / 2.0))
-    # a corrected click reaches the mask from further off
+    # the correction at an ignored click can connect to the mask from further off
     seeds = world_to_ijk(part.cells_to_ras, clicks.positive_ras)
     near = int(np.ceil(_REACH * _correction_mm([part]) / voxel_spacing(part.cells_to_ras).min())) + 1
     labels, count = components(ndimage.maximum_filter(cells, size=2 * radius + 1, mode="constant"))

@@ -1,4 +1,4 @@
-"""The result of a click: a mask block in the volume's voxels, and what the next click needs."""
+"""The result of a click: a mask block in the volume's voxels, and the state that the next click goes on from."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Prediction:
         parts: every crop's logits that make up the mask, the newest last.
         alternatives: with multimask output, the other answers, the best first.
         points_ras, labels: (n, 3) mm and (n,) bool, the clicks it answers.
-        warnings: why it is not to be trusted, one sentence each; empty where nothing speaks against it.
+        warnings: reasons why it is not to be trusted, one sentence each; may be empty.
         volume_range: smallest and largest volume, relative to its own, that clicks elsewhere in the object give; None
             until :meth:`.predictor.SamPredictor3D.with_volume_range` has asked for them.
     """

@@ -1,4 +1,4 @@
-"""From clicks to a mask: the predictor that the command line, the panels, training and tests share."""
+"""Segments objects from clicks: the predictor that the command line, the panels, training and tests share."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from .preprocessing import Crop, crop_at, prepare_crop
 from .validation import check_box, check_image, check_points, hounsfield_doubt
 from .zoom import ObjectView, ZoomPolicy, best_view, deepest_point, points_elsewhere, view_object
 
-#: A click this close to a crop's face (1 = in the middle) asks what lies beyond, and needs a crop of its own where
-#: zooming out is over.
+#: A click this close to a crop's face (1 = in the middle) is about what lies beyond, and needs a crop of its own
+#: where zooming out has ended.
 _OUTER_SHELL = 0.1
 #: A click this far from an object's middle, in its diameters, is worth another decoding with one in the middle.
 _OFF_CENTER = 0.2
@@ -38,7 +38,7 @@ _tokens = itertools.count()
 
 
 class PromptableModel(Protocol):
-    """What the predictor needs of a network (:class:`SAMMed3DLib.model.Sam3D` is one)."""
+    """A network that the predictor can use (:class:`SAMMed3DLib.model.Sam3D` is one)."""
 
     profile: PreprocessingProfile
 
@@ -60,7 +60,7 @@ class PromptableModel(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _State:
-    """The work on one object after a click: its parts and the decoder's answers on the newest."""
+    """State of one object after a click: its parts, and the decoder's answers on the newest."""
 
     parts: tuple[Part, ...]
     answers: tuple[NDArray[np.float32], ...] = ()
@@ -105,7 +105,7 @@ class SamPredictor3D:
         self.set_model(model, zoom)
 
     def set_model(self, model: PromptableModel, zoom: ZoomPolicy | None = None) -> None:
-        """Go on with another network; the image stays. Embeddings of different networks are never mixed."""
+        """Changes the network; the image stays. Embeddings of different networks are never mixed."""
         self.model = model
         self.zoom = ZoomPolicy(model.profile) if zoom is None else zoom
         self._model_token = next(_tokens)
@@ -133,7 +133,7 @@ class SamPredictor3D:
         return self._ijk_to_ras
 
     def set_image(self, array_kji: Any, ijk_to_ras: ArrayLike, *, identity: Hashable | None = None) -> None:
-        """Take a volume; it is checked but neither copied nor encoded.
+        """Sets the volume to segment; it is checked but neither copied nor encoded.
 
         Args:
             array_kji: (K, J, I) in HU, any numeric type and memory order (memory maps too). Do not change it in place
@@ -170,7 +170,7 @@ class SamPredictor3D:
         multimask_output: bool = False,
         within: Crop | None = None,
     ) -> Prediction:
-        """The mask of one object.
+        """Segments one object from its clicks, a box or a mask.
 
         Args:
             points_ras: (n, 3) mm, ALL clicks of the object so far, the newest last.
@@ -217,9 +217,9 @@ class SamPredictor3D:
     def decode_clicks(
         self, crop: Crop, anchor_ras: ArrayLike, points_ras: ArrayLike
     ) -> tuple[list[Part], list[float | None]]:
-        """What the network answers to one positive click on each of several objects in one crop, decoded together.
+        """Decodes one positive click on each of several objects in one crop, all at once.
 
-        For those who look at many places and need voxels of a few only; :meth:`predict` is for people who click.
+        For a search that looks at many places and needs voxels of a few only; :meth:`predict` is for people who click.
 
         Args:
             crop: its embedding is taken from the cache, or encoded and kept there.
@@ -240,14 +240,14 @@ class SamPredictor3D:
         return [Part(crop, np.ascontiguousarray(answer), anchor) for answer in answers], known
 
     def keep_ready(self, prediction: Prediction) -> None:
-        """Mark the embeddings of a prediction as just used, so that the next click on it costs no encoding."""
+        """Marks the embeddings of a prediction as just used, so that the next click on it costs no encoding."""
         for part in prediction.parts:
             self.cache.get(self._key(part.crop, part.anchor_ras))
 
     def with_volume_range(self, prediction: Prediction) -> Prediction:
-        """The prediction with the range of volumes that clicks elsewhere in its object give.
+        """Adds to a prediction the range of volumes that clicks elsewhere in its object give.
 
-        Four more decodings in the crop that is at hand, together, so that this costs no encoding; not part of
+        This takes four more decodings, together, in the crop at hand, and no encoding. It is not part of
         :meth:`predict`, so that the mask can be shown first. A prediction that has no click, no object at its clicks
         or several crops is returned as it is.
 
@@ -286,7 +286,7 @@ class SamPredictor3D:
         positive: NDArray[np.bool_],
         prior: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Logits (B, ...) and predicted IoU (B,) for sets of clicks (B, n, 3) of signs (n,) in one crop, together."""
+        """Decodes sets of clicks (B, n, 3) of signs (n,) in one crop: logits (B, ...) and predicted IoU (B,)."""
         coords = torch.from_numpy(crop.index_of(points_ras).astype(np.float32))
         labels = torch.from_numpy(np.broadcast_to(positive, coords.shape[:2]).astype(np.int64))
         mask = None
@@ -327,7 +327,7 @@ class SamPredictor3D:
     # -- one click ---------------------------------------------------------------------------------------------------
 
     def _start(self, mask: Any, box: NDArray | None, multimask: bool) -> _State:
-        """The state before the first click: what a mask or a box alone gives."""
+        """The state before the first click, from a mask or a box alone."""
         if mask is not None:
             block, offset = mask_block(mask, self.image_kji.shape)
             diameter, extent, center = mask_extent(block, offset, self._ijk_to_ras)
@@ -394,7 +394,7 @@ class SamPredictor3D:
         return self._decode(crop, anchor, clicks, box, prior, (), False)
 
     def _looked_again(self, seen: Part, crop: Crop, clicks: Clicks, multimask: bool) -> _State:
-        """The state that another look at an object gives of which only clicks are known so far.
+        """The state of a second look at an object that is known from clicks alone.
 
         A single click is joined by one in the middle of the object's thickest part, and where the look is much closer
         or further, replaced by it unless it would be ignored: so the answer depends little on where the user clicked.
@@ -413,7 +413,7 @@ class SamPredictor3D:
         return self._decode(crop, seen.anchor_ras, both, None, None, (), multimask)
 
     def _settled(self, look: _State, clicks: Clicks, multimask: bool) -> _State:
-        """The first look, which was near enough; again in its crop, with the middle, if the click was far from that."""
+        """Keeps a first look at a fitting spacing; decodes again, with the middle, if the click was far from that."""
         part, view = look.parts[-1], self._view(look, clicks)
         middle = deepest_point(part, clicks.positive_ras)
         if view is None or view.touches_border or middle is None or len(clicks) > 1:
@@ -603,13 +603,13 @@ class SamPredictor3D:
         return embedding.to(self.model.device)
 
     def _key(self, crop: Crop, anchor_ras: NDArray) -> Hashable:
-        """What an embedding depends on."""
+        """The cache key: everything that an embedding depends on."""
         by_click = self.profile.intensity == "zscore_positive"
         anchor = (np.round(anchor_ras, 6) + 0.0).tobytes() if by_click else b""
         return self._model_token, self._image_key, crop.key, anchor
 
     def _with_memory(self, run: Callable[[], _Result]) -> _Result:
-        """``run()``; when the graphics memory is exhausted, once more on the CPU."""
+        """Calls ``run()``; when the graphics memory is exhausted, once more on the CPU."""
         try:
             return run()
         except torch.OutOfMemoryError:
@@ -632,7 +632,7 @@ class SamPredictor3D:
     # -- the result --------------------------------------------------------------------------------------------------
 
     def _finish(self, state: _State, clicks: Clicks, *, largest_only: bool) -> Prediction:
-        """Voxels for the newest part's answers, the best first."""
+        """Makes the Prediction: voxels for the newest part's answers, the best first."""
         newest, others = state.parts[-1], state.parts[:-1]
         answers = state.answers or (newest.logits,)
         known = self.profile.iou_head and state.scores
@@ -666,6 +666,6 @@ def _leaves_crop(view: ObjectView | None) -> bool:
 
 
 def _first_positive_first(clicks: Clicks) -> Clicks:
-    """The order of a replay: as clicked, but the first positive click leads."""
+    """Puts clicks into the order of a replay: as clicked, but the first positive one leads."""
     lead = int(np.argmax(clicks.positive))
     return clicks.only(np.array([lead, *(n for n in range(len(clicks)) if n != lead)], dtype=np.int64))

@@ -1,4 +1,4 @@
-"""From a CT to the network's input: a crop is sampled directly from the volume and normalized as its profile says.
+"""Makes the network's input: a crop sampled directly from the volume and normalized as the profile says.
 
 Crop tensors have the axes (d0, d1, d2) = (R, A, S): left to right, posterior to anterior, inferior to superior.
 Only the part of the volume under the crop is read; the volume is never resampled or copied as a whole.
@@ -24,7 +24,7 @@ _FEWEST_POSITIVE_VOXELS = 64
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """A grid in the world: what the network sees.
+    """The grid in the world that the network sees.
 
     Attributes:
         crop_to_ras: 4x4, crop index (d0, d1, d2) to RAS mm; read-only.
@@ -48,7 +48,7 @@ class Crop:
 
     @property
     def key(self) -> tuple[bytes, tuple[int, int, int]]:
-        """Equal for crops that agree to a nanometer: usable as a dictionary key."""
+        """A dictionary key that is equal for crops that agree to a nanometer."""
         return (np.round(self.crop_to_ras, 6) + 0.0).tobytes(), self.shape
 
     @property
@@ -74,7 +74,7 @@ class Crop:
 def crop_at(
     center_ras: ArrayLike, spacing_mm: float | None, profile: PreprocessingProfile, ijk_to_ras: NDArray
 ) -> Crop:
-    """The crop of ``profile.crop_size`` voxels with ``center_ras`` on index ``size // 2``.
+    """Makes the crop of ``profile.crop_size`` voxels with ``center_ras`` on index ``size // 2``.
 
     Args:
         center_ras: (3,) mm, the click or the middle of an object.
@@ -97,7 +97,7 @@ def crop_at(
 
 
 def sample_volume(array_kji: NDArray, ijk_to_ras: NDArray, crop: Crop, cval: float | None) -> NDArray[np.float32]:
-    """The volume on the crop's grid by one trilinear interpolation, float32 (d0, d1, d2).
+    """Samples the volume on the crop's grid by one trilinear interpolation, float32 (d0, d1, d2).
 
     A crop voxel whose center lies in the volume's box (outer voxel faces included; the last half voxel repeats the
     border voxel) is interpolated, every other one is ``cval`` or, without one, the nearest voxel of the border.
@@ -119,7 +119,7 @@ def intensity_statistics(
     """Mean and unbiased standard deviation of the voxels > 0 in the cube of ``profile.statistics_mm`` at a point.
 
     The cube is sampled at 1.5 mm, which for 192 mm is the very crop that the public code normalizes. Where hardly a
-    voxel is positive (deep in a cropped lung) or all are the same, the whole cube inside the volume speaks instead;
+    voxel is positive (deep in a cropped lung) or all are the same, the whole cube inside the volume is used instead;
     a constant image gets a standard deviation of 1.
     """
     crop = _statistics_crop(center_ras, profile)
@@ -133,7 +133,7 @@ def prepare_crop(
     profile: PreprocessingProfile,
     statistics_center_ras: ArrayLike | None = None,
 ) -> NDArray[np.float32]:
-    """The network's input for a crop: sampled, padded and normalized, float32 (C, d0, d1, d2).
+    """Makes the network's input for a crop: sampled, padded and normalized, float32 (C, d0, d1, d2).
 
     Args:
         array_kji: (K, J, I) in HU.
@@ -156,7 +156,7 @@ def prepare_crop(
 def normalize_crop(
     values: NDArray[np.float32], spacing_mm: float, profile: PreprocessingProfile, statistics: tuple[float, float]
 ) -> NDArray[np.float32]:
-    """Sampled HU (d0, d1, d2) as the network's input (C, d0, d1, d2), float32.
+    """Normalizes sampled HU (d0, d1, d2) to the network's input (C, d0, d1, d2), float32.
 
     Args:
         values: of :func:`sample_volume`; may be overwritten.

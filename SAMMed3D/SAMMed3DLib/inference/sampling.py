@@ -40,7 +40,7 @@ def sample_grid(
     out = np.full(shape, 0.0 if cval is None else cval, dtype=np.float32)
     axes = _axis_of_each_grid_axis(grid_to_source, out.shape)
     if axes is None:
-        # memory is copied along its grain
+        # read memory in the order in which it is laid out
         order = sorted(range(3), key=lambda axis: -abs(source.strides[axis]))
         affine = np.array(grid_to_source, dtype=np.float64)
         _sample_oblique(source.transpose(order), affine[[*order, 3]], out, cval is None)
@@ -69,7 +69,7 @@ def _sample_aligned(
     """Separable interpolation; ``source`` has its axes in the grid's order already.
 
     Plane by plane along the axis of the largest stride: planes are blended, rows, and columns. Each plane
-    stays in the processor's cache, and memory is read along its grain. (Matrix products would do the same, but BLAS
+    stays in the processor's cache, and memory is read in order. (Matrix products would do the same, but BLAS
     threads that wait for a busy processor cost more than they bring here.)
     """
     lerps = []
@@ -84,7 +84,7 @@ def _sample_aligned(
         return
     block = source[tuple(lerp.span for lerp in lerps)]
     finer = np.prod([lerp.low.size for lerp in lerps]) > block.size
-    if finer:  # the samples are more than the source: it is their memory that is walked along its grain
+    if finer:  # there are more samples than source voxels: then the order of the samples' memory counts
         block = np.ascontiguousarray(block)
     order = tuple(sorted(range(3), key=lambda axis: -abs(block.strides[axis])))
     block = block.transpose(order)
@@ -152,7 +152,7 @@ class _Lerp:
 
 
 def _sample_oblique(source: NDArray, affine: NDArray, out: NDArray[np.float32], everywhere: bool) -> None:
-    """Any affine, through torch's grid_sample on the block of the source under the grid; large ones in parts."""
+    """Samples through any affine, by torch's grid_sample on the block of the source under the grid; large in parts."""
     last = np.array(out.shape) - 1
     corners = np.array(list(itertools.product(*((0, n) for n in last)))) @ affine[:3, :3].T + affine[:3, 3]
     size = np.array(source.shape)

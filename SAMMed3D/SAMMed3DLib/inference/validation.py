@@ -1,4 +1,4 @@
-"""Checks of what users hand in; every message names the cure."""
+"""Checks images, points and boxes that users pass in; every message names the cure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DARKEST_MEDIAN_HU = -1100.0
 
 @dataclass(frozen=True)
 class HounsfieldDoubt:
-    """What speaks against a volume being in Hounsfield units; false where nothing does.
+    """A reason to doubt that a volume is in Hounsfield units; false where there is none.
 
     Attributes:
         text: the reason, for users; "" where there is none.
@@ -45,7 +45,7 @@ class HounsfieldDoubt:
 
 
 def hounsfield_doubt(array: NDArray) -> HounsfieldDoubt:
-    """Whether the values of a volume can be Hounsfield units of a chest, for files, arrays and data sets alike.
+    """Judges whether the values of a volume can be Hounsfield units of a chest.
 
     A sample decides, unless it is suspicious. Values that are not finite are not judged.
 
@@ -84,7 +84,7 @@ def _doubt(array: NDArray) -> HounsfieldDoubt:
 
 
 def check_image(array: Any) -> NDArray:
-    """The volume as an array (never copied). Raises InputError unless it is one 3D image of finite numbers."""
+    """Returns the volume as an array (never copied). Raises InputError unless it is one 3D image of finite numbers."""
     array = np.asarray(array)
     if array.dtype.names is not None or array.dtype.kind not in "iufb":
         raise InputError(f"the volume must hold plain numbers, not {array.dtype}: convert color to a scalar volume")
@@ -148,7 +148,7 @@ def _check_finite(array: NDArray) -> None:
 def check_points(
     points_ras: ArrayLike | None, labels: ArrayLike | None, shape_kji: tuple[int, ...], ijk_to_ras: NDArray
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Points (n, 3) and whether each is positive (n,); labels None = all positive.
+    """Checks points; returns them (n, 3) and whether each is positive (n,). Labels None = all positive.
 
     Raises:
         InputError: shapes, values that are not finite, labels other than 0 and 1, a point outside the volume.
@@ -193,7 +193,7 @@ def check_inside(points_ras: NDArray, shape_kji: tuple[int, ...], ijk_to_ras: ND
 
 
 def check_box(box_ras: ArrayLike, shape_kji: tuple[int, ...], ijk_to_ras: NDArray) -> NDArray[np.float64]:
-    """(2, 3) the lowest and highest corner (R, A, S) of a box given by any two opposite corners.
+    """Checks a box given by any two opposite corners; returns its lowest and highest corner (2, 3) in R, A, S.
 
     Raises:
         InputError: not six finite numbers, no extent, center outside the volume.

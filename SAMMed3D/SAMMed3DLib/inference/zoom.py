@@ -1,4 +1,4 @@
-"""At which spacing and place the network should look: a policy without a network, so that it can be tested and tuned.
+"""Chooses spacing and place of the crop: a policy without a network, so that it can be tested and tuned.
 
 The decoder's mask has only 32 cells along an edge, so a small nodule needs a fine crop and a large one a coarse one.
 """
@@ -31,7 +31,7 @@ _SIMILAR = 1.6
 
 @dataclass(frozen=True, eq=False)
 class ObjectView:
-    """What one part shows of the clicked object.
+    """The clicked object as one part shows it.
 
     Attributes:
         diameter_mm: of the sphere of the same volume.
@@ -49,7 +49,7 @@ class ObjectView:
 
 
 def view_object(part: Part, clicks_ras: NDArray, shape_kji: Sequence[int], ijk_to_ras: NDArray) -> ObjectView | None:
-    """The object at the positive clicks (n, 3) in a part, or None where the mask is empty there."""
+    """Measures the object at the positive clicks (n, 3) in a part; None where the mask is empty there."""
     cells = _object_cells(part, clicks_ras)
     if cells is None:
         return None
@@ -87,9 +87,9 @@ def _object_cells(part: Part, clicks_ras: NDArray) -> NDArray[np.bool_] | None:
 
 
 def deepest_point(part: Part, clicks_ras: NDArray) -> NDArray[np.float64] | None:
-    """The middle (3,) mm of the thickest part of the object at the positive clicks, or None where there is none.
+    """Finds the middle (3,) mm of the thickest part of the object at the positive clicks; None where there is none.
 
-    It hardly depends on where in the object the clicks are: it is what makes one click in it as good as another.
+    It hardly depends on where in the object the clicks are, and so makes one click as good as another.
     """
     cells = _object_cells(part, clicks_ras)
     if cells is None:
@@ -108,9 +108,10 @@ def deepest_point(part: Part, clicks_ras: NDArray) -> NDArray[np.float64] | None
 
 
 def points_elsewhere(part: Part, clicks_ras: NDArray) -> NDArray[np.float64] | None:
-    """Four points (4, 3) mm inside the object at the clicks, halfway from its middle to its ends along two axes.
+    """Finds four points (4, 3) mm inside the object at the clicks, halfway from its middle to its ends along two axes.
 
-    The longest axis and the next one; of an object so bent that such a point lies outside, the nearest cell inside.
+    These are the longest axis and the next one; where a bent object lets such a point lie outside, the nearest cell
+    inside is taken.
     None where there is no object.
     """
     cells = _object_cells(part, clicks_ras)
@@ -128,7 +129,7 @@ def points_elsewhere(part: Part, clicks_ras: NDArray) -> NDArray[np.float64] | N
 
 
 def _volume_mm3(part: Part, cells: NDArray[np.bool_]) -> float:
-    """Volume with logit > 0 around some cells, counted on a grid of a quarter (large objects: half) of a cell."""
+    """Measures the volume with logit > 0 around some cells, on a grid of a quarter (large objects: half) of a cell."""
     block, start = tight_block(cells)
     low = np.maximum(start - 1, 0)
     high = np.minimum(start + np.array(block.shape) + 1, cells.shape)
@@ -158,7 +159,7 @@ def _runs_out(cells: NDArray[np.bool_], part: Part, shape_kji: Sequence[int], ij
 
 @dataclass(frozen=True)
 class ZoomPolicy:
-    """When to look again, where, and at which spacing.
+    """Decides when to encode another crop, where, and at which spacing.
 
     Attributes:
         profile: first spacing, allowed range, and the size that an object should have.
@@ -189,7 +190,7 @@ class ZoomPolicy:
     later_moves: int = 1
 
     def spacing_for(self, diameter_mm: float, extent_mm: NDArray) -> float:
-        """The spacing that shows an object of this size well, within the bounds."""
+        """Returns the spacing that shows an object of this size well, within the bounds."""
         edges = np.array(self.profile.crop_size, dtype=np.float64)
         wanted = max(diameter_mm / self.profile.target_voxels, float((np.asarray(extent_mm) / edges).max()) / self.fill)
         return float(np.clip(wanted, self.profile.spacing_range_mm[0], self.coarsest_mm))
@@ -200,13 +201,13 @@ class ZoomPolicy:
         return max(self.profile.spacing_range_mm[1], self.widest_mm / max(self.profile.crop_size))
 
     def spacing_for_clicks(self, clicks_ras: NDArray) -> float:
-        """The finest allowed spacing of a crop that holds clicks (n, 3) well inside, or the coarsest."""
+        """Returns the finest allowed spacing of a crop that holds clicks (n, 3) well inside, or the coarsest."""
         spread = np.ptp(np.reshape(clicks_ras, (-1, 3)), axis=0)
         inner = np.array(self.profile.crop_size) * (1.0 - 2.0 * self.margin)
         return float(np.clip((spread / inner).max(), self.profile.spacing_range_mm[0], self.coarsest_mm))
 
     def crop_of_all(self, view: ObjectView | None, crop: Crop, clicks_ras: NDArray, ijk_to_ras: NDArray) -> Crop:
-        """A crop, not finer than ``crop``, that holds what was seen and positive clicks (n, 3) beside it."""
+        """Makes a crop, not finer than ``crop``, that holds the seen object and positive clicks (n, 3) beside it."""
         low, high = clicks_ras.min(axis=0), clicks_ras.max(axis=0)
         if view is not None:
             low = np.minimum(low, view.center_ras - view.extent_mm / 2.0)
@@ -216,7 +217,7 @@ class ZoomPolicy:
         return crop_at(self._center((low + high) / 2.0, spacing, clicks_ras), spacing, self.profile, ijk_to_ras)
 
     def next_spacing(self, view: ObjectView | None, spacing_mm: float) -> float:
-        """The spacing to try after ``spacing_mm`` showed ``view`` (None: nothing at the click)."""
+        """Returns the spacing to try after ``spacing_mm`` showed ``view`` (None: nothing at the click)."""
         low = self.profile.spacing_range_mm[0]
         if view is None:
             # too small to be seen at this spacing, or not seen at all: one careful look closer
@@ -236,7 +237,7 @@ class ZoomPolicy:
         *,
         first: bool,
     ) -> Crop | None:
-        """The crop to encode next, or None to stay.
+        """Chooses the crop to encode next; None keeps the present one.
 
         Args:
             view: what the latest crop shows.
@@ -277,7 +278,7 @@ class ZoomPolicy:
 
 
 def best_view(views: Sequence[ObjectView | None]) -> int:
-    """Which of the looks of one click to keep: the latest that holds the whole object, else the first.
+    """Chooses which look of a click to keep: the latest that holds the whole object, else the first.
 
     An object that still touches the border after zooming out is a leak, and zooming with a leak helps nobody. A look
     that sees nothing never replaces one that sees something.

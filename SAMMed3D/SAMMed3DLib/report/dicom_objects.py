@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..files.volume_io import Volume
     from .measuring import MeasuredScan, Segment
 
-#: What both objects repeat from the CT.
+#: DICOM attributes of the CT that both objects repeat.
 _NEEDED = (
     "PatientID",
     "PatientName",
@@ -46,9 +46,9 @@ _NEEDED = (
     "ImageOrientationPatient",
     "PixelSpacing",
 )
-#: These at least must say something.
+#: Attributes of these that must not be empty.
 _FILLED = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID")
-#: How far a slice may lie from its place in the volume, in slices.
+#: Largest distance of a slice from its place in the volume, in slices.
 _MOST_OFF = 0.1
 _MAKER = "SAMMed3D"
 
@@ -80,7 +80,7 @@ def write_seg_and_sr(
 
 
 def source_slices(volume: Volume | MeasuredScan, series_uid: str | None) -> list[Dataset]:
-    """The CT's slices in the order of the volume's k, without a gap.
+    """Reads the CT's slices in the order of the volume's k, without a gap.
 
     Raises:
         InputError: they are not there, not one file a slice, or lack what DICOM objects must repeat.
@@ -130,7 +130,7 @@ def source_slices(volume: Volume | MeasuredScan, series_uid: str | None) -> list
 def _frames(
     nodules: Sequence[Nodule], segments: Sequence[Segment], volume: Volume | MeasuredScan, slices: Sequence[Dataset]
 ) -> NDArray[np.uint16]:
-    """Segment numbers (1 = the first nodule of the findings) on the slices' pixels, in their own rows and columns."""
+    """Draws segment numbers (1 = the first nodule of the findings) on the slices' pixels, in their rows and columns."""
     rows = np.array(slices[0].ImageOrientationPatient, dtype=float).reshape(2, 3)
     axes = np.linalg.inv(volume.ijk_to_ras)[:3, :3] @ (rows * (-1.0, -1.0, 1.0)).T
     if not (axes[0, 0] > 0 and axes[1, 1] > 0 and abs(axes[1, 0]) < 0.01 and abs(axes[0, 1]) < 0.01):
@@ -279,7 +279,7 @@ def _group(hd: Any, findings: Findings, nodule: Nodule, seg: Any, number: int) -
 
 
 def _referenced_segment(hd: Any, seg: Any, number: int) -> Any:
-    """A segment and the slices that it lies in. (highdicom's own way fails where there is one segment only.)"""
+    """Refers to a segment and the slices that it lies in. (highdicom's own function fails with only one segment.)"""
     images: dict[str, Any] = {}
     for frame in seg.PerFrameFunctionalGroupsSequence:
         groups = [
@@ -296,16 +296,16 @@ def _referenced_segment(hd: Any, seg: Any, number: int) -> Any:
 
 
 def _name(nodule: Nodule) -> str:
-    """The nodule's name as DICOM holds it: 64 characters, and a backslash would part values."""
+    """Fits a nodule's name to DICOM: at most 64 characters, without a backslash, which would separate values."""
     return nodule.name.replace("\\", "/")[:64] or f"nodule {nodule.label}"
 
 
 def _short(text: str) -> str:
-    """A code value: at most 16 characters of plain letters and digits."""
+    """Fits a text to a DICOM code value: at most 16 characters of plain letters and digits."""
     plain = text.replace("³", "3").replace("below ", "lt").replace(" or more", "up").replace(" to ", "-")
     return "".join(letter for letter in plain if letter.isascii() and (letter.isalnum() or letter == "-"))[:16] or "0"
 
 
 def _decimal(value: float) -> float:
-    """A figure as DICOM's decimal strings hold it."""
+    """Rounds a figure to what DICOM's decimal strings hold."""
     return round(float(value), 3)

@@ -169,13 +169,13 @@ def _xyz(name: str, ras: Sequence[float]) -> dict[str, float]:
 
 
 def pair_of(findings: Findings, nodule: Nodule) -> Pair | None:
-    """What became of a nodule since the prior scan; None without one."""
+    """Returns the pair of a nodule: what became of it since the prior scan; None without a prior."""
     pairs = findings.follow_up.pairs if findings.follow_up is not None else ()
     return next((pair for pair in pairs if pair.current_uid == nodule.tracking_uid), None)
 
 
 def pair_name(findings: Findings, pair: Pair) -> str:
-    """What a pair is called: as the current scan's nodule; the prior's names may mean others."""
+    """Returns the name of a pair: that of the current scan's nodule, since the prior's names may mean others."""
     nodule, prior = findings.nodule(pair.current_uid), findings.prior_nodule(pair.prior_uid)
     if nodule is not None:
         return nodule.name
@@ -183,7 +183,7 @@ def pair_name(findings: Findings, pair: Pair) -> str:
 
 
 def all_caveats(findings: Findings) -> list[Caveat]:
-    """Of both scans and of their comparison, each once."""
+    """Lists the caveats of both scans and of their comparison, each once."""
     course = findings.follow_up
     caveats = list(findings.scan.caveats)
     if course is not None:
@@ -193,7 +193,7 @@ def all_caveats(findings: Findings) -> list[Caveat]:
 
 
 def spoiled_by(findings: Findings, figure: str) -> list[int]:
-    """Numbers (from 1, in the order of :func:`all_caveats`) of the caveats that spoil a figure."""
+    """Returns the numbers (from 1, in the order of :func:`all_caveats`) of the caveats that spoil a figure."""
     return [number for number, each in enumerate(all_caveats(findings), start=1) if figure in each.spoils]
 
 
@@ -211,7 +211,7 @@ def scan_line(scan: Scan) -> str:
 
 
 def caveat_line(caveat: Caveat) -> str:
-    """A caveat and what it spoils."""
+    """Formats a caveat and the figures that it spoils."""
     return f"{caveat.text} (spoils: {', '.join(caveat.spoils)})"
 
 
@@ -240,7 +240,7 @@ def nodule_line(nodule: Nodule) -> str:
 
 
 def size_text(nodule: Nodule) -> str:
-    """Both axes and their mean."""
+    """Formats both axes and their mean."""
     return (
         f"{nodule.long_axis.length_mm:.1f} x {nodule.short_axis.length_mm:.1f} mm "
         f"(mean {nodule.mean_diameter_mm:.1f} mm)"
@@ -248,24 +248,24 @@ def size_text(nodule: Nodule) -> str:
 
 
 def volume_text(nodule: Nodule) -> str:
-    """The volume with its interval."""
+    """Formats the volume with its interval."""
     interval = nodule.volume_interval_mm3
     return f"{nodule.volume_mm3:.0f} mm³ ({interval.low:.0f} to {interval.high:.0f})"
 
 
 def signed(value: float, digits: int = 0) -> str:
-    """A rounded number with its sign; no sign for 0."""
+    """Formats a rounded number with its sign; no sign for 0."""
     text = f"{value:+.{digits}f}"
     return text if float(text) != 0.0 else text[1:]
 
 
 def days_text(days: int | None) -> str:
-    """The time between the scans."""
+    """Formats the time between the scans."""
     return "time between the scans unknown" if days is None else f"{days} day{'s' * (days != 1)} earlier"
 
 
 def course_line(findings: Findings, pair: Pair) -> str:
-    """What became of a nodule, in one line."""
+    """Describes in one line what became of a nodule."""
     if pair.status == "new":
         return "new: no partner in the prior scan"
     if pair.status == "unmatched":
@@ -294,14 +294,14 @@ def growth_lines(findings: Findings, nodule: Nodule, pair: Pair) -> list[str]:
 
 
 def change_text(change: Change) -> str:
-    """A change in percent with its interval."""
+    """Formats a change in percent with its interval."""
     interval = change.percent_interval
     within = "" if interval is None else f" ({signed(interval.low)} to {signed(interval.high)})"
     return f"{signed(change.percent)} %{within}"
 
 
 def doubling_text(pair: Pair) -> str:
-    """The doubling time with its interval, or that there is no measurable change."""
+    """Formats the doubling time with its interval, or says that there is no measurable change."""
     interval = pair.doubling_days_interval
     if not pair.is_measurable:
         least = "" if interval is None else f" (if it grows, doubling takes at least {interval.low:.0f} days)"
@@ -321,12 +321,12 @@ def write_text(path: Path, findings: Findings) -> None:
 
 
 def write_csv(path: Path, findings: Findings) -> None:
-    """Writes the table; with a mark at the start by which spreadsheets know the encoding. Raises InputError."""
+    """Writes the table, with a byte-order mark by which spreadsheets know the encoding. Raises InputError."""
     write_text_whole(path, as_csv(findings), encoding="utf-8-sig")
 
 
 def write_html(path: Path, findings: Findings, pictures: Mapping[str, bytes]) -> None:
-    """Writes the page, whole or not at all, nothing outside it is needed. Raises InputError.
+    """Writes the page, whole or not at all; it needs no other file. Raises InputError.
 
     Args:
         path: of the .html file.

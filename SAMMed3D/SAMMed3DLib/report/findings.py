@@ -213,8 +213,8 @@ class FollowUp:
         pairs: matched nodules first, then the current scan's others, then the prior's.
         prior_to_current: 4x4, RAS mm of the prior to RAS mm of the current scan, row by row; None where the
             registration failed.
-        registration: what is to be said of it.
-        caveats: what differs between the scans.
+        registration: a sentence for users on how it went.
+        caveats: differences between the scans that spoil figures.
     """
 
     prior: Scan
@@ -233,7 +233,7 @@ class Findings:
     Attributes:
         created: ISO 8601 time in UTC.
         software: name and version of this program.
-        model: what made the masks, "unknown" where they came from a file.
+        model: name of the model that made the masks, "unknown" where they came from a file.
         status: "research" always: nothing here is made for patients.
     """
 
@@ -266,18 +266,18 @@ def without_names(findings: Findings) -> Findings:
 
 
 def tenth(length_mm: float) -> float:
-    """A length rounded to 0.1 mm, halves up, as diameters are reported."""
+    """Rounds a length to 0.1 mm, halves up, as diameters are reported."""
     return math.floor(length_mm * 10.0 + 0.5 + 1e-9) / 10.0
 
 
 def mean_of_tenths(long_mm: float, short_mm: float) -> float:
-    """The mean diameter: of the two axes, each to 0.1 mm, itself to 0.1 mm, halves up."""
+    """Computes the mean diameter of two axes, each rounded to 0.1 mm first; the mean too, halves up."""
     tenths = round(tenth(long_mm) * 10.0) + round(tenth(short_mm) * 10.0)
     return ((tenths + 1) // 2) / 10.0
 
 
 def tracking_uid(*words: str) -> str:
-    """A DICOM UID made from words, always the same from the same words (a name-based UUID below 2.25)."""
+    """Makes a DICOM UID from words, the same from the same words (a name-based UUID below 2.25)."""
     return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, chr(31).join(words)).int}"
 
 
@@ -347,7 +347,7 @@ def _plain(value: Any) -> Any:
 
 
 def _read(kind: Any, value: Any, place: str, name: str) -> Any:
-    """A value of JSON as an object of the annotated kind; the error names the field."""
+    """Converts a JSON value to an object of the annotated kind; the error names the field."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in arguments:

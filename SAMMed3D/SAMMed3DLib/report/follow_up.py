@@ -1,7 +1,7 @@
-"""The same nodules at two dates: registration of the scans, one-to-one matching, change and doubling time.
+"""Compares nodules at two dates: registration of the scans, one-to-one matching, change and doubling time.
 
-The prior is laid onto the current scan by its lungs' boxes, then by an affine on the scans at 3 mm (SimpleITK,
-correlation within the lungs). Nodules are matched all at once: by the distance left, by volume and by type.
+The prior is registered to the current scan by the lungs' boxes, then by an affine on the scans at 3 mm (SimpleITK,
+correlation within the lungs). Nodules are matched all at once: by the remaining distance, by volume and by type.
 """
 
 from __future__ import annotations
@@ -33,29 +33,29 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], object]
 
 _CELL_MM, _MOST_CELLS = 3.0, 4_000_000
-#: Values beyond say nothing of where lungs and vessels are.
+#: Values are clipped to this range, beyond which they say nothing of where lungs and vessels are.
 _RANGE_HU = (-1000.0, 200.0)
-#: So much around the lungs takes part: ribs and the diaphragm hold what vessels alone would not.
+#: Width of the margin around the lungs that takes part: ribs and diaphragm steady the registration.
 _MARGIN_MM = 9.0
-#: Shrink factors and smoothing (in cells of 3 mm) of the levels, share of voxels asked, most iterations.
+#: Shrink factors and smoothing (in cells of 3 mm) of the levels, share of voxels sampled, most iterations.
 _LEVELS = ((4, 1.5), (2, 1.0), (1, 0.5))
 _SAMPLED, _ITERATIONS = 0.2, 60
 #: A registration of less correlation, or with lungs that overlap less (Dice), has failed.
 _LEAST_CORRELATION, _LEAST_OVERLAP = 0.6, 0.75
-#: Lungs stretch with the breath, by less than this.
+#: Least and largest factor by which breathing may stretch the lungs.
 _STRETCH = (0.6, 1.67)
 
-#: Nodules further apart than this after the registration are not the same one.
+#: Nodules further apart than this after the registration are different ones.
 FARTHEST_MM = 15.0
-#: What weighs as much as one another in matching: mm of distance, a factor of volume, another type.
+#: Costs of matching, each of which weighs as much as the others: mm of distance, a factor of volume, another type.
 _DISTANCE_MM, _VOLUME_FACTOR, _TYPE_COST = 5.0, 2.5, 0.5
-#: Matching at a higher cost is worse than no match.
+#: Pairs of a higher cost than this are not matched.
 _HIGHEST_COST = 4.0
 
 
 @dataclass(frozen=True, eq=False)
 class Registration:
-    """How the prior scan lies in the current one.
+    """The registration of the prior scan to the current one.
 
     Attributes:
         prior_to_current: (4, 4), RAS mm to RAS mm; None where it failed.
@@ -76,7 +76,7 @@ def register(
     lungs: tuple[LungMask, LungMask],
     progress: Progress | None = None,
 ) -> Registration:
-    """Lays the prior scan onto the current one.
+    """Registers the prior scan to the current one.
 
     Args:
         current, prior: array (K, J, I) in HU and its 4x4 IJK-to-RAS matrix.
@@ -122,7 +122,7 @@ def register(
 
 
 class _Steps:
-    """Progress in even steps, and where it asks to stop, a stop."""
+    """Reports progress in even steps, and raises PredictionCancelled when the callback asks to stop."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
         self._progress, self._total, self._done, self.cancelled = progress, total, 0, False
@@ -162,14 +162,14 @@ def _image(coarse: CoarseVolume) -> sitk.Image:
 
 
 def _box(lungs: LungMask) -> tuple[NDArray, NDArray]:
-    """Lower and upper corner of the lungs, RAS mm; single cells that stick out do not count."""
+    """Returns the lower and upper corner of the lungs, RAS mm; single cells that stick out do not count."""
     points = transform_points(lungs.grid_to_ras, np.argwhere(lungs.mask)[::7, ::-1])
     low, high = np.percentile(points, [0.5, 99.5], axis=0)
     return low, high
 
 
 def _starts(current: LungMask, prior: LungMask) -> Iterator[NDArray[np.float64]]:
-    """Matrices from the current to the prior scan to begin with: box onto box, and by middle, top or bottom alone.
+    """Yields initial matrices from the current to the prior scan: box onto box, and by middle, top or bottom alone.
 
     Where a scan shows a part of the lungs only, its box is no guide to the breath.
     """
@@ -224,7 +224,7 @@ def _overlap(current: LungMask, prior: LungMask, to_prior: NDArray) -> float:
 def _affine(
     fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image, start: NDArray, steps: _Steps
 ) -> NDArray[np.float64]:
-    """The affine (RAS, current to prior) of the highest correlation near ``start``, coarse to fine."""
+    """Optimizes the affine (RAS, current to prior) for correlation from ``start``, coarse to fine."""
     transform = sitk.AffineTransform(3)
     inside = np.argwhere(sitk.GetArrayViewFromImage(mask))[:, ::-1].mean(axis=0)
     center = np.array(fixed.TransformContinuousIndexToPhysicalPoint(inside.tolist()))
@@ -277,7 +277,7 @@ def follow_up(
     extents_ras: tuple[tuple[NDArray, NDArray], tuple[NDArray, NDArray]] | None = None,
     apart: Collection[tuple[str, str]] = (),
 ) -> Findings:
-    """The current findings with what became of the prior's nodules; matched nodules take the prior's tracking UIDs.
+    """Adds the follow-up of the prior's nodules to the current findings; matched ones take the prior's tracking UIDs.
 
     Args:
         current, prior: each scan's own findings.
@@ -346,7 +346,7 @@ def follow_up(
 def _given(
     current: Findings, prior: Findings, by_hand: Sequence[tuple[str, str]], apart: Collection[tuple[str, str]]
 ) -> list[tuple[str, str]]:
-    """The pairs that need no matching: made by hand, or by an earlier comparison."""
+    """Returns the pairs that need no matching: made by hand, or by an earlier comparison."""
     for which, findings, uids in (
         ("current", current, [pair[0] for pair in by_hand]),
         ("prior", prior, [pair[1] for pair in by_hand]),
@@ -372,7 +372,7 @@ def match(
     farthest_mm: float = FARTHEST_MM,
     apart: Collection[tuple[str, str]] = (),
 ) -> list[tuple[int, int]]:
-    """Which nodules are the same: pairs of indices (current, prior), each nodule once at most.
+    """Matches nodules: returns pairs of indices (current, prior), each nodule at most once.
 
     The sum of all costs is the least there is, where staying alone costs as much as a bad match.
     """
@@ -390,7 +390,7 @@ def match(
     cost[far > farthest_mm] = np.inf
     if apart:
         cost[[[(a.tracking_uid, b.tracking_uid) in apart for b in prior] for a in current]] = np.inf
-    # every nodule may also stay alone: one column or row of its own
+    # every nodule may also stay unmatched: it has a column or row of its own for that
     n, m = cost.shape
     alone = np.full((n + m, n + m), 1e6)
     alone[:n, :m] = np.where(np.isfinite(cost), cost, 1e6)
@@ -455,7 +455,7 @@ def _scaled(interval: Interval, factor: float) -> Interval:
 
 
 def change(prior: float, current: float, prior_interval: Interval, current_interval: Interval) -> Change:
-    """The change of a positive figure with its interval: on logarithms, the two intervals' widths add as squares."""
+    """Computes the change of a positive figure; on logarithms, the widths of the two intervals add as squares."""
     ratio = math.log(current / prior)
     up = math.hypot(math.log(current_interval.high / current), math.log(prior / prior_interval.low))
     down = math.hypot(math.log(current / current_interval.low), math.log(prior_interval.high / prior))
@@ -468,7 +468,7 @@ def change(prior: float, current: float, prior_interval: Interval, current_inter
 
 
 def is_measurable(volume: Change, limit: float = 0.0) -> bool:
-    """Whether a change lies beyond the error: its interval excludes none, and repeated scans differ by less.
+    """Whether a change is larger than the error: its interval excludes no change, and repeated scans differ by less.
 
     Args:
         volume: the change, with its interval.
@@ -480,7 +480,7 @@ def is_measurable(volume: Change, limit: float = 0.0) -> bool:
 
 
 def doubling_time(volume: Change, days: int | None, limit: float = 0.0) -> tuple[float | None, Interval | None]:
-    """Days in which the volume doubles (negative: halves) and its 95 % interval.
+    """Computes the days in which the volume doubles (negative: halves) and their 95 % interval.
 
     Where the change is not measurable (see :func:`is_measurable`), the interval is that of growth: from its least
     doubling time on, without an upper end; there is no doubling time then. None without dates, or on one day.
@@ -505,7 +505,7 @@ def _expected(nodule: Nodule, matrix: NDArray | None, extent: tuple[NDArray, NDA
 
 
 def _differences(current: Findings, prior: Findings) -> Iterator[Caveat]:
-    """What the two scans differ in, and which changes it spoils."""
+    """Yields the differences between the two scans, each with the changes that it spoils."""
     now, then = current.scan, prior.scan
     if now.kernel and then.kernel and now.kernel != then.kernel:
         yield Caveat(f"other kernel: {then.kernel}, now {now.kernel}", (CHANGE, DENSITY))
@@ -517,5 +517,5 @@ def _differences(current: Findings, prior: Findings) -> Iterator[Caveat]:
 
 
 def scan_extent(array_kji: NDArray, ijk_to_ras: NDArray) -> tuple[NDArray, NDArray]:
-    """Lowest and highest R, A, S of a scan."""
+    """Returns the lowest and highest R, A, S of a scan."""
     return extent_ras((array_kji.shape[0], array_kji.shape[1], array_kji.shape[2]), ijk_to_ras)

@@ -1,4 +1,4 @@
-"""From a scan and its segmented nodules to findings: type, diameters, volume with interval, place."""
+"""Measures a scan's segmented nodules for the findings: type, diameters, volume with interval, place."""
 
 from __future__ import annotations
 
@@ -56,19 +56,19 @@ REPEAT_LIMITS = {"solid, >= 8 mm": 0.171, "solid, < 8 mm": 0.256, "subsolid": 0.
 OUTLINE_MM, OUTLINE_PER_SLICE = {"solid": 0.04, "subsolid": 0.12}, 0.03
 VOLUME_SHARE, LARGEST_MEASURED_MM = {"solid": 0.01, "subsolid": 0.07}, 16.0
 
-#: The rim of a nodule is partial volume and says nothing of its density: so much of it is left out, in mm.
+#: Width in mm of a nodule's rim, which is left out of its density since it is partial volume.
 _RIM_MM = 1.0
-#: So many voxels within the rim are needed; else the brightest half of the nodule is asked.
+#: Fewest voxels within the rim; a nodule with fewer is judged by its brightest half.
 _LEAST_INNER = 8
-#: A nodule is solid from this share of voxels inside the rim on that are denser than so many HU. (Half-way densities
-#: are partial volume as often as tissue: the limit of the solid part, -300 HU, would call small solid nodules mixed.)
+#: A nodule is solid if at least this share of the voxels inside the rim is denser than so many HU. (Half-way densities
+#: are partial volume as often as tissue: the solid part's limit, -300 HU, would call small solid nodules mixed.)
 _SOLID_SHARE, _DENSE_HU = 0.4, -200.0
-#: The core of a part-solid nodule is at least so large, and so deep: vessels that pass through are thinner.
+#: Smallest diameter and depth of a part-solid nodule's core: vessels that pass through are thinner.
 _SMALLEST_CORE_MM, _LEAST_CORE_DEPTH_MM = 2.5, 0.85
 #: A nodule this close to the lung's surface touches it: half a cell of the lungs' grid.
 _TOUCHES_MM = 1.0
-#: A lung has at least this share of the volume of both. Lungs that touch are parted by taking away so much of their
-#: surface, in mm.
+#: Least share of one lung in the volume of both; and mm to erode from lungs that touch, tried one after the other
+#: until they separate.
 _LEAST_LUNG_SHARE, _PARTING_MM = 0.1, (0.0, 2.5, 5.0, 9.0, 14.0)
 
 
@@ -80,9 +80,9 @@ class Segment:
         label: its value in the segmentation.
         name: for people.
         block: its mask; a Prediction brings its logits, for partial volumes.
-        tracking_uid: None lets one be made, always the same for the same scan, label and name.
+        tracking_uid: None makes one, the same each time for the same scan, label and name.
         status: "AI", "reviewed" or "flagged".
-        lobe: where a lobe segmentation says it.
+        lobe: from a lobe segmentation; None without one.
         measured: figures of a NoduleRecord that were taken from the model's output of this very mask; they come before
             those of the mask, so that a nodule has one volume wherever it is shown.
     """
@@ -120,7 +120,7 @@ class MeasuredScan:
 def segments_of(
     labels_kji: NDArray, names: dict[int, str] | None = None, uids: dict[int, str] | None = None
 ) -> list[Segment]:
-    """The nodules of a label map, one for each label that is there."""
+    """Lists the nodules of a label map, one for each label in it."""
     names, uids = names or {}, uids or {}
     found = []
     for label, place in enumerate(ndimage.find_objects(labels_kji), start=1):
@@ -148,7 +148,7 @@ def measure_scan(
         ijk_to_ras: (4, 4).
         segments: empty ones are left out.
         lungs: for side and distance to the pleura.
-        model: what made the masks.
+        model: name of the model that made the masks.
         progress: called with (done, total).
     """
     surface = LungSurface(lungs) if lungs is not None and lungs.found else None
@@ -192,7 +192,7 @@ def _nodule(
 
 
 def _with_figures(record: NoduleRecord, known: Mapping[str, float | None]) -> NoduleRecord:
-    """A mask's record with the volume, and its range over clicks, that the model's output gave."""
+    """Returns a mask's record with the volume, and its range over clicks, that the model's output gave."""
     volume = known.get("volume_mm3")
     if not volume or not record.volume_mm3:
         return record
@@ -217,7 +217,7 @@ def _point(ras: NDArray) -> Point:
 
 
 def volume_interval(record: NoduleRecord, kind: NoduleType, slice_mm: float) -> Interval:
-    """The 95 % interval of a volume, over repeated scans and clicks of made-up nodules.
+    """Computes the 95 % interval of a volume, over repeated scans and clicks of synthetic nodules.
 
     A shift of the whole outline makes 6 shift / diameter of the volume; its size depends on the type and on the slice
     distance. A part of the volume is added, which depends on the type. The range over clicks elsewhere in the nodule,
@@ -234,14 +234,14 @@ def volume_interval(record: NoduleRecord, kind: NoduleType, slice_mm: float) -> 
 
 
 def repeat_limit(kind: NoduleType, volume_mm3: float) -> float:
-    """The part by which the volume of a nodule that has not changed differs between two scans of one day (95 %)."""
+    """Returns the share by which an unchanged nodule's volume may differ between two scans of one day (95 %)."""
     if kind != "solid":
         return REPEAT_LIMITS["subsolid"]
     return REPEAT_LIMITS["solid, >= 8 mm" if volume_mm3 >= math.pi / 6.0 * 8.0**3 else "solid, < 8 mm"]
 
 
 def nodule_type(block: PlacedMask, array_kji: NDArray, ijk_to_ras: NDArray) -> tuple[NoduleType, str, NDArray]:
-    """Solid, part-solid or ground glass, what decided it, and the solid core's mask (of the block's shape).
+    """Classifies a nodule: solid, part-solid or ground glass, the reason, and the solid core's mask (as the block).
 
     The rim, where voxels hold lung too, is left out. Solid: at least 40 % of the rest lie above -200 HU. Part-solid:
     less, but with a connected core above -300 HU of at least 2.5 mm, which reaches 0.85 mm deep. Otherwise ground
@@ -269,7 +269,7 @@ def nodule_type(block: PlacedMask, array_kji: NDArray, ijk_to_ras: NDArray) -> t
 
 
 def _largest_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The largest connected part (over faces)."""
+    """Returns the largest connected part (over faces)."""
     labels, count = ndimage.label(mask)
     if count < 2:
         return mask
@@ -295,7 +295,7 @@ def _place(segment: Segment, record: NoduleRecord, ijk_to_ras: NDArray, surface:
 
 
 def _two_lungs(mask: NDArray[np.bool_], cell_mm: float) -> list[NDArray[np.bool_]]:
-    """The two lungs, or at least their insides where they touch; empty where there are not just two."""
+    """Separates the two lungs, or their insides where they touch; empty where there are not exactly two."""
     depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1, 1:-1] * cell_mm
     for layer in _PARTING_MM:
         labels, count = ndimage.label(depth > layer)
@@ -307,7 +307,7 @@ def _two_lungs(mask: NDArray[np.bool_], cell_mm: float) -> list[NDArray[np.bool_
 
 
 class LungSurface:
-    """The lungs' outer surface: which side a point lies on, and how far the surface is."""
+    """The lungs' outer surface: tells the side of a point and its distance to the surface."""
 
     def __init__(self, lungs: LungMask) -> None:
         self._lungs = lungs
@@ -324,13 +324,13 @@ class LungSurface:
         return transform_points(self._lungs.grid_to_ras, np.argwhere(mask)[:, ::-1])
 
     def side(self, ras: NDArray) -> Side | None:
-        """The lung that is nearest; None where there are not just two."""
+        """Returns the nearest lung's side; None where there are not exactly two lungs."""
         if not self._sides:
             return None
         return min(self._sides, key=lambda each: float(each[1].query(ras)[0]))[0]
 
     def distance_mm(self, points_ras: NDArray) -> float:
-        """The least distance of points to the surface, 0 where one of them lies outside."""
+        """Returns the least distance of points to the surface, 0 where one of them lies outside."""
         index = np.rint(world_to_ijk(self._lungs.grid_to_ras, points_ras))[:, ::-1].astype(int)
         within = np.all((index >= 0) & (index < self._lungs.mask.shape), axis=1)
         inside = np.zeros(len(index), bool)

@@ -21,7 +21,7 @@ _PICTURE_WIDTH = 5.2
 
 
 class _Pages:
-    """A pen that goes down the page and on to the next one."""
+    """Writes lines and pictures down the page, and goes on to the next page."""
 
     def __init__(self, pdf: PdfPages, foot: str) -> None:
         self._pdf, self._foot, self._number = pdf, foot, 0
@@ -45,12 +45,12 @@ class _Pages:
             self._figure = None
 
     def room(self, inches: float) -> None:
-        """Turns the page unless so much fits on it."""
+        """Begins a new page unless so many inches are left on this one."""
         if self._y - inches < _MARGIN:
             self.turn()
 
     def line(self, text: str, size: float = 8.0, color: str = _TEXT, bold: bool = False, indent: float = 0.0) -> None:
-        """A paragraph, broken into lines."""
+        """Writes a paragraph, broken into lines."""
         width = int((_WIDTH - 2 * _MARGIN - indent) * 72.0 / (size * (0.6 if bold else 0.53)))
         for part in textwrap.wrap(text, width) or [""]:
             height = size * 1.4 / 72.0
@@ -59,7 +59,7 @@ class _Pages:
             self._y -= height
 
     def row(self, cells: list[str], places: list[float], size: float = 7.2, bold: bool = False) -> None:
-        """The cells of a table at their places, in inches from the margin."""
+        """Writes the cells of a table at their places, in inches from the margin."""
         height = size * 1.55 / 72.0
         self.room(height)
         for cell, place in zip(cells, places, strict=True):
@@ -67,7 +67,7 @@ class _Pages:
         self._y -= height
 
     def picture(self, png: bytes) -> None:
-        """A picture over the width of the page's pictures."""
+        """Puts a picture onto the page, as wide as all pictures."""
         image = imread(io.BytesIO(png), format="png")
         height = _PICTURE_WIDTH * image.shape[0] / image.shape[1]
         assert self._figure is not None
@@ -79,7 +79,7 @@ class _Pages:
         self._y -= height + 0.06
 
     def gap(self, inches: float) -> None:
-        """Goes down."""
+        """Leaves a gap of so many inches."""
         self._y -= inches
 
     def _put(self, x: float, text: str, size: float, color: str, bold: bool) -> None:

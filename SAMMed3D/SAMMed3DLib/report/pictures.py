@@ -23,7 +23,7 @@ _TILE_INCHES, _TILE_PIXELS, _GAP = 2.2, 300, 0.05
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """A nodule in its scan.
+    """A nodule in its scan, to be drawn as one row.
 
     Attributes:
         title: of its row, such as the date.
@@ -40,7 +40,7 @@ class Seen:
 
 
 def pictures_of(findings: Findings, current: MeasuredScan, prior: MeasuredScan | None) -> dict[str, bytes]:
-    """Pictures of the largest nodules by their tracking UIDs, with the prior's below."""
+    """Draws the largest nodules; returns PNG bytes by their tracking UIDs, with the prior's row below."""
     made = {}
     for nodule in findings.nodules[:MOST_PICTURES]:
         rows = [_seen(current, nodule, findings.scan.date or "")]
@@ -57,7 +57,7 @@ def _seen(scan: MeasuredScan, nodule: Nodule, title: str) -> Seen:
 
 
 def nodule_picture(*rows: Seen) -> bytes:
-    """A PNG with three slices a row, all rows at one scale; the axial slice is the one that was measured."""
+    """Draws a PNG with three slices a row, all rows at one scale; the axial slice is the one that was measured."""
     centers = [_center(row) for row in rows]
     edge = max(view_mm(_reach(row, center)) for row, center in zip(rows, centers, strict=True))
     width, height = 3 * _TILE_INCHES + 2 * _GAP, len(rows) * (_TILE_INCHES + _GAP) - _GAP

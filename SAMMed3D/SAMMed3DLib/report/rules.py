@@ -38,7 +38,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Category:
-    """Which row a nodule falls into.
+    """The row of a guideline's table that a nodule's size falls into.
 
     Attributes:
         guideline: its name.
@@ -47,7 +47,7 @@ class Category:
         by_volume: category by volume where the table has volumes, else None.
         nearest_border_mm: the border nearest to the diameter, None where there is one row only.
         range: categories that the 95 % interval of the size reaches, the lowest first.
-        note: what else is to be said, "" if nothing.
+        note: a remark for users, "" if there is none.
     """
 
     guideline: str
@@ -135,13 +135,13 @@ BROCK = {
 }
 
 
-#: Words for what is said of the patient and the nodule, and the fields of :class:`Patient`.
+#: Words for facts on patient and nodule, and the fields of :class:`Patient`.
 BROCK_WORDS = {"family": "family_history", "emphysema": "emphysema", "spiculated": "spiculation", "upper": "upper_lobe"}
 
 
 @dataclass(frozen=True)
 class Patient:
-    """What the user says for the Brock model; nothing of it is guessed."""
+    """The user's entries for the Brock model; nothing of it is guessed."""
 
     age: float
     female: bool
@@ -245,7 +245,7 @@ def bts(nodule: Nodule) -> Category:
 
 
 def categories(findings: Findings, nodule: Nodule) -> list[Category]:
-    """What every guideline says of a nodule's size, with its course since the prior scan where there is one."""
+    """Returns every guideline's category of a nodule, with its course since the prior scan where there is one."""
     found = []
     course, doubt = course_of(findings, nodule)
     category = lung_rads(nodule, course)
@@ -254,7 +254,7 @@ def categories(findings: Findings, nodule: Nodule) -> list[Category]:
 
 
 def course_of(findings: Findings, nodule: Nodule) -> tuple[Course, str]:
-    """What became of a nodule by Lung-RADS' measure, and what is in doubt about it."""
+    """Returns a nodule's course by Lung-RADS' measure, and a remark on what is in doubt about it."""
     follow_up = findings.follow_up
     if follow_up is None:
         return "baseline", "without a prior scan Lung-RADS has category 0 where one exists"
@@ -280,7 +280,7 @@ def grows_by_lung_rads(diameter: Change | None, days: int | None) -> bool | None
 
 
 def growth_statements(pair: Pair, kind: NoduleType, days: int | None) -> list[str]:
-    """What the guidelines' thresholds of growth say of a matched nodule, one line each."""
+    """Compares a matched nodule with the guidelines' thresholds of growth, one line each."""
     lines = []
     if pair.mean_diameter is not None:
         grown = round(pair.mean_diameter.current - pair.mean_diameter.prior, 1)
@@ -303,8 +303,8 @@ def brock(nodule: Nodule, patient: Patient, nodule_count: int) -> float:
 
     Args:
         nodule: its longest diameter and its type.
-        patient: what a person said.
-        nodule_count: of the scan, this one included.
+        patient: a person's entries.
+        nodule_count: number of nodules in the scan, this one included.
 
     Raises:
         InputError: an age or a count that cannot be.
@@ -329,7 +329,7 @@ def brock(nodule: Nodule, patient: Patient, nodule_count: int) -> float:
 
 
 def brock_remark(nodule: Nodule, patient: Patient, nodule_count: int) -> str:
-    """The Brock model's answer in one line, with what it was told. Raises InputError as :func:`brock`."""
+    """Formats the Brock model's probability in one line, with its entries. Raises InputError as :func:`brock`."""
     share = brock(nodule, patient, nodule_count)
     told = [f"age {patient.age:g}", "female" if patient.female else "male"]
     told += [word for word, field in BROCK_WORDS.items() if getattr(patient, field)]
@@ -388,7 +388,7 @@ def _border(rows: Sequence[Step], mm: float) -> float | None:
 
 
 def _against(change: Change, percent: float) -> str:
-    """How a change in percent, with its interval, stands to a threshold of growth."""
+    """Compares a change in percent, with its interval, to a threshold of growth."""
     interval = change.percent_interval
     if interval is not None and interval.low < percent <= interval.high:
         return f"the interval ({interval.low:+.0f} to {interval.high:+.0f} %) includes the threshold of {percent:.0f} %"

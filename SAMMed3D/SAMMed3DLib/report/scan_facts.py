@@ -1,4 +1,4 @@
-"""What a scan says about itself, and what about it spoils measurements: slice thickness, gaps, tilt, partial lungs."""
+"""Facts from a scan's header, and caveats that spoil measurements: slice thickness, gaps, tilt, partial lungs."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def scan_of(
     lungs: LungMask | None = None,
     notes: Sequence[str] = (),
 ) -> Scan:
-    """The scan with what its DICOM header says and with what spoils its measurements.
+    """Describes a scan by its DICOM header, with the caveats that spoil its measurements.
 
     Args:
         array_kji: (K, J, I) HU.
@@ -75,7 +75,7 @@ def scan_of(
         name: for people.
         path: where it was read from; other files than DICOM say nothing more.
         lungs: to see whether they are whole; None where they were not looked for.
-        notes: what the reader of the file remarked; each becomes a caveat.
+        notes: remarks of the file's reader; each becomes a caveat.
     """
     header = series_header(path, array_kji.shape) if path is not None else None
     shape = array_kji.shape
@@ -107,7 +107,7 @@ def scan_of(
 
 
 def series_header(path: Path, shape_kji: Sequence[int]) -> Dataset | None:
-    """The header of one slice of the series that was read from ``path``; None for other kinds of files."""
+    """Reads the header of one slice of the series at ``path``; None for other kinds of files."""
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 
@@ -131,7 +131,7 @@ def check_modality(scan: Scan) -> None:
 
 
 def check_scans(now: Scan, then: Scan) -> list[str]:
-    """What a person must confirm before the two scans are compared, in words; empty where nothing is odd.
+    """Lists what a person must confirm before two scans are compared; empty where nothing is odd.
 
     Raises:
         InputError: they are the same series, or the prior is the newer one.
@@ -191,7 +191,7 @@ def _caveats(
 
 
 def cut_sides(lungs: LungMask, shape_kji: Sequence[int], ijk_to_ras: NDArray) -> list[str]:
-    """The sides of the volume at which lung goes on beyond it: top, bottom, right, left, front, back."""
+    """Lists the sides of the volume at which lung goes on beyond it: top, bottom, right, left, front, back."""
     cell = voxel_spacing(lungs.grid_to_ras)
     inverse = np.linalg.inv(ijk_to_ras)
     found = []
@@ -214,7 +214,7 @@ def cut_sides(lungs: LungMask, shape_kji: Sequence[int], ijk_to_ras: NDArray) ->
 
 
 def _said(header: Dataset | None, field: str) -> str | None:
-    """A field of the header as one line of text; None where it is missing or empty."""
+    """Reads a field of the header as one line of text; None where it is missing or empty."""
     value = None if header is None else header.get(field)
     if value is None:
         return None
@@ -231,7 +231,7 @@ def _positive(value: str | None) -> float | None:
 
 
 def _date(value: str | None) -> str | None:
-    """A DICOM date as ISO 8601; None for none, impossible ones, and anonymizers' placeholders (1900 and before)."""
+    """Converts a DICOM date to ISO 8601; None without one, for an impossible one or a placeholder (1900 and before)."""
     digits = (value or "").strip().replace(".", "")[:8]
     try:
         date = datetime.datetime.strptime(digits, "%Y%m%d").date()

@@ -39,7 +39,7 @@ class Outline:
 
 
 def view_mm(reach_mm: float) -> float:
-    """The edge of the square that shows what reaches so far from its middle."""
+    """Returns the edge in mm of the square that shows everything within ``reach_mm`` of its middle."""
     return float(np.clip(2.9 * reach_mm, SMALLEST_VIEW_MM, LARGEST_VIEW_MM))
 
 
@@ -80,14 +80,14 @@ def draw_slice(
 
 
 def in_view(view: str, ras: NDArray, center: NDArray) -> tuple[float, float, float]:
-    """A point as mm to the right, down, and out of the slice."""
+    """Converts a point to mm to the right, down, and out of the slice."""
     right, down, _ = VIEWS[view]
     offset = np.asarray(ras) - center
     return float(offset @ right), float(offset @ down), float(offset @ np.cross(right, down))
 
 
 def _hu_at(array_kji: NDArray, kji: NDArray) -> NDArray:
-    """HU at continuous voxel indices (n, n, 3): cubic, read from the block that is needed; air outside the volume."""
+    """Samples HU at continuous voxel indices (n, n, 3): cubic, from the block that is needed; air outside."""
     shape = np.array(array_kji.shape)
     low = np.clip(np.floor(kji.min(axis=(0, 1))).astype(int) - 4, 0, shape - 1)
     high = np.clip(np.ceil(kji.max(axis=(0, 1))).astype(int) + 5, low + 1, shape)
@@ -104,7 +104,7 @@ def _share_at(block: PlacedMask, kji: NDArray) -> NDArray:
 
 
 def shadow(width: float = 2.2) -> list[patheffects.AbstractPathEffect]:
-    """Path effects that set a line or a text off from any background; width in points."""
+    """Returns path effects that set a line or a text off from any background; width in points."""
     return [patheffects.Stroke(linewidth=width, foreground="#000000a8"), patheffects.Normal()]
 
 
