@@ -1,4 +1,4 @@
-"""Nodes that belong to a volume: made beside it in the scene's tree, found again, and kept under its transform."""
+"""Makes and finds nodes that belong to a volume, beside it in the scene's tree and under its transform."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .volume_geometry import Affine, VolumeGeometry, toArray, toWorld
 
 
 def findBeside(volumeNode: Any, className: str, mark: str, role: str) -> Any | None:
-    """The node of a class that carries the attribute ``mark`` and refers to a volume by ``role``; None without."""
+    """Finds the node of a class that has the attribute ``mark`` and refers to a volume by ``role``; None without."""
     if volumeNode is None or volumeNode.GetScene() is None:
         return None
     for node in slicer.util.getNodesByClass(className, volumeNode.GetScene()):
@@ -24,12 +24,12 @@ def findBeside(volumeNode: Any, className: str, mark: str, role: str) -> Any | N
 
 
 def ownerOf(segmentationNode: Any) -> Any | None:
-    """The volume that a segmentation was made for, None where that is not known."""
+    """Returns the volume that a segmentation was made for, None where that is not known."""
     return segmentationNode.GetNodeReference(segmentationNode.GetReferenceImageGeometryReferenceRole())
 
 
 def createBeside(volumeNode: Any, className: str, mark: str, purpose: str) -> Any:
-    """A new displayable node under the volume's parent transform, named "<volume> <purpose>" and marked.
+    """Makes a displayable node under the volume's parent transform, named "<volume> <purpose>" and marked.
 
     Raises:
         SceneError: as VolumeGeometry.
@@ -55,7 +55,7 @@ def _putBeside(node: Any, volumeNode: Any) -> None:
 
 
 class SharedTransform:
-    """When the volume is put under another transform, the nodes that were under its old one follow.
+    """Moves the nodes that were under a volume's transform along when the volume is put under another one.
 
     Nodes that the user put elsewhere stay there. Hardening the transform leaves the volume where it is in the world, so
     that nothing has to follow.
@@ -88,7 +88,7 @@ class SharedTransform:
 
 
 def _matrices(volumeNode: Any) -> tuple[Affine, Affine | None]:
-    """Voxel index to the volume's own RAS and to the world (None under a non-linear transform)."""
+    """Returns the matrices from voxel index to the volume's RAS and to the world (None if that is not linear)."""
     matrix = vtk.vtkMatrix4x4()
     volumeNode.GetIJKToRASMatrix(matrix)
     local, rasToWorld = toArray(matrix), toWorld(volumeNode)

@@ -1,4 +1,4 @@
-"""The nodules of the open volume as findings, and what became of a prior scan's nodules; both scans in the scene."""
+"""Compares the open volume's nodules with those of a prior scan in the scene, as findings."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _LOBE = re.compile(r"lobe|\b[rl][uml]l\b|lung.*(upper|middle|lower|superior|infe
 
 @dataclass(frozen=True)
 class Doubt:
-    """What a person must decide before two scans are compared: to swap them, or that they are of one patient."""
+    """A question to the user before two scans are compared: whether to swap them, or if they are of one patient."""
 
     kind: Literal["swap", "patient"]
     text: str
@@ -76,13 +76,13 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class _Taken:
-    """What is measured of one scan, taken from the scene at one moment.
+    """The input of one scan's measurement, taken from the scene at one moment.
 
     Attributes:
-        image: names the voxels and where they lie in the world.
-        key: names all that the findings depend on.
+        image: identifies the voxels and their place in the world.
+        key: identifies everything that the findings depend on.
         array_kji: a view of the scene's memory, copied on the worker thread.
-        segments: what a :class:`..report.measuring.Segment` is made of: its module waits for PyTorch.
+        segments: the arguments of each :class:`..report.measuring.Segment`, whose module needs PyTorch.
         ids: segment IDs by the labels of the segments.
     """
 
@@ -109,8 +109,8 @@ class Comparison:
     """Measures the nodules of the session's volume and of a prior volume, and pairs them.
 
     All methods belong to the main thread. The measuring and the registration run on the client's thread: while
-    :attr:`busyChanged` has last said True, :meth:`poll` must be called. Masks, points and dates are asked anew for each
-    output, and measured anew where they have changed.
+    :attr:`busyChanged` has last said True, :meth:`poll` must be called. Masks, points and dates are read again for each
+    output, and measured again where they have changed.
 
     Attributes (signals):
         changed: () rows, pairing or prior.
@@ -146,7 +146,7 @@ class Comparison:
         self.upper: set[str] = set()
 
     def close(self, seconds: float) -> None:
-        """Let go of everything, for good."""
+        """Releases all nodes and the worker thread; nothing can be called after this."""
         self._session.noduleChanged.disconnect(self._onNoduleChanged)
         self._session.nodulesChanged.disconnect(self._onNodulesChanged)
         self._session.documentChanged.disconnect(self._onDocumentChanged)
@@ -155,7 +155,7 @@ class Comparison:
         self.forget()
 
     def poll(self, timeout: float = 0.005) -> bool:
-        """Take what the worker thread has done; see Client.poll."""
+        """Takes the worker thread's answers; see Client.poll."""
         return self._client.poll(timeout)
 
     # -- the scans ---------------------------------------------------------------------------------------------------
@@ -171,7 +171,7 @@ class Comparison:
         return self._prior
 
     def setPrior(self, volumeNode: Any, segmentationNode: Any = None) -> None:
-        """Choose the prior; its own nodules where no segmentation is named."""
+        """Chooses the prior; without a segmentation, the volume's own nodules."""
         if volumeNode is not None and segmentationNode is None:
             segmentationNode = findSegmentation(volumeNode)
         if (volumeNode, segmentationNode) != self._prior:
@@ -180,7 +180,7 @@ class Comparison:
             self.changed()
 
     def forget(self) -> None:
-        """Let go of all nodes and findings, between scenes for example."""
+        """Releases all nodes and findings, between scenes for example."""
         self.cancel()
         self._prior = (None, None)
         self._lungs, self._registration = {}, None
@@ -200,7 +200,7 @@ class Comparison:
         self.spiculated, self.upper = set(), set()
 
     def dateOf(self, volumeNode: Any) -> tuple[str, bool]:
-        """A scan's date, "" where it is not known, and whether its file says it (else the user may)."""
+        """Returns a scan's date, "" if unknown, and whether it comes from the file (else the user may set it)."""
         if volumeNode is None:
             return "", False
         try:
@@ -210,7 +210,7 @@ class Comparison:
         return (date, True) if date else (volumeNode.GetAttribute(DATE_ATTRIBUTE) or "", False)
 
     def setDate(self, volumeNode: Any, text: str) -> None:
-        """The date of a scan whose file has none: ISO 8601, "" for unknown. Raises InputError."""
+        """Sets the date of a scan whose file has none: ISO 8601, "" for unknown. Raises InputError."""
         text = text.strip()
         if text:
             try:
@@ -221,7 +221,7 @@ class Comparison:
             volumeNode.SetAttribute(DATE_ATTRIBUTE, text or None)
 
     def doubt(self) -> Doubt | None:
-        """What must be asked before the scans are compared. Raises InputError, SceneError where they cannot be."""
+        """Returns the question to ask before comparing. Raises InputError, SceneError where they cannot be."""
         from ..report.scan_facts import check_modality, check_scans, days_between
 
         volumes = [self.current[0], *([self._prior[0]] if self._prior[0] is not None else [])]
@@ -250,7 +250,7 @@ class Comparison:
 
     @property
     def findings(self) -> Findings | None:
-        """Of the current scan, with the follow-up where there is a prior; None before they were measured or opened."""
+        """Findings of the current scan, with the follow-up where there is a prior; None before measuring or opening."""
         return self._findings
 
     @property
@@ -259,7 +259,7 @@ class Comparison:
         return self._measured is not None
 
     def rows(self) -> list[Row]:
-        """The table: pairs, then what is alone."""
+        """Returns the rows of the table: the pairs, then the nodules without a partner."""
         findings = self._findings
         if findings is None:
             return []
@@ -271,7 +271,7 @@ class Comparison:
         ]
 
     def run(self, then: Callable[[], None] | None = None) -> None:
-        """Measure the current scan, and compare it with the prior where one is chosen.
+        """Measures the current scan, and compares it with the prior where one is chosen.
 
         Args:
             then: called when it is done; not after an error or Cancel.
@@ -296,7 +296,7 @@ class Comparison:
         self._submit(lambda report: _measure(taken, lungs, known, report), self._onMeasured)
 
     def cancel(self) -> None:
-        """Stop what runs; what was there before stays."""
+        """Stops the running work; earlier findings stay."""
         self._client.cancel()
 
     def _take(self) -> tuple[_Taken, ...]:
@@ -354,7 +354,7 @@ class Comparison:
             then()
 
     def _pair(self) -> None:
-        """Findings out of what was measured and what the user paired; UIDs go to the segments."""
+        """Makes the findings from the measurements and the user's pairs; their UIDs are stored with the segments."""
         measured = self._measured
         if measured is None:
             return
@@ -386,7 +386,7 @@ class Comparison:
         self.changed()
 
     def _uids(self, pairs: Any) -> list[tuple[str, str]]:
-        """Pairs of segment IDs as pairs of the measured nodules' UIDs; those that are gone are left out."""
+        """Converts pairs of segment IDs to pairs of the measured nodules' UIDs; segments that are gone are left out."""
         assert self._measured is not None
         known = [
             {taken.ids[nodule.label]: nodule.tracking_uid for nodule in scan.findings.nodules}
@@ -395,7 +395,7 @@ class Comparison:
         return [(known[0][a], known[1][b]) for a, b in pairs if a in known[0] and b in known[1]]
 
     def segmentOf(self, side: Side, nodule: Nodule | None) -> str | None:
-        """The segment of a nodule; None where it is not there (any more)."""
+        """Returns the ID of a nodule's segment; None where there is none (any more)."""
         if nodule is None:
             return None
         node = (self.current if side == "current" else self._prior)[1]
@@ -477,7 +477,7 @@ class Comparison:
 
     @staticmethod
     def places(row: Row) -> tuple[Point | None, Point | None]:
-        """Where a row's nodule lies in the current and in the prior scan, or should lie; world RAS, mm."""
+        """Returns where a row's nodule lies, or should lie, in the current and in the prior scan; world RAS, mm."""
         expected = row.pair.expected_ras if row.pair is not None else None
         return (
             row.current.place.centroid_ras if row.current is not None else expected,
@@ -485,7 +485,7 @@ class Comparison:
         )
 
     def clickHere(self, row: Row) -> None:
-        """Click where a nodule of the prior should lie in the current scan; what comes of it is its partner."""
+        """Clicks where a nodule of the prior should lie in the current scan, and pairs it with the resulting nodule."""
         prior = self.segmentOf("prior", row.prior)
         place = self.places(row)[0]
         if row.current is not None or place is None or prior is None:
@@ -509,7 +509,7 @@ class Comparison:
     # -- documents ---------------------------------------------------------------------------------------------------
 
     def toldFindings(self, names: bool = True) -> Findings | None:
-        """The findings with what the user said of the patient, as they go into documents; None before measuring.
+        """Returns the findings with the user's entries on the patient, as for documents; None before measuring.
 
         Raises:
             InputError: the Brock model refuses the age.
@@ -564,7 +564,7 @@ class Comparison:
         )
 
     def open(self, path: Path) -> None:
-        """Show findings from a file; pairs cannot be changed in them. Raises InputError."""
+        """Shows findings from a file, whose pairs cannot be changed. Raises InputError."""
         findings = read_findings(path)
         volume = self.current[0]
         self._drop()
@@ -594,7 +594,7 @@ class Comparison:
 
 
 def _header(volumeNode: Any) -> Scan:
-    """A scan with what its header says. Raises SceneError."""
+    """Describes a scan by its header. Raises SceneError."""
     from ..report.scan_facts import scan_of
 
     geometry = VolumeGeometry(volumeNode)
@@ -602,13 +602,13 @@ def _header(volumeNode: Any) -> Scan:
 
 
 def _facts(volumeNode: Any) -> Scan:
-    """A scan with what its header says, and the date that the user typed where it says none. Raises SceneError."""
+    """Describes a scan by its header, with the user's date where the header has none. Raises SceneError."""
     scan = _header(volumeNode)
     return scan if scan.date else dataclasses.replace(scan, date=volumeNode.GetAttribute(DATE_ATTRIBUTE) or None)
 
 
 def _taken(volumeNode: Any, segmentationNode: Any) -> _Taken:
-    """A scan as it is now. Raises SceneError."""
+    """Takes a scan and its masks as they are now. Raises SceneError."""
     geometry, scan = VolumeGeometry(volumeNode), _facts(volumeNode)
     image = (*geometry.identity(), geometry.ijkToWorld.tobytes())
     segments, ids, names = [], {}, []
@@ -636,7 +636,7 @@ def _taken(volumeNode: Any, segmentationNode: Any) -> _Taken:
 
 
 def _lobes(own: Any, geometry: VolumeGeometry) -> list[tuple[str, SegmentLabelmap]]:
-    """The lobes that other segmentations of the scene hold."""
+    """Returns the lobes in other segmentations of the scene."""
     found = []
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", own.GetScene()):
         if node is own:
@@ -652,7 +652,7 @@ def _lobes(own: Any, geometry: VolumeGeometry) -> list[tuple[str, SegmentLabelma
 
 
 def _lobeOf(block: Any, lobes: Sequence[tuple[str, SegmentLabelmap]]) -> str | None:
-    """The lobe that holds the most of a nodule; None where none holds a third of it."""
+    """Returns the lobe that holds the most of a nodule; None where none holds a third of it."""
     inside = np.asarray(block.mask) != 0
     counts = [np.count_nonzero(each.region(block.offset_kji, inside.shape) & inside) for _lobe, each in lobes]
     best = int(np.argmax(counts)) if counts else 0
@@ -663,7 +663,7 @@ def _lobeOf(block: Any, lobes: Sequence[tuple[str, SegmentLabelmap]]) -> str | N
 
 
 class _Share:
-    """One part of the progress; stops where the user cancels."""
+    """Reports one part of the progress; returns False where the user cancels."""
 
     def __init__(self, report: Report, begin: float, end: float, text: str) -> None:
         self._report, self._begin, self._end, self._text = report, begin, end, text
@@ -682,7 +682,7 @@ def _measure(
     known: tuple[Hashable, Registration] | None,
     report: Report,
 ) -> _Measured:
-    """Measures one scan or two, and lays the prior onto the current one."""
+    """Measures one scan or two, and registers the prior to the current one."""
     from ..torch_setup.loading import load_torch
 
     load_torch()

@@ -1,4 +1,4 @@
-"""*Segment all*: the search, which of the found nodules are shown, and one step of the history for all of it.
+"""*Segment all*: the search, the choice of the found nodules that are shown, and its one step in the history.
 
 All found nodules stay in memory with their masks, and with the scene in an attribute of the segmentation; the
 sensitivity decides which are segments. Whatever the user touched is a nodule like any other and no longer follows the
@@ -32,7 +32,7 @@ from .open_volume import told
 from .undo_stack import NoduleChange
 from .volume_geometry import SceneError, VolumeGeometry
 
-#: Of a found nodule that shares more of its voxels than this with another nodule, only the other one is shown.
+#: A found nodule that shares more than this part of its voxels with another nodule is not shown.
 _SHARED = 0.3
 
 
@@ -41,7 +41,7 @@ class ListedNodule:
     """One found nodule.
 
     Attributes:
-        found: what the engine said.
+        found: the engine's answer.
         number: for its name.
         segmentId: of its segment, None before it was first shown.
         hidden: the segment as it was when the sensitivity took it off, None while it is shown (or was never shown).
@@ -54,7 +54,7 @@ class ListedNodule:
 
     @cached_property
     def _values(self) -> dict[str, Any]:
-        """What the engine said, as JSON values; how it may go on without an encoding is forgotten."""
+        """The engine's answer as JSON values, without the state that saves the next click an encoding."""
         found = self.found
         bits = zlib.compress(np.packbits(found.mask != 0).tobytes())
         return {
@@ -69,12 +69,12 @@ class ListedNodule:
         }
 
     def toDict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Returns JSON values."""
         return {**self._values, "segmentId": None if self.hidden is not None else self.segmentId}
 
     @classmethod
     def fromDict(cls, values: Mapping[str, Any]) -> ListedNodule:
-        """Raises ValueError, TypeError, KeyError or zlib.error for what cannot be read."""
+        """Makes it from JSON values. Raises ValueError, TypeError, KeyError or zlib.error where they cannot be read."""
         k, j, i = (int(length) for length in values["shape"])
         bits = np.frombuffer(zlib.decompress(base64.b64decode(values["mask"])), dtype=np.uint8)
         mask = np.unpackbits(bits, count=k * j * i).reshape(k, j, i)
@@ -88,7 +88,7 @@ class CandidateRun:
     """The candidates of a run, the likeliest first.
 
     Args:
-        found: what the engine found.
+        found: the nodules that the engine found.
         previous: the run before, which counts again when this one is undone; default: none.
         firstNumber: the names of its segments count from here, in the order of finding, whatever the sensitivity.
 
@@ -106,8 +106,8 @@ class CandidateRun:
         self.update(tuple(found))
 
     def update(self, found: Sequence[FoundNodule], firstNumber: int = 1) -> list[ListedNodule]:
-        """Take what the search knows by now, its new candidates numbered from ``firstNumber`` at least; returns those
-        that are no longer among it."""
+        """Takes the search's present candidates, new ones numbered from ``firstNumber`` at least; returns those that
+        are no longer among them."""
         known = {id(one.found): one for one in self.candidates}
         gone = [one for one in self.candidates if all(one.found is not nodule for nodule in found)]
         self._next = max(self._next, firstNumber)
@@ -119,7 +119,7 @@ class CandidateRun:
         return gone
 
     def toText(self, shapeKji: Sequence[int]) -> str:
-        """To be kept with a scene; "" for a run without candidates."""
+        """Returns the text to keep with a scene; "" for a run without candidates."""
         if not self.candidates:
             return ""
         candidates = [one.toDict() for one in self.candidates]
@@ -128,7 +128,7 @@ class CandidateRun:
 
     @classmethod
     def fromText(cls, text: str, shapeKji: Sequence[int]) -> CandidateRun:
-        """What :meth:`toText` wrote; a run without candidates where it is of other voxels or cannot be read."""
+        """Reads what :meth:`toText` wrote; makes an empty run where it is of other voxels or cannot be read."""
         run = cls()
         try:
             values = json.loads(text)
@@ -145,7 +145,7 @@ class CandidateRun:
         isTouched: Callable[[str], bool],
         isConcealed: Callable[[str], bool] = lambda _segmentId: False,
     ) -> tuple[list[ListedNodule], list[ListedNodule]]:
-        """What to show and what to hide.
+        """Decides which candidates to show and which to hide.
 
         Args:
             sensitivity: 0 to 1.
@@ -169,7 +169,7 @@ class CandidateRun:
         return show, hide
 
     def positionOf(self, candidate: ListedNodule, exists: Callable[[str], bool]) -> str | None:
-        """The segment before which a candidate is listed: that of the next candidate that is shown."""
+        """Returns the segment before which a candidate is listed: that of the next candidate that is shown."""
         after = self.candidates[self.candidates.index(candidate) + 1 :]
         return next((one.segmentId for one in after if one.segmentId is not None and exists(one.segmentId)), None)
 
@@ -220,7 +220,7 @@ class Finding:
         self._reopen()
 
     def _reopen(self) -> None:
-        """The candidates of a scene that was opened again."""
+        """Restores the candidates of a scene that was opened again."""
         if self.volume.segmentationNode is None:
             return
         try:
@@ -237,7 +237,7 @@ class Finding:
 
     @told
     def start(self) -> None:
-        """Find all nodules, with progress; reviewed ones and ones with points are kept. A running search goes on."""
+        """Finds all nodules, with progress; reviewed ones and ones with points are kept. A running search goes on."""
         geometry = self.volume.geometry
         self.wasSearched = self.wasSearched and self.isRunning
         if self.isRunning or not self._pipeline.ensure(geometry):
@@ -247,7 +247,7 @@ class Finding:
         self._generation = self._pipeline.submit(request, self._onResult)
 
     def stop(self) -> None:
-        """End the search; what was found so far is shown."""
+        """Ends the search; what was found so far is shown."""
         self._pipeline.stop(self._generation)
 
     def close(self) -> None:
@@ -255,7 +255,7 @@ class Finding:
         self._pipeline.drop(self._generation)
 
     def isKept(self, segmentId: str) -> bool:
-        """Whether a nodule stays when nodules are looked for again: whatever somebody has touched."""
+        """Whether a nodule stays when nodules are looked for again: true of every one that somebody has touched."""
         volume = self.volume
         state, record = volume.nodules[segmentId], volume.record(segmentId)
         isAsMade = record.probability is not None and not record.isTouched and not state.prompts
@@ -291,8 +291,7 @@ class Finding:
             self._growing = None
 
     def _take(self, generated: Generated) -> None:
-        """Show what was found; with the first of it, earlier findings that nobody touched make room, and a step of the
-        history begins."""
+        """Shows found nodules; the first of them begins a step of the history and removes earlier, untouched ones."""
         volume = self.volume
         if self._growing is None:
             self._growing = self._begin()
@@ -324,7 +323,7 @@ class Finding:
         return run
 
     def _tell(self, note: str, wasStopped: bool) -> None:
-        """How the search ended, and what the engine has to say about it."""
+        """Tells the user how the search ended, with the engine's note on it."""
         shown, found = self.counts
         if found and wasStopped:
             text = _("{found} nodules found until the search was canceled, {shown} shown.")
@@ -338,12 +337,12 @@ class Finding:
 
     @property
     def hasCandidates(self) -> bool:
-        """Whether the slider has something to decide."""
+        """Whether there are candidates that the slider shows or hides."""
         return bool(self._run.candidates)
 
     @property
     def counts(self) -> tuple[int, int]:
-        """(shown, found) by the latest search."""
+        """Numbers of candidates of the latest search: (shown, found)."""
         return len(self.shownIds), len(self._run.candidates)
 
     @property
@@ -358,20 +357,20 @@ class Finding:
 
     @told
     def setSensitivity(self, sensitivity: float) -> None:
-        """Show more (towards 1) or fewer (towards 0) of the found nodules, without computing anything again."""
+        """Shows more (towards 1) or fewer (towards 0) of the found nodules, without computing anything again."""
         self.volume.options.sensitivity = min(1.0, max(0.0, float(sensitivity)))
         if self.hasCandidates:
             self._plan(moved=True)
 
     def use(self, run: CandidateRun) -> None:
-        """The slider decides on the candidates of this run; a search whose step was undone ends."""
+        """Lets the slider decide on the candidates of this run; a search whose step was undone ends."""
         if self._run is self._growing and run is not self._run:
             self.stop()
         self._run = run
         self._keep()
 
     def _keep(self) -> None:
-        """Keep the candidates with the scene."""
+        """Stores the candidates with the scene."""
         if self.volume.segmentationNode is not None:
             with self.volume.changing():
                 self.volume.segmentation.setFound(self._run.toText(self.volume.geometry.shapeKji))
@@ -400,7 +399,7 @@ class Finding:
         return bool(self._todo)
 
     def work(self) -> None:
-        """Show or hide one candidate."""
+        """Shows or hides one candidate."""
         candidate, show = self._todo.popleft()
         try:
             if show:
@@ -422,7 +421,7 @@ class Finding:
         return dataclasses.replace(snapshot, segment=dataclasses.replace(snapshot.segment, visible=wasVisible))
 
     def pause(self) -> None:
-        """Show or hide nothing more until the sensitivity changes."""
+        """Stops showing and hiding until the sensitivity changes."""
         self._todo.clear()
         self.volume.reveal(list(self.volume.concealed))
 
@@ -463,7 +462,7 @@ class Finding:
 
 
 def volumesOf(scene: Any) -> list[Any]:
-    """The volumes of a scene that nodules can be looked for in."""
+    """Lists the volumes of a scene in which nodules can be looked for."""
     found = []
     for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode", scene):
         with suppress(SceneError):
@@ -473,7 +472,7 @@ def volumesOf(scene: Any) -> list[Any]:
 
 
 class VolumeQueue:
-    """Volumes to be searched one after the other, and what came of it.
+    """Volumes to be searched one after the other, and the results.
 
     Attributes:
         home: the volume to come back to.
@@ -489,7 +488,7 @@ class VolumeQueue:
         self._isStopped = False
 
     def next(self) -> Any | None:
-        """The next volume that is still in the scene, None where there is no more."""
+        """Returns the next volume that is still in the scene, None where there is no more."""
         self.current = None
         while self._waiting and self.current is None:
             node, self._name = self._waiting.popleft()
@@ -500,7 +499,7 @@ class VolumeQueue:
         return self.current
 
     def finish(self, isSearched: bool, shown: int) -> None:
-        """The search in the current volume is over; one that was cut short counts its nodules alone."""
+        """Notes that the search in the current volume is over; one that was cut short counts its nodules alone."""
         if not isSearched:
             self.failed.append(self._name)
             return
@@ -508,19 +507,19 @@ class VolumeQueue:
         self._found += shown
 
     def stop(self) -> None:
-        """Search no further volume."""
+        """Ends the queue after the current volume."""
         self._isStopped = True
         self._waiting.clear()
 
     @property
     def position(self) -> str:
-        """Which of how many is being searched."""
+        """Says which volume of how many is being searched."""
         number = self._total - len(self._waiting)
         return _("{number} of {total}, {name}").format(number=number, total=self._total, name=self._name)
 
     @property
     def summary(self) -> str:
-        """What came of it, in a sentence."""
+        """Sums up the results in a sentence."""
         text = _("{found} nodules shown in {done} of {total} volumes.")
         if self._isStopped:
             text = _("Canceled: {found} nodules shown in {done} of {total} volumes.")

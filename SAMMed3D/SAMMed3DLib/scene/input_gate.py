@@ -1,4 +1,4 @@
-"""What is odd about a volume for measuring nodules, as soon as it is chosen."""
+"""Checks a volume, as soon as it is chosen, for oddities that matter when nodules are measured."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _UIDS_ATTRIBUTE = "DICOM.instanceUIDs"
 
 @dataclass(frozen=True)
 class Oddities:
-    """What to mind about a volume.
+    """The oddities of a volume.
 
     Attributes:
-        grave: what makes volumes or diameters doubtful, one sentence each.
-        others: what is only worth knowing.
+        grave: those that make volumes or diameters doubtful, one sentence each.
+        others: those that are only worth knowing.
     """
 
     grave: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ class Oddities:
 
 
 def odditiesOf(volumeNode: Any) -> Oddities:
-    """Looks at the geometry, at a sample of the voxels, and at the DICOM header where Slicer's database has it."""
+    """Checks the geometry, a sample of the voxels, and the DICOM header where Slicer's database has it."""
     from ..inference.validation import hounsfield_doubt
     from ..report.scan_facts import DIAMETER, VOLUME, scan_of
 

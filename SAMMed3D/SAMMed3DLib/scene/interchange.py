@@ -1,4 +1,4 @@
-"""Marks of nodules in other nodes of the scene, and nodules as nodes that other modules understand."""
+"""Reads marks of nodules from other nodes of the scene, and exports nodules as nodes that other modules understand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EXPORT_ATTRIBUTE = "SAMMed3D.Export"
 
 
 def marksOf(node: Any, volumeNode: Any) -> list[Mark]:
-    """The points of a list; or of each segment or label a point deep inside it. World RAS.
+    """Returns the points of a list, or one point deep inside each segment or label. World RAS.
 
     Raises:
         SceneError: a node that holds no marks, or cannot be read.
@@ -79,7 +79,7 @@ def _marksOfLabels(node: Any) -> Iterator[Mark]:
 
 
 def _markIn(block: MaskBlock, ijkToWorld: Affine) -> Mark:
-    """A mark at the voxel of a mask that lies deepest inside it; of several, at the one nearest to its centroid."""
+    """Makes a mark at the most interior voxel of a mask; of several, at the one nearest to its centroid."""
     from ..inference.mask_regions import most_interior_voxel
 
     k_mm, j_mm, i_mm = np.linalg.norm(ijkToWorld[:3, :3], axis=0)[::-1].tolist()
@@ -89,7 +89,7 @@ def _markIn(block: MaskBlock, ijkToWorld: Affine) -> Mark:
 
 
 def exportPoints(volume: OpenVolume) -> Any:
-    """A new point list with a point deep inside each nodule, which bears its name. Raises SceneError."""
+    """Makes a point list with a point deep inside each nodule, which bears its name. Raises SceneError."""
     nodules = _nodules(volume)
     node = createBeside(volume.volumeNode, "vtkMRMLMarkupsFiducialNode", EXPORT_ATTRIBUTE, "nodule points")
     for segmentId, block in nodules:
@@ -99,7 +99,7 @@ def exportPoints(volume: OpenVolume) -> Any:
 
 
 def exportLabelMap(volume: OpenVolume) -> Any:
-    """A new label map in the CT's voxels: 1, 2, ... in the order of the list. Raises SceneError."""
+    """Makes a label map in the CT's voxels: 1, 2, ... in the order of the list. Raises SceneError."""
     nodules, geometry = _nodules(volume), volume.geometry
     labels = label_map({label: block for label, (_id, block) in enumerate(nodules, start=1)}, geometry.shapeKji)
     node = createBeside(volume.volumeNode, "vtkMRMLLabelMapVolumeNode", EXPORT_ATTRIBUTE, "nodule labels")

@@ -14,7 +14,7 @@ Index = tuple[int, int, int]
 
 @dataclass(frozen=True, eq=False)
 class MaskBlock:
-    """Part of a volume's voxels.
+    """A mask of a part of a volume.
 
     Attributes:
         mask: (nk, nj, ni) uint8, 1 inside; at least one voxel. Nothing inside means an empty segment.
@@ -40,7 +40,7 @@ EMPTY_BLOCK = MaskBlock(np.zeros((1, 1, 1), dtype=np.uint8), (0, 0, 0))
 
 
 def occupiedBox(array: NDArray) -> tuple[slice, slice, slice] | None:
-    """The smallest box [k, j, i] that holds all that is not 0, None without any. No value may be negative."""
+    """Finds the smallest box [k, j, i] that holds all that is not 0, None without any. No value may be negative."""
     part, box = array, []
     for axis in range(3):
         # Slices first: what is cut off in contiguous memory need not be looked at along the other axes. The largest
@@ -54,7 +54,7 @@ def occupiedBox(array: NDArray) -> tuple[slice, slice, slice] | None:
 
 
 def tightBlock(mask: NDArray, offsetKji: tuple[int, int, int]) -> MaskBlock:
-    """The smallest block that holds all voxels of ``mask`` that are not 0, copied; one voxel of 0 if there are none."""
+    """Copies the smallest block that holds all nonzero voxels of ``mask``; one voxel of 0 if there are none."""
     inside = (np.asarray(mask) != 0).view(np.uint8)
     box = occupiedBox(inside)
     if box is None:
@@ -64,7 +64,7 @@ def tightBlock(mask: NDArray, offsetKji: tuple[int, int, int]) -> MaskBlock:
 
 
 def labeledBlock(labels: NDArray, label: int, offsetKji: tuple[int, int, int]) -> MaskBlock:
-    """The tight block of the voxels that equal ``label``; ``offsetKji`` is the index of ``labels``' first voxel."""
+    """Makes the tight block of voxels equal to ``label``; ``offsetKji`` is the index of ``labels``' first voxel."""
     # One slice after the other stays in the processor's cache: a third of the time of all at once.
     slices = [number for number, plane in enumerate(labels) if (plane == label).any()]
     if not slices:

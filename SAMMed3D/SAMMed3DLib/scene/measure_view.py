@@ -1,4 +1,4 @@
-"""The selected nodule's measure in the slice where it was taken: long and short axis, volume and diameters."""
+"""Draws the selected nodule's long and short axis in the slice where they were measured, with volume and diameters."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TEXT_SCALE, _GLYPH_SCALE = 2.5, 0.8
 
 
 class MeasureView:
-    """Two lines that nobody can drag; made when first needed, neither listed nor saved with the scene."""
+    """Draws two lines that nobody can drag; made when first needed, neither listed nor saved with the scene."""
 
     def __init__(self, scene: Any) -> None:
         self._scene = scene
@@ -58,7 +58,7 @@ class MeasureView:
                 node.SetDisplayVisibility(True)
 
     def hide(self) -> None:
-        """Nothing is selected, or nothing is known of it."""
+        """Hides the lines, when nothing is selected or the nodule has no measurements."""
         for node in self.lines:
             node.SetDisplayVisibility(False)
 

@@ -26,7 +26,7 @@ LEAST_VOXELS = 3
 
 
 class NoduleEditor:
-    """Edits the nodules of an open volume: what a click and a point mean, what is asked, and what can be undone.
+    """Edits the nodules of an open volume: gives clicks and points their meaning, sends requests, keeps the history.
 
     Attributes:
         volume: the open volume.
@@ -48,7 +48,7 @@ class NoduleEditor:
         volume.voxelsChanged.connect(self._onVoxelsChanged)
 
     def close(self) -> None:
-        """Wait for no more answers."""
+        """Drops all answers that are still awaited."""
         for state in self.volume.nodules.values():
             self._forget(state)
 
@@ -60,18 +60,18 @@ class NoduleEditor:
     # -- steps -------------------------------------------------------------------------------------------------------
 
     def step(self, text: str, before: Mapping[str, NoduleSnapshot | None], context: Any = None) -> NoduleChange:
-        """A new step of the history."""
+        """Pushes a new step of the history."""
         size = sum(snapshot.nbytes for snapshot in before.values() if snapshot is not None)
         return self.history.push(NoduleChange(text, dict(before), self.volume.selectedId, size, context))
 
     def change(self, text: str, *segmentIds: str) -> None:
-        """A step that changes something else than prompts. Raises SceneError."""
+        """Begins a step that changes something other than prompts. Raises SceneError."""
         for segmentId in segmentIds:
             self._noteEdit(segmentId, self.volume.adopt(segmentId))
         self.step(text, {segmentId: self.volume.snapshot(segmentId) for segmentId in segmentIds})
 
     def _begin(self, text: str, segmentId: str) -> NoduleState:
-        """A step that changes a nodule's prompts; edits by hand until now become a step of their own before it."""
+        """Begins a step that changes a nodule's prompts; edits by hand so far become a step of their own before it."""
         self._noteEdit(segmentId, self.volume.begin(segmentId))
         state = self.volume.nodule(segmentId)
         change = self.step(text, {segmentId: self.volume.snapshot(segmentId)})
@@ -79,7 +79,7 @@ class NoduleEditor:
         return state
 
     def _beginNew(self) -> NoduleState:
-        """A step that makes a new nodule."""
+        """Begins a step that makes a new nodule."""
         state = self.volume.addNodule()
         state.open.append(OpenStep(self.step(_("New nodule"), {state.segmentId: None}), None))
         return state
@@ -90,7 +90,7 @@ class NoduleEditor:
         return before is not None
 
     def delete(self, *segmentIds: str) -> None:
-        """Remove nodules, in one step. Raises SceneError."""
+        """Removes nodules, in one step. Raises SceneError."""
         states = [self.volume.nodule(segmentId) for segmentId in segmentIds]
         text = _("Delete nodule") if len(states) == 1 else _("Delete {n} nodules").format(n=len(states))
         self.change(text, *segmentIds)
@@ -110,18 +110,18 @@ class NoduleEditor:
     # -- undo and redo -----------------------------------------------------------------------------------------------
 
     def undo(self) -> None:
-        """Take back the latest step; an edit by hand since then first."""
+        """Takes back the latest step; an edit by hand since then first."""
         self._noteEditsBefore(self.history.top)
         self.history.undo()
 
     def redo(self) -> None:
-        """Make the latest step that was taken back again, unless the nodule was edited by hand meanwhile."""
+        """Redoes the step that was taken back last, unless the nodule was edited by hand meanwhile."""
         if self._noteEditsBefore(self.history.next):
             self.volume.message(_("The nodule was edited by hand meanwhile, so there is nothing to redo."), False)
         self.history.redo()
 
     def _noteEditsBefore(self, change: NoduleChange | None) -> bool:
-        """An edit by hand of a nodule that a step is about becomes a step of its own; returns whether there was one."""
+        """Makes edits by hand of a step's nodules a step of their own; returns whether there was one."""
         known = [] if change is None else [one for one in change.before if one in self.volume.nodules]
         return any(self._noteEdit(segmentId, self.volume.adopt(segmentId)) for segmentId in known)
 
@@ -139,7 +139,7 @@ class NoduleEditor:
         return reverse
 
     def _put(self, segmentId: str, snapshot: NoduleSnapshot | None) -> None:
-        """Bring a nodule to a state; what its mask does not show yet is asked for."""
+        """Brings a nodule to a state; a request is sent for prompts that its mask does not show yet."""
         state = self.volume.nodules.get(segmentId)
         if state is not None:
             self._forget(state)
@@ -157,7 +157,7 @@ class NoduleEditor:
 
     @told
     def click(self, ras: Sequence[float], positive: bool, segmentId: str | None = None) -> str | None:
-        """A click in a slice view: the point is made. Returns the nodule's segment ID, None where it was refused."""
+        """Makes a point for a click in a slice view. Returns the nodule's segment ID, None for a refused click."""
         if segmentId is None and positive and self._selectsInside(ras):
             return None
         state = self._noduleFor(ras, positive, segmentId)
@@ -188,7 +188,7 @@ class NoduleEditor:
         return True
 
     def adoptPoints(self) -> None:
-        """Points that belong to no nodule yet, such as those of a list that the user picked, become clicks.
+        """Turns points that belong to no nodule yet, such as those of a list that the user picked, into clicks.
 
         They go into the selected nodule. Without one each positive point makes its own nodule, to which the negative
         ones after it belong.
@@ -201,7 +201,7 @@ class NoduleEditor:
         self.volume.select(selected)
 
     def adoptGroups(self) -> None:
-        """Points of nodules that are not there, in a list saved from another scene: each nodule is made again."""
+        """Makes the nodules of points again whose nodules are not there, in a list saved from another scene."""
         store, selected = self.volume.ensurePrompts(), self.volume.selectedId
         for segmentId in [one for one in store.segmentIds() if one not in self.volume.nodules]:
             group = sorted(store.prompts(segmentId), key=lambda prompt: not prompt.positive)
@@ -212,7 +212,7 @@ class NoduleEditor:
 
     @told
     def importMarks(self, marks: Sequence[Mark]) -> None:
-        """Marks (world RAS) become clicks: each positive one a new nodule, to which the negative ones after it belong.
+        """Turns marks (world RAS) into clicks: each positive one a new nodule, the negative ones after it belong to it.
 
         Those that a list of this module says belong together make one nodule; those that lie in a nodule make none.
         """
@@ -252,7 +252,7 @@ class NoduleEditor:
 
     @told
     def _place(self, pointId: str, positive: bool, isOurs: bool, named: str | None = None) -> str | None:
-        """A point of the list becomes a click; one that cannot be used is removed where it was only just placed.
+        """Turns a point of the list into a click; one that cannot be used is removed if it was only just placed.
 
         Returns the nodule's segment ID.
         """
@@ -267,7 +267,7 @@ class NoduleEditor:
         return self._give(state, pointId)
 
     def _noduleFor(self, ras: Sequence[float], positive: bool, named: str | None = None) -> NoduleState | None:
-        """The nodule of a new point, with its step begun; None, after a message, where the point is of no use."""
+        """Returns the nodule of a new point, with its step begun; None, after a message, for a point of no use."""
         volume = self.volume
         if not volume.geometry.contains(ras):
             place = ", ".join(f"{name} {value:.1f}" for name, value in zip("RAS", ras, strict=True))
@@ -289,7 +289,7 @@ class NoduleEditor:
         return self._beginNew()
 
     def _give(self, state: NoduleState, pointId: str) -> str:
-        """The point becomes the nodule's newest prompt."""
+        """Makes the point the nodule's newest prompt."""
         state.prompts.append(self.volume.prompt(pointId))
         self._request(state.segmentId)
         self.volume.nodulesChanged()
@@ -318,7 +318,7 @@ class NoduleEditor:
             self._putBackInside(state, pointId)
 
     def _putBackInside(self, state: NoduleState, pointId: str) -> None:
-        """A point that was dropped outside the volume returns to where it was."""
+        """Returns a point that was dropped outside the volume to where it was."""
         volume = self.volume
         prompt = state.prompts[state.index(pointId)]
         if volume.isInside(prompt):
@@ -410,7 +410,7 @@ class NoduleEditor:
 
     @told
     def work(self) -> None:
-        """Look at one nodule: measure voxels that others changed, ask for an answer that never came."""
+        """Checks one nodule: measures voxels that others changed, or repeats a request that was never answered."""
         segmentId = next(iter(self._toLookAt))
         del self._toLookAt[segmentId]
         volume = self.volume
@@ -429,7 +429,7 @@ class NoduleEditor:
     # -- requests and answers ----------------------------------------------------------------------------------------
 
     def _request(self, segmentId: str) -> None:
-        """Ask for the mask that a nodule's prompts give."""
+        """Requests the mask that a nodule's prompts give."""
         volume, state = self.volume, self.volume.nodule(segmentId)
         state.isSettled = False
         asked = volume.predictRequest(segmentId)
@@ -468,7 +468,7 @@ class NoduleEditor:
             self.volume.message(str(error), True)
 
     def _take(self, state: NoduleState, result: Result) -> None:
-        """An answer to the latest request, or to one before it, which is shown while the latest is on its way."""
+        """Shows an answer: to the latest request, or to one before it while the latest is on its way."""
         volume, segmentId = self.volume, state.segmentId
         if volume.nodules.get(segmentId) is not state or state.awaited is None or result.generation > state.awaited:
             return
@@ -505,7 +505,7 @@ class NoduleEditor:
         self._giveUp(state, text)
 
     def _settleBefore(self, state: NoduleState, generation: int) -> None:
-        """The steps that this answer belongs to are done; the next step now knows the mask before it."""
+        """Closes the steps that an answer belongs to; the next step now knows the mask before it."""
         for number, step in enumerate(state.open):
             if step.awaited == generation:
                 before = step.change.before.get(state.segmentId)
@@ -539,14 +539,14 @@ class NoduleEditor:
         self.volume.refreshList()
 
     def cancel(self) -> None:
-        """Take back all clicks that have no answer yet."""
+        """Takes back all clicks that have no answer yet."""
         for state in [one for one in self.volume.nodules.values() if one.awaited is not None]:
             self._giveUp(state, "")
 
     # -- measurements ------------------------------------------------------------------------------------------------
 
     def measure(self, segmentId: str) -> None:
-        """Measure a mask as it is; until that is done it has no measurements. What the model thought was of another."""
+        """Measures a mask as it is; until then it has no measurements, nor the predicted IoU of an earlier mask."""
         volume, block = self.volume, self.volume.writer.read(segmentId)
         with volume.changing():
             volume.segmentation.setScore(segmentId, None)

@@ -1,4 +1,4 @@
-"""The segmentation that holds a volume's nodules: made beside its volume, one segment and one layer a nodule."""
+"""The segmentation of a volume's nodules: made beside the volume, with one segment and one layer a nodule."""
 
 from __future__ import annotations
 
@@ -55,23 +55,23 @@ FLAGGED: Status
 AI, REVIEWED, FLAGGED = "AI", "reviewed", "flagged"
 #: Below this predicted IoU a mask is not to be trusted: inference.judgement.SURE, whose file would load SciPy.
 LOW_IOU = 0.4
-#: From this predicted IoU on the model counts as sure: what it holds masks of three clicks to.
+#: From this predicted IoU on the model counts as sure; masks of three and more clicks must reach it.
 HIGH_IOU = 0.6
 
 
 def isDoubtful(measurements: Mapping[str, Any], predictedIou: float | None) -> bool:
-    """Whether a mask is not to be trusted: something speaks against it, or the model itself doubts it."""
+    """Whether a mask is not to be trusted: it has a warning, or its predicted IoU is low."""
     return bool(measurements.get("note")) or (predictedIou is not None and predictedIou < LOW_IOU)
 
 
 def findSegmentation(volumeNode: Any) -> Any | None:
-    """The segmentation that :func:`createSegmentation` made for a volume, also in a reopened scene; None without."""
+    """Finds the segmentation that :func:`createSegmentation` made for a volume or a reopened scene; None without."""
     role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
     return findBeside(volumeNode, _CLASS, OWN_ATTRIBUTE, role)
 
 
 def createSegmentation(volumeNode: Any) -> Any:
-    """A new segmentation with the volume's voxels and parent transform, beside it in the subject hierarchy.
+    """Makes a segmentation with the volume's voxels and parent transform, beside it in the subject hierarchy.
 
     Raises:
         SceneError: as VolumeGeometry.
@@ -85,7 +85,7 @@ def createSegmentation(volumeNode: Any) -> Any:
 
 
 def showWith(segmentationNode: Any, outlineWidth: float, fillOpacity: float) -> None:
-    """How segments are drawn in slices: width of the outline in pixels, opacity of the fill 0 to 1."""
+    """Sets how segments are drawn in slices: width of the outline in pixels, opacity of the fill 0 to 1."""
     display = segmentationNode.GetDisplayNode()
     if display is not None:
         with slicer.util.NodeModify(display):
@@ -216,7 +216,7 @@ class NoduleSegmentation:
         self._setTag(segmentId, RECORD_TAG, text)
 
     def isDoubtful(self, segmentId: str) -> bool:
-        """As :func:`isDoubtful`, of what is stored with a segment."""
+        """Whether a segment's mask is not to be trusted, by what is stored with it; see :func:`isDoubtful`."""
         measurements = (self.record(segmentId) or {}).get("measurements")
         return isDoubtful(measurements if isinstance(measurements, dict) else {}, self.score(segmentId))
 
@@ -233,7 +233,7 @@ class NoduleSegmentation:
         self._setTag(segmentId, SCORE_TAG, None if value is None else f"{value:.4f}")
 
     def trackingUid(self, segmentId: str) -> str | None:
-        """The UID by which a nodule is known over files and dates; None where it has none yet, or what is no UID."""
+        """The UID by which a nodule is known over files and dates; None where it has none yet, or an invalid one."""
         text = self._tag(segmentId, TRACKING_TAG)
         return text if is_uid(text) else None
 
@@ -258,7 +258,7 @@ class NoduleSegmentation:
         return max(self._numbers(without), default=0) + 1
 
     def _numbers(self, without: Sequence[str] = ()) -> list[int]:
-        """Of the names "Nodule N"."""
+        """Numbers of the names "Nodule N"."""
         names = (self.segment(segmentId).GetName() or "" for segmentId in self.ids if segmentId not in without)
         return [int(found[1]) for found in (re.fullmatch(r"Nodule (\d+)", name) for name in names) if found]
 

@@ -1,4 +1,4 @@
-"""What the session knows of one nodule beside its segment."""
+"""The session's knowledge of one nodule beside its segment: state, snapshot, stored record."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .undo_stack import NoduleChange
 
 @dataclass(frozen=True, eq=False)
 class NoduleSnapshot:
-    """A nodule at one moment, to bring it back.
+    """A nodule at one moment, from which it can be restored.
 
     Attributes:
         segment: the segment with its voxels.
@@ -38,17 +38,17 @@ class NoduleSnapshot:
 
     @property
     def nbytes(self) -> int:
-        """About the memory it holds."""
+        """Approximate memory it holds, in bytes."""
         return self.segment.block.mask.nbytes + (0 if self.start is None else self.start.mask.nbytes)
 
 
 @dataclass(eq=False)
 class OpenStep:
-    """A step of the history whose answer has not come yet.
+    """A step of the history whose answer is still awaited.
 
     Attributes:
         change: the step.
-        awaited: generation of the answer that was awaited when the step was made: it belongs to the time before.
+        awaited: generation of the answer that was awaited when the step was made; it belongs to earlier steps.
     """
 
     change: NoduleChange
@@ -91,7 +91,7 @@ class NoduleState:
 
     @property
     def hasEffect(self) -> bool:
-        """Whether there is anything to ask: without a start mask a first click must be positive."""
+        """Whether there is anything to request: without a start mask a click must be positive."""
         active = self.active
         return bool(active) if self.start is not None else any(prompt.positive for prompt in active)
 
@@ -100,7 +100,7 @@ class NoduleState:
         return next((number for number, prompt in enumerate(self.prompts) if prompt.id == pointId), -1)
 
     def update(self, prompt: Prompt) -> None:
-        """A point has moved or changed sides; where its old effect is part of the start mask it is a new click."""
+        """Takes a point that moved or changed its sign; if its old effect is part of the start mask, as a new click."""
         number = self.index(prompt.id)
         if prompt.id in self.absorbed:
             self.absorbed.discard(prompt.id)
@@ -111,7 +111,7 @@ class NoduleState:
 
 
 def digest(block: MaskBlock | None) -> str:
-    """A short name for the voxels of a tight block: equal for equal masks; "" for none."""
+    """Makes a short hash of the voxels of a tight block: equal for equal masks; "" for none."""
     if block is None or block.isEmpty:
         return ""
     content = hashlib.blake2b(np.packbits(block.mask != 0).tobytes(), digest_size=8)
@@ -121,13 +121,13 @@ def digest(block: MaskBlock | None) -> str:
 
 @dataclass(frozen=True)
 class SegmentRecord:
-    """What is stored with a segment, so that a reopened scene goes on where it was.
+    """The record that is stored with a segment, so that a reopened scene goes on where it was.
 
     Attributes:
         measurements: :class:`SAMMed3DLib.inference.NoduleRecord` as a dict; empty where unknown.
-        measured: :func:`digest` of the voxels that these are of: of others they must not be shown.
+        measured: :func:`digest` of the measured voxels; for other voxels the measurements must not be shown.
         mask: :func:`digest` of the voxels that this module wrote last.
-        clicks: so many prompts alone gave these voxels; None where something else had a part in them.
+        clicks: number of prompts that alone gave these voxels; None where something else had a part in them.
         isPending: an answer was awaited.
         probability: that it is a nodule, where *Segment all* found it, or None.
         isTouched: the user named it, so that it stays when *Segment all* runs again.
@@ -155,7 +155,7 @@ class SegmentRecord:
 
     @classmethod
     def fromDict(cls, values: Mapping[str, Any] | None) -> SegmentRecord:
-        """Whatever of it can be read."""
+        """Makes it from JSON values, as far as they can be read."""
         values = values or {}
         measurements, probability = values.get("measurements"), values.get("probability")
         clicks, mask = values.get("clicks"), str(values.get("mask", ""))

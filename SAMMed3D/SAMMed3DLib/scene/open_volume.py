@@ -1,4 +1,4 @@
-"""A volume that is being worked on: its segmentation, its points, and what is known of each nodule.
+"""The volume that is being worked on: its segmentation, its points, and the state of each nodule.
 
 Segments and points belong to the user, who may change or remove any of them at any time.
 """
@@ -72,8 +72,8 @@ class Options:
         shows3d: closed surfaces are shown.
         showsMeasure: the axes of the selected nodule are drawn, with its volume and diameters.
         outlineWidth, fillOpacity: how new segmentations are drawn in slices: pixels, and 0 to 1.
-        zoomsIn: going to a nodule brings the slice views near, where they show far more than it.
-        closeUp: and shows the same small field of view of each.
+        zoomsIn: going to a nodule zooms in where the slice views show far more than it.
+        closeUp: going to a nodule shows the same small field of view of each.
         sensitivity: how many of the found nodules are shown, 0 (fewest) to 1 (all); 0.5 is a probability of one half.
     """
 
@@ -91,9 +91,9 @@ class Options:
 
 
 class OpenVolume:
-    """The nodules of one volume, and the only one who changes their segments, points and records.
+    """The nodules of one volume; only this class changes their segments, points and records.
 
-    Without a volume it holds no nodules, and what needs a volume raises SceneError, which says so.
+    Without a volume it holds no nodules, and methods that need a volume raise SceneError.
 
     Args:
         options: the session's.
@@ -166,7 +166,7 @@ class OpenVolume:
             self.show3d(True)
 
     def close(self) -> None:
-        """Stop watching the nodes; everything stays in the scene."""
+        """Stops watching the nodes; everything stays in the scene."""
         for node, tag in self._observers:
             node.RemoveObserver(tag)
         self._observers = []
@@ -188,25 +188,25 @@ class OpenVolume:
 
     @property
     def geometry(self) -> VolumeGeometry:
-        """Of the volume as it is now. Raises SceneError."""
+        """Geometry of the volume as it is now. Raises SceneError."""
         return VolumeGeometry(self.volumeNode)
 
     @property
     def segmentation(self) -> NoduleSegmentation:
-        """The segments' names, states and records. Raises SceneError where there is no segmentation."""
+        """Access to the segments' names, states and records. Raises SceneError where there is no segmentation."""
         if self._segmentation is None:
             raise SceneError(_("There is no nodule yet."))
         return self._segmentation
 
     @property
     def writer(self) -> SegmentWriter:
-        """The segments' masks. Raises SceneError where there is no segmentation."""
+        """Access to the segments' masks. Raises SceneError where there is no segmentation."""
         if self._writer is None:
             raise SceneError(_("There is no nodule yet."))
         return self._writer
 
     def ensureSegmentation(self) -> None:
-        """Make the segmentation where there is none. Raises SceneError."""
+        """Makes the segmentation where there is none. Raises SceneError."""
         if self.segmentationNode is None:
             with self.changing():
                 self._useSegmentation(createSegmentation(self.volumeNode))
@@ -215,7 +215,7 @@ class OpenVolume:
                     self.promptsNode.SetNodeReferenceID(SEGMENTATION_ROLE, self.segmentation.node.GetID())
 
     def ensurePrompts(self) -> PromptStore:
-        """The point list, made where there is none. Raises SceneError."""
+        """Returns the point list, made where there is none. Raises SceneError."""
         if self.store is not None:
             return self.store
         with self.changing():
@@ -307,7 +307,7 @@ class OpenVolume:
         return handler
 
     def forgetPrompts(self) -> None:
-        """The point list has left the scene."""
+        """Handles that the point list has left the scene."""
         if self.store is not None:
             self.store.close()
         self.store = self.promptsNode = None
@@ -315,7 +315,7 @@ class OpenVolume:
     # -- the list ----------------------------------------------------------------------------------------------------
 
     def sync(self) -> list[NoduleState]:
-        """Take in segments that others added; returns the nodules whose segments are gone, forgotten from here on."""
+        """Takes in segments that others added, and drops and returns the nodules whose segments are gone."""
         ids = [] if self._segmentation is None else self._segmentation.ids
         gone = [state for segmentId, state in self.nodules.items() if segmentId not in ids]
         for state in gone:
@@ -332,7 +332,7 @@ class OpenVolume:
         return NoduleState(segmentId, segment, prompts, isSettled=not self.record(segmentId).isPending)
 
     def nodule(self, segmentId: str) -> NoduleState:
-        """Raises SceneError for a segment that is not there."""
+        """Returns the state of a nodule. Raises SceneError for a segment that is not there."""
         if segmentId not in self.nodules:
             self.sync()
         if segmentId not in self.nodules:
@@ -340,7 +340,7 @@ class OpenVolume:
         return self.nodules[segmentId]
 
     def noduleOf(self, pointId: str) -> NoduleState | None:
-        """The nodule that a point belongs to."""
+        """Returns the nodule that a point belongs to; None without."""
         return next((state for state in self.nodules.values() if state.index(pointId) >= 0), None)
 
     def nextNumber(self, without: Sequence[str] = ()) -> int:
@@ -348,7 +348,7 @@ class OpenVolume:
         return 1 if self._segmentation is None else self._segmentation.nextNumber(without)
 
     def addNodule(self, number: int | None = None) -> NoduleState:
-        """A new empty nodule; the segmentation is made where there is none. Raises SceneError.
+        """Adds an empty nodule; the segmentation is made where there is none. Raises SceneError.
 
         Args:
             number: for its name; default the next free one, also where it is taken.
@@ -378,7 +378,7 @@ class OpenVolume:
             self.segmentation.moveBefore(segmentId, following)
 
     def select(self, segmentId: str | None) -> None:
-        """Show one nodule's points; None shows all."""
+        """Selects a nodule and shows its points only; None shows all."""
         if segmentId not in self.nodules:
             segmentId = None
         if self.store is not None:
@@ -388,14 +388,14 @@ class OpenVolume:
             self.selectionChanged(segmentId)
 
     def conceal(self, segmentIds: Sequence[str]) -> None:
-        """Take nodules out of sight and off the list, in one change of the display; their segments are still there."""
+        """Hides nodules in views and list, in one change of the display; their segments stay."""
         new = [one for one in segmentIds if one in self.nodules and one not in self.concealed]
         if new:
             self.concealed |= {one: self.segmentation.isVisible(one) for one in new}
             self.segmentation.setVisible(dict.fromkeys(new, False))
 
     def reveal(self, segmentIds: Sequence[str]) -> None:
-        """Bring back what :meth:`conceal` took away; others are ignored."""
+        """Shows again what :meth:`conceal` has hidden; other segments are ignored."""
         back = {one: self.concealed.pop(one) for one in segmentIds if one in self.concealed}
         if back:
             self.segmentation.setVisible(back)
@@ -409,7 +409,7 @@ class OpenVolume:
     # -- points ------------------------------------------------------------------------------------------------------
 
     def _local(self, prompt: Prompt) -> Prompt:
-        """A prompt with its place in the volume, which stays when the volume is moved."""
+        """Converts a prompt to the volume's local RAS, which stays when the volume is moved."""
         r, a, s = self.geometry.worldToLocal(prompt.ras).tolist()
         return dataclasses.replace(prompt, ras=(r, a, s))
 
@@ -418,7 +418,7 @@ class OpenVolume:
         return self._local(self.ensurePrompts().prompt(pointId))
 
     def toWorld(self, prompt: Prompt) -> Point:
-        """Where a nodule's prompt lies in the world."""
+        """Converts a nodule's prompt to world RAS."""
         r, a, s = self.geometry.localToWorld(prompt.ras).tolist()
         return r, a, s
 
@@ -435,7 +435,7 @@ class OpenVolume:
     # -- masks -------------------------------------------------------------------------------------------------------
 
     def adopt(self, segmentId: str) -> NoduleSnapshot | None:
-        """Take in what others did to the voxels since the last look: they become the start of the next click.
+        """Takes in what others did to the voxels since the last look: they become the start of the next click.
 
         Returns:
             the nodule before that edit, None where there was none.
@@ -451,7 +451,7 @@ class OpenVolume:
         return None
 
     def _recognize(self, state: NoduleState) -> None:
-        """First look at a segment of a reopened scene, or of somebody else."""
+        """Reads a segment of a reopened scene, or of somebody else, for the first time."""
         block = self._takeVoxels(state)
         record = self.record(state.segmentId)
         isOurs = record.clicks is not None and record.mask == digest(block)
@@ -465,7 +465,7 @@ class OpenVolume:
         return block
 
     def begin(self, segmentId: str, unanswered: Container[str] = ()) -> NoduleSnapshot | None:
-        """To be called before a nodule's prompts change: :meth:`adopt`, then foreign voxels become the start mask.
+        """Prepares a nodule for a change of its prompts: :meth:`adopt`, then foreign voxels become the start mask.
 
         Args:
             segmentId: the nodule.
@@ -482,7 +482,7 @@ class OpenVolume:
         return edit
 
     def write(self, segmentId: str, answer: Segmented) -> bool:
-        """Put an answer into the segment; returns whether other segments' voxels were left out of it."""
+        """Writes an answer into the segment; returns whether other segments' voxels were left out of it."""
         state, block = self.nodule(segmentId), MaskBlock(answer.mask, answer.offset_kji)
         isCut = False
         if self.options.doNotOverlap and not block.isEmpty:
@@ -504,7 +504,7 @@ class OpenVolume:
         return isCut
 
     def centerOf(self, segmentId: str) -> Point | None:
-        """World RAS of a nodule's middle, or of its newest point; None for an empty nodule without points.
+        """Returns the world RAS of a nodule's middle, or of its newest point; None for an empty nodule without points.
 
         Raises:
             SceneError: the nodule is not there any more.
@@ -534,7 +534,7 @@ class OpenVolume:
             self.store.lock(segmentId, self.isLocked(segmentId))
 
     def noduleAt(self, ras: Sequence[float]) -> str | None:
-        """The smallest visible nodule whose mask holds a world point, None without."""
+        """Finds the smallest visible nodule whose mask holds a world point, None without."""
         kji = np.floor(self.geometry.worldToIjk(ras) + 0.5).astype(int)[::-1]
         found = []
         for segmentId, state in self.nodules.items():
@@ -549,11 +549,11 @@ class OpenVolume:
     # -- what is stored with a segment -------------------------------------------------------------------------------
 
     def record(self, segmentId: str) -> SegmentRecord:
-        """What is stored with a segment."""
+        """Reads the record that is stored with a segment."""
         return SegmentRecord.fromDict(self.segmentation.record(segmentId))
 
     def setRecord(self, segmentId: str, **changes: Any) -> None:
-        """Change some of what is stored with a segment."""
+        """Changes fields of the record that is stored with a segment."""
         before = self.record(segmentId)
         record = dataclasses.replace(before, **changes)
         if record != before:
@@ -567,14 +567,14 @@ class OpenVolume:
     def setMeasurements(
         self, segmentId: str, block: MaskBlock, measurements: Mapping[str, Any], **changes: Any
     ) -> None:
-        """Store measurements of these voxels, with other changes of the record."""
+        """Stores measurements of these voxels, with other changes of the record."""
         measured = digest(block) if measurements else ""
         self.setRecord(segmentId, measurements=dict(measurements), measured=measured, **changes)
 
     # -- snapshots ---------------------------------------------------------------------------------------------------
 
     def snapshot(self, segmentId: str) -> NoduleSnapshot | None:
-        """A nodule as it is now, None where it does not exist. Raises SceneError where it cannot be read."""
+        """Takes a snapshot of a nodule, None where it does not exist. Raises SceneError where it cannot be read."""
         if segmentId not in self.nodules:
             return None
         state = self.nodules[segmentId]
@@ -589,19 +589,19 @@ class OpenVolume:
         return _snapshotOf(state, segment, state.isSettled and state.awaited is None)
 
     def settled(self, snapshot: NoduleSnapshot) -> NoduleSnapshot:
-        """The snapshot of a nodule whose answer has come meanwhile and is what its segment shows now."""
+        """Completes the snapshot of a nodule whose answer has come meanwhile and is what its segment shows now."""
         segment = self.writer.snapshot(snapshot.segment.segmentId)
         return dataclasses.replace(snapshot, segment=segment, isSettled=True)
 
     def lastKnown(self, state: NoduleState) -> NoduleSnapshot:
-        """A nodule whose segment others have removed, as far as it was known here."""
+        """Makes a snapshot, as far as it is known here, of a nodule whose segment others have removed."""
         metadata = slicer.vtkSegment()
         metadata.DeepCopyMetadata(state.segment)
         segment = SegmentSnapshot(state.segmentId, state.block or EMPTY_BLOCK, metadata, None, True)
         return _snapshotOf(state, segment, state.isSettled)
 
     def restore(self, snapshot: NoduleSnapshot) -> NoduleState:
-        """Bring a nodule back as it was: segment with its ID, voxels, points. Raises SceneError."""
+        """Restores a nodule as it was: segment with its ID, voxels, points. Raises SceneError."""
         segmentId = snapshot.segment.segmentId
         self.ensureSegmentation()
         with self.changing():
@@ -628,7 +628,7 @@ class OpenVolume:
     # -- requests ----------------------------------------------------------------------------------------------------
 
     def predictRequest(self, segmentId: str) -> Predict | None:
-        """What to ask the engine about a nodule; None where its prompts say nothing (yet)."""
+        """Makes the request for a nodule's mask; None where its prompts say nothing (yet)."""
         state, geometry = self.nodule(segmentId), self.geometry
         inside = [prompt for prompt in state.active if geometry.contains(self.toWorld(prompt))]
         if not state.hasEffect or not inside:
@@ -652,7 +652,7 @@ class OpenVolume:
         return isWanted and self._writer is not None
 
     def show3d(self, on: bool) -> None:
-        """Show closed surfaces, which :meth:`updateSurface` makes one at a time, or drop them."""
+        """Shows closed surfaces, which :meth:`updateSurface` makes one at a time, or drops them."""
         self._showsLater = on
         if on:
             self._staleSurfaces = dict.fromkeys(self.nodules)
@@ -661,7 +661,7 @@ class OpenVolume:
                 self._writer.showSurfaces(False)
 
     def updateSurface(self) -> None:
-        """Make one segment's surface, or show all of them once they are made."""
+        """Makes one segment's surface, or shows all of them once they are made."""
         with self.changing():
             if self._staleSurfaces:
                 segmentId = next(iter(self._staleSurfaces))

@@ -14,7 +14,7 @@ OnResult = Callable[[Result], None]
 
 
 class ModelProvider(Protocol):
-    """What the session must know about the chosen model; asked again at each use, so it may change."""
+    """The chosen model; the session reads it at each use, so it may change."""
 
     @property
     def path(self) -> Path | None:
@@ -29,7 +29,7 @@ class ModelProvider(Protocol):
         """ "auto", "fp32", "bf16" or "fp16"."""
 
     def torchInstalled(self) -> bool:
-        """Whether ``import torch`` would work; must not import it (importlib.util.find_spec does)."""
+        """Whether ``import torch`` would work, found out without importing it (by importlib.util.find_spec)."""
 
 
 class Pipeline:
@@ -39,7 +39,7 @@ class Pipeline:
 
     Attributes:
         progressed: Signal(Progress).
-        noted: Signal(text): the model or the volume can be used, but there is something to know about it.
+        noted: Signal(text): a remark on the model or the volume, which can be used all the same.
         failed: Signal(text, details): the model or the volume cannot be used, or something unexpected happened.
         modelInfo: of the loaded model, or None.
         error: why the model or the volume cannot be used, or "".
@@ -76,7 +76,7 @@ class Pipeline:
         return self.modelInfo is not None and self._identity is not None and not self.isLoading and not self.error
 
     def ensure(self, geometry: VolumeGeometry) -> bool:
-        """See to it that model and volume are on the worker, or on their way there; False if they cannot be used."""
+        """Loads model and volume on the worker unless they are there or on their way; False if they cannot be used."""
         self._ensureModel()
         identity = geometry.identity()
         if identity != self._identity:
@@ -86,11 +86,11 @@ class Pipeline:
         return not self.error
 
     def forgetModel(self) -> None:
-        """Load the model again with the next request, also after an error."""
+        """Lets the next request load the model again, also after an error."""
         self._modelKey, self._modelError = None, ""
 
     def stopLoading(self) -> None:
-        """Nobody waits for the model or the volume any more; the next request asks for them again."""
+        """Cancels the loading of model and volume; the next request asks for them again."""
         if self._loadingModel is not None:
             self.drop(self._loadingModel)
             self._loadingModel = self._modelKey = None
@@ -137,30 +137,30 @@ class Pipeline:
     # -- requests ----------------------------------------------------------------------------------------------------
 
     def submit(self, request: Any, onResult: OnResult) -> int:
-        """Queue a request; ``onResult`` is called from :meth:`take`, unless it is dropped before."""
+        """Queues a request; ``onResult`` is called from :meth:`take`, unless it is dropped before."""
         generation = self.worker.submit(request)
         self._waiting[generation] = (request, onResult)
         return generation
 
     def drop(self, generation: int | None) -> None:
-        """Nobody waits for this answer any more: the request is cancelled."""
+        """Cancels a request whose answer nobody waits for any more."""
         if generation is not None and self._waiting.pop(generation, None) is not None:
             self.worker.cancel(generation)
 
     def stop(self, generation: int | None) -> None:
-        """Stop a request; its answer, with what was found so far, is still awaited. At once where it had not begun."""
+        """Stops a request; its answer still comes, with what was found so far; at once where it had not begun."""
         if generation is not None and generation in self.worker.cancel(generation):
             request, onResult = self._waiting.pop(generation)
             onResult(Result(generation, request, cancelled=True))
 
     def dropAll(self) -> None:
-        """Cancel everything but the loading of the model, and wait for nothing else."""
+        """Cancels all requests but the loading of the model."""
         for generation in [number for number in self._waiting if number != self._loadingModel]:
             self.drop(generation)
         self.forgetVolume()
 
     def take(self, timeout: float) -> bool:
-        """Wait for one answer or progress and hand it on; returns whether one came."""
+        """Waits for one answer or progress and hands it on; returns whether one came."""
         item = self.worker.take(timeout)
         if item is None:
             return False

@@ -50,7 +50,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What was last known of a defined point; the local position, so that moving the list is no change."""
+    """The last known state of a defined point; its position is local, so that moving the list is no change."""
 
     prompt: Prompt
     local: Point
@@ -59,7 +59,7 @@ class _Seen:
 
 
 class PromptStore:
-    """Reads and changes the prompts in a point list, and says what others change in it.
+    """Reads and changes the prompts in a point list, and signals what others change in it.
 
     Only points whose position is defined count: the preview under the mouse pointer in Place mode is no prompt.
 
@@ -127,7 +127,7 @@ class PromptStore:
         return [prompt for prompt in self._all() if prompt.segmentId is None]
 
     def prompt(self, pointId: str) -> Prompt:
-        """One point. Raises SceneError where it does not exist or its position is not defined."""
+        """Returns one point as a prompt. Raises SceneError where it does not exist or its position is not defined."""
         index = self._index(pointId)
         if not self._isDefined(index):
             raise SceneError("The point has no position. Place it again.")
@@ -329,12 +329,12 @@ class PromptStore:
 
 
 def findPrompts(volumeNode: Any) -> Any | None:
-    """The point list that :func:`createPrompts` made for a volume, also in a reopened scene; None without."""
+    """Finds the point list that :func:`createPrompts` made for a volume, also in a reopened scene; None without."""
     return findBeside(volumeNode, _CLASS, OWN_ATTRIBUTE, VOLUME_ROLE)
 
 
 def createPrompts(volumeNode: Any) -> Any:
-    """A new point list with the volume's parent transform, beside it in the subject hierarchy, saved with the scene.
+    """Makes a point list with the volume's parent transform, beside it in the subject hierarchy, saved with the scene.
 
     Raises:
         SceneError: as VolumeGeometry.
@@ -372,13 +372,13 @@ class PromptTag:
 
 
 def readTag(description: str) -> PromptTag | None:
-    """The tag in a point's description, None without."""
+    """Reads the tag in a point's description, None without."""
     found = _PATTERN.search(description or "")
     return PromptTag(found["segment"], found["label"] == "1") if found and found["segment"] else None
 
 
 def withTag(description: str, tag: PromptTag | None) -> str:
-    """The description with its tag replaced (None: removed)."""
+    """Returns the description with its tag replaced (None: removed)."""
     text = _PATTERN.sub("", description or "").rstrip()
     if tag is None:
         return text

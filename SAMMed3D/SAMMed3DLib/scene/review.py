@@ -1,4 +1,4 @@
-"""The review: the list of nodules, what the user does with its rows, and the way through them."""
+"""The review: the list of nodules, the user's actions on its rows, and the walk through them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .open_volume import told
 
 #: The field of view of a close-up.
 CLOSE_UP_MM = 60.0
-#: A field of view of a nodule, in its long axes, within these limits.
+#: Field of view of a nodule, as a multiple of its long axis, and its limits.
 _FIELD_DIAMETERS, _LEAST_FIELD_MM, _MOST_FIELD_MM = 6.0, 60.0, 200.0
 
 
@@ -63,7 +63,7 @@ class NoduleRow:
 
     @property
     def volumeMm3(self) -> float | None:
-        """None until it is known."""
+        """Volume of the nodule; None until it is known."""
         return self.measurements.get("volume_mm3")
 
 
@@ -180,7 +180,7 @@ class Review:
             self._show(following)
 
     def following(self, segmentId: str) -> str | None:
-        """The next nodule in the list, from the top again after the last, that is not reviewed."""
+        """Returns the next nodule in the list, from the top again after the last, that is not reviewed."""
         rows = self.rows()
         number = next((n for n, row in enumerate(rows) if row.segmentId == segmentId), 0)
         others = rows[number + 1 :] + rows[:number]
@@ -195,13 +195,13 @@ class Review:
 
     @told
     def show3d(self, on: bool) -> None:
-        """Closed surfaces of all nodules; brought up to date when the work pauses."""
+        """Shows or drops the closed surfaces of all nodules, which are brought up to date when the work pauses."""
         self.volume.options.shows3d = bool(on)
         self.volume.show3d(bool(on))
 
 
 def tableText(rows: Sequence[NoduleRow], delimiter: str = "\t") -> str:
-    """The rows as text, with the headers of the command line's tables: tabs for the clipboard, commas for a file."""
+    """Formats the rows with the headers of the command line's tables: tabs for the clipboard, commas for a file."""
     values = [
         {"name": row.name, "status": row.status, "score": row.score, "predicted_iou": row.predictedIou}
         | dict(row.measurements)

@@ -1,4 +1,4 @@
-"""The module for scripts: one call, one nodule (or all of them), without the panel.
+"""Functions for scripts, without the panel: segment one nodule, or find and segment all.
 
     segmentId = segment(volumeNode, [(-45.2, 10.0, -300.0)])
     segmentIds = segmentAll(volumeNode)
@@ -42,7 +42,7 @@ class BundledModel:
             self.path = None
 
     def torchInstalled(self) -> bool:
-        """As of the moment this was made."""
+        """Whether PyTorch was installed when this was made."""
         return self._torchInstalled
 
 
@@ -127,7 +127,7 @@ def _sharedWorker() -> Worker:
 
 @contextmanager
 def _session(volumeNode: Any, segmentationNode: Any, models: ModelProvider | None, worker: Any) -> Iterator[Session]:
-    """The panel's session where it works on these nodules, else one for this call."""
+    """Yields the panel's session where it works on these nodules, else one for this call."""
     VolumeGeometry(volumeNode)
     own = sessionOn(volumeNode, segmentationNode) if models is None and worker is None else None
     if own is not None:
@@ -153,7 +153,7 @@ def _session(volumeNode: Any, segmentationNode: Any, models: ModelProvider | Non
 
 @contextmanager
 def _raising(session: Session) -> Iterator[None]:
-    """What the session tells as an error is raised at the end."""
+    """Raises at the end what the session reports as an error."""
     errors: list[str] = []
 
     def onMessage(text: str, isError: bool) -> None:
@@ -170,7 +170,7 @@ def _raising(session: Session) -> Iterator[None]:
 
 
 def _clicksOf(points: Any, labels: Sequence[int] | None, needsPositive: bool) -> tuple[list[list[float]], list[bool]]:
-    """World RAS points and whether each lies inside; a first inside one leads."""
+    """Returns world RAS points and whether each lies inside; the first one inside leads."""
     if hasattr(points, "GetNumberOfControlPoints"):
         defined = [
             n

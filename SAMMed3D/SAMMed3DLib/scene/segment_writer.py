@@ -81,7 +81,7 @@ class SegmentLabelmap:
         return tightBlock(self.region(offset, _index((last - first + 1)[::-1])), offset)
 
     def region(self, offsetKji: Index, shapeKji: Index) -> NDArray[np.bool_]:
-        """Which of the volume's voxels in a box belong to the segment: bool ``shapeKji``."""
+        """Returns which of the volume's voxels in a box belong to the segment: bool ``shapeKji``."""
         if self.isEmpty:
             return np.zeros(shapeKji, dtype=bool)
         if self._shift is not None:
@@ -148,7 +148,7 @@ def labelmapVoxels(image: Any) -> NDArray | None:
 
 @dataclass(frozen=True, eq=False)
 class SegmentSnapshot:
-    """Everything of a segment at one moment.
+    """A segment with everything in it at one moment.
 
     Attributes:
         segmentId: its ID, kept by :meth:`SegmentWriter.restore`.
@@ -274,7 +274,7 @@ class SegmentWriter:
         return tightBlock(free, block.offset_kji)
 
     def snapshot(self, segmentId: str) -> SegmentSnapshot:
-        """A segment as it is now. Raises SceneError where the segment does not exist or cannot be read."""
+        """Takes a snapshot of a segment. Raises SceneError where the segment does not exist or cannot be read."""
         segmentation = self.segmentationNode.GetSegmentation()
         block = self.read(segmentId)
         metadata = slicer.vtkSegment()
@@ -286,7 +286,7 @@ class SegmentWriter:
         return SegmentSnapshot(segmentId, block, metadata, before, visible)
 
     def restore(self, snapshot: SegmentSnapshot) -> None:
-        """Make the segment what it was; one that was removed comes back, in its place and under its ID.
+        """Restores the segment as it was; one that was removed comes back, in its place and under its ID.
 
         Raises:
             SceneError: Slicer refused to add the segment.

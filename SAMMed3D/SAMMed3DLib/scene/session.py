@@ -40,7 +40,7 @@ _open: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
 def sessionOn(volumeNode: Any, segmentationNode: Any = None) -> Session | None:
-    """The open session that works on these nodules (None: the volume's own), whose history a script must not bypass."""
+    """Finds the open session that works on these nodules (None: the volume's own); scripts must work through it."""
     for session in _open:
         if session.volumeNode is volumeNode and segmentationNode in (None, session.segmentationNode):
             return session
@@ -68,7 +68,7 @@ class Session:
 
     Attributes:
         oddities: what is odd about the volume for measuring.
-        unseen: a click was refused because its view shows another volume, and :meth:`showVolume` would help.
+        unseen: whether a click was refused because its view shows another volume; :meth:`showVolume` would help.
 
     Attributes (signals):
         stateChanged: (State) the state or its text.
@@ -183,7 +183,7 @@ class Session:
         )
 
     def _update(self) -> None:
-        """Tell what has changed about state and polling."""
+        """Emits the signals for changes of state and polling."""
         facts = self._facts()
         state = stateOf(facts)
         told = (state, textOf(state, facts))
@@ -197,12 +197,12 @@ class Session:
     # -- the open volume ---------------------------------------------------------------------------------------------
 
     def setVolume(self, node: Any | None) -> None:
-        """Work on a volume; its segmentation and point list are found in the scene, or made with the first click."""
+        """Opens a volume; its segmentation and point list are found in the scene, or made with the first click."""
         if node is not self._volumeNode or (node is not None and self.volume.volumeNode is None):
             self._openVolume(node)
 
     def showVolume(self, everywhere: bool = True) -> None:
-        """Show the volume with its own nodules, and none of another volume's.
+        """Shows the volume with its own nodules, and none of another volume's.
 
         Args:
             everywhere: in all slice views, fitted; else only where no view shows it yet.
@@ -217,12 +217,12 @@ class Session:
             self.unseen = False
 
     def setSegmentation(self, node: Any | None) -> None:
-        """Put nodules into this segmentation; None = the volume's own, made with the first click."""
+        """Chooses the segmentation for nodules; None = the volume's own, made with the first click."""
         if self._volumeNode is not None and node is not self.segmentationNode:
             self._openVolume(self._volumeNode, node)
 
     def setPrompts(self, node: Any | None) -> None:
-        """Take this point list as prompts; its points that belong to no nodule yet are taken as clicks."""
+        """Chooses the point list; its points that belong to no nodule yet are taken as clicks."""
         if self._volumeNode is None or node is self.promptsNode:
             return
         selected = self.selectedId
@@ -276,7 +276,7 @@ class Session:
         self.history.changed.connect(self.historyChanged.emit)
 
     def _closeVolume(self) -> None:
-        """Let go of all nodes; everything stays in the scene."""
+        """Releases all nodes; everything stays in the scene."""
         hadSelection = self.selectedId is not None
         for node, tag in self._watched:
             node.RemoveObserver(tag)
@@ -291,13 +291,13 @@ class Session:
         self._prefetched = None
 
     def suspend(self) -> None:
-        """Let go of all nodes, before the scene is closed."""
+        """Releases all nodes, before the scene is closed."""
         self.queue = None
         self._measure.close()
         self._openVolume(None)
 
     def close(self) -> None:
-        """Let go of everything, for good; the worker goes on living."""
+        """Releases all nodes for good; the worker goes on running."""
         _open.discard(self)
         for tag in self._tags:
             self._scene.RemoveObserver(tag)
@@ -309,14 +309,14 @@ class Session:
     # -- model and volume on the worker ------------------------------------------------------------------------------
 
     def setModel(self) -> None:
-        """The provider's choice has changed (or PyTorch was installed): load it; nodules stay."""
+        """Loads the provider's model after its choice has changed or PyTorch was installed; nodules stay."""
         self.finding.stop()
         self._pipeline.forgetModel()
         self._prefetched = None
         self.preload()
 
     def preload(self) -> None:
-        """Load model and volume and encode a first crop, in the background; nothing if something is missing."""
+        """Loads model and volume and encodes a first crop, in the background; does nothing if something is missing."""
         self._preloads = False  # opening again would call this
         self.retry()
         self._preloads = True
@@ -335,7 +335,7 @@ class Session:
                 self._prefetch(geometry, (r, a, s))
 
     def prefetch(self, rasWorld: Sequence[float]) -> None:
-        """The pointer rests here: prepare for a click, if it would start a new nodule."""
+        """Prepares for a click where the pointer rests, if it would start a new nodule."""
         isNew = self.selectedId is None or self.options.everyClickIsNew
         if not isNew or self.state is not State.READY or not self._pipeline.isReady:
             return
@@ -348,7 +348,7 @@ class Session:
         self._update()
 
     def _prefetch(self, geometry: VolumeGeometry, rasWorld: Sequence[float], following: str | None = None) -> None:
-        """Encode what a click here would need; then, unless something else is asked meanwhile, at another nodule."""
+        """Encodes the crop that a click here would need; then, unless a request comes, that of another nodule."""
         voxel = tuple(np.floor(geometry.worldToIjk(rasWorld) + 0.5).astype(int).tolist())
         if (geometry.identity(), voxel) != self._prefetched:
             self._prefetched = (geometry.identity(), voxel)
@@ -360,7 +360,7 @@ class Session:
             self._prefetchAt(following)
 
     def _onWent(self, segmentId: str) -> None:
-        """A nodule is looked at: a correction of it, and of the next one that is not reviewed, will be quick."""
+        """Prepares for corrections of the nodule that is looked at, and of the next one that is not reviewed."""
         if self.state is State.READY and self._pipeline.isReady:
             self._prefetchAt(segmentId, self.review.following(segmentId))
             self._update()
@@ -372,7 +372,7 @@ class Session:
             self._prefetch(self.volume.geometry, place, following)
 
     def retry(self) -> None:
-        """What could not be used may have been mended meanwhile: a transform hardened, voxels corrected."""
+        """Tries again a volume that could not be used: a transform may be hardened meanwhile, or voxels corrected."""
         if self._problem:
             self._openVolume(self._volumeNode)
         elif self._pipeline.error and self.volume.volumeNode is not None:
@@ -387,7 +387,7 @@ class Session:
     def click(
         self, rasWorld: Sequence[float], positive: bool = True, segmentId: str | None = None, sliceNode: Any = None
     ) -> str | None:
-        """A click in a slice view.
+        """Handles a click in a slice view.
 
         Args:
             rasWorld: mm.
@@ -418,11 +418,11 @@ class Session:
         return self._editor.click([float(x) for x in ras], positive, segmentId)
 
     def select(self, segmentId: str | None) -> None:
-        """Show this nodule's points, hide the others'; further clicks refine it. None: a new nodule."""
+        """Selects a nodule: shows only its points, and further clicks refine it. None: the next click starts one."""
         self.volume.select(segmentId)
 
     def showMeasure(self) -> None:
-        """Draw the measure of the selected nodule, or none."""
+        """Draws the measure of the selected nodule, or none."""
         segmentId, volume = self.selectedId, self.volume
         if segmentId is None or segmentId not in volume.nodules or not self.options.showsMeasure:
             self._measure.hide()
@@ -442,13 +442,13 @@ class Session:
             self.showMeasure()
 
     def setLook(self, outlineWidth: float, fillOpacity: float) -> None:
-        """How nodules are drawn in the slices: width of the outline in pixels, opacity of the fill 0 to 1."""
+        """Sets how nodules are drawn in the slices: width of the outline in pixels, opacity of the fill 0 to 1."""
         self.options.outlineWidth, self.options.fillOpacity = outlineWidth, fillOpacity
         if self.segmentationNode is not None:
             showWith(self.segmentationNode, outlineWidth, fillOpacity)
 
     def importMarks(self, source: Any) -> None:
-        """Marks become nodules.
+        """Turns marks into nodules.
 
         Args:
             source: a point list, segmentation or label map of the scene; or the Path of a file, see
@@ -476,32 +476,32 @@ class Session:
 
     @told
     def exportPoints(self) -> Any:
-        """A new point list with one point a nodule, None where there is no nodule, which is said."""
+        """Makes a point list with one point a nodule; None, after a message, where there is no nodule."""
         node = exportPoints(self.volume)
         self.message(_("The points are in {name}: save them with the scene.").format(name=node.GetName()), False)
         return node
 
     @told
     def exportLabelMap(self) -> Any:
-        """A new label map with all nodules, None where there is no nodule, which is said."""
+        """Makes a label map with all nodules; None, after a message, where there is no nodule."""
         node = exportLabelMap(self.volume)
         self.message(_("The label map is {name}: save it with the scene.").format(name=node.GetName()), False)
         return node
 
     @told
     def undo(self) -> None:
-        """Take back the latest step: points and masks together, also while an answer is on its way."""
+        """Takes back the latest step: points and masks together, also while an answer is on its way."""
         self.finding.pause()
         self._editor.undo()
 
     @told
     def redo(self) -> None:
-        """Make the step that was taken back last again."""
+        """Redoes the step that was taken back last."""
         self.finding.pause()
         self._editor.redo()
 
     def segmentAllVolumes(self) -> None:
-        """Find all nodules in one CT of the scene after the other, then come back to this one. Cancel ends all."""
+        """Finds all nodules in one CT of the scene after the other, then comes back to this one. Cancel ends all."""
         if not self.state.takesClicks:
             self.message(self.stateText, True)
         elif self.queue is None and not self.finding.isRunning:
@@ -510,7 +510,7 @@ class Session:
             self._update()
 
     def _goOn(self) -> None:
-        """The next volume of the queue, once the search in the one before is over."""
+        """Opens the next volume of the queue, once the search in the one before is over."""
         queue = self.queue
         if queue is None or self.finding.isRunning or self.finding.hasWork:
             return
@@ -531,7 +531,7 @@ class Session:
             self.segmentAll()
 
     def segmentAll(self) -> None:
-        """Find all nodules, with progress; reviewed ones and ones with points are kept."""
+        """Finds all nodules, with progress; reviewed ones and ones with points are kept."""
         if not self.state.takesClicks:
             self.message(self.stateText, True)
             return
@@ -540,7 +540,7 @@ class Session:
 
     @told
     def cancel(self) -> None:
-        """Stop *Segment all* (what was found is kept), or drop the clicks that wait for an answer, and loading."""
+        """Stops *Segment all* (what was found is kept), or drops the clicks that wait for an answer, and loading."""
         if self.queue is not None:
             self.queue.stop()
         if self.finding.isRunning:
@@ -567,7 +567,7 @@ class Session:
         return self.volume.hasStaleSurfaces and not self._editor.isWaiting
 
     def poll(self, timeout: float = 0.005) -> bool:
-        """Wait up to ``timeout`` seconds for the worker and take at most one answer; returns whether to go on polling.
+        """Waits up to ``timeout`` seconds for the worker, takes at most one answer; returns whether to go on polling.
 
         Waiting is what lets the worker run: Slicer's main thread holds Python's lock otherwise.
         """
@@ -581,7 +581,7 @@ class Session:
         return self._isBusy
 
     def _work(self, seconds: float) -> None:
-        """Do small pieces of work for about so long."""
+        """Does small pieces of work for about so many seconds."""
         end = time.monotonic() + seconds
         while self._hasWork and time.monotonic() < end:
             if self._editor.hasWork:
@@ -622,13 +622,13 @@ class Session:
         self._openVolume(self.volume.volumeNode, None, self.volume.promptsNode)
 
     def _onSearchEnded(self, segmentId: str | None) -> None:
-        """Go to the likeliest new nodule, unless another one was selected meanwhile."""
+        """Goes to the likeliest new nodule, unless another one was selected meanwhile."""
         if segmentId is not None and self.selectedId in (None, self._selectedBefore) and not self._editor.isWaiting:
             self.select(segmentId)
             self.review.jumpTo(segmentId)
 
     def _onVolumeChanged(self) -> None:
-        """What could not be used may have been mended: then nobody need hear of it any longer."""
+        """Withdraws the message on an unusable volume, once a change has made it usable."""
         if self._problem or self._pipeline.error:
             self.retry()
             self.oddities = odditiesOf(self._volumeNode)
@@ -666,7 +666,7 @@ class Session:
 
 
 def _leftText(seconds: float) -> str:
-    """How long something will take, no finer than anybody can know."""
+    """Formats a remaining time, coarsely rounded."""
     if seconds < 90:
         step = 1 if seconds < 10 else 5
         return _("about {seconds} s left").format(seconds=step * round(seconds / step))

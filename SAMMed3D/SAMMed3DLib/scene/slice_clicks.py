@@ -1,8 +1,8 @@
-"""Clicks in slice views while the mouse mode stays what it is.
+"""Detects clicks in slice views without changing the mouse mode.
 
 Slicer's Place mode ends with the right button, so that nobody can zoom while placing. Here the views' interactors are
-watched instead, and nothing is kept from Slicer: wheel, right and middle button, dragging points and windowing work as
-ever.
+watched instead, and Slicer still gets every event: wheel, right and middle button, dragging points and windowing
+work as before.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class _View:
         return x, y, z
 
     def pixelsBetween(self, one: Sequence[float], other: Sequence[float]) -> float:
-        """How far apart two world points are seen."""
+        """Returns the distance in pixels at which two world points are seen."""
         toView = vtk.vtkMatrix4x4()
         vtk.vtkMatrix4x4.Invert(self.sliceNode.GetXYToRAS(), toView)
         a, b = (toView.MultiplyPoint((*point, 1.0)) for point in (one, other))
@@ -82,7 +82,7 @@ class _Press:
 
 
 class SliceClicks:
-    """Says where slice views are clicked, between :meth:`start` and :meth:`stop`.
+    """Signals clicks in slice views, between :meth:`start` and :meth:`stop`.
 
     A click is the left button pressed and released within 4 pixels, without Ctrl or Alt, not in Place mode, and not on
     a markups control point or handle (that one is being dragged; with Shift Slicer drags none). Close to a point of a

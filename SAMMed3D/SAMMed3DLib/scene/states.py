@@ -41,7 +41,7 @@ class State(enum.Enum):
 
 @dataclass(frozen=True)
 class SessionFacts:
-    """What the state is decided by."""
+    """The facts that decide the state."""
 
     hasTorch: bool = False
     hasWeights: bool = False
@@ -53,7 +53,7 @@ class SessionFacts:
 
 
 def stateOf(facts: SessionFacts) -> State:
-    """The state that holds: the first thing that is missing, else the longest work that is going on."""
+    """Returns the current state: the first thing that is missing, else the longest work that is going on."""
     if not facts.hasTorch:
         return State.NO_TORCH
     if not facts.hasWeights:
@@ -70,7 +70,7 @@ def stateOf(facts: SessionFacts) -> State:
 
 
 def textOf(state: State, facts: SessionFacts) -> str:
-    """The state in a sentence for the user."""
+    """Describes the state in a sentence for the user."""
     if state is State.ERROR:
         return facts.error
     return {

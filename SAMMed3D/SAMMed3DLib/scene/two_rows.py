@@ -8,7 +8,7 @@ from typing import Any
 import slicer
 import slicer.util
 
-#: Of our layout; Slicer's own are below 100, and extensions choose a number of their own.
+#: ID of our layout; Slicer's own are below 100, and extensions choose a number of their own.
 LAYOUT = 8718
 _ORIENTATIONS = ("Axial", "Coronal", "Sagittal")
 #: Layout names of the views: Slicer's three above, ours below, which no other layout shows.
@@ -80,7 +80,7 @@ class TwoRows:
         return True
 
     def hide(self) -> None:
-        """Back to the layout of before; the nodules are seen everywhere again."""
+        """Returns to the earlier layout; the nodules are seen everywhere again."""
         shown, before = self.isShown, self._before
         self._release()
         self._prior, self._before, self._rows = None, None, ([], [])
@@ -88,7 +88,7 @@ class TwoRows:
             self._layoutNode().SetViewArrangement(before)
 
     def close(self) -> None:
-        """As :meth:`hide`, for good."""
+        """Hides both rows for good; see :meth:`hide`."""
         self.hide()
         for tag in self._tags:
             self._scene.RemoveObserver(tag)
@@ -107,7 +107,7 @@ class TwoRows:
         return sliceNode.GetLayoutName() in PRIOR_VIEWS
 
     def _fill(self, fit: bool) -> None:
-        """The lower row shows the prior, upright and at the zoom of the upper one."""
+        """Shows the prior in the lower row, upright and at the zoom of the upper one."""
         if self._prior is None:
             return
         for name, above, orientation in zip(PRIOR_VIEWS, CURRENT_VIEWS, _ORIENTATIONS, strict=True):
@@ -127,7 +127,7 @@ class TwoRows:
 
     @staticmethod
     def _zoomAs(node: Any, upper: Any) -> None:
-        """As many mm a pixel as in the view above, whatever the sizes of the two."""
+        """Gives a view the mm a pixel of the view above, whatever the sizes of the two."""
         width, height = node.GetDimensions()[:2]
         above = upper.GetDimensions()[0]
         if width > 1 and height > 1 and above > 1:

@@ -21,8 +21,8 @@ class NoduleChange:
         text: what was done, such as "Add point".
         before: segment ID -> snapshot of the nodule before the step, None where it did not exist.
         selection: the nodule selected before the step.
-        nbytes: about the memory it holds.
-        context: told by ``onRestored(change)`` when the step is undone or redone, with the step that leads back.
+        nbytes: approximate memory it holds.
+        context: its ``onRestored(change)`` is called when the step is undone or redone, with the step that leads back.
     """
 
     text: str
@@ -65,12 +65,12 @@ class UndoStack:
 
     @property
     def undoText(self) -> str:
-        """What Undo would take back, or ""."""
+        """Text of the step that Undo would take back, or ""."""
         return self._past[-1].text if self._past else ""
 
     @property
     def redoText(self) -> str:
-        """What Redo would make again, or ""."""
+        """Text of the step that Redo would make again, or ""."""
         return self._future[-1].text if self._future else ""
 
     @property
@@ -84,7 +84,7 @@ class UndoStack:
         return self._future[-1] if self._future else None
 
     def push(self, change: NoduleChange) -> NoduleChange:
-        """A new step has been made; steps that were taken back are forgotten."""
+        """Adds a new step; steps that were taken back are forgotten."""
         self._past.append(change)
         self._future.clear()
         total = sum(step.nbytes for step in self._past)
@@ -94,7 +94,7 @@ class UndoStack:
         return change
 
     def discard(self, change: NoduleChange) -> None:
-        """Forget a step that came to nothing, wherever it is."""
+        """Removes a step that came to nothing, wherever it is."""
         self._past = [step for step in self._past if step is not change]
         self._future = [step for step in self._future if step is not change]
         self.changed()
@@ -104,7 +104,7 @@ class UndoStack:
         return self._move(self._past, self._future)
 
     def redo(self) -> bool:
-        """Make the step that was taken back last again; returns whether there was one."""
+        """Redoes the step that was taken back last; returns whether there was one."""
         return self._move(self._future, self._past)
 
     def clear(self) -> None:

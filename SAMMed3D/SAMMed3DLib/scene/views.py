@@ -1,4 +1,4 @@
-"""What the views show: a place, a volume as readers of chests want it, and the nodules of that volume only."""
+"""Sets what the views show: a place, a volume as chest radiologists expect it, and only that volume's nodules."""
 
 from __future__ import annotations
 
@@ -101,10 +101,10 @@ def showVolume(volumeNode: Any) -> None:
 
 
 def openChest(volumeNode: Any) -> None:
-    """What readers expect of a chest that they open: lung window, fitted to the body, no lines of other slices.
+    """Shows a newly opened chest as readers expect it: lung window, fitted to the body, no lines of other slices.
 
-    Once a volume: later on the views are as the user has left them. A window that was set by hand stays; volumes that
-    show no lung stay as they are.
+    It does so once a volume: later the views stay as the user has left them. A window that was set by hand stays, and
+    so do volumes that show no lung.
     """
     display = volumeNode.GetDisplayNode()
     if display is None or volumeNode.GetAttribute(_OPENED):
@@ -123,7 +123,7 @@ def openChest(volumeNode: Any) -> None:
 
 
 def nextWindow(volumeNode: Any) -> tuple[float, float] | None:
-    """The mediastinal window after the lung window, then the user's own where there is one, then the lung window.
+    """Switches from the lung window to the mediastinal one, then to the user's own where there is one, and around.
 
     Returns:
         window and level that are shown from now on; None for a volume that is not displayed.
@@ -207,13 +207,13 @@ def seenPoint(volumeNode: Any, sliceNode: Any, ras: Sequence[float]) -> list[flo
 
 
 def fieldsOfView(scene: Any = None) -> dict[str, tuple[float, float, float]]:
-    """Of each slice view, by its node's ID."""
+    """Returns the field of view of each slice view, by its node's ID."""
     nodes = slicer.util.getNodesByClass("vtkMRMLSliceNode", slicer.mrmlScene if scene is None else scene)
     return {node.GetID(): node.GetFieldOfView() for node in nodes}
 
 
 def setFieldsOfView(fields: Mapping[str, tuple[float, float, float]], scene: Any = None) -> None:
-    """As :func:`fieldsOfView` gave them; views that are gone are ignored."""
+    """Restores what :func:`fieldsOfView` returned; views that are gone are ignored."""
     scene = slicer.mrmlScene if scene is None else scene
     for nodeId, field in fields.items():
         if (node := scene.GetNodeByID(nodeId)) is not None:
@@ -255,7 +255,7 @@ def _bodyBox(volumeNode: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 class SlicesBefore:
-    """What the slice views show at a moment, to be given back later: volumes, place and zoom."""
+    """The slice views at one moment, to be restored later: volumes, place and zoom."""
 
     def __init__(self, scene: Any) -> None:
         self._scene = scene

@@ -1,4 +1,4 @@
-"""Where a volume lies: the one place that asks a volume node for coordinates and voxels.
+"""Geometry of volume nodes: the only module that reads coordinates and voxels from them.
 
 The engine works in the volume's *local* RAS (the node's IJK-to-RAS matrix, parent transforms left out), so that moving
 a volume changes nothing that was computed. The scene, scripts and measurements use the world.
@@ -24,7 +24,7 @@ class SceneError(ValueError):
 
 
 class VolumeGeometry:
-    """Shape, matrices and voxels of a scalar volume node. Cheap: made anew whenever it is needed.
+    """Shape, matrices and voxels of a scalar volume node; cheap enough to be made anew whenever it is needed.
 
     Attributes:
         volumeNode: the vtkMRMLScalarVolumeNode.
@@ -65,7 +65,7 @@ class VolumeGeometry:
         return numpy_support.vtk_to_numpy(scalars).reshape(self.shapeKji)
 
     def identity(self) -> tuple[str, int, bytes]:
-        """Changes when voxels or local geometry change, not when the volume is moved by a transform; hashable."""
+        """Hashable key that changes with voxels or local geometry, not when the volume is moved by a transform."""
         return self.volumeNode.GetID(), self.volumeNode.GetImageData().GetMTime(), self.ijkToRas.tobytes()
 
     def worldToLocal(self, points: ArrayLike) -> NDArray[np.float64]:
