@@ -86,6 +86,21 @@ def test_without_onednn_nothing_is_measured(monkeypatch) -> None:
     onednn_is_faster.cache_clear()
 
 
+@pytest.mark.skipif(not linear_module._has_onednn_linear(), reason="there is no oneDNN here")
+def test_a_busy_machine_does_not_change_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes that chose otherwise would not give the same to the bit."""
+    chosen = {}
+    for seconds in ([1.0, 1.2], [1.2, 1.0], [1.4, 1.0]):  # of oneDNN and of PyTorch's own choice
+        onednn_is_faster.cache_clear()
+        monkeypatch.setattr(linear_module, "best_seconds", lambda *functions, repeats, seconds=seconds: seconds)
+        chosen[tuple(seconds)] = onednn_is_faster(torch.float32)
+    onednn_is_faster.cache_clear()
+    assert list(chosen.values()) == [True, True, False]
+    monkeypatch.setattr(linear_module, "best_seconds", lambda *functions, repeats: pytest.fail("measured in vain"))
+    onednn_is_faster(torch.bfloat16)
+    onednn_is_faster.cache_clear()
+
+
 def test_measuring_restores_the_threads() -> None:
     torch.set_num_threads(2)
     seconds = best_seconds(lambda: None, lambda: sum(range(20000)), repeats=2)

@@ -18,15 +18,31 @@ def test_auto_on_a_cpu_is_what_was_measured(monkeypatch, fast, expected) -> None
     assert resolve_precision("auto", CPU) == expected
 
 
-def test_bf16_needs_the_instructions_and_the_gain(monkeypatch) -> None:
+@pytest.mark.parametrize("instructions", ["_is_avx512_bf16_supported", "_is_amx_tile_supported"])
+def test_bf16_is_taken_where_its_instructions_are(monkeypatch, instructions) -> None:
+    """Not measured: two processes of one busy machine must not choose otherwise."""
     precision_module.cpu_bf16_is_fast.cache_clear()
-    monkeypatch.setattr(precision_module, "_cpu_claims_bf16", lambda: False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cpu, instructions, lambda: True, raising=False)
     monkeypatch.setattr(precision_module, "best_seconds", lambda *functions: pytest.fail("measured in vain"))
-    assert not precision_module.cpu_bf16_is_fast()
-    monkeypatch.setattr(precision_module, "_cpu_claims_bf16", lambda: True)
-    for seconds, expected in (([2.0, 1.0], True), ([1.0, 1.0], False)):
+    assert precision_module.cpu_bf16_is_fast()
+    precision_module.cpu_bf16_is_fast.cache_clear()
+
+
+def test_bf16_needs_a_gain_where_it_may_be_emulated(monkeypatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
+    for supported, seconds, expected in ((False, None, False), (True, [2.0, 1.0], True), (True, [1.0, 1.0], False)):
         precision_module.cpu_bf16_is_fast.cache_clear()
-        monkeypatch.setattr(precision_module, "best_seconds", lambda *functions, seconds=seconds: seconds)
+        monkeypatch.setattr(
+            torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda supported=supported: supported, raising=False
+        )
+        monkeypatch.setattr(
+            precision_module,
+            "best_seconds",
+            lambda *functions, seconds=seconds: seconds or pytest.fail("measured in vain"),
+        )
         assert precision_module.cpu_bf16_is_fast() is expected
     precision_module.cpu_bf16_is_fast.cache_clear()
 

@@ -66,20 +66,20 @@ def _cuda_has_bf16(device: torch.device) -> bool:
 
 @functools.cache
 def cpu_bf16_is_fast() -> bool:
-    """Whether this CPU has bf16 instructions and a measured matrix product gains by them (some 30 ms, once)."""
-    if not _cpu_claims_bf16():
+    """Whether this CPU gains by bf16: it has the instructions, or a measured matrix product says so (some 30 ms, once).
+
+    What has the instructions is not measured, because a busy machine would let one of two processes choose otherwise,
+    and their results would not be the same.
+    """
+    if not torch.backends.mkldnn.is_available():
+        return False
+    probes = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    if any(probe is not None and probe() for probe in probes):
+        return True
+    if not getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)():
         return False
     x, weight = torch.ones(256, 768), torch.ones(768, 768)
     x16, weight16 = x.bfloat16(), weight.bfloat16()
     with torch.no_grad():
         full, half = best_seconds(lambda: linear(x, weight, None), lambda: linear(x16, weight16, None))
     return half < full / 1.2
-
-
-def _cpu_claims_bf16() -> bool:
-    if not torch.backends.mkldnn.is_available():
-        return False
-    probes = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    if any(probe is not None and probe() for probe in probes):
-        return True
-    return bool(getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)())
