@@ -155,9 +155,10 @@ class SAMMed3DTrainingLogic(ScriptedLoadableModuleLogic):
     @staticmethod
     def adopt(run: str | Path) -> str:
         """Adopts a run's weights; see :func:`SAMMed3DTrainingLib.session.scripting.adopt`."""
+        from SAMMed3DTrainingLib.gui.segmentation_module import SegmentationModule
         from SAMMed3DTrainingLib.session import scripting
 
-        return scripting.adopt(run)
+        return scripting.adopt(run, SegmentationModule())
 
 
 class SAMMed3DTrainingTest(ScriptedLoadableModuleTest):

@@ -21,8 +21,8 @@ from SAMMed3DLib.inference.geometry import transform_points, voxel_spacing, voxe
 from SAMMed3DLib.inference.sampling import sample_grid
 from SAMMed3DLib.synthesis import NoduleShapes, chest_phantom, paint_nodule, random_appearance
 from SAMMed3DLib.synthesis.nodules import Kind
+from SAMMed3DTrainingLib.data.clicks import bounding_box
 from SAMMed3DTrainingLib.data.synthetic_samples import Background
-from SAMMed3DTrainingLib.evaluate.clicks import bounding_box
 
 from .real_samples import RealCrop
 

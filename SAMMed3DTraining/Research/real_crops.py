@@ -40,7 +40,7 @@ from SAMMed3DLib.inference.geometry import voxel_spacing
 from SAMMed3DLib.inference.prediction import Prediction
 from SAMMed3DLib.model import CheckpointError, DeviceError, load_model
 from SAMMed3DLib.weights import default_checkpoint
-from SAMMed3DTrainingLib.evaluate.clicks import ClickSimulator
+from SAMMed3DTrainingLib.data.clicks import ClickSimulator
 from SAMMed3DTrainingLib.evaluate.evaluation import (
     NoduleResult,
     Segmentation,

@@ -24,8 +24,8 @@ from SAMMed3DLib.inference.geometry import transform_points, voxel_spacing
 from SAMMed3DLib.inference.mask_regions import components, most_interior_voxel
 from SAMMed3DLib.model import load_model
 from SAMMed3DLib.weights import default_checkpoint
+from SAMMed3DTrainingLib.data.clicks import ClickSimulator
 from SAMMed3DTrainingLib.evaluate.baselines import region_growing
-from SAMMed3DTrainingLib.evaluate.clicks import ClickSimulator
 from SAMMed3DTrainingLib.evaluate.evaluation import (
     NoduleResult,
     evaluate_nodule,

@@ -23,9 +23,9 @@ from SAMMed3DLib.inference.sampling import sample_grid
 from SAMMed3DLib.inference.zoom import ZoomPolicy
 from SAMMed3DLib.model.profile import PreprocessingProfile
 from SAMMed3DLib.synthesis.nodules import correlated_noise
+from SAMMed3DTrainingLib.data.clicks import bounding_box, interior_distance
 from SAMMed3DTrainingLib.data.nodule_samples import Sample, flipped
 from SAMMed3DTrainingLib.data.synthetic_samples import Background
-from SAMMed3DTrainingLib.evaluate.clicks import bounding_box, interior_distance
 
 SURROUNDS = ("edge", "lung", "end")
 SURROUND_SHARES = (0.45, 0.45, 0.10)

@@ -23,8 +23,8 @@ from SAMMed3DLib.model import load_model
 from SAMMed3DLib.synthesis import NoduleShapes, paint_nodule, random_appearance
 from SAMMed3DLib.synthesis.nodules import Kind
 from SAMMed3DLib.weights import default_checkpoint
+from SAMMed3DTrainingLib.data.clicks import ClickSimulator
 from SAMMed3DTrainingLib.data.synthetic_samples import Background
-from SAMMed3DTrainingLib.evaluate.clicks import ClickSimulator
 from SAMMed3DTrainingLib.evaluate.evaluation import evaluate_nodule
 from shared_data import shared_dir
 

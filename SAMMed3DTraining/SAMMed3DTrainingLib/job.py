@@ -15,18 +15,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from SAMMed3DLib.commandline.terminal import Terminal, our_warnings_told
+from SAMMed3DLib.commandline.terminal import Terminal, duration, our_warnings_told
 from SAMMed3DLib.inference.errors import InputError
 from SAMMed3DLib.model import CheckpointError, DeviceError
 
 from .data.datasets import DatasetError
-from .evaluate.evaluation_config import EvaluationError
 from .runs.failures import kind_of, obeying_signals
-from .runs.progress import duration
 from .runs.run_files import RunError, read_word
-from .train.training_config import TrainingError
 
-_WRONG_INPUT = (DatasetError, EvaluationError, InputError, CheckpointError, DeviceError, RunError, TrainingError)
+_WRONG_INPUT = (DatasetError, InputError, CheckpointError, DeviceError, RunError)
 _CONTROL_SECONDS = 0.2
 _TOLD_SECONDS = 0.25
 
@@ -119,13 +116,18 @@ class Job:
 
     # -- the work ----------------------------------------------------------------------------------------------------
 
-    def run(self, work: Callable[[Job], None]) -> int:
-        """Does the work. Returns the exit code: 0 done, 2 it cannot be done (said why), 130 asked to end."""
+    def run(self, work: Callable[[Job], None], refused: tuple[type[Exception], ...] = ()) -> int:
+        """Does the work. Returns the exit code: 0 done, 2 it cannot be done (with a message), 130 asked to end.
+
+        Args:
+            work: the work.
+            refused: further errors by which the work refuses its input.
+        """
         try:
             with obeying_signals(self._hear), our_warnings_told(self.note):
                 work(self)
             return 130 if self.cancelled else 0
-        except _WRONG_INPUT as error:
+        except _WRONG_INPUT + refused as error:
             self.error(str(error), kind_of(error))
         except (MemoryError, RuntimeError) as error:
             if kind_of(error) != "out_of_memory":

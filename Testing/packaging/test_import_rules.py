@@ -99,39 +99,63 @@ def test_the_graph_sees_what_there_is() -> None:
     assert "SAMMed3DLib.inference" in found, "a package around a module is imported too"
 
 
-#: The engine's rooms; each may import those above it.
-ROOMS = [
-    "signal",
-    "translation",
-    "model",
-    "inference",
-    "torch_setup",
-    "weights",
-    "synthesis",
-    "finding",
-    "files",
-    "report",
-    "worker",
-    "scene",
-    "gui",
-    "commandline",
-    "volume_io",
-    "selftest",
-    "cli",
-]
+#: The rooms of each library in the order of the data's way, and the files in its root; each may import those above it.
+ROOMS = {
+    "SAMMed3DLib": [
+        "signal",
+        "translation",
+        "model",
+        "inference",
+        "torch_setup",
+        "weights",
+        "synthesis",
+        "finding",
+        "files",
+        "report",
+        "worker",
+        "scene",
+        "gui",
+        "commandline",
+        "volume_io",
+        "selftest",
+        "cli",
+    ],
+    "SAMMed3DTrainingLib": [
+        "options",
+        "data",
+        "store",
+        "runs",
+        "job",
+        "evaluate",
+        "train",
+        "scene",
+        "session",
+        "gui",
+        "selftest",
+        "commands",
+        "__main__",
+    ],
+}
 
 
-@pytest.mark.parametrize("module", modules("SAMMed3DLib"))
+def test_every_room_has_its_place() -> None:
+    there = {tuple(name.split(".")[:2]) for name in FILES if name.count(".") and name.partition(".")[0] in ROOMS}
+    assert there == {(library, room) for library, rooms in ROOMS.items() for room in rooms}
+
+
+@pytest.mark.parametrize("module", modules(*ROOMS))
 def test_no_room_imports_one_that_is_built_on_it(module: str) -> None:
     """Imports in functions and for type checkers count too; only the public names of ``inference`` reach further."""
     path = FILES[module]
     nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     names = imports_of(module, [node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))])
-    assert not any(name.partition(".")[0] == "SAMMed3DTrainingLib" for name in names)
-    rooms = {name.split(".")[1] for name in names if name.startswith("SAMMed3DLib.")}
-    if module not in ("SAMMed3DLib", "SAMMed3DLib.inference"):
-        own = ROOMS.index(module.split(".")[1])
-        assert not [room for room in rooms if room in ROOMS[own + 1 :]]
+    library, _, rest = module.partition(".")
+    if library == "SAMMed3DLib":
+        assert not any(name.partition(".")[0] == "SAMMed3DTrainingLib" for name in names)
+    if rest and module != "SAMMed3DLib.inference":
+        rooms = {name.split(".")[1] for name in names if name.startswith(f"{library}.")}
+        above = ROOMS[library][: ROOMS[library].index(rest.partition(".")[0]) + 1]
+        assert not [room for room in rooms if room in ROOMS[library] and room not in above]
 
 
 SLICER_SIDE = [
@@ -149,7 +173,8 @@ SLICER_SIDE = [
         "SAMMed3DTrainingLib.runs",
         "SAMMed3DTrainingLib.store",
     ),
-    "SAMMed3DTrainingLib.train.presets",
+    "SAMMed3DTrainingLib.options",
+    "SAMMed3DTrainingLib.data.case_names",
 ]
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from SAMMed3DLib.model import build_model
+from SAMMed3DTrainingLib.data.clicks import ClickSimulator
 from SAMMed3DTrainingLib.data.nodule_samples import Sample
-from SAMMed3DTrainingLib.evaluate.clicks import ClickSimulator
 from SAMMed3DTrainingLib.train.click_loop import ClickLoop
 from SAMMed3DTrainingLib.train.distributed import World, join_world
 

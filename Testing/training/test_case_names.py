@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from SAMMed3DTrainingLib.data.case_names import safe_case_name, same_name, unique_case_name
 from SAMMed3DTrainingLib.data.datasets import strip_ending
-from SAMMed3DTrainingLib.store.case_names import safe_case_name, same_name, unique_case_name
 from SAMMed3DTrainingLib.store.dataset_files import image_file, label_file
 
 

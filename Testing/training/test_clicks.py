@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from SAMMed3DTrainingLib.evaluate.clicks import ClickSimulator, bounding_box, interior_distance
+from SAMMed3DTrainingLib.data.clicks import ClickSimulator, bounding_box, interior_distance
 
 METHODS = ("challenge", "random", "jitter")
 

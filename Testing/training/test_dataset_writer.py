@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from SAMMed3DTrainingLib.commands import check
+from SAMMed3DTrainingLib.data.case_names import ExportCancelled, StoreError
 from SAMMed3DTrainingLib.data.dataset_check import check_datasets
 from SAMMed3DTrainingLib.data.datasets import find_datasets, load_case
-from SAMMed3DTrainingLib.store.case_names import ExportCancelled, StoreError
 from SAMMed3DTrainingLib.store.dataset_writer import DatasetWriter, name_for
 
 from .dataset_files import SHAPE_KJI, balls, matrix, write_case

@@ -9,8 +9,8 @@ from SAMMed3DLib.inference import InputError
 from SAMMed3DLib.model import CheckpointError
 from SAMMed3DLib.model.sizes import BUNDLED_NETWORK, NODULE_NETS
 from SAMMed3DLib.weights import default_checkpoint
+from SAMMed3DTrainingLib.data.clicks import ClickSimulator
 from SAMMed3DTrainingLib.data.instances import split_instances
-from SAMMed3DTrainingLib.evaluate.clicks import ClickSimulator
 from SAMMed3DTrainingLib.evaluate.evaluated_models import ClickedSlices, ClickedVolume, load_evaluated
 from SAMMed3DTrainingLib.evaluate.evaluation_config import CLASSICS, EvaluationConfig, EvaluationError
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from SAMMed3DTrainingLib.data.case_names import StoreError
 from SAMMed3DTrainingLib.store import folder_import
-from SAMMed3DTrainingLib.store.case_names import StoreError
 from SAMMed3DTrainingLib.store.folder_import import find_pairs
 
 

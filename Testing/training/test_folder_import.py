@@ -9,9 +9,9 @@ import SimpleITK as sitk
 
 from inference.volumes import grid, rotation
 from SAMMed3DLib.files.itk_io import place_image
+from SAMMed3DTrainingLib.data.case_names import StoreError
 from SAMMed3DTrainingLib.data.dataset_check import check_datasets
 from SAMMed3DTrainingLib.data.datasets import find_datasets, load_case
-from SAMMed3DTrainingLib.store.case_names import StoreError
 from SAMMed3DTrainingLib.store.dataset_writer import DatasetWriter
 from SAMMed3DTrainingLib.store.folder_import import FilePair, find_pairs, folder_import, on_grid, read_pair
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from SAMMed3DTrainingLib.data.case_names import StoreError
 from SAMMed3DTrainingLib.data.dataset_check import check_datasets
 from SAMMed3DTrainingLib.data.datasets import find_datasets, load_case
 from SAMMed3DTrainingLib.store import dataset_files, file_moves
-from SAMMed3DTrainingLib.store.case_names import StoreError
 from SAMMed3DTrainingLib.store.dataset_writer import DatasetWriter
 
 from .export_cases import export_case

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from inference.volumes import ORIENTATIONS, grid
 from SAMMed3DLib.files.itk_io import image_to_ras
 from SAMMed3DLib.files.volume_io import read_labels, read_volume
-from SAMMed3DTrainingLib.store.case_names import ExportCancelled
+from SAMMed3DTrainingLib.data.case_names import ExportCancelled
 from SAMMed3DTrainingLib.store.nifti_file import is_sheared, write_nifti
 
 SHAPE = (7, 9, 11)

@@ -36,7 +36,7 @@ def test_nothing_heavy_is_imported():
     imports = "; ".join(f"import SAMMed3DTrainingLib.runs.{name}" for name in names if name != "__init__")
     folders = [str(ROOT / "SAMMed3D"), str(ROOT / "SAMMed3DTraining")]
     script = (
-        f"import sys; sys.path[:0] = {folders!r}; {imports}; import SAMMed3DTrainingLib.train.presets; "
+        f"import sys; sys.path[:0] = {folders!r}; {imports}; import SAMMed3DTrainingLib.options; "
         "print([n for n in ('torch', 'numpy', 'scipy', 'SimpleITK', 'nibabel') if n in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

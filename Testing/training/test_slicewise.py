@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from SAMMed3DTrainingLib.evaluate.clicks import ClickSimulator
+from SAMMed3DTrainingLib.data.clicks import ClickSimulator
 from SAMMed3DTrainingLib.evaluate.evaluation import dice
 from SAMMed3DTrainingLib.evaluate.slicewise import AxialSlices, SlicewisePredictor, evaluate_slices
 

@@ -14,12 +14,12 @@ import torch
 from SAMMed3DLib.inference.errors import InputError
 from SAMMed3DLib.model import build_model, load_model, save_checkpoint
 from SAMMed3DTrainingLib import commands
+from SAMMed3DTrainingLib.options import MOST_EPOCHS, epochs_in
 from SAMMed3DTrainingLib.runs.run_files import hold_lock, read_config
 from SAMMed3DTrainingLib.train import click_loop, plots, run_folder, trainer, training_run
 from SAMMed3DTrainingLib.train.distributed import World, join_world
 from SAMMed3DTrainingLib.train.estimate import largest_batch
 from SAMMed3DTrainingLib.train.plots import TensorBoard
-from SAMMed3DTrainingLib.train.presets import MOST_EPOCHS, epochs_in
 from SAMMed3DTrainingLib.train.run_folder import RunFolder, read_events
 from SAMMed3DTrainingLib.train.training_config import TrainingError, parse_training_options
 from SAMMed3DTrainingLib.train.training_run import run_training

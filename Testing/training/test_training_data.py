@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from SAMMed3DLib.model.registry import default_profile
-from SAMMed3DTrainingLib.data import training_data
-from SAMMed3DTrainingLib.data.training_data import SampleSlots, load_cases, loader
-from SAMMed3DTrainingLib.train import training_run
+from SAMMed3DTrainingLib.train import training_data, training_run
 from SAMMed3DTrainingLib.train.run_folder import RunFolder, read_events
+from SAMMed3DTrainingLib.train.training_data import SampleSlots, load_cases, loader
 
 from .runs import config, write_data
 

@@ -30,7 +30,7 @@ from SAMMed3DLib.files.volume_io import read_labels, read_volume
 from SAMMed3DLib.inference.errors import InputError
 from SAMMed3DLib.inference.geometry import box_corners, transform_points, voxel_spacing, world_to_ijk
 
-from ..store.case_names import CT_CHANNEL, case_and_channel, case_of_label, numbered_names
+from .case_names import CT_CHANNEL, case_and_channel, case_of_label, numbered_names
 from .instances import LabelledNodule, split_instances
 
 Part = Literal["Tr", "Val", "Ts"]

@@ -16,9 +16,9 @@ from SAMMed3DLib.inference.preprocessing import Crop, crop_at, intensity_statist
 from SAMMed3DLib.inference.sampling import sample_grid
 from SAMMed3DLib.model.profile import PreprocessingProfile
 
-from ..evaluate.clicks import ClickSimulator
 from .augmentation import NO_AUGMENTATION, Augmentation
 from .case_cache import CachedCase
+from .clicks import ClickSimulator
 from .instances import LabelledNodule
 
 #: Share of samples that look as inference first does: at the profile's first spacing, centered on the click.

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from SAMMed3DLib.commandline.segmenting import load_predictor
+from SAMMed3DLib.commandline.terminal import duration
 from SAMMed3DLib.files.image_file import given_path
 from SAMMed3DLib.files.volume_io import Volume, read_volume
 from SAMMed3DLib.inference import InputError, SamAutomaticMaskGenerator3D
@@ -34,7 +35,6 @@ from SAMMed3DLib.torch_setup.device import auto_device
 
 from ..data.datasets import DEFAULT_PATIENT_PATTERN, ENDINGS, DatasetError, find_datasets, strip_ending
 from ..job import Job, add_job_options
-from ..runs.progress import duration
 from ..runs.run_files import write_whole
 
 SCHEMA = 1

@@ -31,7 +31,7 @@ from ..runs import run_files
 from ..runs.run_files import RunError, write_whole
 from .evaluated_models import Evaluated, load_evaluated
 from .evaluation import NoduleResult, Segmentation
-from .evaluation_config import EvaluationConfig
+from .evaluation_config import EvaluationConfig, EvaluationError
 from .evaluation_run import EvaluationCases, UsableCases, choose_cases, prediction_values, write_predictions
 from .metrics import bootstrap_interval
 from .nodule_scores import simulated_user
@@ -378,4 +378,4 @@ def run_comparison(arguments: list[str], prog: str = "compare") -> int:
     def work(job: Job) -> None:
         compare(config, job)
 
-    return Job(prog, options.json, options.control).run(work)
+    return Job(prog, options.json, options.control).run(work, (EvaluationError,))

@@ -17,9 +17,9 @@ from SAMMed3DLib.model import CheckpointError
 from SAMMed3DLib.model.sizes import ALIASES, NODULE_NETS, model_names
 from SAMMed3DLib.torch_setup.device import auto_device
 
+from ..data.clicks import ClickSimulator
 from ..data.instances import LabelledNodule
 from .baselines import Region, region_growing, threshold_morphology
-from .clicks import ClickSimulator
 from .evaluation import NoduleResult, Predictor, evaluate_nodule
 from .evaluation_config import CLASSICS, PEERS_2D, EvaluationConfig, EvaluationError
 from .peer2d import PEERS, Peer2D, PeerKind

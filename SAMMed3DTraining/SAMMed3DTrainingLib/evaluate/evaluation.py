@@ -1,8 +1,8 @@
 """Evaluates a predictor click by click with a simulated user.
 
 The protocol of the CVPR 2025 challenge "Foundation Models for Interactive 3D Biomedical Image Segmentation" with other
-first clicks where wanted (RClicks): every click goes where :class:`.clicks.ClickSimulator` sends it, and the Dice after
-each click is kept.
+first clicks where wanted (RClicks): every click goes where the ClickSimulator sends it, and the Dice after each click
+is kept.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from SAMMed3DLib.inference.geometry import transform_points, voxel_spacing, voxel_volume
 
-from .clicks import ClickSimulator, bounding_box
+from ..data.clicks import ClickSimulator, bounding_box
 from .metrics import AUC_CLICKS, area_under_curve, clicks_to
 
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from SAMMed3DLib.inference.geometry import slice_step, voxel_spacing
 
+from ..data.clicks import ClickSimulator
 from ..data.datasets import Case, LoadedCase
 from ..data.instances import DENSITIES, SIZES, THICKNESSES, LabelledNodule, density_group, size_group, thickness_group
-from .clicks import ClickSimulator
 from .evaluated_models import Evaluated
 from .evaluation import NoduleResult, Segmentation, common_frame
 from .metrics import (

@@ -25,7 +25,7 @@ from SAMMed3DLib.inference.geometry import (
     world_to_ijk,
 )
 
-from .clicks import ClickSimulator, bounding_box
+from ..data.clicks import ClickSimulator, bounding_box
 from .evaluation import NoduleResult, common_frame, dice
 
 Prompt = Literal["point", "box"]

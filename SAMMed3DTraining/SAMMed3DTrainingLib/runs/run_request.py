@@ -13,8 +13,7 @@ from pathlib import Path
 from SAMMed3DLib.files.output_files import check_folder
 from SAMMed3DLib.inference.errors import InputError
 
-from ..options import words_of
-from ..train.presets import ACCUMULATION_STEPS, ALIASES, BATCH_SIZE, PRESETS, Preset
+from ..options import ACCUMULATION_STEPS, ALIASES, BATCH_SIZE, PRESETS, Preset, words_of
 from . import run_files
 from .child_process import Interpreter, TrainingProcess
 from .run_files import RunError, RunUnderWay

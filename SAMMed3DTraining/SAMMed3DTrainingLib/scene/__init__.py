@@ -4,6 +4,5 @@
 export_table        ExportTable, ExportRow: what can be exported, and what stands in the way, before anything is written
 training_source     the scene as the session uses it; sceneExport: rows of the table into a data set, in small steps
 nodule_labels       the segments of a volume as one label map
-volume_facts        whether a volume is a CT, which image it is, whose, and which segmentation belongs to it
 ==================  ==================================================================================================
 """

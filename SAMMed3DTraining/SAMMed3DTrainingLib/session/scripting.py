@@ -87,11 +87,12 @@ def train(
     return Path(request.folder)
 
 
-def adopt(run: str | Path, use: bool = True) -> str:
+def adopt(run: str | Path, models: Any, use: bool = True) -> str:
     """Puts a run's best weights into the list of models of the SAMMed3D module.
 
     Args:
         run: the run's folder.
+        models: the list, as :class:`~..gui.segmentation_module.SegmentationModule` has it.
         use: make it the model that the module uses.
 
     Returns:
@@ -101,7 +102,6 @@ def adopt(run: str | Path, use: bool = True) -> str:
         RunError: the run has no weights.
         WeightsError: they cannot be read or copied.
     """
-    from ..gui.segmentation_module import SegmentationModule
     from ..runs.run_files import RunError
     from ..runs.run_history import RunHistory
 
@@ -109,8 +109,7 @@ def adopt(run: str | Path, use: bool = True) -> str:
     record = next((each for each in RunHistory(folder.parent).runs() if each.name == folder.name), None)
     if record is None or record.weights is None:
         raise RunError(f"{folder} holds no run with weights.")
-    module = SegmentationModule()
-    entry = module.adopt(record.weights, record.name)
+    entry = models.adopt(record.weights, record.name)
     if use:
-        module.use(entry.name)
+        models.use(entry.name)
     return str(entry.name)

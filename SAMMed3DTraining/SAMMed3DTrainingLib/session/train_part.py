@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from SAMMed3DLib.signal import Signal
 
-from ..train.presets import ACCUMULATION_STEPS, BATCH_SIZE
+from ..options import ACCUMULATION_STEPS, BATCH_SIZE
 from .job_slot import JobOutcome, JobSlot
 from .states import JobKind
 

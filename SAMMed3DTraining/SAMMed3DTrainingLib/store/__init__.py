@@ -3,7 +3,6 @@
 ==================  ==================================================================================================
 export_case         ExportCase: what is written of one CT; StoredCase, WrittenCase: what there is, what was done
 dataset_writer      DatasetWriter: the one owner of what is written into a data set
-case_names          names that every system takes
 dataset_files       which cases a folder holds; dataset.json; sammed3d_export.json: what was written here, from what
 file_moves          several files change together or not at all, also when the process is killed; one writer at a time
 nifti_file          voxels into a NIfTI file, with progress and cancel

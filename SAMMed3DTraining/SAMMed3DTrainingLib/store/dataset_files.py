@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .case_names import StoreError, case_and_channel, case_of_label, numbered_names
+from ..data.case_names import StoreError, case_and_channel, case_of_label, numbered_names
 
 MANIFEST = "sammed3d_export.json"
 _FORMAT = 1

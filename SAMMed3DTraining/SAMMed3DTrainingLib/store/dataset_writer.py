@@ -10,8 +10,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from ..data.case_names import StoreError, safe_case_name, same_name, unique_case_name
 from . import dataset_files
-from .case_names import StoreError, safe_case_name, same_name, unique_case_name
 from .dataset_files import (
     DESCRIPTION,
     MANIFEST,

@@ -18,7 +18,7 @@ class ExportCase:
     """One CT with its nodules, ready to be written on any thread.
 
     Attributes:
-        name: the case's name, safe (:func:`.case_names.safe_case_name`).
+        name: the case's name, safe (:func:`..data.case_names.safe_case_name`).
         patient: cases of one patient are never torn apart by a split.
         array_kji: (K, J, I) HU; nobody else changes it.
         ijk_to_ras: (4, 4) voxel index (i, j, k) to world RAS mm, parent transforms applied.

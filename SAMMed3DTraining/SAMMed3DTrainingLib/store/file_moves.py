@@ -15,7 +15,7 @@ from pathlib import Path
 
 from SAMMed3DLib.files.output_files import LockHeld, file_lock
 
-from .case_names import StoreError
+from ..data.case_names import StoreError
 
 STAGING = ".sammed3d-export"
 _JOURNAL, _LOCK = "journal.json", "lock"

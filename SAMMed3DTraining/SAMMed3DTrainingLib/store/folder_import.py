@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .case_names import StoreError, safe_case_name, unique_case_name
+from ..data.case_names import StoreError, safe_case_name, unique_case_name
 from .dataset_writer import DatasetWriter
 from .export_case import ExportCase, image_source
 from .nifti_file import LARGEST_NODULE_MM, value_problem

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from SAMMed3DLib.inference.validation import hounsfield_doubt
 
-from .case_names import ExportCancelled, StoreError
+from ..data.case_names import ExportCancelled, StoreError
 from .export_case import ExportCase
 
 #: Called with the share of the bytes written so far; False stops the writing.

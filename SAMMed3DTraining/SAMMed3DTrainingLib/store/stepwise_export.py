@@ -10,7 +10,7 @@ from typing import Any
 
 from SAMMed3DLib.worker.requests import Report, RequestCancelled
 
-from .case_names import ExportCancelled
+from ..data.case_names import ExportCancelled
 from .dataset_writer import DatasetWriter
 from .export_case import ExportCase
 

@@ -19,8 +19,8 @@ from torch.utils.checkpoint import checkpoint
 
 from SAMMed3DLib.model.sam import Sam3D
 
+from ..data.clicks import Click, ClickMethod, ClickSimulator, bounding_box
 from ..data.nodule_samples import Sample
-from ..evaluate.clicks import Click, ClickMethod, ClickSimulator, bounding_box
 
 LOGIT_LIMIT = 12.0
 CLICK_COUNTS = (1, 2, 3, 4, 5, 6, 8)
@@ -340,7 +340,7 @@ def device_clicks(truth: Tensor, found: Tensor, draws: Tensor) -> tuple[Tensor, 
     """Where to click next, computed on the masks' device without waiting for it.
 
     Into the missed or the wrongly marked voxels, whichever lie deeper: half of the clicks anywhere in the inner half
-    of them (the "random" of evaluate/clicks.py), a quarter on their deepest voxel, a quarter anywhere on them.
+    of them (the "random" of data/clicks.py), a quarter on their deepest voxel, a quarter anywhere on them.
     Depth is counted in erosions, up to 16 voxels, and without components: that needs no decision of the processor's.
 
     Args:

@@ -16,11 +16,11 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from SAMMed3DLib.commandline.terminal import duration
 from SAMMed3DLib.torch_setup.device import free_memory
 
-from ..data.training_data import RunCases, SampleSlots
-from ..runs.progress import duration
 from .trainer import Trainer
+from .training_data import RunCases, SampleSlots
 from .validation import Validator
 
 _MEASURED_STEPS = 3

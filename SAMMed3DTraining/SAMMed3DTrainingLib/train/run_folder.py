@@ -44,9 +44,9 @@ import torch
 from SAMMed3DLib.files.output_files import whole_file
 from SAMMed3DLib.inference.errors import InputError
 
+from ..options import ALIASES
 from ..runs import run_files
 from ..runs.run_files import Command, RunError
-from .presets import ALIASES
 from .trainable import Trainable
 from .training_config import TrainingConfig, TrainingError
 

@@ -21,17 +21,15 @@ from torch.optim.lr_scheduler import LambdaLR
 from SAMMed3DLib.model.precision import PRECISIONS
 
 from ..data.nodule_samples import Sample
-from ..data.training_data import SampleSlots, loader
 from ..runs.progress import EMBEDDED_AT_ONCE
 from .click_loop import ClickLoop, draw_click_count
 from .distributed import World
-from .embedding_bank import EmbeddingBank
 from .run_folder import RunFolder, load_state, save_state
 from .trainable import Trainable, save_weights
 from .training_config import TrainingConfig, TrainingError
+from .training_data import EmbeddingBank, Key, SampleSlots, loader
 from .validation import Validator, change_since
 
-Key = tuple[int, int]
 _PAUSE_SECONDS = 0.2
 #: Different epochs' worth of samples in the bank of a frozen encoder.
 BANK_EPOCHS = 2

@@ -21,20 +21,27 @@ from SAMMed3DLib.model.sizes import BUNDLED_NETWORK, model_names
 
 from ..data.datasets import DEFAULT_PATIENT_PATTERN
 from ..options import (
+    ACCUMULATION_STEPS,
+    ALIASES,
+    BATCH_SIZE,
     DEVICES,
+    FORMER_ENCODERS,
     LIBRARIES,
     NOT_NEGATIVE,
     POSITIVE,
     PRECISIONS,
+    PRESETS,
+    SCRATCH_EPOCHS,
     SHARE,
+    Encoder,
     Option,
+    Preset,
     add_options,
     check_ranges,
     values_of,
     words_of,
 )
 from ..runs.run_files import read_config, write_whole
-from .presets import ACCUMULATION_STEPS, ALIASES, BATCH_SIZE, FORMER_ENCODERS, PRESETS, SCRATCH_EPOCHS, Encoder, Preset
 
 #: Options of SAM-Med3D's train.py that have nothing to decide here.
 _WITHOUT_EFFECT = {

@@ -23,7 +23,7 @@ from SAMMed3DLib.model.precision import DeviceError, resolve_device, resolve_pre
 from SAMMed3DLib.torch_setup.device import auto_device
 
 from ..data.splits import Split, write_split
-from ..data.training_data import RunCases, SampleSlots, load_cases
+from ..options import epochs_in
 from ..runs import run_files
 from ..runs.failures import kind_of, obeying_signals
 from ..runs.progress import show_as_json, show_as_text
@@ -31,11 +31,11 @@ from ..runs.run_files import RunError, RunUnderWay
 from .distributed import World, join_world, launch
 from .estimate import estimate, fitting_batch, show_estimate
 from .plots import draw_plots, make_logger
-from .presets import epochs_in
 from .run_folder import SCHEMA, RunFolder
 from .trainable import Trainable, start_network, starting_checkpoint
 from .trainer import Trainer
 from .training_config import TrainingConfig, TrainingError
+from .training_data import RunCases, SampleSlots, load_cases
 from .validation import Validator
 
 _TOLD_SECONDS = 1.0

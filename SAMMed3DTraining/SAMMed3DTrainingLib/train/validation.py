@@ -14,9 +14,9 @@ from SAMMed3DLib.inference import SamPredictor3D
 from SAMMed3DLib.model.sam import Sam3D
 
 from ..data.case_cache import CachedCase
+from ..data.clicks import ClickSimulator
 from ..data.instances import SIZES, size_group
 from ..data.nodule_samples import NoduleSampler
-from ..evaluate.clicks import ClickSimulator
 from ..evaluate.evaluation import evaluate_nodule
 from .click_loop import ClickLoop
 

@@ -56,4 +56,4 @@ def test_scripts_hear_that_there_is_nothing_to_adopt(trainer: TrainingUser) -> N
     from SAMMed3DTrainingLib.session import scripting
 
     with pytest.raises(RunError, match="no run"):
-        scripting.adopt(trainer.work_dir / "none")
+        scripting.adopt(trainer.work_dir / "none", models=None)

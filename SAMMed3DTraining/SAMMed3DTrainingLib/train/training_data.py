@@ -1,4 +1,4 @@
-"""The data of a training run: its cases, and the order of its samples."""
+"""The data of a training run: its cases, the order of its samples, and their embeddings where the encoder is frozen."""
 
 from __future__ import annotations
 
@@ -12,20 +12,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from SAMMed3DLib.commandline.terminal import our_warnings_told
 from SAMMed3DLib.model.profile import PreprocessingProfile
+from SAMMed3DLib.model.sam import Sam3D
 from SAMMed3DLib.synthesis import NoduleShapes
 
+from ..data.augmentation import NO_AUGMENTATION, Augmentation
+from ..data.case_cache import CachedCase, CaseCache
+from ..data.datasets import DatasetError, find_datasets
+from ..data.nodule_samples import NoduleSampler, Sample
+from ..data.splits import Split, changed_labels, read_split, split_cases, unused_folds
+from ..data.synthetic_samples import SampleSynthesizer
 from ..runs.run_files import LATEST
-from ..train.training_config import TrainingConfig, TrainingError
-from .augmentation import NO_AUGMENTATION, Augmentation
-from .case_cache import CachedCase, CaseCache
-from .datasets import DatasetError, find_datasets
-from .nodule_samples import NoduleSampler, Sample
-from .splits import Split, changed_labels, read_split, split_cases, unused_folds
-from .synthetic_samples import SampleSynthesizer
+from .training_config import TrainingConfig, TrainingError
+
+Key = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -230,3 +234,81 @@ def _begin_worker(worker: int) -> None:
         signal.signal(each, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ending_signals())
+
+
+@dataclass(frozen=True, eq=False)
+class _Stored:
+    """A sample without its crop, the truth as bits, and its embedding in half precision."""
+
+    sample: Sample
+    truth_shape: tuple[int, ...]
+    embedding: Tensor
+
+
+class EmbeddingBank:
+    """Embeddings and truths of samples by key, as many as a bound of memory allows.
+
+    Args:
+        model: whose encoder is frozen.
+        budget_bytes: memory for the bank.
+    """
+
+    def __init__(self, model: Sam3D, budget_bytes: float) -> None:
+        self._model = model
+        self._budget = budget_bytes
+        self._stored: dict[Key, _Stored] = {}
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        """Number of samples that are kept."""
+        return len(self._stored)
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._stored
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next samples of the same size would go beyond the bound."""
+        return bool(self._stored) and self.bytes * (1 + 1 / len(self._stored)) > self._budget
+
+    def fill(
+        self,
+        batches: Iterable[tuple[Sequence[Key], Sequence[Sample]]],
+        progress: Callable[[int], bool | None] | None = None,
+    ) -> None:
+        """Encodes batches of samples until there are no more, the bound is reached, or ``progress`` returns False.
+
+        Args:
+            batches: keys and samples.
+            progress: called with the number of samples that are kept.
+        """
+        for keys, samples in batches:
+            crops = torch.from_numpy(np.stack([sample.crop for sample in samples]))
+            embeddings = self._model.encode(crops).half().cpu()
+            for key, sample, embedding in zip(keys, samples, embeddings, strict=True):
+                bits = np.packbits(sample.truth)
+                kept = Sample(
+                    np.empty(0, np.float32), bits, sample.click, sample.spacing_mm, sample.kind, sample.diameter_mm
+                )
+                self._stored[key] = _Stored(kept, sample.truth.shape, embedding.clone())
+                self.bytes += bits.nbytes + embedding.numel() * embedding.element_size()
+            if self.is_full or (progress is not None and progress(len(self._stored)) is False):
+                return
+
+    def batch(self, keys: Sequence[Key]) -> tuple[list[Sample], Tensor]:
+        """Samples (with empty crops) and their embeddings (B, ...), float32, on the model's device.
+
+        Raises:
+            KeyError: a key that is not kept.
+        """
+        stored = [self._stored[key] for key in keys]
+        samples = []
+        for item in stored:
+            bits = np.unpackbits(item.sample.truth, count=int(np.prod(item.truth_shape)))
+            old = item.sample
+            samples.append(
+                Sample(
+                    old.crop, bits.reshape(item.truth_shape) > 0, old.click, old.spacing_mm, old.kind, old.diameter_mm
+                )
+            )
+        return samples, torch.stack([item.embedding for item in stored]).to(self._model.device).float()
