@@ -1,4 +1,4 @@
-"""Names of cases: what every file system takes and nnU-Net's layout does not take for something else.
+"""Names of cases that every file system takes and that nnU-Net's layout does not misread.
 
 Windows' rules: https://learn.microsoft.com/windows/win32/fileio/naming-a-file (reserved characters and device names, no
 dot or space at the end, upper and lower case are the same).
@@ -31,7 +31,7 @@ CT_CHANNEL = "0000"
 
 
 def safe_case_name(text: str) -> str:
-    """``text`` as name of a case: letters of all languages stay, blanks and reserved characters become ``_``.
+    """Turns a text into the name of a case: letters of all languages stay, blanks and reserved characters become ``_``.
 
     The same text gives the same name; never empty; a safe name is returned as it is.
     """
@@ -49,7 +49,7 @@ def safe_case_name(text: str) -> str:
 
 
 def numbered_names(images: Collection[str], labels: Collection[str]) -> frozenset[str]:
-    """Beginnings of names whose last four digits number cases (``lung_0001``, ``lung_0002``), not nnU-Net's channels.
+    """Finds names whose last four digits number cases (``lung_0001``, ``lung_0002``) rather than nnU-Net's channels.
 
     They do where a label map has the very name of such an image, or where nothing says that there is a case without
     the digits: no label map and no channel 0000.
@@ -72,7 +72,7 @@ def numbered_names(images: Collection[str], labels: Collection[str]) -> frozense
 
 
 def case_and_channel(stem: str, numbered: Collection[str]) -> tuple[str, str]:
-    """The case that a file's name without its ending belongs to, and the channel, "0000" where it states none.
+    """Returns the case and the channel ("0000" where it names none) of a file, by its name without the ending.
 
     Args:
         stem: of an image.
@@ -85,7 +85,7 @@ def case_and_channel(stem: str, numbered: Collection[str]) -> tuple[str, str]:
 
 
 def case_of_label(stem: str, numbered: Collection[str]) -> str:
-    """The case of a label map, by its name without the ending; it may be named like its image, with channel 0000."""
+    """Returns the case of a label map, by its name without the ending; it may be named like its image, with 0000."""
     name, channel = case_and_channel(stem, numbered)
     return name if channel == CT_CHANNEL else stem
 
@@ -96,7 +96,7 @@ def same_name(first: str, second: str) -> bool:
 
 
 def unique_case_name(wanted: str, taken: Collection[str]) -> str:
-    """``wanted`` made safe, with ``-2``, ``-3`` ... where the name is taken."""
+    """Makes ``wanted`` safe, with ``-2``, ``-3`` ... where the name is taken."""
     used = {_folded(name) for name in taken}
     base = safe_case_name(wanted)
     name, number = base, 2

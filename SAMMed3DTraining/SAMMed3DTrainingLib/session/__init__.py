@@ -1,1 +1,1 @@
-"""What the panel, scripts and the self-test work with: data, run, comparison, next case. No Qt, no torch."""
+"""The session behind the panel, scripts and the self-test: data, run, comparison, next case. No Qt, no torch."""

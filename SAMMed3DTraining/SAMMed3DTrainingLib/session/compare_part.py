@@ -1,4 +1,4 @@
-"""The runs there are, old against new weights on held-out cases, and taking the new ones over."""
+"""Lists the runs, compares old and new weights on held-out cases, and adopts the new ones."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class NoduleComparison:
 
 @dataclass(frozen=True)
 class CaseFilesToShow:
-    """Files of one case for the views: image, truth, and what old and new weights made of it."""
+    """Files of one case for the views: image, truth, and the masks of old and new weights."""
 
     case: str
     image: Path
@@ -53,7 +53,7 @@ class CaseFilesToShow:
 
 
 class RunComparison:
-    """``comparison.json`` of a run."""
+    """The content of a run's ``comparison.json``."""
 
     def __init__(self, data: dict[str, Any], folder: Path) -> None:
         self._data, self._folder = data, folder
@@ -69,7 +69,7 @@ class RunComparison:
 
     @property
     def caution(self) -> str:
-        """That the compared cases trained the weights, or chose them; "" where they did neither."""
+        """A warning where the compared cases trained the weights or chose them; "" where they did neither."""
         return str(self._data.get("caution", ""))
 
     @property
@@ -78,21 +78,21 @@ class RunComparison:
         return (*map(str, self._data.get("notes", ())), *skipped)
 
     def mean(self, which: str, clicks: int) -> float | None:
-        """Mean Dice of "old", "new" or "delta" after so many clicks."""
+        """Returns the mean Dice of "old", "new" or "delta" after so many clicks."""
         value = self._data.get("mean", {}).get(which, {}).get(str(clicks))
         if isinstance(value, dict):
             value = value.get("mean")
         return None if value is None else float(value)
 
     def interval(self, clicks: int) -> tuple[float, float] | None:
-        """Within which the mean difference lies with 95 %."""
+        """Returns the 95 % interval of the mean difference."""
         value = self._data.get("mean", {}).get("delta", {}).get(str(clicks))
         if not isinstance(value, dict) or value.get("low") is None or value.get("high") is None:
             return None
         return float(value["low"]), float(value["high"])
 
     def nodules(self, clicks: int) -> list[NoduleComparison]:
-        """All nodules, with their Dice after so many clicks."""
+        """Returns all nodules, with their Dice after so many clicks."""
         index = self.clicks.index(clicks)
         return [
             NoduleComparison(
@@ -109,7 +109,7 @@ class RunComparison:
         ]
 
     def files(self, case: str, clicks: int) -> CaseFilesToShow | None:
-        """Files of a case; None where they are no longer there."""
+        """Finds the files of a case; None where they are no longer there."""
         for each in self._data.get("cases", ()):
             if each["case"] != case:
                 continue
@@ -122,7 +122,7 @@ class RunComparison:
 
 
 class ComparePart:
-    """The third section of the panel.
+    """Runs, comparison and adoption of weights: the third section of the panel.
 
     Attributes (signals):
         changed: runs, the chosen one, the comparison.
@@ -152,7 +152,7 @@ class ComparePart:
             self.refresh()
 
     def refresh(self) -> None:
-        """Looks at the folder of runs again."""
+        """Reads the folder of runs again."""
         if self._history is None:
             return
         self.runs = tuple(self._history.runs())
@@ -178,17 +178,17 @@ class ComparePart:
             self._say()
 
     def rename(self, name: str, wanted: str) -> None:
-        """A run gets another name; its folder too."""
+        """Renames a run and its folder."""
         self._change(lambda history: history.rename(name, wanted), lambda: setattr(self, "selected", wanted))
 
     def delete(self, name: str) -> None:
-        """A run's folder is deleted, weights and all."""
+        """Deletes a run's folder, with its weights."""
         self._change(lambda history: history.delete(name), lambda: None)
 
     # -- comparing -----------------------------------------------------------------------------------------------------
 
     def compare(self) -> None:
-        """Both weights on the cases that the run held out, in a child process."""
+        """Compares both weights on the cases that the run held out, in a child process."""
         record = self.record
         if record is None:
             return
@@ -218,7 +218,7 @@ class ComparePart:
         return [] if self.comparison is None else self.comparison.nodules(self.clicks)
 
     def show(self, nodule: NoduleComparison, read: Callable[[CaseFilesToShow], Any]) -> None:
-        """Reads a nodule's case on the thread, unless it is the one on screen, and tells when it is there."""
+        """Reads a nodule's case on the thread, unless it is the one on screen, and emits ``shown``."""
         assert self.comparison is not None
         files = self.comparison.files(nodule.case, self.clicks)
         if files is None:
@@ -242,10 +242,10 @@ class ComparePart:
         self._job.runSteps(JobKind.LOAD, steps(), "", finished)
 
     def forgetImages(self) -> None:
-        """What was read for the views is no longer on screen."""
+        """Notes that the images that were read are no longer on screen."""
         self._read = None
 
-    #: case -> what to say when its files are gone; the panel sets a translated one.
+    #: Makes the message that a case's files are gone; the panel sets a translated one.
     filesGone: Callable[[str], str] = staticmethod(lambda case: case)
 
     # -- taking over ---------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What to train on: cases of the scene that are written into a data set, and data sets that lie ready."""
+"""The training data: cases of the scene to be written into a data set, and existing data sets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .train_part import RunsApi
 
 
 class SceneSource(Protocol):
-    """What the session needs of the scene; scene.training_source has it."""
+    """The scene as the session uses it; scene.training_source has it."""
 
     def rows(self, folder: Path | None, acceptedOnly: bool, names: Mapping[str, str]) -> Sequence[Any]: ...
 
@@ -33,12 +33,12 @@ class SceneSource(Protocol):
 
 @dataclass(frozen=True)
 class DatasetEntry:
-    """A data set that lies ready.
+    """An existing data set in the list.
 
     Attributes:
-        used: the next run trains on it.
-        cases: how many it has; None: not known yet.
-        problems: what the check found, one sentence each; None: not checked yet.
+        used: whether the next run trains on it.
+        cases: how many it has; None while that is not known.
+        problems: results of the check, one sentence each; None before the check.
     """
 
     folder: Path
@@ -49,7 +49,7 @@ class DatasetEntry:
 
 
 class DataPart:
-    """The first section of the panel.
+    """The table of the scene's cases and the list of data sets: the first section of the panel.
 
     Attributes (signals):
         changed: rows, ticks, folder or data sets.
@@ -70,7 +70,7 @@ class DataPart:
     # -- the table -----------------------------------------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """Looks at the scene and at the folder again. Cheap."""
+        """Reads scene and folder again; cheap."""
         self.written, self.folderProblem = 0, ""
         try:
             if self.folder is not None:
@@ -83,7 +83,7 @@ class DataPart:
         self.changed.emit()
 
     def clear(self) -> None:
-        """No node is to be touched any more: the scene closes."""
+        """Drops all rows, since the scene closes and no node may be touched any more."""
         self.rows = ()
         self.changed.emit()
 
@@ -96,7 +96,7 @@ class DataPart:
         self.changed.emit()
 
     def rename(self, index: int, name: str) -> None:
-        """Another name for a case that is to be written; made safe for every file system."""
+        """Renames a case that is to be written; the name is made safe for every file system."""
         node = self.rows[index].volumeNode
         if node is not None and name.strip():
             self._names[node.GetID()] = name.strip()
@@ -104,7 +104,7 @@ class DataPart:
 
     @property
     def toWrite(self) -> tuple[Any, ...]:
-        """Rows that Export writes: ticked, and not written already as they are."""
+        """Returns the rows that Export writes: ticked, and new or changed."""
         return tuple(row for row in self.rows if self.isIncluded(row) and row.state != "unchanged")
 
     def setFolder(self, folder: Path | None) -> None:
@@ -121,12 +121,12 @@ class DataPart:
 
     @property
     def trainingData(self) -> tuple[Path, ...]:
-        """The folders that the next run reads."""
+        """Returns the folders that the next run reads."""
         own = (self.folder,) if self.folder is not None and self.written else ()
         return (*own, *(entry.folder for entry in self.datasets if entry.used and entry.folder != self.folder))
 
     def addDataset(self, folder: Path, check: bool = True) -> None:
-        """A data set, or a folder that holds several; looked through in a child process."""
+        """Adds a data set, or a folder that holds several; a child process checks it."""
         if all(entry.folder != folder for entry in self.datasets):
             self.datasets = (*self.datasets, DatasetEntry(folder))
             self.changed.emit()
@@ -134,7 +134,7 @@ class DataPart:
             self.checkDataset(folder)
 
     def removeDataset(self, index: int) -> None:
-        """Takes it off the list; its files stay."""
+        """Takes a data set off the list; its files stay."""
         self.datasets = self.datasets[:index] + self.datasets[index + 1 :]
         self.changed.emit()
 
@@ -169,7 +169,7 @@ class DataPart:
     # -- writing -------------------------------------------------------------------------------------------------------
 
     def export(self) -> None:
-        """Writes what is ticked and new or changed, one case after the other, on a thread."""
+        """Writes the ticked cases that are new or changed, one after the other, on a thread."""
         folder = self.folder
         if folder is not None and self.toWrite:
             self._write(lambda: self._source.export(self.toWrite, folder, self.acceptedOnly))
@@ -201,7 +201,7 @@ class DataPart:
 
         self._job.runSteps(JobKind.EXPORT, export.steps(), "", finished, parts=len(export.cases))
 
-    #: (number of cases, folder) -> what the status line says; the panel sets a translated one.
+    #: Makes the status line from number of cases and folder; the panel sets a translated one.
     exported: Callable[[int, Path], str] = staticmethod(lambda count, folder: f"{count} -> {folder}")
 
     def _say(self, error: str = "", notice: str = "") -> None:

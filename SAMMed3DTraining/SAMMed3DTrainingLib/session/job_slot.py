@@ -1,4 +1,4 @@
-"""One job at a time: a child process that prints JSON, or steps of which some run on a worker thread."""
+"""Runs one job at a time: a child process that prints JSON, or steps of which some run on a worker thread."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from SAMMed3DLib.worker.thread import Client
 
 from .states import JobKind
 
-#: Of a job must be done before its rest can be foreseen.
+#: Share of a job that must be done before its remaining time is estimated.
 _TELLING = 0.1
 
 Steps = Generator[Callable[[Report], Any] | None, Any, Any]
@@ -26,7 +26,7 @@ the value of the function that ran last, if it has not got it yet; it may still 
 
 
 class StepError(RuntimeError):
-    """What went wrong on the thread, in words for the user."""
+    """An error on the thread, with a message for the user."""
 
 
 class JobProcessLike(Protocol):
@@ -41,12 +41,12 @@ class JobProcessLike(Protocol):
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """How a job ended.
+    """The outcome of a job.
 
     Attributes:
-        value: the result of a job that was done, or what one that was cancelled tells; else None.
-        error: what to tell the user; "" where nothing failed.
-        cancelled: the user stopped it.
+        value: the result of a finished job, or the partial one of a cancelled job; else None.
+        error: message for the user; "" where nothing failed.
+        cancelled: whether the user stopped it.
         kind: of an error, as runs.job_process names it.
     """
 
@@ -58,12 +58,12 @@ class JobOutcome:
 
 @dataclass(frozen=True)
 class JobProgress:
-    """What a progress bar shows.
+    """The content of a progress bar.
 
     Attributes:
-        text: what is being done.
-        fraction: 0 to 1; None: nobody knows.
-        leftSeconds: time left; None: nobody knows.
+        text: the present work.
+        fraction: 0 to 1; None where it is not known.
+        leftSeconds: time left; None where it is not known.
     """
 
     text: str = ""
@@ -72,10 +72,10 @@ class JobProgress:
 
 
 class JobSlot:
-    """Holds the job that is under way.
+    """Holds the running job.
 
     Attributes (signals):
-        changed: begun, progressed or ended.
+        changed: a job begun, progressed or ended.
     """
 
     def __init__(self, client: Client | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -99,7 +99,7 @@ class JobSlot:
 
     @property
     def usesThread(self) -> bool:
-        """Whether the job needs Python's lock, so that it is to be polled often."""
+        """Whether the job needs Python's lock, and so has to be polled often."""
         return self._steps is not None
 
     def runProcess(
@@ -110,7 +110,7 @@ class JobSlot:
         finished: Callable[[JobOutcome], None],
         item: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
-        """Follows a child process. ``item`` gets what it tells on the way, ``finished`` how it ended."""
+        """Follows a child process; ``item`` gets its partial results, ``finished`` its outcome."""
         self._begin(kind, text, finished)
         self._process, self._item, self._seen = process, item, 0
         self.changed.emit()
@@ -118,10 +118,10 @@ class JobSlot:
     def runSteps(
         self, kind: JobKind, steps: Steps, text: str, finished: Callable[[JobOutcome], None], parts: int = 1
     ) -> None:
-        """Goes through steps; what they return is the result.
+        """Goes through the steps of a generator, whose return value is the result.
 
         Args:
-            parts: how many functions for the thread there will be, for the progress.
+            parts: number of functions for the thread, for the progress.
         """
         self._begin(kind, text, finished)
         self._steps, self._part, self._parts = steps, 0, max(parts, 1)
@@ -129,7 +129,7 @@ class JobSlot:
         self._advance(None)
 
     def cancel(self) -> None:
-        """Stops at the next possibility; what was finished stays."""
+        """Stops the job at the next possibility; finished parts stay."""
         if self.kind is None:
             return
         self.cancelling = True
@@ -150,7 +150,7 @@ class JobSlot:
         return self.isBusy
 
     def close(self, seconds: float) -> None:
-        """Ends everything; waits so long at most for the thread."""
+        """Ends everything; waits at most ``seconds`` for the thread."""
         if self._process is not None:
             self._process.kill()
         if self._steps is not None:
@@ -190,7 +190,7 @@ class JobSlot:
             self._end(JobOutcome(status.result, "" if cancelled else status.message, cancelled, status.kind))
 
     def _advance(self, value: Any, error: Exception | None = None) -> None:
-        """On to the next step."""
+        """Goes on to the next step."""
         steps = self._steps
         assert steps is not None
         if self.cancelling:

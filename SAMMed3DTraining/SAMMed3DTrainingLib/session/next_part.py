@@ -1,4 +1,4 @@
-"""The volume that is worth segmenting next: the one that the model is least sure about."""
+"""Finds the volume to segment next: the one that the model is least sure about."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .train_part import RunsApi
 
 
 class VolumeSource(Protocol):
-    """What the session needs of the scene's volumes."""
+    """The scene's volumes as the session uses them."""
 
     def unlabelled(self) -> Sequence[Any]: ...
 
@@ -26,12 +26,12 @@ class VolumeSource(Protocol):
 
 @dataclass(frozen=True)
 class RankedVolume:
-    """One volume, with how unsure the model is about it.
+    """One volume with the model's uncertainty about it.
 
     Attributes:
-        nodeId: of a volume of the scene; None for a file.
+        nodeId: ID of the volume's node; None for a file.
         uncertainty: higher is more useful to segment.
-        expectedNodules: how many the model thinks there are.
+        expectedNodules: number of nodules that the model expects.
         pointRas: the place that it is least sure about, in the file's RAS; None where it found nothing.
     """
 
@@ -45,7 +45,7 @@ class RankedVolume:
 
 
 class NextPart:
-    """The fourth section of the panel.
+    """The ranking of volumes without nodules: the fourth section of the panel.
 
     Attributes (signals):
         changed: the list or what is going on.
@@ -68,13 +68,13 @@ class NextPart:
         self.changed.emit()
 
     def setFolder(self, folder: Path | None) -> None:
-        """Files to rank instead of the scene's volumes; None: the scene's."""
+        """Sets a folder of files to rank instead of the scene's volumes; None ranks the scene's."""
         if folder != self.folder:
             self.folder = folder
             self.changed.emit()
 
     def rank(self, checkpoint: Path | None, device: str) -> None:
-        """Lets the model look at every volume, in a child process; the list grows as it goes on."""
+        """Ranks every volume with the model, in a child process; the list grows meanwhile."""
         self.ranked, self.skipped, self.error = (), (), ""
         if self.folder is not None:
             self._start([str(self.folder)], checkpoint, device)

@@ -1,4 +1,4 @@
-"""The package ``runs`` as the session uses it: child processes of this application's own Python."""
+"""The session's access to the package ``runs``: child processes of this application's own Python."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Runs:
     """Starts and finds runs and other commands of the training package.
 
     Args:
-        interpreter: the Python to start them with; looked for once, when first needed.
+        interpreter: finds the Python to start them with; called once, when first needed.
     """
 
     def __init__(self, interpreter: Callable[[], Any] | None = None) -> None:
@@ -30,7 +30,7 @@ class Runs:
         return self._interpreter
 
     def request(self, settings: TrainingSettings, data: tuple[Path, ...]) -> Any:
-        """A checked request with a free name. Raises RunError."""
+        """Makes a checked request with a free name. Raises RunError."""
         from ..runs.run_request import TrainingRequest, free_name
 
         request = TrainingRequest(
@@ -50,37 +50,37 @@ class Runs:
         return request
 
     def continuation(self, folder: Path) -> Any:
-        """The request that goes on with a run. Raises RunError."""
+        """Makes the request that continues a run. Raises RunError."""
         from ..runs.run_request import TrainingRequest
 
         return TrainingRequest.of_run(folder)
 
     def start(self, request: Any) -> Any:
-        """The process. Raises RunError."""
+        """Starts a training process. Raises RunError."""
         from ..runs.run_request import start_training
 
         return start_training(request, self.interpreter)
 
     def estimate(self, request: Any, log: Path) -> Any:
-        """The job that measures a run. Raises RunError."""
+        """Starts the job that estimates a run's cost. Raises RunError."""
         from ..runs.job_process import start_estimate
 
         return start_estimate(request, self.interpreter, log)
 
     def monitor(self, folder: Path, process: Any | None) -> Any:
-        """What watches a run; without a process it finds one on the disk."""
+        """Makes the monitor of a run; without a process it finds the run on the disk."""
         from ..runs.run_monitor import RunMonitor
 
         return RunMonitor(folder, process)
 
     def job(self, command: str, arguments: list[str], folder: Path) -> Any:
-        """Another command of the training package. Raises RunError."""
+        """Starts another command of the training package. Raises RunError."""
         from ..runs.job_process import start_job
 
         return start_job(self.interpreter, command, arguments, folder)
 
     def history(self, workDir: Path) -> Any:
-        """The runs of a folder; one object for each folder, which remembers what it has read."""
+        """Returns the history of a folder; one object for each folder, which caches what it has read."""
         from ..runs.run_history import RunHistory
 
         if workDir not in self._histories:
@@ -88,7 +88,7 @@ class Runs:
         return self._histories[workDir]
 
     def packages(self) -> Any:
-        """What is missing."""
+        """Checks which packages are missing."""
         from ..runs.packages_check import check_packages
 
         return check_packages()

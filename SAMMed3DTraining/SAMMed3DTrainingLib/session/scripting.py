@@ -1,4 +1,4 @@
-"""The same work for scripts, without the panel: each function waits until it is done.
+"""Functions for scripts, without the panel: export, train and adopt; each waits until it is done.
 
 In the application the event loop runs meanwhile, so that Slicer stays alive.
 """

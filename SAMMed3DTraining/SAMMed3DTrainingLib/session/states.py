@@ -1,4 +1,4 @@
-"""The session's states: one function decides which one holds."""
+"""The session's states, and the function that decides which one holds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 class JobKind(enum.Enum):
-    """Work of seconds or minutes; one at a time."""
+    """Kinds of work that take seconds or minutes; one at a time."""
 
     CHECK = "check"
     EXPORT = "export"
@@ -19,7 +19,7 @@ class JobKind(enum.Enum):
 
 
 class TrainingState(enum.Enum):
-    """What the module is doing or waiting for."""
+    """The present activity of the module."""
 
     NO_PACKAGES = "no packages"
     """Python packages that training needs are not installed."""
@@ -62,12 +62,12 @@ _OF_RUN = {
 
 @dataclass(frozen=True)
 class StateFacts:
-    """What the state is decided by.
+    """The facts that decide the state.
 
     Attributes:
-        packagesMissing: something that training needs is not installed.
+        packagesMissing: whether a package that training needs is missing.
         runState: of the run that is watched, as runs.run_monitor names it; "" without one.
-        hasData: there is a case to train on.
+        hasData: whether there is a case to train on.
     """
 
     packagesMissing: bool = False
@@ -76,7 +76,7 @@ class StateFacts:
 
 
 def stateOf(facts: StateFacts) -> TrainingState:
-    """The state that holds: a run that lives comes first, then what is missing."""
+    """Decides the state: a running run comes first, then what is missing."""
     if facts.runState in _OF_RUN:
         return _OF_RUN[facts.runState]
     if facts.packagesMissing:

@@ -1,4 +1,4 @@
-"""Starting, watching and ending a training run."""
+"""Starts, watches and ends training runs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ ESTIMATE_LOG = "estimate.log"
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """What the user chose; None: as the preset has it.
+    """The user's choices; None takes the preset's value.
 
     Attributes:
         workDir: where runs keep their folders.
         runName: of the next run; it gets a free name made of this.
         checkpoint: weights to start from; None: the bundled model.
-        gpus: more than one: a process for each.
+        gpus: numbers of the GPUs; with several, one process runs on each.
     """
 
     workDir: Path
@@ -41,7 +41,7 @@ class TrainingSettings:
 
 
 class RunsApi(Protocol):
-    """What the session needs of the package ``runs``; tests pass another one."""
+    """The package ``runs`` as the session uses it; tests pass another one."""
 
     def request(self, settings: TrainingSettings, data: tuple[Path, ...]) -> Any: ...
 
@@ -61,7 +61,7 @@ class RunsApi(Protocol):
 
 
 class TrainPart:
-    """The second section of the panel.
+    """The training run: the second section of the panel.
 
     Attributes (signals):
         changed: the run, its curves or the estimate.
@@ -87,12 +87,12 @@ class TrainPart:
 
     @property
     def isRunning(self) -> bool:
-        """Whether a run is watched that is not over, or whose last words have not all been read yet."""
+        """Whether a run is watched that is not over, or whose last events have not all been read yet."""
         return self._monitor is not None and not self._ended
 
     @property
     def runState(self) -> str:
-        """As runs.run_monitor names it; "" where no run is watched."""
+        """State of the run, as runs.run_monitor names it; "" where no run is watched."""
         if self._monitor is None:
             return ""
         return "starting" if self.status is None else self.status.state
@@ -107,7 +107,7 @@ class TrainPart:
         return self._process
 
     def setSettings(self, settings: TrainingSettings, data: tuple[Path, ...]) -> None:
-        """What the next run will be like. An estimate holds only for what it was made of."""
+        """Sets what the next run will be like; an estimate for other settings is dropped."""
         if (settings, data) == (self.settings, self.data):
             return
         self.settings, self.data = settings, data
@@ -124,7 +124,7 @@ class TrainPart:
     # -- what the user does ------------------------------------------------------------------------------------------
 
     def estimate(self) -> None:
-        """Measures some steps in a child process: time, memory, disk."""
+        """Estimates time, memory and disk space by some steps in a child process."""
         assert self.settings is not None
         request = self._request()
         if request is None:
@@ -145,18 +145,18 @@ class TrainPart:
         self._job.runProcess(JobKind.ESTIMATE, process, "", finished)
 
     def start(self) -> None:
-        """A new run as set."""
+        """Starts a new run with the present settings."""
         request = self._request()
         if request is not None:
             self._start(request)
 
     def startSmaller(self) -> None:
-        """The run that ran out of GPU memory again, with half the batch and the same sum of gradients."""
+        """Starts the run that ran out of GPU memory again, with half the batch and twice the accumulation."""
         if self.status is not None and self.status.suggestion is not None:
             self._start(self.status.suggestion)
 
     def resumeFrom(self, folder: Path) -> None:
-        """Goes on with a run that was stopped or killed, exactly where it was saved."""
+        """Continues a run that was stopped or killed, exactly where it was saved."""
         try:
             request = self._runs.continuation(folder)
         except (ValueError, OSError, RuntimeError) as error:
@@ -175,11 +175,11 @@ class TrainPart:
         self._command("resume")
 
     def stop(self) -> None:
-        """Ends after the step under way; everything is saved."""
+        """Ends the run after the present step; everything is saved."""
         self._command("stop")
 
     def kill(self) -> None:
-        """Ends the whole process tree at once; what was saved last stays."""
+        """Kills the whole process tree at once; the last saved state stays."""
         self._command("kill")
 
     def detach(self) -> None:
@@ -238,6 +238,6 @@ class TrainPart:
 
 
 def gpuNumbers(text: str) -> tuple[int, ...]:
-    """ "0, 1" as (0, 1); one GPU or none is not several: ()."""
+    """Parses "0, 1" to (0, 1); one GPU or none gives (), since that is not several."""
     numbers = tuple(dict.fromkeys(int(each) for each in re.findall(r"\d+", text)))
     return numbers if len(numbers) > 1 else ()

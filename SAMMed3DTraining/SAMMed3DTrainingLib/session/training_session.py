@@ -1,4 +1,4 @@
-"""The one object behind the panel, the logic facade and the self-test."""
+"""The session: the one object behind the panel, the logic facade and the self-test."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .next_part import NextPart
 from .states import JobKind, StateFacts, TrainingState, stateOf
 from .train_part import RunsApi, TrainPart
 
-#: While a thread computes it is polled so often; while there are child processes only, and nothing at all, so often.
+#: Polling intervals while a thread computes, while there are child processes only, and while nothing runs (0: none).
 FAST_SECONDS, SLOW_SECONDS, IDLE_SECONDS = 0.005, 0.2, 0.0
 
 
 class TrainingSession:
-    """Data, run, comparison and next case, with what they share.
+    """The four parts (data, run, comparison, next case) with what they share.
 
     Args:
         source: the scene (scene.training_source.TrainingSource).
@@ -68,12 +68,12 @@ class TrainingSession:
         return self.job.isBusy
 
     def checkPackages(self) -> None:
-        """Looks whether everything that training needs is installed. Nothing is imported."""
+        """Checks whether everything that training needs is installed, without importing it."""
         self.packages = self._runs.packages()
         self.changed.emit()
 
     def attachToRunning(self) -> str:
-        """Watches the first run of the folder that is under way already; returns its name, or ""."""
+        """Watches the first running run of the folder; returns its name, or ""."""
         if self.train.isRunning or not self.compare.running:
             return ""
         record = next(run for run in self.compare.runs if run.is_running)
@@ -96,7 +96,7 @@ class TrainingSession:
         return self._pace
 
     def waitUntilIdle(self, seconds: float, events: Callable[[], None] = lambda: None, run: bool = False) -> bool:
-        """Polls until no job is under way; for scripts and tests. ``run``: and until the run is over."""
+        """Polls until no job is running and, with ``run``, the training run is over; for scripts and tests."""
         import time
 
         end = time.monotonic() + seconds
@@ -112,20 +112,20 @@ class TrainingSession:
     # -- life ----------------------------------------------------------------------------------------------------------
 
     def temporaryFolder(self) -> Path:
-        """A folder for logs and volumes of jobs; goes with the session. Each call makes one inside it."""
+        """Makes a folder for logs and volumes of a job, inside one that is removed with the session."""
         if self._temporary is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="sammed3d-training-", ignore_cleanup_errors=True)
         return Path(tempfile.mkdtemp(dir=self._temporary.name))
 
     def suspend(self) -> None:
-        """The scene closes: no node may be touched any more. A run goes on."""
+        """Drops all nodes, since the scene closes. A run goes on."""
         if self.job.kind in (JobKind.EXPORT, JobKind.RANK, JobKind.LOAD):
             self.job.cancel()
         self.data.clear()
         self.compare.forgetImages()
 
     def close(self, seconds: float) -> None:
-        """Ends jobs; a run goes on by itself."""
+        """Ends all jobs; a training run goes on by itself."""
         self.job.close(seconds)
         self.train.detach()
         if self._temporary is not None:

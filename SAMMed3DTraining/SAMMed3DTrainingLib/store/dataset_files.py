@@ -41,7 +41,7 @@ class CaseFiles:
 
     @property
     def size_bytes(self) -> int:
-        """Of all files; those that have gone in the meantime count nothing."""
+        """Size of all files; missing ones count nothing."""
         total = 0
         for path in (*self.images, *self.labels):
             try:
@@ -62,7 +62,7 @@ def label_file(name: str) -> str:
 
 
 def case_files(folder: Path) -> tuple[CaseFiles, ...]:
-    """All cases of a data set by part and name. Raises OSError where a folder cannot be listed."""
+    """Lists all cases of a data set by part and name. Raises OSError where a folder cannot be listed."""
     stems = [
         {_stem(path) for part in PARTS for path in _image_files(folder / f"{kind}{part}")}
         for kind in ("images", "labels")
@@ -97,7 +97,7 @@ def _image_files(folder: Path) -> Iterator[Path]:
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """The file's content, empty where there is none. Raises StoreError."""
+    """Reads ``dataset.json``, empty where there is none. Raises StoreError."""
     path = folder / DESCRIPTION
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -111,7 +111,7 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def adopt(description: Mapping[str, Any], has_cases: bool) -> Manifest:
-    """A manifest for a folder that others have begun.
+    """Makes a manifest for a folder that others have begun.
 
     Raises:
         StoreError: numbered nodules would be mistaken for something else there, or cannot be told apart by nnU-Net.
@@ -132,7 +132,7 @@ def adopt(description: Mapping[str, Any], has_cases: bool) -> Manifest:
 
 
 def describe(old: Mapping[str, Any], manifest: Manifest, name: str, training_cases: int) -> str:
-    """The new ``dataset.json``; what others have written there stays, but for labels, patients and the number.
+    """Makes the new ``dataset.json``; entries of others stay, except labels, patients and the number of cases.
 
     Args:
         old: its content so far.
@@ -161,7 +161,7 @@ def describe(old: Mapping[str, Any], manifest: Manifest, name: str, training_cas
 
 
 def _class_of(labels: Any) -> Manifest:
-    """From {"background": 0, "nodule": 1}, version 1's {"0": "background", "1": "nodule"}, or one region."""
+    """Reads the class: {"background": 0, "nodule": 1}, version 1's {"0": "background", "1": "nodule"}, or a region."""
     classes: dict[str, int] = {}
     for key, value in (labels if isinstance(labels, dict) else {}).items():
         text, numbers = (value, key) if isinstance(value, str) else (key, value)
@@ -188,16 +188,16 @@ class FileRecord:
 
     @staticmethod
     def of(path: Path) -> FileRecord:
-        """Raises OSError."""
+        """Records a file as it is. Raises OSError."""
         status = path.stat()
         return FileRecord(status.st_size, status.st_mtime_ns, _sha256(path))
 
     def fits(self, path: Path, thorough: bool = True) -> bool:
-        """Whether the file is still the same. A copied data set has new times: then its content decides.
+        """Whether the file is still the same; where only its time differs (a copied data set), its content decides.
 
         Args:
             path: the file as it is now.
-            thorough: False trusts the size where only the time differs: for tables.
+            thorough: False trusts the size where only the time differs, for quick tables.
         """
         try:
             status = path.stat()
@@ -210,7 +210,7 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class CaseRecord:
-    """What is remembered of a case that was written here."""
+    """The manifest's record of a case that was written here."""
 
     patient: str
     source: str
@@ -223,7 +223,7 @@ class CaseRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The whole file.
+    """The content of the manifest.
 
     Attributes:
         cases: by name.
@@ -250,14 +250,14 @@ class Manifest:
         return Manifest(cases, self.others_highest, self.class_name)
 
     def text(self) -> str:
-        """As JSON."""
+        """Returns the manifest as JSON."""
         cases = {name: asdict(case) for name, case in sorted(self.cases.items())}
         content = {"format": _FORMAT, "class": self.class_name, "others_highest": self.others_highest, "cases": cases}
         return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """A data set's manifest, None where nothing was written here yet.
+    """Reads a data set's manifest, None where nothing was written here yet.
 
     Raises:
         StoreError: it cannot be read; then nothing here may be replaced.

@@ -1,4 +1,4 @@
-"""The one owner of what is written into a data set: cases are added, updated and removed one by one."""
+"""Adds, updates and removes the cases of a data set, one by one; the only writer of its files."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from .export_case import ExportCase, StoredCase, WrittenCase, content_digest
 from .file_moves import STAGING, FileMoves, complete, discard_staged, is_pending, one_writer
 from .nifti_file import Progress, check_case, stored_image, stored_labels, write_nifti
 
-#: Share of its voxels' bytes that a gzipped CT takes at most, as far as seen; label maps are nearly nothing.
+#: Largest shares of the voxels' bytes that a gzipped CT and a label map take, as far as seen, and bytes in reserve.
 _IMAGE_SHARE, _LABEL_SHARE, _RESERVE = 0.8, 0.02, 16 << 20
 
 
 class DatasetWriter:
-    """A folder in nnU-Net's layout that cases are written into; it may exist already, with cases of others in it.
+    """Writes cases into a folder in nnU-Net's layout, which may exist already, with cases of others in it.
 
     Only cases that were written here, and not changed by anybody else since, are ever replaced or removed; the
     manifest says which. Every method may be called from any thread; :meth:`put` takes seconds. At
@@ -61,7 +61,7 @@ class DatasetWriter:
 
     @property
     def problem(self) -> str:
-        """Why no case can be written into the folder, "" where one can."""
+        """Returns why no case can be written into the folder, "" where one can."""
         try:
             self._check_place()
             self._manifest()
@@ -70,7 +70,7 @@ class DatasetWriter:
         return ""
 
     def cases(self) -> tuple[StoredCase, ...]:
-        """All cases of the data set, those of others too; quick, no image is opened.
+        """Lists all cases of the data set, those of others too; quick, no image is opened.
 
         Raises:
             StoreError: the folder cannot be read.
@@ -88,11 +88,11 @@ class DatasetWriter:
         return self._write(case, progress, may_exist=False, must_exist=False)
 
     def update(self, case: ExportCase, progress: Progress | None = None) -> WrittenCase:
-        """Writes a case anew that was written here. Raises as :meth:`put`, and StoreError where there is none."""
+        """Writes a case again that was written here. Raises as :meth:`put`, and StoreError where there is none."""
         return self._write(case, progress, may_exist=True, must_exist=True)
 
     def put(self, case: ExportCase, progress: Progress | None = None) -> WrittenCase:
-        """Adds a case, or updates it where it was written here; leaves the files alone where nothing has changed.
+        """Adds a case, or updates it where it was written here; unchanged files are not touched.
 
         Args:
             case: its arrays may not change meanwhile.
@@ -101,12 +101,12 @@ class DatasetWriter:
         Raises:
             StoreError: the name is taken by a case of somebody else or by another image, the case or the folder cannot
                 be used, the disk is full, another program writes here. The data set is as it was.
-            ExportCancelled: progress said so; the data set is as it was.
+            ExportCancelled: progress returned False; the data set is as it was.
         """
         return self._write(case, progress, may_exist=True, must_exist=False)
 
     def remove(self, name: str) -> int:
-        """Removes a case that was written here, and gives the bytes that are free now.
+        """Removes a case that was written here; returns the bytes that are freed.
 
         Raises:
             StoreError: there is none, or somebody else wrote or changed it.
@@ -128,11 +128,11 @@ class DatasetWriter:
             return freed
 
     def needed_bytes(self, voxels: int, bytes_per_voxel: int = 2) -> int:
-        """Disk space that a case of so many voxels takes at most, as far as can be foreseen."""
+        """Estimates the most disk space that a case of so many voxels takes."""
         return int(voxels * (bytes_per_voxel * _IMAGE_SHARE + _LABEL_SHARE))
 
     def free_bytes(self) -> int:
-        """Space on the folder's disk."""
+        """Returns the free space on the folder's disk."""
         return shutil.disk_usage(_nearest(self.folder)).free
 
     def _write(self, case: ExportCase, progress: Progress | None, may_exist: bool, must_exist: bool) -> WrittenCase:
@@ -184,7 +184,7 @@ class DatasetWriter:
         return WrittenCase(case.name, "unchanged", sum(file.bytes for file in record.files.values()))
 
     def _stage_lists(self, moves: FileMoves, manifest: Manifest, added: str = "", without: str = "") -> None:
-        """The manifest and ``dataset.json`` as they are to be after the change."""
+        """Stages the manifest and ``dataset.json`` as they are after the change."""
         names = {files.name for files in self._files() if files.part == "Tr" and files.images} | {added}
         training = len(names - {"", without})
         text = describe(self._description(without), manifest, self.folder.name, training)
@@ -199,7 +199,7 @@ class DatasetWriter:
         return description
 
     def _manifest(self) -> Manifest:
-        """Raises StoreError where nothing can be added to the folder."""
+        """Reads or makes the manifest. Raises StoreError where nothing can be added to the folder."""
         manifest = read_manifest(self.folder)
         if manifest is not None:
             return manifest
@@ -261,12 +261,12 @@ class DatasetWriter:
 
 
 def name_for(cases: Sequence[StoredCase], wanted: str, source: str, taken: Sequence[str] = ()) -> str:
-    """The name under which an image is, or is to be, stored: its old one where it was written here before.
+    """Chooses the name to store an image under: its old one where it was written here before.
 
     Args:
         cases: of the data set.
-        wanted: what it would be called.
-        source: which image it is.
+        wanted: name for a new image.
+        source: identifies the image (:func:`.export_case.image_source`).
         taken: names that others are about to get.
     """
     for case in cases:
@@ -337,7 +337,7 @@ def _part_of(progress: Progress | None, start: float, share: float) -> Callable[
 
 @contextmanager
 def _whole(moves: FileMoves, folder: Path) -> Iterator[None]:
-    """What was staged goes when anything fails before it counts."""
+    """Discards staged files when anything fails before the change counts."""
     try:
         yield
     except OSError as error:
@@ -356,7 +356,7 @@ def _refused(folder: Path, error: OSError) -> StoreError:
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder itself, or the nearest one above that exists."""
+    """Returns the folder itself, or the nearest one above that exists."""
     for place in (folder, *folder.parents):
         if place.exists():
             return place

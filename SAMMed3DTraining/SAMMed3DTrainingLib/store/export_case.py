@@ -1,4 +1,4 @@
-"""What goes into a data set, and what is there."""
+"""Values for a case to be written, for a stored case, and for what was done."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class ExportCase:
 
     Attributes:
         name: the case's name, safe (:func:`..data.case_names.safe_case_name`).
-        patient: cases of one patient are never torn apart by a split.
+        patient: a split keeps all cases of one patient together.
         array_kji: (K, J, I) HU; nobody else changes it.
         ijk_to_ras: (4, 4) voxel index (i, j, k) to world RAS mm, parent transforms applied.
         labels_kji: (K, J, I) uint16, nodule n has the value n, 0 outside.
         nodules: the nodules' names by value, 1 to n without gaps.
-        source: which image it is (:func:`image_source`).
+        source: identifies the image (:func:`image_source`).
         fingerprint: changes with anything that is written; cheap, so that a table can tell what is up to date.
     """
 
@@ -67,7 +67,7 @@ class StoredCase:
 
 @dataclass(frozen=True)
 class WrittenCase:
-    """What :class:`~.dataset_writer.DatasetWriter` did.
+    """The outcome of writing a case.
 
     Attributes:
         state: "added", "updated" or "unchanged" (nothing was written).
@@ -79,7 +79,7 @@ class WrittenCase:
 
 
 def image_source(array_kji: NDArray) -> str:
-    """Recognizes an image by its size and some of its slices, wherever it lies and whatever its name is."""
+    """Makes a key of an image from its size and some of its slices, whatever its place and name."""
     slices: Iterable[int] = ()
     if len(array_kji):
         slices = np.unique(np.linspace(0, len(array_kji) - 1, _SAMPLED_SLICES).astype(int))
@@ -90,7 +90,7 @@ def image_source(array_kji: NDArray) -> str:
 
 
 def content_digest(case: ExportCase) -> str:
-    """Changes with any voxel, the place, the names or the patient: all that is written."""
+    """Makes a hash of everything that is written of a case: voxels, place, names and patient."""
     digest = hashlib.sha256(f"{case.array_kji.shape} {case.patient} {sorted(case.nodules.items())}".encode())
     digest.update(np.round(case.ijk_to_ras, 6).tobytes())
     for number in range(len(case.array_kji)):
@@ -100,7 +100,7 @@ def content_digest(case: ExportCase) -> str:
 
 
 def _plain_bytes(plane: NDArray) -> NDArray:
-    """The same bytes for the same numbers, whether stored as integers or not."""
+    """Returns the same bytes for the same numbers, whether stored as integers or not."""
     if plane.dtype.kind in "iu" and plane.dtype.itemsize <= 2:
         return np.ascontiguousarray(plane, dtype=np.int32)
     if plane.dtype.kind == "f" or plane.dtype.itemsize > 4 or plane.dtype == np.uint32:

@@ -1,4 +1,4 @@
-"""Several files of a folder change together or not at all, also when the process is killed in the middle.
+"""Changes several files of a folder together or not at all, also when the process is killed in the middle.
 
 New files are first written, whole, into a staging folder. Then a journal is put beside them that says which file goes
 where and which files go away. From that moment the change counts: what is left to be done are renames, and whoever
@@ -23,7 +23,7 @@ _JOURNAL, _LOCK = "journal.json", "lock"
 
 @contextmanager
 def one_writer(folder: Path) -> Iterator[None]:
-    """Holds a folder's lock, over all programs; its staging folder must be there.
+    """Holds a folder's lock against all other programs; its staging folder must exist.
 
     Raises StoreError while another program writes, or where nothing can be written.
     """
@@ -40,7 +40,7 @@ def one_writer(folder: Path) -> Iterator[None]:
 
 
 class FileMoves:
-    """One change of a folder's files. Hold the folder's lock while using it.
+    """One change of several files of a folder; the folder's lock must be held meanwhile.
 
     Args:
         folder: whose files change; the staging folder lies in it, so that a rename is enough.
@@ -53,18 +53,18 @@ class FileMoves:
         self._gone: list[str] = []
 
     def add(self, target: str) -> Path:
-        """Where the new content of ``target`` (relative to the folder) is to be written. Raises OSError."""
+        """Returns where to write the new content of ``target`` (relative to the folder). Raises OSError."""
         self.staging.mkdir(exist_ok=True)
         staged = f"{len(self._moves)}.part"
         self._moves.append((staged, target))
         return self.staging / staged
 
     def add_text(self, target: str, text: str) -> None:
-        """A small file's new content. Raises OSError."""
+        """Adds a small file's new content. Raises OSError."""
         _write_through(self.add(target), text)
 
     def remove(self, targets: Sequence[str]) -> None:
-        """Files that go away."""
+        """Adds files to be removed."""
         self._gone += targets
 
     def commit(self) -> None:
@@ -85,7 +85,7 @@ class FileMoves:
         complete(self.folder)
 
     def discard(self) -> None:
-        """Nothing of it happens; what was staged goes."""
+        """Drops the change and its staged files."""
         discard_staged(self.folder)
 
 
@@ -95,7 +95,7 @@ def is_pending(folder: Path) -> bool:
 
 
 def complete(folder: Path) -> None:
-    """Does what a journal says, as far as it is still to be done; without a journal nothing.
+    """Completes a change by its journal; does nothing without a journal.
 
     Raises:
         StoreError: a file cannot be replaced; it can be tried again.
@@ -128,7 +128,7 @@ def complete(folder: Path) -> None:
 
 
 def discard_staged(folder: Path) -> None:
-    """Removes what a process that was killed has left, unless it counts already."""
+    """Removes the staged files of a killed process, unless their change counts already."""
     staging = folder / STAGING
     if is_pending(folder) or not staging.is_dir():
         return
@@ -145,7 +145,7 @@ def _write_through(path: Path, text: str) -> None:
 
 
 def _flush(path: Path) -> None:
-    """What was written is on the disk before the journal says so. Not every system can do that for a folder."""
+    """Flushes a file or folder to the disk before the journal names it. Not every system can do that for a folder."""
     try:
         # Windows flushes only what may be written.
         descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Imports pairs of image and label files into a data set: any format that can be read, one value for each nodule.
+"""Imports pairs of image and label files, of any readable format, into a data set, with one value for each nodule.
 
 Which files are a pair is told by their names:
 
@@ -29,12 +29,12 @@ _LABEL = (
     r"tumor|tumors|tumour|tumours|roi|rois|gt|annotation|annotations"
 )
 _DEEPEST = 4
-#: Somebody's whole disk is not searched.
+#: Largest number of files that are searched, lest somebody chooses a whole disk.
 _MOST_FILES = 20_000
 
 
 def folder_import(pairs: Sequence[FilePair], writer: DatasetWriter) -> StepwiseExport:
-    """What reads and writes the pairs without problems, one after the other, on the worker thread.
+    """Makes the export that reads and writes all pairs without problems, one after the other, on the worker thread.
 
     Args:
         pairs: of :func:`find_pairs`.
@@ -45,7 +45,7 @@ def folder_import(pairs: Sequence[FilePair], writer: DatasetWriter) -> StepwiseE
 
 
 def read_pair(pair: FilePair) -> ExportCase:
-    """A pair of files as case. A label map on another grid is put onto the image's; takes seconds.
+    """Reads a pair of files as a case, in seconds. A label map on another grid is resampled to the image's.
 
     Every value and in it every connected component is a nodule, numbered in this order; none is left out.
 
@@ -90,7 +90,7 @@ def read_pair(pair: FilePair) -> ExportCase:
 
 
 def on_grid(labels_kji: NDArray, ijk_to_ras: NDArray, shape: Sequence[int], target: NDArray) -> NDArray:
-    """A label map on another grid, each voxel with the value at its middle.
+    """Resamples a label map to another grid, each voxel with the value at its center.
 
     Args:
         labels_kji: (K, J, I) whole numbers.
@@ -142,7 +142,7 @@ class _Group:
 
 
 def find_pairs(folder: str | Path) -> tuple[FilePair, ...]:
-    """All images and label maps in a folder and the folders below it, by name; no file is opened.
+    """Finds all images and label maps in a folder and the folders below it, by name; no file is opened.
 
     Raises:
         StoreError: there is no such folder, or nothing that could be an image in it.
@@ -179,7 +179,7 @@ def _candidates(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def _sort_in(groups: dict[str, _Group], root: Path, path: Path) -> None:
-    """Into the group of files that have the same name but for the words that say what they are."""
+    """Adds a file to the group of files with the same name, apart from words such as "ct" or "seg"."""
     ending = next((ending for ending in _ENDINGS if path.is_file() and path.name.lower().endswith(ending)), "")
     stem = path.name[: len(path.name) - len(ending)] if path != root else ""
     parents = list(path.relative_to(root).parts[:-1])
@@ -195,7 +195,7 @@ def _sort_in(groups: dict[str, _Group], root: Path, path: Path) -> None:
 
 
 def _without_word(name: str) -> tuple[str, bool | None]:
-    """A name without the word at its end that says what it is; whether that is a label map, None for no word."""
+    """Removes a word such as "ct" or "seg" from a name's end; and whether it means a label map, None without one."""
     for words, is_label in ((_LABEL, True), (_IMAGE, False)):
         found = re.fullmatch(rf"(?i)(|.+?[_\-. ])({words})", name)
         if found:

@@ -20,7 +20,7 @@ from .export_case import ExportCase
 
 #: Called with the share of the bytes written so far; False stops the writing.
 Progress = Callable[[float], bool | None]
-#: zlib's fastest: the files are a tenth larger than with 6, and written in a third of the time.
+#: zlib's fastest level: files are a tenth larger than with level 6, and written in a third of the time.
 _LEVEL = 1
 _PIECE = 1 << 20
 #: A ball of this diameter is larger than any nodule (and any mass that is trained on): a lung, a vessel tree.
@@ -57,7 +57,7 @@ def write_nifti(
 
 
 def is_sheared(ijk_to_ras: NDArray) -> bool:
-    """Whether the axes are not at right angles: then qform cannot hold the matrix, and ITK refuses the file."""
+    """Whether the axes are not at right angles, so that qform cannot hold the matrix and ITK refuses the file."""
     axes = ijk_to_ras[:3, :3] / np.linalg.norm(ijk_to_ras[:3, :3], axis=0)
     return not np.allclose(axes.T @ axes, np.eye(3), atol=1e-4)
 
@@ -84,7 +84,7 @@ def _header(array_kji: NDArray, ijk_to_ras: NDArray, is_label: bool) -> bytes:
 
 
 def value_problem(array_kji: NDArray) -> str:
-    """Why some slices of an image cannot be those of a CT, else ""; quick."""
+    """Returns why some slices of an image cannot be those of a CT, else ""; quick."""
     sample = array_kji[:: max(1, len(array_kji) // _SAMPLED_SLICES)]
     if sample.dtype.kind == "f" and not np.isfinite(sample).all():
         return "the image holds NaN or infinite values: replace them (Simple Filters module)"
@@ -93,7 +93,7 @@ def value_problem(array_kji: NDArray) -> str:
 
 
 def stored_image(array_kji: NDArray) -> NDArray:
-    """Whole numbers as int16 where they fit, else int32; others as float32.
+    """Converts whole numbers to int16 where they fit, else int32; others to float32.
 
     Raises:
         StoreError: not a number, or an infinite one, is among them.
@@ -112,12 +112,12 @@ def stored_image(array_kji: NDArray) -> NDArray:
 
 
 def stored_labels(case: ExportCase) -> NDArray:
-    """uint8 up to 255 nodules, else uint16."""
+    """Returns the labels as uint8 up to 255 nodules, else uint16."""
     return np.ascontiguousarray(case.labels_kji, dtype=np.uint8 if len(case.nodules) < 256 else np.uint16)
 
 
 def check_case(case: ExportCase) -> None:
-    """Makes sure that a case can be read back as what it is. Raises StoreError."""
+    """Checks that a case can be read back as what it is. Raises StoreError."""
     shape = tuple(case.array_kji.shape)
     if len(shape) != 3 or 0 in shape or case.array_kji.dtype.kind not in "iuf":
         raise StoreError(f"case {case.name}: the image is no 3D volume of numbers")

@@ -1,4 +1,4 @@
-"""Many cases into a data set, in small steps: the scene is read on the main thread, files are written on a worker."""
+"""Writes cases into a data set in small steps: the scene is read on the main thread, files are written on a worker."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class PlannedCase:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What became of one case: ``state`` is "added", "updated", "unchanged", "failed" or "cancelled"."""
+    """The outcome of one case: ``state`` is "added", "updated", "unchanged", "failed" or "cancelled"."""
 
     name: str
     state: str
@@ -106,7 +106,7 @@ class StepwiseExport:
 
 
 def _result(name: str, answer: ExportResult | Exception) -> ExportResult:
-    """An error in words for the user; what is no message for users is logged, which belongs on the main thread."""
+    """Turns an error into a message for the user; an unexpected one is logged too, which belongs on the main thread."""
     if isinstance(answer, ExportResult):
         return answer
     if isinstance(answer, MemoryError):
