@@ -66,6 +66,7 @@ class SAMMed3DParameterNode:
     outlineWidth, fillOpacity - how nodules are drawn in the slices.
     priorVolume, priorSegmentation - the earlier CT of the follow-up, and its nodules.
     sensitivity - "more / fewer" after Segment all nodules, 0 to 1.
+    thoroughSearch - Segment all nodules asks a detector of record too.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode
@@ -82,6 +83,7 @@ class SAMMed3DParameterNode:
     outlineWidth: Annotated[float, WithinRange(1, 8)] = 1.0
     fillOpacity: Annotated[float, WithinRange(0, 1)] = 0.25
     sensitivity: Annotated[float, WithinRange(0, 1)] = 0.5
+    thoroughSearch: bool = False
 
 
 class SAMMed3DWidget(ModuleWidget):

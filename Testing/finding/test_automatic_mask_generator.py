@@ -9,6 +9,7 @@ import torch
 from inference.fakes import PROFILE, ThresholdModel, sphere_volume
 from inference.volumes import ORIENTATIONS, grid, world_of
 from SAMMed3DLib.finding.appearance import MIRRORS
+from SAMMed3DLib.finding.automatic_mask_generator import _Progress
 from SAMMed3DLib.finding.candidates import Candidate
 from SAMMed3DLib.finding.lungs import LungMask
 from SAMMed3DLib.finding.nodule_score import OBJECT, PLACE, NoduleScore, default_score, joined
@@ -265,6 +266,38 @@ def test_the_progress_is_the_share_of_the_time():
     assert len(inside) >= 1 and seen[-1][1] == 1.0
     # the last object costs one encoding and the others two, which nobody can know before
     assert [share for _, share in inside] == pytest.approx([passed for passed, _ in inside], abs=0.11)
+
+
+@pytest.mark.parametrize("slowness", [1.0, 30.0])
+def test_the_time_left_is_told_once_this_machine_has_shown_its_pace(slowness):
+    """Whatever came before: however fast the lungs were found, nothing of it tells how fast the networks are."""
+    time, told = [0.0], []
+    progress = _Progress(lambda done, total: told.append((time[0], progress.seconds_left)), lambda: time[0])
+    for phase, steps, seconds in (
+        ("lungs", 5, 0.2),
+        ("candidates", 5, 0.2),
+        ("appearance", 20, slowness * 0.15),
+        ("clicks", 50, slowness * 0.2),
+    ):
+        if phase == "appearance":
+            assert {left for _now, left in told} == {None}
+        for step in range(steps + 1):
+            time[0] += seconds if step else 0.0
+            progress.at(phase, step / steps)
+    known = [(now, left) for now, left in told if left is not None]
+    assert known and known[0][0] < 0.5 * time[0] and known[-1][1] == 0.0
+    assert all(left == pytest.approx(time[0] - now, rel=0.2, abs=1e-6) for now, left in known)
+
+
+def test_a_slow_detector_tells_the_time_left_while_it_looks():
+    time, told = [0.0], []
+    progress = _Progress(lambda done, total: told.append((time[0], progress.seconds_left)), lambda: time[0], True)
+    for step in range(100):
+        time[0] += 3.0
+        progress.at("detector", step / 100)
+    assert all(left is None for now, left in told if now < 30.0)
+    shares = {left: left / (330.0 - now) for now, left in told if left is not None}
+    assert len(shares) > 80 and all(share == pytest.approx(1.0, rel=0.15) for share in shares.values())
 
 
 def test_the_predictors_own_progress_can_cancel_too():

@@ -150,10 +150,19 @@ def test_the_work_is_told_and_can_be_cancelled(network):
     with FlopCounterMode(display=False) as counter:
         detector.detect(noise(40, 32, 16), lambda done, total: told.append(done / total))
     assert told == sorted(told) and told[-1] == 1.0 and len({*told}) > 10
+    assert told[0] <= 0.1, "how much there is to do is known from the beginning"
     assert counter.get_total_flops() / 1e12 == pytest.approx(detector.tflop, rel=0.02)
     assert detector.tflop == pytest.approx(2 * 32 * 32 * 16 * GFLOP_PER_MEGAVOXEL / 1e9)
     with pytest.raises(PredictionCancelled):
         detector.detect(noise(32, 32, 16), lambda done, total: False)
+
+
+@pytest.mark.parametrize(("size", "slab"), [((48, 32, 24), 1), ((48, 32, 24), 500), ((32, 48, 16), 100_000)])
+def test_the_pieces_of_work_are_counted_before(network, monkeypatch, size, slab):
+    monkeypatch.setattr(retina_net, "_SLAB_CELLS", slab)
+    ticks = []
+    network(noise(1, 1, *size), lambda: ticks.append(1))
+    assert network.ticks(size) == len(ticks)
 
 
 class BrightSpots(nn.Module):
@@ -162,6 +171,9 @@ class BrightSpots(nn.Module):
     def __init__(self):
         super().__init__()
         self.nothing = nn.Parameter(torch.zeros(1))
+
+    def ticks(self, size):
+        return 1
 
     def forward(self, x, tick=lambda: None):
         tick()

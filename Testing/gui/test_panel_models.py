@@ -126,6 +126,54 @@ def test_a_failed_download_says_what_to_do_and_can_be_tried_again(
     assert opened.ui.downloadButton.enabled and not opened.ui.modelProgressBar.visible
 
 
+def test_the_thorough_search_needs_its_detector_and_says_where_it_comes_from(
+    opened: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from SAMMed3DLib.weights.catalog import WeightsError
+    from standin import qt_module
+
+    def check(path: Path) -> None:
+        if path.read_bytes() != b"boxes":
+            raise WeightsError(f"{path.name} is no detector")
+
+    ui = opened.ui
+    monkeypatch.setattr(opened.widget.panel.models._choice.store, "_check", check)
+    assert not ui.thoroughCheckBox.enabled and not ui.thoroughCheckBox.checked and ui.thoroughLabel.visible
+    for said in ("84 MB", "Apache-2.0", "not on this computer"):
+        assert said in ui.thoroughLabel.text
+    for said in ("huggingface.co", "models/model.pt", "LIDC scans were in its training", "84 MB", "Apache-2.0"):
+        assert said in ui.thoroughCheckBox.toolTip
+    ui.modelSection.collapsed = True
+    ui.thoroughLabel._qt.linkActivated.emit("detector")
+    assert not ui.modelSection.collapsed and ui.detectorDownloadButton.enabled
+    assert not ui.detectorRemoveButton.enabled and "84 MB" in ui.detectorDownloadButton.toolTip
+
+    file = tmp_path / "model.pt"
+    file.write_bytes(b"else")
+    for _content in (b"else", b"boxes"):
+        file.write_bytes(_content)
+        qt_module.file_answers.append(str(file))
+        ui.detectorFileButton.click()
+        _idle(opened)
+        assert ui.thoroughCheckBox.enabled == (_content == b"boxes")
+        assert ("is no detector" in ui.setupLabel.text) == (_content == b"else") or not ui.setupFrame.visible
+    assert not ui.thoroughLabel.visible and "LIDC" in ui.thoroughCheckBox.toolTip
+    assert not ui.detectorDownloadButton.enabled and ui.modelCombo.currentIndex == 0, "no model to choose"
+    ui.segmentAllButton.click()
+    opened.settle()
+    ui.thoroughCheckBox.click()
+    ui.segmentAllButton.click()
+    opened.settle()
+    assert [one.detector for one in opened.engine.asked("Generate")] == [None, str(file)]
+
+    ui.detectorRemoveButton.click()
+    _idle(opened)
+    assert file.is_file() and not ui.thoroughCheckBox.enabled and not ui.thoroughCheckBox.checked
+    ui.segmentAllButton.click()
+    opened.settle()
+    assert opened.engine.asked("Generate")[-1].detector is None
+
+
 def test_the_device_line_can_be_copied(opened: User) -> None:
     import slicer
 

@@ -185,6 +185,22 @@ def test_segment_all_can_be_canceled_and_keeps_what_was_found(user: User) -> Non
     assert len(user.ids()) == 2 and user.session.state.name == "READY"
 
 
+def test_a_long_progress_text_is_cut_and_whole_in_the_tool_tip(user: User) -> None:
+    user.load_volume()
+    user.open()
+    panel = user.widget.panel
+    panel._progress._showBar()
+    user.host.process()
+    text = f"Looking for nodules, about 2 min left (2 of 3, CT chest with contrast {'B60f ' * 20}that no panel holds)"
+    panel._progress.setProgress(1, 3, text)
+    shown = user.ui.progressLabel.text
+    assert user.ui.progressLabel.wordWrap and user.ui.progressLabel.toolTip == text
+    assert shown != text and "…" in shown and shown.startswith("Looking for nodules") and shown.endswith("holds)")
+    assert user.ui.progressLabel.heightForWidth(user.ui.progressLabel.width) <= user.ui.statusStack.height
+    panel._progress.setProgress(1, 3, "Looking for nodules")
+    assert user.ui.progressLabel.text == "Looking for nodules"
+
+
 def test_clicks_are_answered_while_all_nodules_are_looked_for(user: User) -> None:
     user.load_volume()
     user.open()

@@ -36,6 +36,7 @@ class FakeModels:
         self.path = None if path is None else Path(path)
         self.device = "cpu"
         self.precision = "fp32"
+        self.detector: Path | None = None
         self.torch = torch
 
     def torchInstalled(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import slicer.util
@@ -385,6 +387,18 @@ def test_errors_and_a_changed_volume_leave_everything_as_it_was(bench):
     bench.volume.GetImageData().Modified()
     bench.settle()
     assert [row.segmentId for row in bench.session.review.rows()] == [segmentId] and "changed" in bench.errors[-1]
+
+
+def test_a_thorough_search_asks_the_detector_and_is_refused_without_one(bench):
+    bench.session.options.thorough = True
+    assert run(bench) == [] and not [one for one in bench.engine.asked if isinstance(one, Generate)]
+    assert "Model section" in bench.errors[-1], "it is not searched less thoroughly without a word"
+    bench.models.detector = Path("/models/model.pt")
+    assert len(run(bench)) == 3 and request_of(bench).detector == "/models/model.pt"
+    assert any(text.startswith("Thorough search for nodules, about") for *_, text in bench.heard["progressed"])
+    bench.session.options.thorough = False
+    run(bench)
+    assert request_of(bench).detector is None
 
 
 def test_nothing_found(bench):

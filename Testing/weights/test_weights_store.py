@@ -276,6 +276,34 @@ def test_the_detector_is_checked_when_it_has_come_and_is_no_model_to_choose(tmp_
     assert not refusing.detector().installed, "nothing is left behind"
 
 
+def test_a_file_can_be_the_detector_and_is_no_model_to_choose(tmp_path) -> None:
+    def check(path: Path) -> None:
+        if path.read_bytes() != b"boxes":
+            raise WeightsError("no detector")
+
+    store = WeightsStore(tmp_path / "store", (), detector=DETECTOR, check=check)
+    wrong, file = tmp_path / "wrong.pt", tmp_path / "model.pt"
+    wrong.write_bytes(b"else")
+    for path in (wrong, tmp_path / "absent.pt"):
+        with pytest.raises(WeightsError):
+            store.add_detector(path)
+    assert not store.detector().installed and not store.folder.exists()
+    file.write_bytes(b"boxes")
+    before = names(store)
+    entry = store.add_detector(file)
+    assert entry == store.detector() and entry.path == file and entry.license == DETECTOR.license
+    assert store.checkpoint(DETECTOR.name) == file and names(store) == before
+    assert WeightsStore(store.folder, ()).detector().path == file, "it is remembered"
+    file.unlink()
+    gone = store.detector()
+    assert not gone.installed and gone.removable and "gone" in gone.note and gone.size_bytes == DETECTOR.size_bytes
+    with pytest.raises(WeightsError, match="gone"):
+        store.checkpoint(DETECTOR.name)
+    file.write_bytes(b"boxes")
+    store.remove(DETECTOR.name)
+    assert file.is_file() and not store.detector().removable
+
+
 def test_the_catalog_is_complete() -> None:
     for model in (*CATALOG, DETECTOR):
         assert model.url.startswith("https://") and model.source.startswith("https://")

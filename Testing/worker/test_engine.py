@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -437,6 +439,51 @@ def test_a_cancelled_search_tells_what_it_has():
     with pytest.raises(RequestCancelled) as stop:
         engine.run(Generate("ct"), Stopwatch(1))
     assert [nodule.score for nodule in stop.value.value.found] == [0.9]
+
+
+def test_a_thorough_search_asks_the_detector_of_the_file_which_is_read_once(tmp_path):
+    file, read = tmp_path / "model.pt", []
+    file.write_bytes(b"1")
+    generator = FakeGenerator([])
+
+    def load(path, device):
+        read.append((path, device))
+        return f"detector {len(read)}"
+
+    engine, _ = engine_for(generator=generator, load_detector=load)
+    engine.run(Generate("ct"), go_on)
+    assert generator.settings == {} and not read
+    for number, change in enumerate((None, b"1", b"22"), start=1):
+        if change is not None:
+            file.write_bytes(change)
+            os.utime(file, ns=(10**9, 10**9 * (number if number > 2 else 1)))
+        engine.run(Generate("ct", detector=str(file)), go_on)
+    assert generator.settings == {"detector": "detector 3"} and read == [(str(file), "cpu")] * 3
+    engine.run(Generate("ct", detector=str(file)), go_on)
+    assert len(read) == 3
+
+
+def test_a_file_that_is_no_detector_is_said(tmp_path):
+    engine, _ = engine_for(generator=FakeGenerator([]))
+    with pytest.raises(ValueError, match=r"models/model\.pt") as error:
+        engine.run(Generate("ct", detector=str(tmp_path / "absent.pt")), go_on)
+    assert engine.explain(error.value) == str(error.value)
+
+
+def test_the_time_left_is_what_the_search_knows_of_it():
+    class Knowing(FakeGenerator):
+        seconds_left = None
+
+        def generate(self, progress):
+            progress(1, 4)
+            self.seconds_left = 90.0
+            progress(2, 4)
+            return []
+
+    engine, _ = engine_for(generator=Knowing([]))
+    told = []
+    engine.run(Generate("ct"), lambda *args, **known: told.append(known) or True)
+    assert told[-2:] == [{"seconds_left": None}, {"seconds_left": 90.0}]
 
 
 def test_masks_of_others_are_measured():

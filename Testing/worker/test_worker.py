@@ -189,6 +189,16 @@ def test_progress_tells_how_far_and_how_long_and_is_thinned(engine):
     assert told == [(1, 4, "step 1", 0.0), (2, 4, "step 2", 2.0), (4, 4, "step 4", 0.0)]
 
 
+def test_what_a_request_knows_of_the_time_left_counts_more_than_its_pace():
+    worker = Worker(progressInterval=0.0)
+    worker.submit(FunctionRequest(lambda report: [report(1, 2, ""), *(report(1, 2, "", None, s) for s in (None, 7.0))]))
+    told = []
+    while not isinstance(item := worker.take(20), Result):
+        told.append(item.seconds_left)
+    worker.shutdown(20)
+    assert told[0] is not None and told[1:] == [None, 7.0]
+
+
 @pytest.mark.parametrize(
     ("past", "left"),
     [

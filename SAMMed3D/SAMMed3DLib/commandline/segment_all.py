@@ -247,7 +247,7 @@ def _detector_file(options: argparse.Namespace) -> str | None:
     if not options.thorough:
         return None
     entry = WeightsStore().detector()
-    file = options.detector or entry.path
+    file = options.detector or (entry.path if entry.installed else None)
     if file is None:
         raise InputError(
             f"the thorough search needs {entry.title} ({entry.size_bytes / 1e6:.0f} MB, {entry.license}): "

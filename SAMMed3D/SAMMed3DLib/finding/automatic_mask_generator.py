@@ -36,6 +36,8 @@ from .nodule_score import LOWEST_SCORE, NoduleScore, default_score, joined, scor
 
 #: Expected share of each phase in the whole time, for the progress until the phase has been timed.
 _SHARES = {"lungs": 0.08, "candidates": 0.27, "appearance": 0.15, "clicks": 0.5}
+#: Phases of the networks, whose pace tells that of the later ones once this share of one is done.
+_TELLING, _TOLD_SHARE = ("detector", "appearance", "clicks"), 0.1
 #: Time of a detector of record, where there is one, as a multiple of all the rest.
 _DETECTOR_SHARE = 10.0
 _STEPS = 1000
@@ -175,6 +177,11 @@ class SamAutomaticMaskGenerator3D:
     def message(self) -> str:
         """Remarks on the last run for users; "" if there are none."""
         return "; ".join(self._messages)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the run that is under way will take yet; None until a network has shown how fast this machine is."""
+        return self._progress.seconds_left
 
     @property
     def tflop(self) -> float | None:
@@ -467,6 +474,9 @@ class _Progress:
 
     The count is the time spent as a share of what the whole will take: the rest of a phase as fast as what is done of
     it, later phases by their usual shares.
+
+    Attributes:
+        seconds_left: by the pace of this run alone; None until that says something.
     """
 
     def __init__(
@@ -480,6 +490,8 @@ class _Progress:
         self._begun = clock()
         self._phase, self._entered = "", self._begun
         self._last = 0
+        self._network_pace: float | None = None
+        self.seconds_left: float | None = None
 
     def at(self, phase: str, share: float) -> None:
         """Reports that ``share`` (0..1) of a phase is done."""
@@ -497,6 +509,13 @@ class _Progress:
             pace = elapsed / usual
             rest = inside * (1.0 - share) / share if share > 0.0 and inside > 0.0 else pace * shares[phase]
             usual = elapsed / (elapsed + rest + pace * after)
+            if phase in _TELLING and share >= _TOLD_SHARE:
+                self._network_pace = inside / (share * shares[phase])
+            if self._network_pace is not None:
+                # networks may be far slower here than what came before, or the machine just now
+                slowest = max(pace, self._network_pace)
+                own = rest if share >= _TOLD_SHARE else slowest * shares[phase] * (1.0 - share)
+                self.seconds_left = own + slowest * after
         if phase == names[-1] and share >= 1.0:
             usual = 1.0
         self._last = max(self._last, min(int(_STEPS * usual), _STEPS))

@@ -131,19 +131,17 @@ class RetinaNetDetector:
         window = [min(n, edge) for n, edge in zip(self._window, edges, strict=True)]
         starts = list(itertools.product(*(_starts(edge, n) for edge, n in zip(edges, window, strict=True))))
         self.tflop = len(starts) * math.prod(window) * GFLOP_PER_MEGAVOXEL / 1e9
-        # all steps take about as long; their number is known after the first window
-        done, known = 0, 0
+        done, pieces = 0, self._network.ticks(window) * len(starts)
 
         def tick() -> None:
             nonlocal done
             done += 1
-            report(progress, min(done, known - 1) if known else 0, known or 1)
+            report(progress, done, pieces)
 
         sums: list[tuple[Tensor, Tensor, Tensor]] = []
         for start in starts:
             part = padded[tuple(slice(a, a + n) for a, n in zip(start, window, strict=True))]
             logits, codes = self._network(part[None, None].to(next(self._network.parameters()).device), tick)
-            known = known or done * len(starts)
             for level, (odds, code) in enumerate(zip(logits, codes, strict=True)):
                 odds, code = odds[0].float().cpu(), code[0].float().cpu()
                 steps = [n // cells for n, cells in zip(window, odds.shape[1:], strict=True)]
@@ -158,7 +156,7 @@ class RetinaNetDetector:
                 where = (slice(None), *inside)
                 for total, value in zip(sums[level], (odds, code, torch.ones(1)), strict=True):
                     total[where] += value
-        report(progress, 1, 1)
+        report(progress, pieces, pieces)
         means = [(odds / count, code / count) for odds, code, count in sums]
         return _selected(means, edges, size)
 

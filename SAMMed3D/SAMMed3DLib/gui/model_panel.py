@@ -17,7 +17,7 @@ from ..weights.catalog import ModelEntry, ModelKind, WeightsError
 from ..weights.store import BUNDLED, WeightsStore
 from ..worker.requests import FunctionRequest, Progress, Result, model_download
 from ..worker.thread import Client
-from .state_view import Control, ViewWriter
+from .state_view import Control, ViewWriter, sizeText
 from .timers import Poll
 
 _MODEL, _DEVICE, _PRECISION = "SAMMed3D/Model", "SAMMed3D/Device", "SAMMed3D/Precision"
@@ -26,15 +26,12 @@ _WATCH_MS = 2000
 _CLOSE_SECONDS = 0.2
 
 
-def sizeText(size: int) -> str:
-    return _("{size} MB").format(size=f"{size / 1e6:,.0f}" if size >= 10e6 else f"{size / 1e6:.1f}")
-
-
 class ModelPanel:
     """Shows the store's models and acts on the chosen one.
 
     Attributes (signals):
         problem: (text) for the line at the top of the panel; "" takes it away.
+        detectorChanged: () the detector of the thorough search has come or gone.
 
     ``cpuOnlyMayHelp``: PyTorch could not be installed, but its smaller build for the CPU may work.
     """
@@ -42,7 +39,7 @@ class ModelPanel:
     def __init__(
         self, ui: Any, widget: qt.QWidget, session: Any, choice: ModelChoice, client: Client, installer: TorchInstaller
     ) -> None:
-        self.problem = Signal()
+        self.problem, self.detectorChanged = Signal(), Signal()
         self.cpuOnlyMayHelp = False
         self._installer = installer
         self._ui, self._widget, self._session, self._choice, self._client = ui, widget, session, choice, client
@@ -64,6 +61,9 @@ class ModelPanel:
             (ui.openModelButton, self._onOpen),
             (ui.removeModelButton, self._onRemove),
             (ui.copyDeviceButton, self._onCopyDevice),
+            (ui.detectorDownloadButton, self._onDetectorDownload),
+            (ui.detectorFileButton, self._onDetectorFile),
+            (ui.detectorRemoveButton, self._onDetectorRemove),
         ]
         for button, slot in self._buttons:
             button.connect("clicked(bool)", slot)
@@ -90,6 +90,7 @@ class ModelPanel:
     def refresh(self) -> None:
         """Show the list and the chosen model as they are now."""
         self._entries = self._choice.store.entries()
+        before = self.detector
         self._choice.refresh()
         chosen, combo = self._choice.entry, self._ui.modelCombo
         self._filling = True
@@ -100,7 +101,15 @@ class ModelPanel:
             combo.setCurrentIndex([entry.name for entry in self._entries].index(chosen.name))
         finally:
             self._filling = False
-        self._view.apply({**modelView(chosen, self._working), **deviceView(self._device, self._choice)})
+        detector = detectorView(self.detector, self._working)
+        self._view.apply({**modelView(chosen, self._working), **deviceView(self._device, self._choice), **detector})
+        if self.detector != before:
+            self.detectorChanged.emit()
+
+    @property
+    def detector(self) -> ModelEntry:
+        """The detector of the thorough search, as of the last refresh."""
+        return self._choice.detectorEntry
 
     def choose(self, name: str) -> None:
         """Use a model of the store, by its name there; open nodules go on with it."""
@@ -108,11 +117,11 @@ class ModelPanel:
         self._session.setModel()
         self.refresh()
 
-    def download(self) -> None:
-        """Fetch the chosen model, with progress; an earlier try is gone on with."""
+    def download(self, name: str | None = None) -> None:
+        """Fetch a model of the catalog (None: the chosen one), with progress; an earlier try is gone on with."""
         self._begin()
-        store, name = self._choice.store, self._choice.entry.name
-        self._client.submit(model_download(store, name), self._onModel)
+        wanted = self._choice.entry.name if name is None else name
+        self._client.submit(model_download(self._choice.store, wanted), self._onModel)
 
     def addFile(self, path: str) -> None:
         """Put a checkpoint file on the list and choose it."""
@@ -171,18 +180,38 @@ class ModelPanel:
         if path:
             self.addFile(path)
 
+    def _onDetectorDownload(self, checked: bool = False) -> None:
+        self.download(self.detector.name)
+
+    def _onDetectorFile(self, checked: bool = False) -> None:
+        path = qt.QFileDialog.getOpenFileName(
+            self._widget, _("Choose the weights of MONAI's lung nodule detector"), "", _("Weights (*.pt *.pth)")
+        )
+        if path:
+            self._begin()
+            store = self._choice.store
+            self._client.submit(FunctionRequest(lambda report: store.add_detector(path)), self._onModel)
+
+    def _onDetectorRemove(self, checked: bool = False) -> None:
+        if self._remove(self.detector):
+            self.refresh()
+
     def _onRemove(self, checked: bool = False) -> None:
-        entry = self._choice.entry
+        if self._remove(self._choice.entry):
+            self.choose(self._choice.entry.name)
+
+    def _remove(self, entry: ModelEntry) -> bool:
+        """Takes a file away, after a question where it is deleted; False where the user says no."""
         question = _("Delete {title} from the disk? {size} become free.").format(
             title=entry.title, size=sizeText(entry.size_bytes)
         )
         if entry.kind is not ModelKind.FILE and not slicer.util.confirmOkCancelDisplay(question, parent=self._widget):
-            return
+            return False
         try:
             self._choice.store.remove(entry.name)
         except WeightsError as error:
             self.problem.emit(str(error))
-        self.choose(self._choice.entry.name)
+        return True
 
     def _onCopyDevice(self, checked: bool = False) -> None:
         version = f"{slicer.app.applicationName} {slicer.app.applicationVersion}, SAMMed3D {__version__}"
@@ -277,6 +306,33 @@ def modelView(entry: ModelEntry, busy: bool) -> dict[str, Control]:
     }
 
 
+def detectorView(entry: ModelEntry, busy: bool) -> dict[str, Control]:
+    """The look of the detector's row."""
+    wait = _("Wait for the current work, or cancel it.") if busy else ""
+    size = sizeText(entry.size_bytes)
+    text = _("{title}, {license}, {size}") if entry.installed else _("{title}, {license}: not here yet, needs {size}")
+    where = str(entry.path) if entry.installed else entry.source
+    why = wait or (_("It is on this computer already.") if entry.installed else "")
+    if not why and entry.kind is ModelKind.FILE:
+        why = _("Its file is gone: choose it again, or remove it here to download it.")
+    keep = wait or ("" if entry.removable else _("There is nothing on this computer to remove."))
+    removeTip = _("Take it off the list. The file itself stays where it is.")
+    if entry.kind is not ModelKind.FILE:
+        removeTip = _("Delete its file; {size} become free.").format(size=size)
+    return {
+        "detectorLabel": Control(
+            text=text.format(title=entry.title, license=entry.license, size=size), toolTip=f"{where}\n{entry.note}"
+        ),
+        "detectorDownloadButton": Control(
+            not why, why or _("Download {title}, {size}.").format(title=entry.title, size=size)
+        ),
+        "detectorFileButton": Control(
+            not busy, wait or _("Choose its file, models/model.pt of MONAI's bundle. It stays where it is.")
+        ),
+        "detectorRemoveButton": Control(not keep, keep or removeTip),
+    }
+
+
 def applicationStore() -> WeightsStore:
     """The store in the application's own data folder, which an update of the extension leaves alone."""
     place = qt.QStandardPaths.writableLocation(qt.QStandardPaths.AppDataLocation)
@@ -290,6 +346,7 @@ class ModelChoice:
         self.store = store
         self._torchInstalled = False
         self._entry: ModelEntry | None = None
+        self._detector: ModelEntry | None = None
 
     @property
     def entry(self) -> ModelEntry:
@@ -302,7 +359,20 @@ class ModelChoice:
             self._entry = self.store.entry(str(slicer.app.userSettings().value(_MODEL) or BUNDLED))
         except WeightsError:
             self._entry = self.store.entry(BUNDLED)
+        self._detector = self.store.detector()
         return self._entry
+
+    @property
+    def detectorEntry(self) -> ModelEntry:
+        """The detector of the thorough search, as of the last refresh."""
+        if self._detector is None:
+            self.refresh()
+        return self._detector or self.store.detector()
+
+    @property
+    def detector(self) -> Path | None:
+        entry = self.detectorEntry
+        return entry.path if entry.installed else None
 
     def choose(self, name: str) -> None:
         slicer.app.userSettings().setValue(_MODEL, name)

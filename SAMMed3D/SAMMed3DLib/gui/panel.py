@@ -47,6 +47,9 @@ _ICONS = {
     "openModelButton": "open_file",
     "removeModelButton": "remove",
     "copyDeviceButton": "copy",
+    "detectorDownloadButton": "download",
+    "detectorFileButton": "open_file",
+    "detectorRemoveButton": "remove",
 }
 
 
@@ -153,6 +156,7 @@ class NodulePanel:
         self.ui.setupButton.disconnect("clicked(bool)", self._onSetup)
         self.ui.cpuOnlyButton.disconnect("clicked(bool)", self._onCpuOnly)
         self.ui.stepsLabel.disconnect("linkActivated(QString)", self._onLink)
+        self.ui.thoroughLabel.disconnect("linkActivated(QString)", self._onDetectorLink)
         self.session.close()
         self._worker.shutdown(seconds)
 
@@ -200,6 +204,7 @@ class NodulePanel:
             oddDetails=session.oddities.details,
             slab=self.viewTools.isSlab,
             closeUp=self.viewTools.isCloseUp,
+            detector=self.models.detector,
         )
 
     def _showIcons(self) -> Icons:
@@ -223,12 +228,14 @@ class NodulePanel:
             (self.tools.armedChanged, self._onArmed),
             (self.viewTools.changed, self.refresh),
             (self.models.problem, self.showProblem),
+            (self.models.detectorChanged, self.refresh),
         ]
         for signal, slot in self._connections:
             signal.connect(slot)
         self.ui.setupButton.connect("clicked(bool)", self._onSetup)
         self.ui.cpuOnlyButton.connect("clicked(bool)", self._onCpuOnly)
         self.ui.stepsLabel.connect("linkActivated(QString)", self._onLink)
+        self.ui.thoroughLabel.connect("linkActivated(QString)", self._onDetectorLink)
 
     def _preload(self) -> None:
         if not self._closed and self._shortcuts.installed:  # still open
@@ -279,6 +286,10 @@ class NodulePanel:
         from .sample_data import loadPhantom
 
         loadPhantom()
+
+    def _onDetectorLink(self, link: str) -> None:
+        self.ui.modelSection.collapsed = False
+        self.ui.detectorDownloadButton.setFocus()
 
 
 def makePanel(widget: qt.QWidget, ui: Any) -> NodulePanel:
@@ -332,6 +343,7 @@ class ParameterSync:
             session.options.doNotOverlap = parameters.doNotOverlap
             session.options.selectsInside = parameters.clickSelects
             session.options.zoomsIn = parameters.zoomToNodule
+            session.options.thorough = parameters.thoroughSearch
             look = (parameters.outlineWidth, parameters.fillOpacity)
             if self._look not in (None, look):
                 session.setLook(*look)

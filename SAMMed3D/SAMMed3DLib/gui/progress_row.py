@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 
 DELAY_MS = 300
 _TEXT_PAGE, _BAR_PAGE = 0, 1
+_FILLED = 0.85
 
 
 class ProgressRow:
@@ -34,7 +35,7 @@ class ProgressRow:
         self._busy = busy
         if busy:
             self._setRange(0, 0)
-            self._barLabel.text = self._label.text
+            self._say(self._label.text)
             self._button.enabled = True
             self._timer.start()
         else:
@@ -44,12 +45,20 @@ class ProgressRow:
     def setProgress(self, done: int, total: int, text: str) -> None:
         """``total`` 0: nobody knows how long it takes. ``text`` says what is done and, where known, the time left."""
         self._setRange(done, total)
-        self._barLabel.text = self._barLabel.toolTip = text
+        self._say(text)
 
     def close(self) -> None:
         self._timer.stop()
         self._timer.disconnect("timeout()", self._showBar)
         self._button.disconnect("clicked(bool)", self._onCancel)
+
+    def _say(self, text: str) -> None:
+        """The text in as many lines as there is room for, cut in its middle where it is too long; whole as tool tip."""
+        self._barLabel.toolTip = text
+        metrics, width = self._barLabel.fontMetrics(), self._barLabel.width
+        # a line that breaks between words is not filled to its end
+        room = max(1, self._stack.height // metrics.lineSpacing()) * max(1, int(_FILLED * width))
+        self._barLabel.text = metrics.elidedText(text, qt.Qt.ElideMiddle, room) if width > 0 else text
 
     def _setRange(self, done: int, total: int) -> None:
         self._bar.maximum = max(total, 0)
@@ -60,5 +69,5 @@ class ProgressRow:
 
     def _onCancel(self, checked: bool = False) -> None:
         self._button.enabled = False  # once is enough; the work stops at its next step
-        self._barLabel.text = _("Canceling...")
+        self._say(_("Canceling..."))
         self._cancel()

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..scene.states import State
 from ..translation import tr as _
+from ..weights.catalog import ModelEntry
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Facts:
         unseen: the problem is that another volume is on screen.
         odd, oddDetails: what makes measuring this volume doubtful; that and all else that is worth knowing of it.
         slab, closeUp: the axial view shows a slab; the views are close to the selected nodule.
+        detector: the detector of the thorough search; None: not looked up yet.
     """
 
     state: State
@@ -60,6 +62,7 @@ class Facts:
     oddDetails: str = ""
     slab: bool = False
     closeUp: bool = False
+    detector: ModelEntry | None = None
 
 
 @dataclass(frozen=True)
@@ -237,9 +240,39 @@ def _segmentAll(facts: Facts) -> dict[str, Control]:
         "allVolumesButton": _usable(
             _("Search every CT of the scene, one after the other; each keeps its own nodules. Cancel ends all."), reason
         ),
+        **_thorough(facts.detector),
         "sensitivitySlider": slider,
         "fewerLabel": slider,
         "moreLabel": slider,
+    }
+
+
+def sizeText(size: int) -> str:
+    """A file's size in megabytes."""
+    return _("{size} MB").format(size=f"{size / 1e6:,.0f}" if size >= 10e6 else f"{size / 1e6:.1f}")
+
+
+def _thorough(detector: ModelEntry | None) -> dict[str, Control]:
+    """The box for the thorough search, and below it what it needs where that is not here."""
+    if detector is None:
+        return {"thoroughCheckBox": Control(enabled=False), "thoroughLabel": Control(visible=False)}
+    if detector.installed:
+        tip = _(
+            "Segment all nodules asks {title} too, and scores what either of them names: a minute or several on a "
+            "processor. {note}"
+        ).format(title=detector.title, note=detector.note)
+        return {"thoroughCheckBox": Control(toolTip=tip), "thoroughLabel": Control(visible=False)}
+    title, size = detector.title, sizeText(detector.size_bytes)
+    missing = _("Needs {title}, which is not on this computer ({size}, {license}).").format(
+        title=title, size=size, license=detector.license
+    )
+    cure = _("Download it ({source}) or choose its file, models/model.pt, in the Model section. {note}").format(
+        source=detector.source, note=detector.note
+    )
+    link = f'{missing} <a href="detector">{_("Get it...")}</a>'
+    return {
+        "thoroughCheckBox": Control(enabled=False, toolTip=f"{missing} {cure}", checked=False),
+        "thoroughLabel": Control(visible=True, text=link, toolTip=cure),
     }
 
 

@@ -9,8 +9,9 @@ Long convolutions run in slabs, so that memory stays bounded and a caller hears 
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,6 +35,11 @@ _SLAB_CELLS = 100_000
 Tick = Callable[[], object]
 
 
+def _slab_rows(plane: Sequence[int]) -> int:
+    """How many planes of a map are computed at once."""
+    return max(1, _SLAB_CELLS // math.prod(plane))
+
+
 class SlabConv(nn.Conv3d):
     """A 3^3 convolution of stride 1 that computes large maps slab by slab; ``tick`` is called after each."""
 
@@ -43,8 +49,7 @@ class SlabConv(nn.Conv3d):
         super().__init__(inputs, outputs, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = x.shape[2]
-        step = max(1, _SLAB_CELLS // (x.shape[3] * x.shape[4]))
+        rows, step = x.shape[2], _slab_rows(x.shape[3:])
         out = x.new_empty(x.shape[0], self.out_channels, *x.shape[2:])
         for start in range(0, rows, step):
             stop = min(start + step, rows)
@@ -103,7 +108,7 @@ class Body(nn.Module):
         """First convolution and max pooling, slab by slab: in one go its map is the largest of all by far."""
         rows = x.shape[2] // 4
         padded = F.pad(x, (0, 0, 0, 0, 3, 3))
-        step = max(1, _SLAB_CELLS // (x.shape[3] // 4 * x.shape[4]))
+        step = _slab_rows((x.shape[3] // 4, x.shape[4]))
         slabs = []
         for start in range(0, rows, step):
             stop = min(start + step, rows)
@@ -205,6 +210,18 @@ class RetinaNet(nn.Module):
                 codes.append(self.regression_head(level))
                 levels[number] = level[:, :0]  # its memory is free
         return logits, codes
+
+    def ticks(self, size: Sequence[int]) -> int:
+        """How many pieces of work an image of (X, Y, Z) voxels is, multiples of ``DIVISIBLE``: so often ``tick`` is
+        called."""
+        x, y, z = size
+        fine, coarse = (x // 4, y // 4, z // 2), (x // 8, y // 8, z // 4)
+        levels = (fine, coarse, tuple(-(-n // 2) for n in coarse))
+        slabs = [-(-rows // _slab_rows(plane)) for rows, *plane in levels]
+        stem = -(-(x // 4) // _slab_rows((y // 4, z)))
+        body, heads = self.feature_extractor.body, (self.classification_head, self.regression_head)
+        each = sum(isinstance(module, SlabConv) for head in heads for module in head.modules())
+        return stem + len(body.layer1) + len(body.layer2) + sum(slabs[:2]) + each * sum(slabs)
 
     @contextmanager
     def _ticking(self, tick: Tick) -> Iterator[None]:

@@ -240,10 +240,21 @@ class Finding:
         """Finds all nodules, with progress; reviewed ones and ones with points are kept. A running search goes on."""
         geometry = self.volume.geometry
         self.wasSearched = self.wasSearched and self.isRunning
-        if self.isRunning or not self._pipeline.ensure(geometry):
+        if self.isRunning:
+            return
+        detector = self._pipeline.models.detector if self.volume.options.thorough else None
+        if detector is None and self.volume.options.thorough:
+            raise SceneError(_("The detector of the thorough search is not here: get it in the Model section."))
+        if not self._pipeline.ensure(geometry):
             return
         keep = [self.volume.writer.read(segmentId) for segmentId in self.volume.nodules if self.isKept(segmentId)]
-        request = Generate(geometry.identity(), [one for one in keep if not one.isEmpty], {}, geometry.ijkToWorld)
+        request = Generate(
+            geometry.identity(),
+            [one for one in keep if not one.isEmpty],
+            {},
+            geometry.ijkToWorld,
+            None if detector is None else str(detector),
+        )
         self._generation = self._pipeline.submit(request, self._onResult)
 
     def stop(self) -> None:

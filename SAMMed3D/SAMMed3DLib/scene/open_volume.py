@@ -75,6 +75,7 @@ class Options:
         zoomsIn: going to a nodule zooms in where the slice views show far more than it.
         closeUp: going to a nodule shows the same small field of view of each.
         sensitivity: how many of the found nodules are shown, 0 (fewest) to 1 (all); 0.5 is a probability of one half.
+        thorough: *Segment all* asks a detector of record too.
     """
 
     polarity: bool = True
@@ -88,6 +89,7 @@ class Options:
     zoomsIn: bool = True
     closeUp: bool = False
     sensitivity: float = 0.5
+    thorough: bool = False
 
 
 class OpenVolume:

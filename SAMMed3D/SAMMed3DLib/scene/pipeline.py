@@ -28,6 +28,10 @@ class ModelProvider(Protocol):
     def precision(self) -> str:
         """ "auto", "fp32", "bf16" or "fp16"."""
 
+    @property
+    def detector(self) -> Path | None:
+        """The file of the thorough search's detector, None while there is none."""
+
     def torchInstalled(self) -> bool:
         """Whether ``import torch`` would work, found out without importing it (by importlib.util.find_spec)."""
 

@@ -33,6 +33,7 @@ class BundledModel:
 
     device = "auto"
     precision = "auto"
+    detector: Path | None = None
 
     def __init__(self) -> None:
         self._torchInstalled = torchAvailable()

@@ -647,9 +647,9 @@ class Session:
         text = progress.text
         if isinstance(progress.request, Generate):
             self.finding.onProgress(progress)
-            text = _("Looking for nodules")
+            text = _("Looking for nodules") if progress.request.detector is None else _("Thorough search for nodules")
             if progress.seconds_left is not None:
-                text = _("Looking for nodules, {time}").format(time=_leftText(progress.seconds_left))
+                text = _("{what}, {time}").format(what=text, time=_leftText(progress.seconds_left))
             if self.queue is not None:
                 text = f"{text} ({self.queue.position})"
         if text:

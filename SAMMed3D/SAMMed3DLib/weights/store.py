@@ -127,12 +127,13 @@ class WeightsStore:
             self._bundled(),
             *(self._download(model) for model in self._catalog),
             *(self._finetuned(file) for file in self._finetuned_files()),
-            *(self._file(each) for each in chosen),
+            *(self._file(each) for each in chosen if each.name != self._detector.name),
         ]
 
     def detector(self) -> ModelEntry:
-        """The detector of the thorough search, which is no model to choose."""
-        return self._download(self._detector)
+        """The detector of the thorough search, which is no model to choose: the chosen file, else the download."""
+        chosen = next((each for each in self._chosen() if each.name == self._detector.name), None)
+        return self._download(self._detector) if chosen is None else self._detector_file(Path(chosen.path))
 
     def entry(self, name: str) -> ModelEntry:
         """The model or detector of that name. Raises WeightsError with the names there are."""
@@ -201,11 +202,27 @@ class WeightsStore:
         with _readable(file):
             architecture, sha256 = self._read(file), file_sha256(file)
         others = [each for each in self._chosen() if Path(each.path) != file]
-        taken = {each.name for each in self.entries() if each.path != file}
+        taken = {self._detector.name, *(each.name for each in self.entries() if each.path != file)}
         added = ChosenFile(_free_name(file.stem, taken), str(file), architecture, sha256)
         with self._writable():
             self._remember([*others, added])
         return self._file(added)
+
+    def add_detector(self, path: str | os.PathLike[str]) -> ModelEntry:
+        """Takes a file that lies anywhere as the detector, after reading it (a second). It is not copied.
+
+        Raises:
+            WeightsError: it cannot be read, or is no such detector.
+        """
+        file = Path(path).expanduser().absolute()
+        with _readable(file):
+            self._check(file)
+            sha256 = file_sha256(file)
+        name = self._detector.name
+        others = [each for each in self._chosen() if each.name != name and Path(each.path) != file]
+        with self._writable():
+            self._remember([*others, ChosenFile(name, str(file), name, sha256)])
+        return self._detector_file(file)
 
     def remove(self, name: str) -> None:
         """Deletes a download (also an unfinished one) or a fine-tuned model; a chosen file is only forgotten.
@@ -339,6 +356,23 @@ class WeightsStore:
             installed=there,
             sha256=chosen.sha256,
             note=what if there else "The file is gone: put it back, or remove it from the list.",
+        )
+
+    def _detector_file(self, file: Path) -> ModelEntry:
+        model, there = self._detector, file.is_file()
+        note = " Its weights were compared with the network." if there else " The file is gone: choose it again."
+        return ModelEntry(
+            model.name,
+            model.title,
+            ModelKind.FILE,
+            file,
+            _size(file) if there else model.size_bytes,
+            model.license,
+            str(file),
+            removable=True,
+            installed=there,
+            sha256=None,
+            note=model.note + note,
         )
 
     # Files

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,7 @@ class Engine:
         generator: (predictor, **settings) -> an object with ``generate(progress=)``; default:
             :class:`SAMMed3DLib.inference.SamAutomaticMaskGenerator3D`.
         trails: the memory of clicks.
+        load_detector: (path, device) -> a detector of record; default: MONAI's RetinaNet.
     """
 
     def __init__(
@@ -57,12 +59,15 @@ class Engine:
         load: Callable[[str, str, str], Any] | None = None,
         generator: Callable[..., Any] | None = None,
         trails: ClickTrails | None = None,
+        load_detector: Callable[[str, str], Any] | None = None,
     ) -> None:
         self._load = load or _load_network
         self._make_generator = generator or _make_generator
+        self._load_detector = load_detector or _load_detector
         self._trails = trails or ClickTrails()
         self._predictor: Any = None
         self._loaded: tuple[LoadModel, ModelInfo] | None = None
+        self._detector: tuple[tuple[str, int, str], Any] | None = None
         self._identity: Identity = None
         self._array: NDArray | None = None
         self._ijk_to_ras = np.eye(4)
@@ -275,14 +280,29 @@ class Engine:
             so_far = getattr(generator, "found_so_far", told)
             news = [answer_of(so_far)] if so_far and so_far is not told else []
             told = so_far
-            stopped = stopped or not report(done, total, "", *news)
+            left = {"seconds_left": generator.seconds_left} if hasattr(generator, "seconds_left") else {}
+            stopped = stopped or not report(done, total, "", *news, **left)
             return not stopped
 
-        generator = self._make_generator(self._predictor, **request.settings)
+        thorough = {} if request.detector is None else {"detector": self._detector_of(request.detector, report)}
+        generator = self._make_generator(self._predictor, **request.settings, **thorough)
         answer = answer_of(generator.generate(progress=progress))
         if stopped:
             raise RequestCancelled(answer)
         return answer
+
+    def _detector_of(self, path: str, report: Report) -> Any:
+        """The detector of a file, read again only where the file or the device is another. Raises CheckpointError."""
+        try:
+            modified = Path(path).stat().st_mtime_ns
+        except OSError:
+            modified = 0  # reading it will say so
+        key = (path, modified, self._loaded[1].device if self._loaded is not None else "cpu")
+        if self._detector is None or self._detector[0] != key:
+            _go_on(report, "Loading the detector")
+            self._detector = None
+            self._detector = key, self._load_detector(path, key[2])
+        return self._detector[1]
 
     def _found(self, record: dict[str, Any], ijk_to_world: NDArray | None) -> FoundNodule:
         k, j, i = (int(start) for start in record["offset_kji"])
@@ -366,6 +386,13 @@ def _load_network(path: str, device: str, precision: str) -> Any:
         if device == "cpu":
             raise
         return load_model(path, device="cpu", precision="auto")
+
+
+def _load_detector(path: str, device: str) -> Any:
+    from ..finding.detectors import RetinaNetDetector
+    from ..model.retina_net import load_retina_net
+
+    return RetinaNetDetector(load_retina_net(path, device))
 
 
 def _make_generator(predictor: Any, **settings: Any) -> Any:

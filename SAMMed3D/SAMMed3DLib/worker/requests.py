@@ -46,8 +46,8 @@ class Priority(enum.IntEnum):
 
 
 Report = Callable[..., bool]
-"""Tells the progress of a request: called with (done, total, text), and with what is known of the answer so far where
-there is something; False asks to stop."""
+"""Tells the progress of a request: called with (done, total, text), with what is known of the answer so far where there
+is something, and with ``seconds_left`` where the request knows more of that than its pace tells; False asks to stop."""
 
 
 class Request(Protocol):
@@ -193,12 +193,14 @@ class Generate:
         keep: blocks of nodules that stay; what is found again of them is left out.
         settings: keyword arguments of :class:`SAMMed3DLib.inference.SamAutomaticMaskGenerator3D`.
         ijk_to_world: (4, 4) for measurements.
+        detector: file of a detector of record that is asked too: the thorough search. None: a search without.
     """
 
     identity: Identity
     keep: Sequence[PlacedMask] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     ijk_to_world: NDArray | None = None
+    detector: str | None = None
     priority: ClassVar[Priority] = Priority.LONG
 
     @property

@@ -7,6 +7,8 @@ Slicer's main thread holds Python's lock while it waits for events; this thread 
 
 from __future__ import annotations
 
+import functools
+import math
 import queue
 import threading
 import time
@@ -19,6 +21,8 @@ from ..signal import Signal
 from .requests import FunctionRequest, Priority, Progress, Report, Request, RequestCancelled, Result
 
 OnResult = Callable[[Result], None]
+#: Instead of the seconds left: nobody knows more of them than the pace of the work tells.
+_BY_PACE = math.nan
 
 
 class EngineProtocol(Protocol):
@@ -169,7 +173,7 @@ class Worker:
         entry.started = self._clock()
         value, error, details, cancelled = None, None, "", False
         try:
-            value = self._engine.run(entry.request, lambda *told: self._report(entry, *told))
+            value = self._engine.run(entry.request, functools.partial(self._report, entry))
         except RequestCancelled as stop:
             value, cancelled = stop.value, True
         except Exception as failure:  # nothing may end this thread
@@ -182,13 +186,16 @@ class Worker:
             self._running.remove(entry)
             self._results.put(Result(entry.generation, entry.request, value, error, details, cancelled, seconds))
 
-    def _report(self, entry: _Entry, done: int, total: int, text: str, value: Any = None) -> bool:
+    def _report(
+        self, entry: _Entry, done: int, total: int, text: str, value: Any = None, seconds_left: float | None = _BY_PACE
+    ) -> bool:
         """Progress of a running request; in between, what slips in is run."""
         now = self._clock()
         if now - entry.reported >= self._progressInterval or (total and done >= total) or value is not None:
             entry.reported = now
             entry.past.append((now, done))
-            left = _seconds_left(entry.started, entry.past, total)
+            byPace = seconds_left is not None and math.isnan(seconds_left)
+            left = _seconds_left(entry.started, entry.past, total) if byPace else seconds_left
             self._results.put(Progress(entry.generation, entry.request, done, total, text, left, value))
         if entry.request.priority is Priority.LONG:
             while not entry.cancelled and (guest := self._guest()) is not None:
