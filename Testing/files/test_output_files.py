@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from SAMMed3DLib.files import output_files
-from SAMMed3DLib.files.output_files import check_folder, check_writable, whole_file
+from SAMMed3DLib.files.output_files import check_folder, check_writable, new_folder, safe_name, whole_file
 from SAMMed3DLib.files.volume_io import read_labels, read_volume
 from SAMMed3DLib.inference.errors import InputError
 
@@ -165,3 +165,37 @@ def test_a_full_disk_has_another_cure_than_a_read_only_folder(tmp_path: Path, mo
     refuse(30)
     with pytest.raises(InputError, match="Read-only file system; choose another folder"):
         check_folder(tmp_path)
+
+
+def test_a_new_folder_comes_whole_or_not_at_all(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "out") as part:
+        (part / "a.txt").write_text("a")
+        assert not (tmp_path / "out").exists()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "a.txt"]
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "half") as part:
+        (part / "a.txt").write_text("a")
+        raise RuntimeError
+    with pytest.raises(InputError, match="exists"), new_folder(tmp_path / "out") as part:
+        (part / "b.txt").write_text("b")
+    with pytest.raises(InputError, match="does not exist"), new_folder(tmp_path / "no" / "out"):
+        pass
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.txt", "out"], "nothing is left behind"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("Nodule 1", "Nodule_1"),
+        ("Knoten äöü", "Knoten_äöü"),
+        ('a<b>:"/\\|?*c', "a_b_c"),
+        ("con", "x_con"),
+        ("LPT1.txt", "x_LPT1.txt"),
+        ("..", "x"),
+        ("name. ", "name"),
+        ("-rf", "rf"),
+        ("é" * 200, "é" * 50),
+    ],
+)
+def test_names_of_files_are_safe_on_every_system(text: str, name: str) -> None:
+    assert safe_name(text, "x") == name
+    assert safe_name(name, "x") == name, "and stay as they are"

@@ -310,3 +310,25 @@ def test_the_pleura_is_found_within_a_cell():
         share = lungs.share_at((70.0 + 45.0 - depth, 0.0, 0.0))
         assert share > 0.9 if depth > 2.5 else share < 0.1 if depth < -2.5 else True
     assert LUNG < TISSUE
+
+
+@pytest.mark.parametrize("name", ["axial LPS", "oblique", "left-handed"])
+def test_the_lungs_in_a_volumes_voxels_are_what_is_more_than_half_lung(name):
+    _, _, directions = ORIENTATIONS[name]
+    shape = (70, 66, 74)
+    array, matrix = chest(shape, (4.2, 4.2, 4.2), directions)
+    lungs, told = find_lungs(array, matrix), []
+    mask, offset = lungs.voxels(shape, matrix, lambda done, total: told.append(done / total))
+    whole = np.zeros(shape, bool)
+    whole[tuple(slice(a, a + n) for a, n in zip(offset, mask.shape, strict=True))] = mask != 0
+    expected = lungs.share_at(world_of(shape, matrix)) > 0.5
+    assert np.count_nonzero(whole != expected) < 1e-3 * np.count_nonzero(expected) and whole.sum() > 1000
+    assert told == sorted(told) and told[-1] == 1.0 and len(told) > 3 and mask.size < array.size
+    with pytest.raises(PredictionCancelled):
+        lungs.voxels(shape, matrix, lambda done, total: False)
+
+
+def test_no_lungs_are_no_voxels():
+    lungs = LungMask(np.zeros((3, 4, 5), bool), np.eye(4), False, "none")
+    mask, _offset = lungs.voxels((9, 9, 9), np.eye(4))
+    assert not mask.any()

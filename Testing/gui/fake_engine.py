@@ -107,6 +107,14 @@ class FakeEngine:
             found.append(FoundNodule(mask, offset, score, 0.8, self._measure(mask)))
         return Generated(tuple(found))
 
+    def _FindLungs(self, request: Any, report: Report) -> Any:
+        from SAMMed3DLib.worker.requests import FoundLungs
+
+        return FoundLungs(np.ones((9, 9, 9), np.uint8), (5, 5, 5), "lungs found: 5 liters")
+
+    def _FunctionRequest(self, request: Any, report: Report) -> Any:
+        return request.function(report)
+
     def _ball(self, point: Any, radius: float) -> NDArray[np.bool_]:
         matrix = self._volume.ijk_to_ras
         kji = np.stack(np.indices(self._volume.array_kji.shape), -1).astype(float)

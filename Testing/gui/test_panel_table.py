@@ -331,3 +331,40 @@ def test_marks_of_others_become_nodules_and_nodules_become_nodes(user: User, tmp
     for name in ("vtkMRMLMarkupsFiducialNode", "vtkMRMLLabelMapVolumeNode"):
         assert [one for one in slicer.util.getNodesByClass(name) if one.GetAttribute("SAMMed3D.Export")]
     assert user.ui.noduleTable.rowCount == 2
+
+
+def test_crops_of_the_selected_nodules_and_the_lungs(three: User, tmp_path: Path) -> None:
+    import slicer.util
+
+    from standin import qt_module
+
+    def crops() -> list[str]:
+        three.settle()
+        return sorted(path.name for path in tmp_path.rglob("*_mask.nii.gz"))
+
+    qt_module.file_answers.append("")
+    three.ui.exportCropsButton.click()
+    assert crops() == []
+    qt_module.file_answers.append(str(tmp_path))
+    three.ui.exportCropsButton.click()
+    assert len(crops()) == 3 and "3 nodules are in" in three.ui.statusLabel.text
+    _select(three, 0)
+    three.ui.noduleTable._qt.selectAll()
+    three.settle()
+    three.session.review.delete(three.ids()[2])
+    three.settle()
+    three.ui.lungsButton.click()
+    three.settle()
+    assert "5 liters" in three.ui.statusLabel.text and three.ui.noduleTable.rowCount == 2
+    nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    assert len([node for node in nodes if node.GetAttribute("SAMMed3D.Lungs")]) == 1
+    three.engine.gate.clear()
+    three.ui.lungsButton.click()
+    three.host.wait(lambda: three.ui.statusStack.currentIndex == 1)
+    assert not three.ui.lungsButton.enabled and "cancel" in three.ui.lungsButton.toolTip
+    assert not three.ui.exportCropsButton.enabled and not three.ui.segmentAllButton.enabled
+    three.ui.cancelButton.click()
+    three.host.wait(lambda: three.session.state.name == "READY")
+    three.engine.gate.set()
+    three.settle()
+    assert three.ui.lungsButton.enabled and "canceled" in three.ui.statusLabel.text

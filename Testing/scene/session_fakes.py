@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 
 from SAMMed3DLib.worker.requests import (
+    FindLungs,
+    FoundLungs,
     FoundNodule,
+    FunctionRequest,
     Generate,
     Generated,
     LoadModel,
@@ -17,6 +20,7 @@ from SAMMed3DLib.worker.requests import (
     ModelInfo,
     Predict,
     Prefetch,
+    Priority,
     Progress,
     RequestCancelled,
     Result,
@@ -51,6 +55,7 @@ class CubeEngine:
         errors: type of request -> text of the error to answer with.
         found, note: what Generate finds and says.
         parts: what it knows before that, one list after the other.
+        raises: the error with which a search ends after these.
         modelNote, volumeNote: what there is to know about the loaded model, and about the volume.
     """
 
@@ -59,6 +64,7 @@ class CubeEngine:
         self.errors: dict[type, str] = {}
         self.found: list[FoundNodule] = []
         self.parts: list[list[FoundNodule]] = []
+        self.raises = ""
         self.note = self.modelNote = self.volumeNote = ""
         self.loaded = False
         self.identity: Any = None
@@ -86,6 +92,8 @@ class CubeEngine:
             return {nodule: measurements(block.mask) for nodule, block in request.blocks.items()}
         if isinstance(request, Generate):
             return Generated(tuple(self.found), self.note)
+        if isinstance(request, FindLungs):
+            return FoundLungs(np.ones((20, 20, 20), np.uint8), (5, 4, 3), "lungs found: 5 liters")
         assert isinstance(request, Prefetch)
         return None
 
@@ -123,8 +131,8 @@ class StepWorker:
         return self.generation
 
     def cancel(self, generation: int | None = None) -> list[int]:
-        """A search that is the first in the queue counts as running."""
-        running = [one[0] for one in self.queued[:1] if isinstance(one[1], Generate)]
+        """What takes long and is the first in the queue counts as running."""
+        running = [one[0] for one in self.queued[:1] if one[1].priority is Priority.LONG]
         meant = [number for number, _request in self.queued if generation in (None, number)]
         self.stopped.update(number for number in meant if number in running)
         dropped = [number for number in meant if number not in running]
@@ -140,7 +148,8 @@ class StepWorker:
         """Run the first queued request; its result waits to be taken."""
         generation, request = self.queued.pop(0)
         try:
-            value, error, cancelled = self.engine.run(request), None, generation in self.stopped
+            value = self._answer(generation, request)
+            error, cancelled = None, generation in self.stopped
         except RequestCancelled as stop:
             value, error, cancelled = stop.value, None, True
         except ValueError as failure:
@@ -149,7 +158,14 @@ class StepWorker:
             for part in self.engine.parts:
                 self.results.append(Progress(generation, request, 1, 2, "", 3.0, Generated(tuple(part))))
             self.results.append(Progress(generation, request, 1, 2, "", 3.0))
+            if self.engine.raises:
+                value, error = None, self.engine.raises
         self.results.append(Result(generation, request, value, error, "", cancelled))
+
+    def _answer(self, generation: int, request: Any) -> Any:
+        if isinstance(request, FunctionRequest):
+            return request.function(lambda *_told: generation not in self.stopped)
+        return self.engine.run(request)
 
     @property
     def isBusy(self) -> bool:

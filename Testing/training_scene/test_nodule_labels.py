@@ -101,3 +101,17 @@ def test_the_digest_sees_names_places_and_voxels():
     others = [box("b", (0, 3), (0, 3), (0, 3)), box("a", (0, 3), (0, 3), (1, 4)), box("a", (0, 3), (0, 3), (0, 4))]
     digests = {nodulesDigest([nodule]) for nodule in (one, *others)} | {nodulesDigest([one, others[1]])}
     assert len(digests) == 5 and nodulesDigest([box("a", (0, 3), (0, 3), (0, 3))]) in digests
+
+
+def test_the_lungs_are_no_nodule_to_train_on(slicer_scene):
+    from SAMMed3DLib.scene.nodule_segmentation import createLungs
+    from SAMMed3DLib.scene.segment_writer import SegmentWriter
+    from SAMMed3DTrainingLib.scene.export_table import volumePairs
+
+    volume, own = add_chest(slicer_scene)
+    node, segmentId = createLungs(volume)
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[2:5, 2:5, 2:5] = 1
+    SegmentWriter(node, volume).write(segmentId, tightBlock(mask, (0, 0, 0)))
+    assert readNodules(node, volume).nodules == ()
+    assert [pair.segmentationNode for pair in volumePairs(slicer_scene.scene)] == [own]

@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 import torch
 
+from finding.simple_chest import chest
 from inference.fakes import PROFILE, ThresholdModel, sphere_volume
 from inference.volumes import ORIENTATIONS, grid, rotation, world_of
+from SAMMed3DLib.finding.lungs import find_lungs
 from SAMMed3DLib.inference import SamPredictor3D, measure_nodule
 from SAMMed3DLib.torch_setup import device as torch_device
 from SAMMed3DLib.worker.engine import Engine
 from SAMMed3DLib.worker.requests import (
     AXES,
+    FindLungs,
+    FunctionRequest,
     Generate,
     LoadModel,
     Measure,
@@ -491,3 +495,29 @@ def test_masks_of_others_are_measured():
     block = Start(np.ones((2, 3, 4), np.uint8), (5, 5, 5))
     answer = engine.run(Measure("ct", {"a": block}), go_on)
     assert answer["a"]["volume_mm3"] == pytest.approx(24 * 1.25)
+
+
+def test_the_lungs_are_those_of_the_search(monkeypatch):
+    array, matrix = chest()
+    engine = Engine()
+    engine.run(SetVolume("ct", array, matrix, matrix), go_on)
+    told = []
+    answer = engine.run(FindLungs("ct"), lambda *args: told.append(args[0] / args[1]) or True)
+    mask, offset = find_lungs(array, matrix).voxels(array.shape, matrix)
+    np.testing.assert_array_equal(answer.mask, mask)
+    assert answer.offset_kji == offset and "liters" in answer.note
+    assert told == sorted(told) and told[-1] == 1.0
+    for report, error in ((Stopwatch(1), RequestCancelled), (Stopwatch(len(told) - 1), RequestCancelled)):
+        with pytest.raises(error):
+            engine.run(FindLungs("ct"), report)
+    with pytest.raises(StaleRequest):
+        engine.run(FindLungs("other"), go_on)
+    engine.run(SetVolume("air", np.full_like(array, -1000), matrix, matrix), go_on)
+    with pytest.raises(ValueError) as nothing:
+        engine.run(FindLungs("air"), go_on)
+    assert engine.explain(nothing.value) == str(nothing.value)
+
+
+def test_functions_need_neither_torch_nor_a_volume(monkeypatch):
+    monkeypatch.setattr("SAMMed3DLib.worker.engine.load_torch", lambda: 1 / 0)
+    assert Engine().run(FunctionRequest(lambda report: report(1, 2, "")), go_on) is True

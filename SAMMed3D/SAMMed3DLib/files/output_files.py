@@ -15,6 +15,7 @@ import stat
 import sys
 import tempfile
 import time
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +28,10 @@ _PAUSE_SECONDS = 0.05
 _PREFIX = ".sammed3d-"
 _HOST = re.sub(r"[^A-Za-z0-9]", "", platform.node())[:20] or "here"
 _OWN = f"{_PREFIX}{_HOST}-{os.getpid()}-"
+_RESERVED = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]|\s')
+_DEVICES = re.compile(r"(?i)^(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3])(?=\.|$)")
+#: Bytes: file systems take 255, and a path's other parts want room below Windows' 260.
+_LONGEST_NAME = 100
 #: No run writes a file for so long.
 _OLD_SECONDS = 24 * 3600.0
 
@@ -174,6 +179,45 @@ def write_text_whole(path: Path, text: str, encoding: str = "utf-8") -> None:
     """Writes a text file whole or not at all, its line ends as they are. Raises InputError."""
     with whole_file(path) as part:
         part.write_bytes(text.encode(encoding))
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to write into; at the end it is at ``path``, where nothing may be yet, whole or not at all.
+
+    Raises:
+        InputError: the system refuses to write, or ``path`` is taken.
+    """
+    check_folder(path.parent)
+    try:
+        with temporary_folder(path.parent) as folder:
+            part = folder / path.name
+            part.mkdir()
+            yield part
+            if path.exists():
+                raise InputError(f"{path} could not be written: it exists; choose another folder")
+            part.rename(path)
+        _to_disk(path.parent)
+    except OSError as error:
+        raise InputError(
+            f"{path} could not be written: {error.strerror or error}; nothing was changed; {_cure(error)}"
+        ) from error
+
+
+def safe_name(text: str, fallback: str) -> str:
+    """``text`` as a file's name that every system takes: letters of all languages stay, the rest becomes ``_``.
+
+    Windows' rules: https://learn.microsoft.com/windows/win32/fileio/naming-a-file (reserved characters, devices, no dot
+    or space at the end). The same text gives the same name; never empty; a safe name is returned as it is.
+    """
+    name = unicodedata.normalize("NFC", text).strip()
+    name = "".join("_" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn") else c for c in name)
+    name = re.sub(r"_{2,}", "_", _RESERVED.sub("_", name))
+    # Hidden files are not read; an option may not be taken for a name.
+    name = name.strip(" ._").lstrip("-~")
+    if len(name.encode()) > _LONGEST_NAME:
+        name = name.encode()[:_LONGEST_NAME].decode(errors="ignore").rstrip(" ._")
+    return (f"{fallback}_{name}" if _DEVICES.match(name) else name) or fallback
 
 
 class LockHeld(Exception):

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from ..inference.geometry import as_affine, closest_ras_axes, transform_points, world_to_ijk
+from ..inference.geometry import as_affine, box_corners, closest_ras_axes, transform_points, world_to_ijk
+from ..inference.sampling import sample_grid
 from .coarse_grid import CoarseVolume, Progress, coarse_volume, report
 
 CELL_MM = 2.0
@@ -50,6 +51,8 @@ _MOST_OPEN, _LEAST_BOUNDED = 0.15, 0.5
 _CLOSING_MM = 12.0
 _LARGEST_HOLE_MM2 = 900.0
 _STEPS = 10
+#: Slices of a volume that are sampled at once.
+_SLAB = 8
 _OPEN, _BOUNDED = 1, 2
 #: Voxels below this HU are padding if they make up this share of the volume; a cell with more than that share of them
 #: holds no data.
@@ -97,6 +100,38 @@ class LungMask:
         index = world_to_ijk(self.grid_to_ras, points.reshape(-1, 3))[:, ::-1]
         share = ndimage.map_coordinates(self.cells, index.T, order=1, mode="grid-constant")
         return share.reshape(points.shape[:-1])
+
+    def voxels(
+        self, shape_kji: Sequence[int], ijk_to_ras: NDArray, progress: Progress | None = None
+    ) -> tuple[NDArray[np.uint8], tuple[int, int, int]]:
+        """The lungs in a volume's voxels: a block [k, j, i], 1 where more than half is lung, and its first voxel.
+
+        Args:
+            shape_kji: of the volume.
+            ijk_to_ras: (4, 4) of the volume.
+            progress: called with (done, total); returning False cancels.
+
+        Raises:
+            PredictionCancelled: ``progress`` returned False.
+        """
+        cells = np.argwhere(self.mask)[:, ::-1]
+        if not len(cells):
+            return np.zeros((1, 1, 1), np.uint8), (0, 0, 0)
+        corners = box_corners(cells.min(axis=0) - 1.0, cells.max(axis=0) + 1.0)
+        ijk = world_to_ijk(ijk_to_ras, transform_points(self.grid_to_ras, corners))
+        low = np.clip(np.floor(ijk.min(axis=0)), 0, np.array(shape_kji[::-1]) - 1).astype(int)
+        high = np.clip(np.ceil(ijk.max(axis=0)) + 1, low + 1, shape_kji[::-1]).astype(int)
+        block = np.zeros((high - low)[::-1], np.uint8)
+        to_cells = np.linalg.inv(self.grid_to_ras) @ ijk_to_ras
+        for start in range(0, len(block), _SLAB):
+            part = block[start : start + _SLAB]
+            first = np.eye(4)
+            first[:3, 3] = low + (0, 0, start)
+            share = sample_grid(self.cells.transpose(2, 1, 0), to_cells @ first, part.shape[::-1], 0.0)
+            part[:] = share.transpose(2, 1, 0) > 0.5
+            report(progress, min(start + _SLAB, len(block)), len(block))
+        i, j, k = (int(each) for each in low)
+        return block, (k, j, i)
 
     def inside_fraction(self, mask: NDArray, offset_kji: Sequence[int], ijk_to_ras: NDArray) -> float:
         """Returns the share of an object's voxels that lie in the lungs, 0..1; 0 for an empty object.

@@ -317,6 +317,8 @@ class NoduleActions:
             (ui.importFileButton, self._onImportFile),
             (ui.exportPointsButton, self._onExportPoints),
             (ui.exportLabelsButton, self._onExportLabels),
+            (ui.exportCropsButton, self._onExportCrops),
+            (ui.lungsButton, self._onLungs),
         ]
         for button, slot in self._connections:
             button.connect("clicked(bool)", slot)
@@ -393,10 +395,26 @@ class NoduleActions:
             self._session.importMarks(Path(chosen))
 
     def _onExportPoints(self, checked: bool = False) -> None:
-        self._session.exportPoints()
+        self._session.exportPoints(self._several())
 
     def _onExportLabels(self, checked: bool = False) -> None:
-        self._session.exportLabelMap()
+        self._session.exportLabelMap(self._several())
+
+    def _onExportCrops(self, checked: bool = False) -> None:
+        settings = slicer.app.userSettings()
+        folder = str(settings.value(_FOLDER_SETTING) or qt.QDir.homePath())
+        chosen = qt.QFileDialog.getExistingDirectory(self._table, _("Write crops of the nodules into"), folder)
+        if chosen:
+            settings.setValue(_FOLDER_SETTING, chosen)
+            self._session.exportCrops(Path(chosen), self._several())
+
+    def _onLungs(self, checked: bool = False) -> None:
+        self._session.showLungs()
+
+    def _several(self) -> list[str]:
+        """The selected nodules where several are selected, else none: that means all."""
+        many = self._nodules.selectedIds
+        return many if len(many) > 1 else []
 
     def _onCopy(self, checked: bool = False) -> None:
         slicer.app.clipboard().setText(tableText(self._session.review.rows()))

@@ -228,7 +228,7 @@ def _history(facts: Facts) -> dict[str, Control]:
 def _segmentAll(facts: Facts) -> dict[str, Control]:
     reason = whyNoClick(facts)
     if facts.state is State.GENERATING:
-        reason = _("The search is running: wait for it or cancel it.")
+        reason = _busy()
     tip = _("Find and segment every nodule of the lungs, the likeliest first. Accepted nodules stay as they are.")
     sliderTip = _("Show fewer nodules, only likely ones, or more, at once: {shown} of {found} are shown.")
     slider = _usable(
@@ -245,6 +245,10 @@ def _segmentAll(facts: Facts) -> dict[str, Control]:
         "fewerLabel": slider,
         "moreLabel": slider,
     }
+
+
+def _busy() -> str:
+    return _("Wait for what is running, or cancel it.")
 
 
 def sizeText(size: int) -> str:
@@ -278,6 +282,7 @@ def _thorough(detector: ModelEntry | None) -> dict[str, Control]:
 
 def _nodules(facts: Facts) -> dict[str, Control]:
     none = "" if facts.rows else _("There are no nodules yet.")
+    busy = _busy() if facts.state is State.GENERATING else ""
     noRow = none or ("" if facts.selected else _("Select a nodule in the table first."))
     return {
         "acceptButton": _usable(_("Mark the nodule as reviewed and go on to the next one (A)."), noRow),
@@ -295,9 +300,26 @@ def _nodules(facts: Facts) -> dict[str, Control]:
             _("Points of a file become nodules: .mrk.json, .fcsv, .acsv, CSV with r,a,s or l,p,s, LIDC-IDRI's XML."),
             whyNoClick(facts),
         ),
-        "exportPointsButton": _usable(_("Make a point list with one named point in each nodule."), none),
+        "exportPointsButton": _usable(
+            _("Make a point list with one named point in each nodule (each selected one, where several are)."), none
+        ),
         "exportLabelsButton": _usable(
-            _("Make a label map with all nodules: 1, 2, ... in the order of the list."), none
+            _("Make a label map with all nodules (the selected ones, where several are): 1, 2, ... as in the list."),
+            none,
+        ),
+        "exportCropsButton": _usable(
+            _(
+                "Write image and mask of each nodule (each selected one, where several are) with 15 mm around it as "
+                "NIfTI files, into a new folder where you choose."
+            ),
+            none or busy,
+        ),
+        "lungsButton": _usable(
+            _(
+                "Make a segmentation of what the search for all nodules takes as lung. It never counts as a "
+                "nodule, and it is hidden with its CT."
+            ),
+            whyNoClick(facts) or busy,
         ),
         "saveButton": _usable(_("Save the table as a CSV file."), none),
         "show3dButton": _usable(_("Show the nodules in the 3D view. It follows every change."), none),

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vtk.util import numpy_support
 
 from .mask_block import EMPTY_BLOCK, Index, MaskBlock, labeledBlock, sameMask, tightBlock
+from .nodule_segmentation import NoduleSegmentation
 from .volume_geometry import Affine, SceneError, VolumeGeometry, toArray, toVtk, toWorld, transformPoints
 
 __all__ = ["MaskBlock", "SegmentWriter"]
@@ -265,9 +266,8 @@ class SegmentWriter:
     def withoutOthers(self, segmentId: str, block: MaskBlock) -> MaskBlock:
         """The block without the voxels that belong to other segments. Raises SceneError for a non-linear transform."""
         geometry = VolumeGeometry(self.volumeNode)
-        segmentation = self.segmentationNode.GetSegmentation()
         free = np.asarray(block.mask) != 0
-        for other in segmentation.GetSegmentIDs():
+        for other in NoduleSegmentation(self.segmentationNode).ids:
             if other != segmentId:
                 taken = SegmentLabelmap(self.segmentationNode, other, geometry).region(block.offset_kji, free.shape)
                 free &= ~taken

@@ -17,11 +17,11 @@ from ..files.mark_files import read_marks
 from ..inference.errors import InputError
 from ..signal import Signal
 from ..translation import tr as _
-from ..worker.requests import Generate, ModelInfo, Prefetch, Progress, Result
+from ..worker.requests import FindLungs, FunctionRequest, Generate, ModelInfo, Prefetch, Priority, Progress, Result
 from . import views
 from .finding import Finding, VolumeQueue, volumesOf
 from .input_gate import Oddities, odditiesOf
-from .interchange import exportLabelMap, exportPoints, marksOf
+from .interchange import cropsOf, exportLabelMap, exportPoints, freeFolder, marksOf, showLungs, writeCrops
 from .measure_view import MeasureView
 from .nodule_editor import NEW, NoduleEditor
 from .nodule_segmentation import showWith
@@ -107,6 +107,7 @@ class Session:
         self._problem = ""
         self.unseen = False
         self.queue: VolumeQueue | None = None
+        self._job: tuple[int, str] | None = None
         self._preloads = False
         self._prefetched: Any = None
         self._isBusy = False
@@ -180,6 +181,7 @@ class Session:
             isGenerating=self.finding.isRunning,
             isLoading=self._pipeline.isLoading,
             isPredicting=self._editor.isWaiting,
+            job="" if self._job is None else self._job[1],
         )
 
     def _update(self) -> None:
@@ -288,6 +290,7 @@ class Session:
         if hadSelection:
             self.selectionChanged(None)
         self._pipeline.dropAll()
+        self._job = None
         self._prefetched = None
 
     def suspend(self) -> None:
@@ -475,18 +478,60 @@ class Session:
         )
 
     @told
-    def exportPoints(self) -> Any:
-        """Makes a point list with one point a nodule; None, after a message, where there is no nodule."""
-        node = exportPoints(self.volume)
+    def exportPoints(self, chosen: Sequence[str] = ()) -> Any:
+        """Makes a point list with one point a nodule; None, after a message, where there is no nodule.
+
+        ``chosen`` here and below: segment IDs, default all nodules.
+        """
+        node = exportPoints(self.volume, chosen)
         self.message(_("The points are in {name}: save them with the scene.").format(name=node.GetName()), False)
         return node
 
     @told
-    def exportLabelMap(self) -> Any:
-        """Makes a label map with all nodules; None, after a message, where there is no nodule."""
-        node = exportLabelMap(self.volume)
+    def exportLabelMap(self, chosen: Sequence[str] = ()) -> Any:
+        """Makes a label map with the nodules; None, after a message, where there is no nodule."""
+        node = exportLabelMap(self.volume, chosen)
         self.message(_("The label map is {name}: save it with the scene.").format(name=node.GetName()), False)
         return node
+
+    @told
+    def exportCrops(self, folder: Path, chosen: Sequence[str] = ()) -> None:
+        """Write image and mask around each nodule into a new folder inside of ``folder``, in the background."""
+        crops, target = cropsOf(self.volume, chosen), freeFolder(folder, self._volumeNode)
+        request = FunctionRequest(lambda report: writeCrops(target, crops, report), Priority.LONG)
+        text = _("{count} nodules are in {path}.").format(count=len(crops), path=target)
+        self._beginJob(request, _("Writing crops"), lambda value: self.message(text, False))
+
+    @told
+    def showLungs(self) -> None:
+        """Make a segmentation of what *Segment all* takes as lung, in the background; it counts as no nodule."""
+        geometry = self.volume.geometry
+        if not self.state.takesClicks:
+            raise SceneError(self.stateText)
+        if self._pipeline.ensure(geometry):
+            self._beginJob(FindLungs(geometry.identity()), _("Looking for the lungs"), self._onLungs)
+
+    @told
+    def _onLungs(self, lungs: Any) -> None:
+        node = showLungs(self.volume, lungs)
+        text = _("{name}: {note}.").format(name=node.GetName(), note=lungs.note)
+        self.message(text, False)
+
+    def _beginJob(self, request: Any, text: str, onValue: Callable[[Any], None]) -> None:
+        """Begin a long request; a search or another job goes on, which is said. Raises SceneError."""
+        if self._job is not None or self.finding.isRunning:
+            raise SceneError(_("Wait for what is running, or cancel it."))
+
+        def onResult(result: Result) -> None:
+            self._job = None
+            if result.error is not None:
+                self._onFailed(result.error, result.details)
+            elif result.cancelled:
+                self.message(_("{what}: canceled.").format(what=text), False)
+            else:
+                onValue(result.value)
+
+        self._job = self._pipeline.submit(request, onResult), text
 
     @told
     def undo(self) -> None:
@@ -504,7 +549,7 @@ class Session:
         """Finds all nodules in one CT of the scene after the other, then comes back to this one. Cancel ends all."""
         if not self.state.takesClicks:
             self.message(self.stateText, True)
-        elif self.queue is None and not self.finding.isRunning:
+        elif self.queue is None and not self.finding.isRunning and self._job is None:
             others = [node for node in volumesOf(self._scene) if node is not self._volumeNode]
             self.queue = VolumeQueue(self._volumeNode, [self._volumeNode, *others])
             self._update()
@@ -535,6 +580,9 @@ class Session:
         if not self.state.takesClicks:
             self.message(self.stateText, True)
             return
+        if self._job is not None:
+            self.message(_("Wait for what is running, or cancel it."), True)
+            return
         self._selectedBefore = self.selectedId
         self.finding.start()
 
@@ -543,7 +591,9 @@ class Session:
         """Stops *Segment all* (what was found is kept), or drops the clicks that wait for an answer, and loading."""
         if self.queue is not None:
             self.queue.stop()
-        if self.finding.isRunning:
+        if self._job is not None:
+            self._pipeline.stop(self._job[0])
+        elif self.finding.isRunning:
             self.finding.stop()
         else:
             self._editor.cancel()
@@ -652,6 +702,8 @@ class Session:
                 text = _("{what}, {time}").format(what=text, time=_leftText(progress.seconds_left))
             if self.queue is not None:
                 text = f"{text} ({self.queue.position})"
+        elif self._job is not None and progress.generation == self._job[0]:
+            text = self._job[1]
         if text:
             self.progressed(progress.done, progress.total, text)
 

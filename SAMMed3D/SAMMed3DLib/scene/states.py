@@ -24,7 +24,7 @@ class State(enum.Enum):
     PREDICTING = "predicting"
     """Clicks are being answered; further ones are taken."""
     GENERATING = "generating"
-    """*Segment all* is running; clicks are taken, Cancel keeps what was found."""
+    """*Segment all* or another long job is running; clicks are taken, Cancel keeps what was found."""
     ERROR = "error"
     """The model or the volume cannot be used; the text says why."""
 
@@ -41,7 +41,7 @@ class State(enum.Enum):
 
 @dataclass(frozen=True)
 class SessionFacts:
-    """The facts that decide the state."""
+    """The facts that decide the state; ``job`` names another long job that is running."""
 
     hasTorch: bool = False
     hasWeights: bool = False
@@ -50,6 +50,7 @@ class SessionFacts:
     isGenerating: bool = False
     isLoading: bool = False
     isPredicting: bool = False
+    job: str = ""
 
 
 def stateOf(facts: SessionFacts) -> State:
@@ -62,7 +63,7 @@ def stateOf(facts: SessionFacts) -> State:
         return State.ERROR
     if not facts.hasVolume:
         return State.NO_VOLUME
-    if facts.isGenerating:
+    if facts.isGenerating or facts.job:
         return State.GENERATING
     if facts.isLoading:
         return State.LOADING
@@ -80,5 +81,5 @@ def textOf(state: State, facts: SessionFacts) -> str:
         State.LOADING: _("Getting ready..."),
         State.READY: _("Ready: click a nodule in a slice view."),
         State.PREDICTING: _("Segmenting..."),
-        State.GENERATING: _("Looking for nodules..."),
+        State.GENERATING: facts.job or _("Looking for nodules..."),
     }[state]

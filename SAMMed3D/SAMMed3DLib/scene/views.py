@@ -12,7 +12,7 @@ import vtk
 from numpy.typing import NDArray
 
 from .beside_volume import ownerOf
-from .nodule_segmentation import OWN_ATTRIBUTE
+from .nodule_segmentation import LUNGS_ATTRIBUTE, OWN_ATTRIBUTE
 from .prompt_store import SEGMENTATION_ROLE, VOLUME_ROLE
 from .volume_geometry import SceneError, VolumeGeometry, toArray, toVtk
 
@@ -302,7 +302,7 @@ def showNodulesOf(volumeNode: Any) -> list[Any]:
     segmentations = [
         node
         for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", scene)
-        if node.GetAttribute(OWN_ATTRIBUTE) or node in clicked
+        if node.GetAttribute(OWN_ATTRIBUTE) or node.GetAttribute(LUNGS_ATTRIBUTE) or node in clicked
     ]
     owners = [(node, ownerOf(node)) for node in segmentations]
     owners += [

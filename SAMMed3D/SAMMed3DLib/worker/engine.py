@@ -21,7 +21,10 @@ from ..torch_setup.loading import load_torch
 from .click_trail import Click, ClickStep, ClickTrail, ClickTrails, clicks_in_order
 from .requests import (
     AXES,
+    FindLungs,
+    FoundLungs,
     FoundNodule,
+    FunctionRequest,
     Generate,
     Generated,
     Identity,
@@ -78,15 +81,18 @@ class Engine:
             Measure: self._measure_blocks,
             Generate: self._generate,
             Prefetch: self._prefetch,
+            FindLungs: self._find_lungs,
         }
 
     def run(self, request: Any, report: Report) -> Any:
-        """The answer to a request.
+        """The answer to a request; what a function does needs neither model nor volume.
 
         Raises:
             RequestCancelled: ``report`` returned False; StaleRequest: there is no such volume, or no network yet.
             ValueError: what the user can cure; :meth:`explain` gives the words for it and for other errors.
         """
+        if isinstance(request, FunctionRequest):
+            return request.function(report)
         load_torch()
         return self._handlers[type(request)](request, report)
 
@@ -290,6 +296,23 @@ class Engine:
         if stopped:
             raise RequestCancelled(answer)
         return answer
+
+    def _find_lungs(self, request: FindLungs, report: Report) -> FoundLungs:
+        from ..finding.lungs import find_lungs
+        from ..inference.errors import InputError, PredictionCancelled
+
+        if self._array is None or request.identity != self._identity:
+            raise StaleRequest()
+        try:
+            lungs = find_lungs(self._array, self._ijk_to_ras, lambda done, total: report(done, 2 * total, ""))
+            if not lungs.found:
+                raise InputError(lungs.message)
+            mask, offset = lungs.voxels(
+                self._array.shape, self._ijk_to_ras, lambda done, total: report(total + done, 2 * total, "")
+            )
+        except PredictionCancelled as stop:
+            raise RequestCancelled() from stop
+        return FoundLungs(mask, offset, "; ".join([lungs.message, *lungs.notes]))
 
     def _detector_of(self, path: str, report: Report) -> Any:
         """The detector of a file, read again only where the file or the device is another. Raises CheckpointError."""

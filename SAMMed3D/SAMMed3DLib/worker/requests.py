@@ -209,6 +209,36 @@ class Generate:
 
 
 @dataclass(frozen=True, eq=False)
+class FindLungs:
+    """Asks for what *Segment all* takes as lung. Answer: :class:`FoundLungs`.
+
+    Attributes:
+        identity: the volume's.
+    """
+
+    identity: Identity
+    priority: ClassVar[Priority] = Priority.LONG
+
+    @property
+    def key(self) -> Hashable:
+        return "lungs"
+
+
+@dataclass(frozen=True, eq=False)
+class FoundLungs:
+    """The lungs up to the pleura, with their vessels and nodules.
+
+    Attributes:
+        mask, offset_kji: the block.
+        note: how much it is, and what is missing of the lungs.
+    """
+
+    mask: NDArray
+    offset_kji: tuple[int, int, int]
+    note: str
+
+
+@dataclass(frozen=True, eq=False)
 class Prefetch:
     """Asks to encode what a click at this point would need. Answer: None. Any other request cancels it."""
 

@@ -1,7 +1,6 @@
 """Names of cases that every file system takes and that nnU-Net's layout does not misread.
 
-Windows' rules: https://learn.microsoft.com/windows/win32/fileio/naming-a-file (reserved characters and device names, no
-dot or space at the end, upper and lower case are the same).
+Upper and lower case are the same to Windows.
 """
 
 from __future__ import annotations
@@ -9,6 +8,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Collection
+
+from SAMMed3DLib.files.output_files import safe_name
 
 
 class StoreError(ValueError):
@@ -19,11 +20,7 @@ class ExportCancelled(Exception):  # noqa: N818 - an answer to the user, not an 
     """The user asked to stop; the data set is as it was before."""
 
 
-_RESERVED = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]|\s')
-_DEVICES = re.compile(r"(?i)^(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3])(?=\.|$)")
 _ENDING = re.compile(r"(?i)(\.nii\.gz|\.nii|\.seg\.nrrd|\.nrrd|\.nhdr|\.mha|\.mhd)$")
-#: Bytes: file systems take 255, and a path's other parts want room below Windows' 260.
-_LONGEST = 100
 _FALLBACK = "case"
 _CHANNEL = re.compile(r"_(\d{4})$")
 #: The channel that is the CT.
@@ -31,21 +28,10 @@ CT_CHANNEL = "0000"
 
 
 def safe_case_name(text: str) -> str:
-    """Turns a text into the name of a case: letters of all languages stay, blanks and reserved characters become ``_``.
-
-    The same text gives the same name; never empty; a safe name is returned as it is.
-    """
-    name = _ENDING.sub("", unicodedata.normalize("NFC", str(text)).strip())
-    name = "".join("_" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn") else c for c in name)
-    name = re.sub(r"_{2,}", "_", _RESERVED.sub("_", name))
-    # Hidden files are not read; an option may not be taken for a name.
-    name = name.strip(" ._").lstrip("-~")
-    if len(name.encode()) > _LONGEST:
-        name = name.encode()[:_LONGEST].decode(errors="ignore").rstrip(" ._")
-    if _DEVICES.match(name):
-        name = f"{_FALLBACK}_{name}"
+    """Turns a text, without an image's ending, into the name of a case, by :func:`safe_name`."""
+    name = safe_name(_ENDING.sub("", unicodedata.normalize("NFC", str(text)).strip()), _FALLBACK)
     # "x_0000" is channel 0 of "x" to nnU-Net.
-    return re.sub(r"_0000$", "-0000", name) or _FALLBACK
+    return re.sub(r"_0000$", "-0000", name)
 
 
 def numbered_names(images: Collection[str], labels: Collection[str]) -> frozenset[str]:

@@ -14,7 +14,7 @@ import slicer
 import slicer.util
 from numpy.typing import NDArray
 
-from SAMMed3DLib.scene.nodule_segmentation import OWN_ATTRIBUTE, NoduleSegmentation
+from SAMMed3DLib.scene.nodule_segmentation import LUNGS_ATTRIBUTE, OWN_ATTRIBUTE, NoduleSegmentation
 from SAMMed3DLib.scene.segment_writer import BINARY_LABELMAP, segmentationToWorld
 from SAMMed3DLib.scene.volume_geometry import SceneError, VolumeGeometry, toWorld, transformPoints
 from SAMMed3DLib.translation import tr as _
@@ -349,7 +349,7 @@ def volumePairs(scene: Any) -> list[VolumePair]:
     found: dict[str, list[Any]] = {node.GetID(): [] for node in volumes}
     alone = []
     for segmentation in _nodes(scene, "vtkMRMLSegmentationNode"):
-        if segmentation.GetHideFromEditors():
+        if segmentation.GetHideFromEditors() or segmentation.GetAttribute(LUNGS_ATTRIBUTE):
             continue
         volume = _referenced(segmentation) or _surrounding(segmentation, volumes)
         if volume is not None and volume.GetID() in found:

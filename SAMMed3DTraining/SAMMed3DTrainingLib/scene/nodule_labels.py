@@ -118,7 +118,7 @@ def readNodules(segmentationNode: Any, volumeNode: Any) -> NoduleReading:
     segmentation = segmentationNode.GetSegmentation()
     voxelMm3 = abs(float(np.linalg.det(geometry.ijkToWorld[:3, :3])))
     nodules, empty, huge = [], [], []
-    for segmentId in segmentation.GetSegmentIDs():
+    for segmentId in NoduleSegmentation(segmentationNode).ids:
         segment = segmentation.GetSegment(segmentId)
         name = segment.GetName() or segmentId
         if segment.GetRepresentation(BINARY_LABELMAP) is None and segmentation.GetSourceRepresentationName() not in (
