@@ -341,6 +341,96 @@ def test_the_list_grows_while_the_search_goes_on_in_one_step_of_the_history(benc
     assert sizes(bench) == [9**3, 3**3, 7**3]
 
 
+def described(bench):
+    return [(row.segmentId, row.name, row.volumeMm3, row.score) for row in bench.session.review.rows()]
+
+
+def cut_short(bench, end):
+    """A second search that has found one of the three again, and another one, when it ends."""
+    before = [row for row in described(bench)] or [run(bench), described(bench)][1]
+    new = [found(PLACES["small"], 0.85, reach=1), found((30, 25, 25), 0.7)]
+    bench.engine.found, bench.engine.parts = new, [new[:1]]
+    bench.session.segmentAll()
+    end()
+    bench.settle()
+    return before
+
+
+def test_cancel_keeps_what_an_earlier_search_found_and_undo_brings_back_the_list(bench):
+    bench.session.options.sensitivity = 1.0
+    before = [*cut_short(bench, bench.session.cancel)]
+    after = described(bench)
+    assert [size for _id, _name, size, _score in after] == [9**3, 3**3, 5**3, 7**3, 5**3]
+    assert len({name for _id, name, *_ in after}) == 5, "no name twice"
+    assert {before[0][0], before[2][0], before[3][0]} < {one[0] for one in after} and before[1][0] not in {
+        one[0] for one in after
+    }
+    text = bench.heard["message"][-1][0]
+    assert "2 nodules found until the search was canceled, 5 shown" in text and "3 of an earlier search" in text
+    bench.session.finding.setSensitivity(0.12)
+    bench.settle()
+    assert sizes(bench) == [9**3], "the slider knows all of them"
+    bench.session.finding.setSensitivity(1.0)
+    bench.settle()
+    assert sorted(sizes(bench)) == sorted(size for _id, _name, size, _score in after)
+    bench.session.undo()
+    assert described(bench) == before and bench.session.finding.counts == (4, 4)
+    bench.session.redo()
+    bench.settle()
+    assert sorted(sizes(bench)) == sorted(size for _id, _name, size, _score in after)
+    bench.assertMeasured()
+
+
+def test_what_the_slider_hid_and_what_was_rejected_stay_so_after_a_canceled_search(bench):
+    large, small, _middle = (row.segmentId for row in run(bench))
+    bench.session.review.delete(large)
+    bench.session.finding.setSensitivity(0.25)
+    bench.settle()
+    assert [one[0] for one in described(bench)] == [small]
+    cut_short(bench, bench.session.cancel)
+    assert sizes(bench) == [3**3]
+    bench.session.finding.setSensitivity(1.0)
+    bench.settle()
+    assert sizes(bench) == [3**3, 5**3, 7**3, 5**3], "hidden ones are there, the deleted one is not"
+    assert len({name for _id, name, *_ in described(bench)}) == 4
+
+
+def test_canceling_before_anything_was_found_leaves_the_list_and_the_history(bench):
+    run(bench)
+    before = described(bench)
+    bench.engine.found = []
+    bench.session.segmentAll()
+    bench.session.cancel()
+    bench.settle()
+    assert described(bench) == before and bench.session.finding.counts == (3, 4)
+    assert bench.heard["message"][-1] == ("The search was canceled before it found a nodule.", False)
+    bench.session.undo()
+    assert described(bench) == [] and not bench.session.history.canUndo
+
+
+def test_an_error_in_a_search_keeps_what_an_earlier_one_found(bench):
+    run(bench)
+    before = described(bench)
+    growing = listed(bench, [[found(PLACES["small"], 0.85, reach=1)]])
+    bench.engine.raises = "there is not enough memory"
+    assert next(growing) == [3**3]
+    bench.settle()
+    assert bench.errors == ["there is not enough memory"] and sorted(sizes(bench)) == [3**3, 7**3, 9**3]
+    bench.session.undo()
+    assert described(bench) == before
+
+
+def test_leaving_a_volume_during_a_search_keeps_what_an_earlier_one_found(bench):
+    run(bench)
+    other = bench.addVolume("other")
+    growing = listed(bench, [[found(PLACES["small"], 0.85, reach=1)]])
+    assert next(growing) == [3**3]
+    bench.session.setVolume(other)
+    bench.settle()
+    bench.session.setVolume(bench.volume)
+    assert sorted(sizes(bench)) == [3**3, 7**3, 9**3] and bench.session.finding.counts[1] == 4
+
+
 def test_what_is_touched_while_the_list_grows_stays(bench):
     large, small, middle, _doubtful = bench.engine.found
     wrong = found((30, 25, 25), 0.7, reach=2)

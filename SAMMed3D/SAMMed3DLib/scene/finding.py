@@ -215,7 +215,7 @@ class Finding:
         self._run = CandidateRun()
         self._growing: CandidateRun | None = None
         self._todo: deque[tuple[ListedNodule, bool]] = deque()
-        self._ending: tuple[str, bool] | None = None
+        self._ending: tuple[str, bool, int] | None = None
         self._moved = False
         self._reopen()
 
@@ -262,8 +262,12 @@ class Finding:
         self._pipeline.stop(self._generation)
 
     def close(self) -> None:
-        """Stops waiting for an answer."""
+        """Stops waiting for an answer; earlier findings that the search had not come to come back."""
         self._pipeline.drop(self._generation)
+        growing, self._growing = self._growing, None
+        with suppress(SceneError):
+            if growing is not None and growing is self._run and self._keepOld(growing):
+                self._keep()
 
     def isKept(self, segmentId: str) -> bool:
         """Whether a nodule stays when nodules are looked for again: true of every one that somebody has touched."""
@@ -291,18 +295,27 @@ class Finding:
         growing, self._growing = self._growing, None
         if result.error is not None:
             self.volume.message(result.error, True)
+            if growing is not None and growing is self._run and self._keepOld(growing):
+                self._plan()
+                self.volume.refreshList()
         elif result.request.identity != self.volume.geometry.identity():
             self.volume.message(_("The volume has changed meanwhile: start Segment all again."), True)
         elif result.value is None or (growing is not None and growing is not self._run):  # it was undone meanwhile
             self.volume.message(_("The search was canceled."), False)
-        else:
-            self._growing, self._ending = growing, (result.value.note, result.cancelled)
+        elif result.cancelled and growing is None and not result.value.found:
             self.wasSearched = True
-            self._take(result.value)
+            self.volume.message(_("The search was canceled before it found a nodule."), False)
+        else:
+            self._growing = growing
+            self.wasSearched = True
+            self._take(result.value, result)
             self._growing = None
 
-    def _take(self, generated: Generated) -> None:
-        """Shows found nodules; the first of them begins a step of the history and removes earlier, untouched ones."""
+    def _take(self, generated: Generated, result: Result | None = None) -> None:
+        """Shows found nodules; the first of them begins a step of the history and removes earlier, untouched ones.
+
+        ``result``: of a search that is over; where it was cut short, earlier ones that it had not come to come back.
+        """
         volume = self.volume
         if self._growing is None:
             self._growing = self._begin()
@@ -318,6 +331,8 @@ class Finding:
         for one in gone:
             if one.segmentId is not None and self._exists(one.segmentId) and one.segmentId not in others:
                 volume.remove(one.segmentId)
+        if result is not None:
+            self._ending = (generated.note, result.cancelled, self._keepOld(run) if result.cancelled else 0)
         self._plan()
         volume.refreshList()
 
@@ -333,15 +348,56 @@ class Finding:
         self._run = run
         return run
 
-    def _tell(self, note: str, wasStopped: bool) -> None:
-        """Tells the user how the search ended, with the engine's note on it."""
+    def _keepOld(self, run: CandidateRun) -> int:
+        """Brings back earlier findings that were not found again by now, for the slider too; returns how many.
+
+        Raises SceneError.
+        """
+        volume = self.volume
+        if volume.volumeNode is None or volume.segmentationNode is None:
+            return 0
+        known = [one.found for one in run.candidates]
+        others = [*known, *(volume.writer.read(segmentId) for segmentId in volume.nodules)]
+        gone = {
+            segmentId: snapshot
+            for segmentId, snapshot in run.change.before.items()
+            if snapshot is not None and segmentId not in volume.nodules
+        }
+        kept = [
+            one
+            for one in run.previous.candidates
+            # not one that the user has deleted, or touched
+            if (one.segmentId is None or one.hidden is not None or one.segmentId in gone)
+            and not overlapsAny(one.found, others)
+        ]
+        run.update([*known, *(one.found for one in kept)], volume.nextNumber())
+        own = {id(one.found): one for one in run.candidates}
+        for one in kept:
+            if one.hidden is None and one.segmentId is not None:
+                again = own[id(one.found)]
+                again.segmentId = one.segmentId
+                taken = {volume.segmentation.segment(segmentId).GetName() for segmentId in volume.nodules}
+                segment = volume.restore(gone[one.segmentId]).segment
+                if segment.GetName() in taken:
+                    with volume.changing():
+                        segment.SetName(volume.segmentation.nameOf(again.number))
+                following = run.positionOf(again, self._exists)
+                if following is not None:
+                    volume.moveBefore(one.segmentId, following)
+        return len(kept)
+
+    def _tell(self, note: str, wasStopped: bool, kept: int) -> None:
+        """Tells the user how the search ended, with the engine's note on it, and how many earlier ones were kept."""
         shown, found = self.counts
+        found -= kept
         if found and wasStopped:
             text = _("{found} nodules found until the search was canceled, {shown} shown.")
         elif found:
             text = _("{found} nodules found, {shown} shown: accept or reject them; the slider shows more or fewer.")
         else:
             text = _("The search was canceled before it found a nodule.") if wasStopped else _("No nodules were found.")
+        if kept:
+            note = " ".join([_("{kept} of an earlier search are kept.").format(kept=kept), note])
         self.volume.message(" ".join([text.format(found=found, shown=shown), note]).strip(), False)
 
     # -- the slider --------------------------------------------------------------------------------------------------

@@ -140,7 +140,7 @@ class NoduleCrop:
 
 
 def cropsOf(volume: OpenVolume, chosen: Sequence[str] = ()) -> list[NoduleCrop]:
-    """The nodules, each with :data:`CROP_MARGIN_MM` around it as far as the CT reaches. Raises SceneError.
+    """Cuts out the nodules, each with :data:`CROP_MARGIN_MM` around it as far as the CT reaches. Raises SceneError.
 
     Nodules too small to be measured are left out.
     """
@@ -184,7 +184,7 @@ def writeCrops(folder: Path, crops: Sequence[NoduleCrop], report: Report) -> Non
 
 
 def freeFolder(parent: Path, volumeNode: Any) -> Path:
-    """A folder in ``parent``, not there yet, for the crops of a volume."""
+    """Names a folder in ``parent``, not there yet, for the crops of a volume."""
     base = safe_name(f"{volumeNode.GetName() or ''} nodules", "nodules")
     path, number = parent / base, 2
     while path.exists():
@@ -193,7 +193,7 @@ def freeFolder(parent: Path, volumeNode: Any) -> Path:
 
 
 def showLungs(volume: OpenVolume, lungs: FoundLungs) -> Any:
-    """Put the lungs into the volume's segmentation for them, never taken for nodules. Raises SceneError."""
+    """Puts the lungs into the volume's segmentation for them, never taken for nodules. Raises SceneError."""
     node, segmentId = createLungs(volume.volumeNode)
     SegmentWriter(node, volume.volumeNode).write(segmentId, MaskBlock(lungs.mask, lungs.offset_kji))
     return node

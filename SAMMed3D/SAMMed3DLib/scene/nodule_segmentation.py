@@ -114,7 +114,7 @@ def isLungs(segment: Any) -> bool:
 
 
 def createLungs(volumeNode: Any) -> tuple[Any, str]:
-    """A segmentation of the volume's own for its lungs, drawn as an outline, and the ID of its empty segment.
+    """Makes a segmentation for a volume's lungs, drawn as an outline; returns it and the ID of its empty segment.
 
     One that is there already is emptied. Raises SceneError as VolumeGeometry.
     """

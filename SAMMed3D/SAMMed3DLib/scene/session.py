@@ -496,7 +496,7 @@ class Session:
 
     @told
     def exportCrops(self, folder: Path, chosen: Sequence[str] = ()) -> None:
-        """Write image and mask around each nodule into a new folder inside of ``folder``, in the background."""
+        """Writes image and mask around each nodule into a new folder inside of ``folder``, in the background."""
         crops, target = cropsOf(self.volume, chosen), freeFolder(folder, self._volumeNode)
         request = FunctionRequest(lambda report: writeCrops(target, crops, report), Priority.LONG)
         text = _("{count} nodules are in {path}.").format(count=len(crops), path=target)
@@ -504,7 +504,7 @@ class Session:
 
     @told
     def showLungs(self) -> None:
-        """Make a segmentation of what *Segment all* takes as lung, in the background; it counts as no nodule."""
+        """Makes a segmentation of what *Segment all* takes as lung, in the background; it counts as no nodule."""
         geometry = self.volume.geometry
         if not self.state.takesClicks:
             raise SceneError(self.stateText)
@@ -518,7 +518,7 @@ class Session:
         self.message(text, False)
 
     def _beginJob(self, request: Any, text: str, onValue: Callable[[Any], None]) -> None:
-        """Begin a long request; a search or another job goes on, which is said. Raises SceneError."""
+        """Begins a long request. Raises SceneError while a search or another job is running."""
         if self._job is not None or self.finding.isRunning:
             raise SceneError(_("Wait for what is running, or cancel it."))
 
