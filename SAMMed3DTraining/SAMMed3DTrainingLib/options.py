@@ -140,20 +140,6 @@ def check_ranges(config: Any, options: Iterable[Option], error: type[Exception])
             raise error(f"{(option.flags or (f'--{option.name}',))[0]} {option.range.text}, not {value}")
 
 
-def markdown_table(options: Iterable[Option], defaults: Any) -> str:
-    """The options as a table for the documentation."""
-    lines = ["| option | meaning | default | range |", "| --- | --- | --- | --- |"]
-    for option in options:
-        default = getattr(defaults, option.target, None)
-        shown = "" if option.switch is not None or default in (None, ()) else default
-        shown = " ".join(map(str, shown)) if isinstance(shown, tuple) else str(shown)
-        allowed = ", ".join(option.choices) if option.choices else option.range.text if option.range else ""
-        names = ", ".join(f"`{name}`" for name in (*option.flags, f"--{option.name}"))
-        cells = (names, option.help, f"`{shown}`" if shown else "", allowed)
-        lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
-    return "\n".join(lines)
-
-
 # -- presets of training -----------------------------------------------------------------------------------------------
 
 Encoder = Literal["frozen", "lora", "full"]

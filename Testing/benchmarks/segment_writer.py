@@ -24,6 +24,7 @@ sys.path[:0] = [str(ROOT / folder) for folder in ("SAMMed3D", "Testing", "Testin
 import slicer.util  # noqa: E402
 from targets import print_targets  # noqa: E402
 
+from SAMMed3DLib.inference.geometry import label_map  # noqa: E402
 from SAMMed3DLib.scene import nodule_segmentation as nodules  # noqa: E402
 from SAMMed3DLib.scene.mask_block import MaskBlock, sameMask  # noqa: E402
 from SAMMed3DLib.scene.nodule_segmentation import NoduleSegmentation  # noqa: E402
@@ -91,7 +92,7 @@ def run(rounds: int, slow_rounds: int) -> dict[str, list[float]]:
     if not all(sameMask(writer.read(segment_id), block) for segment_id, block in before.items()):
         raise SystemExit("a neighbor was changed")
 
-    whole = large.fullMask(SHAPE)
+    whole = label_map({1: large}, SHAPE)
     for _ in range(slow_rounds):
         times.setdefault("Slicer's whole-volume write", []).append(
             seconds(lambda: slicer.util.updateSegmentBinaryLabelmapFromArray(whole, node, ids[0], volume))
@@ -99,7 +100,7 @@ def run(rounds: int, slow_rounds: int) -> dict[str, list[float]]:
         # Full extent, as after editing by hand: what taking over an edit costs.
         times.setdefault("read it after a whole-volume write", []).append(seconds(calls["read it"]))
         times["GEMM"].append(seconds(calls["GEMM"]))
-    if not np.array_equal(writer.read(ids[0]).fullMask(SHAPE), whole):
+    if not np.array_equal(label_map({1: writer.read(ids[0])}, SHAPE), whole):
         raise SystemExit("the two ways of writing differ")
     scene.close()
     return times

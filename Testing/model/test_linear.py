@@ -7,8 +7,16 @@ import torch
 from torch.nn import functional as F
 
 from SAMMed3DLib.model import linear as linear_module
-from SAMMed3DLib.model.layers import PatchConv3d, UpConv3d
-from SAMMed3DLib.model.linear import Linear, best_seconds, fixed_library, linear, onednn_is_faster, resolve_library
+from SAMMed3DLib.model.linear import (
+    Linear,
+    PatchConv3d,
+    UpConv3d,
+    best_seconds,
+    fixed_library,
+    linear,
+    onednn_is_faster,
+    resolve_library,
+)
 
 
 def tensors(dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

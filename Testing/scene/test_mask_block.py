@@ -17,7 +17,7 @@ def test_a_tight_block_holds_the_same_voxels(dtype) -> None:
     tight = tightBlock(padded, (2, 3, 4))
     assert tight.mask.dtype == np.uint8 and set(np.unique(tight.mask)) == {0, 1}
     assert tight.mask.shape == blob().shape and tight.offset_kji == (3, 6, 4)
-    assert np.array_equal(tight.fullMask(SHAPE), full(MaskBlock((padded != 0).astype(np.uint8), (2, 3, 4)), SHAPE))
+    assert np.array_equal(full(tight, SHAPE), full(MaskBlock((padded != 0).astype(np.uint8), (2, 3, 4)), SHAPE))
     padded[:] = 0
     assert tight.mask.any(), "a copy"
 

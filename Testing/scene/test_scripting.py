@@ -11,6 +11,7 @@ from SAMMed3DLib.scene.scripting import segment, segmentAll
 from SAMMed3DLib.scene.segment_writer import SegmentWriter
 from SAMMed3DLib.scene.volume_geometry import SceneError
 from SAMMed3DLib.worker.requests import LoadModel, Predict
+from scene.masks import full
 from scene.session_bench import SHAPE, Bench
 from scene.session_fakes import CubeEngine, FakeModels, StepWorker, found, place
 
@@ -152,7 +153,7 @@ def test_the_bundled_model_segments_a_ball(slicer_scene):
     volume = slicer_scene.add_volume(array.astype(np.int16), matrix)
     segmentId = segment(volume, [(matrix @ [33, 31, 25, 1])[:3]])
     block = SegmentWriter(findSegmentation(volume), volume).read(segmentId)
-    full = block.fullMask(shape) != 0
+    mask = full(block, shape) != 0
     truth = distance < 7.0
-    assert 2 * np.count_nonzero(full & truth) / (full.sum() + truth.sum()) > 0.85
+    assert 2 * np.count_nonzero(mask & truth) / (mask.sum() + truth.sum()) > 0.85
     segment(volume, [(matrix @ [33, 40, 25, 1])[:3]], labels=[0], segmentId=segmentId)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from SAMMed3DTrainingLib.data.datasets import DatasetError
-from SAMMed3DTrainingLib.runs.failures import kind_of
+from SAMMed3DTrainingLib.job import kind_of
 from SAMMed3DTrainingLib.train import training_run
 from SAMMed3DTrainingLib.train.training_config import TrainingError
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import ast
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from SAMMed3DTrainingLib.evaluate import comparison, evaluation_config
-from SAMMed3DTrainingLib.options import NOT_NEGATIVE, SHARE, Option, check_ranges, markdown_table
+from SAMMed3DTrainingLib.options import NOT_NEGATIVE, SHARE, Option, check_ranges
 from SAMMed3DTrainingLib.train import training_config
 
 PAGE = Path(__file__).resolve().parents[2] / "Resources" / "Documentation" / "options.md"
@@ -22,6 +24,20 @@ TABLES = {
     "test.py": (evaluation_config.OPTIONS, evaluation_config.EvaluationConfig),
     "compare": (comparison.OPTIONS, comparison.ComparisonConfig),
 }
+
+
+def markdown_table(options: Iterable[Option], defaults: Any) -> str:
+    """The options as a table for the documentation."""
+    lines = ["| option | meaning | default | range |", "| --- | --- | --- | --- |"]
+    for option in options:
+        default = getattr(defaults, option.target, None)
+        shown = "" if option.switch is not None or default in (None, ()) else default
+        shown = " ".join(map(str, shown)) if isinstance(shown, tuple) else str(shown)
+        allowed = ", ".join(option.choices) if option.choices else option.range.text if option.range else ""
+        names = ", ".join(f"`{name}`" for name in (*option.flags, f"--{option.name}"))
+        cells = (names, option.help, f"`{shown}`" if shown else "", allowed)
+        lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
+    return "\n".join(lines)
 
 
 def page() -> str:

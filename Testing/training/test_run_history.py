@@ -56,12 +56,11 @@ def test_all_runs_the_newest_first(work):
     killed = by_name(history)["killed"]
     assert (killed.state, killed.resumable, killed.weights) == ("killed", True, work / "killed" / LATEST)
     assert by_name(history)["old"].state == "stopped" and by_name(history)["old"].weights is None
-    assert history.newest_weights() == work / "killed" / LATEST
 
 
 def test_no_folder_yet(tmp_path):
     history = RunHistory(tmp_path / "nowhere")
-    assert history.runs() == [] and history.running() == [] and history.newest_weights() is None
+    assert history.runs() == [] and history.running() == []
 
 
 def test_what_has_changed_is_read_again(work):

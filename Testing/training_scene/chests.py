@@ -11,6 +11,8 @@ from inference.volumes import grid, rotation
 from SAMMed3DLib.scene.mask_block import tightBlock
 from SAMMed3DLib.scene.nodule_segmentation import NoduleSegmentation, createSegmentation
 from SAMMed3DLib.scene.segment_writer import SegmentWriter
+from SAMMed3DTrainingLib.scene.export_table import ExportRow, ExportTable
+from SAMMed3DTrainingLib.store.dataset_writer import DatasetWriter
 from slicer_scene import SlicerScene
 
 SHAPE = (14, 18, 22)
@@ -60,3 +62,8 @@ def add_chest(
         if number in accepted:
             NoduleSegmentation(segmentation).setStatus(segment_id, "reviewed")
     return volume, segmentation
+
+
+def exportRows(writer: DatasetWriter | None = None, acceptedOnly: bool = False) -> list[ExportRow]:
+    """The table of the scene, read for the first time."""
+    return ExportTable().rows(writer, acceptedOnly)

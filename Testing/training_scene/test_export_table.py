@@ -13,13 +13,13 @@ import vtk
 
 from SAMMed3DLib.scene.nodule_segmentation import NoduleSegmentation
 from SAMMed3DTrainingLib.scene import export_table
-from SAMMed3DTrainingLib.scene.export_table import ExportTable, exportRows
+from SAMMed3DTrainingLib.scene.export_table import ExportTable
 from SAMMed3DTrainingLib.scene.training_source import sceneExport
 from SAMMed3DTrainingLib.store.dataset_writer import DatasetWriter
 from scene.masks import new_segmentation
 from training.running_export import run_export
 
-from .chests import OBLIQUE, SHAPE, add_chest, ct, nodules
+from .chests import OBLIQUE, SHAPE, add_chest, ct, exportRows, nodules
 
 
 def write(rows, writer) -> None:

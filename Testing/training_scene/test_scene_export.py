@@ -9,19 +9,17 @@ import slicer.util
 
 from inference.volumes import grid, rotation
 from SAMMed3DLib.files.volume_io import read_volume
-from SAMMed3DLib.scene.volume_geometry import SceneError
 from SAMMed3DTrainingLib.data.dataset_check import check_datasets
 from SAMMed3DTrainingLib.data.datasets import find_datasets, load_case
 from SAMMed3DTrainingLib.scene import training_source
-from SAMMed3DTrainingLib.scene.export_table import ExportTable, exportRows
-from SAMMed3DTrainingLib.scene.training_source import caseData, sceneExport, volumeImage
+from SAMMed3DTrainingLib.scene.export_table import ExportTable
+from SAMMed3DTrainingLib.scene.training_source import TrainingSource, sceneExport
 from SAMMed3DTrainingLib.store.dataset_writer import DatasetWriter
-from SAMMed3DTrainingLib.store.nifti_file import write_nifti
 from scene.masks import ijk_to_world, labelmap, mask_positions, new_segmentation, world_positions
 from slicer_scene import as_vtk_matrix
 from training.running_export import RunningExport, run_export
 
-from .chests import OBLIQUE, SHAPE, add_chest, ct, nodules
+from .chests import OBLIQUE, SHAPE, add_chest, ct, exportRows, nodules
 
 SPACING = (0.7, 0.8, 1.5)
 VOLUMES = {
@@ -255,22 +253,19 @@ def test_closing_the_scene_cancels(slicer_scene, tmp_path):
     assert writer.cases() == ()
 
 
-def test_a_case_for_scripts(slicer_scene):
-    volume, segmentation = add_chest(slicer_scene, accepted=(2,))
-    (row,) = exportRows()
-    case = caseData(row, acceptedOnly=True)
-    assert case.name == "CT" and case.nodules == {1: "Nodule 2"} and case.labels_kji.dtype == np.uint16
-    assert not np.shares_memory(case.array_kji, slicer.util.arrayFromVolume(volume))
+def test_a_case_whose_segments_are_gone(slicer_scene, tmp_path):
+    _volume, segmentation = add_chest(slicer_scene, accepted=(2,))
+    writer = DatasetWriter(tmp_path)
+    rows = exportRows(writer)
     segmentation.GetSegmentation().RemoveAllSegments()
-    with pytest.raises(SceneError, match="no nodule"):
-        caseData(row)
+    (told,) = export(rows, writer)
+    assert told.startswith("CT failed") and "no nodule" in told and writer.cases() == ()
 
 
 def test_a_volume_without_nodules_as_file(slicer_scene, tmp_path):
     volume = slicer_scene.add_volume(ct([]), OBLIQUE)
     volume.SetAndObserveTransformNodeID(parent(slicer_scene, "rigid").GetID())
-    array, matrix = volumeImage(volume)
-    write_nifti(tmp_path / "x.nii.gz", array, matrix)
+    TrainingSource.writeVolume(TrainingSource.volumeData(volume), tmp_path / "x.nii.gz")
     loaded = read_volume(tmp_path / "x.nii.gz")
     assert np.array_equal(loaded.array_kji, ct([]))
     np.testing.assert_allclose(loaded.ijk_to_ras, ijk_to_world(volume), atol=1e-4)

@@ -15,8 +15,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from .attention import Attention
-from .layers import LayerNorm3d, MLPBlock, PatchConv3d
-from .linear import linear
+from .linear import LayerNorm3d, MLPBlock, PatchConv3d, linear
 
 LAYER_NORM_EPS = 1e-6
 # Just under the largest block for which glibc adapts its thresholds.

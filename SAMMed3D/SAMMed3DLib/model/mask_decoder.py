@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layers import MLP, LayerNorm3d, MLPBlock, UpConv3d
-from .linear import Linear
+from .linear import MLP, LayerNorm3d, Linear, MLPBlock, UpConv3d
 
 
 class CrossAttention(nn.Module):

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layers import LayerNorm3d, PatchConv3d
-from .linear import linear
+from .linear import LayerNorm3d, PatchConv3d, linear
 
 NOT_A_POINT, NEGATIVE, POSITIVE = -1, 0, 1
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..inference.geometry import block_slices
-
 Index = tuple[int, int, int]
 
 
@@ -28,12 +26,6 @@ class MaskBlock:
     def isEmpty(self) -> bool:
         """Whether no voxel is inside."""
         return not self.mask.any()
-
-    def fullMask(self, shapeKji: tuple[int, int, int]) -> NDArray[np.uint8]:
-        """The mask in a volume of ``shapeKji``."""
-        volume = np.zeros(shapeKji, dtype=np.uint8)
-        volume[block_slices(self)] = self.mask
-        return volume
 
 
 EMPTY_BLOCK = MaskBlock(np.zeros((1, 1, 1), dtype=np.uint8), (0, 0, 0))

@@ -80,10 +80,6 @@ class RunHistory:
         """Names of those that are under way."""
         return running_in(self.work_dir)
 
-    def newest_weights(self) -> Path | None:
-        """The best weights of the run that ended last; None where none has any."""
-        return next((each.weights for each in self.runs() if each.weights is not None), None)
-
     def rename(self, name: str, new: str) -> Path:
         """Gives a run another name and returns its folder. It can still be resumed.
 

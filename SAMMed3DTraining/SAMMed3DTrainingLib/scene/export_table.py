@@ -76,11 +76,6 @@ class ExportRow:
         return volume.GetID() if volume else "", segmentation.GetID() if segmentation else ""
 
 
-def exportRows(writer: DatasetWriter | None = None, acceptedOnly: bool = False, scene: Any = None) -> list[ExportRow]:
-    """The table once; see :meth:`ExportTable.rows`."""
-    return ExportTable(scene).rows(writer, acceptedOnly)
-
-
 def fingerprintOf(source: str, ijkToWorld: np.ndarray, patient: str, digest: str) -> str:
     """Changes with anything that is written of a case."""
     text = f"{source} {np.round(ijkToWorld, 5).tolist()} {patient} {digest}"

@@ -118,9 +118,6 @@ def readCase(files: Any) -> dict[str, Any]:
     return result
 
 
-ReadCase = Callable[[Any], dict[str, Any]]
-
-
 def sceneExport(rows: Sequence[ExportRow], writer: DatasetWriter, acceptedOnly: bool = False) -> StepwiseExport:
     """What writes the included rows; its steps belong on the main thread, what they yield on the worker thread.
 
@@ -133,34 +130,6 @@ def sceneExport(rows: Sequence[ExportRow], writer: DatasetWriter, acceptedOnly: 
     """
     chosen = [row for row in rows if row.included and row.state != PROBLEM]
     return StepwiseExport([PlannedCase(row.caseName, _reader(row, acceptedOnly)) for row in chosen], writer)
-
-
-def caseData(row: ExportRow, acceptedOnly: bool = False) -> ExportCase:
-    """A row as case: voxels as they are, in the world (linear parent transforms applied, oblique axes kept).
-
-    Args:
-        row: of the table.
-        acceptedOnly: whether nodules that nobody has reviewed stay out.
-
-    Returns:
-        Copies; no node is needed any more.
-
-    Raises:
-        SceneError: a node was removed, or cannot be used any more.
-    """
-    *_read, make = _pieces(row, acceptedOnly)
-    assert make is not None  # the last piece
-    return make()
-
-
-def volumeImage(volumeNode: Any) -> tuple[NDArray, Affine]:
-    """A copy of a volume's voxels [k, j, i] and its matrix to the world, for a thread that writes or reads them.
-
-    Raises:
-        SceneError: as VolumeGeometry.
-    """
-    geometry = VolumeGeometry(volumeNode)
-    return np.array(geometry.array()), geometry.ijkToWorld
 
 
 def _reader(row: ExportRow, acceptedOnly: bool) -> Callable[[], Iterator[MakeCase | None]]:

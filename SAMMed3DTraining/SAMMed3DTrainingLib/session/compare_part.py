@@ -64,10 +64,6 @@ class RunComparison:
         return tuple(int(each) for each in self._data.get("clicks", ()))
 
     @property
-    def oldTitle(self) -> str:
-        return str(self._data.get("old", {}).get("title", ""))
-
-    @property
     def caution(self) -> str:
         """A warning where the compared cases trained the weights or chose them; "" where they did neither."""
         return str(self._data.get("caution", ""))

@@ -23,9 +23,9 @@ from SAMMed3DLib.model.precision import DeviceError, resolve_device, resolve_pre
 from SAMMed3DLib.torch_setup.device import auto_device
 
 from ..data.splits import Split, write_split
+from ..job import kind_of, obeying_signals
 from ..options import epochs_in
 from ..runs import run_files
-from ..runs.failures import kind_of, obeying_signals
 from ..runs.progress import show_as_json, show_as_text
 from ..runs.run_files import RunError, RunUnderWay
 from .distributed import World, join_world, launch
