@@ -1,4 +1,4 @@
-"""Real lung CT without its lesions: where synthetic nodules are put.
+"""Prepares backgrounds: real lung CTs without their lesions, into which synthetic nodules are painted.
 
 The split is fixed here: training and tuning use ``TRAINING``; ``HELD_OUT`` is never trained or tuned on.
 """
@@ -95,7 +95,7 @@ def training_backgrounds(shared_data: Path, cache: Path) -> list[Background]:
 
 
 def lung_field(hu: np.ndarray, spacing_kji: np.ndarray) -> np.ndarray:
-    """Lungs with their vessels, up to the pleura: bool [k, j, i].
+    """Segments the lungs with their vessels, up to the pleura: bool [k, j, i].
 
     Aerated tissue by threshold, components over 100 ml, closed by 8 mm so that vessels and nodules at the pleura are
     inside, holes filled slice by slice. Air outside the body and in the trachea is darker than -965 HU once smoothed.

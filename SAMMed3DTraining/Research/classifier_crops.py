@@ -1,4 +1,4 @@
-"""What the nodule classifier is trained on: crops of painted nodules, and of what the blob filter takes for nodules.
+"""Collects the classifier's training data: crops of painted nodules, and of other places that the blob filter names.
 
 Crops are kept finer and wider than the network sees them, so that every view of one can be turned, shifted, scaled and
 blurred anew.
@@ -62,7 +62,7 @@ class Crops:
 
     @classmethod
     def kept(cls, file: Path, make: Iterator[tuple[DetectionScan, np.ndarray, float, bool]]) -> Crops:
-        """Those of a file, mapped into memory; made from scan, center, diameter and truth where there is no file."""
+        """Maps the crops of a file into memory; makes them from scan, center, diameter and truth where it is missing."""
         about = file.with_suffix(".npz")
         if not about.exists():
             rows = [(_finer_cube(scan, center, spacing), spacing, truth) for scan, center, spacing, truth in make]
@@ -77,7 +77,7 @@ class Crops:
 
 
 def collect(shared: Path, cache: Path, folder: Path, rounds: int) -> tuple[list[Crops], Crops]:
-    """Crops of each training background, and those of chests made of nothing; kept in ``folder``."""
+    """Collects crops of each training background and of synthetic chests; kept in ``folder``."""
     shapes = NoduleShapes.load()
     of_backgrounds = []
     for number, background in enumerate(training_backgrounds(shared / "data", cache)):
@@ -90,7 +90,7 @@ def collect(shared: Path, cache: Path, folder: Path, rounds: int) -> tuple[list[
 def _scans_of(
     background: Background, number: int, rounds: int, shapes: NoduleShapes
 ) -> Iterator[tuple[DetectionScan, int]]:
-    """A scan, and how many of its candidates are to be taken as no nodules."""
+    """Yields scans, with the number of their candidates to take as no nodules."""
     yield bare_scan(background, "training"), CANDIDATES
     for repeat in range(rounds):
         rng = np.random.default_rng([repeat, number, 71])
@@ -133,7 +133,7 @@ def _finer_cube(scan: DetectionScan, center_ras: np.ndarray, spacing_mm: float) 
 
 
 def views(hu: np.ndarray, rng: np.random.Generator | None = None) -> Tensor:
-    """(B, EDGE, EDGE, EDGE) float32, what the network sees of kept crops (B, STORED, STORED, STORED).
+    """Makes the network's views (B, EDGE, EDGE, EDGE) float32 of kept crops (B, STORED, STORED, STORED).
 
     Args:
         hu: the crops.
@@ -156,7 +156,7 @@ def views(hu: np.ndarray, rng: np.random.Generator | None = None) -> Tensor:
 
 
 def _turn(rng: np.random.Generator) -> np.ndarray:
-    """A rotation, every other time one by right angles with mirror images."""
+    """Draws a rotation, every other time one by right angles with mirror images."""
     if rng.random() < 0.5:
         return np.eye(3)[rng.permutation(3)] @ np.diag(rng.choice([-1.0, 1.0], 3))
     w, x, y, z = (axis := rng.normal(size=4)) / np.linalg.norm(axis)
@@ -170,7 +170,7 @@ def _turn(rng: np.random.Generator) -> np.ndarray:
 
 
 def _scanned(seen: Tensor, rng: np.random.Generator) -> Tensor:
-    """What differs from scanner to scanner: sharpness, slice thickness, calibration, noise."""
+    """Imitates differences between scanners: sharpness, slice thickness, calibration, noise."""
     count = len(seen)
     sigma = np.zeros((count, 3))
     soft, thick = rng.random(count) < 0.35, np.flatnonzero(rng.random(count) < 0.3)

@@ -1,8 +1,8 @@
-"""Trains the classifier that tells nodules from what a blob filter takes for them.
+"""Trains the classifier that tells nodules from other places that the blob filter names.
 
     python -m Research.classifier_fitting --work_dir DIR [--shared ../shared] [--without 0 1] [--steps 3000]
 
-Nodules are painted into the lungs of the backgrounds that training may use and into chests made of nothing; everything
+Nodules are painted into the lungs of the backgrounds that training may use and into synthetic chests; everything
 else that the blob filter names there is false. ``nodule_classifier.pth`` is trained on all of them,
 ``nodule_classifier_without_N.pth`` on all but background N: those judge what they have not seen when the score is
 fitted (:mod:`.score_fitting`). No real nodule and nothing of the held-out background enters.
@@ -40,7 +40,7 @@ _REPORT_EVERY = 250
 
 
 def train(crops: Sequence[Crops], steps: int, seed: int = 0) -> NoduleClassifier:
-    """A classifier that has seen so many batches, half nodules and half others, each set of crops as often."""
+    """Trains a classifier on so many batches, half nodules and half others, each set of crops equally often."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     network = NoduleClassifier()
@@ -75,7 +75,7 @@ def train(crops: Sequence[Crops], steps: int, seed: int = 0) -> NoduleClassifier
 
 @torch.inference_mode()
 def separation(network: NoduleClassifier, crops: Crops) -> float:
-    """How often a nodule of the crops is judged likelier than something else there (the area under the ROC curve)."""
+    """Computes the area under the ROC curve: how often a nodule is judged likelier than something else."""
     odds = np.concatenate(
         [
             network(views(crops.hu[start : start + 64]), torch.from_numpy(crops.spacing_mm[start : start + 64]).float())
@@ -87,14 +87,14 @@ def separation(network: NoduleClassifier, crops: Crops) -> float:
 
 
 def save(network: NoduleClassifier, file: Path) -> None:
-    """The weights in float16; the file appears whole or not at all."""
+    """Saves the weights in float16; the file appears whole or not at all."""
     state = {name: value.half() if value.is_floating_point() else value for name, value in network.state_dict().items()}
     with whole_file(file) as part:
         torch.save({"model_state_dict": state}, part)
 
 
 def without(folder: Path, number: int) -> Path:
-    """The file of the classifier that has not seen a background."""
+    """Returns the path of the classifier that has not seen a background."""
     return folder / f"{Path(CLASSIFIER).stem}_without_{number}.pth"
 
 

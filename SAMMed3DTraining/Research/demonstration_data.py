@@ -1,4 +1,4 @@
-"""The data sets of the fine-tuning demonstration: a few scans with real and painted nodules, once as they are and once
+"""Makes the data sets of the fine-tuning demonstration: scans with real and painted nodules, once as they are and once
 in thick slices, in nnU-Net's layout.
 
 Which scan serves what is fixed here. Nothing of the test scans is trained or tuned on: LIDC-IDRI-0003 brings the real
@@ -40,7 +40,7 @@ THICK_MM = 5.0
 
 @dataclass(frozen=True)
 class DemonstrationSize:
-    """How much data is made.
+    """The amount of data to make.
 
     Attributes:
         training_scans, validation_scans, test_scans: painted scans of each background.
@@ -125,7 +125,7 @@ def averaged_slices(
 
 
 def in_thick_slices(scan: DetectionScan, thickness_mm: float) -> DetectionScan:
-    """The scan as thick slices would show it: a nodule keeps its volume in the voxels that it fills most."""
+    """Averages a scan to thick slices; a nodule keeps its volume in the voxels that it fills most."""
     hu, matrix = averaged_slices(scan.array_kji, scan.ijk_to_ras, thickness_mm)
     nodules = []
     for nodule in scan.nodules:
@@ -144,7 +144,7 @@ def in_thick_slices(scan: DetectionScan, thickness_mm: float) -> DetectionScan:
 
 
 def _fullest(share: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """As many voxels as the shares sum up to, at least one, those with the largest shares.
+    """Chooses as many voxels as the shares sum up to, at least one: those with the largest shares.
 
     A threshold of one half would not do: two slices of 2.5 mm make one of 5 mm, every voxel of an outer one is filled
     by just a half, and the nodule would grow by all of them or shrink. Among equals those deeper in the nodule count.
@@ -156,7 +156,7 @@ def _fullest(share: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def label_map(scan: DetectionScan) -> NDArray[np.uint8]:
-    """Nodule n has the value n."""
+    """Draws the label map of a scan, in which nodule n has the value n."""
     labels = np.zeros(scan.array_kji.shape, np.uint8)
     for value, nodule in enumerate(scan.nodules, start=1):
         window = tuple(slice(o, o + n) for o, n in zip(nodule.offset_kji, nodule.mask.shape, strict=True))
@@ -165,7 +165,7 @@ def label_map(scan: DetectionScan) -> NDArray[np.uint8]:
 
 
 def _in_one_piece(nodule: KnownNodule) -> KnownNodule:
-    """Without crumbs: label maps give every connected component as a nodule."""
+    """Drops small separate parts of a nodule, since each connected component of a label map counts as a nodule."""
     pieces, count = components(nodule.mask)
     if count < 2:
         return nodule

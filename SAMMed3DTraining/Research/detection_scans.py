@@ -1,6 +1,6 @@
 """Makes the scans with known nodules on which detection is measured and the score is fitted.
 
-Nodules painted into real lungs (their own lesions count as nothing), chests made of nothing, and the real LIDC scans.
+Nodules painted into real lungs (their own lesions are ignored), synthetic chests, and the real LIDC scans.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class KnownNodule:
         offset: Sequence[int] = (0, 0, 0),
         readers: int | None = None,
     ) -> KnownNodule:
-        """From a mask in a volume or in a block of it that begins at ``offset``."""
+        """Describes a mask in a volume or in a block of it that begins at ``offset``."""
         box = bounding_box(mask)
         if box is None:
             raise ValueError("a nodule needs voxels")
@@ -98,7 +98,7 @@ class KnownNodule:
 
 @dataclass(frozen=True)
 class DetectionScan:
-    """A volume and the truth about it.
+    """A volume with its known nodules.
 
     Attributes:
         name: for tables.
@@ -117,7 +117,7 @@ class DetectionScan:
     ignored: np.ndarray | None = None
 
     def ignores(self, center_ras: Sequence[float] | np.ndarray) -> bool:
-        """Whether a detection with this center counts as nothing."""
+        """Whether a detection with this center is ignored."""
         if self.ignored is None:
             return False
         index = np.floor(world_to_ijk(self.ijk_to_ras, center_ras) + 0.5).astype(int)[::-1]
@@ -133,7 +133,7 @@ def painted_scan(
     shapes: NoduleShapes | None = None,
     diameters_mm: tuple[float, float] = DIAMETERS_MM,
 ) -> DetectionScan:
-    """Nodules painted into a real scan: all kinds equally often, sizes log-uniform, at least 15 mm between any two.
+    """Paints nodules into a real scan: all kinds equally often, sizes log-uniform, at least 15 mm between any two.
 
     Nodules that hardly differ from what was there before (less than 100 HU on average) are painted elsewhere.
     """
@@ -190,7 +190,7 @@ def is_free(crop: RealCrop) -> bool:
 def with_real_nodules(
     scan: DetectionScan, background: Background, crops: Sequence[RealCrop], rng: np.random.Generator, count: int
 ) -> DetectionScan:
-    """The scan with so many real nodules in its lung besides, each faded into it within 3 mm; at least 15 mm apart.
+    """Adds real nodules to a scan's lung, each faded into it within 3 mm and at least 15 mm apart.
 
     Args:
         scan: painted into ``background``.
@@ -258,7 +258,7 @@ def _moved(
 
 
 def bare_scan(background: Background, source: str) -> DetectionScan:
-    """The scan with nothing painted into it: whatever is found there is false, but for its own lesions."""
+    """Makes a scan without painted nodules: whatever is found there is false, except its own lesions."""
     ignored = _counts_as_nothing(background)
     return DetectionScan(background.name.split("_")[0], source, background.hu, background.ijk_to_ras, (), ignored)
 
@@ -271,7 +271,7 @@ def _counts_as_nothing(background: Background) -> np.ndarray:
 
 
 def phantom_scan(seed: int) -> DetectionScan:
-    """The synthetic chest with its eight nodules; those over 20 mm count as nothing."""
+    """Makes the synthetic chest with its eight nodules; those over 20 mm are ignored."""
     phantom = chest_phantom(seed)
     nodules, ignored = [], np.zeros(phantom.array_kji.shape, bool)
     for entry in phantom.nodules:
@@ -291,7 +291,7 @@ def phantom_scan(seed: int) -> DetectionScan:
 
 
 def procedural_scan(seed: int, count: int = 12, shapes: NoduleShapes | None = None) -> DetectionScan:
-    """Nodules of all kinds and sizes painted into the lungs of a synthetic chest; its own eight count as nothing."""
+    """Paints nodules of all kinds and sizes into the lungs of a synthetic chest; its own eight are ignored."""
     phantom = chest_phantom(seed)
     hu, matrix = phantom.array_kji, phantom.ijk_to_ras
     lungs = find_lungs(hu, matrix)
@@ -317,7 +317,7 @@ def _sites_in(lungs: LungMask, hu: np.ndarray, ijk_to_ras: np.ndarray) -> dict[s
 
 
 def lidc_scan(folder: Path, name: str, fewest_readers: int = 2) -> DetectionScan:
-    """A real scan; what fewer readers marked counts as nothing."""
+    """Reads a real scan; nodules that fewer readers marked are ignored."""
     volume = read_volume(folder / f"{name}_ct.nii.gz")
     labels = np.asarray(read_labels(folder / f"{name}_nodules.nii.gz").array_kji)
     votes = np.asarray(read_labels(folder / f"{name}_readers.nii.gz").array_kji)
@@ -333,7 +333,7 @@ def lidc_scan(folder: Path, name: str, fewest_readers: int = 2) -> DetectionScan
 
 
 def _kind_of_texture(texture: float) -> str:
-    """LIDC's scale: 1 ground glass, 3 part-solid, 5 solid."""
+    """Converts LIDC's texture scale: 1 ground glass, 3 part-solid, 5 solid."""
     return "ground-glass" if texture < 2.5 else "part-solid" if texture < 3.5 else "solid"
 
 

@@ -1,4 +1,4 @@
-"""What fine-tuning gains where a clinic's data differ: outlines 1 mm further out or in, thick slices, a sharp kernel.
+"""Measures the gain of fine-tuning on shifted data: outlines 1 mm further out or in, thick slices, a sharp kernel.
 
     python -m Research.domain_shifts [--shared DIR] [--work_dir DIR] [--shifts NAME ...] [--presets NAME ...]
 
@@ -35,7 +35,7 @@ from .real_crops import RealNodule, read_nodules
 
 NATIVE = "as_it_was"
 THICK_MM, SHIFT_MM, NOISE_HU, SHARPENING = 5.0, 1.0, 40.0, 1.5
-#: Of every patient at most so many nodules, so that the counts of patients mean something.
+#: Largest number of nodules of a patient, so that the counts of patients mean something.
 _MOST_OF_A_PATIENT = 2
 _HEAD = (
     "| shift | preset | nodules of patients | Dice at one click | change (95 % by patient) | volume bias "
@@ -50,7 +50,7 @@ def _unchanged(hu: NDArray[np.float32], mask: NDArray[np.bool_], ijk_to_ras: NDA
 
 
 def moved_outline(by_mm: float) -> Shift:
-    """Outlines drawn so many mm further out; inwards where negative. The image stays."""
+    """Makes a shift that moves outlines so many mm outwards, inwards where negative. The image stays."""
 
     def shift(hu: NDArray[np.float32], mask: NDArray[np.bool_], ijk_to_ras: NDArray[np.float64]) -> Shifted:
         step = voxel_spacing(ijk_to_ras)[::-1]
@@ -63,7 +63,7 @@ def moved_outline(by_mm: float) -> Shift:
 
 
 def thick_slices(hu: NDArray[np.float32], mask: NDArray[np.bool_], ijk_to_ras: NDArray[np.float64]) -> Shifted:
-    """Slices of about 5 mm: groups of slices averaged, a voxel inside where half of its share is."""
+    """Averages slices to about 5 mm; a voxel is inside where at least half of it is."""
     slice_mm = float(voxel_spacing(ijk_to_ras)[2])
     thickness = max(1, round(THICK_MM / slice_mm)) * slice_mm
     thick, matrix = averaged_slices(hu, ijk_to_ras, thickness)
@@ -72,7 +72,7 @@ def thick_slices(hu: NDArray[np.float32], mask: NDArray[np.bool_], ijk_to_ras: N
 
 
 def sharp_kernel(hu: NDArray[np.float32], mask: NDArray[np.bool_], ijk_to_ras: NDArray[np.float64]) -> Shifted:
-    """A sharp kernel and its noise: what is finer than 0.8 mm stressed, correlated noise of 40 HU added."""
+    """Imitates a sharp kernel: details finer than 0.8 mm are amplified, correlated noise of 40 HU is added."""
     step = voxel_spacing(ijk_to_ras)[::-1]
     rng = np.random.default_rng(int(np.abs(hu).sum()) % 2**32)
     sharp = hu + SHARPENING * (hu - ndimage.gaussian_filter(hu, 0.8 / step))
@@ -90,7 +90,7 @@ SHIFTS: dict[str, tuple[str, Shift]] = {
 
 @dataclass(frozen=True)
 class Parts:
-    """How many nodules train, choose and test; no patient is in two of them."""
+    """Numbers of nodules that train, choose and test; no patient is in two of them."""
 
     train: int = 24
     val: int = 10
@@ -98,7 +98,7 @@ class Parts:
 
 
 def chosen(nodules: Iterator[RealNodule], counts: Sequence[int]) -> list[list[RealNodule]]:
-    """The first nodules, dealt to parts of so many each; all nodules of a patient, two at most, go to one part."""
+    """Deals the first nodules to parts of so many each; all nodules of a patient, two at most, go to one part."""
     parts: list[list[RealNodule]] = [[] for _ in counts]
     owner: dict[str, int] = {}
     for nodule in nodules:
@@ -143,7 +143,7 @@ def write_data(crops: Path, folder: Path, shift: Shift, parts: Parts) -> tuple[i
 
 
 def train(work: Path, shift: str, preset: str, options: Sequence[str]) -> tuple[Path, dict[str, float]]:
-    """The best weights of a run, and what it took: minutes by the clock, and of processor time."""
+    """Trains a run; returns its best weights and its cost in minutes by the clock and of processor time."""
     name = f"{shift}_{preset}"
     folder = work / "runs" / name
     took = folder / "took.json"
@@ -160,7 +160,7 @@ def train(work: Path, shift: str, preset: str, options: Sequence[str]) -> tuple[
 
 @dataclass(frozen=True)
 class Scores:
-    """Of the test nodules, by name: Dice after one click, relative error of the volume then, and the patient."""
+    """Scores of the test nodules, by name: Dice after one click, relative error of the volume then, and the patient."""
 
     dice: dict[str, float]
     volume: dict[str, float]
@@ -168,7 +168,7 @@ class Scores:
 
 
 def evaluate(work: Path, data: str, name: str, checkpoint: Path) -> Scores:
-    """One click on each test nodule of a data set."""
+    """Evaluates one click on each test nodule of a data set."""
     results = work / "results" / f"{name}_on_{data}"
     if not (results / "results.json").exists():
         words = ["-vp", str(results), "-tdp", str(work / data), "-cp", str(checkpoint), "-dt", "Ts", "-nc", "1"]

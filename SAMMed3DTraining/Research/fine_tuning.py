@@ -8,7 +8,7 @@
    ``vit_b_ori``, is trained from a seed.
 3. ``evaluate`` clicks on LIDC-IDRI-0003 and on painted nodules in LungFCP, which no training ever saw.
 
-The score is the Dice after the first click: that is where the domains differ, later clicks mend what it missed.
+The score is the Dice after the first click, where the domains differ; later clicks correct what it missed.
 Everything runs through the command line; what exists already is not made again, so that an interrupted run goes on.
 Exit code 1 when a target is missed, 2 when the data is not there.
 """
@@ -86,18 +86,18 @@ class DiceChange:
     after: np.ndarray
 
     def rise(self, click: int) -> float:
-        """Of the mean after a click."""
+        """Rise of the mean Dice after a click."""
         return float((self.after - self.before)[:, click - 1].mean())
 
     def interval(self, click: int) -> tuple[float, float]:
-        """95 % of :meth:`rise`, nodules drawn with replacement."""
+        """95 % interval of :meth:`rise`, by bootstrap over the nodules."""
         values = (self.after - self.before)[:, click - 1]
         drawn = np.random.default_rng(0).integers(len(values), size=(10_000, len(values)))
         low, high = np.quantile(values[drawn].mean(axis=1), (0.025, 0.975))
         return float(low), float(high)
 
     def row(self) -> str:
-        """Of the table."""
+        """Formats a row of the table."""
         cells = [f"{self.title}", str(len(self.before))]
         for click in CLICKS:
             cells.append(f"{self.before[:, click - 1].mean():.3f} -> {self.after[:, click - 1].mean():.3f}")
@@ -119,7 +119,7 @@ def command(*arguments: str) -> None:
 
 
 def train(work: Path, name: str, data: Sequence[Path], options: Sequence[str]) -> Path:
-    """The best weights of a run, which is begun or continued where they are not there yet."""
+    """Returns the best weights of a run, which is begun or continued where they are missing."""
     folder = work / "runs" / name
     if not (folder / "done").exists():
         begun = time.time()
@@ -143,7 +143,7 @@ def train(work: Path, name: str, data: Sequence[Path], options: Sequence[str]) -
 
 
 def evaluate(work: Path, name: str, data: Path, checkpoint: Path) -> Scores:
-    """Dice of every test nodule of a data set after each click."""
+    """Computes the Dice of every test nodule of a data set after each click."""
     results = work / "results" / f"{name}_{data.name}"
     if not (results / "results.json").exists():
         command(
@@ -168,7 +168,7 @@ def evaluate(work: Path, name: str, data: Path, checkpoint: Path) -> Scores:
 
 
 def change(title: str, before: Scores, after: Scores, real: bool | None = None) -> DiceChange:
-    """Of all test nodules, of the real or of the painted ones."""
+    """Compares the Dice of all test nodules, of the real or of the painted ones."""
     keys = [key for key in before if real is None or real == (key[0] == REAL_TEST_PATIENT)]
     return DiceChange(title, np.array([before[key] for key in keys]), np.array([after[key] for key in keys]))
 

@@ -1,4 +1,4 @@
-"""How well all nodules of a scan are found: FROC curves as in LUNA16, and how good the masks of the found ones are.
+"""Measures the search for all nodules: FROC curves as in LUNA16, and the Dice of the found nodules' masks.
 
     python -m Research.froc [--shared ../shared] [--sets held-out procedural phantom lidc real] [--json F]
         [--classifiers DIR --samples F.npz]
@@ -111,7 +111,7 @@ def match(
     candidates_ras: np.ndarray | None = None,
     seconds: float = 0.0,
 ) -> ScanResult:
-    """Which detections hit which nodules.
+    """Matches detections to nodules.
 
     Args:
         scan: with the truth.
@@ -147,7 +147,7 @@ def _within(points: np.ndarray, nodule: KnownNodule) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Froc:
-    """A free-response curve: how many nodules are found at how many false positives a scan.
+    """A free-response (FROC) curve: sensitivity against false positives a scan.
 
     Attributes:
         thresholds: (n,) falling scores.
@@ -160,7 +160,7 @@ class Froc:
 
     @classmethod
     def of(cls, found: Sequence[Found], false_positives: Sequence[float], scans: int) -> Froc:
-        """From nodules and the scores of all false positives in ``scans`` scans."""
+        """Makes the curve from nodules and the scores of all false positives in ``scans`` scans."""
         hits = np.sort([each.score for each in found if each.score > -math.inf])
         false = np.sort(np.asarray(false_positives, dtype=float))
         thresholds = np.unique(np.concatenate([hits, false, [math.inf]]))[::-1]
@@ -186,7 +186,7 @@ def evaluate(
     generator: SamAutomaticMaskGenerator3D,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[ScanResult]:
-    """Run the generator on every scan."""
+    """Runs the generator on every scan."""
     results = []
     for scan in scans:
         generator.predictor.set_image(scan.array_kji, scan.ijk_to_ras)
@@ -208,7 +208,7 @@ def evaluate(
 
 
 def scans_of(name: str, shared: Path, count: int = 12, repeats: int = 3, seed: int = 0) -> Iterator[DetectionScan]:
-    """The scans of a set: one of :data:`SETS`.
+    """Yields the scans of a set, one of :data:`SETS`.
 
     Args:
         name: which, but for "real" (:func:`real_scans`).
@@ -242,7 +242,7 @@ def scans_of(name: str, shared: Path, count: int = 12, repeats: int = 3, seed: i
 
 
 def real_scans(shared: Path, repeats: int, seed: int, cache: Path) -> Iterator[tuple[int, DetectionScan]]:
-    """Real nodules of validation patients beside as many painted ones, in every lung in turn.
+    """Yields scans with real nodules of validation patients beside as many painted ones, in every lung in turn.
 
     Args:
         shared: folder with data/.
@@ -266,7 +266,7 @@ def real_scans(shared: Path, repeats: int, seed: int, cache: Path) -> Iterator[t
 
 
 def evaluate_real(options: argparse.Namespace, predictor: SamPredictor3D) -> list[ScanResult]:
-    """The set of real nodules, each lung judged by what has not seen it where the options name that."""
+    """Evaluates the set of real nodules; each lung is judged by models that have not seen it, if options name them."""
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for number, scan in real_scans(options.shared, options.repeats, options.seed, Path(folder)):
@@ -282,7 +282,7 @@ def evaluate_real(options: argparse.Namespace, predictor: SamPredictor3D) -> lis
 
 
 def interval(results: Sequence[ScanResult], rate: float, seed: int = 0) -> tuple[float, float]:
-    """Where the sensitivity at a rate lies in 95 % of sets of as many scans drawn from these with replacement."""
+    """Computes the 95 % interval of the sensitivity at a rate, by bootstrap over the scans."""
     rng = np.random.default_rng(seed)
     values = []
     for _ in range(RESAMPLINGS):
@@ -312,12 +312,12 @@ def groups_of(results: Sequence[ScanResult]) -> dict[str, list[Found]]:
 
 
 def _of_wanted_size(found: Sequence[Found]) -> list[Found]:
-    """Without nodules whose painted voxels come to less than the smallest size that is asked for."""
+    """Drops nodules whose painted voxels are below the smallest wanted size."""
     return [each for each in found if each.nodule.diameter_mm >= SIZES_MM[0][0]]
 
 
 def table(results: Sequence[ScanResult]) -> str:
-    """Sensitivity by kind and size; false positives are those of all scans, whatever the group."""
+    """Tabulates the sensitivity by kind and size; false positives are those of all scans, whatever the group."""
     false = [score for result in results for score in result.false_positives]
     head = f"{'nodules':<14}{'n':>4}{'looked at':>11}" + "".join(f"{f'@{rate:g}':>7}" for rate in RATES)
     lines = [f"{head}{'CPM':>7}{'Dice':>7}"]
@@ -351,7 +351,7 @@ def nodule_lines(results: Sequence[ScanResult]) -> str:
 
 
 def missed_targets(name: str, results: Sequence[ScanResult]) -> list[str]:
-    """What a set falls short of, in words."""
+    """Lists the targets that a set misses."""
     if name not in TARGETS:
         return []
     least, rate = TARGETS[name]

@@ -1,4 +1,4 @@
-"""Penalized logistic regression, and the file that its weights go to."""
+"""Fits penalized logistic regressions, and writes them to the file that the module reads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FLATTEST = 30.0
 def fit_logistic(
     inputs: np.ndarray, target: np.ndarray, weight: np.ndarray, penalty: np.ndarray, steps: int = 40
 ) -> np.ndarray:
-    """The weights of the inputs that make the targets likeliest, by Newton's method.
+    """Fits the weights of the inputs by Newton's method (penalized maximum likelihood).
 
     Args:
         inputs: (n, m); a constant is one of them if it is wanted.
@@ -41,7 +41,7 @@ def fit_logistic(
 
 
 def as_values(regression: Regression) -> dict[str, Any]:
-    """What ``finding.json`` holds of a regression, four digits of each number."""
+    """Converts a regression to the values of ``finding.json``, four digits of each number."""
     intercept = regression.intercept
     return {
         "inputs": list(regression.names),
@@ -51,7 +51,7 @@ def as_values(regression: Regression) -> dict[str, Any]:
 
 
 def write_section(path: Path, section: str, made_by: str, about: str, values: Mapping[str, Any]) -> None:
-    """Puts what a script fitted into the file that the module reads (:mod:`SAMMed3DLib.finding.regression`).
+    """Writes a script's fit into the file that the module reads (:mod:`SAMMed3DLib.finding.regression`).
 
     Args:
         path: a copy of ``finding.json``, whose other sections stay; a new file gets this one only.

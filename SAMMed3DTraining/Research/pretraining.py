@@ -1,4 +1,4 @@
-"""Training of the bundled model on synthesis and on real nodules: the run that made the shipped weights.
+"""Trains the bundled model on synthetic and real nodules: the run that made the shipped weights.
 
     python -m Research.pretraining --data ../shared/data --work_dir work --steps 6000 --processes 2
 
@@ -50,7 +50,7 @@ _MISTAKABLE_PER_SCAN = 300
 
 @dataclass(frozen=True)
 class PretrainingConfig:
-    """Everything that decides a run; written to its work folder."""
+    """The configuration of a run; written to its work folder."""
 
     data: str
     work_dir: str
@@ -74,7 +74,7 @@ class PretrainingConfig:
 
 
 def mistakable_places(background: Background) -> list[Candidate]:
-    """What looks most like a nodule in a lung that has none: forks and bends of vessels, scars, folds of the pleura."""
+    """Finds hard negatives in a lung without nodules: forks and bends of vessels, scars, folds of the pleura."""
     scan = bare_scan(background, "training")
     found = find_candidates(
         background.hu,
@@ -109,7 +109,7 @@ def learning_rate(step: int, config: PretrainingConfig, elapsed_s: float = 0.0) 
 
 
 def average_gradients(module: nn.Module, processes: int) -> None:
-    """The mean of every gradient over all processes, in one message."""
+    """Averages every gradient over all processes, in one message."""
     gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in module.parameters()]
     flat = torch.cat([g.flatten() for g in gradients])
     dist.all_reduce(flat)
@@ -119,7 +119,7 @@ def average_gradients(module: nn.Module, processes: int) -> None:
 
 
 def agreed_seconds(started: float, processes: int) -> float:
-    """The time since ``started``, the same in all processes, which must not differ in their learning rate."""
+    """Returns the seconds since ``started``, the same in all processes, so that their learning rates agree."""
     seconds = torch.tensor(time.monotonic() - started, dtype=torch.float64)
     if processes > 1:
         dist.all_reduce(seconds)
@@ -156,7 +156,7 @@ class Run:
             self.step = state["step"]
 
     def _take_over(self, other: nn.Module) -> None:
-        """The weights of a network of the same or of another layout, as far as they fit."""
+        """Copies the weights of a network of the same or of another layout, as far as they fit."""
         own = self.model.state_dict()
         fitting = {
             name: value for name, value in other.state_dict().items() if name in own and own[name].shape == value.shape
@@ -165,7 +165,7 @@ class Run:
         logger.info("%d of %d tensors are those of the checkpoint to start from", len(fitting), len(own))
 
     def save(self) -> None:
-        """Write the state of the run and the averaged weights as a checkpoint, each atomically."""
+        """Writes the state of the run and the averaged weights as a checkpoint, each atomically."""
         part = self._file.with_suffix(".part")
         torch.save(
             {

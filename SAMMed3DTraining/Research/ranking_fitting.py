@@ -69,7 +69,7 @@ class PeaksOfScan:
 
 
 def within_lungs(background: Background, margin_mm: float = 4.0) -> Background:
-    """The background without the mattress, which a threshold on density takes for lung too.
+    """Removes the mattress from a background, which a threshold on density takes for lung too.
 
     The lungs are those that are found before anything is painted, with a margin: a nodule that is lost when it is
     painted still counts as missed.
@@ -118,7 +118,7 @@ def label_places(
 
 
 def fit(scans: Sequence[PeaksOfScan], centers: np.ndarray, scales: np.ndarray, rng: np.random.Generator) -> Regression:
-    """Penalized maximum likelihood by Newton's method."""
+    """Fits the regression by penalized maximum likelihood (Newton's method)."""
     ranking = Regression(MEASURES, tuple(centers), tuple(scales))
     inputs, targets, weights = [], [], []
     for scan in scans:
@@ -134,13 +134,13 @@ def fit(scans: Sequence[PeaksOfScan], centers: np.ndarray, scales: np.ndarray, r
 
 
 def false_before_hit(scan: PeaksOfScan, odds: np.ndarray, limit: int = 2000) -> np.ndarray:
-    """For each nodule, how many false candidates stand before its first hit (LUNA16's rule); infinity if missed."""
+    """Counts for each nodule the false candidates ranked above its first hit (LUNA16's rule); infinity if missed."""
     kept = best_of_each(scan.peaks, odds, limit)
     return before_first_hit(scan.nodule[kept] == -1, scan.distances[kept] < scan.radii)
 
 
 def before_first_hit(is_false: np.ndarray, hits: np.ndarray) -> np.ndarray:
-    """(nodules,) false candidates before the first hit of each, infinity without any.
+    """Counts the false candidates before the first hit of each nodule, (nodules,); infinity without a hit.
 
     Args:
         is_false: (n,) of the candidates, best first.
@@ -150,7 +150,7 @@ def before_first_hit(is_false: np.ndarray, hits: np.ndarray) -> np.ndarray:
 
 
 def painting_parser(description: str | None) -> argparse.ArgumentParser:
-    """The options of every script that learns from painted scans."""
+    """Makes the parser of scripts that learn from painted scans."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder with data/ (%(default)s)")
     parser.add_argument("--cache", type=Path, default=Path("score_fitting"), help="for prepared backgrounds")
@@ -159,7 +159,7 @@ def painting_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def fitting_parser(description: str | None) -> argparse.ArgumentParser:
-    """The options of every script that fits what the module reads from ``finding.json``."""
+    """Makes the parser of scripts that fit a section of ``finding.json``."""
     parser = painting_parser(description)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -172,7 +172,7 @@ def fitting_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def painted_scans(options: argparse.Namespace, stream: int) -> Iterator[tuple[int, DetectionScan]]:
-    """The number of the background and a scan: nodules in the lungs of each background, ``options.rounds`` times.
+    """Yields the number of the background and a painted scan, ``options.rounds`` times for each background.
 
     Args:
         options: of :func:`fitting_parser`.

@@ -1,4 +1,4 @@
-"""Fits the weights with which rays rank blobs anew (:mod:`SAMMed3DLib.finding.blob_ranking`).
+"""Fits the weights of the second ranking of blobs, by rays (:mod:`SAMMed3DLib.finding.blob_ranking`).
 
     python -m Research.ray_fitting [--shared ../shared] [--rounds 4] [--write finding.json]
 
@@ -68,7 +68,7 @@ def places_of(scan: DetectionScan, background: int) -> PlacesOfScan:
 
 
 def fit(scans: Sequence[PlacesOfScan], centers: np.ndarray, scales: np.ndarray) -> Regression:
-    """Penalized maximum likelihood by Newton's method."""
+    """Fits the regression by penalized maximum likelihood (Newton's method)."""
     ranking = Regression(RAY_MEASURES, tuple(centers), tuple(scales))
     inputs, targets, weights = [], [], []
     for scan in scans:
@@ -89,7 +89,7 @@ def fit(scans: Sequence[PlacesOfScan], centers: np.ndarray, scales: np.ndarray) 
 
 
 def false_before_hit(scan: PlacesOfScan, odds: np.ndarray) -> np.ndarray:
-    """For each nodule, how many false places stand before its first hit (LUNA16's rule); infinity if missed."""
+    """Counts for each nodule the false places ranked above its first hit (LUNA16's rule); infinity if missed."""
     order = np.argsort(-odds, kind="stable")
     return before_first_hit(scan.nodule[order] == -1, scan.distances[order] < scan.radii)
 

@@ -76,7 +76,7 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class RealNodule:
-    """A nodule of the index, in a volume that goes on around it.
+    """A nodule of the index, in a volume with surroundings.
 
     Attributes:
         facts: its row of the index.
@@ -94,7 +94,7 @@ class RealNodule:
 
     @property
     def name(self) -> str:
-        """Of its file, without ending."""
+        """Name of its file, without ending."""
         return self.facts["name"]
 
     @property
@@ -152,7 +152,7 @@ def read_nodules(
 def surround(
     facts: Mapping[str, str], hu: NDArray[np.int16], readers: BoolArray, ijk_to_ras: NDArray, seed: int = 1
 ) -> RealNodule:
-    """A crop with 24 mm of plausible lung around it, filled by the data's own rule so that figures compare.
+    """Surrounds a crop with 24 mm of plausible lung, by the data's own rule so that figures compare.
 
     In the slice the crop's edge is repeated with noise; above and below the last slice is repeated and the nodule's
     shadow in it replaced by lung texture.
@@ -206,7 +206,7 @@ class FirstClicks:
 
 
 def first_clicks(nodule: RealNodule) -> FirstClicks:
-    """Drawn by a generator seeded with the nodule's name, so that a subset of the nodules gets the same clicks."""
+    """Draws the first clicks, seeded with the nodule's name, so that a subset of the nodules gets the same clicks."""
     rng = np.random.default_rng(zlib.crc32(nodule.name.encode()))
     # The volume goes on around the nodule, so that no border of the array counts as outside too early.
     depth = ndimage.distance_transform_edt(nodule.consensus, sampling=nodule.spacing_kji)
@@ -227,7 +227,7 @@ def first_clicks(nodule: RealNodule) -> FirstClicks:
 
 
 def measure(predictor: SamPredictor3D, nodule: RealNodule, clicks: int = CLICKS) -> dict[str, Any]:
-    """All figures of one nodule, plain numbers and lists for JSON."""
+    """Measures one nodule; returns plain numbers and lists for JSON."""
     predictor.set_image(nodule.hu, nodule.ijk_to_ras)
     first = first_clicks(nodule)
 
@@ -272,7 +272,7 @@ def measure(predictor: SamPredictor3D, nodule: RealNodule, clicks: int = CLICKS)
 
 
 def _carried(values: list[float], count: int) -> list[float]:
-    """The last value goes on once nothing was left to correct."""
+    """Repeats the last value once nothing was left to correct."""
     return values + values[-1:] * (count - len(values))
 
 
@@ -358,7 +358,7 @@ def summarize(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def calibration(predicted: Sequence[float | None], true: Sequence[float]) -> dict[str, float] | None:
-    """How well the predicted IoU tells the true one.
+    """Measures how well the predicted IoU matches the true one.
 
     Returns:
         ``pearson``; ``expected_error``, the expected calibration error over ten bins of equal width of the prediction;
@@ -379,7 +379,7 @@ def calibration(predicted: Sequence[float | None], true: Sequence[float]) -> dic
 
 
 def strata_of(nodules: Mapping[str, Mapping[str, str]], results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The same nodules divided by size, texture, margin, spiculation and slice thickness; empty strata are left out."""
+    """Divides the nodules by size, texture, margin, spiculation and slice thickness; empty strata are left out."""
     rows = []
     for kind, (column, bounds) in STRATA.items():
         for name, low, high in bounds:
@@ -498,7 +498,7 @@ def draw_worst(
     count: int = 20,
     enlarge_to_mm: float = 0.0,
 ) -> None:
-    """The nodules with the lowest Dice at one click as a contact sheet: consensus (green) and mask (magenta)."""
+    """Draws the nodules with the lowest Dice at one click as a contact sheet: consensus (green) and mask (magenta)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -52,7 +52,7 @@ NOTE = "Few patients: a development and regression set, never a benchmark."
 
 @dataclass(frozen=True)
 class MarkedNodule:
-    """One reference nodule and what it is compared with."""
+    """One reference nodule with the readers' agreement."""
 
     scan: str
     label: int
@@ -63,7 +63,7 @@ class MarkedNodule:
 
     @property
     def name(self) -> str:
-        """Short enough for a table."""
+        """Short name for the table."""
         return f"LIDC-{self.scan[-4:]} #{self.label}"
 
     @property
@@ -93,7 +93,7 @@ def nodules_of(folder: Path, scan: str) -> Iterator[MarkedNodule]:
 
 
 def missed_targets(mean: Sequence[float]) -> list[str]:
-    """What the mean Dice per click falls short of, in words; empty when all is reached."""
+    """Lists the targets that the mean Dice per click misses; empty when all are reached."""
     missed = [
         f"mean Dice at {click} click{'s' if click > 1 else ''} is {mean[click - 1]:.3f}, below {target}"
         for click, target in TARGETS.items()
@@ -124,7 +124,7 @@ def print_table(nodules: list[MarkedNodule], results: list[NoduleResult], grown:
 
 
 def print_first_clicks(nodules: list[MarkedNodule], trials: list[list[NoduleResult]]) -> None:
-    """How much the first click's place matters: mean and worst over the trials of each nodule."""
+    """Prints the effect of the first click's place: mean and worst over the trials of each nodule."""
     shown = [click for click in (1, 5) if click <= len(trials[0][0].dice)]
     print(f"\n{len(trials[0])} random first clicks (inner half of the nodule): mean and worst Dice")
     print(f"{'nodule':<22}" + "".join(f"{f'mean @{click}':>10}{f'worst @{click}':>10}" for click in shown))

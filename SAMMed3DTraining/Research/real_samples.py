@@ -1,9 +1,9 @@
-"""Training samples of real nodules that are known as tight crops with every reader's mask (``lidc_voi``).
+"""Makes training samples of real nodules from tight crops with every reader's mask (``lidc_voi``).
 
 A crop ends a few voxels beyond its nodule, so that what the network sees around it has to be made up, in a new way each
 time lest it be learned: the crop's own edge carried on with noise, a real lung that the edge fades into, or the bare
-edge (what inference makes of a volume that ends there).  Where a nodule runs out of its crop, nobody knows how it goes
-on: no loss there.
+edge (what inference makes of a volume that ends there).  Beyond a face where the nodule runs out of its crop there is
+no loss, since its course is not known.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _FEWEST_VOXELS = 6
 
 @dataclass(frozen=True, eq=False)
 class RealCrop:
-    """A nodule and what little is known around it.
+    """A real nodule in its tight crop.
 
     Attributes:
         name: of the file.
@@ -75,12 +75,12 @@ class RealCrop:
 
     @property
     def consensus(self) -> NDArray[np.bool_]:
-        """What at least half of the readers enclosed."""
+        """Voxels that at least half of the readers enclosed."""
         return (self.votes.mean(axis=0) >= 0.5) & self.votes.any(axis=0)
 
     @property
     def weight(self) -> float:
-        """How often it is drawn: what is rare or hard, more often."""
+        """Relative frequency of drawing it: higher for rare and hard nodules."""
         weight = 3.5 if self.texture <= 3 else 1.0
         if self.diameter_mm > 15:
             weight = max(weight, 2.0) * 1.5
@@ -257,7 +257,7 @@ class RealSampler:
         shadow: NDArray[np.bool_],
         width: tuple[tuple[int, int], ...],
     ) -> None:
-        """The crop's edge with noise; above and below lung where the nodule was."""
+        """Continues the crop's edge with noise; above and below, with lung where the nodule was."""
         rng = self._rng
         near = hu[np.abs(hu - level) < 120]
         sd = min(60.0, float(near.std())) if near.size > 50 else 30.0
@@ -282,7 +282,7 @@ class RealSampler:
         spacing: NDArray,
         hu: NDArray[np.float32],
     ) -> None:
-        """The crop's edge gives way to a real lung within some millimeters, at once where the nodule's shadow is."""
+        """Fades the crop's edge into a real lung within some millimeters, at once where the nodule's shadow is."""
         rng = self._rng
         apart = []
         for size, (before, _), step in zip(out.shape, width, spacing, strict=True):
@@ -304,7 +304,7 @@ class RealSampler:
         out += (1 - keep) * lung
 
     def _lung(self, shape_kji: tuple[int, ...], affine: NDArray, kind: str) -> NDArray[np.float32]:
-        """A piece of a background at a random place, on the voxels of a block: float32 [k, j, i]."""
+        """Samples a background at a random place, on the voxels of a block: float32 [k, j, i]."""
         rng = self._rng
         scan = self._backgrounds[rng.integers(len(self._backgrounds))]
         for _ in range(20):
@@ -349,7 +349,7 @@ class RealSampler:
     def _view(
         self, truth: NDArray[np.bool_], affine: NDArray, diameter_mm: float, clicks_ras: Sequence[NDArray]
     ) -> Crop:
-        """A first look, one zoomed to the nodule with the nodule near the middle, or a step of zooming out."""
+        """Draws the crop: a first look, one zoomed to the nodule near its middle, or a step of zooming out."""
         rng, profile = self._rng, self._profile
         low, high = profile.spacing_range_mm
         click = clicks_ras[0]
@@ -373,7 +373,7 @@ class RealSampler:
         return crop_at(np.clip(center, click - reach, click + reach), spacing, profile, affine)
 
     def _scanned(self, hu: NDArray[np.floating], affine: NDArray) -> tuple[NDArray[np.floating], NDArray]:
-        """What differs from scanner to scanner: slice thickness, kernel, noise, calibration."""
+        """Imitates differences between scanners: slice thickness, kernel, noise, calibration."""
         rng = self._rng
         slice_mm = float(voxel_spacing(affine)[2])
         most = int(3.2 / slice_mm)
@@ -410,7 +410,7 @@ class _CropAround:
 def first_click(
     mask: NDArray[np.bool_], spacing_kji: NDArray, kind: str, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Where a person might click first, (k, j, i): the inner half, the very middle, the outer third, one or two voxels
+    """Draws a first click as a person's, (k, j, i): the inner half, the middle, the outer third, one or two voxels
     outside in the plane, or anywhere."""
     box = bounding_box(mask)
     assert box is not None
@@ -437,7 +437,7 @@ def _on_crop(values: NDArray[np.float32], affine: NDArray, crop: Crop) -> NDArra
 
 
 def _mask_on_crop(mask: NDArray[np.bool_], affine: NDArray, crop: Crop) -> NDArray[np.bool_]:
-    """A mask on the crop's grid, smooth and of unchanged volume."""
+    """Resamples a mask to the crop's grid, smooth and of unchanged volume."""
     share = _on_crop(mask.astype(np.float32), affine, crop)
     # Interpolation keeps the sum; a threshold of one half would make everything convex smaller.
     voxels = round(float(share.sum(dtype=np.float64)))
@@ -450,7 +450,7 @@ def _mask_on_crop(mask: NDArray[np.bool_], affine: NDArray, crop: Crop) -> NDArr
 def _enlarged(
     hu: NDArray[np.float32], masks: Sequence[NDArray[np.bool_]], affine: NDArray, factor: float
 ) -> tuple[NDArray[np.float32], list[NDArray[np.bool_]], NDArray[np.float64]]:
-    """The crop blown up to ``factor`` times its size, on voxels of at most 1.1 mm and slices of at most 2 mm."""
+    """Enlarges the crop by ``factor``, on voxels of at most 1.1 mm and slices of at most 2 mm."""
     spacing = voxel_spacing(affine)[::-1]
     zoom = np.maximum(spacing * factor / (2.0, 1.1, 1.1), 1.0)
     large = ndimage.zoom(hu, zoom, order=1)

@@ -3,7 +3,7 @@
     python -m Research.score_fitting --classifiers DIR [--shared ../shared] [--rounds 5] [--samples F.npz]
         [--write finding.json]
 
-DIR holds what ``classifier_fitting`` trained: each background is judged by the classifier that has not seen it. What
+DIR holds the classifiers of ``classifier_fitting``: each background is judged by the one that has not seen it. What
 the generator clicks in the backgrounds that training may use is false, but for their own lesions.
 Nodules are painted into the same lungs, and the candidates on them are positive where the mask is that of the nodule:
 LUNA16's hit rule and a Dice above 0.3. All samples of a nodule weigh as much as those of another, and all nodules of a
@@ -61,10 +61,10 @@ FEW_RATE, USUAL_RATE = 0.5, 3.0
 
 @dataclass(frozen=True)
 class Samples:
-    """What was judged, or what was clicked.
+    """Samples of one of the two regressions: judged places, or clicked objects.
 
     Attributes:
-        inputs: (n, inputs) of the regression that hears these samples, "place" or "click".
+        inputs: (n, inputs) of the regression, "place" or "click".
         nodule: (n,) number of the nodule among all that were painted, -1 of what is none.
         background: (n,) number of the background.
         painted: (backgrounds,) how many nodules were painted into each.
@@ -82,7 +82,7 @@ class Samples:
 
     @property
     def weight(self) -> np.ndarray:
-        """(n,) what each counts: four nodules a background, and each of what is none."""
+        """Weight of each sample, (n,): four nodules a background, and one for each false place."""
         if not self.positive.any():
             return np.ones(len(self.nodule))
         per_nodule = np.bincount(self.nodule[self.positive])
@@ -92,13 +92,13 @@ class Samples:
         return weight
 
     def only(self, which: np.ndarray) -> Samples:
-        """Those that a boolean (n,) picks."""
+        """Returns the samples that a boolean (n,) picks."""
         inputs = {name: values[which] for name, values in self.inputs.items()}
         return Samples(inputs, self.nodule[which], self.background[which], self.painted)
 
 
 def scans(shared: Path, cache: Path, rounds: int, seed: int) -> Iterator[tuple[int, DetectionScan]]:
-    """The number of the background and a scan: each background as it is, then with nodules, then with large ones."""
+    """Yields the number of the background and a scan: as it is, then with nodules, then with large ones."""
     shapes = NoduleShapes.load()
     backgrounds = [within_lungs(each) for each in training_backgrounds(shared / "data", cache)]
     for number, background in enumerate(backgrounds):
@@ -192,7 +192,7 @@ class _Rows:
 
 
 def _nodule_at(scan: DetectionScan, center_ras: Sequence[float]) -> int | None:
-    """Which nodule a place hits by LUNA16's rule, -1 far from all, None for what is neither."""
+    """Finds the nodule that a place hits by LUNA16's rule; -1 far from all, None in between."""
     if scan.ignores(center_ras):
         return None
     if not scan.nodules:
@@ -210,7 +210,7 @@ def _is_on_nodule(place: Candidate, scan: DetectionScan) -> bool:
 
 
 def _label(scan: DetectionScan, record: dict) -> int | None:
-    """Which nodule of the scan a record shows, -1 where it shows none, None for what is neither."""
+    """Finds the nodule that a record shows; -1 where it shows none, None in between."""
     prediction = record["prediction"]
     found = None if scan.ignores(record["point_coords"][0]) else _nodule_at(scan, record["measurements"].centroid_ras)
     if found is None or found < 0:
@@ -221,7 +221,7 @@ def _label(scan: DetectionScan, record: dict) -> int | None:
 
 
 def fit(inputs: np.ndarray, names: tuple[str, ...], samples: Samples) -> Regression:
-    """Penalized maximum likelihood on inputs (n, names) of the samples."""
+    """Fits a regression on inputs (n, names) by penalized maximum likelihood."""
     mean, scale = inputs.mean(axis=0), inputs.std(axis=0) + 1e-3
     regression = Regression(names, tuple(mean), tuple(scale), intercept=0.0, multiplied=COMBINED)
     terms = regression.terms(inputs)
@@ -233,7 +233,7 @@ def fit(inputs: np.ndarray, names: tuple[str, ...], samples: Samples) -> Regress
 
 
 def score_without(file: Path, background: int) -> NoduleScore:
-    """The score fitted on the samples of a file (``--samples``) of all backgrounds but one."""
+    """Fits the score on the samples of a file (``--samples``) of all backgrounds but one."""
     fits = []
     for samples, name, names in zip(_read(file), ("place", "click"), (PLACE, OBJECT), strict=True):
         others = samples.only(samples.background != background)
@@ -242,7 +242,7 @@ def score_without(file: Path, background: int) -> NoduleScore:
 
 
 def held_out_log_odds(inputs: np.ndarray, names: tuple[str, ...], samples: Samples) -> np.ndarray:
-    """Each background judged by a fit on the others, (n,)."""
+    """Judges each background by a fit on the others: log odds (n,)."""
     values = np.empty(len(samples.nodule))
     for background in np.unique(samples.background):
         own = samples.background == background
@@ -258,7 +258,7 @@ def threshold_at(log_odds: np.ndarray, samples: Samples, rate: float) -> float:
 
 
 def sensitivity_at(log_odds: np.ndarray, samples: Samples, rate: float) -> float:
-    """Share of all nodules whose best sample stands above that score."""
+    """Share of all nodules whose best sample scores above that threshold."""
     above = 1.0 / (1.0 + np.exp(-log_odds)) > threshold_at(log_odds, samples, rate)
     return len(np.unique(samples.nodule[above & samples.positive])) / int(samples.painted.sum())
 

@@ -1,4 +1,4 @@
-"""Synthetic nodules in the held-out scan, which no training ever saw: Dice by kind and size, with a known truth.
+"""Evaluates synthetic nodules in the held-out scan, which no training ever saw: Dice by kind and size.
 
     python -m Research.synthetic_nodules [--shared ../shared] [--checkpoint F] [--count 120] [--clicks 5]
 
@@ -47,7 +47,7 @@ class ClickDice:
 def evaluate(
     predictor: SamPredictor3D, background: Background, count: int, clicks: int, rng: np.random.Generator
 ) -> list[ClickDice]:
-    """Paint one nodule after the other into the scan and segment it."""
+    """Paints one nodule after the other into the scan and segments it."""
     shapes = NoduleShapes.load()
     outcomes: list[ClickDice] = []
     matrix = background.ijk_to_ras
@@ -71,7 +71,7 @@ def evaluate(
 
 
 def print_table(outcomes: list[ClickDice]) -> None:
-    """Mean Dice per kind, per size and over all."""
+    """Prints the mean Dice per kind, per size and over all."""
     shown = [click for click in SHOWN if click <= len(outcomes[0].dice)]
     print(f"{'nodules':<18}{'n':>5}" + "".join(f"{f'@{click}':>8}" for click in shown) + f"{'failed @1':>12}")
     rows: list[tuple[str, list[ClickDice]]] = [(kind, [o for o in outcomes if o.kind == kind]) for kind in KINDS]

@@ -1,6 +1,6 @@
-"""A command that may take minutes: it tells how far it is, can be asked to end, and has one clear last word.
+"""Commands that may take minutes: their progress, requests to end, failures and one clear last message.
 
-For people notes and progress go to standard error and the result to standard output. With ``--json`` everything is one
+For people, notes and progress go to standard error and the result to standard output. With ``--json`` everything is one
 JSON object a line on standard output, as ``runs/job_process.py`` reads it.
 """
 
@@ -38,7 +38,7 @@ _TOLD_SECONDS = 0.25
 
 
 class Job:
-    """The voice and the ear of a command.
+    """Reports a command's progress and result, and listens for requests to end.
 
     Args:
         prog: its name, for messages.
@@ -70,7 +70,7 @@ class Job:
         return self._asked
 
     def _hear(self) -> None:
-        """A first signal is a wish to end; a second one ends it at once."""
+        """Notes the first signal as a request to end; a second one ends the command at once."""
         if self._asked:
             raise KeyboardInterrupt
         self._asked = True
@@ -78,14 +78,14 @@ class Job:
     # -- the voice ---------------------------------------------------------------------------------------------------
 
     def note(self, text: str) -> None:
-        """What users should know."""
+        """Reports a remark for users."""
         if self._json:
             self._print({"event": "note", "message": text})
         else:
             self._terminal.note(f"note: {text}")
 
     def progress(self, done: float, total: float, message: str = "") -> None:
-        """How far it is; told a few times a second at most."""
+        """Reports the progress, a few times a second at most."""
         if self._clock() - self._told < _TOLD_SECONDS and done < total:
             return
         self._told = self._clock()
@@ -94,14 +94,14 @@ class Job:
             self._print({"event": "progress", "done": done, "total": total, "left_s": left, "message": message})
 
     def item(self, values: dict[str, Any], text: str) -> None:
-        """One result as it comes."""
+        """Reports one partial result."""
         if self._json:
             self._print({"event": "item", **values})
         else:
             self._terminal.note(text)
 
     def result(self, values: dict[str, Any], text: str) -> None:
-        """The last word of work that is done."""
+        """Reports the result of finished work."""
         if self._json:
             self._print({"event": "result", **values})
         else:
@@ -109,14 +109,14 @@ class Job:
             sys.stdout.flush()
 
     def error(self, message: str, kind: str) -> None:
-        """The last word of work that cannot be done."""
+        """Reports why work cannot be done."""
         if self._json:
             self._print({"event": "error", "message": message, "kind": kind})
         else:
             self._terminal.note(f"{self.prog}: error: {message}")
 
     def took(self) -> str:
-        """Time since the begin, for people."""
+        """Formats the time since the beginning, for people."""
         return duration(self._clock() - self._begun)
 
     def _print(self, values: dict[str, Any]) -> None:
@@ -150,7 +150,7 @@ class Job:
 
 
 def add_job_options(parser: argparse.ArgumentParser) -> None:
-    """--json and --control."""
+    """Adds the options --json and --control."""
     parser.add_argument("--json", action="store_true", help="print JSON lines instead of text")
     parser.add_argument("--control", type=Path, metavar="FILE", help="a file in which the word stop ends the command")
 
@@ -159,7 +159,7 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
 
 
 def kind_of(error: BaseException) -> Kind:
-    """The kind of an error, by itself and by what caused it."""
+    """Classifies an error by itself and by its causes."""
     chain = list(_chain(error))
     if any(isinstance(each, OSError) and each.errno in _FULL for each in chain) or _says(chain, _DISK_WORDS):
         return "disk_full"
@@ -186,9 +186,9 @@ def _says(chain: list[BaseException], words: tuple[str, ...]) -> bool:
 
 @contextmanager
 def obeying_signals(hear: Callable[[], None]) -> Iterator[None]:
-    """Calls ``hear`` at SIGINT, SIGTERM and SIGHUP; afterwards they mean what they meant.
+    """Calls ``hear`` at SIGINT, SIGTERM and SIGHUP within the block; then restores their handlers.
 
-    Only the main thread hears them; a hang-up that is ignored (``nohup``) stays ignored.
+    Only the main thread receives them; a hang-up that is ignored (``nohup``) stays ignored.
     """
     names = [signal.SIGINT, signal.SIGTERM]
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:

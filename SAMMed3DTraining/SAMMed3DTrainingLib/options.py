@@ -148,10 +148,10 @@ Preset = Literal["5min", "15min", "60min", "quick", "standard", "full"]
 
 @dataclass(frozen=True)
 class PresetValues:
-    """What a preset stands for, where the command line says nothing else.
+    """The values of a preset, which the command line overrides.
 
     Attributes:
-        minutes: that the run may take on this machine; its epochs are as many as fit.
+        minutes: time that the run may take on this machine; it has as many epochs as fit.
         encoder: "frozen" (its embeddings are computed once), "lora" or "full".
         decoder_lr: learning rate of prompt encoder and mask decoder, as a factor of ``lr``.
         samples_per_nodule: views of each nodule per epoch.
@@ -171,25 +171,25 @@ PRESETS: dict[str, PresetValues] = {
     "15min": PresetValues(15, "lora", 4e-4, 0.5, 4, "the same for longer"),
     "60min": PresetValues(60, "full", 2e-4, 1.0, 4, "everything learns"),
 }
-#: Samples in a step, and batches whose gradients make one update, where nobody says otherwise.
+#: Default number of samples in a step, and of batches whose gradients make one update.
 BATCH_SIZE, ACCUMULATION_STEPS = 4, 1
-#: Names that the presets had before.
+#: Former names of the presets.
 ALIASES = {"quick": "5min", "standard": "15min", "full": "60min"}
-#: What their former selves left of the image encoder; configurations of that time do not say it.
+#: Treatment of the image encoder by presets of former names; configurations of that time do not say it.
 FORMER_ENCODERS = {"quick": "frozen", "standard": "lora", "full": "full"}
-#: A run may be shorter than its minutes by its own choice, never longer than so many epochs.
+#: Largest number of epochs, however many minutes there are.
 MOST_EPOCHS = 200
-#: From scratch there is no start to get better than, and minutes are too few.
+#: Number of epochs from scratch, where minutes are too few.
 SCRATCH_EPOCHS = 50
 
 
 def preset_values(name: str) -> PresetValues:
-    """The values of a preset, by its name or its former one."""
+    """Returns the values of a preset, by its name or its former one."""
     return PRESETS[ALIASES.get(name, name)]
 
 
 def epochs_in(minutes: float, encoding_s: float, epoch_s: float) -> int:
-    """How many epochs, at least one, fit into some minutes.
+    """Computes how many epochs, at least one, fit into some minutes.
 
     Args:
         minutes: for the whole run.

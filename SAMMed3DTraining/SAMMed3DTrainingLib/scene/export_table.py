@@ -41,14 +41,14 @@ class ExportRow:
     Attributes:
         volumeNode: None for a segmentation without a volume.
         segmentationNode: None for a volume without nodules.
-        title: what the user calls it.
-        caseName: under which it is, or is to be, stored.
-        patient: "" where nobody says.
+        title: the node's name.
+        caseName: name under which it is, or will be, stored.
+        patient: patient ID, "" where it is not known.
         nodules: number that can be exported.
         accepted: how many of them somebody has reviewed.
         state: "new", "changed" (since it was written), "unchanged", or "problem": cannot be written.
-        problem: what stands in the way and what to do, "" otherwise.
-        notes: what the user should know; nothing is left out in silence.
+        problem: why it cannot be written and what to do, "" otherwise.
+        notes: remarks for the user; nothing is left out in silence.
         included: whether it is to be written.
         sizeBytes: disk space it takes at most, roughly.
         source, fingerprint: see :class:`~..store.export_case.ExportCase`.
@@ -71,19 +71,19 @@ class ExportRow:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What stays the same of a row while the scene changes: the nodes' IDs, "" for none."""
+        """Key of a row that stays the same while the scene changes: the nodes' IDs, "" for none."""
         volume, segmentation = self.volumeNode, self.segmentationNode
         return volume.GetID() if volume else "", segmentation.GetID() if segmentation else ""
 
 
 def fingerprintOf(source: str, ijkToWorld: np.ndarray, patient: str, digest: str) -> str:
-    """Changes with anything that is written of a case."""
+    """Makes a hash that changes with anything that is written of a case."""
     text = f"{source} {np.round(ijkToWorld, 5).tolist()} {patient} {digest}"
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 class ExportTable:
-    """The rows of a scene. What was read of a node is kept until the node changes: asking again is cheap.
+    """Makes the rows of a scene. What was read of a node is cached until the node changes.
 
     Args:
         scene: default the application's.
@@ -200,7 +200,7 @@ def _withNodules(row: ExportRow, reading: NoduleReading, geometry: VolumeGeometr
 
 
 def _named(rows: Sequence[ExportRow], stored: Sequence[StoredCase], names: Mapping[str, str]) -> Iterator[ExportRow]:
-    """The rows with case names, each image with one, and what they are to the data set."""
+    """Yields the rows with case names, one for each image, and with their state in the data set."""
     bySource: dict[str, str] = {}
     for row in rows:
         if row.volumeNode is None or not row.source:
@@ -235,7 +235,7 @@ def _refused(row: ExportRow, problem: str) -> ExportRow:
 
 
 def _chosenOnce(rows: list[ExportRow]) -> list[ExportRow]:
-    """Of the rows of one image one is chosen: what the data set holds already, else the first."""
+    """Chooses one of the rows of each image: the one that the data set holds already, else the first."""
     first = {row.caseName: row for row in rows if row.state == UNCHANGED}
     for index, row in enumerate(rows):
         if row.state in (PROBLEM, UNCHANGED):
@@ -275,7 +275,7 @@ def volumeFacts(array: NDArray) -> VolumeFacts:
 
 
 def placeNotes(geometry: VolumeGeometry) -> list[str]:
-    """What is unusual about where a volume lies."""
+    """Lists what is unusual about a volume's geometry."""
     matrix = geometry.ijkToWorld
     spacing = np.linalg.norm(matrix[:3, :3], axis=0)
     notes = []
@@ -289,9 +289,9 @@ def placeNotes(geometry: VolumeGeometry) -> list[str]:
 
 
 def patientOf(volumeNode: Any) -> str:
-    """The patient ID of a volume from DICOM: of the node, its place in the subject hierarchy, or the database.
+    """Finds the patient ID of a volume from DICOM: of the node, its place in the subject hierarchy, or the database.
 
-    "" where nobody says, or where the ID says nothing ("ANONYMOUS").
+    "" where there is none, or a placeholder such as "ANONYMOUS".
     """
     for read in (_fromNode, _fromHierarchy, _fromDatabase):
         name = " ".join(read(volumeNode).split())
@@ -335,7 +335,7 @@ class VolumePair:
 
 
 def volumePairs(scene: Any) -> list[VolumePair]:
-    """All volumes of the scene with their segmentations, in the scene's order; the nodules of SAMMed3D come first.
+    """Lists all volumes of the scene with their segmentations, in the scene's order; SAMMed3D's nodules come first.
 
     A segmentation names its volume as reference. One that names none (loaded from a file) belongs to the only volume
     that it lies in; segmentations that could belong to several, or to none, come last, alone.
@@ -367,7 +367,7 @@ def _referenced(segmentation: Any) -> Any | None:
 
 
 def _surrounding(segmentation: Any, volumes: list[Any]) -> Any | None:
-    """The only volume that the middle of every segment lies in, None where there are several or none."""
+    """Finds the only volume that the middle of every segment lies in, None where there are several or none."""
     centers = _centers(segmentation)
     if not len(centers):
         return None
@@ -383,7 +383,7 @@ def _surrounding(segmentation: Any, volumes: list[Any]) -> Any | None:
 
 
 def _centers(segmentation: Any) -> np.ndarray:
-    """World RAS (n, 3) of the middles of the segments that are not empty."""
+    """Returns world RAS (n, 3) of the middles of the segments that are not empty."""
     toWorldMatrix = toWorld(segmentation)
     if toWorldMatrix is None:
         return np.empty((0, 3))

@@ -58,17 +58,17 @@ class TrainingSource:
 
     @staticmethod
     def caseCount(folder: Path) -> int:
-        """How many cases with nodules a data set has."""
+        """Counts the cases of a data set."""
         return len(DatasetWriter(folder).cases())
 
     @staticmethod
     def export(rows: Sequence[Any], folder: Path, acceptedOnly: bool) -> StepwiseExport:
-        """What writes the rows. Raises StoreError where the folder cannot take them."""
+        """Makes the export of the rows. Raises StoreError where the folder cannot take them."""
         return sceneExport(rows, DatasetWriter(folder), acceptedOnly)
 
     @staticmethod
     def importFiles(source: Path, folder: Path) -> StepwiseExport:
-        """What writes pairs of image and label files of a folder. Raises ValueError where there is none."""
+        """Makes the export of a folder's pairs of image and label files. Raises ValueError where there is none."""
         from ..store.folder_import import find_pairs, folder_import
 
         pairs = find_pairs(source)
@@ -94,14 +94,14 @@ class TrainingSource:
 
     @staticmethod
     def writeVolume(data: tuple[Any, Any], path: Path) -> None:
-        """A NIfTI file for a child process; takes a second and is safe on a thread."""
+        """Writes a NIfTI file for a child process; takes a second and is safe on a thread."""
         from ..store.nifti_file import write_nifti
 
         write_nifti(path, *data)
 
 
 def readCase(files: Any) -> dict[str, Any]:
-    """Image, truth, old and new masks of a compared case; for a thread (seconds).
+    """Reads image, truth, old and new masks of a compared case; for a thread (seconds).
 
     Returns:
         "image", "truth", "old", "new": arrays [k, j, i]; "ijkToRas": (4, 4) of the image.
@@ -119,7 +119,7 @@ def readCase(files: Any) -> dict[str, Any]:
 
 
 def sceneExport(rows: Sequence[ExportRow], writer: DatasetWriter, acceptedOnly: bool = False) -> StepwiseExport:
-    """What writes the included rows; its steps belong on the main thread, what they yield on the worker thread.
+    """Makes the export of the included rows; its steps run on the main thread, what they yield on the worker thread.
 
     The scene may change meanwhile: a volume is copied, in a few steps, before its case is written and then let go.
 

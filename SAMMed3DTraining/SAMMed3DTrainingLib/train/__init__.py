@@ -1,1 +1,1 @@
-"""Fine-tuning: options, network, loop, state of a run."""
+"""Fine-tuning: configuration, data, network, training loop and the state of a run."""

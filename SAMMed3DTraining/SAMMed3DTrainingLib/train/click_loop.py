@@ -1,8 +1,8 @@
-"""One training step of a promptable network: encode once, click several times, learn from what the clicks gave.
+"""The training step of a promptable network: encode once, click several times, compute the loss of every answer.
 
 As SAM and SAM-Med3D train (Kirillov et al. 2023; Wang et al. 2023): the first click, then clicks into the error of the
-last mask, whose logits go in as the next prompt. Other than the public SAM-Med3D loop, every sample is its own nodule,
-the IoU head learns the true IoU, some samples are on no nodule at all, and the logits between clicks carry no gradient.
+last mask, whose logits are the next prompt. Unlike in the public SAM-Med3D loop, every sample is its own nodule, the
+IoU head learns the true IoU, some samples show no nodule at all, and the logits between clicks carry no gradient.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ _BOX_SHARE, _BOX_ALONE_SHARE, _ROUGH_SHARE = 0.2, 0.12, 0.1
 
 
 def draw_click_count(rng: np.random.Generator) -> int:
-    """How often to click in a step."""
+    """Draws the number of clicks of a step."""
     return int(rng.choice(CLICK_COUNTS, p=CLICK_COUNT_SHARES))
 
 
 def to_device(arrays: Sequence[np.ndarray], device: torch.device) -> Tensor:
-    """Arrays of one shape as a tensor (B, ...) on a device; to a GPU through pinned memory, without waiting."""
+    """Stacks arrays of one shape to a tensor (B, ...) on a device; to a GPU through pinned memory, without waiting."""
     tensor = torch.from_numpy(np.stack(arrays))
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 class ClickLoop(nn.Module):
-    """The loss of a batch. A module, so that torch's DistributedDataParallel sees one forward pass per step.
+    """Computes the loss of a batch; a module, so that DistributedDataParallel sees one forward pass per step.
 
     All randomness of a sample comes from its own generator, and the loss is a mean over the samples: a batch gives the
     same gradient however it is divided among processes.
 
     Args:
-        model: the network; what its profile says decides which prompts it is shown.
-        agreement: weight of what the masks of two first clicks on the same object disagree in; 0 = one first click.
-        needless: share of later clicks that correct nothing: inside a mask that is right there, or just beside it.
+        model: the network; its profile decides which prompts it is shown.
+        agreement: weight of the disagreement of two first clicks' masks of the same object; 0 = one first click.
+        needless: share of later clicks that correct nothing, where the mask inside or just beside it is right.
         on_device: place later clicks where the network computes (:func:`device_clicks`), so that no step waits for a
             GPU; None does so on GPUs. Needless clicks need the processor.
     """
@@ -71,7 +71,7 @@ class ClickLoop(nn.Module):
         rngs: Sequence[np.random.Generator],
         embedding: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, float]]:
-        """The loss to differentiate and figures to log.
+        """Returns the loss to differentiate and figures to log.
 
         Args:
             samples: of one batch.
@@ -114,7 +114,7 @@ class ClickLoop(nn.Module):
     def _second_look(
         self, embedding: Tensor, prompts: _Prompts, masks: Tensor, goal: _Goal, figures: dict[str, Tensor]
     ) -> Tensor:
-        """What the other first clicks' masks lack, and what they and ``masks`` disagree in. A scalar."""
+        """Loss of the other first clicks' masks, and their disagreement with ``masks``; a scalar."""
         chosen = prompts.twice.to(embedding.device)
         points = prompts.second_clicks()
         again, _ = self._answer(embedding[chosen], points, None, torch.zeros_like(prompts.previous[chosen]))
@@ -153,8 +153,8 @@ class ClickLoop(nn.Module):
     def _loss(
         self, masks: Tensor, logits: Tensor, iou: Tensor, goal: _Goal, is_nodule: Tensor, alternatives: bool
     ) -> tuple[Tensor, Tensor]:
-        """Mean over the samples, and the mean error of the predicted IoU. A click on no nodule teaches the IoU head
-        only: whatever mask it gives, its IoU is 0. ``logits`` are those of the first mask on the crop."""
+        """Mean loss over the samples and mean error of the predicted IoU. A click on no nodule teaches only the IoU
+        head: whatever mask it gives, its IoU is 0. ``logits`` are those of the first mask on the crop."""
         if torch.is_grad_enabled():
             # Maps of the crop's size are a quarter of a step's memory and cheap to compute again.
             loss = checkpoint(
@@ -180,7 +180,7 @@ class ClickLoop(nn.Module):
 
 
 class _Goal:
-    """What a batch should give: truth, what its IoU refers to, and where they are known; (B, 1, X, Y, Z)."""
+    """The target of a batch: truth, the truth for the IoU, and where they are known; (B, 1, X, Y, Z)."""
 
     def __init__(self, truth: Tensor, samples: Sequence[Sample]) -> None:
         self.truth = truth
@@ -194,22 +194,22 @@ class _Goal:
             self.known = to_device(known, truth.device)[:, None]
 
     def only_known(self, logits: Tensor) -> Tensor:
-        """Logits that claim nothing where nothing is known."""
+        """Removes positive logits where nothing is known."""
         return logits if self.known is None else logits.where(self.known, -LOGIT_LIMIT)
 
 
 def _on_crop(masks: Tensor, truth: Tensor) -> Tensor:
-    """Low-resolution logits at the resolution of the truth."""
+    """Interpolates low-resolution logits to the resolution of the truth."""
     return F.interpolate(masks, truth.shape[2:], mode="trilinear", align_corners=False)
 
 
 def _crop_loss(masks: Tensor, truth: Tensor, known: Tensor | None) -> Tensor:
-    """(B,) of low-resolution logits (B, 1, ...), compared on the crop."""
+    """Mask loss (B,) of low-resolution logits (B, 1, ...), compared on the crop."""
     return mask_loss(_on_crop(masks, truth).float(), truth, known=known)[:, 0]
 
 
 class _Prompts:
-    """Clicks, boxes and previous logits of a batch as they grow."""
+    """The growing prompts of a batch: clicks, boxes and previous logits."""
 
     def __init__(
         self, samples: Sequence[Sample], rngs: Sequence[np.random.Generator], model: Sam3D, needless: float = 0.0
@@ -268,7 +268,7 @@ class _Prompts:
         return self._boxes.to(self._device) if torch.isfinite(self._boxes).any() else None
 
     def click_again(self, low_res: Tensor, found: Tensor, truth: Tensor) -> None:
-        """The next click of every nodule, into the error of its mask.
+        """Adds the next click of every nodule, into the error of its mask.
 
         Args:
             low_res: logits (B, 1, ...) of the last answer, the next prompt.
@@ -290,7 +290,7 @@ class _Prompts:
                 self._add(n, self._simulators[n][method].next_click(sample.truth, masks[n]))
 
     def _rough_start(self, n: int, truth: np.ndarray, rng: np.random.Generator, cells: tuple[int, int, int]) -> Tensor:
-        """A rough mask to be corrected, as logits, with its first correcting click."""
+        """Makes logits of a rough mask to be corrected, and adds its first correcting click."""
         rough = _rough(truth, rng)
         click = self._simulators[n]["random"].next_click(truth, rough)
         if click is not None:
@@ -306,7 +306,7 @@ class _Prompts:
 
 
 class _DevicePrompts(_Prompts):
-    """The same with later clicks that are placed on the device and never leave it."""
+    """Prompts whose later clicks are placed on the device and never leave it."""
 
     def __init__(
         self, samples: Sequence[Sample], rngs: Sequence[np.random.Generator], model: Sam3D, needless: float = 0.0
@@ -326,7 +326,7 @@ class _DevicePrompts(_Prompts):
         draws = to_device([rng.random(2, dtype=np.float32) for rng in self._rngs], self._device)
         coords, signs = device_clicks(truth, found, draws)
         given = self._clicked & (signs >= 0)
-        # Who sees the newest click only sees the last one again where there is none.
+        # A network that sees the newest click only is shown the last one again where there is no new one.
         again = self._profile.prompt_rule == "newest"
         last_coords, last_signs = self._coords[:, -1], self._signs[:, -1]
         coords = coords.where(given[:, None], last_coords if again else torch.zeros_like(coords))
@@ -337,9 +337,9 @@ class _DevicePrompts(_Prompts):
 
 @torch.no_grad()
 def device_clicks(truth: Tensor, found: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-    """Where to click next, computed on the masks' device without waiting for it.
+    """Places the next clicks, on the masks' device and without waiting for it.
 
-    Into the missed or the wrongly marked voxels, whichever lie deeper: half of the clicks anywhere in the inner half
+    They go into the missed or the wrongly marked voxels, whichever lie deeper: half of them anywhere in the inner half
     of them (the "random" of data/clicks.py), a quarter on their deepest voxel, a quarter anywhere on them.
     Depth is counted in erosions, up to 16 voxels, and without components: that needs no decision of the processor's.
 
@@ -367,7 +367,7 @@ def device_clicks(truth: Tensor, found: Tensor, draws: Tensor) -> tuple[Tensor, 
 
 
 def _depth(mask: Tensor) -> Tensor:
-    """How often each voxel of masks (B, X, Y, Z) survives erosion, 1 to 17; 0 outside. The crop's border erodes too."""
+    """Counts the erosions that each voxel of masks (B, X, Y, Z) survives, 1 to 17; 0 outside. The border erodes too."""
     left = mask[:, None].float()
     depth = left.clone()
     for step in range(_EROSIONS):
@@ -388,8 +388,8 @@ def _depth(mask: Tensor) -> Tensor:
 
 
 def needless_click(truth: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> Click | None:
-    """A click that says what the mask says: positive inside it, or negative up to three voxels beside it; None where
-    the mask is right nowhere. People click to make sure, and no answer may suffer from it."""
+    """Draws a click that confirms the mask: positive inside, or negative up to three voxels beside it; None where the
+    mask is right nowhere. People click to make sure, and the mask must not suffer from it."""
     box = bounding_box(truth)
     assert box is not None
     around = tuple(slice(max(part.start - 4, 0), part.stop + 4) for part in box)
@@ -407,7 +407,7 @@ def needless_click(truth: np.ndarray, mask: np.ndarray, rng: np.random.Generator
 
 
 def _drawn_box(truth: np.ndarray, rng: np.random.Generator) -> Tensor:
-    """The bounding box as a hand draws it, (6,): lowest and highest corner as crop indices."""
+    """Draws a bounding box as a hand would, (6,): lowest and highest corner as crop indices."""
     box = bounding_box(truth)
     assert box is not None
     low = np.array([part.start for part in box], dtype=np.float64)
@@ -418,7 +418,7 @@ def _drawn_box(truth: np.ndarray, rng: np.random.Generator) -> Tensor:
 
 
 def _rough(truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The truth displaced, grown or shrunk, as a mask to be corrected."""
+    """Displaces, grows or shrinks the truth to a mask to be corrected."""
     shift = np.round(rng.normal(0, 1.2, 3)).astype(int)
     rough = np.roll(truth, shift, axis=(0, 1, 2))
     blurred = F.avg_pool3d(torch.from_numpy(rough)[None, None].float(), 5, stride=1, padding=2)[0, 0].numpy()
@@ -427,7 +427,7 @@ def _rough(truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 @torch.no_grad()
 def _dice(logits: Tensor, truth: Tensor, is_nodule: Tensor) -> Tensor:
-    """Mean over the nodules, a scalar; NaN without any."""
+    """Mean Dice over the nodules, a scalar; NaN without any."""
     mask = logits > 0
     both = (mask & truth).flatten(1).sum(dim=1)
     dice = 2 * both / (mask.flatten(1).sum(dim=1) + truth.flatten(1).sum(dim=1)).clamp(min=1)
@@ -435,7 +435,7 @@ def _dice(logits: Tensor, truth: Tensor, is_nodule: Tensor) -> Tensor:
 
 
 def mask_loss(logits: Tensor, truth: Tensor, cross_entropy_weight: float = 4.0, known: Tensor | None = None) -> Tensor:
-    """Soft Dice loss plus weighted binary cross-entropy, per mask.
+    """Computes soft Dice loss plus weighted binary cross-entropy, per mask.
 
     Args:
         logits: (B, M, X, Y, Z).
@@ -458,14 +458,14 @@ def mask_loss(logits: Tensor, truth: Tensor, cross_entropy_weight: float = 4.0, 
 
 
 def disagreement(first: Tensor, second: Tensor) -> Tensor:
-    """One minus the soft Dice between two maps of logits (B, 1, X, Y, Z) of the same object: (B,)."""
+    """Computes one minus the soft Dice between two maps of logits (B, 1, X, Y, Z) of the same object: (B,)."""
     a, b = first.float().sigmoid().flatten(1), second.float().sigmoid().flatten(1)
     return 1 - (2 * (a * b).sum(dim=1) + 1) / (a.square().sum(dim=1) + b.square().sum(dim=1) + 1)
 
 
 @torch.no_grad()
 def true_iou(logits: Tensor, truth: Tensor) -> Tensor:
-    """Intersection over union of ``logits > 0`` with the truth, (B, M); 0 where both are empty.
+    """Computes the intersection over union of ``logits > 0`` with the truth, (B, M); 0 where both are empty.
 
     Args:
         logits: (B, M, X, Y, Z).

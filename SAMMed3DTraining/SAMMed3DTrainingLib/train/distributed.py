@@ -22,13 +22,13 @@ from torch.nn.parallel import DistributedDataParallel
 from .run_folder import read_events
 from .training_config import TrainingConfig, TrainingError
 
-#: The first process unpacks a large data set, or validates, while the others wait; torch's 10 minutes are too few.
+#: Time to wait for the first process, which unpacks a large data set or validates; torch's 10 minutes are too few.
 _PATIENCE = timedelta(days=2)
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among all of a run.
+    """The place of this process among all processes of a run.
 
     Attributes:
         rank: its number; 0 writes files.
@@ -46,12 +46,12 @@ class World:
         return self.rank == 0
 
     def share(self, keys: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-        """This process's part of an epoch. All parts have the same length: the first keys fill up."""
+        """Returns this process's part of an epoch. All parts have the same length: the first keys fill them up."""
         length = -(-len(keys) // self.size) * self.size
         return [keys[n % len(keys)] for n in range(self.rank, length, self.size)]
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """A module whose gradients are averaged over all processes."""
+        """Wraps a module so that its gradients are averaged over all processes."""
         if self.size == 1:
             return module
         ids = [self.device.index or 0] if self.device.type == "cuda" else None
@@ -59,7 +59,7 @@ class World:
         return DistributedDataParallel(module, device_ids=ids, find_unused_parameters=True)
 
     def agree(self, value: float) -> float:
-        """The largest of all processes' values."""
+        """Returns the largest of all processes' values."""
         if self.size == 1:
             return value
         tensor = torch.tensor(value, dtype=torch.float64, device="cpu" if self.device.type == "cpu" else self.device)
@@ -67,7 +67,7 @@ class World:
         return tensor.item()
 
     def mean(self, values: dict[str, float]) -> dict[str, float]:
-        """The means over all processes of figures that not every process has; NaN counts as none."""
+        """Averages figures over the processes that have them; NaN counts as none."""
         if self.size == 1:
             return values
         names = sorted(values)
@@ -104,7 +104,7 @@ def is_one_of_several() -> bool:
 
 
 def join_world(device: torch.device) -> World:
-    """This process's place, as torchrun has put it into the environment; one process alone without it.
+    """Joins the run's processes as torchrun has put them into the environment; one process alone without it.
 
     Args:
         device: what the configuration asks for; of CUDA each process takes the card of its local rank.

@@ -30,7 +30,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run would cost.
+    """The estimated cost of a run.
 
     Attributes:
         time_s: seconds in all: embeddings, steps and validations.
@@ -63,7 +63,7 @@ class Estimate:
 
     @property
     def text(self) -> str:
-        """For people."""
+        """Formats the estimate for people."""
         lines = [
             f"{self.epochs} epochs of {self.samples} samples: {self.steps} steps of {self.batch_size}; "
             f"{self.parameters / 1e6:.1f} million parameters learn",
@@ -85,7 +85,7 @@ def show_estimate(estimated: Estimate, as_json: bool) -> None:
 
 
 def estimate(trainer: Trainer, slots: SampleSlots, validator: Validator, cases: RunCases) -> Estimate:
-    """Time, memory and disk space of a run, from some of its own steps; nothing learns and nothing is saved.
+    """Estimates time, memory and disk space of a run from some of its own steps; nothing learns, nothing is saved.
 
     Args:
         trainer: of the run.
@@ -138,14 +138,14 @@ def estimate(trainer: Trainer, slots: SampleSlots, validator: Validator, cases: 
 
 
 def fitting_batch(trainer: Trainer, slots: SampleSlots, most: int = 32) -> int:
-    """The largest batch, a power of two, whose step fits into four fifths of the memory that is free now.
+    """Finds the largest batch, a power of two, whose step fits into four fifths of the free memory.
 
     Measured on steps of one and of two samples, whose gradients are thrown away; 4 where the system does not say.
 
     Args:
         trainer: of the run.
         slots: its samples.
-        most: not more than that.
+        most: upper bound.
     """
     device = trainer.world.device
     peaks = []
@@ -162,7 +162,7 @@ def fitting_batch(trainer: Trainer, slots: SampleSlots, most: int = 32) -> int:
 
 
 def largest_batch(one: int, two: int, free: int | None, most: int) -> int:
-    """The largest power of two of samples, up to ``most``, that four fifths of ``free`` bytes hold.
+    """Computes the largest power of two of samples, up to ``most``, that four fifths of ``free`` bytes hold.
 
     Args:
         one, two: bytes of a step of one and of two samples; 0 where they are not known.
@@ -177,7 +177,7 @@ def largest_batch(one: int, two: int, free: int | None, most: int) -> int:
 
 
 def _saved_bytes(trainer: Trainer, learning: int) -> int:
-    """Three checkpoints; and the state: the network, the average, and two moments of what learns."""
+    """Size of three checkpoints and the state: network, average, and two moments of the learning parameters."""
     whole = sum(tensor.numel() for tensor in trainer.network.model.state_dict().values())
     return 4 * (3 * whole + whole + 3 * learning)
 
@@ -189,7 +189,7 @@ def _timed(work: Callable[[], _Result]) -> tuple[_Result, float]:
 
 
 def _begin_peak(device: torch.device) -> int:
-    """Bytes in use; from now on :func:`_peak_memory` tells the most."""
+    """Returns the bytes in use, and starts a new peak for :func:`_peak_memory`."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
@@ -199,7 +199,7 @@ def _begin_peak(device: torch.device) -> int:
 
 
 def _peak_memory(device: torch.device) -> int:
-    """Bytes at most; 0 where the system does not say."""
+    """Returns the peak of bytes in use; 0 where the system does not say."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     # On Linux getrusage tells the parent's peak where that was larger, as Slicer's is.
@@ -215,7 +215,7 @@ def _peak_memory(device: torch.device) -> int:
 
 
 def _linux_memory(name: str) -> int:
-    """A line of /proc/self/status in bytes; 0 where there is none."""
+    """Reads a line of /proc/self/status in bytes; 0 where there is none."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""A run's curves, from its events: Loss.png and Dice.png, TensorBoard, and whatever other packages draw."""
+"""Draws a run's curves from its events: Loss.png and Dice.png, TensorBoard, and loggers of other packages."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def draw_plots(folder: Path) -> list[Path]:
 
 
 def make_logger(name: str, folder: Path) -> Logger:
-    """Who hears of a run's events under this name: a callable that takes each one, as events.jsonl has it.
+    """Makes the logger of this name: a callable that takes each event, as events.jsonl has it.
 
     Args:
         name: "tensorboard", or an entry point of the group ``sammed3d.loggers``.
@@ -91,7 +91,7 @@ def make_logger(name: str, folder: Path) -> Logger:
 
 
 class TensorBoard:
-    """A run's figures in TensorBoard's format.
+    """Writes a run's figures in TensorBoard's format.
 
     Args:
         folder: made with the first figure.

@@ -1,4 +1,4 @@
-"""A run's folder: its events, its control file and where its weights lie. Other programs follow a run through it.
+"""The folder of a run: its events, control file, state and weights, through which other programs follow it.
 
 ``events.jsonl`` has one JSON object a line, always with "event" and "time" (seconds since 1970):
 
@@ -123,7 +123,7 @@ class RunFolder:
 
     @property
     def state(self) -> Path:
-        """What --resume continues from."""
+        """The state that --resume continues from."""
         return self.folder / run_files.STATE
 
     def write(self, event: str, **values: Any) -> None:
@@ -140,7 +140,7 @@ class RunFolder:
             self._echo(line)
 
     def command(self) -> Command:
-        """What the control file asks for; "run" where there is none, or nothing readable in it."""
+        """Reads the control file; "run" where there is none, or nothing readable in it."""
         return run_files.read_command(self.folder)
 
     def set_command(self, command: Command) -> None:
@@ -152,7 +152,7 @@ class RunFolder:
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
-    """All events of a run so far, in order; a line that is still being written is left out.
+    """Reads all events of a run so far, in order; a line that is still being written is left out.
 
     Of steps and validations that a resumed run repeated only the later ones are given.
     """

@@ -1,4 +1,4 @@
-"""A network as it learns: which of its parameters move, their running average, and what is saved of them."""
+"""A network under training: the parameters that learn, their running average, and saving them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .training_config import TrainingConfig, TrainingError
 
 
 def starting_checkpoint(config: TrainingConfig) -> Path | None:
-    """The file to start from, or None where training starts from scratch.
+    """Chooses the file to start from; None where training starts from scratch.
 
     No ``--checkpoint`` means the bundled model, if that is the network asked for.
     """
@@ -33,7 +33,7 @@ def starting_checkpoint(config: TrainingConfig) -> Path | None:
 
 
 def start_network(config: TrainingConfig, checkpoint: Path | None, device: torch.device) -> Sam3D:
-    """The network before its first step, in float32.
+    """Makes the network before its first step, in float32.
 
     Raises:
         TrainingError: the checkpoint cannot be used; the message says why.
@@ -74,7 +74,7 @@ class Trainable:
         self._averaged = self._averaging() if config.ema else None
 
     def _averaging(self) -> AveragedModel:
-        """A copy of the network whose learning parameters follow the network's; the others are shared."""
+        """Makes a copy of the network whose learning parameters follow the network's; the others are shared."""
         averaged = AveragedModel(self.model, multi_avg_fn=self._follow)
         averaged.n_averaged.fill_(1)  # the weights before the first update count as one
         for own, theirs in zip(averaged.module.parameters(), self.model.parameters(), strict=True):
@@ -92,7 +92,7 @@ class Trainable:
 
     @property
     def average(self) -> dict[str, Tensor]:
-        """The averages of what learns, by name; {} where nothing is averaged."""
+        """Returns the averages of the learning parameters, by name; {} where nothing is averaged."""
         if self._averaged is None:
             return {}
         named: Iterable[tuple[str, nn.Parameter]] = self._averaged.module.named_parameters()
@@ -130,7 +130,7 @@ class Trainable:
             self._averaged.update_parameters(self.model)
 
     def averaged(self) -> Sam3D:
-        """An ordinary network of the averaged weights, for validation and for saving; on the same device."""
+        """Returns a network of the averaged weights, for validation and for saving; on the same device."""
         source: nn.Module = self.model if self._averaged is None else self._averaged.module
         state = {name: value.detach().clone() for name, value in merged_state(source).items()}
         plain = build_model(self.model.name, device=self.model.device, profile=self.model.profile)
@@ -149,7 +149,7 @@ class Trainable:
 
 
 def save_weights(model: Sam3D, path: Path) -> None:
-    """A checkpoint that ``load_model``, the panels and SAM-Med3D's own tools load; whole or not at all.
+    """Saves a checkpoint that ``load_model``, the panels and SAM-Med3D's own tools load; whole or not at all.
 
     Raises:
         TrainingError: it cannot be written.
@@ -210,7 +210,7 @@ def add_lora(module: nn.Module, rank: int = 8, alpha: float = 16.0) -> list[nn.P
 
 
 def merged_state(module: nn.Module) -> dict[str, Tensor]:
-    """The state dict of a module with all updates added to the weights, under the layers' ordinary names."""
+    """Makes the state dict of a module with all updates added to the weights, under the layers' ordinary names."""
     state = dict(module.state_dict())
     for name, layer in module.named_modules():
         if not parametrize.is_parametrized(layer, "weight"):

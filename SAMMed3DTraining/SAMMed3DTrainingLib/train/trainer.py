@@ -1,4 +1,4 @@
-"""The training run: epochs of click loops, validation, saving; it can be paused, stopped, killed and continued.
+"""Runs the training: epochs of click loops, validation, saving; it can be paused, stopped, killed and continued.
 
 Nothing random depends on anything but the seed, the epoch and the sample's number, so a run that was killed and
 continued is the run that was never interrupted.
@@ -31,16 +31,16 @@ from .training_data import EmbeddingBank, Key, SampleSlots, loader
 from .validation import Validator, change_since
 
 _PAUSE_SECONDS = 0.2
-#: Different epochs' worth of samples in the bank of a frozen encoder.
+#: Number of epochs whose different samples the bank of a frozen encoder holds.
 BANK_EPOCHS = 2
 _FLOOR = 0.02
-#: Of a step, that are told as means over all processes.
+#: Figures of a step that are logged as means over all processes.
 _FIGURES = ("loss", "dice_first", "dice_last", "iou_error")
 
 
 @dataclass
 class TrainingProgress:
-    """Where a run is; saved with its state.
+    """The progress of a run; saved with its state.
 
     Attributes:
         epoch: the one under way, from 0.
@@ -48,7 +48,7 @@ class TrainingProgress:
         update: updates of the weights so far.
         best_dice, best_loss: of all validations.
         best_epoch: of the best Dice; 0 for the weights that the run began with.
-        best_change, best_error: what the validated nodules gained until then, and the standard error of it.
+        best_change, best_error: gain of the validated nodules until then, and its standard error.
         start_scores: of each validated nodule, its Dice before the first step.
     """
 
@@ -65,7 +65,7 @@ class TrainingProgress:
 
 @dataclass
 class _Pace:
-    """How long steps take, for the time that is left."""
+    """Measures how long steps take, for the time that is left."""
 
     seconds: list[float] = field(default_factory=list)
 
@@ -77,7 +77,7 @@ class _Pace:
 
 
 class Trainer:
-    """One process of a run.
+    """Trains a network: one process of a run.
 
     Args:
         config: resolved, the precision too.
@@ -208,7 +208,7 @@ class Trainer:
             yield from self._groups(epoch)
 
     def _train_epoch(self, source: Iterator[tuple[list[Sample], Tensor | None]]) -> bool:
-        """The rest of the epoch; False when the run is to stop."""
+        """Trains the rest of the epoch; False when the run is to stop."""
         for part in self._groups(self.progress.epoch):
             if not self._may_go_on():
                 return False
@@ -218,7 +218,7 @@ class Trainer:
         return True
 
     def _update(self, batches: Sequence[Sequence[Key]], source: Iterator[tuple[list[Sample], Tensor | None]]) -> None:
-        """One update of the weights from one or several batches, each weighted with its size."""
+        """Updates the weights once from one or several batches, each weighted with its size."""
         progress = self.progress
         rate = max(self._schedule.get_last_lr())
         total = sum(len(batch) for batch in batches)
@@ -271,7 +271,7 @@ class Trainer:
 
     @property
     def _kept(self) -> str:
-        """A sentence for the error message: which saved state is left after a failure."""
+        """Makes a sentence for the error message on the saved state that is left after a failure."""
         state = self.folder.state
         return (
             f"The last saved state ({state.name}) is from before and stays"
@@ -291,7 +291,7 @@ class Trainer:
         self.network.update_average(self.progress.update)
 
     def _end_epoch(self) -> None:
-        """Validation, the best weights, and the state at the beginning of the next epoch."""
+        """Validates, keeps the best weights, and saves the state at the beginning of the next epoch."""
         progress = self.progress
         self._validate(progress.epoch + 1)
         progress.epoch, progress.batch = progress.epoch + 1, 0
@@ -350,7 +350,7 @@ class Trainer:
 
     @property
     def verdict(self) -> str:
-        """What the run gained, in a sentence; "" where nothing was validated."""
+        """Sums up the run's gain in a sentence; "" where nothing was validated."""
         progress = self.progress
         if not progress.start_scores:
             return ""
@@ -370,7 +370,7 @@ class Trainer:
         )
 
     def _save(self, reason: str, weights: bool = True) -> None:
-        """The state to continue from, and the latest weights."""
+        """Saves the state to continue from, and the latest weights."""
         self._saved_at = self._clock()
         if not self.world.is_main:
             return
@@ -380,7 +380,7 @@ class Trainer:
         self.folder.write("saved", path=self.folder.latest, reason=reason)
 
     def _may_go_on(self) -> bool:
-        """What the control file says, for all processes alike; waits while it says pause."""
+        """Whether the control file lets all processes go on; waits while it says pause."""
         paused = False
         while True:
             word = self.folder.command() if self.world.is_main else "run"
@@ -400,14 +400,14 @@ class Trainer:
             self.folder.write(event, epoch=self.progress.epoch + 1, step=self.step, **values)
 
     def rehearse(self, keys: Sequence[Key], samples: list[Sample], embedding: Tensor | None) -> None:
-        """Forward and backward of a step whose gradients are thrown away, to see what it costs."""
+        """Runs forward and backward of a step without an update, to measure its cost."""
         self._backward(keys, samples, embedding, 1.0, synchronize=False)
         self._optimizer.zero_grad(set_to_none=True)
 
     # -- samples -----------------------------------------------------------------------------------------------------
 
     def _keys(self, epoch: int) -> list[Key]:
-        """This process's samples of an epoch, in order."""
+        """Returns this process's samples of an epoch, in order."""
         if self._bank is None:
             return self.world.share(self._slots.slots(epoch))
         stored = [key for key in self._bank_keys() if key in self._bank]
@@ -416,11 +416,11 @@ class Trainer:
 
     @property
     def encodings(self) -> int:
-        """Samples that are encoded before the first step."""
+        """Number of samples that are encoded before the first step."""
         return len(self._bank_keys()) if self._bank is not None else 0
 
     def _bank_keys(self) -> list[Key]:
-        """The samples that the bank holds if there is memory for all."""
+        """Returns the samples that the bank holds if there is memory for all."""
         return list(dict.fromkeys(k for e in range(BANK_EPOCHS) for k in self.world.share(self._slots.slots(e))))
 
     def _batches(self, batches: Iterable[list[Key]]) -> Iterator[tuple[list[Sample], Tensor | None]]:
@@ -457,7 +457,7 @@ class Trainer:
 
 
 def rate_factor(update: int, updates: int, updates_per_epoch: float, config: TrainingConfig) -> float:
-    """The share of the highest rate that the update of this number (from 0) has.
+    """Computes the share of the highest learning rate for the update of this number (from 0).
 
     A linear warm-up over ``config.warmup`` of all updates, then a cosine down to a fiftieth, steps at given epochs, or
     nothing.

@@ -1,4 +1,4 @@
-"""Everything that decides a training run, and its command line.
+"""The configuration of a training run, and its command line.
 
 The option names are those of SAM-Med3D's ``train.py``; what is new or no longer there is said in README.md.
 """
@@ -43,14 +43,14 @@ from ..options import (
 )
 from ..runs.run_files import read_config, write_whole
 
-#: Options of SAM-Med3D's train.py that have nothing to decide here.
+#: Options of SAM-Med3D's train.py that have no effect here.
 _WITHOUT_EFFECT = {
     "click_type": "first and later clicks are mixed",
     "multi_click": "the network's profile says which clicks it sees",
     "img_size": "the crop's size comes with the network",
     "allow_partial_weight": "weights fit the network or are refused",
 }
-#: What config.json holds besides options, and options that a file does not decide.
+#: Keys of config.json that are no options, or options that a file does not decide.
 _BESIDES = {"versions", "split"}
 _NOT_OF_FILE = ("task_name", "resume", "dry_run", "json", "config", "multi_gpu")
 Scheduler = Literal["cosine", "multisteplr", "constant"]
@@ -211,7 +211,7 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """A run. ``None`` means: as the preset has it. Written to the run's folder, resolved."""
+    """The configuration of a run; None takes the preset's value. It is written, resolved, to the run's folder."""
 
     task_name: str
     data: tuple[str, ...] = ("sam_med3d_cache",)
@@ -269,7 +269,7 @@ class TrainingConfig:
         return Path(self.work_dir) / self.task_name
 
     def resolved(self, from_scratch: bool) -> TrainingConfig:
-        """With the preset's values filled in, but for the epochs where minutes decide them.
+        """Returns the configuration with the preset's values filled in, except epochs that minutes decide.
 
         From scratch everything learns, at a rate of its own.
         """
@@ -289,7 +289,7 @@ class TrainingConfig:
         return dataclasses.replace(self, **{**missing, "preset": name, **({"encoder": "full"} if from_scratch else {})})
 
     def check(self) -> None:
-        """Raises TrainingError for values that no run can have."""
+        """Checks all values. Raises TrainingError for those that no run can have."""
         name = self.task_name
         if not name or name in (".", "..") or any(c in name for c in '/\\:*?"<>|') or name != name.strip(" ."):
             raise TrainingError(f"--task_name {name!r} cannot name a folder on every system: use letters and digits")
@@ -303,11 +303,11 @@ class TrainingConfig:
             raise TrainingError("--empty_share and --replay together leave nothing for your own nodules")
 
     def write(self, path: Path, more: Mapping[str, Any]) -> None:
-        """The configuration as JSON, with absolute paths; whole or not at all.
+        """Writes the configuration as JSON, with absolute paths; whole or not at all.
 
         Args:
             path: of the file.
-            more: what else is known: "versions", "split".
+            more: further keys: "versions", "split".
 
         Raises:
             RunError: it cannot be written.
@@ -325,7 +325,7 @@ def _absolute(path: str) -> str:
 
 
 class _WithoutEffect(argparse.Action):
-    """Says why an option that scripts may still give changes nothing."""
+    """Explains why an option that scripts may still give has no effect."""
 
     def __call__(
         self,
@@ -338,7 +338,7 @@ class _WithoutEffect(argparse.Action):
 
 
 def parse_training_options(arguments: list[str] | None = None, prog: str = "train.py") -> TrainingConfig:
-    """The command line of ``train.py`` as a configuration; wrong options end in argparse's exit with code 2.
+    """Parses the command line of ``train.py``; wrong options end in argparse's exit with code 2.
 
     What it leaves open stands in the file of ``--config``, or, of a run that is continued, in its own config.json.
     """
@@ -372,7 +372,7 @@ def parse_training_options(arguments: list[str] | None = None, prog: str = "trai
 
 
 def training_parser(prog: str = "train.py") -> argparse.ArgumentParser:
-    """The options with their defaults and meanings."""
+    """Makes the parser of the options, with defaults and meanings."""
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Fine-tune a SAM-Med3D or nodule checkpoint on nnU-Net style data sets.",

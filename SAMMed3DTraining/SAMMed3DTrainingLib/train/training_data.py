@@ -1,4 +1,4 @@
-"""The data of a training run: its cases, the order of its samples, and their embeddings where the encoder is frozen."""
+"""The data of a training run: its cases, its samples in order, and their embeddings where the encoder is frozen."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def _begin_worker(worker: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Stored:
-    """A sample without its crop, the truth as bits, and its embedding in half precision."""
+    """A stored sample without its crop: the truth as bits, and the embedding in half precision."""
 
     sample: Sample
     truth_shape: tuple[int, ...]
@@ -246,10 +246,10 @@ class _Stored:
 
 
 class EmbeddingBank:
-    """Embeddings and truths of samples by key, as many as a bound of memory allows.
+    """Stores embeddings and truths of samples by key, within a bound of memory; a step then costs a fraction.
 
     Args:
-        model: whose encoder is frozen.
+        model: its encoder is frozen.
         budget_bytes: memory for the bank.
     """
 
@@ -268,7 +268,7 @@ class EmbeddingBank:
 
     @property
     def is_full(self) -> bool:
-        """Whether the next samples of the same size would go beyond the bound."""
+        """Whether more samples of the same size would exceed the bound."""
         return bool(self._stored) and self.bytes * (1 + 1 / len(self._stored)) > self._budget
 
     def fill(
@@ -296,7 +296,7 @@ class EmbeddingBank:
                 return
 
     def batch(self, keys: Sequence[Key]) -> tuple[list[Sample], Tensor]:
-        """Samples (with empty crops) and their embeddings (B, ...), float32, on the model's device.
+        """Returns samples (with empty crops) and their embeddings (B, ...), float32, on the model's device.
 
         Raises:
             KeyError: a key that is not kept.

@@ -1,4 +1,4 @@
-"""From a command line to a finished run: data, network, processes, events, and one clear message when it cannot be."""
+"""Runs a training from its configuration: data, network, processes, events, and one clear message when it fails."""
 
 from __future__ import annotations
 
@@ -113,13 +113,13 @@ def _refuse_another_run(config: TrainingConfig) -> None:
 
 
 def _rehearse(config: TrainingConfig, world: World, show: Callable[[dict[str, Any]], None]) -> None:
-    """The estimate, without leaving a trace in the folder of runs but for the unpacked cases."""
+    """Makes the estimate in a temporary folder; only the unpacked cases stay."""
     with tempfile.TemporaryDirectory(prefix="sammed3d-") as empty:
         _run(config, RunFolder(Path(empty), show), world)
 
 
 def _run(config: TrainingConfig, folder: RunFolder, world: World) -> tuple[str, str]:
-    """Why the run ended ("" of a rehearsal) and what there is to say about it."""
+    """Runs the training; returns the reason of its end ("" after an estimate) and a message."""
 
     def warn(message: str) -> None:
         if world.is_main:
@@ -212,7 +212,7 @@ def _fast_gpu(device: torch.device) -> Iterator[None]:
 
 
 def _parts(split: Split) -> dict[str, Any]:
-    """A split for config.json and the start event: where it comes from, how large its parts are, what to be wary of."""
+    """Describes a split for config.json and the start event: its origin, the size of its parts, a caution."""
     parts = {"train": split.train, "val": split.val, "test": split.test}
     return {
         "source": split.source,
@@ -222,7 +222,7 @@ def _parts(split: Split) -> dict[str, Any]:
 
 
 def _reading(folder: RunFolder) -> Callable[[int, int], None]:
-    """Tells of cases that are read, once a second: those that were unpacked before take no time."""
+    """Makes a callback that writes an event for cases that are read, once a second."""
     last = time.monotonic()
 
     def tell(done: int, total: int) -> None:
@@ -291,7 +291,7 @@ def _fail(
 def _listeners(
     config: TrainingConfig, world: World, show: Callable[[dict[str, Any]], None]
 ) -> Callable[[dict[str, Any]], None]:
-    """Who hears of events: the screen, the plots after every epoch, and whom ``--log_to`` names."""
+    """Makes the listener to events: screen, plots after every epoch, and the loggers of ``--log_to``."""
     loggers = [(name, make_logger(name, config.folder)) for name in config.log_to] if world.is_main else []
 
     def hear(event: dict[str, Any]) -> None:

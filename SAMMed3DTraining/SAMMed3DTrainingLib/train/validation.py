@@ -22,7 +22,7 @@ from .click_loop import ClickLoop
 
 _LOSS_SAMPLES = 16
 _LOSS_CLICKS = 3
-#: What a size group may lose before it is told.
+#: Loss of a size group from which on it is reported.
 _FALL = 0.02
 
 
@@ -63,7 +63,7 @@ class Validation:
 
 @dataclass(frozen=True)
 class ValidationGain:
-    """What the same nodules gained from one validation to another, pair by pair.
+    """The gain of the same nodules from one validation to another, pair by pair.
 
     Attributes:
         mean: of the nodules' differences in Dice.
@@ -79,12 +79,12 @@ class ValidationGain:
 
     @property
     def is_gain(self) -> bool:
-        """Whether the nodules gained more than chance gives: one standard error."""
+        """Whether the nodules gained more than one standard error."""
         return self.mean > self.error
 
 
 def change_since(start: Sequence[float], now: Validation) -> ValidationGain:
-    """What the nodules of a validation gained over their earlier Dice ``start``, one value a nodule."""
+    """Computes the gain of a validation's nodules over their earlier Dice ``start``, one value a nodule."""
     differences = np.array(now.scores) - np.array(start)
     sizes: dict[str, dict[str, Any]] = {}
     falling = []
@@ -100,7 +100,7 @@ def change_since(start: Sequence[float], now: Validation) -> ValidationGain:
 
 
 def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
-    """Mean of some values and its standard error; 0 of one value."""
+    """Computes the mean of some values and its standard error; 0 of one value."""
     error = float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
     return float(np.mean(values)), error
 
@@ -130,7 +130,7 @@ class Validator:
 
     @torch.no_grad()
     def validate(self, model: Sam3D) -> Validation:
-        """Dice by click and loss of a network in evaluation mode."""
+        """Validates a network in evaluation mode: Dice by click, and loss."""
         predictor = SamPredictor3D(model, cache_bytes=64 * 2**20)
         curves, sizes = [], []
         current = None
