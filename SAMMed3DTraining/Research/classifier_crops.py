@@ -62,7 +62,7 @@ class Crops:
 
     @classmethod
     def kept(cls, file: Path, make: Iterator[tuple[DetectionScan, np.ndarray, float, bool]]) -> Crops:
-        """Maps the crops of a file into memory; makes them from scan, center, diameter and truth where it is missing."""
+        """Maps the crops of a file into memory; makes them from scan, center, diameter and truth if it is missing."""
         about = file.with_suffix(".npz")
         if not about.exists():
             rows = [(_finer_cube(scan, center, spacing), spacing, truth) for scan, center, spacing, truth in make]
