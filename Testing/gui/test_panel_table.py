@@ -368,3 +368,99 @@ def test_crops_of_the_selected_nodules_and_the_lungs(three: User, tmp_path: Path
     three.engine.gate.set()
     three.settle()
     assert three.ui.lungsButton.enabled and "canceled" in three.ui.statusLabel.text
+
+
+def _type(user: User, *keys: str) -> None:
+    """Keys and texts to whatever has the focus, as a keyboard sends them."""
+    from PySide6.QtCore import Qt
+    from PySide6.QtTest import QTest
+    from PySide6.QtWidgets import QApplication
+
+    named = {"F2": Qt.Key.Key_F2, "Esc": Qt.Key.Key_Escape, "Enter": Qt.Key.Key_Return}
+    for text in keys:
+        for key in [named[text]] if text in named else text:
+            where = QApplication.focusWidget()
+            assert where is not None
+            QTest.keyClick(where, key)
+            user.host.process()
+    user.settle()
+
+
+def _focus(user: User) -> None:
+    user.host._window.activateWindow()
+    user.host.process(0.05)
+    user.ui.noduleTable._qt.setFocus()
+    user.host.process()
+
+
+def test_f2_or_typing_renames_and_esc_leaves_the_name(three: User) -> None:
+    _select(three, 1, VOLUME)
+    _focus(three)
+    three.press("F2")
+    _type(three, "Hilar", "Enter")
+    assert three.cell(1, NAME) == "Hilar" and [row.name for row in three.session.review.rows()][1] == "Hilar"
+    _type(three, "F2", "Other", "Esc")
+    assert three.cell(1, NAME) == "Hilar"
+    _type(three, "Right apex", "Enter")
+    assert three.cell(1, NAME) == "Right apex", "typing begins, whatever cell of the row was clicked"
+    three.press("Ctrl+Z")
+    assert three.cell(1, NAME) == "Hilar"
+    assert {row.status for row in three.session.review.rows()} == {"AI"}, "letters that are keys were typed"
+
+
+def test_while_a_name_is_typed_names_are_offered_and_the_list_stays(three: User) -> None:
+    from PySide6.QtWidgets import QApplication
+
+    three.ui.noduleTable.item(0, NAME).setText("Zebra 7")
+    three.settle()
+    _select(three, 1)
+    _focus(three)
+    three.press("F2")
+    completer = QApplication.focusWidget().completer()
+    completer.setCompletionPrefix("zeb")
+    assert completer.currentCompletion() == "Zebra 7"
+    completer.setCompletionPrefix("lower")
+    assert completer.completionCount() == 2, "names of places, wherever the letters are in them"
+    _type(three, "Hal")
+    three.session.review.rename(three.ids()[2], "Elsewhere")
+    three.session.nodulesChanged()
+    three.settle()
+    assert QApplication.focusWidget().text() == "Hal", "what is typed is not taken away"
+    _type(three, "o", "Enter")
+    assert [three.cell(row, NAME) for row in range(3)] == ["Zebra 7", "Halo", "Elsewhere"]
+
+
+def test_the_template_of_names_is_kept_and_a_bad_one_is_refused(three: User) -> None:
+    import slicer
+
+    three.ui.nameCombo.setEditText("{lobe} {number}")
+    three.ui.nameCombo.lineEdit()._qt.editingFinished.emit()
+    assert three.ui.setupFrame.visible and "no template for names" in three.ui.setupLabel.text
+    assert three.ui.nameCombo.currentText == "Nodule {number}"
+    three.ui.nameCombo.setEditText("N{number:02}")
+    three.ui.nameCombo.lineEdit()._qt.editingFinished.emit()
+    assert "N01" in three.ui.statusLabel.text
+    assert slicer.app.userSettings().value("SAMMed3D/NameTemplate") == "N{number:02}"
+    three.ui.addNoduleButton.click()
+    three.ui.nextNoduleButton.click()
+    three.click_at((-18.0, -14.0, 9.0))
+    assert [row.name for row in three.session.review.rows()] == ["Nodule 1", "Nodule 2", "Nodule 3", "N04"]
+
+
+def test_accepting_goes_on_in_the_order_that_is_seen(three: User) -> None:
+    first, second, third = three.ids()
+    for one, name in ((first, "b"), (second, "c"), (third, "a")):
+        three.session.review.rename(one, name)
+    three.ui.noduleTable._qt.horizontalHeader().sectionClicked.emit(NAME)
+    three.session.select(third)
+    three.press("A")
+    assert three.session.selectedId == first, "a, b, c"
+    three.press("X")
+    assert three.session.selectedId == second
+    three.press("Ctrl+Z")
+    three.ui.filterCombo.setCurrentIndex(1)
+    three.session.review.flag(first)
+    three.settle()
+    three.session.select(second)
+    three.press("A")
+    assert three.session.selectedId is None and "does not show 1 others" in three.ui.statusLabel.text

@@ -8,7 +8,7 @@ import slicer
 
 from SAMMed3DLib.scene import nodule_segmentation as nodules
 from SAMMed3DLib.scene.mask_block import MaskBlock
-from SAMMed3DLib.scene.nodule_segmentation import NoduleSegmentation
+from SAMMed3DLib.scene.nodule_segmentation import Naming, NoduleSegmentation
 from SAMMed3DLib.scene.segment_writer import SegmentWriter
 from SAMMed3DLib.scene.volume_geometry import SceneError
 from scene.masks import blob, full, labelmap
@@ -129,3 +129,44 @@ def test_the_terminology_of_slicers_default_survives_a_hand_made_segment(volume)
     assert NoduleSegmentation(node).status(segment_id) == "AI"
     SegmentWriter(node, volume).write(segment_id, MaskBlock(blob((3, 4, 5)), (1, 2, 3)))
     assert full(SegmentWriter(node, volume).read(segment_id), SHAPE).sum() == blob((3, 4, 5)).sum()
+
+
+@pytest.mark.parametrize(
+    ("template", "names"),
+    [
+        ("Nodule {number}", ["Nodule 1", "Nodule 2", "Nodule 12"]),
+        ("N{number:02}", ["N01", "N02", "N12"]),
+        ("{scan}, {number}", ["CT (1) {a}, 1", "CT (1) {a}, 2", "CT (1) {a}, 12"]),
+        ("{number}", ["1", "2", "12"]),
+    ],
+)
+def test_names_are_made_by_a_template_and_understood_again(template, names):
+    naming = Naming.checked(template, "CT (1) {a}")
+    assert [naming.nameOf(number) for number in (1, 2, 12)] == names
+    assert [naming.numberOf(name) for name in names] == [1, 2, 12]
+    assert naming.numberOf("Nodule 7") == 7 and naming.numberOf("Hilar") is None, "the usual ones count too"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "",
+        "Nodule",
+        "{scan}",
+        "{number} {number}",
+        "{lobe} {number}",
+        "{number",
+        "{}",
+        "{0}",
+        "{number!r}",
+        "{number:999}",
+        "{number.real}",
+        "{number:{scan}}",
+        "{scan:5} {number}",
+        "a\n{number}",
+        "{number}" + "x" * 100,
+    ],
+)
+def test_a_bad_template_is_refused_with_what_it_may_hold(template):
+    with pytest.raises(SceneError, match=r"\{scan\}, the CT's name"):
+        Naming.checked(template)

@@ -491,6 +491,16 @@ def test_a_thorough_search_asks_the_detector_and_is_refused_without_one(bench):
     assert request_of(bench).detector is None
 
 
+def test_new_nodules_are_named_by_the_template_and_numbers_go_on(bench):
+    bench.click(30, 25, 25)
+    bench.session.options.nameTemplate = "{scan} {number:02}"
+    run(bench)
+    assert sorted(row.name for row in bench.session.review.rows()) == ["CT 02", "CT 03", "CT 04", "Nodule 1"]
+    bench.session.select(None)
+    bench.click(30, 5, 5)
+    assert "CT 05" in [row.name for row in bench.session.review.rows()]
+
+
 def test_nothing_found(bench):
     bench.engine.found = []
     assert run(bench) == []

@@ -28,7 +28,7 @@ CLASSES = {
         QTreeWidget QTreeWidgetItem QListWidget QListWidgetItem QHeaderView QStackedWidget QTabWidget QGroupBox
         QSplitter QScrollArea QMenu QAction QShortcut QDialog QMessageBox QFileDialog QInputDialog QProgressDialog
         QDialogButtonBox QHBoxLayout QVBoxLayout QGridLayout QFormLayout QSizePolicy QSpacerItem QStyle QButtonGroup
-        QMainWindow QStatusBar QToolTip QAbstractItemView""",
+        QMainWindow QStatusBar QToolTip QAbstractItemView QCompleter""",
     "CTK": """ctkCollapsibleButton ctkCollapsibleGroupBox ctkPathLineEdit ctkDirectoryButton ctkSliderWidget
         ctkDoubleSpinBox ctkComboBox ctkCheckBox ctkMenuButton ctkFittedTextBrowser ctkMessageBox
         ctkColorPickerButton ctkSearchBox""",

@@ -15,7 +15,9 @@ from ..files.mark_files import READABLE
 from ..files.output_files import write_text_whole
 from ..inference.errors import InputError
 from ..inference.nodule_table import shown
+from ..scene.nodule_segmentation import NAME_TEMPLATE, Naming
 from ..scene.review import tableText
+from ..scene.volume_geometry import SceneError
 from .icons import Icons
 
 _UNKNOWN = "–"
@@ -26,6 +28,26 @@ _ID_ROLE, _STATUS_ROLE = 256, 257  # Qt::UserRole and the next
 #: Red, green, blue and opacity behind rows that are not to be trusted; seen in light and dark themes.
 _DOUBT = (255, 160, 0, 70)
 _FOLDER_SETTING, _SORT_SETTING = "SAMMed3D/TableFolder", "SAMMed3D/TableSorting"
+_TEMPLATE_SETTING, _NAMES_SETTING = "SAMMed3D/NameTemplate", "SAMMed3D/NamesUsed"
+#: So many names that were given are remembered.
+_MOST_NAMES = 30
+_TEMPLATES = (NAME_TEMPLATE, "N{number:02}", "{scan}, {number}")
+
+
+def _places() -> tuple[str, ...]:
+    """Returns names that a nodule may be given by its place."""
+    return (
+        _("Right upper lobe"),
+        _("Middle lobe"),
+        _("Right lower lobe"),
+        _("Left upper lobe"),
+        _("Lingula"),
+        _("Left lower lobe"),
+        _("Right hilum"),
+        _("Left hilum"),
+    )
+
+
 _AT_LEAST_MM = 4.0
 #: What the list can be narrowed to: its name, and whether it holds a row.
 _FILTERS: tuple[tuple[Callable[[], str], Callable[[Any], bool]], ...] = (
@@ -66,7 +88,9 @@ class NoduleList:
         self._filling = False
         self._shown: list[Any] = []
         self._sorting = _readSorting()
+        self._isStale = False
         self._prepare()
+        slicer.app.connect("focusChanged(QWidget*,QWidget*)", self._onFocus)
         filters.connect("currentIndexChanged(int)", self._onFilter)
         table.horizontalHeader().connect("sectionClicked(int)", self._onHeader)
         table.connect("itemSelectionChanged()", self._onSelection)
@@ -81,6 +105,7 @@ class NoduleList:
         self._session.nodulesChanged.disconnect(self.refresh)
         self._session.noduleChanged.disconnect(self._onNoduleChanged)
         self._session.selectionChanged.disconnect(self._showSelection)
+        slicer.app.disconnect("focusChanged(QWidget*,QWidget*)", self._onFocus)
         self._filters.disconnect("currentIndexChanged(int)", self._onFilter)
         self._table.horizontalHeader().disconnect("sectionClicked(int)", self._onHeader)
         self._table.disconnect("itemSelectionChanged()", self._onSelection)
@@ -93,13 +118,20 @@ class NoduleList:
         self.refresh()
 
     def refresh(self) -> None:
-        """Show the session's rows as they are now: those that the filter lets through, in the chosen order."""
+        """Show the session's rows as they are now: those that the filter lets through, in the chosen order.
+
+        While a name is being typed nothing moves below it: the rows follow when that is done.
+        """
+        self._isStale = self._editor(slicer.app.focusWidget()) is not None
+        if self._isStale:
+            return
         chosen = _FILTERS[max(0, self._filters.currentIndex)][1]
         rows = [row for row in self._session.review.rows() if chosen(row)]
         column, descending = self._sorting
         if column is not None:
             rows.sort(key=_SORT_KEYS[column], reverse=descending)
         before, self._shown = [row.segmentId for row in self._shown], rows
+        self._session.review.listed = [row.segmentId for row in rows]
         self._filling = True
         try:
             if len(self.selectedIds) > 1 and before != [row.segmentId for row in rows]:
@@ -118,6 +150,41 @@ class NoduleList:
         rows = sorted({item.row() for item in self._table.selectedItems()})
         ids = [self._idAt(row) for row in rows]
         return [one for one in ids if one is not None]
+
+    def rename(self) -> None:
+        """Lets the user change the selected nodule's name in place."""
+        row = self._rowOf(self._session.selectedId)
+        if row is not None:
+            self._table.setFocus()
+            self._table.editItem(self._table.item(row, NAME))
+
+    def nameChoices(self) -> list[str]:
+        """Returns what may be meant while a name is typed: names that were given, the latest first, and places."""
+        return list(dict.fromkeys([*self._used(), *_places()]))
+
+    @staticmethod
+    def _used() -> list[str]:
+        return [name for name in str(slicer.app.userSettings().value(_NAMES_SETTING) or "").split("\n") if name]
+
+    def _remember(self, name: str) -> None:
+        names = list(dict.fromkeys([name, *self._used()]))[:_MOST_NAMES]
+        slicer.app.userSettings().setValue(_NAMES_SETTING, "\n".join(names))
+
+    def _editor(self, widget: Any) -> Any:
+        """Returns the widget where a name is being typed in it; else None."""
+        isEditor = widget is not None and hasattr(widget, "setCompleter") and self._table.isAncestorOf(widget)
+        return widget if isEditor else None
+
+    def _onFocus(self, _old: Any, new: Any) -> None:
+        """Offers names once one is being typed; brings the list up to date afterwards."""
+        editor = self._editor(new)
+        if editor is not None:
+            completer = qt.QCompleter(self.nameChoices(), editor)
+            completer.setCaseSensitivity(qt.Qt.CaseInsensitive)
+            completer.setFilterMode(qt.Qt.MatchContains)
+            editor.setCompleter(completer)
+        elif self._isStale:
+            self.refresh()
 
     def _onFilter(self, index: int) -> None:
         if not self._filling:
@@ -154,7 +221,7 @@ class NoduleList:
     def _prepare(self) -> None:
         captions = (
             ("", _("Click the eye to hide or show a nodule.")),
-            (_("Nodule"), _("Double-click a name to change it.")),
+            (_("Nodule"), _("F2, a double-click or typing changes the name of the selected nodule; Esc leaves it.")),
             (_("mm³"), _("Volume, in cubic millimeters.")),
             (_("mm"), _("Long axis x short axis in the slice where the nodule is widest, in millimeters.")),
             (_("HU"), _("Mean density, in Hounsfield units.")),
@@ -191,7 +258,7 @@ class NoduleList:
         name = self._item(index, NAME)
         name.setText(row.name)
         name.setIcon(self._icons.swatch(row.color))
-        name.setToolTip(_("{name}: double-click to rename it.").format(name=row.name))
+        name.setToolTip(_("{name}: F2 or a double-click to rename it.").format(name=row.name))
         known = row.measurements
         pending = "..." if row.isPending else _UNKNOWN
         axes = [shown(key, known.get(key), _UNKNOWN) for key in ("long_axis_mm", "short_axis_mm")]
@@ -259,6 +326,8 @@ class NoduleList:
                 self._table.clearSelection()
             elif row != self._table.currentRow() or not self._table.selectedItems():
                 self._table.setCurrentCell(row, NAME)
+            if row is not None:  # so that typing changes the name, whatever cell was clicked
+                self._table.setCurrentCell(row, NAME, qt.QItemSelectionModel.NoUpdate)
         finally:
             self._filling = False
 
@@ -266,7 +335,7 @@ class NoduleList:
         index = self._rowOf(segmentId)
         row = next((row for row in self._session.review.rows() if row.segmentId == segmentId), None)
         isElsewhere = self._sorting[0] is not None or self._filters.currentIndex > 0
-        if index is None or row is None or isElsewhere:
+        if index is None or row is None or isElsewhere or self._editor(slicer.app.focusWidget()) is not None:
             self.refresh()
             return
         self._filling = True
@@ -280,6 +349,7 @@ class NoduleList:
             return
         name = item.text().strip()
         if name:
+            self._remember(name)
             self._session.review.rename(item.data(_ID_ROLE), name)
         else:  # a nodule needs a name
             self.refresh()
@@ -438,6 +508,44 @@ class NoduleActions:
             return
         settings.setValue(_FOLDER_SETTING, str(path.parent))
         self._session.message.emit(_("Saved {path}.").format(path=path), False)
+
+
+class NameTemplates:
+    """The box with the template for the names of new nodules; the user's choice is a setting."""
+
+    def __init__(self, combo: qt.QComboBox, session: Any) -> None:
+        self._combo, self._session = combo, session
+        for template in _TEMPLATES:
+            combo.addItem(template)
+        try:
+            self._use(str(slicer.app.userSettings().value(_TEMPLATE_SETTING) or NAME_TEMPLATE))
+        except SceneError:  # of a version that knew more
+            self._use(NAME_TEMPLATE)
+        self._line = combo.lineEdit()
+        combo.connect("activated(int)", self._onChosen)
+        self._line.connect("editingFinished()", self._onChosen)
+
+    def close(self) -> None:
+        self._combo.disconnect("activated(int)", self._onChosen)
+        self._line.disconnect("editingFinished()", self._onChosen)
+
+    def _use(self, template: str) -> None:
+        self._session.options.nameTemplate = Naming.checked(template).template
+        self._combo.setEditText(template)
+
+    def _onChosen(self, index: int = 0) -> None:
+        before, template = self._session.options.nameTemplate, self._combo.currentText.strip()
+        if template == before:
+            return
+        try:
+            self._use(template)
+        except SceneError as error:
+            self._combo.setEditText(before)
+            self._session.message.emit(str(error), True)
+            return
+        slicer.app.userSettings().setValue(_TEMPLATE_SETTING, template)
+        text = _("New nodules are called {name}, and so on.")
+        self._session.message.emit(text.format(name=Naming(template, _("NAME OF THE CT")).nameOf(1)), False)
 
 
 def _confidenceTip(predictedIou: float | None, note: str) -> str:

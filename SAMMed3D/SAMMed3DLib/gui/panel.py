@@ -17,7 +17,7 @@ from .click_tools import ClickTools, SliceViews
 from .follow_up_panel import FollowUpPanel
 from .icons import Icons, isDark
 from .model_panel import ModelChoice, ModelPanel, applicationStore
-from .nodule_list import NoduleActions, NoduleList
+from .nodule_list import NameTemplates, NoduleActions, NoduleList
 from .progress_row import ProgressRow
 from .shortcuts import KeysPopup, Shortcuts
 from .state_view import Facts, ViewWriter, panelView
@@ -79,6 +79,7 @@ class NodulePanel:
         self.tools = ClickTools(ui, session, self.clicks, self._views)
         self.nodules = NoduleList(ui.noduleTable, ui.filterCombo, session, icons)
         self.actions = NoduleActions(ui, session, self.nodules)
+        self._names = NameTemplates(ui.nameCombo, session)
         self.models = ModelPanel(ui, widget, session, choice, client, TorchInstaller())
         self.followUp = FollowUpPanel(ui, widget, session, self.tools, self._views)
         self._progress = ProgressRow(ui, session.cancel)
@@ -93,6 +94,7 @@ class NodulePanel:
                 "accept": self.actions.accept,
                 "reject": self.actions.reject,
                 "unlock": self.actions.unlock,
+                "rename": self.nodules.rename,
                 "previous": self.actions.previous,
                 "next": self.actions.next,
                 "window": self.viewTools.nextWindow,
@@ -143,6 +145,7 @@ class NodulePanel:
             self._keys,
             self.models,
             self.actions,
+            self._names,
             self.nodules,
             self.tools,
             self._poll,

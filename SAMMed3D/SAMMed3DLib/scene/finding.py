@@ -380,7 +380,7 @@ class Finding:
                 segment = volume.restore(gone[one.segmentId]).segment
                 if segment.GetName() in taken:
                     with volume.changing():
-                        segment.SetName(volume.segmentation.nameOf(again.number))
+                        segment.SetName(volume.segmentation.naming.nameOf(again.number))
                 following = run.positionOf(again, self._exists)
                 if following is not None:
                     volume.moveBefore(one.segmentId, following)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import string
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import slicer
@@ -13,6 +15,7 @@ import vtk
 
 from ..files.image_file import TRACKING_TAG
 from ..report.findings import is_uid
+from ..translation import tr as _
 from .beside_volume import createBeside, findBeside
 from .volume_geometry import SceneError
 
@@ -55,6 +58,60 @@ COLORS: tuple[tuple[float, float, float], ...] = (
     (0.85, 0.65, 0.45),
     (0.75, 0.45, 0.80),
 )
+
+#: The names of new nodules: {number} counts them, {scan} is the CT's name.
+NAME_TEMPLATE = "Nodule {number}"
+_LONGEST_NAME = 80
+#: Stands for the number where a template is taken apart.
+_PLACE = 7654321987
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How new nodules are called.
+
+    Attributes:
+        template: see :data:`NAME_TEMPLATE`.
+        scan: the CT's name.
+    """
+
+    template: str = NAME_TEMPLATE
+    scan: str = ""
+
+    @classmethod
+    def checked(cls, template: str, scan: str = "") -> Naming:
+        """Raises SceneError, which says what a template may hold."""
+        try:
+            parts = [part for part in string.Formatter().parse(template) if part[1] is not None]
+            plain = all(name == "scan" and not spec for _text, name, spec, _kind in parts if name != "number")
+            counts = [spec for _text, name, spec, _kind in parts if name == "number"]
+            isGood = plain and len(counts) == 1 and re.fullmatch(r"(0?[1-9])?", counts[0] or "") is not None
+            isGood = isGood and not any(kind for *_rest, kind in parts) and template.isprintable()
+            isGood = isGood and len(template.format(number=1, scan="")) <= _LONGEST_NAME
+        except (ValueError, KeyError, IndexError):
+            isGood = False
+        if not isGood:
+            raise SceneError(
+                _(
+                    "{template} is no template for names: it needs {number} once ({number:02} gives 01, 02), may hold "
+                    "{scan}, the CT's name, and no other braces."
+                ).replace("{template}", repr(template))
+            )
+        return cls(template, scan)
+
+    def nameOf(self, number: int) -> str:
+        """Returns the name of the nodule with this number."""
+        return self.template.format(number=number, scan=self.scan).strip()
+
+    def numberOf(self, name: str) -> int | None:
+        """Returns the number in a name that was made so, or by the usual template; None in others."""
+        for template in (self.template, NAME_TEMPLATE):
+            before, _place, after = template.format(number=_PLACE, scan=self.scan).strip().partition(str(_PLACE))
+            found = re.fullmatch(rf"{re.escape(before)}(\d+){re.escape(after)}", name)
+            if found:
+                return int(found[1])
+        return None
+
 
 Status = Literal["AI", "reviewed", "flagged"]
 AI: Status
@@ -145,10 +202,12 @@ class NoduleSegmentation:
 
     Attributes:
         node: the vtkMRMLSegmentationNode.
+        naming: how new nodules are called.
     """
 
-    def __init__(self, node: Any) -> None:
+    def __init__(self, node: Any, naming: Naming | None = None) -> None:
         self.node = node
+        self.naming = naming or Naming()
 
     @property
     def ids(self) -> list[str]:
@@ -169,7 +228,7 @@ class NoduleSegmentation:
         """Add an empty segment in a layer of its own, with the nodule terminology and status AI.
 
         Args:
-            name: default "Nodule N".
+            name: default as :attr:`naming` says, "Nodule N".
             color: (r, g, b) in 0..1; default the first color that no segment has yet.
             number: N; default, and where it is taken, the next free one.
 
@@ -183,7 +242,7 @@ class NoduleSegmentation:
         chosen = self._nextColor() if color is None else tuple(color)
         if number is None or number in self._numbers():
             number = self.nextNumber()
-        segmentId = segmentation.AddEmptySegment("", name or self.nameOf(number))
+        segmentId = segmentation.AddEmptySegment("", name or self.naming.nameOf(number))
         segment = segmentation.GetSegment(segmentId)
         if segment is None:
             raise SceneError(f"No segment could be added to '{self.node.GetName()}'. Create a new segmentation.")
@@ -296,15 +355,10 @@ class NoduleSegmentation:
         """The next free number for a name, as if some segments were not there."""
         return max(self._numbers(without), default=0) + 1
 
-    @staticmethod
-    def nameOf(number: int) -> str:
-        """The name that a nodule of this number gets."""
-        return f"Nodule {number}"
-
     def _numbers(self, without: Sequence[str] = ()) -> list[int]:
-        """Numbers of the names "Nodule N"."""
+        """Numbers of the names that :attr:`naming` made."""
         names = (self.segment(segmentId).GetName() or "" for segmentId in self.ids if segmentId not in without)
-        return [int(found[1]) for found in (re.fullmatch(r"Nodule (\d+)", name) for name in names) if found]
+        return [number for number in (self.naming.numberOf(name) for name in names) if number is not None]
 
     def _nextColor(self) -> tuple[float, float, float]:
         used = [self.segment(segmentId).GetColor() for segmentId in self.ids]

@@ -24,8 +24,10 @@ from .beside_volume import SharedTransform
 from .mask_block import EMPTY_BLOCK, MaskBlock
 from .nodule_segmentation import (
     FILL_OPACITY,
+    NAME_TEMPLATE,
     OUTLINE_WIDTH,
     REVIEWED,
+    Naming,
     NoduleSegmentation,
     createSegmentation,
     findSegmentation,
@@ -76,6 +78,7 @@ class Options:
         closeUp: going to a nodule shows the same small field of view of each.
         sensitivity: how many of the found nodules are shown, 0 (fewest) to 1 (all); 0.5 is a probability of one half.
         thorough: *Segment all* asks a detector of record too.
+        nameTemplate: of new nodules' names, one that :meth:`.nodule_segmentation.Naming.checked` takes.
     """
 
     polarity: bool = True
@@ -90,6 +93,7 @@ class Options:
     closeUp: bool = False
     sensitivity: float = 0.5
     thorough: bool = False
+    nameTemplate: str = NAME_TEMPLATE
 
 
 class OpenVolume:
@@ -198,6 +202,8 @@ class OpenVolume:
         """Access to the segments' names, states and records. Raises SceneError where there is no segmentation."""
         if self._segmentation is None:
             raise SceneError(_("There is no nodule yet."))
+        if self.volumeNode is not None:
+            self._segmentation.naming = Naming(self.options.nameTemplate, self.volumeNode.GetName() or "")
         return self._segmentation
 
     @property
@@ -347,7 +353,7 @@ class OpenVolume:
 
     def nextNumber(self, without: Sequence[str] = ()) -> int:
         """The next free number for a nodule's name, as if some segments were not there."""
-        return 1 if self._segmentation is None else self._segmentation.nextNumber(without)
+        return 1 if self._segmentation is None else self.segmentation.nextNumber(without)
 
     def addNodule(self, number: int | None = None) -> NoduleState:
         """Adds an empty nodule; the segmentation is made where there is none. Raises SceneError.

@@ -72,11 +72,13 @@ class Review:
 
     Attributes:
         went: Signal(segmentId): the views show this nodule.
+        listed: segment IDs in the order in which the user sees them; None: all, in the order of the segmentation.
     """
 
     def __init__(self, editor: NoduleEditor, scene: Any) -> None:
         self.volume = editor.volume
         self.went = Signal()
+        self.listed: list[str] | None = None
         self._editor = editor
         self._scene = scene
 
@@ -180,16 +182,21 @@ class Review:
             self._show(following)
 
     def following(self, segmentId: str) -> str | None:
-        """Returns the next nodule in the list, from the top again after the last, that is not reviewed."""
-        rows = self.rows()
-        number = next((n for n, row in enumerate(rows) if row.segmentId == segmentId), 0)
-        others = rows[number + 1 :] + rows[:number]
+        """Returns the next nodule of the list as seen, from the top again after the last, that is not reviewed."""
+        rows = {row.segmentId: row for row in self.rows()}
+        seen = list(rows) if self.listed is None or segmentId not in self.listed else self.listed
+        number = seen.index(segmentId) if segmentId in seen else 0
+        others = [rows[one] for one in seen[number + 1 :] + seen[:number] if one in rows]
         return next((row.segmentId for row in others if row.status != REVIEWED), None)
 
     def _show(self, segmentId: str | None) -> None:
         self.volume.select(segmentId)
         if segmentId is None:
-            self.volume.message(_("All nodules are reviewed."), False)
+            left = sum(row.status != REVIEWED for row in self.rows())
+            text = _("All nodules are reviewed.")
+            if left:
+                text = _("All nodules of this list are reviewed; it does not show {n} others.").format(n=left)
+            self.volume.message(text, False)
         else:
             self.jumpTo(segmentId)
 
