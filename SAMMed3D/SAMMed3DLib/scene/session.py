@@ -519,7 +519,7 @@ class Session:
 
     def _beginJob(self, request: Any, text: str, onValue: Callable[[Any], None]) -> None:
         """Begins a long request. Raises SceneError while a search or another job is running."""
-        if self._job is not None or self.finding.isRunning:
+        if self._job is not None or self.finding.isRunning or self.queue is not None:
             raise SceneError(_("Wait for what is running, or cancel it."))
 
         def onResult(result: Result) -> None:
