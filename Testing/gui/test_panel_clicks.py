@@ -255,6 +255,19 @@ def test_a_click_in_a_slab_means_what_is_seen(ready: User) -> None:
     assert np.allclose(_center(ready, segment), CENTER, atol=1.2)
 
 
+def test_a_click_on_a_surface_in_3d_selects_while_the_module_is_open(ready: User) -> None:
+    ready.ui.addNoduleButton.click()
+    ready.click_at(CENTER)
+    (first,) = ready.ids()
+    ready.session.select(None)
+    surfaces = ready.widget.panel.tools._surfaces
+    assert len(surfaces._watched) == 2, "press and release of the one 3D view"
+    surfaces.clicked(tuple(CENTER))
+    assert ready.session.selectedId == first
+    ready.host.select(None)
+    assert surfaces._watched == []
+
+
 def test_the_list_of_keys(ready: User) -> None:
     from SAMMed3DLib.gui.shortcuts import KEYS, keysText
 

@@ -52,7 +52,7 @@ def test_the_panel_writes_the_headers_of_the_command_line() -> None:
         NoduleRow("S2", (0.0, 1.0, 0.0), "second"),
     ]
     first, second = csv.DictReader(io.StringIO(tableText(rows, ",")))
-    assert list(first) == ["name", "status", "score", "predicted_iou", *MEASURED]
+    assert list(first) == ["name", "status", "score", "predicted_iou", *MEASURED, "diameters"]
     assert first["name"] == "Hilar, left" and first["volume_mm3"] == "109.20" and first["score"] == "0.9100"
     assert second == dict.fromkeys(first, "") | {"name": "second", "status": "AI"}
     assert tableText(rows).splitlines()[0].split("\t") == list(first)

@@ -73,6 +73,15 @@ def test_the_text_says_it_all() -> None:
     assert document.as_text(findings()).count("No nodules.") == 1
 
 
+def test_diameters_by_hand_are_marked_wherever_they_stand() -> None:
+    drawn = findings(dataclasses.replace(nodule(), diameters_by_hand=True))
+    (row,) = csv.DictReader(io.StringIO(document.as_csv(drawn)))
+    assert row["diameters"] == "by hand" and "mm, by hand)" in document.as_text(drawn)
+    assert re.search(r"\d x \d+\.\d, by hand", Page(document.as_html(drawn, {})).text)
+    own = findings(nodule())
+    assert ", by hand" not in document.as_text(own) + document.as_csv(own) + document.as_html(own, {})
+
+
 def test_what_could_not_be_matched_is_neither_new_nor_gone() -> None:
     failed = Registration(None, 0.1, 0.2, "registration failed")
     text = document.as_text(follow_up(findings(nodule()), findings(nodule(label=2), date="2024-01-01"), failed))

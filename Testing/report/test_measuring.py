@@ -121,6 +121,22 @@ def test_figures_of_the_models_output_come_before_those_of_the_mask() -> None:
     assert ranged.volume_interval_mm3.low == 10.0 < told.volume_interval_mm3.low
 
 
+def test_diameters_that_a_person_drew_come_before_those_of_the_mask() -> None:
+    hu, mask, matrix = ball(6.0, 30.0)
+    middle = matrix[0, 0] * (hu.shape[2] - 1) / 2
+    drawn = np.array([[[0, middle, 4.0], [14.26, middle, 4.0]], [[middle, 0, 4.0], [middle, 9.04, 4.0]]])
+    scan = scan_of(hu, matrix, "scan")
+    own, by_hand = (
+        measure_scan(scan, hu, matrix, [Segment(1, "n", Block(mask, (0, 0, 0)), **more)]).nodules[0]
+        for more in ({}, {"measured": {"slice_index": 4}, "drawn_ras": drawn})
+    )
+    assert by_hand.diameters_by_hand and not own.diameters_by_hand
+    assert (by_hand.long_axis.length_mm, by_hand.short_axis.length_mm) == (14.3, 9.0)
+    assert (by_hand.mean_diameter_mm, by_hand.place.slice_number) == (11.7, 5)
+    assert by_hand.long_axis.end_ras == (14.26, middle, 4.0)
+    assert by_hand.volume_mm3 == own.volume_mm3 and by_hand.volume_interval_mm3 == own.volume_interval_mm3
+
+
 def test_segments_of_a_label_map_and_their_names() -> None:
     labels = np.zeros((6, 7, 8), np.uint8)
     labels[1:3, 2:4, 3:5], labels[4, 5, 6] = 2, 5

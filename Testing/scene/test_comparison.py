@@ -24,6 +24,7 @@ from SAMMed3DLib.scene.mask_block import MaskBlock
 from SAMMed3DLib.scene.nodule_segmentation import NoduleSegmentation, createSegmentation
 from SAMMed3DLib.scene.segment_writer import SegmentWriter
 from SAMMed3DLib.scene.two_rows import CURRENT_VIEWS, LAYOUT, PRIOR_VIEWS, TwoRows
+from SAMMed3DLib.worker.requests import AXES
 from scene.session_bench import Bench
 
 #: Voxel (k, j, i) of the nodules in both scans; the prior has one more, which is gone in the current one.
@@ -260,6 +261,29 @@ def test_findings_follow_the_masks(two: Two) -> None:
     assert done == [1, 2]
     row = two.row("Nodule 1")
     assert row.current is not None and row.prior is not None and row.current.volume_mm3 > 1.3 * row.prior.volume_mm3
+
+
+def test_axes_by_hand_go_into_the_findings(two: Two, tmp_path: Path) -> None:
+    two.run()
+    bench, segmentId = two.bench, two.now[0]
+    k, j, i = PLACES[0]
+    ends = [[(k, j, i - 6), (k, j, i + 6)], [(k, j - 3, i), (k, j + 3, i)]]
+    drawn = np.array([[bench.ras(*end) for end in axis] for axis in ends])
+    volume = two.bench.session.volume
+    known = dict(volume.record(segmentId).measurements) | {"slice_index": k, AXES: np.zeros((2, 2, 3)).tolist()}
+    known[AXES][0][0] = volume.geometry.worldToLocal(drawn[0, 0]).tolist()
+    volume.setMeasurements(segmentId, volume.writer.read(segmentId), known)
+    volume.select(segmentId)
+    bench.session._editor.drawAxes(segmentId, drawn, True)
+    two.run()
+    nodule = two.row("Nodule 1").shown
+    assert nodule.diameters_by_hand and not two.row("Nodule 2").shown.diameters_by_hand
+    assert (nodule.long_axis.length_mm, nodule.short_axis.length_mm) == (8.4, 4.2)
+    assert (nodule.mean_diameter_mm, nodule.place.slice_number) == (6.3, k + 1)
+    np.testing.assert_allclose(nodule.long_axis.end_ras, drawn[0, 1], atol=2e-3)
+    two.comparison.save(tmp_path / "findings.json")
+    two.wait()
+    assert [each.diameters_by_hand for each in read_findings(tmp_path / "findings.json").nodules].count(True) == 1
 
 
 def test_cancelling_keeps_what_was_there(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import slicer.util
 
+from SAMMed3DLib.inference.geometry import slice_normal
+from SAMMed3DLib.scene.review import tableText
 from SAMMed3DLib.scene.volume_geometry import VolumeGeometry
 from SAMMed3DLib.worker.requests import AXES, Prefetch
+from scene.session_bench import IJK_TO_RAS
 
 
 def test_names_states_and_visibility(bench):
@@ -154,7 +158,7 @@ def test_the_axes_of_the_selected_nodule_are_drawn_where_they_were_measured(benc
     volume.setMeasurements(first, block, known)
     session.noduleChanged(first)
     lines = slicer.util.getNodesByClass("vtkMRMLMarkupsLineNode")
-    assert [line.GetDisplayVisibility() for line in lines] == [1, 1] and all(line.GetLocked() for line in lines)
+    assert [line.GetDisplayVisibility() for line in lines] == [1, 1]
     assert lines[0].GetName() == "125.0 mm³, 5.6 × 2.8 mm" and lines[0].GetDisplayNode().GetPropertiesLabelVisibility()
     drawn = [[line.GetNthControlPointPositionWorld(end) for end in range(2)] for line in lines]
     np.testing.assert_allclose(drawn, world, atol=1e-6)
@@ -172,6 +176,115 @@ def test_the_axes_of_the_selected_nodule_are_drawn_where_they_were_measured(benc
     assert [line.GetDisplayVisibility() for line in lines] == [0, 0]
     session.close()
     assert scene.GetNumberOfNodesByClass("vtkMRMLMarkupsLineNode") == 0
+
+
+class Measured:
+    """A nodule with known axes, and a mouse that drags them.
+
+    Attributes:
+        ends: (2, 2, 3) world RAS of both ends of the long and the short axis, in the slice k = 10.
+    """
+
+    def __init__(self, bench) -> None:
+        self.bench, self.session = bench, bench.session
+        self.id = bench.click(10, 12, 14)
+        across = slice_normal(IJK_TO_RAS)
+        self.ends = np.array(
+            [[bench.ras(10, 12, 10), bench.ras(10, 12, 18)], [bench.ras(10, 10, 14), bench.ras(10, 14, 14)]]
+        )
+        assert np.ptp(self.ends @ across) < 1e-9
+        volume = self.session.volume
+        known = {
+            "volume_mm3": 125.0,
+            "long_axis_mm": 5.6,
+            "short_axis_mm": 2.8,
+            "mean_diameter_mm": 4.2,
+            "slice_index": 10,
+            AXES: VolumeGeometry(bench.volume).worldToLocal(self.ends).tolist(),
+        }
+        volume.setMeasurements(self.id, volume.writer.read(self.id), known)
+        self.session.noduleChanged(self.id)
+        self.lines = slicer.util.getNodesByClass("vtkMRMLMarkupsLineNode")
+
+    def drag(self, axis: int, end: int, *places) -> None:
+        line = self.lines[axis]
+        line.InvokeEvent(line.PointStartInteractionEvent)
+        for place in places:
+            line.SetNthControlPointPositionWorld(end, *place)
+        line.InvokeEvent(line.PointEndInteractionEvent)
+
+    @property
+    def row(self):
+        return self.bench.row(self.id)
+
+    @property
+    def drawn(self) -> np.ndarray:
+        return np.array([[line.GetNthControlPointPositionWorld(end) for end in range(2)] for line in self.lines])
+
+
+def test_an_axis_that_is_dragged_gives_the_diameters_by_hand(bench):
+    it = Measured(bench)
+    session, heard = bench.session, bench.heard["noduleChanged"]
+    heard.clear()
+    it.drag(0, 1, bench.ras(10, 12, 19), bench.ras(10, 12, 20))
+    assert len(heard) >= 3, "the row follows the mouse"
+    assert it.row.isByHand
+    assert it.row.measurements["long_axis_mm"] == pytest.approx(7.0)
+    assert it.row.measurements["short_axis_mm"] == pytest.approx(2.8, abs=0.05)
+    assert it.row.measurements["mean_diameter_mm"] == pytest.approx(4.9, abs=0.05)
+    assert it.lines[0].GetName() == "125.0 mm³, 7.0 × 2.8 mm, by hand"
+    assert tableText([it.row]).splitlines()[1].endswith("by hand")
+    np.testing.assert_allclose(it.drawn[0, 1], bench.ras(10, 12, 20), atol=2e-3)
+    assert it.row.volumeMm3 == 125.0 and session.volume.isMeasured(it.id), "of the same voxels"
+    assert session.history.undoText == "Move axis"
+    session.undo()
+    np.testing.assert_allclose(it.drawn, it.ends, atol=2e-3)
+    assert not it.row.isByHand and it.row.measurements["long_axis_mm"] == 5.6
+    assert it.lines[0].GetName() == "125.0 mm³, 5.6 × 2.8 mm" and session.history.undoText == "New nodule"
+    session.redo()
+    assert it.row.isByHand and it.row.measurements["long_axis_mm"] == pytest.approx(7.0)
+
+
+def test_dragged_axes_stay_in_the_slice_and_the_longer_one_is_the_long_one(bench):
+    it = Measured(bench)
+    away = np.array(bench.ras(10, 17, 14)) + 4.0 * slice_normal(IJK_TO_RAS)
+    it.drag(1, 1, away)
+    expected = np.linalg.norm(np.array(bench.ras(10, 17, 14)) - bench.ras(10, 10, 14))
+    assert it.row.measurements["short_axis_mm"] == pytest.approx(expected, abs=1e-3)
+    np.testing.assert_allclose(it.drawn[1, 1], bench.ras(10, 17, 14), atol=2e-3)
+    it.drag(1, 1, bench.ras(10, 22, 14))
+    longer = np.linalg.norm(np.array(bench.ras(10, 22, 14)) - bench.ras(10, 10, 14))
+    assert it.row.measurements["long_axis_mm"] == pytest.approx(longer, abs=1e-3)
+    assert it.row.measurements["short_axis_mm"] == pytest.approx(5.6, abs=1e-3)
+    np.testing.assert_allclose(it.drawn, [[bench.ras(10, 10, 14), bench.ras(10, 22, 14)], it.ends[0]], atol=2e-3)
+
+
+def test_axes_by_hand_end_with_the_voxels_that_they_were_drawn_on(bench):
+    it = Measured(bench)
+    it.drag(0, 1, bench.ras(10, 12, 20))
+    bench.click(10, 12, 14)
+    assert it.row.isByHand and it.row.measurements["long_axis_mm"] == pytest.approx(7.0), "the click changed nothing"
+    bench.click(10, 12, 17)
+    assert not it.row.isByHand and "diameters" not in it.row.measurements
+    bench.session.undo()
+    assert it.row.isByHand and it.row.measurements["long_axis_mm"] == pytest.approx(7.0)
+    bench.edit(it.id, bench.cubes([(10, 12, 20)]))
+    bench.settle()
+    assert not it.row.isByHand
+    bench.assertMeasured()
+
+
+def test_axes_of_an_accepted_nodule_are_locked_and_nothing_moves_without_a_drag(bench):
+    it = Measured(bench)
+    assert [line.GetLocked() for line in it.lines] == [0, 0]
+    it.drag(0, 1)
+    assert bench.session.history.undoText == "New nodule", "a click on an end changes nothing"
+    it.lines[0].SetNthControlPointPositionWorld(1, *bench.ras(10, 12, 20))
+    assert not it.row.isByHand, "nobody drags"
+    bench.session.review.accept(it.id)
+    assert [line.GetLocked() for line in it.lines] == [1, 1]
+    bench.session.review.unreview(it.id)
+    assert [line.GetLocked() for line in it.lines] == [0, 0]
 
 
 def test_a_line_of_the_user_is_never_taken_for_ours(bench):
@@ -202,6 +315,24 @@ def test_how_nodules_are_drawn(bench):
     assert (display.GetSliceIntersectionThickness(), display.GetOpacity2DFill()) == (3, 0.6)
     bench.session.setLook(1.0, 0.0)
     assert (display.GetSliceIntersectionThickness(), display.GetOpacity2DFill()) == (1, 0.0)
+
+
+def test_a_click_on_a_surface_selects_the_nodule_and_leaves_the_3d_view(bench):
+    session, scene = bench.session, bench.scene.scene
+    view, camera = scene.AddNewNodeByClass("vtkMRMLSliceNode", "Red"), scene.AddNewNodeByClass("vtkMRMLCameraNode")
+    first, second = bench.click(10, 12, 14), session.click(bench.ras(24, 12, 14), segmentId=session.NEW)
+    bench.settle()
+    assert session.selectedId == second
+    session.review.pick(bench.ras(13, 12, 14))  # a voxel outside of its cube
+    assert session.selectedId == first
+    center = [view.GetSliceToRAS().GetElement(n, 3) for n in range(3)]
+    np.testing.assert_allclose(center, bench.ras(10, 12, 14), atol=1e-6)
+    assert camera.GetFocalPoint() == (0.0, 0.0, 0.0)
+    session.review.pick(bench.ras(24, 29, 31))
+    assert session.selectedId == first, "nothing there"
+    session.review.setVisible(second, False)
+    session.review.pick(bench.ras(24, 12, 14))
+    assert session.selectedId == first, "hidden"
 
 
 def test_jumping_moves_all_slice_views(bench):

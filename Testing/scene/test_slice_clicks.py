@@ -9,11 +9,13 @@ import vtk
 from numpy.testing import assert_allclose
 
 from inference.volumes import grid, rotation
-from SAMMed3DLib.scene.slice_clicks import SliceClicks
+from SAMMed3DLib.scene.measure_view import MeasureView
+from SAMMed3DLib.scene.slice_clicks import SliceClicks, SurfaceClicks
 from SAMMed3DLib.signal import Signal
+from SAMMed3DLib.worker.requests import AXES
 from scene.events import Log
 from scene.transforms import rigid
-from slicer_view import place_mode, set_slice_to_ras
+from slicer_view import can_draw, place_mode, set_slice_to_ras
 
 SHAPE = (40, 60, 80)
 
@@ -272,6 +274,69 @@ def test_handles_of_other_markups_are_no_clicks_either(slicer_scene, view, log) 
     view.render()
     view.click(160, 60)
     assert points(log.take()) == []
+
+
+def test_the_axes_of_the_measure_take_no_click_but_their_ends_are_dragged(slicer_scene, view, log) -> None:
+    measure, told = MeasureView(slicer_scene.scene), []
+    measure.dragged.connect(lambda ends, final: told.append((ends, final)))
+    ends = [[view.to_ras(60, 60), view.to_ras(200, 60)], [view.to_ras(130, 30), view.to_ras(130, 90)]]
+    measure.show({AXES: np.array(ends).tolist()}, np.eye(4), (1.0, 0.0, 0.0), False)
+    view.render()
+    view.move(150, 60)
+    view.click(150, 60)
+    assert_allclose(points(log.take()), [view.to_ras(150, 60)], atol=1e-6)
+    view.drag((200, 60), (220, 70), steps=3)
+    assert points(log.take()) == [] and [final for _ends, final in told][-2:] == [False, True]
+    assert_allclose(told[-1][0][0, 1], view.to_ras(220, 70), atol=1e-6)
+    told.clear()
+    measure.show({AXES: np.array(ends).tolist()}, np.eye(4), (1.0, 0.0, 0.0), True)
+    view.render()
+    view.drag((200, 60), (220, 70), steps=3)
+    assert told == []
+    measure.close()
+
+
+@pytest.mark.skipif(not can_draw(), reason="nothing to draw with")
+def test_a_click_on_a_surface_and_no_turn_of_the_view_picks_the_point_in_front() -> None:
+    window, renderer, interactor = vtk.vtkRenderWindow(), vtk.vtkRenderer(), vtk.vtkGenericRenderWindowInteractor()
+    window.SetOffScreenRendering(1)
+    window.SetSize(200, 200)
+    window.AddRenderer(renderer)
+    for depth in (0.0, -40.0):
+        ball = vtk.vtkSphereSource()
+        ball.SetRadius(10.0)
+        ball.SetCenter(0.0, 0.0, depth)
+        actor, mapper = vtk.vtkActor(), vtk.vtkPolyDataMapper()
+        mapper.SetInputConnection(ball.GetOutputPort())
+        actor.SetMapper(mapper)
+        renderer.AddActor(actor)
+    interactor.SetRenderWindow(window)
+    interactor.SetInteractorStyle(None)
+    interactor.Initialize()
+    renderer.ResetCamera()
+    window.Render()
+    picked: list[tuple[float, float, float]] = []
+    surfaces = SurfaceClicks()
+    surfaces.clicked.connect(picked.append)
+
+    def click(start: tuple[int, int], end: tuple[int, int]) -> None:
+        interactor.SetEventInformation(*start, 0, 0, "\0", 0, None)
+        interactor.LeftButtonPressEvent()
+        interactor.SetEventInformation(*end, 0, 0, "\0", 0, None)
+        interactor.LeftButtonReleaseEvent()
+
+    click((100, 100), (100, 100))
+    assert picked == [], "nobody watches yet"
+    surfaces.start([interactor])
+    click((100, 100), (101, 100))
+    assert_allclose(picked, [(0.0, 0.0, 10.0)], atol=1.0)
+    click((100, 100), (130, 100))
+    click((3, 3), (3, 3))
+    assert len(picked) == 1, "a turn, and a click beside everything"
+    surfaces.stop()
+    click((100, 100), (100, 100))
+    assert len(picked) == 1
+    window.Finalize()
 
 
 def test_what_a_segment_editor_effect_takes_is_no_click(view, log) -> None:

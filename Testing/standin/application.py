@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import vtk
 from PySide6 import QtCore, QtGui, QtWidgets
 
 _SLICES = {"Red": "Axial", "Green": "Coronal", "Yellow": "Sagittal"}
@@ -113,6 +114,11 @@ class qMRMLThreeDView(QtWidgets.QWidget):
         super().__init__(parent)
         self._node = node
         self.focal_point: tuple[float, float, float] | None = None
+        self._interactor = vtk.vtkGenericRenderWindowInteractor()
+
+    def interactor(self) -> Any:
+        """The interactor, without a window."""
+        return self._interactor
 
     def mrmlViewNode(self) -> Any:
         """The view node."""

@@ -7,6 +7,7 @@ from typing import Any
 import qt
 import slicer
 
+from ..scene.slice_clicks import SurfaceClicks
 from ..signal import Signal
 from .icons import FOLDER
 
@@ -30,6 +31,13 @@ class SliceViews:
     def interactors(self) -> list[tuple[Any, Any]]:
         """(render window interactor, slice node) of each view."""
         return [(widget.sliceView().interactor(), widget.mrmlSliceNode()) for widget in self.widgets()]
+
+    def spaces(self) -> list[Any]:
+        """The interactors of the 3D views."""
+        if self._layoutManager is None:
+            return []
+        count = self._layoutManager.threeDViewCount
+        return [self._layoutManager.threeDWidget(number).threeDView().interactor() for number in range(count)]
 
     def close(self) -> None:
         if self._layoutManager is not None:
@@ -83,7 +91,9 @@ class ClickTools:
         self.armedChanged = Signal()
         self._ui, self._session, self._clicks, self._views = ui, session, clicks, views
         self._cursors = PolarityCursors(views)
-        self._armed = False
+        self._armed = self._isOpen = False
+        self._surfaces = SurfaceClicks()
+        self._surfaces.clicked.connect(self._onSurface)
         clicks.clicked.connect(self._onClicked)
         clicks.rested.connect(session.prefetch)
         views.changed.connect(self._onViewsChanged)
@@ -96,8 +106,20 @@ class ClickTools:
     def armed(self) -> bool:
         return self._armed
 
-    def close(self) -> None:
+    def enter(self) -> None:
+        """The module is open: clicks on nodules in the 3D views select them."""
+        self._isOpen = True
+        self._surfaces.start(self._views.spaces())
+
+    def exit(self) -> None:
+        """Another module is opened: no pointer and no click of ours is left behind."""
+        self._isOpen = False
+        self._surfaces.stop()
         self.disarm()
+
+    def close(self) -> None:
+        self.exit()
+        self._surfaces.clicked.disconnect(self._onSurface)
         self._clicks.clicked.disconnect(self._onClicked)
         self._clicks.rested.disconnect(self._session.prefetch)
         self._views.changed.disconnect(self._onViewsChanged)
@@ -143,7 +165,12 @@ class ClickTools:
         self._clicks.start(self._views.interactors())
         self._cursors.show(self._session.options.polarity)
 
+    def _onSurface(self, ras: Any) -> None:
+        self._session.review.pick(ras)
+
     def _onViewsChanged(self) -> None:
+        if self._isOpen:
+            self._surfaces.start(self._views.spaces())
         if self._armed:
             self._clicks.stop()
             self._cursors.restore()

@@ -266,7 +266,9 @@ class NoduleList:
         volume = self._item(index, VOLUME)
         volume.setText(shown("volume_mm3", row.volumeMm3, pending) + (" !" if note else ""))
         volume.setToolTip(_volumeTip(known, note))
-        self._item(index, AXES).setText(" × ".join(axes) if known else _UNKNOWN)
+        diameters = self._item(index, AXES)
+        diameters.setText((" × ".join(axes) if known else _UNKNOWN) + (" *" if row.isByHand else ""))
+        diameters.setToolTip(_("Drawn by hand, until the voxels change.") if row.isByHand else "")
         self._item(index, MEAN_HU).setText(shown("mean_hu", known.get("mean_hu"), _UNKNOWN))
         confidence = self._item(index, CONFIDENCE)
         words = {"high": _("high"), "medium": _("medium"), "low": _("low")}

@@ -116,12 +116,13 @@ class NodulePanel:
         """The user opened the module: keys work, and the model gets ready once the panel is on screen."""
         self.refresh()
         self._shortcuts.install(slicer.util.mainWindow() or self.widget)
+        self.tools.enter()
         self.models.enter()
         qt.QTimer.singleShot(0, self._preload)
 
     def exit(self) -> None:
         """Another module is opened: no key, no pointer and no click of ours is left behind."""
-        self.tools.disarm()
+        self.tools.exit()
         self.followUp.exit()
         self._shortcuts.remove()
         self.models.exit()

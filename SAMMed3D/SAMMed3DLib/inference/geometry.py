@@ -131,6 +131,14 @@ def slice_step(ijk_to_ras: NDArray) -> float:
     return float(voxel_spacing(ijk_to_ras)[closest_ras_axes(ijk_to_ras)[0][2]])
 
 
+def slice_normal(ijk_to_ras: NDArray) -> NDArray[np.float64]:
+    """Unit vector (3,) across a volume's most axial slices, in RAS."""
+    axis = closest_ras_axes(ijk_to_ras)[0][2]
+    first, second = (ijk_to_ras[:3, other] for other in range(3) if other != axis)
+    normal = np.cross(first, second)
+    return normal / np.linalg.norm(normal)
+
+
 def extent_ras(shape_kji: tuple[int, ...], ijk_to_ras: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Smallest and largest R, A, S (mm) of the volume's box, outer voxel faces included."""
     upper = np.array(shape_kji[::-1], dtype=np.float64) - 0.5

@@ -64,6 +64,8 @@ COLUMNS = (
     Column("dice", "Dice", 4, 3),
     Column("reference_mm3", "reference mm³", 2, 1),
     Column("first_click_s", "first click s", 3, 2),
+    # "by hand" where a person drew the axes
+    Column("diameters", "diameters"),
     # what a report adds
     Column("course", "course"),
     Column("type", "type"),
@@ -101,6 +103,9 @@ CLICKED = ("click_r", "click_a", "click_s")
 MEASURED = tuple(
     column.key for column in COLUMNS[COLUMNS.index(_BY_KEY["volume_mm3"]) : COLUMNS.index(_BY_KEY["dice"])]
 )
+
+#: What :data:`COLUMNS` say under "diameters" where a person drew the axes; they are the mask's otherwise.
+BY_HAND = "by hand"
 
 
 def number(value: float | None, digits: int, unknown: str = "-") -> str:

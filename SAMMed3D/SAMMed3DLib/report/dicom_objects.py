@@ -264,6 +264,12 @@ def _group(hd: Any, findings: Findings, nodule: Nodule, seg: Any, number: int) -
                     value=own(_short(category.category), category.category[:64]),
                 )
             )
+    if nodule.diameters_by_hand:
+        said.append(
+            hd.sr.QualitativeEvaluation(
+                name=own("diameters", "Source of the diameters"), value=own("by-hand", "Drawn by hand")
+            )
+        )
     return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(uid=nodule.tracking_uid, identifier=_name(nodule)),
         referenced_segment=_referenced_segment(hd, seg, number),

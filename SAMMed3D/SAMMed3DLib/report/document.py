@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files.output_files import whole_file, write_text_whole
-from ..inference.nodule_table import table_text
+from ..inference.nodule_table import BY_HAND, table_text
 from . import rules
 from .findings import Caveat, Change, Findings, Interval, Nodule, Pair, Scan
 
@@ -36,6 +36,7 @@ _TABLE = (
     "long_axis_mm",
     "short_axis_mm",
     "mean_diameter_mm",
+    "diameters",
     "mean_hu",
     "mass_mg",
     "solid_volume_mm3",
@@ -127,6 +128,7 @@ def _row(findings: Findings, nodule: Nodule) -> dict[str, Any]:
         "long_axis_mm": nodule.long_axis.length_mm,
         "short_axis_mm": nodule.short_axis.length_mm,
         "mean_diameter_mm": nodule.mean_diameter_mm,
+        "diameters": BY_HAND if nodule.diameters_by_hand else None,
         "mean_hu": nodule.mean_hu,
         "mass_mg": nodule.mass_mg,
         "solid_volume_mm3": nodule.solid and nodule.solid.volume_mm3,
@@ -241,10 +243,13 @@ def nodule_line(nodule: Nodule) -> str:
 
 def size_text(nodule: Nodule) -> str:
     """Formats both axes and their mean."""
-    return (
-        f"{nodule.long_axis.length_mm:.1f} x {nodule.short_axis.length_mm:.1f} mm "
-        f"(mean {nodule.mean_diameter_mm:.1f} mm)"
-    )
+    by_hand = ", by hand" * nodule.diameters_by_hand
+    return f"{axes_text(nodule)} mm (mean {nodule.mean_diameter_mm:.1f} mm{by_hand})"
+
+
+def axes_text(nodule: Nodule, by_hand: str = "") -> str:
+    """Formats both axes without a unit, with ``by_hand`` where a person drew them."""
+    return f"{nodule.long_axis.length_mm:.1f} x {nodule.short_axis.length_mm:.1f}{by_hand * nodule.diameters_by_hand}"
 
 
 def volume_text(nodule: Nodule) -> str:
@@ -421,7 +426,7 @@ def _html_table(findings: Findings) -> str:
             nodule.name,
             place,
             nodule.type,
-            f"{nodule.long_axis.length_mm:.1f} x {nodule.short_axis.length_mm:.1f}",
+            axes_text(nodule, ", by hand"),
             f"{nodule.mean_diameter_mm:.1f}",
             volume_text(nodule).replace(" mm³", ""),
             solid,

@@ -98,6 +98,7 @@ class Nodule:
         mean_hu, mass_mg: mass = volume x (mean HU + 1000) / 1000.
         solid: of part-solid nodules.
         status: "AI", "reviewed" or "flagged".
+        diameters_by_hand: a person drew the two axes; they are the mask's otherwise.
         remarks: what a person had added, such as the Brock model's answer to what they typed.
     """
 
@@ -116,6 +117,7 @@ class Nodule:
     place: Place
     solid: SolidCore | None = None
     status: Literal["AI", "reviewed", "flagged"] = "AI"
+    diameters_by_hand: bool = False
     remarks: tuple[str, ...] = ()
 
 

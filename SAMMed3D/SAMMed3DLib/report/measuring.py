@@ -26,7 +26,7 @@ from ..inference.geometry import (
     voxel_spacing,
     world_to_ijk,
 )
-from ..inference.measurements import SOLID_HU, NoduleRecord, axial_axes, measure_nodule
+from ..inference.measurements import SOLID_HU, AxialAxes, NoduleRecord, axial_axes, measure_nodule
 from .findings import (
     Diameter,
     Findings,
@@ -85,6 +85,8 @@ class Segment:
         lobe: from a lobe segmentation; None without one.
         measured: figures of a NoduleRecord that were taken from the model's output of this very mask; they come before
             those of the mask, so that a nodule has one volume wherever it is shown.
+        drawn_ras: (2, 2, 3) where the long and the short axis end that a person drew, in the slice ``slice_index`` of
+            ``measured``; None: the mask's.
     """
 
     label: int
@@ -94,6 +96,7 @@ class Segment:
     status: Literal["AI", "reviewed", "flagged"] = "AI"
     lobe: str | None = None
     measured: Mapping[str, float | None] = field(default_factory=dict)
+    drawn_ras: NDArray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,6 +173,10 @@ def _nodule(
 ) -> Nodule:
     record = _with_figures(measure_nodule(segment.block, array_kji, ijk_to_ras), segment.measured)
     axes = axial_axes(segment.block, array_kji.shape, ijk_to_ras)
+    if segment.drawn_ras is not None:
+        drawn_in = int(segment.measured.get("slice_index") or record.slice_index)
+        axes = AxialAxes(segment.drawn_ras[0], segment.drawn_ras[1], drawn_in)
+        record = dataclasses.replace(record, slice_index=drawn_in)
     kind, reason, core = nodule_type(segment.block, array_kji, ijk_to_ras)
     long_axis, short_axis = _diameter(axes.long_ras), _diameter(axes.short_ras)
     return Nodule(
@@ -188,6 +195,7 @@ def _nodule(
         place=_place(segment, record, ijk_to_ras, surface),
         solid=_solid_core(core, segment.block, array_kji, ijk_to_ras) if kind == "part-solid" else None,
         status=segment.status,
+        diameters_by_hand=segment.drawn_ras is not None,
     )
 
 

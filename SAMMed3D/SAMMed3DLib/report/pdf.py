@@ -141,7 +141,7 @@ def _draw_table(pages: _Pages, findings: Findings) -> None:
                 name,
                 place,
                 nodule.type,
-                f"{nodule.long_axis.length_mm:.1f} x {nodule.short_axis.length_mm:.1f}",
+                document.axes_text(nodule, " *"),  # a narrow column; what is said of the nodule names it
                 f"{nodule.mean_diameter_mm:.1f}",
                 document.volume_text(nodule).replace(" mm³", ""),
                 f"{nodule.mean_hu:.0f}",

@@ -17,10 +17,11 @@ import slicer.util
 from numpy.typing import NDArray
 
 from ..inference.errors import InputError, PredictionCancelled
+from ..inference.nodule_table import BY_HAND
 from ..report.findings import Findings, Nodule, Pair, Point, Scan, read_findings, tracking_uid, without_names
 from ..signal import Signal
 from ..translation import tr as _
-from ..worker.requests import FunctionRequest, Report, RequestCancelled, Result
+from ..worker.requests import AXES, FunctionRequest, Report, RequestCancelled, Result
 from ..worker.thread import Client
 from .beside_volume import ownerOf
 from .input_gate import dicomFile
@@ -627,9 +628,11 @@ def _taken(volumeNode: Any, segmentationNode: Any) -> _Taken:
             name, status = nodules.segment(segmentId).GetName(), nodules.status(segmentId)
             lobe, known = _lobeOf(block, lobes), SegmentRecord.fromDict(nodules.record(segmentId))
             measured = known.measurements if known.measured == digest(block) else {}
-            segments.append((label, name, block, uid, status, lobe, measured))
+            drawn = measured.get(AXES) if measured.get("diameters") == BY_HAND else None
+            ends = None if drawn is None else geometry.localToWorld(drawn)
+            segments.append((label, name, block, uid, status, lobe, measured, ends))
             ids[label] = segmentId
-            names.append((segmentId, name, status, lobe, digest(block), measured.get("volume_mm3")))
+            names.append((segmentId, name, status, lobe, digest(block), measured.get("volume_mm3"), str(drawn)))
     key = (image, scan.date, tuple(names))
     array, matrix = geometry.array(), geometry.ijkToWorld
     return _Taken(scan, image, key, array, matrix, dicomFile(volumeNode), tuple(segments), ids)

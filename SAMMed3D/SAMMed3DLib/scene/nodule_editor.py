@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..files.mark_files import Mark
+from ..inference.geometry import slice_normal
+from ..inference.nodule_table import BY_HAND
 from ..translation import tr as _
-from ..worker.requests import Measure, Result, Segmented
+from ..worker.requests import AXES, Measure, Result, Segmented
 from .mask_block import EMPTY_BLOCK, MaskBlock
 from .nodule_state import NoduleSnapshot, NoduleState, OpenStep, digest
 from .open_volume import OpenVolume, told
@@ -38,6 +41,7 @@ class NoduleEditor:
         self.pipeline = pipeline
         self.history = UndoStack(self._restore)
         self._toLookAt: dict[str, None] = {}
+        self._drawing: str | None = None
         self._isRefreshed = False
         volume.placed.connect(self._onPlaced)
         volume.moved.connect(self._onMoved)
@@ -556,6 +560,42 @@ class NoduleEditor:
             geometry = volume.geometry
             request = Measure(geometry.identity(), {segmentId: block}, geometry.ijkToWorld)
             self.pipeline.submit(request, self._onMeasured)
+
+    @told
+    def drawAxes(self, segmentId: str, endsWorld: NDArray, final: bool) -> None:
+        """The user drags an end of an axis: the diameters are what was drawn, until the voxels change.
+
+        Args:
+            segmentId: the nodule; an accepted one is left as it is.
+            endsWorld: (2, 2, 3) both ends of the long and the short axis; what leaves the measured slice is brought
+                back into it.
+            final: False while it is being dragged: the two do not change roles.
+        """
+        volume = self.volume
+        known = volume.record(segmentId).measurements
+        if AXES not in known or not volume.isMeasured(segmentId) or self._isLocked(segmentId):
+            self._drawing = None
+            return
+        geometry = volume.geometry
+        normal, place = slice_normal(geometry.ijkToWorld), geometry.localToWorld(known[AXES][0][0])
+        ends = np.asarray(endsWorld, dtype=float)
+        ends = ends - ((ends - place) @ normal)[..., None] * normal
+        lengths = np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1)
+        if final and lengths[0] < lengths[1]:
+            ends = ends[::-1]
+        if self._drawing != segmentId:
+            self.change(_("Move axis"), segmentId)
+        self._drawing = None if final else segmentId
+        diameters = {
+            "long_axis_mm": float(lengths.max()),
+            "short_axis_mm": float(lengths.min()),
+            "mean_diameter_mm": float(lengths.mean()),
+            "diameters": BY_HAND,
+            AXES: np.round(geometry.worldToLocal(ends), 3).tolist(),
+        }
+        block = volume.writer.read(segmentId)
+        volume.setMeasurements(segmentId, block, {**known, **diameters}, isTouched=True)
+        volume.noduleChanged(segmentId)
 
     def _onMeasured(self, result: Result) -> None:
         volume = self.volume

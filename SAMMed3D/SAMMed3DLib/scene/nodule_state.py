@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from ..worker.requests import Start
+from ..worker.requests import AXES, Start
 from .mask_block import MaskBlock
 from .prompt_store import Prompt
 from .segment_writer import SegmentSnapshot
 from .undo_stack import NoduleChange
+
+#: The measurements that stay what a person drew while the voxels stay what they were.
+DRAWN = ("long_axis_mm", "short_axis_mm", "mean_diameter_mm", "slice_index", "diameters", AXES)
 
 
 @dataclass(frozen=True, eq=False)

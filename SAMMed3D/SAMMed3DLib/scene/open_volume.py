@@ -17,6 +17,7 @@ import slicer
 import slicer.util
 import vtk
 
+from ..inference.nodule_table import BY_HAND
 from ..signal import Signal
 from ..translation import tr as _
 from ..worker.requests import Predict, Segmented, Start
@@ -34,10 +35,10 @@ from .nodule_segmentation import (
     showWith,
     useGeometryOf,
 )
-from .nodule_state import NoduleSnapshot, NoduleState, SegmentRecord, digest
+from .nodule_state import DRAWN, NoduleSnapshot, NoduleState, SegmentRecord, digest
 from .prompt_store import SEGMENTATION_ROLE, Point, Prompt, PromptStore, createPrompts, findPrompts
 from .segment_writer import SegmentSnapshot, SegmentWriter
-from .volume_geometry import SceneError, VolumeGeometry
+from .volume_geometry import SceneError, VolumeGeometry, transformPoints
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -497,6 +498,10 @@ class OpenVolume:
             free = self.writer.withoutOthers(segmentId, block)
             isCut = np.count_nonzero(free.mask) != np.count_nonzero(block.mask)
             block = free if isCut else block
+        measurements = {} if isCut else dict(answer.measurements)
+        before = self.record(segmentId)
+        if before.measured == digest(block) and before.measurements.get("diameters") == BY_HAND:
+            measurements |= {key: before.measurements[key] for key in DRAWN if key in before.measurements}
         with self.changing():
             self.writer.write(segmentId, block, surface=False)
             self._staleSurfaces[segmentId] = None
@@ -505,7 +510,7 @@ class OpenVolume:
         self.setMeasurements(
             segmentId,
             block,
-            {} if isCut else answer.measurements,
+            measurements,
             mask=digest(block),
             clicks=len(state.prompts) if state.start is None and not state.isForeign else None,
         )
@@ -553,6 +558,20 @@ class OpenVolume:
             if np.all(place >= 0) and np.all(place < block.mask.shape) and block.mask[tuple(place)]:
                 found.append((int(np.count_nonzero(block.mask)), segmentId))
         return min(found)[1] if found else None
+
+    def noduleNear(self, ras: Sequence[float], reachMm: float) -> str | None:
+        """The visible nodule whose voxels lie nearest to a world point; None where none is within reach."""
+        geometry, best, found = self.geometry, reachMm, None
+        point = np.asarray(ras, dtype=float)
+        for segmentId in self.nodules:
+            block = self.writer.read(segmentId)
+            if block.isEmpty or segmentId in self.concealed or not self.segmentation.isVisible(segmentId):
+                continue
+            voxels = (np.argwhere(block.mask) + block.offset_kji)[:, ::-1]
+            away = np.linalg.norm(transformPoints(geometry.ijkToWorld, voxels) - point, axis=1).min()
+            if away <= best:
+                best, found = float(away), segmentId
+        return found
 
     # -- what is stored with a segment -------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..inference.nodule_table import MEASURED, table_text
+from ..inference.nodule_table import BY_HAND, MEASURED, table_text
 from ..signal import Signal
 from ..translation import tr as _
 from . import views
@@ -16,6 +16,8 @@ from .open_volume import told
 
 #: The field of view of a close-up.
 CLOSE_UP_MM = 60.0
+#: A surface runs so far at most from the middle of its voxels: half a voxel of thick slices, and what smoothing adds.
+PICK_REACH_MM = 5.0
 #: Field of view of a nodule, as a multiple of its long axis, and its limits.
 _FIELD_DIAMETERS, _LEAST_FIELD_MM, _MOST_FIELD_MM = 6.0, 60.0, 200.0
 
@@ -62,6 +64,11 @@ class NoduleRow:
         return "high" if self.predictedIou >= HIGH_IOU else "medium"
 
     @property
+    def isByHand(self) -> bool:
+        """Whether the user drew the axes that its diameters are of."""
+        return self.measurements.get("diameters") == BY_HAND
+
+    @property
     def volumeMm3(self) -> float | None:
         """Volume of the nodule; None until it is known."""
         return self.measurements.get("volume_mm3")
@@ -106,8 +113,16 @@ class Review:
         )
 
     @told
-    def jumpTo(self, segmentId: str) -> None:
-        """Move all slice views, and the 3D views' focus, to a nodule, near enough to see it."""
+    def pick(self, ras: Sequence[float]) -> None:
+        """A surface was clicked in a 3D view: the nodule there is selected, and the slice views go to it."""
+        hit = self.volume.noduleNear(ras, PICK_REACH_MM) if self.volume.nodules else None
+        if hit is not None:
+            self.volume.select(hit)
+            self.jumpTo(hit, turns3d=False)
+
+    @told
+    def jumpTo(self, segmentId: str, turns3d: bool = True) -> None:
+        """Move all slice views, and unless told otherwise the 3D views' focus, to a nodule, near enough to see it."""
         place = self.volume.centerOf(segmentId)
         if place is not None:
             if self.volume.options.closeUp:
@@ -115,7 +130,9 @@ class Review:
             elif self.volume.options.zoomsIn:
                 size = float(self.volume.record(segmentId).measurements.get("long_axis_mm") or 0.0)
                 views.zoomIn(min(max(_FIELD_DIAMETERS * size, _LEAST_FIELD_MM), _MOST_FIELD_MM), self._scene)
-            views.showPoint(place, self._scene)
+            views.jumpSlices(place, self._scene)
+            if turns3d:
+                views.center3d(place, self._scene)
             self.went(segmentId)
 
     def accept(self, *segmentIds: str) -> None:
@@ -214,4 +231,4 @@ def tableText(rows: Sequence[NoduleRow], delimiter: str = "\t") -> str:
         | dict(row.measurements)
         for row in rows
     ]
-    return table_text(values, ("name", "status", "score", "predicted_iou", *MEASURED), delimiter)
+    return table_text(values, ("name", "status", "score", "predicted_iou", *MEASURED, "diameters"), delimiter)

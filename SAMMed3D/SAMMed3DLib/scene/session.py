@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import slicer
+from numpy.typing import NDArray
 
 from ..files.mark_files import read_marks
 from ..inference.errors import InputError
@@ -116,6 +117,7 @@ class Session:
         self._watched: list[tuple[Any, int]] = []
         self.oddities = Oddities()
         self._measure = MeasureView(self._scene)
+        self._measure.dragged.connect(self._onAxesDragged)
         self.selectionChanged.connect(lambda _segmentId: self.showMeasure())
         self.noduleChanged.connect(self._onMeasureChanged)
         self.nodulesChanged.connect(self.showMeasure)
@@ -438,7 +440,11 @@ class Session:
             self._measure.hide()
             return
         toWorld = geometry.ijkToWorld @ np.linalg.inv(geometry.ijkToRas)
-        self._measure.show(row.measurements if visible else {}, toWorld, (r, g, b))
+        self._measure.show(row.measurements if visible else {}, toWorld, (r, g, b), volume.isLocked(segmentId))
+
+    def _onAxesDragged(self, ends: NDArray, final: bool) -> None:
+        if self.selectedId is not None:
+            self._editor.drawAxes(self.selectedId, ends, final)
 
     def _onMeasureChanged(self, segmentId: str) -> None:
         if segmentId == self.selectedId:

@@ -17,6 +17,7 @@ import slicer.util
 import vtk
 
 from ..signal import Signal
+from .measure_view import MEASURE_MARK
 
 #: Between the Segment Editor's effects (1.0: what they take is no click) and the views' own interactor style (0.0: it
 #: may stop an event from going further).
@@ -197,6 +198,47 @@ class SliceClicks:
         return next((view for view in self._views if view.interactor is interactor), None)
 
 
+class SurfaceClicks:
+    """Says where surfaces in 3D views are clicked, between :meth:`start` and :meth:`stop`; turning stays a drag.
+
+    Attributes:
+        clicked: Signal(ras): world RAS (3,) of the surface nearest to the viewer under the pointer.
+    """
+
+    def __init__(self) -> None:
+        self.clicked = Signal()
+        self._watched: list[tuple[Any, int]] = []
+        self._pressed: tuple[Any, Pixel] | None = None
+
+    def start(self, interactors: Sequence[Any]) -> None:
+        """Watch the views of these interactors. Others are no longer watched."""
+        self.stop()
+        handlers = (("LeftButtonPressEvent", self._onPress), ("LeftButtonReleaseEvent", self._onRelease))
+        self._watched = [
+            (each, each.AddObserver(event, handler, _PRIORITY)) for each in interactors for event, handler in handlers
+        ]
+
+    def stop(self) -> None:
+        """Watch nothing."""
+        for interactor, tag in self._watched:
+            interactor.RemoveObserver(tag)
+        self._watched, self._pressed = [], None
+
+    def _onPress(self, interactor: Any, _event: str) -> None:
+        isPlain = not (interactor.GetControlKey() or interactor.GetAltKey() or interactor.GetShiftKey())
+        self._pressed = (interactor, tuple(interactor.GetEventPosition())) if isPlain else None
+
+    def _onRelease(self, interactor: Any, _event: str) -> None:
+        pressed, self._pressed = self._pressed, None
+        x, y = interactor.GetEventPosition()
+        if pressed is None or pressed[0] is not interactor:
+            return
+        if max(abs(x - pressed[1][0]), abs(y - pressed[1][1])) <= _CLICK_REACH:
+            picker = vtk.vtkCellPicker()
+            if picker.Pick(x, y, 0.0, interactor.FindPokedRenderer(x, y)):
+                self.clicked(tuple(picker.GetPickPosition()))
+
+
 def _isPlacing(sliceNode: Any) -> bool:
     """Whether the left button places a markup in this view."""
     interaction = sliceNode.GetInteractionNode()
@@ -207,14 +249,20 @@ def _heldMarkups(sliceNode: Any) -> list[Any]:
     """Display nodes of markups with a control point or handle under the pointer, which the left button would drag."""
     scene = sliceNode.GetScene()
     nodes = slicer.util.getNodesByClass("vtkMRMLMarkupsDisplayNode", scene) if scene is not None else []
-    return [node for node in nodes if node.HasActiveComponent()]
+    return [node for node in nodes if node.HasActiveComponent() and not _isAxis(node)]
+
+
+def _isAxis(display: Any) -> bool:
+    """Whether the pointer is on an axis of the measure, which goes through the nodule, and not at one of its ends."""
+    isPoint = display.GetActiveComponentType() == display.ComponentControlPoint
+    return not isPoint and bool(display.GetDisplayableNode().GetAttribute(MEASURE_MARK))
 
 
 def _isBesideMark(display: Any, view: _View, ras: RasPoint) -> bool:
-    """Whether a place is close to a point of a list and not on its mark."""
+    """Whether a place is close to a point of a list, or to the end of an axis, and not on its mark."""
     markup = display.GetDisplayableNode()
     isPoint = display.GetActiveComponentType() == display.ComponentControlPoint
-    if not isPoint or not markup.IsA("vtkMRMLMarkupsFiducialNode"):
+    if not isPoint or not (markup.IsA("vtkMRMLMarkupsFiducialNode") or markup.GetAttribute(MEASURE_MARK)):
         return False
     point = markup.GetNthControlPointPositionWorld(display.GetActiveComponentIndex())
     return view.pixelsBetween(point, ras) > _MARK_REACH
