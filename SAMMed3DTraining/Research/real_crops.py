@@ -41,15 +41,10 @@ from SAMMed3DLib.inference.prediction import Prediction
 from SAMMed3DLib.model import CheckpointError, DeviceError, load_model
 from SAMMed3DLib.weights import default_checkpoint
 from SAMMed3DTrainingLib.data.clicks import ClickSimulator
-from SAMMed3DTrainingLib.evaluate.evaluation import (
-    NoduleResult,
-    Segmentation,
-    common_frame,
-    dice,
-    evaluate_nodule,
-    largest_drop,
-)
+from SAMMed3DTrainingLib.evaluate.evaluation import NoduleResult, Segmentation, common_frame, dice, evaluate_nodule
 from SAMMed3DTrainingLib.evaluate.metrics import bootstrap_interval, surface_dice, variation
+
+from .real_nodules import largest_drop
 
 logger = logging.getLogger(__name__)
 

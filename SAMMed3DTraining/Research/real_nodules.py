@@ -24,15 +24,9 @@ from SAMMed3DLib.inference.geometry import transform_points, voxel_spacing
 from SAMMed3DLib.inference.mask_regions import components, most_interior_voxel
 from SAMMed3DLib.model import load_model
 from SAMMed3DLib.weights import default_checkpoint
-from SAMMed3DTrainingLib.data.clicks import ClickSimulator
+from SAMMed3DTrainingLib.data.clicks import ClickSimulator, bounding_box
 from SAMMed3DTrainingLib.evaluate.baselines import region_growing
-from SAMMed3DTrainingLib.evaluate.evaluation import (
-    NoduleResult,
-    evaluate_nodule,
-    largest_drop,
-    reader_agreement,
-    segmentation_dice,
-)
+from SAMMed3DTrainingLib.evaluate.evaluation import NoduleResult, Segmentation, common_frame, dice, evaluate_nodule
 from shared_data import shared_dir
 
 SCANS = ("LIDC-IDRI-0001", "LIDC-IDRI-0002", "LIDC-IDRI-0003")
@@ -90,6 +84,41 @@ def nodules_of(folder: Path, scan: str) -> Iterator[MarkedNodule]:
             marked, _ = components(votes > 0)
             agreement = reader_agreement(np.where(np.isin(marked, marked[labels == label]), votes, 0), readers)
         yield MarkedNodule(scan, label, readers, labels == label, agreement, volume)
+
+
+def segmentation_dice(truth_kji: np.ndarray, segmentation: Segmentation) -> float:
+    """Dice of a mask block and a reference in the whole volume [k, j, i], computed on the block both need."""
+    box = bounding_box(np.asarray(truth_kji) != 0)
+    if box is None:
+        return float(not np.any(segmentation.mask))
+    origin = np.array([part.start for part in box])
+    truth, predicted, _ = common_frame(np.asarray(truth_kji)[box] != 0, origin, segmentation)
+    return dice(truth, predicted)
+
+
+def reader_agreement(votes: np.ndarray, readers: int) -> float:
+    """Dice between readers, from nothing but the number of readers who marked each voxel.
+
+    Sums over all pairs of readers before it divides: 2 sum |A and B| / sum (|A| + |B|), which is the mean of the
+    pairs' Dice weighted with their sizes, and for two readers exactly their Dice.
+
+    Args:
+        votes: readers who marked each voxel, any shape.
+        readers: how many marked the nodule at all, at least 2.
+
+    Raises:
+        ValueError: fewer than two readers, more votes than readers, or no votes.
+    """
+    votes = np.asarray(votes, dtype=np.int64)
+    if readers < 2 or votes.max(initial=0) > readers or not votes.any():
+        raise ValueError(f"agreement needs two readers or more and their votes, not {readers} readers")
+    return float(np.sum(votes * (votes - 1)) / ((readers - 1) * np.sum(votes)))
+
+
+def largest_drop(dice_per_click: Sequence[float]) -> float:
+    """How much the worst single click lowered a curve of Dice values; 0 where it never fell."""
+    values = np.asarray(dice_per_click, dtype=float)
+    return float(max(0.0, -np.diff(values).min(initial=0.0)))
 
 
 def missed_targets(mean: Sequence[float]) -> list[str]:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from SAMMed3DLib.commandline.terminal import Terminal, duration, our_warnings_told
+from SAMMed3DLib.commandline.terminal import Terminal, our_warnings_told
 from SAMMed3DLib.inference.errors import InputError
 from SAMMed3DLib.model import CheckpointError, DeviceError
 
@@ -114,10 +114,6 @@ class Job:
             self._print({"event": "error", "message": message, "kind": kind})
         else:
             self._terminal.note(f"{self.prog}: error: {message}")
-
-    def took(self) -> str:
-        """Formats the time since the beginning, for people."""
-        return duration(self._clock() - self._begun)
 
     def _print(self, values: dict[str, Any]) -> None:
         sys.stdout.write(json.dumps(values, allow_nan=False) + "\n")

@@ -183,11 +183,6 @@ MOST_EPOCHS = 200
 SCRATCH_EPOCHS = 50
 
 
-def preset_values(name: str) -> PresetValues:
-    """Returns the values of a preset, by its name or its former one."""
-    return PRESETS[ALIASES.get(name, name)]
-
-
 def epochs_in(minutes: float, encoding_s: float, epoch_s: float) -> int:
     """Computes how many epochs, at least one, fit into some minutes.
 

@@ -34,12 +34,13 @@ def test_an_embedding_larger_than_the_bound_drops_nothing():
     assert len(nothing) == 0 and nothing.get("a") is None
 
 
-def test_half_precision_halves_the_bytes_and_gives_the_type_back():
-    cache = EmbeddingCache(half=True)
-    cache.put("a", torch.linspace(-1, 1, 100))
-    assert cache.bytes == 200
-    assert cache.get("a").dtype == torch.float32
-    assert torch.allclose(cache.get("a"), torch.linspace(-1, 1, 100), atol=1e-3)
+def test_an_embedding_comes_back_as_it_was():
+    cache = EmbeddingCache()
+    embedding = torch.linspace(-1, 1, 100, requires_grad=True)
+    cache.put("a", embedding)
+    assert cache.bytes == 400
+    assert cache.get("a").dtype == torch.float32 and not cache.get("a").requires_grad
+    assert torch.equal(cache.get("a"), embedding)
     cache.clear()
     assert cache.bytes == 0 and len(cache) == 0
 

@@ -11,6 +11,7 @@ import pytest
 from Research import real_nodules as benchmark
 from SAMMed3DLib.files.volume_io import Volume, write_volume
 from SAMMed3DTrainingLib.evaluate.baselines import Region
+from SAMMed3DTrainingLib.evaluate.evaluation import dice
 
 
 def test_verdict():
@@ -21,6 +22,23 @@ def test_verdict():
     ]
     assert "lowers" in benchmark.missed_targets([0.9, 0.95, 0.93, 0.94, 0.95])[0]
     assert benchmark.missed_targets([0.8]) == []
+
+
+def test_the_largest_drop_of_a_curve():
+    assert benchmark.largest_drop((0.5, 0.7, 0.9, 0.8, 1.0)) == pytest.approx(0.1)
+    assert benchmark.largest_drop((0.5, 0.6)) == 0.0 and benchmark.largest_drop((0.5,)) == 0.0
+
+
+def test_reader_agreement_is_the_pairs_dice():
+    readers = np.random.default_rng(0).random((2, 20, 20)) < 0.4
+    assert benchmark.reader_agreement(readers.sum(axis=0), 2) == pytest.approx(dice(*readers))
+    distance = np.linalg.norm(np.indices((20, 20, 20)).T - 10, axis=-1)
+    four = np.stack([distance <= radius for radius in (6, 6.4, 7, 7.3)])
+    pairs = [dice(four[a], four[b]) for a in range(4) for b in range(a)]
+    assert benchmark.reader_agreement(four.sum(axis=0), 4) == pytest.approx(np.mean(pairs), abs=0.01)
+    for votes, count in ((four.sum(axis=0), 1), (four.sum(axis=0), 3), (np.zeros(5), 2)):
+        with pytest.raises(ValueError, match="readers"):
+            benchmark.reader_agreement(votes, count)
 
 
 @pytest.fixture

@@ -7,15 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from SAMMed3DLib.inference.geometry import label_map
 from SAMMed3DTrainingLib.data.clicks import ClickSimulator
-from SAMMed3DTrainingLib.evaluate.evaluation import (
-    NoduleResult,
-    dice,
-    evaluate_nodule,
-    largest_drop,
-    reader_agreement,
-    segmentation_dice,
-)
+from SAMMed3DTrainingLib.evaluate.evaluation import NoduleResult, dice, evaluate_nodule
 
 # An oblique, anisotropic, left-handed volume: i, j, k do not run along R, A, S.
 MATRIX = np.array(((0.0, -0.6, 0.5, 10.0), (0.8, 0.0, 0.0, -20.0), (0.0, 0.45, 2.0, 30.0), (0.0, 0.0, 0.0, 1.0)))
@@ -68,7 +62,7 @@ def test_clicks_reach_the_predictor_and_the_dice_is_the_full_volumes():
     assert result.labels[0] == 1 and np.array_equal(result.labels, painter.calls[-1][1])
     np.testing.assert_allclose(result.points_ras[0], (MATRIX @ (17, 16, 15, 1))[:3])
     assert result.dice[0] == pytest.approx(dice(truth, ball(SHAPE, (15, 16, 17), 5)))
-    assert result.dice[-1] == pytest.approx(segmentation_dice(truth, result.prediction))
+    assert result.dice[-1] == pytest.approx(dice(truth, label_map({1: result.prediction}, SHAPE)))
     assert result.truth_mm3 == pytest.approx(truth.sum() * abs(np.linalg.det(MATRIX[:3, :3])))
     assert result.volumes_mm3[-1] == pytest.approx(result.prediction.mask.sum() * abs(np.linalg.det(MATRIX[:3, :3])))
 
@@ -124,8 +118,6 @@ def test_curve_figures():
     result = NoduleResult((0.5, 0.7, 0.9, 0.8, 1.0), (), (), np.zeros((0, 3)), np.zeros(0), 1.0, None)
     assert result.clicks_to(0.9) == 3 and result.clicks_to(0.4) == 1 and result.clicks_to(1.01) is None
     assert result.area() == pytest.approx(0.6 + 0.8 + 0.85 + 0.9)
-    assert largest_drop(result.dice) == pytest.approx(0.1)
-    assert largest_drop((0.5, 0.6)) == 0.0 and largest_drop((0.5,)) == 0.0
 
 
 def test_dice():
@@ -136,18 +128,6 @@ def test_dice():
     assert dice(one, np.zeros((4, 4))) == 0.0
     with pytest.raises(ValueError, match="shape"):
         dice(one, one[:2])
-
-
-def test_reader_agreement_is_the_pairs_dice():
-    rng = np.random.default_rng(0)
-    readers = rng.random((2, 20, 20)) < 0.4
-    assert reader_agreement(readers.sum(axis=0), 2) == pytest.approx(dice(*readers))
-    four = np.stack([ball((20, 20, 20), (10, 10, 10), radius) for radius in (6, 6.4, 7, 7.3)])
-    pairs = [dice(four[a], four[b]) for a in range(4) for b in range(a)]
-    assert reader_agreement(four.sum(axis=0), 4) == pytest.approx(np.mean(pairs), abs=0.01)
-    for votes, count in ((four.sum(axis=0), 1), (four.sum(axis=0), 3), (np.zeros(5), 2)):
-        with pytest.raises(ValueError, match="readers"):
-            reader_agreement(votes, count)
 
 
 def test_nothing_to_evaluate_is_refused():

@@ -151,41 +151,6 @@ def dice(first: np.ndarray, second: np.ndarray) -> float:
     return 1.0 if total == 0 else float(2 * np.count_nonzero(first & second) / total)
 
 
-def segmentation_dice(truth_kji: np.ndarray, segmentation: Segmentation) -> float:
-    """Dice of a mask block and a reference in the whole volume [k, j, i], computed on the block both need."""
-    box = bounding_box(np.asarray(truth_kji) != 0)
-    if box is None:
-        return float(not np.any(segmentation.mask))
-    origin = np.array([part.start for part in box])
-    truth, predicted, _ = common_frame(np.asarray(truth_kji)[box] != 0, origin, segmentation)
-    return dice(truth, predicted)
-
-
-def reader_agreement(votes: np.ndarray, readers: int) -> float:
-    """Dice between readers, from nothing but the number of readers who marked each voxel.
-
-    Sums over all pairs of readers before it divides: 2 sum |A and B| / sum (|A| + |B|), which is the mean of the
-    pairs' Dice weighted with their sizes, and for two readers exactly their Dice.
-
-    Args:
-        votes: readers who marked each voxel, any shape.
-        readers: how many marked the nodule at all, at least 2.
-
-    Raises:
-        ValueError: fewer than two readers, more votes than readers, or no votes.
-    """
-    votes = np.asarray(votes, dtype=np.int64)
-    if readers < 2 or votes.max(initial=0) > readers or not votes.any():
-        raise ValueError(f"agreement needs two readers or more and their votes, not {readers} readers")
-    return float(np.sum(votes * (votes - 1)) / ((readers - 1) * np.sum(votes)))
-
-
-def largest_drop(dice_per_click: Sequence[float]) -> float:
-    """How much the worst single click lowered a curve of Dice values; 0 where it never fell."""
-    values = np.asarray(dice_per_click, dtype=float)
-    return float(max(0.0, -np.diff(values).min(initial=0.0)))
-
-
 def common_frame(
     truth: np.ndarray, origin: np.ndarray, segmentation: Segmentation | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
