@@ -80,7 +80,7 @@ def held_out_scans(shared: Path, rounds: int, seed: int) -> Iterator[DetectionSc
 
 
 def procedural_scans(count: int, seed: int) -> Iterator[DetectionScan]:
-    """Blocks of lung made of nothing, 120 mm high and 140 mm wide, with six nodules each."""
+    """Yields procedural blocks of lung, 120 mm high and 140 mm wide, with six nodules each."""
     shapes = NoduleShapes.load()
     for number in range(count):
         rng = np.random.default_rng([seed, number, 7])

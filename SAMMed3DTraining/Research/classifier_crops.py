@@ -32,18 +32,18 @@ STORED = 56
 FINER = 1.5
 """Its voxels are that much finer than those that the network sees."""
 CANDIDATES = 2500
-"""Places of each background that are no nodules, the strongest; of a chest made of nothing a tenth."""
+"""Places of each background that are no nodules, the strongest; of a synthetic chest a tenth."""
 SMALL_MM, SMALL_PER_SCAN = (3.5, 20.0), 20
 LARGE_MM, LARGE_PER_SCAN = (14.0, 32.0), 8
 """Nodules of every fourth painted scan, by themselves: among small ones there is no room for them."""
 PROCEDURAL_SEEDS = range(5000, 5020)
-"""Of the chests made of nothing."""
+"""Seeds of the synthetic chests."""
 _STREAM = 99
-"""Of random numbers for those chests; backgrounds have their own numbers."""
+"""Stream of random numbers for those chests; backgrounds have their own numbers."""
 _FALSE_SPREAD, _TRUE_SPREAD = 0.25, 0.2
-"""How far the assumed size is off, standard deviation of its logarithm."""
+"""Error of the assumed size: standard deviation of its logarithm."""
 _OFF_CENTER = 0.08
-"""How far the assumed center is off, in diameters."""
+"""Error of the assumed center, in diameters."""
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ ROUNDS = 120
 """Painted scans of each background."""
 PEAK_LR, WEIGHT_DECAY = 4e-3, 0.03
 _SURE = 0.98
-"""What the truth counts for: nobody is surer than that."""
+"""Smoothed label of the truth, since no label is certain."""
 _REPORT_EVERY = 250
 
 

@@ -42,7 +42,7 @@ UNMARKED = {
     "LIDC-IDRI-0003_ct.nii.gz": (((70.0, -83.0, -250.0), 9.0), ((-126.0, -27.0, -333.0), 7.0)),
     "LungFCP-01-0001_lungs_ct.nii.gz": (((51.0, 149.0, 58.0), 18.0),),
 }
-"""What looks like a nodule in backgrounds but has no mask: center in RAS mm and radius of what counts as nothing there.
+"""Lesions of backgrounds that look like nodules but have no mask: center in RAS mm and radius of what is ignored.
 The first of R01-001 and that of LungFCP come with the data; the others were seen by eye among what the generator found
 in training backgrounds, and in LIDC's scans no reader marked them. The real LIDC scans do not leave them out."""
 

@@ -4,7 +4,7 @@
         [--classifiers DIR --samples F.npz]
 
 Five sets, fixed here: nodules of 4-20 mm painted into the held-out lungs, which nothing was ever trained or tuned on,
-and into the lungs of chests made of nothing; those chests with the nodules they come with; the real LIDC scans; and
+and into the lungs of synthetic chests; those chests with the nodules they come with; the real LIDC scans; and
 real nodules of validation patients put into the held-out lungs and into each of those that training may use, beside
 painted ones. What was fitted has seen the latter, unless DIR (of ``classifier_fitting``) and the samples (of
 ``score_fitting``) are given: then each lung is judged by a classifier and a score that have not.
@@ -214,7 +214,7 @@ def scans_of(name: str, shared: Path, count: int = 12, repeats: int = 3, seed: i
         name: which, but for "real" (:func:`real_scans`).
         shared: folder with data/.
         count: nodules painted into each held-out or procedural scan.
-        repeats: how often the held-out scan is painted anew, and how many chests made of nothing there are.
+        repeats: how often the held-out scan is painted anew, and number of synthetic chests.
         seed: of both.
     """
     if name == "held-out":

@@ -42,7 +42,7 @@ NODULES_PER_SCAN = 24
 LIMITS = (50, 100, 200, 400, 800)
 """How many false candidates a scan may have in the report."""
 _NODULE_WEIGHT = 30.0
-"""What all peaks of a nodule weigh together; one peak elsewhere weighs 1."""
+"""Weight of all peaks of a nodule together; one peak elsewhere weighs 1."""
 _NEGATIVES_PER_SCAN = 12_000
 _PENALTY = 3.0
 
@@ -101,7 +101,7 @@ def peaks_of(scan: DetectionScan, background: int) -> PeaksOfScan:
 def label_places(
     scan: DetectionScan, centers_ras: np.ndarray, radii_mm: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What places are: (n,) the nodule that a place is on, -1 far from all, -2 to leave out; their distances to the
+    """Labels places: (n,) the nodule that a place is on, -1 far from all, -2 to leave out; their distances to the
     nodules' centers (n, nodules) in mm; and the nodules' radii."""
     centers = np.array([nodule.center_ras for nodule in scan.nodules])
     radii = np.array([nodule.diameter_mm / 2 for nodule in scan.nodules])

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 LIMITS = (25, 50, 100, 200, 300)
 """How many false candidates a scan may have in the report."""
 _NODULE_WEIGHT = 10.0
-"""What all places on a nodule weigh together; one elsewhere weighs 1."""
+"""Weight of all places on a nodule together; one elsewhere weighs 1."""
 _PENALTY, _PRODUCT_PENALTY = 3.0, 30.0
 
 

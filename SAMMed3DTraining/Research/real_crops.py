@@ -185,7 +185,7 @@ def surround(
 
 @dataclass(frozen=True)
 class FirstClicks:
-    """Where simulated users click first, as voxels (k, j, i): the same for every checkpoint.
+    """First clicks of simulated users, as voxels (k, j, i): the same for every checkpoint.
 
     Attributes:
         inner: (8, 3) in the inner half by depth.

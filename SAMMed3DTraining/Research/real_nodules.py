@@ -116,7 +116,7 @@ def reader_agreement(votes: np.ndarray, readers: int) -> float:
 
 
 def largest_drop(dice_per_click: Sequence[float]) -> float:
-    """How much the worst single click lowered a curve of Dice values; 0 where it never fell."""
+    """Computes how far the worst single click lowered a curve of Dice values; 0 where it never fell."""
     values = np.asarray(dice_per_click, dtype=float)
     return float(max(0.0, -np.diff(values).min(initial=0.0)))
 

@@ -85,7 +85,7 @@ def rank(arguments: list[str]) -> int:
 
 
 def _as_json(report: CheckReport) -> dict[str, object]:
-    """What a panel shows of a check."""
+    """Converts a report to the values that a panel shows of a check."""
     problems = [{"case": "", "text": problem} for problem in report.problems]
     problems += [{"case": row.case.full_name, "text": text} for row in report.rows for text in row.problems]
     return {

@@ -86,7 +86,7 @@ class LungMask:
 
     @property
     def cells(self) -> NDArray[np.float32]:
-        """How much of each cell is lung: ``share`` if it is known, else 1 in the mask."""
+        """Share of lung in each cell: ``share`` if it is known, else 1 in the mask."""
         return self.mask.astype(np.float32) if self.share is None else self.share
 
     @property
@@ -271,7 +271,7 @@ def _missing_parts(lungs: NDArray[np.bool_], padding: NDArray[np.bool_], coarse:
 
 
 def _share_of_cells(closed: NDArray[np.bool_], values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How much of each cell is lung: at the surface, the density of the cell tells where in it the pleura runs."""
+    """Computes the share of lung in each cell; at the surface, the cell's density tells where the pleura runs in it."""
     share = closed.astype(np.float32)
     surface = ndimage.binary_dilation(closed) & ~closed
     share[surface] = np.clip((_WALL_HU - values[surface]) / (_WALL_HU - _LUNG_HU), 0.0, 1.0)

@@ -55,7 +55,7 @@ def suppress(
 
 
 def common_voxels(first: PlacedMask, second: PlacedMask) -> int:
-    """How many voxels two mask blocks of one volume share."""
+    """Counts the voxels that two mask blocks of one volume share."""
     low = np.maximum(first.offset_kji, second.offset_kji)
     high = np.minimum(np.add(first.offset_kji, first.mask.shape), np.add(second.offset_kji, second.mask.shape))
     if np.any(low >= high):

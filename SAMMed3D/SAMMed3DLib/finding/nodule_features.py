@@ -72,7 +72,7 @@ class LookFeatures:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far clicks elsewhere in an object give the same mask: in a nodule they do, in a vessel another piece of it.
+    """Agreement of clicks elsewhere in an object: in a nodule they give the same mask, in a vessel another piece of it.
 
     Attributes:
         mean, least: IoU of their masks with that of the object.

@@ -1,4 +1,4 @@
-"""How likely a mask is a nodule: a calibrated probability, and the slider that trades misses for false positives.
+"""Scores nodules: a calibrated probability, and the slider that trades misses for false positives.
 
 Two logistic regressions, each over its inputs, their squares and products. The first judges a place by the response of
 the blob filter that named it (:mod:`.candidates`) and by its appearance (:mod:`.appearance`), before the promptable

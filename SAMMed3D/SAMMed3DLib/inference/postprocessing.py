@@ -296,7 +296,7 @@ def _corrected_field(
 def _corrections(
     parts: Sequence[Part], array_kji: NDArray, ijk_to_ras: NDArray, clicks: Clicks, low: NDArray, high: NDArray
 ) -> list[_Correction]:
-    """What is added to the field at each click whose voxel has the wrong sign, the newest last; and the voxels where.
+    """Computes the corrections of the field at clicks with the wrong sign, the newest last, and the voxels they change.
 
     The bump is a Gaussian, high enough to turn the sign up to one standard deviation away in an even field, times a
     Gaussian of the difference in intensity to the clicked voxel, measured in standard deviations of the intensities

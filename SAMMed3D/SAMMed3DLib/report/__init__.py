@@ -1,1 +1,1 @@
-"""From masks to findings: measurements of a scan's nodules, follow-up of two scans, size categories, documents."""
+"""Findings from masks: measurements of a scan's nodules, follow-up of two scans, size categories, documents."""

@@ -32,7 +32,7 @@ Record = TypeVar("Record")
 
 @dataclass(frozen=True)
 class Interval:
-    """Where a figure lies with 95 % confidence."""
+    """The 95 % confidence interval of a figure."""
 
     low: float
     high: float
@@ -64,7 +64,7 @@ class SolidCore:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a nodule lies.
+    """The place of a nodule in the lungs.
 
     Attributes:
         centroid_ras: center of the mask.
@@ -159,7 +159,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class Change:
-    """How a figure changed from the prior to the current scan.
+    """The change of a figure from the prior to the current scan.
 
     Attributes:
         prior, current: the two values.

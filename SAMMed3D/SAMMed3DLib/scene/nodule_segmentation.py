@@ -278,7 +278,7 @@ class NoduleSegmentation:
                     display.SetSegmentVisibility(segmentId, bool(on))
 
     def found(self) -> str:
-        """What a search has found, as :meth:`setFound` got it; "" without."""
+        """Result of a search, as :meth:`setFound` stored it; "" without."""
         return self.node.GetAttribute(_FOUND_ATTRIBUTE) or ""
 
     def setFound(self, text: str) -> None:

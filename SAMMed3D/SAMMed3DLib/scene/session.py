@@ -135,7 +135,7 @@ class Session:
 
     @property
     def state(self) -> State:
-        """What the session can do at the moment."""
+        """The present state of the session."""
         return stateOf(self._facts())
 
     @property
@@ -156,7 +156,7 @@ class Session:
 
     @property
     def segmentationNode(self) -> Any:
-        """Where nodules are, None before the first one."""
+        """The segmentation that holds the nodules, None before the first one."""
         return self.volume.segmentationNode
 
     @property

@@ -9,7 +9,7 @@ from ..translation import tr as _
 
 
 class State(enum.Enum):
-    """What the session can do at the moment."""
+    """States of the session."""
 
     NO_TORCH = "no torch"
     """PyTorch is not installed."""

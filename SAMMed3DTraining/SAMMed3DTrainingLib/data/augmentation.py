@@ -17,7 +17,7 @@ from SAMMed3DLib.inference.geometry import Affine
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far samples are varied; zero switches a variation off.
+    """Strengths of the variations of samples; zero switches one off.
 
     Attributes:
         flip: probability of a mirror image along each axis.

@@ -216,7 +216,7 @@ def load_finite_case(case: Case, ignored_values: frozenset[int] = frozenset()) -
 def geometry_mismatch(
     shape: tuple[int, ...], ijk_to_ras: NDArray, label_shape: tuple[int, ...], label_ijk_to_ras: NDArray
 ) -> str:
-    """What is different between the grids of an image and its label map, or "" where they are the same."""
+    """Describes the difference between the grids of an image and its label map, "" where they are the same."""
     if tuple(shape) != tuple(label_shape):
         return f"the label map has {label_shape[::-1]} voxels, its image {shape[::-1]}"
     if np.abs(_apart(shape, ijk_to_ras, label_ijk_to_ras)).max() < _LARGEST_OFFSET:
@@ -341,7 +341,7 @@ def _read_dataset(folder: Path, pattern: re.Pattern[str], chosen: Sequence[str])
 
 
 def _question(names: Mapping[int, str], ignored: Collection[int]) -> str:
-    """What has to be asked where ``dataset.json`` names classes that may be no nodules."""
+    """Makes the question to the user where ``dataset.json`` names classes that may be no nodules."""
     classes = {value: name for value, name in names.items() if value > 0 and value not in ignored}
     doubtful = [
         name

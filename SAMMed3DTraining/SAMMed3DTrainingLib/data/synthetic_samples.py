@@ -24,14 +24,14 @@ MASS_SHARE = 0.1
 """Of the samples with a nodule."""
 GLASS_MM = (12.0, 32.0)
 GLASS_SHARE = 0.2
-"""Of the samples with a nodule: large ground glass, of which real data have hardly any."""
+"""Share of large ground glass, which real data hardly have, in the samples with a nodule."""
 MASS_SITES = {"pleura": 0.4, "wall": 0.5, "vessel": 0.1}
-"""Where masses grow: on the pleura, on the wall and the mediastinum, at the hilum."""
+"""Places of masses: on the pleura, on the wall and the mediastinum, at the hilum."""
 PROCEDURAL_SHARE = 0.2
 EMPTY_SHARE = 0.15
 """Share of clicks on something that is no nodule; they teach the IoU head what a bad mask is."""
 MISTAKABLE_SHARE = 0.7
-"""Of those in real lungs, the share on what the search for nodules takes for one."""
+"""Share of hard negatives (false candidates of the search) among those in real lungs."""
 _SITE_SHARES = {"lung": 0.42, "pleura": 0.27, "wall": 0.18, "vessel": 0.13}
 _FEWEST_VOXELS = 6
 _LEAST_CONTRAST_HU = 70.0
@@ -173,7 +173,7 @@ class SampleSynthesizer:
         return spacing, offset, click
 
     def _mistaken(self, number: int) -> Candidate | None:
-        """What a negative click in a background goes on, or None for anything."""
+        """Draws a hard negative for a negative click in a background, or None for any place."""
         if self._mistakable is None or self._rng.random() >= MISTAKABLE_SHARE:
             return None
         places = self._mistakable[number]
@@ -222,7 +222,7 @@ class SampleSynthesizer:
         return _ScanPiece(hu, affine, lung), center
 
     def _slices_to_merge(self, slice_mm: float) -> int:
-        """How many slices are averaged into one, for scans up to 3.2 mm thick."""
+        """Draws how many slices are averaged into one, for scans up to 3.2 mm thick."""
         most = int(3.2 / slice_mm)
         return int(self._rng.integers(1, most + 1)) if most > 1 and self._rng.random() < 0.65 else 1
 
@@ -262,7 +262,7 @@ class SampleSynthesizer:
         )
 
     def _scan(self, block: _ScanPiece) -> None:
-        """What differs from scanner to scanner: kernel, noise, calibration."""
+        """Imitates differences between scanners: kernel, noise, calibration."""
         rng = self._rng
         spacing = voxel_spacing(block.ijk_to_ras)[::-1]
         draw = rng.random()

@@ -1,4 +1,4 @@
-"""What classic tools get from the same click: region growing, and a fixed threshold with morphology.
+"""Classic tools that get the same click: region growing, and a fixed threshold with morphology.
 
 :func:`region_growing` has an adaptive threshold and a smart opening. It follows Kuhnigk et al., "Morphological
 segmentation and partial volume analysis for volumetry of solid pulmonary lesions in thoracic CT scans", IEEE TMI

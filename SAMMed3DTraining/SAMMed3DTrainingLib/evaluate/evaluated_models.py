@@ -1,4 +1,4 @@
-"""What can be evaluated, behind one interface: 3D models, 2D models slice by slice, classic tools."""
+"""One interface to everything that can be evaluated: 3D models, 2D models slice by slice, classic tools."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Segmentation(Protocol):
 
 
 class Predictor(Protocol):
-    """What is evaluated: SamPredictor3D, or anything with its ``predict``, the image already set."""
+    """The evaluated predictor: SamPredictor3D, or anything with its ``predict``, the image already set."""
 
     def predict(self, points_ras: np.ndarray, labels: np.ndarray, *, previous: Any) -> Segmentation: ...
 

@@ -217,7 +217,7 @@ class EvaluationConfig:
 
     @property
     def workers(self) -> Workers:
-        """Who does the work."""
+        """The processes or machines that evaluate the cases."""
         return Workers(self.worker_count, self.threads, self.scheduler, self.slurm)
 
     def check(self) -> None:
@@ -246,7 +246,7 @@ def parse_evaluation_options(arguments: list[str] | None = None, prog: str = "te
 
 
 def _model_of_dimensions(options: argparse.Namespace) -> str:
-    """What ``--dim 2`` with ``--ft2d`` and ``--image_size`` means in the public scripts."""
+    """Returns the 2D model that ``--dim 2`` with ``--ft2d`` and ``--image_size`` means in the public scripts."""
     if options.dim != 2:
         return "sam3d"
     if options.image_size == 256:

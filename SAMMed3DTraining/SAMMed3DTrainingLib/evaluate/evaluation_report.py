@@ -110,7 +110,7 @@ def write_text(path: Path, evaluation: Evaluation) -> None:
 
 
 def text_report(evaluation: Evaluation) -> str:
-    """What was evaluated, a table of Dice and one of surfaces and volumes per protocol, and what to keep in mind."""
+    """Writes the report: the model, tables of Dice and of surfaces and volumes per protocol, and notes."""
     config = evaluation.config
     lines = [f"{evaluation.model['title']}", f"cases: {evaluation.source}", ""]
     for method in dict.fromkeys(summary.method for summary in evaluation.summaries):

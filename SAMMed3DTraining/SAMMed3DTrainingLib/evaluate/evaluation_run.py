@@ -185,7 +185,7 @@ class UsableCases:
 
     @property
     def reasons(self) -> str:
-        """Why cases were left out, in one line."""
+        """Reasons why cases were left out, in one line."""
         return "; ".join(f"{name}: {reason}" for name, reason in self.skipped.items())
 
     def _shown(self, case: Case) -> LoadedCase:
@@ -219,7 +219,7 @@ class CaseTask:
 
 @dataclass(frozen=True)
 class CaseResult:
-    """What became of a case.
+    """The result of a case.
 
     Attributes:
         notes: what is doubtful about it.
@@ -295,7 +295,7 @@ def evaluate_case(task: CaseTask) -> CaseResult:
 
 
 def _results(config: EvaluationConfig, tasks: Sequence[CaseTask], terminal: Terminal) -> list[CaseResult]:
-    """What became of each case, told as it comes."""
+    """Evaluates all cases; reports each result as it comes."""
     results: dict[int, CaseResult] = {}
     left = TimeLeft(len(tasks))
     with closing(work_through(evaluate_case, tasks, config.workers)) as coming:
@@ -418,7 +418,7 @@ def _reader(chosen: EvaluationCases) -> Callable[[ScoredNodule], LoadedCase]:
 
 @dataclass(frozen=True)
 class EvaluationCases:
-    """What is evaluated.
+    """The cases to evaluate.
 
     Attributes:
         cases: labelled.
@@ -504,7 +504,7 @@ def _own_split(config: EvaluationConfig, datasets: Sequence[Dataset]) -> Split |
 
 
 def _caution(cases: Sequence[Case], split: Split | None) -> str:
-    """That some cases have trained a checkpoint, or chosen its epoch, in a sentence; "" where none has."""
+    """Warns, in a sentence, of cases that trained a checkpoint or chose its epoch; "" where none did."""
     if split is None:
         return ""
     trained, chose = ({case.full_name for case in part} for part in (split.train, split.val))

@@ -74,7 +74,7 @@ def _corner_areas(mask: NDArray[np.bool_], step: NDArray[np.float64]) -> NDArray
 
 @functools.cache
 def _surface_elements() -> tuple[NDArray[np.float64], ...]:
-    """For each of the 256 codes of 2 x 2 x 2 voxels (bit n: corner n is inside) its triangles' vectors of area, (n, 3).
+    """Tabulates, for the 256 codes of 2 x 2 x 2 voxels (bit n: corner n is inside), the triangles' area vectors (n, 3).
 
     Marching cubes of the original 15 cases: vertices lie in the middles of edges, where a face leaves a choice the
     fewer corners are cut off, and of a polygon's divisions into triangles the largest counts. That is the table of

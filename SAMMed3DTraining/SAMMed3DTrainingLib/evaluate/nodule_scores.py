@@ -36,7 +36,7 @@ from .metrics import (
 
 @dataclass(frozen=True)
 class FirstClick:
-    """What one of several first clicks led to: Dice and volume after each click."""
+    """Result of one of several first clicks: Dice and volume after each click."""
 
     dice: tuple[float, ...]
     volumes_mm3: tuple[float, ...]
@@ -123,7 +123,7 @@ class ScoredNodule:
 
 
 def simulated_user(method: str, case: Case, nodule: LabelledNodule, seed: int, trial: int = 0) -> ClickSimulator:
-    """Who clicks on a nodule: the same for every model, by the nodule's name and the seed."""
+    """Makes the simulated user of a nodule: the same for every model, by the nodule's name and the seed."""
     name = zlib.crc32(f"{case.full_name}/{nodule.name}".encode())
     return ClickSimulator(method, np.random.default_rng([seed, name, trial]))
 
@@ -233,7 +233,7 @@ def score_from_json(values: Mapping[str, Any]) -> ScoredNodule:
 
 
 def _surface_curves(result: NoduleResult, nodule: LabelledNodule, ijk_to_ras: NDArray) -> tuple[tuple[float, ...], ...]:
-    """For each tolerance the surface Dice after each click, carried forward."""
+    """Computes the surface Dice after each click for each tolerance, carried forward."""
     spacing = voxel_spacing(ijk_to_ras)[::-1]
     values = []
     for prediction in result.predictions:
@@ -285,7 +285,7 @@ class GroupSummary:
 
 
 def summarize(scores: Sequence[ScoredNodule], seed: int = 0) -> tuple[GroupSummary, ...]:
-    """For every method: all nodules, then each group that has any, in a fixed order.
+    """Summarizes, for every method, all nodules, then each group that has any, in a fixed order.
 
     Args:
         scores: of all nodules and methods.

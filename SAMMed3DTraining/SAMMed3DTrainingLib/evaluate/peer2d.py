@@ -1,4 +1,4 @@
-"""How SAM, MedSAM and SAM-Med2D see a slice and how they are prompted: as in their own public inference code.
+"""Prepares slices and prompts for SAM, MedSAM and SAM-Med2D, as in their own public inference code.
 
 Facts from facebookresearch/segment-anything (``predictor.py``), bowang-lab/MedSAM (``MedSAM_Inference.py``,
 ``pre_CT_MR.py``, ``extensions/point_prompt``; the lung window is that of Ma et al., Nat Commun 2024;15:654) and
@@ -26,7 +26,7 @@ _STD = torch.tensor([58.395, 57.12, 57.375])[:, None, None]
 
 @dataclass(frozen=True)
 class PeerKind:
-    """What the public models differ in.
+    """The differences between the public models.
 
     Attributes:
         title: for reports.

@@ -81,7 +81,7 @@ class Sam2D(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.prompt_encoder.no_mask_embed.weight.device
 
     @torch.no_grad()

@@ -34,7 +34,7 @@ _KEPT_SLICES = 96
 
 
 class SliceAnswer(Protocol):
-    """What a 2D model answers: its mask (H, W), and logits for its next click."""
+    """A 2D model's answer: its mask (H, W), and logits for its next click."""
 
     @property
     def mask(self) -> NDArray[np.bool_]: ...

@@ -116,7 +116,7 @@ class TrainingProcess:
 
     @property
     def log_offset(self) -> int:
-        """Where its output begins in the log."""
+        """Offset in the log at which the process's output begins."""
         return self._log_offset
 
     def poll(self) -> int | None:
@@ -151,19 +151,19 @@ class AttachedProcess:
 
     @property
     def pid(self) -> int:
-        """As process.json has it; 0 without."""
+        """Process ID, as process.json has it; 0 without."""
         note = read_process(self._folder)
         return note.pid if note else 0
 
     @property
     def session(self) -> str:
-        """As process.json has it; "" without."""
+        """Session name, as process.json has it; "" without."""
         note = read_process(self._folder)
         return note.session if note else ""
 
     @property
     def log_offset(self) -> int:
-        """Where the last part of the log begins, some hundred lines."""
+        """Offset of the last part of the log, some hundred lines."""
         try:
             return max(0, (self._folder / LOG).stat().st_size - _LOG_BYTES)
         except OSError:

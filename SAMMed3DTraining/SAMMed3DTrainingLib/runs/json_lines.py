@@ -75,7 +75,7 @@ class JsonLines:
 
     @property
     def restarts(self) -> int:
-        """How often the file was replaced or shortened."""
+        """Number of times that the file was replaced or shortened."""
         return self._file.restarts
 
     @property
@@ -84,7 +84,7 @@ class JsonLines:
         return self._file.caught_up
 
     def read(self) -> list[tuple[int, dict[str, Any] | str]]:
-        """What is new, each with the offset of its line."""
+        """Reads the new objects and lines, each with the offset of its line."""
         found: list[tuple[int, dict[str, Any] | str]] = []
         for offset, line in self._file.lines():
             text = line.decode("utf-8", errors="replace")

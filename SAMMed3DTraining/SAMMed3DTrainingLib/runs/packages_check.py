@@ -1,4 +1,4 @@
-"""Which packages training still needs in this Python, and how to get them without replacing any that is there."""
+"""Checks which packages training lacks in this Python, and how to install them without replacing any."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class PackageState:
-    """What is there and what is not.
+    """The missing packages.
 
     Attributes:
         missing: packages that training needs.
@@ -64,12 +64,12 @@ class PackageState:
 
     @property
     def requirements(self) -> list[str]:
-        """What pip is to install, without PyTorch: to be called with the file of :func:`write_constraints`."""
+        """Requirements for pip, without PyTorch; pip is called with the file of :func:`write_constraints`."""
         return [each.requirement for each in (*self.missing, *self.optional_missing) if each.name != "torch"]
 
     @property
     def text(self) -> str:
-        """For the user."""
+        """Message for the user."""
         if self.ready:
             return "Everything that training needs is installed."
         lines = [f"{each.name}: {each.purpose}" for each in (*self.missing, *self.optional_missing)]

@@ -79,7 +79,7 @@ class ProcessNote:
 
 
 def read_command(folder: Path) -> Command:
-    """What the control file asks for; "run" where there is none, or nothing readable in it."""
+    """Reads the control file; "run" where there is none, or nothing readable in it."""
     return read_word(folder / CONTROL)
 
 

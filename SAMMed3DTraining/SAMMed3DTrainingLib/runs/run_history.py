@@ -165,7 +165,7 @@ class RunHistory:
 
 
 def _read_record(folder: Path) -> RunRecord:
-    """What configuration and events say; steps are not looked at, they are nearly all of a long run's lines."""
+    """Reads configuration and events; steps, nearly all of a long run's lines, are skipped."""
     config = run_files.read_config(folder)
     note = run_files.read_process(folder)
     begins = note.offset if note else 0

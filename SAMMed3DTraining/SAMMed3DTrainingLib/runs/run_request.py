@@ -1,4 +1,4 @@
-"""What somebody wants to be trained, as a value: checked before anything starts, and turned into a command line."""
+"""A request for a training run: checked before anything starts, and turned into a command line."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class TrainingRequest:
 
     @property
     def folder(self) -> Path:
-        """Where the run keeps everything."""
+        """Folder of the run."""
         return Path(self.work_dir) / self.task_name
 
     def arguments(self) -> list[str]:
@@ -239,7 +239,7 @@ def running_in(work_dir: Path) -> list[str]:
 
 
 def name_problems(name: str) -> Iterator[str]:
-    """What is wrong with the name of a run, on any system: runs are carried from one to another."""
+    """Yields what is wrong with the name of a run, on any system, since runs are copied between systems."""
     if not name:
         yield "The run needs a name."
     elif name != name.strip(" .") or _FORBIDDEN.search(name) or _RESERVED.match(name):

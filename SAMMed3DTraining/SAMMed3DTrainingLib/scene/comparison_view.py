@@ -129,7 +129,7 @@ class ComparisonView:
         self._arrange()
 
     def _arrange(self) -> None:
-        """Which segment is seen where; outlines only, so that they can be compared."""
+        """Chooses which segments each view shows, as outlines only, so that they can be compared."""
         segmentation = self.segmentationNode
         if segmentation is None:
             return

@@ -199,7 +199,7 @@ def _disjoint(nodules: Sequence[NoduleMask]) -> list[NDArray[np.bool_]]:
 
 
 def _common(first: MaskBlock, second: MaskBlock) -> tuple[Window, Window] | tuple[None, None]:
-    """Where two blocks overlap, as windows of the one and of the other; None where they do not."""
+    """Returns the overlap of two blocks as windows of the one and of the other; None where there is none."""
     here, there = [], []
     for a, b in zip(block_slices(first), block_slices(second), strict=True):
         start, stop = max(a.start, b.start), min(a.stop, b.stop)

@@ -48,12 +48,12 @@ class TrainingSource:
 
     @staticmethod
     def key(row: Any) -> Hashable:
-        """What stays the same of a row while the scene changes."""
+        """Returns the key of a row that stays the same while the scene changes."""
         return tuple(None if node is None else node.GetID() for node in (row.volumeNode, row.segmentationNode))
 
     @staticmethod
     def folderProblem(folder: Path) -> str:
-        """Why no case can be written into a folder; "" where one can."""
+        """Returns why no case can be written into a folder; "" where one can."""
         return DatasetWriter(folder).problem
 
     @staticmethod

@@ -52,12 +52,12 @@ class CaseFiles:
 
 
 def image_file(name: str) -> str:
-    """Where a case's image is written, relative to the data set."""
+    """Returns the path of a case's image, relative to the data set."""
     return f"imagesTr/{name}_0000{ENDING}"
 
 
 def label_file(name: str) -> str:
-    """Where a case's label map is written, relative to the data set."""
+    """Returns the path of a case's label map, relative to the data set."""
     return f"labelsTr/{name}{ENDING}"
 
 

@@ -265,7 +265,7 @@ class TrainingConfig:
 
     @property
     def folder(self) -> Path:
-        """Where the run keeps everything: ``work_dir/task_name``."""
+        """Folder of the run, ``work_dir/task_name``."""
         return Path(self.work_dir) / self.task_name
 
     def resolved(self, from_scratch: bool) -> TrainingConfig:

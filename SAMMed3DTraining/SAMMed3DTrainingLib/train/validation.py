@@ -57,7 +57,7 @@ class Validation:
 
     @property
     def scores(self) -> list[float]:
-        """Of each nodule, its mean Dice over the clicks."""
+        """Mean Dice over the clicks, one value a nodule."""
         return [float(np.mean(curve)) for curve in self.curves]
 
 
