@@ -6,6 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+from ..runs.child_process import find_interpreter
+from ..runs.job_process import start_estimate, start_job
+from ..runs.packages_check import check_packages
+from ..runs.run_history import RunHistory
+from ..runs.run_monitor import RunMonitor
+from ..runs.run_request import TrainingRequest, free_name, start_training
 from .train_part import TrainingSettings
 
 
@@ -24,15 +30,11 @@ class Runs:
     @property
     def interpreter(self) -> Any:
         if self._interpreter is None:
-            from ..runs.child_process import find_interpreter
-
             self._interpreter = (self._find or find_interpreter)()
         return self._interpreter
 
     def request(self, settings: TrainingSettings, data: tuple[Path, ...]) -> Any:
         """Makes a checked request with a free name. Raises RunError."""
-        from ..runs.run_request import TrainingRequest, free_name
-
         request = TrainingRequest(
             work_dir=settings.workDir,
             task_name=free_name(settings.workDir, settings.runName),
@@ -51,44 +53,30 @@ class Runs:
 
     def continuation(self, folder: Path) -> Any:
         """Makes the request that continues a run. Raises RunError."""
-        from ..runs.run_request import TrainingRequest
-
         return TrainingRequest.of_run(folder)
 
     def start(self, request: Any) -> Any:
         """Starts a training process. Raises RunError."""
-        from ..runs.run_request import start_training
-
         return start_training(request, self.interpreter)
 
     def estimate(self, request: Any, log: Path) -> Any:
         """Starts the job that estimates a run's cost. Raises RunError."""
-        from ..runs.job_process import start_estimate
-
         return start_estimate(request, self.interpreter, log)
 
     def monitor(self, folder: Path, process: Any | None) -> Any:
         """Makes the monitor of a run; without a process it finds the run on the disk."""
-        from ..runs.run_monitor import RunMonitor
-
         return RunMonitor(folder, process)
 
     def job(self, command: str, arguments: list[str], folder: Path) -> Any:
         """Starts another command of the training package. Raises RunError."""
-        from ..runs.job_process import start_job
-
         return start_job(self.interpreter, command, arguments, folder)
 
     def history(self, workDir: Path) -> Any:
         """Returns the history of a folder; one object for each folder, which caches what it has read."""
-        from ..runs.run_history import RunHistory
-
         if workDir not in self._histories:
             self._histories[workDir] = RunHistory(workDir)
         return self._histories[workDir]
 
     def packages(self) -> Any:
         """Checks which packages are missing."""
-        from ..runs.packages_check import check_packages
-
         return check_packages()
