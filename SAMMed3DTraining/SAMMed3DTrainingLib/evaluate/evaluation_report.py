@@ -57,6 +57,17 @@ class Evaluation:
     summaries: tuple[GroupSummary, ...]
 
 
+def versions() -> dict[str, str]:
+    """Returns the versions of all that decides figures, for reports and configurations."""
+    return {
+        "sammed3d": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+    }
+
+
 def write_json(path: Path, evaluation: Evaluation) -> None:
     """Writes ``results.json``. Raises InputError when the place cannot be written."""
     content = {
@@ -66,13 +77,7 @@ def write_json(path: Path, evaluation: Evaluation) -> None:
         "notes": evaluation.notes,
         "skipped": evaluation.skipped,
         "options": dataclasses.asdict(evaluation.config),
-        "versions": {
-            "sammed3d": __version__,
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-            "system": platform.platform(),
-        },
+        "versions": versions(),
         "summary": [dataclasses.asdict(summary) for summary in evaluation.summaries],
         "nodules": [_as_dict(score) for score in evaluation.scores],
     }

@@ -14,10 +14,9 @@ from ..scene.comparison_view import COLORS, TRUTH, ComparisonView
 from ..scene.comparison_view import NEW as NEW_WEIGHTS
 from ..scene.comparison_view import OLD as OLD_WEIGHTS
 from ..scene.training_source import readCase
-from .connections import Connections
 from .plot_view import SIDE_BY_SIDE, LayoutKeeper, PlotView
-from .tables import Table
 from .texts import DASH, difference, nodulesOfCases, score, size
+from .widgets import Connections, Table
 
 RUN, STATE, DICE, SIZE = range(4)
 NODULE, OLD, NEW, DIFFERENCE = range(4)

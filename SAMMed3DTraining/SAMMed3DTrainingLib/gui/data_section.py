@@ -10,9 +10,8 @@ from slicer.i18n import tr as _
 
 from SAMMed3DLib.gui.icons import Icons
 
-from .connections import Connections
-from .tables import Table
 from .texts import DASH
+from .widgets import Connections, Table
 
 TICK, CASE, NODULES, STATE = range(4)
 USE, FOLDER, CONTENT = range(3)

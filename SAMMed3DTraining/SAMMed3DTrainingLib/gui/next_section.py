@@ -9,9 +9,8 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
-from .connections import Connections
-from .tables import Table
 from .texts import DASH
+from .widgets import Connections, Table
 
 VOLUME, UNSURE, EXPECTED = range(3)
 SCENE, FILES = range(2)

@@ -26,7 +26,6 @@ from ..session.runs_api import Runs
 from ..session.train_part import RunsApi
 from ..session.training_session import TrainingSession
 from .compare_section import CompareSection
-from .connections import Connections
 from .data_section import DataSection
 from .next_section import NextSection
 from .plot_view import LayoutKeeper, PlotView
@@ -34,6 +33,7 @@ from .segmentation_module import SegmentationModule
 from .state_view import TrainingPanelState, jobText, panelView
 from .texts import duration
 from .train_section import TrainSection, defaultFolder
+from .widgets import Connections
 
 DELAY_MS = 400
 

@@ -15,9 +15,9 @@ from SAMMed3DLib.weights.store import WeightsStore
 
 from ..session.states import TrainingState
 from ..session.train_part import TrainingSettings, gpuNumbers
-from .connections import Connections
 from .plot_view import PlotView
 from .texts import difference, duration, nodulesOfCases, score, size
+from .widgets import Connections
 
 #: Curves and log are brought up to date this often.
 DRAW_SECONDS = 1.0

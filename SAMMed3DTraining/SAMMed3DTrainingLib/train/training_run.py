@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -14,15 +13,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from SAMMed3DLib import __version__
 from SAMMed3DLib.model.linear import fixed_library, resolve_library
 from SAMMed3DLib.model.precision import DeviceError, resolve_device, resolve_precision
 from SAMMed3DLib.torch_setup.device import auto_device
 
 from ..data.splits import Split, write_split
+from ..evaluate.evaluation_report import versions
 from ..job import kind_of, obeying_signals
 from ..options import epochs_in
 from ..runs import run_files
@@ -188,7 +186,7 @@ def _train(config: TrainingConfig, folder: RunFolder, world: World, warn: Callab
     elif config.resume:
         warn("nothing was saved of this run yet: it starts at the beginning")
     if world.is_main:
-        config.write(folder.folder / run_files.CONFIG, {"versions": _versions(), "split": _parts(cases.split)})
+        config.write(folder.folder / run_files.CONFIG, {"versions": versions(), "split": _parts(cases.split)})
         _announce(config, folder, cases, trainer)
     with obeying_signals(trainer.stop):
         reason = trainer.run()
@@ -240,7 +238,7 @@ def _announce(config: TrainingConfig, folder: RunFolder, cases: RunCases, traine
         schema=SCHEMA,
         task_name=config.task_name,
         config=dataclasses.asdict(config),
-        versions=_versions(),
+        versions=versions(),
         cases=len(cases.train),
         nodules=cases.nodules,
         patients=len({c.case.patient for c in cases.train}),
@@ -251,16 +249,6 @@ def _announce(config: TrainingConfig, folder: RunFolder, cases: RunCases, traine
         steps=trainer.steps,
         resumed=config.resume,
     )
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "sammed3d": __version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "system": platform.platform(),
-    }
 
 
 def _where(folder: RunFolder) -> str:
@@ -319,5 +307,5 @@ def _one_run_at_a_time(config: TrainingConfig, folder: RunFolder, world: World) 
         pid = int(os.environ.get(run_files.ROOT_PID, os.getpid()))
         run_files.note_process(config.folder, pid, os.environ.get(run_files.SESSION, ""))
         if not folder.state.exists():
-            config.write(config.folder / run_files.CONFIG, {"versions": _versions()})
+            config.write(config.folder / run_files.CONFIG, {"versions": versions()})
         yield

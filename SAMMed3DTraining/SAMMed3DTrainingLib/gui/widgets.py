@@ -1,12 +1,14 @@
-"""Rows and cells of a QTableWidget, filled without signals going round in circles."""
+"""Helpers of the sections: tables that are filled without signals going round in circles, and connections."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import qt
+
+from SAMMed3DLib.signal import Signal
 
 _FRAME = 6
 ID_ROLE, CHECK_ROLE = 256, 10  # Qt::UserRole, Qt::CheckStateRole
@@ -108,3 +110,34 @@ class Table:
                 self.widget.setCurrentCell(row, self.widget.columnCount - 1)
         finally:
             self.filling = False
+
+
+class Connections:
+    """Connects signals of widgets and of the session, and disconnects them together."""
+
+    def __init__(self) -> None:
+        self._widgets: list[tuple[Any, str, Callable[..., None]]] = []
+        self._signals: list[tuple[Signal, Callable[..., None]]] = []
+
+    def widget(self, widget: Any, signature: str, slot: Callable[..., None]) -> None:
+        """Connects a signal of a Qt object, such as ``"clicked(bool)"``."""
+        widget.connect(signature, slot)
+        self._widgets.append((widget, signature, slot))
+
+    def buttons(self, slots: dict[Any, Callable[..., None]]) -> None:
+        """Connects presses of buttons."""
+        for button, slot in slots.items():
+            self.widget(button, "clicked(bool)", slot)
+
+    def signal(self, signal: Signal, slot: Callable[..., None]) -> None:
+        """Connects a signal of ours."""
+        signal.connect(slot)
+        self._signals.append((signal, slot))
+
+    def close(self) -> None:
+        """Disconnects everything."""
+        for widget, signature, slot in self._widgets:
+            widget.disconnect(signature, slot)
+        for signal, slot in self._signals:
+            signal.disconnect(slot)
+        self._widgets, self._signals = [], []
