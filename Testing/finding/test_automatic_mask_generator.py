@@ -289,6 +289,19 @@ def test_the_time_left_is_told_once_this_machine_has_shown_its_pace(slowness):
     assert all(left == pytest.approx(time[0] - now, rel=0.2, abs=1e-6) for now, left in known)
 
 
+def test_clicks_that_take_longer_than_usual_are_noticed_with_the_first():
+    """In a small volume the detector is quick, and the clicks cost what they always do."""
+    time = [0.0]
+    progress = _Progress(None, lambda: time[0], True)
+    for step in range(101):
+        time[0] += 0.1
+        progress.at("detector", step / 100)
+    progress.at("clicks", 0.0)
+    time[0] += 4.0
+    progress.at("clicks", 1 / 30)
+    assert progress.seconds_left == pytest.approx(4.0 * 29)
+
+
 def test_a_slow_detector_tells_the_time_left_while_it_looks():
     time, told = [0.0], []
     progress = _Progress(lambda done, total: told.append((time[0], progress.seconds_left)), lambda: time[0], True)

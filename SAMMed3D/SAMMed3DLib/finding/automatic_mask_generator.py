@@ -514,7 +514,8 @@ class _Progress:
             if self._network_pace is not None:
                 # networks may be far slower here than what came before, or the machine just now
                 slowest = max(pace, self._network_pace)
-                own = rest if share >= _TOLD_SHARE else slowest * shares[phase] * (1.0 - share)
+                usually = slowest * shares[phase] * (1.0 - share)
+                own = rest if share >= _TOLD_SHARE else max(rest, usually)
                 self.seconds_left = own + slowest * after
         if phase == names[-1] and share >= 1.0:
             usual = 1.0
