@@ -5,6 +5,7 @@ The right value of every kind is the made-up planes themselves: at each plane's 
 
 from __future__ import annotations
 
+import tracemalloc
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from pydicom.uid import RLELossless, generate_uid
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless, generate_uid
 
 from files.dicom_files import SPACING, UPRIGHT, ct_header, enhanced, stored, write_slices
 from SAMMed3DLib.files.volume_io import Volume, read_volume
@@ -286,6 +287,29 @@ def test_each_frame_has_its_own_rescale(packed: bool, tmp_path: Path) -> None:
     if packed:
         data.compress(RLELossless, generate_instance_uid=False)
     assert_holds(read_quietly(written(data, tmp_path / "frames.dcm")))
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_frames_in_every_plain_encoding_one_at_a_time(syntax, tmp_path: Path) -> None:
+    """Beside the voxels hardly anything of their size is held."""
+    planes = np.random.default_rng(0).integers(-1000, 400, (40, 160, 200)).astype(np.int16)
+    data = enhanced(planes, [(0.0, 0.0, 2.0 * k) for k in range(len(planes))])
+    data.file_meta.TransferSyntaxUID = syntax
+    path = tmp_path / "frames.dcm"
+    little = syntax.is_little_endian
+    if not little:
+        data.PixelData = np.frombuffer(data.PixelData, "<u2").astype(">u2").tobytes()
+    data.save_as(path, implicit_vr=syntax.is_implicit_VR, little_endian=little, enforce_file_format=True)
+    del data
+    read_quietly(path)  # what is imported on the way is not counted
+    tracemalloc.start()
+    try:
+        volume = read_quietly(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(volume.array_kji, planes)
+    assert peak < 1.6 * planes.nbytes
 
 
 def test_a_series_of_several_multi_frame_files_is_one(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -609,7 +609,7 @@ def _planes(stack: _Stack, left_out: list[str]) -> tuple[NDArray, list[int]]:
     They are decoded into their place, so that nothing of their size is held besides them. Of the others ``left_out``
     gets a word.
     """
-    files: dict[Path, NDArray] = {}
+    files: dict[Path, Callable[[int], NDArray]] = {}
     planes = np.empty((len(stack.slices), *stack.first.size), np.int16)
     kept: list[int] = []
     for number, each in enumerate(stack.slices):
@@ -620,7 +620,7 @@ def _planes(stack: _Stack, left_out: list[str]) -> tuple[NDArray, list[int]]:
                 if each.file not in files:
                     files[each.file] = _frames(each.file)
                 slope, intercept = each.rescale
-                image = _narrowed(files[each.file][each.frame] * slope + intercept)
+                image = _narrowed(files[each.file](each.frame) * slope + intercept)
         except RuntimeError:
             left_out.append(f"{each.file.name} (damaged: its pixels cannot be decoded)")
             continue
@@ -654,14 +654,30 @@ def _narrowed(array: NDArray) -> NDArray:
     return array.astype(np.int16, copy=False) if fits else array
 
 
-def _frames(file: Path) -> NDArray:
-    """(frames, J, I) as stored, not rescaled. Raises RuntimeError."""
+def _frames(file: Path) -> Callable[[int], NDArray]:
+    """What gives each frame (J, I) as stored, not rescaled; plain ones are read one at a time. Raises RuntimeError."""
     import pydicom
 
+    with file.open("rb") as stream:
+        header = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
+        begin = stream.tell()
+    syntax = header.file_meta.TransferSyntaxUID
+    shape = int(header.Rows), int(header.Columns)
+    if (int(header.BitsAllocated), int(header.get("SamplesPerPixel", 1))) == (16, 1) and not (
+        syntax.is_compressed or syntax.is_deflated
+    ):
+        order, kind = "<" if syntax.is_little_endian else ">", "i" if header.PixelRepresentation else "u"
+        begin += 8 if syntax.is_implicit_VR else 12
+        size = 2 * shape[0] * shape[1]
+
+        def stored(frame: int) -> NDArray:
+            return np.fromfile(file, f"{order}{kind}2", size // 2, offset=begin + frame * size).reshape(shape)
+
+        return stored
     data = pydicom.dcmread(file)
     if not data.file_meta.TransferSyntaxUID.is_compressed:
         try:
-            return np.asarray(data.pixel_array).reshape(-1, int(data.Rows), int(data.Columns))
+            return np.asarray(data.pixel_array).reshape(-1, *shape).__getitem__
         except ValueError as error:
             raise RuntimeError(str(error)) from error
     # GDCM applies the first frame's rescale to all of them: it is given the pixels without any.
@@ -671,7 +687,7 @@ def _frames(file: Path) -> NDArray:
     with tempfile.TemporaryDirectory(prefix="sammed3d-") as folder:
         copy = Path(folder) / "frames.dcm"
         data.save_as(copy)
-        return sitk.GetArrayFromImage(sitk.ReadImage(str(copy), imageIO="GDCMImageIO"))
+        return sitk.GetArrayFromImage(sitk.ReadImage(str(copy), imageIO="GDCMImageIO")).__getitem__
 
 
 def _few(names: Sequence[str]) -> str:
