@@ -119,5 +119,8 @@ def test_nothing_labelled_is_said(tmp_path):
 def test_two_data_sets_of_one_name(cache, tmp_path):
     write_case(tmp_path / "more" / "lidc", "P1", LABELS)
     both = dataclasses.replace(config(cache), data=(str(cache), str(tmp_path / "more")))
-    with pytest.raises(DatasetError, match="same name"):
+    with pytest.raises(DatasetError, match="two data sets have the name lidc: .*more.*; rename one"):
         choose_cases(both)
+    twice = dataclasses.replace(config(cache), data=(str(cache), str(cache)))
+    with pytest.raises(DatasetError, match="give it once"):
+        choose_cases(twice)

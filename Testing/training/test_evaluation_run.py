@@ -190,7 +190,9 @@ def refused(tmp_path, capsys, message: str, *words: str, model: str = "threshold
     assert run(tmp_path, *words, model=model) == 2
     told = capsys.readouterr()
     assert message in told.err and "Traceback" not in told.err
-    assert not (tmp_path / "out" / "results.json").exists()
+    out = tmp_path / "out"
+    assert not out.exists() or any((out / "cases").iterdir()), "nothing is left behind but the records of cases"
+    assert not (out / "results.json").exists()
 
 
 def test_an_empty_folder(tmp_path, capsys):
@@ -221,6 +223,31 @@ def test_label_maps_of_zeros_are_named(tmp_path, capsys):
     assert run(tmp_path) == 0
     assert "data/Ts/P1: the label map is empty" in capsys.readouterr().out
     assert not (tmp_path / "out" / "predictions" / "data" / "P1_pred.nii.gz").exists()
+
+
+def test_an_empty_folder_of_the_user_stays_empty(tmp_path, capsys):
+    other_geometry(tmp_path / "data")
+    assert run(tmp_path) == 2
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    assert run(tmp_path) == 2
+    assert "no nodule to evaluate" in capsys.readouterr().err and list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_links_lead_to_cases_or_are_told(tmp_path, capsys):
+    write_case(tmp_path / "elsewhere", "P1", ONE, part="Ts")
+    for kind in ("images", "labels"):
+        (tmp_path / "data" / f"{kind}Ts").mkdir(parents=True)
+        for file in (tmp_path / "elsewhere" / f"{kind}Ts").iterdir():
+            (tmp_path / "data" / f"{kind}Ts" / file.name).symlink_to(file)
+        (tmp_path / "data" / f"{kind}Ts" / "gone.nii.gz").symlink_to(tmp_path / "moved.nii.gz")
+    (tmp_path / "data" / "loop").symlink_to(tmp_path / "data")
+    assert run(tmp_path) == 0
+    told = capsys.readouterr().out
+    assert [each["case"] for each in results(tmp_path)["nodules"]] == ["P1"]
+    for kind in ("images", "labels"):
+        assert f"{kind}Ts/gone.nii.gz is a link to {tmp_path / 'moved.nii.gz'}, which does not exist" in told
 
 
 def other_geometry(folder: Path) -> None:

@@ -187,10 +187,11 @@ def load_case(case: Case, ignored_values: frozenset[int] = frozenset()) -> Loade
         mismatch, labels = "", dataclasses.replace(labels, ijk_to_ras=image.ijk_to_ras)
     if mismatch:
         lost = grids[0] == grids[2] and _is_lost(labels.ijk_to_ras)
+        image_name, label_name = (f"{path.parent.name}/{path.name}" for path in (case.image, case.label))
         cure = (
-            f"its header is lost, copy the header of {case.image.name} to {case.label.name}"
+            f"its header is lost, copy the header of {image_name} to {label_name}"
             if lost
-            else f"resample {case.label.name} onto the grid of {case.image.name}"
+            else f"resample {label_name} onto the grid of {image_name}"
         )
         raise DatasetError(f"case {case.full_name}: {mismatch}; {cure}")
     apart = _apart(grids[0], image.ijk_to_ras, labels.ijk_to_ras)
@@ -398,7 +399,7 @@ def _gone_from_splits(splits: list[dict[str, Any]], names: set[str]) -> list[str
 def _images(folder: Path, numbered: Collection[str], problems: list[str]) -> dict[str, Path]:
     """Case name -> image; of several channels the first."""
     found: dict[str, Path] = {}
-    for path in _files(folder):
+    for path in _files(folder, problems):
         stem = strip_ending(path.name)
         if not stem:
             problems.append(f"{folder.name}/{path.name} is no image file that can be read ({', '.join(ENDINGS)})")
@@ -416,7 +417,7 @@ def _images(folder: Path, numbered: Collection[str], problems: list[str]) -> dic
 
 def _labels(folder: Path, numbered: Collection[str], problems: list[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for path in _files(folder):
+    for path in _files(folder, problems):
         stem = case_of_label(strip_ending(path.name), numbered)
         if not stem:
             problems.append(f"{folder.name}/{path.name} is no image file that can be read ({', '.join(ENDINGS)})")
@@ -427,13 +428,19 @@ def _labels(folder: Path, numbered: Collection[str], problems: list[str]) -> dic
     return found
 
 
-def _files(folder: Path) -> list[Path]:
-    """Files that could be images: no hidden ones, no raw data beside a .mhd header, no notes."""
+def _files(folder: Path, problems: list[str] | None = None) -> list[Path]:
+    """Files that could be images: no hidden ones, no raw data beside a .mhd header, no notes; dead links are told."""
     if not folder.is_dir():
         return []
     skipped = (".raw", ".zraw", ".json", ".txt", ".csv", ".md", ".pkl", ".npz")
-    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-    return [p for p in files if not p.name.lower().endswith(skipped)]
+    there = sorted(p for p in folder.iterdir() if not p.name.startswith(".") and not p.name.lower().endswith(skipped))
+    if problems is not None:
+        problems += [
+            f"{folder.name}/{p.name} is a link to {p.readlink()}, which does not exist"
+            for p in there
+            if p.is_symlink() and not p.exists()
+        ]
+    return [p for p in there if p.is_file()]
 
 
 def _listed_cases(

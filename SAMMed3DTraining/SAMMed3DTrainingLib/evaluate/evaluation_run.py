@@ -7,7 +7,7 @@ import functools
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,11 @@ def evaluate(config: EvaluationConfig, terminal: Terminal) -> Evaluation:
     """
     config.check()
     chosen = choose_cases(config)
-    folder = _result_folder(config)
+    with _result_folder(config) as folder:
+        return _evaluation(config, chosen, folder, terminal)
+
+
+def _evaluation(config: EvaluationConfig, chosen: EvaluationCases, folder: Path, terminal: Terminal) -> Evaluation:
     for note in config.notes:
         terminal.note(f"note: {note}")
     terminal.note(f"{len(chosen.cases)} case{'s' * (len(chosen.cases) != 1)}: {chosen.source}")
@@ -121,8 +125,11 @@ def evaluate(config: EvaluationConfig, terminal: Terminal) -> Evaluation:
     return evaluation
 
 
-def _result_folder(config: EvaluationConfig) -> Path:
+@contextmanager
+def _result_folder(config: EvaluationConfig) -> Iterator[Path]:
+    """Makes the folders of the results; where an error ends the work, takes away those that it made and left empty."""
     folder = given_path(config.vis_path)
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         for name in ("predictions", "cases"):
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -132,7 +139,13 @@ def _result_folder(config: EvaluationConfig) -> Path:
         ) from error
     check_folder(folder)
     check_folder(folder / "predictions")
-    return folder
+    try:
+        yield folder
+    except BaseException:
+        for each in (folder / "predictions", folder / "cases", *made):
+            with suppress(OSError):  # it holds finished cases
+                each.rmdir()
+        raise
 
 
 class UsableCases:
@@ -447,9 +460,12 @@ def choose_cases(config: EvaluationConfig) -> EvaluationCases:
     pattern = config.patient_pattern or DEFAULT_PATIENT_PATTERN
     datasets = tuple(dataset for path in config.data for dataset in find_datasets(path, pattern, config.labels))
     ask(datasets)
-    by_name = {dataset.name: dataset for dataset in datasets}
-    if len(by_name) < len(datasets):
-        raise DatasetError("two of the data sets have the same name: rename a folder")
+    by_name: dict[str, Dataset] = {}
+    for dataset in datasets:
+        other = by_name.setdefault(dataset.name, dataset)
+        if other is not dataset:
+            cure = "give it once" if other.folder.samefile(dataset.folder) else "rename one of the folders"
+            raise DatasetError(f"two data sets have the name {dataset.name}: {other.folder}, {dataset.folder}; {cure}")
     notes = [f"{dataset.name}: {problem}" for dataset in datasets for problem in dataset.problems]
     everything = [case for dataset in datasets for case in dataset.cases]
     if not any(case.label is not None for case in everything):
