@@ -99,7 +99,7 @@ def test_no_measurable_change_is_said() -> None:
         findings(dataclasses.replace(nodule(6.0, label=4), place=nodule(12.0).place)),
         SAME_PLACE,
     )
-    assert "doubling time unknown: a date is missing" in document.as_text(undated)
+    assert "doubling time unknown: a date is missing, or both scans are of one day" in document.as_text(undated)
 
 
 def test_the_table_has_a_row_a_nodule() -> None:
@@ -183,6 +183,27 @@ def test_the_pdf_has_the_pages_it_needs(tmp_path, count) -> None:
     pages = len(re.findall(rb"/Type\s*/Page\b", content))
     assert (pages == 1) if count < 2 else (pages >= 2)
     assert (b"/Subtype /Image" in content) == (count > 0)
+
+
+@pytest.mark.parametrize(("count", "most"), [(1, 1), (3, 1), (6, 2), (12, 4)])
+def test_pages_are_filled(tmp_path, count, most) -> None:
+    """Three planes at both dates of up to three nodules, tables and categories: one page."""
+    nodules = [nodule(6.0 + label, label=label) for label in range(1, count + 1)]
+    then = findings(*nodules, date="2024-01-01", series_uid="1.2.4")
+    many = follow_up(findings(*nodules), then, SAME_PLACE)
+    assert all(pair.status == "matched" for pair in many.follow_up.pairs)
+    picture = nodule_picture(seen(), seen("2024-01-01"))
+    path = tmp_path / "report.pdf"
+    document.write_pdf(path, many, {each.tracking_uid: picture for each in many.nodules})
+    assert len(re.findall(rb"/Type\s*/Page\b", path.read_bytes())) <= most
+
+
+def test_a_nodule_of_many_words_is_drawn_whole(tmp_path) -> None:
+    """More remarks than a page holds go on on the next one."""
+    long = dataclasses.replace(nodule(6.0), remarks=tuple(f"remark {number} " + "word " * 30 for number in range(40)))
+    path = tmp_path / "report.pdf"
+    document.write_pdf(path, findings(long), {long.tracking_uid: nodule_picture(seen())})
+    assert len(re.findall(rb"/Type\s*/Page\b", path.read_bytes())) >= 2
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path) -> None:

@@ -137,6 +137,27 @@ def test_compare_by_hand_where_registration_fails(scans, capsys) -> None:
     assert not any(pair.by_hand for pair in again.follow_up.pairs)
 
 
+def test_no_nodules_now_after_a_registration(made_up, tmp_path, capsys) -> None:
+    """Scans with lungs, of one day: what the prior had is expected where it lies, and no doubling time is told."""
+    words = ["compare"]
+    for name, scan in (("jetzt größer", made_up.current), ("früher", made_up.prior)):
+        words.append(str(nifti(tmp_path, name, scan.array_kji, scan.ijk_to_ras)))
+    for name, scan, factor in (("now", made_up.current, 0), ("then", made_up.prior, 1)):
+        write_segmentation(tmp_path / f"{name}.seg.nrrd", scan.labels_kji * factor, scan.ijk_to_ras)
+    out = tmp_path / "Ausgabe ü"
+    words += ["--segmentations", str(tmp_path / "now.seg.nrrd"), str(tmp_path / "then.seg.nrrd"), "--out", str(out)]
+    assert cli.main([*words, "--date", "2024-01-01", "--prior-date", "2024-01-01"]) == 0
+    found = read_findings(out / "findings.json")
+    assert found.nodules == () and found.follow_up.days == 0 and "affine" in found.follow_up.registration
+    there = {each.label: each for each in made_up.nodules if each.prior_ras is not None}
+    assert {pair.status for pair in found.follow_up.pairs} == {"gone"} and len(found.follow_up.pairs) == len(there)
+    for pair in found.follow_up.pairs:
+        true = made_up.to_current(there[found.prior_nodule(pair.prior_uid).label].prior_ras)
+        assert np.linalg.norm(np.subtract(pair.expected_ras, true)) < 5.0
+    assert "there are no nodules, so no DICOM SEG and SR" in capsys.readouterr().err
+    assert {each.name for each in out.iterdir()} == WRITTEN | {"prior.seg.nrrd"}
+
+
 def files_in(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
@@ -166,6 +187,11 @@ def test_a_prior_that_is_newer_can_be_swapped(scans, capsys) -> None:
     (scans / "x").rename(scans / "before.seg.nrrd")
     refused(capsys, scans, compare(scans), "--swap", files_in(scans))
     assert compare(scans, "--swap", "--pair", "2=2") == 0
+    (scans / "straight").mkdir()
+    for name, other in (("now", "before"), ("before", "now")):
+        (scans / "straight" / name).symlink_to(scans / other)
+        (scans / "straight" / f"{name}.seg.nrrd").symlink_to(scans / f"{other}.seg.nrrd")
+    refused(capsys, scans, compare(scans / "straight", "--swap"), "leave --swap out", files_in(scans))
     found = read_findings(scans / "out" / "findings.json")
     assert found.scan.date == "2024-06-01" and found.follow_up.days == 152
     assert len(found.nodules) == 3

@@ -12,7 +12,7 @@ from pydicom import dcmread
 from SAMMed3DLib.finding.lungs import LungMask, find_lungs
 from SAMMed3DLib.inference.geometry import Block
 from SAMMed3DLib.inference.measurements import measure_nodule
-from SAMMed3DLib.report.measuring import Segment, measure_scan, nodule_type, segments_of, volume_interval
+from SAMMed3DLib.report.measuring import Segment, contrast_hu, measure_scan, nodule_type, segments_of, volume_interval
 from SAMMed3DLib.report.scan_facts import _date, cut_sides, scan_of, series_header
 
 from .dicom_series import write_series
@@ -86,24 +86,46 @@ def test_the_axes_end_where_they_are_drawn() -> None:
 
 
 def test_intervals_are_wider_for_small_and_faint_nodules_and_thick_slices() -> None:
-    def share(radius: float, kind: str, slice_mm: float) -> float:
+    def share(radius: float, contrast: float, slice_mm: float) -> float:
         hu, mask, matrix = ball(radius, 0.0)
         record = measure_nodule(Block(mask, (0, 0, 0)), hu, matrix)
-        interval = volume_interval(record, kind, slice_mm)
+        interval = volume_interval(record, contrast, slice_mm)
         assert interval.low < record.volume_mm3 < interval.high
         return interval.high / interval.low
 
-    assert share(8.0, "solid", 1.0) < share(3.0, "solid", 1.0) < share(3.0, "solid", 2.5)
-    assert share(8.0, "solid", 1.0) < share(8.0, "ground-glass", 1.0)
+    assert share(8.0, 800.0, 1.0) < share(3.0, 800.0, 1.0) < share(3.0, 800.0, 2.5)
+    assert share(8.0, 800.0, 1.0) < share(8.0, 300.0, 1.0) < share(8.0, 80.0, 1.0)
+    assert share(8.0, 5.0, 1.0) == share(8.0, -40.0, 1.0) < 1e3, "no contrast at all has an end"
+    assert share(8.0, 3000.0, 1.0) == share(8.0, 1000.0, 1.0) > 1.02, "no metal is measured without error"
+
+
+@pytest.mark.parametrize("inside", [0.0, -700.0])
+def test_contrast_is_that_to_the_lung_around(inside: float) -> None:
+    hu, mask, matrix = ball(5.0, inside)
+    k, j, i = np.argwhere(mask).min(axis=0)
+    hu[:, : j - 2] = 60  # the chest wall beside it
+    block = Block(mask[k:-k, j:-j, i:-i], (int(k), int(j), int(i)))
+    assert contrast_hu(block, hu, matrix) == pytest.approx(inside + 850.0, abs=2.0)
+    hu[mask == 0] = 40  # no lung anywhere
+    assert contrast_hu(block, hu, matrix) == pytest.approx(inside + 860.0, abs=2.0)
+
+
+def test_the_interval_of_a_faint_nodule_is_that_of_its_contrast() -> None:
+    widths = []
+    for inside in (0.0, -650.0):
+        hu, mask, matrix = ball(5.0, inside)
+        (nodule,) = measure_scan(scan_of(hu, matrix, "x"), hu, matrix, segments_of(mask)).nodules
+        widths.append(math.log(nodule.volume_interval_mm3.high / nodule.volume_mm3))
+    assert widths[1] / widths[0] == pytest.approx(850.0 / 200.0, rel=0.02)
 
 
 def test_the_range_over_clicks_lies_within_the_interval() -> None:
     hu, mask, matrix = ball(5.0, 0.0)
     record = measure_nodule(Block(mask, (0, 0, 0)), hu, matrix)
-    plain = volume_interval(record, "solid", 1.0)
+    plain = volume_interval(record, 800.0, 1.0)
     volume = record.volume_mm3
     asked = dataclasses.replace(record, volume_low_mm3=0.6 * volume, volume_high_mm3=1.01 * volume)
-    wide = volume_interval(asked, "solid", 1.0)
+    wide = volume_interval(asked, 800.0, 1.0)
     assert wide.low == 0.6 * volume and wide.high == plain.high
 
 

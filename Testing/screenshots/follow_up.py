@@ -3,8 +3,8 @@
     python Testing/screenshots/follow_up.py follow_up.png report.png
 
 A made-up follow-up of the synthetic chest: breath, shift, other noise, nodules that grew, one removed and one added;
-outlines without error. Registration, matching, figures and documents are the module's own; the window is a simulation
-(see panel.py). Needs pdftoppm (Debian, Ubuntu: poppler-utils).
+one click of the bundled model into each, at both dates. Registration, matching, figures and documents are the module's
+own; the window is a simulation (see panel.py). Needs pdftoppm (Debian, Ubuntu: poppler-utils).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from report.made_up_follow_ups import MadeScan, made_up_follow_up  # noqa: E402
 from slicer_view import SliceView  # noqa: E402
 from standin.host import Host  # noqa: E402
 
-_SEED, _NODULES = 3, 7
+_SEED, _NODULES = 3, 5
 
 
 def main() -> int:
@@ -100,18 +100,26 @@ def _work(host: Host) -> tuple[Any, list[list[SliceView]]]:
 
 
 def _add(host: Host, name: str, scan: MadeScan) -> tuple[Any, Any]:
-    """A volume and the segmentation of its nodules."""
+    """A volume and the segmentation of its nodules, clicked into the middle."""
+    from SAMMed3DLib.inference import SamPredictor3D
+    from SAMMed3DLib.inference.geometry import transform_points
+    from SAMMed3DLib.model import load_model
     from SAMMed3DLib.scene.mask_block import tightBlock
     from SAMMed3DLib.scene.nodule_segmentation import NoduleSegmentation, createSegmentation
     from SAMMed3DLib.scene.segment_writer import SegmentWriter
+    from SAMMed3DLib.weights import default_checkpoint
 
     volume = host.scene.add_volume(scan.array_kji, scan.ijk_to_ras, name)
     volume.GetDisplayNode().SetAutoWindowLevel(0)
     volume.GetDisplayNode().SetWindowLevel(1500.0, -500.0)
     node = createSegmentation(volume)
     nodules, writer = NoduleSegmentation(node), SegmentWriter(node, volume)
+    predictor = SamPredictor3D(load_model(default_checkpoint()))
+    predictor.set_image(scan.array_kji, scan.ijk_to_ras)
     for label in np.unique(scan.labels_kji)[1:]:
-        writer.write(nodules.addNodule(), tightBlock((scan.labels_kji == label).astype(np.uint8), (0, 0, 0)))
+        middle = np.argwhere(scan.labels_kji == label).mean(axis=0)[::-1]
+        clicked = predictor.predict(transform_points(scan.ijk_to_ras, middle)[None], np.ones(1, int))
+        writer.write(nodules.addNodule(), tightBlock(clicked.mask, clicked.offset_kji))
     return volume, node
 
 

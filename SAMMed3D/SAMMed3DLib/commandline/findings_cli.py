@@ -104,11 +104,12 @@ def run_compare(options: argparse.Namespace, terminal: Terminal, load_predictor:
         (options.ct, (options.segmentations or (None, None))[0], options.date),
         (options.prior, (options.segmentations or (None, None))[1], options.prior_date),
     ]
+    cure = "leave --swap out" if options.swap else "swap them, or give --swap"
     now, then = _measure(
         given[::-1] if options.swap else given,
         terminal,
         load_predictor,
-        lambda current, prior: _ask(check_scans(current, prior), options.same_patient),
+        lambda current, prior: _ask(check_scans(current, prior, cure), options.same_patient),
     )
     dates = ["--prior-date", "--date"] if options.swap else ["--date", "--prior-date"]
     for which, measured, option in (("current", now, dates[0]), ("prior", then, dates[1])):

@@ -312,7 +312,7 @@ def doubling_text(pair: Pair) -> str:
         least = "" if interval is None else f" (if it grows, doubling takes at least {interval.low:.0f} days)"
         return f"no measurable change{least}"
     if pair.doubling_days is None:
-        return "doubling time unknown: a date is missing"
+        return "doubling time unknown: a date is missing, or both scans are of one day"
     if interval is None:
         return f"doubling time {pair.doubling_days:.0f} days"
     if pair.doubling_days < 0:

@@ -50,11 +50,17 @@ Z95 = 1.959964
 #: 95 % limits of the change between two scans of one day, the worst of six commercial packages on solid nodules (de
 #: Hoop 2009), and of subsolid ones (Scholten 2015).
 REPEAT_LIMITS = {"solid, >= 8 mm": 0.171, "solid, < 8 mm": 0.256, "subsolid": 0.35}
-#: Standard deviations of one measurement: a shift of the whole outline, mm, what each mm of slice distance adds to it,
-#: and a part of the volume. Fitted to made-up pairs of 5 to 16 mm, one click each (Testing/benchmarks/follow_up.py
-#: growth). Larger ones were not measured: they are taken to be as uncertain, in percent, as the largest.
-OUTLINE_MM, OUTLINE_PER_SLICE = {"solid": 0.04, "subsolid": 0.12}, 0.03
-VOLUME_SHARE, LARGEST_MEASURED_MM = {"solid": 0.01, "subsolid": 0.07}, 16.0
+#: Standard deviation of one measurement of a nodule 100 HU denser than the lung around it: a shift of the outline,
+#: mm, what each mm of slice distance adds to it, and a part of the volume. Twice the contrast, half the error. Fitted
+#: to made-up pairs of 5 to 16 mm, one click each (Testing/benchmarks/follow_up.py growth). Larger ones were not
+#: measured: they are taken to be as uncertain, in percent, as the largest; so are contrasts beyond these.
+OUTLINE_MM, OUTLINE_PER_SLICE, VOLUME_SHARE = 0.27, 0.15, 0.14
+LARGEST_MEASURED_MM, MEASURED_CONTRAST_HU = 16.0, (50.0, 900.0)
+#: The lung around a nodule: voxels so far from its mask, below so many HU; with fewer voxels than the third figure lung
+#: is taken to have the fourth, HU.
+_AROUND_MM, _LUNG_BELOW_HU, _LEAST_AROUND, _USUAL_LUNG_HU = (4.0, 10.0), -600.0, 30, -860.0
+#: Size in mm of the cells on which distances to a mask are taken.
+_CELL_MM = 1.5
 
 #: Width in mm of a nodule's rim, which is left out of its density since it is partial volume.
 _RIM_MM = 1.0
@@ -189,7 +195,9 @@ def _nodule(
         short_axis=short_axis,
         mean_diameter_mm=mean_of_tenths(axes.long_axis_mm, axes.short_axis_mm),
         volume_mm3=record.volume_mm3,
-        volume_interval_mm3=volume_interval(record, kind, slice_step(ijk_to_ras)),
+        volume_interval_mm3=volume_interval(
+            record, contrast_hu(segment.block, array_kji, ijk_to_ras), slice_step(ijk_to_ras)
+        ),
         mean_hu=record.mean_hu,
         mass_mg=record.mass_mg,
         place=_place(segment, record, ijk_to_ras, surface),
@@ -224,17 +232,40 @@ def _point(ras: NDArray) -> Point:
     return float(ras[0]), float(ras[1]), float(ras[2])
 
 
-def volume_interval(record: NoduleRecord, kind: NoduleType, slice_mm: float) -> Interval:
-    """Computes the 95 % interval of a volume, over repeated scans and clicks of synthetic nodules.
+def contrast_hu(block: PlacedMask, array_kji: NDArray, ijk_to_ras: NDArray) -> float:
+    """Returns how much denser a nodule is than the lung around it: the difference of their medians, HU."""
+    mask = np.asarray(block.mask) != 0
+    spacing = voxel_spacing(ijk_to_ras)[::-1]
+    offset, margin = np.array(block.offset_kji), np.ceil(_AROUND_MM[1] / spacing).astype(int)
+    low = np.maximum(offset - margin, 0)
+    high = np.minimum(offset + mask.shape + margin, array_kji.shape)
+    inside = np.zeros(high - low, bool)
+    inside[tuple(slice(a, a + n) for a, n in zip(offset - low, mask.shape, strict=True))] = mask
+    every = np.maximum((_CELL_MM / spacing).astype(int), 1)
+    cells = tuple(slice(None, None, step) for step in every)
+    away = ndimage.distance_transform_edt(~inside[cells], sampling=spacing * every)
+    values = array_kji[tuple(slice(a, b) for a, b in zip(low, high, strict=True))][cells]
+    around = values[(away >= _AROUND_MM[0]) & (away <= _AROUND_MM[1]) & (values < _LUNG_BELOW_HU)]
+    lung = float(np.median(around)) if len(around) >= _LEAST_AROUND else _USUAL_LUNG_HU
+    return float(np.median(array_kji[block_slices(block)][mask])) - lung
 
-    A shift of the whole outline makes 6 shift / diameter of the volume; its size depends on the type and on the slice
-    distance. A part of the volume is added, which depends on the type. The range over clicks elsewhere in the nodule,
-    where it was asked for, lies within the interval.
+
+def volume_interval(record: NoduleRecord, contrast: float, slice_mm: float) -> Interval:
+    """Returns the 95 % interval of a volume, over repeated scans and clicks of made-up nodules.
+
+    A shift of the whole outline makes 6 shift / diameter of the volume; it is larger for thick slices. A part of the
+    volume is added. Both are inverse to the contrast: where a faint nodule ends is anybody's guess. The range over
+    clicks elsewhere in the nodule, where it was asked for, lies within the interval.
+
+    Args:
+        record: of the nodule.
+        contrast: from :func:`contrast_hu`.
+        slice_mm: distance of the slices.
     """
-    which = "solid" if kind == "solid" else "subsolid"
-    shift = math.hypot(OUTLINE_MM[which], OUTLINE_PER_SLICE * slice_mm)
+    shift = math.hypot(OUTLINE_MM, OUTLINE_PER_SLICE * slice_mm)
     surface = 6.0 * shift / min(record.equivalent_diameter_mm, LARGEST_MEASURED_MM)
-    width = math.exp(Z95 * math.hypot(surface, VOLUME_SHARE[which]))
+    least, most = MEASURED_CONTRAST_HU
+    width = math.exp(Z95 * math.hypot(surface, VOLUME_SHARE) * 100.0 / min(max(contrast, least), most))
     low, high = record.volume_mm3 / width, record.volume_mm3 * width
     if math.isfinite(record.volume_low_mm3) and math.isfinite(record.volume_high_mm3):
         low, high = min(low, record.volume_low_mm3), max(high, record.volume_high_mm3)

@@ -130,8 +130,12 @@ def check_modality(scan: Scan) -> None:
         raise InputError(f"{scan.name} is of modality {scan.modality}: give a CT")
 
 
-def check_scans(now: Scan, then: Scan) -> list[str]:
+def check_scans(now: Scan, then: Scan, cure: str = "swap them, or give --swap") -> list[str]:
     """Lists what a person must confirm before two scans are compared; empty where nothing is odd.
+
+    Args:
+        now, then: the current and the prior scan.
+        cure: to be said where the prior is the newer one.
 
     Raises:
         InputError: they are the same series, or the prior is the newer one.
@@ -147,9 +151,7 @@ def check_scans(now: Scan, then: Scan) -> list[str]:
             questions.append(f"the {what} differs: {b} in the prior, {a} in the current scan")
     days = days_between(then.date, now.date)
     if days is not None and days < 0:
-        raise InputError(
-            f"the prior ({then.date}) is newer than the current scan ({now.date}): swap them, or give --swap"
-        )
+        raise InputError(f"the prior ({then.date}) is newer than the current scan ({now.date}): {cure}")
     return questions
 
 
