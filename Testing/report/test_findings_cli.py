@@ -331,6 +331,11 @@ def test_unwritable_places(scans, capsys) -> None:
         refused(capsys, scans, cli.main([*words, str(place)]), message, before)
 
 
+def test_a_folder_in_the_place_of_a_document(scans, capsys) -> None:
+    (scans / "Bericht größer" / "findings.json").mkdir(parents=True)
+    refused(capsys, scans, report(scans, "--no-names"), "findings.json is a folder; move it away", files_in(scans))
+
+
 def test_tracking_uids_survive_in_the_segmentation(tmp_path) -> None:
     path = tmp_path / "x.seg.nrrd"
     uid = tracking_uid("a")

@@ -240,7 +240,9 @@ def test_the_cure_of_a_lost_header_is_the_image_s(header, tmp_path):
     write_case(tmp_path, "P1", LABELS)
     write(tmp_path / "labelsTr" / "P1.nii.gz", LABELS, header)
     (dataset,) = find_datasets(tmp_path)
-    with pytest.raises(DatasetError, match="header is lost, copy the header of P1_0000.nii.gz to P1.nii.gz"):
+    with pytest.raises(
+        DatasetError, match="header is lost, copy the header of imagesTr/P1_0000.nii.gz to labelsTr/P1.nii.gz"
+    ):
         load_case(dataset.cases[0])
 
 

@@ -277,6 +277,9 @@ def _write(
                         )
             if not options.no_names:
                 _write_dicom(folder, terminal, now, full)
+            folders = [file.name for file in folder.iterdir() if (out / file.name).is_dir()]
+            if folders:  # before anything is moved: all of the documents are new, or none
+                raise InputError(f"{out / min(folders)} is a folder; move it away, or choose another --out")
             stale = [out / name for name in _DICOM if (out / name).exists() and not (folder / name).exists()]
             for file in stale:
                 file.unlink()

@@ -81,8 +81,8 @@ def nodule_picture(*rows: Seen) -> bytes:
             if view == "axial":
                 _draw_axis(axes, row.nodule.long_axis, center, LONG)
                 _draw_axis(axes, row.nodule.short_axis, center, SHORT)
-                write_text(axes, 0.03, 0.93, row.title, LABEL, 7.5, "left", "bottom")
-            write_text(axes, 0.03, 0.03, view, LABEL, 7.5, "left", "bottom")
+                write_text(axes, 0.03, 0.91, row.title, LABEL, 10.0, "left", "bottom")
+            write_text(axes, 0.03, 0.03, view, LABEL, 10.0, "left", "bottom")
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=_TILE_PIXELS / _TILE_INCHES)
     return stream.getvalue()
@@ -116,14 +116,14 @@ def _draw_axis(axes: Axes, axis: Diameter, center: NDArray, color: str) -> None:
     )
     # the length stands beyond the line's end; down in the picture is up for offsets
     outwards = np.subtract(end[:2], start[:2]) * (1.0, -1.0)
-    outwards = 12.0 * outwards / max(float(np.linalg.norm(outwards)), 1e-6)
+    outwards = 16.0 * outwards / max(float(np.linalg.norm(outwards)), 1e-6)
     axes.annotate(
         f"{axis.length_mm:.1f}",
         end[:2],
         tuple(outwards),
         color=color,
         textcoords="offset points",
-        fontsize=7,
+        fontsize=10,
         path_effects=shadow(2.4),
         zorder=7,
         ha="center",
