@@ -24,6 +24,7 @@ def main() -> None:
 
     window = slicer.util.mainWindow()
     window.resize(1500, 900)
+    slicer.app.layoutManager().setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
     slicer.util.selectModule("SAMMed3D")
     widget = slicer.modules.SAMMed3DWidget
     session = widget.session
