@@ -10,7 +10,7 @@ from typing import Any
 
 from SAMMed3DLib.signal import Signal
 
-from .job_slot import JobOutcome, JobSlot, Steps
+from .job_slot import JobOutcome, JobSlot, oneStep
 from .states import JobKind
 from .train_part import RunsApi
 
@@ -226,16 +226,13 @@ class ComparePart:
         if self._job.isBusy:
             return
 
-        def steps() -> Steps:
-            return (yield lambda report: read(files))
-
         def finished(outcome: JobOutcome) -> None:
             if outcome.value is not None:
                 self._read = (files, outcome.value)
                 self.shown.emit(nodule, outcome.value)
             self._say(error=outcome.error)
 
-        self._job.runSteps(JobKind.LOAD, steps(), "", finished)
+        self._job.runSteps(JobKind.LOAD, oneStep(lambda: read(files)), "", finished)
 
     def forgetImages(self) -> None:
         """Notes that the images that were read are no longer on screen."""
@@ -253,15 +250,12 @@ class ComparePart:
             return
         weights, name = Path(record.weights), record.name
 
-        def steps() -> Steps:
-            return (yield lambda report: self._adopt(weights, name))
-
         def finished(outcome: JobOutcome) -> None:
             self._say(error=outcome.error)
             if outcome.value is not None:
                 self.adopted.emit(outcome.value)
 
-        self._job.runSteps(JobKind.ADOPT, steps(), "", finished)
+        self._job.runSteps(JobKind.ADOPT, oneStep(lambda: self._adopt(weights, name)), "", finished)
 
     # -- within --------------------------------------------------------------------------------------------------------
 

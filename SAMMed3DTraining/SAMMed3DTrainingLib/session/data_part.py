@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -140,7 +140,7 @@ class DataPart:
 
     def useDataset(self, index: int, used: bool) -> None:
         entries = list(self.datasets)
-        entries[index] = _changed(entries[index], used=used)
+        entries[index] = replace(entries[index], used=used)
         self.datasets = tuple(entries)
         self.changed.emit()
 
@@ -157,7 +157,7 @@ class DataPart:
                 result = outcome.value
                 problems = tuple(_problem(each) for each in result.get("problems", ()))
                 self.datasets = tuple(
-                    _changed(entry, cases=result.get("cases"), nodules=result.get("nodules"), problems=problems)
+                    replace(entry, cases=result.get("cases"), nodules=result.get("nodules"), problems=problems)
                     if entry.folder == folder
                     else entry
                     for entry in self.datasets
@@ -207,10 +207,6 @@ class DataPart:
     def _say(self, error: str = "", notice: str = "") -> None:
         self.error, self.notice = error, notice
         self.changed.emit()
-
-
-def _changed(entry: DatasetEntry, **values: Any) -> DatasetEntry:
-    return DatasetEntry(**{**vars(entry), **values})
 
 
 def _problem(each: Any) -> str:

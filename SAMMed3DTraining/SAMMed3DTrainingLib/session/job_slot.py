@@ -25,6 +25,11 @@ the value of the function that ran last, if it has not got it yet; it may still 
 """
 
 
+def oneStep(work: Callable[[], Any]) -> Steps:
+    """Makes the steps of a job that is one function for the thread."""
+    return (yield lambda report: work())
+
+
 class StepError(RuntimeError):
     """An error on the thread, with a message for the user."""
 
