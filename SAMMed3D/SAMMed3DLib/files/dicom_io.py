@@ -134,7 +134,7 @@ class Series:
 
     @property
     def doubt(self) -> str:
-        """Why it is surely no CT volume; "" where it may be one."""
+        """Reason why it is surely no CT volume; "" where it may be one."""
         if self.modality not in _CT_MODALITIES:
             return f"modality {self.modality}, not CT"
         if not self.planes:
@@ -407,7 +407,7 @@ def _named(separator: str, mark: str) -> str:
 
 
 def _coincident(stack: _Stack) -> int:
-    """How many slices lie where another one lies."""
+    """Counts the slices that lie where another one lies."""
     places = np.array([_position(each) for each in stack.slices])
     return len(places) - len(np.unique(np.round(places / _SAME_PLACE_MM), axis=0))
 
@@ -516,7 +516,7 @@ def _is_even(stack: _Stack) -> bool:
 
 
 def _steps(path: Path, stack: _Stack) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:
-    """Where the slices lie in a volume of even steps.
+    """The places of the slices in a volume of even steps.
 
     Returns:
         (n,) index of each slice along k, whole numbers where it lies on one; (3,) LPS mm from one k to the next; and

@@ -1,4 +1,4 @@
-"""What the readers of image files have in common: what they refuse, and how a file's length bounds its content."""
+"""Shared parts of the readers of image files: what they refuse, and how a file's length bounds its content."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ _RAW, _GZIP, _OTHER = "raw", "gzip", "other"
 
 @dataclass(frozen=True)
 class _Content:
-    """Where and how a file stores its voxels.
+    """Place and format of the voxels in a file.
 
     Attributes:
         file: the header's own file or another one.

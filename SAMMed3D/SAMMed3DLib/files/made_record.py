@@ -38,7 +38,7 @@ class MadeRecord:
             self._sources.append({"name": name, "bytes": facts.st_size, "time_ns": facts.st_mtime_ns})
 
     def known(self) -> dict[str, Any] | None:
-        """What an earlier run recorded, if its sources and options were the same; None where the work has to be done.
+        """Reads an earlier run's record, if its sources and options were the same; None where the work has to be done.
 
         Files of the same size and time are taken for the same, as by git and rsync; of others the content decides.
         """

@@ -170,7 +170,7 @@ def _named(found: Iterable[tuple[str, str, FoundScan]]) -> list[FoundScan]:
 
 
 def _delimiter(lines: Sequence[str]) -> str:
-    """What separates a list's columns by its head: a comma, or what spreadsheets of other languages write."""
+    """Finds the separator of a list's columns by its head: a comma, or what spreadsheets of other languages write."""
     for delimiter in (";", "\t"):
         heads = [cell.strip(' "').lower() for cell in (lines[0] if lines else "").split(delimiter)]
         if len(heads) > 1 and set(heads) & set(_PATH_WORDS):

@@ -129,7 +129,7 @@ def _read(named: str | Path, labels: bool, files: Sequence[Path] = ()) -> Volume
 
 
 def _reader_of(path: Path) -> Callable[[Path, bool], tuple[NDArray, NDArray[np.float64]]]:
-    """What reads a file or folder of this name and content. Raises FileError."""
+    """Returns the reader of a file or folder of this name and content. Raises FileError."""
     name = path.name.lower()
     if path.is_dir() or is_dicom(path):
         return lambda folder, labels: read_series(folder)

@@ -114,7 +114,7 @@ def tube_occupancy(
     sigma_mm: float,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """How much of each voxel the tubes fill, seen through a Gaussian point spread.
+    """Computes the share of each voxel that tubes fill, seen through a Gaussian point spread.
 
     Args:
         tubes: segments in mm along [k, j, i].

@@ -21,7 +21,7 @@ LUNG_HU = -860.0
 
 @dataclass(frozen=True)
 class NoduleAppearance:
-    """How a nodule looks.
+    """The appearance of a nodule.
 
     Attributes:
         kind: solid, part-solid or ground-glass.

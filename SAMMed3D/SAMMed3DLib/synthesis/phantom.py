@@ -29,7 +29,7 @@ NODULES: tuple[tuple[Kind, float, Attachment], ...] = (
     ("solid", 6.0, "none"),
     ("solid", 4.5, "none"),
 )
-"""What a phantom holds: kind, diameter in mm (each varied by a tenth) and attachment."""
+"""Nodules of a phantom: kind, diameter in mm (each varied by a tenth) and attachment."""
 
 _GRID_MM = 3.0  # the lungs' surface is computed on this grid and interpolated
 _AIR, _FAT, _MUSCLE, _BLOOD = -1000.0, -100.0, 50.0, 42.0

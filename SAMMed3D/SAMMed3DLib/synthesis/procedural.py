@@ -48,7 +48,7 @@ def procedural_block(
 
 
 class _Wall:
-    """Where the lung ends: inside a chest wall (concave, with ribs) or against mediastinum or diaphragm (convex)."""
+    """Draws the lung's end: inside a chest wall (concave, with ribs) or against mediastinum or diaphragm (convex)."""
 
     def __init__(self, rng: np.random.Generator, shape: tuple[int, ...], spacing: np.ndarray) -> None:
         extent = np.asarray(shape) * spacing

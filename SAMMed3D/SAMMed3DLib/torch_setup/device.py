@@ -1,4 +1,4 @@
-"""What the model runs on: whether the graphics card really computes, and one line for the panel and for bug reports.
+"""Chooses the device of the model: checks that the graphics card really computes, and describes it in one line.
 
 Functions that import torch belong on a worker thread.
 """
@@ -67,7 +67,7 @@ class DeviceReport:
 
 
 def report_device(device: str = "auto", precision: str = "auto") -> DeviceReport:
-    """What is used when this device and precision are asked for. Takes seconds the first time: it imports torch.
+    """Resolves a wanted device and precision. Takes seconds the first time: it imports torch.
 
     Args:
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
@@ -116,7 +116,7 @@ def _memory(torch, device) -> tuple[str, int | None, int | None]:  # noqa: ANN00
 
 @functools.cache
 def cuda_problem() -> str:
-    """Why the NVIDIA card of this machine is of no use to this PyTorch; "" where it works or there is none.
+    """Returns why PyTorch cannot use the NVIDIA card of this machine; "" where it works or there is none.
 
     A driver and a build of PyTorch may each be fine and not fit together: ``torch.cuda.is_available()`` is also true
     for cards newer than the build. So one tiny computation is run there, which may take a second, once. Imports torch.
@@ -132,7 +132,7 @@ def cuda_problem() -> str:
 
 
 def auto_device() -> str:
-    """What "auto" means: "cuda" where a card works, else "cpu". Imports torch."""
+    """Resolves "auto": "cuda" where a card works, else "cpu". Imports torch."""
     import torch
 
     return "cuda" if torch.cuda.is_available() and not cuda_problem() else "cpu"
@@ -174,7 +174,7 @@ def free_memory() -> int | None:
 
 
 def _free_pages(vm_stat: str) -> int | None:
-    """From the output of macOS' vm_stat: pages that are free, or kept only because nobody needed them."""
+    """Reads the output of macOS' vm_stat: pages that are free, or kept only because nobody needed them."""
     size = re.search(r"page size of (\d+) bytes", vm_stat)
     pages = re.findall(r"^Pages (?:free|inactive|speculative|purgeable):\s*(\d+)\.", vm_stat, re.M)
     return int(size[1]) * sum(map(int, pages)) if size and pages else None

@@ -39,7 +39,7 @@ class TorchState(enum.Enum):
 
 
 def torchState() -> TorchState:
-    """How much of PyTorch is installed."""
+    """The state of PyTorch's installation."""
     importlib.invalidate_caches()  # it may have been installed a moment ago
     code = _hasCode()
     try:
@@ -78,7 +78,7 @@ def _hasCode() -> bool:
 
 
 class Outcome(enum.Enum):
-    """How an attempt to install ended."""
+    """The outcome of an attempt to install."""
 
     READY = "ready"
     DECLINED = "declined"
@@ -105,7 +105,7 @@ class InstallResult:
 
 
 class PyTorchLogic(Protocol):
-    """What is used of PyTorchUtils.PyTorchUtilsLogic."""
+    """The used part of PyTorchUtils.PyTorchUtilsLogic."""
 
     def installTorch(
         self, askConfirmation: bool, forceComputationBackend: str | None, torchVersionRequirement: str | None
@@ -113,7 +113,7 @@ class PyTorchLogic(Protocol):
 
 
 class SlicerServices:
-    """What the installer needs of the application. Slicer 5.10 has no ``slicer.packaging``."""
+    """The application as the installer uses it. Slicer 5.10 has no ``slicer.packaging``."""
 
     def pyTorchLogic(self) -> PyTorchLogic:
         """Returns the PyTorch extension's logic. Raises ImportError where it is not installed."""
@@ -151,7 +151,7 @@ class SlicerServices:
         }
 
     def cudaProblem(self) -> str:
-        """Why the graphics card does not work with the PyTorch just installed, or ""."""
+        """Returns why the graphics card does not work with the PyTorch just installed, or ""."""
         from .device import cuda_problem
 
         return cuda_problem()

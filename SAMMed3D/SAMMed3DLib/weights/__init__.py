@@ -1,4 +1,4 @@
-"""Where the files that come with the package lie: the bundled model and the library of nodule shapes."""
+"""Finds the files that come with the package: the bundled models and the library of nodule shapes."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ DETECTOR = CatalogModel(
 
 
 class ModelKind(enum.Enum):
-    """Where a model comes from, in the order of the list."""
+    """Origins of models, in the order of the list."""
 
     BUNDLED = "bundled"
     CATALOG = "download"

@@ -247,7 +247,7 @@ class WeightsStore:
                 entry.path.unlink(missing_ok=True)
 
     def finetuned_path(self, name: str) -> Path:
-        """Where a new fine-tuned model is to be saved: a free file name, made of ``name``, in a folder that is there.
+        """Returns where to save a new fine-tuned model: a free file name, made of ``name``, in an existing folder.
 
         Raises WeightsError where the folder cannot be made.
         """

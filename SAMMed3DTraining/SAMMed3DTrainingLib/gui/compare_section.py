@@ -104,7 +104,7 @@ class CompareSection:
         self.view.close()
 
     def leave(self) -> None:
-        """Another module is opened: the views show again what they showed before, in the layout from before."""
+        """Restores views and layout from before, when another module is opened."""
         self._layout.giveBack()
         self.view.close()
         self._nodules.select(-1)

@@ -128,7 +128,7 @@ class TrainingPanel:
         qt.QTimer.singleShot(0, self._lookAround)
 
     def exit(self) -> None:
-        """Another module is opened. A run goes on, and is still watched."""
+        """Handles that another module is opened: a run goes on, and is still watched."""
         self._entered = False
         self._watch.stop()
         self.compare.leave()
@@ -292,7 +292,7 @@ class TrainingPanel:
         self._progress.setProgress(done, total, text)
 
     def _onErrors(self) -> None:
-        """What a part has to say: an error stays until it is closed, good news until the next."""
+        """Shows the message of a part: an error stays until it is closed, a notice until the next one."""
         session = self.session
         parts = (session.data, session.train, session.compare, session.next)
         error = "\n".join(filter(None, (part.error for part in parts)))

@@ -16,7 +16,7 @@ SIDE_BY_SIDE = slicer.vtkMRMLLayoutNode.SlicerLayoutSideBySideView
 
 
 class PlotView:
-    """Which chart is on screen.
+    """Shows one chart at a time on screen.
 
     Attributes (signals):
         changed: there is something to draw, or nothing any more.
@@ -60,7 +60,7 @@ class PlotView:
         return self._plots.node("lossChart") is not None
 
     def forgetRun(self) -> None:
-        """Another run: draw it from the beginning."""
+        """Forgets the run, since another one is drawn from the beginning."""
         self._plots.forget()
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ MODULE = "SAMMed3D"
 
 
 class SegmentationModule:
-    """What this module does to the other one."""
+    """Access to the SAMMed3D module: adopts models into its list, and opens volumes in it."""
 
     def __init__(self, store: WeightsStore | None = None) -> None:
         self.store = applicationStore() if store is None else store
@@ -41,7 +41,7 @@ class SegmentationModule:
         return ModelChoice(self.store).path
 
     def openVolume(self, volumeNode: Any, pointRas: Any | None = None) -> None:
-        """Goes to the module with this volume, to a place in it."""
+        """Opens the module with this volume, at a place in it."""
         slicer.util.setSliceViewerLayers(background=volumeNode, fit=True)
         slicer.util.selectModule(MODULE)
         widget = self._widget()

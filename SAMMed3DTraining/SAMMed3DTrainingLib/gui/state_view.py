@@ -1,4 +1,4 @@
-"""What every control of the panel shows in every state: one function, no Qt, so that a table of states can test it.
+"""Decides what every control of the panel shows in every state: one function without Qt, tested by a table of states.
 
 A control that cannot be used says in its tool tip why not.
 """
@@ -84,7 +84,7 @@ class TrainingPanelState:
 
 
 def jobText(job: JobKind) -> str:
-    """What is being done."""
+    """Describes the present job."""
     return {
         JobKind.CHECK: _("Checking the data set..."),
         JobKind.EXPORT: _("Writing cases..."),

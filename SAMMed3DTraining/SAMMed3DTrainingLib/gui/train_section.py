@@ -74,7 +74,7 @@ class TrainSection:
 
     @property
     def workDir(self) -> Path:
-        """Where runs keep their folders; of this computer, so not kept with the scene."""
+        """Folder of the runs; it belongs to this computer, so it is not kept with the scene."""
         chosen = slicer.app.userSettings().value(_WORK_DIR_SETTING)
         return Path(str(chosen)) if chosen else defaultFolder() / "Runs"
 
@@ -90,7 +90,7 @@ class TrainSection:
         self.push()
 
     def push(self) -> None:
-        """From the widgets to the session."""
+        """Passes the settings from the widgets to the session."""
         parameters = self._parameters
         if parameters is None:
             return
@@ -158,7 +158,7 @@ class TrainSection:
 
     @property
     def runText(self) -> str:
-        """What the run is doing, in words; "" without one."""
+        """Describes the run's present activity; "" without one."""
         train = self._session.train
         status, name = train.status, train.name
         if not train.runState:
@@ -226,7 +226,7 @@ class TrainSection:
             self.setWorkDir(Path(path))
 
     def setWorkDir(self, folder: Path) -> None:
-        """Another folder for runs; kept in the application's settings."""
+        """Sets the folder of the runs; kept in the application's settings."""
         slicer.app.userSettings().setValue(_WORK_DIR_SETTING, str(folder))
         self._ui.workDirEdit.text = str(folder)
         self._session.compare.setWorkDir(folder)
@@ -270,5 +270,5 @@ def _bestText(dice: float, checks: Sequence[Sequence[float]]) -> str:
 
 
 def defaultFolder() -> Path:
-    """Where data sets and runs go unless the user says otherwise: among the documents."""
+    """Returns the default folder for data sets and runs, among the documents."""
     return Path(qt.QStandardPaths.writableLocation(qt.QStandardPaths.DocumentsLocation)) / "SAMMed3D"

@@ -41,7 +41,7 @@ class Table:
 
     @contextmanager
     def fill(self, rows: int):
-        """Within it nothing that changes counts as the user's."""
+        """Marks changes within the block as not the user's."""
         self.filling = True
         try:
             if self.widget.rowCount != rows:
@@ -99,7 +99,7 @@ class Table:
         return self.widget.currentRow() if self.widget.selectedItems() else -1
 
     def select(self, row: int) -> None:
-        """Without counting as the user's; -1 selects nothing."""
+        """Selects a row, which does not count as the user's choice; -1 selects nothing."""
         if row == self.selectedRow:
             return
         self.filling = True
