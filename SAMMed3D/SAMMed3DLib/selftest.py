@@ -18,6 +18,8 @@ from .synthesis.phantom import ChestPhantom, chest_phantom
 
 #: Of four nodules with one click each; the model's card says what it reaches on average.
 MEAN_DICE, WORST_DICE = 0.75, 0.5
+#: Of the second volume, (k, j, i): the chest in coarse voxels, for a quick search.
+_SMALL_SHAPE, _SMALL_SPACING = (110, 150, 200), (2.0, 1.6, 1.6)
 #: For a step that hangs, not for a slow machine.
 TIMEOUT_SECONDS = 900.0
 
@@ -51,6 +53,7 @@ class _SegmentingFlow:
         self.correctUndoRedo()
         self.reviewAndDelete()
         self.saveAndReopen()
+        self.importAndExport()
         self.segmentAll()
         self.test.delayDisplay("The self-test passed.")
 
@@ -123,17 +126,52 @@ class _SegmentingFlow:
         self.test.assertEqual(len(self.session.review.rows()), 4)
         self.test.assertGreater(self.dice(3), WORST_DICE)
 
-    def segmentAll(self) -> None:
-        self.test.delayDisplay("Finding all nodules...")
-        self.ui.segmentAllButton.click()
+    def importAndExport(self) -> None:
+        self.test.delayDisplay("A point list of others becomes a nodule; a point list and a label map go out...")
+        points = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "Marks")
+        for label in (2, 1):  # the second lies in a nodule that is there
+            points.AddControlPointWorld(*self.inside(label))
+        self.ui.marksSelector.setCurrentNode(points)
+        self.ui.importButton.click()
         self.wait()
-        labels = self.phantom.labels_kji
-        found = set()
-        for row in self.session.review.rows():
-            found |= set(np.unique(labels[self.mask(row.segmentId)])) - {0}
-        self.test.delayDisplay(f"Found {len(found)} of {len(self.phantom.nodules)} nodules.")
-        self.test.assertGreaterEqual(len(found), 6)
+        rows = self.session.review.rows()
+        self.test.assertEqual(len(rows), 5)
+        self.segments[2] = rows[-1].segmentId
+        self.test.assertGreater(self.dice(2), WORST_DICE)
+        before = set(slicer.util.getNodesByClass("vtkMRMLNode"))
+        self.ui.exportPointsButton.click()
+        self.ui.exportLabelsButton.click()
+        made = set(slicer.util.getNodesByClass("vtkMRMLNode")) - before
+        (points,) = (node for node in made if node.IsA("vtkMRMLMarkupsFiducialNode"))
+        (labels,) = (node for node in made if node.IsA("vtkMRMLLabelMapVolumeNode"))
+        names = [points.GetNthControlPointLabel(number) for number in range(points.GetNumberOfControlPoints())]
+        self.test.assertEqual(names, [row.name for row in rows])
+        exported = slicer.util.arrayFromVolume(labels)
+        for label, row in enumerate(rows, start=1):
+            np.testing.assert_array_equal(exported == label, self.mask(row.segmentId))
+        for node in (points, labels):
+            slicer.mrmlScene.RemoveNode(node)
+
+    def segmentAll(self) -> None:
+        self.test.delayDisplay("Finding all nodules in two volumes...")
+        other = chest_phantom(1, _SMALL_SHAPE, _SMALL_SPACING)
+        otherNode = addPhantom(other)
+        self.ui.allVolumesButton.click()
+        self.wait()
+        self.test.assertIs(self.session.volumeNode, self.volumeNode)
+        found = self.found(self.phantom)
+        self.test.delayDisplay(f"Found {found} of {len(self.phantom.nodules)} nodules.")
+        self.test.assertGreaterEqual(found, 6)
         self.test.assertEqual(self.row(self.segments[1]).status, "reviewed")
+        own, self.volumeNode = self.volumeNode, otherNode
+        self.ui.volumeSelector.setCurrentNode(otherNode)
+        self.wait()
+        self.test.assertIs(self.session.volumeNode, otherNode)
+        self.test.assertGreaterEqual(self.found(other), 1)
+        self.volumeNode = own
+        self.ui.volumeSelector.setCurrentNode(own)
+        self.wait()
+        self.test.assertEqual(self.found(self.phantom), found)
 
     # -- tools -------------------------------------------------------------------------------------------------------
 
@@ -155,6 +193,11 @@ class _SegmentingFlow:
     def wait(self) -> None:
         self.test.assertTrue(self.session.waitUntilIdle(TIMEOUT_SECONDS, slicer.app.processEvents))
         self.test.assertNotEqual(self.session.state.name, "ERROR", self.session.stateText)
+
+    def found(self, phantom: ChestPhantom) -> int:
+        """How many painted nodules the list's nodules meet."""
+        labels = [phantom.labels_kji[self.mask(row.segmentId)] for row in self.session.review.rows()]
+        return len(set(np.unique(np.concatenate(labels)).tolist()) - {0}) if labels else 0
 
     def row(self, segmentId: str) -> Any:
         return next(row for row in self.session.review.rows() if row.segmentId == segmentId)
