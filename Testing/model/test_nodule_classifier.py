@@ -42,6 +42,20 @@ def test_the_one_that_comes_with_the_module_is_small_and_ready():
     assert {each.dtype for each in network.parameters()} == {torch.float32}
 
 
+def test_what_is_loaded_says_what_was_trained_without_its_normalizations(tmp_path):
+    torch.manual_seed(0)
+    trained = NoduleClassifier()
+    with torch.no_grad():
+        for buffer in (each for each in trained.buffers() if each.is_floating_point()):
+            buffer.add_(0.5 * torch.rand(buffer.shape))
+    torch.save(trained.eval().state_dict(), tmp_path / "trained.pth")
+    loaded = load_classifier(tmp_path / "trained.pth")
+    assert not any(isinstance(each, torch.nn.BatchNorm3d) for each in loaded.modules())
+    hu, spacing = crops(4), torch.linspace(0.5, 1.5, 4)
+    with torch.inference_mode():
+        assert torch.allclose(loaded(hu, spacing), trained(hu, spacing), atol=1e-4)
+
+
 def test_files_of_something_else_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="nodule_classifier"):
         load_classifier(default_checkpoint())

@@ -9,7 +9,7 @@ away and leaves the faint haze of ground glass.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ..inference.geometry import transform_points
-from .blob_field import BlobField
-from .coarse_grid import Progress, report
+from .blob_field import BlobField, Slab
+from .coarse_grid import Progress, in_threads, report
 
 FINE, COARSE, MEDIAN = 0, 1, 2
 """Channels: the field's own cells, cells of twice the edge, and those after the median filter."""
@@ -77,28 +77,38 @@ def find_peaks(
     median = [r for r in wanted if r >= _MEDIAN_FROM * cell]
     halo = int(np.ceil(_TRUNCATE * max(fine, default=0.0) / np.sqrt(3) / cell)) + 3
     slabs = field.slabs(halo)
-    total = len(slabs) * (len(fine) + 1) + len(coarse) + len(median) + 1
-    steps = itertools.count(1)
-    found: list[Peaks] = []
-    halves = []
-    for slab in slabs:
+    first = len(slabs) * (len(fine) + 1)
+    total = first + len(coarse) + len(median) + 1
+
+    def search_slab(slab: Slab, tick: Callable[[], None]) -> tuple[NDArray[np.float32], list[Peaks]]:
         block = field.read(slab)
-        halves.append(_halved(block[slab.core]))
-        report(progress, next(steps), total)
+        half, peaks = _halved(block[slab.core]), []
+        tick()
         for radius, smooth in _levels(block, fine, cell):
-            found.append(_peaks_of_level(smooth, FINE, radius, cell, slab.grid_to_ras, slab.core))
-            report(progress, next(steps), total)
-    half = np.concatenate(halves)
-    del halves
+            peaks.append(_peaks_of_level(smooth, FINE, radius, cell, slab.grid_to_ras, slab.core))
+            tick()
+        return half, peaks
+
+    searched = in_threads(search_slab, slabs, lambda done: report(progress, done, total))
+    found = [part for _, parts in searched for part in parts]
+    half = np.concatenate([part for part, _ in searched])
+    del searched
     half_to_ras = np.array(field.grid_to_ras)
     half_to_ras[:3, 3] += half_to_ras[:3, :3] @ (0.5, 0.5, 0.5)
     half_to_ras[:3, :3] *= 2
-    everything = tuple(slice(0, n) for n in half.shape)
-    for channel, radii in ((COARSE, coarse), (MEDIAN, median)):
-        block = ndimage.median_filter(half, 3) if channel == MEDIAN and radii else half
+    everything = (slice(0, half.shape[0]), slice(0, half.shape[1]), slice(0, half.shape[2]))
+
+    def search_half(levels: tuple[int, list[float]], tick: Callable[[], None]) -> list[Peaks]:
+        channel, radii = levels
+        block, peaks = ndimage.median_filter(half, 3) if channel == MEDIAN and radii else half, []
         for radius, smooth in _levels(block, radii, 2 * cell):
-            found.append(_peaks_of_level(smooth, channel, radius, 2 * cell, half_to_ras, everything))
-            report(progress, next(steps), total)
+            peaks.append(_peaks_of_level(smooth, channel, radius, 2 * cell, half_to_ras, everything))
+            tick()
+        return peaks
+
+    channels = ((COARSE, coarse), (MEDIAN, median))
+    for parts in in_threads(search_half, channels, lambda done: report(progress, first + done, total)):
+        found += parts
     report(progress, total, total)
     return Peaks.joined(found) if any(len(part) for part in found) else None
 

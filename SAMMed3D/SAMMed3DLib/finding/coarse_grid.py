@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ..inference.errors import PredictionCancelled
@@ -17,6 +21,11 @@ Progress = Callable[[int, int], object]
 
 #: Voxels averaged at once; small enough that a progress callback is never late.
 _CHUNK_VOXELS = 8 * 2**20
+#: More threads would only wait for memory.
+_MOST_THREADS = 4
+_PATIENCE_S = 0.1
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,50 @@ def report(progress: Progress | None, done: int, total: int) -> None:
         raise PredictionCancelled("the search for nodules was cancelled")
 
 
+def in_threads(
+    work: Callable[[_Item, Callable[[], None]], _Result],
+    items: Sequence[_Item],
+    told: Callable[[int], object] | None = None,
+) -> list[_Result]:
+    """Results of ``work`` for all items, in their order, on as many threads as torch may use.
+
+    Args:
+        work: called with an item and a function to call after every step; NumPy and SciPy must do most of it.
+        items: for each of which it is called.
+        told: called in the caller's own thread with how many steps all have done. What it raises is raised here, and
+            the others stop at their next step.
+    """
+    threads = min(torch.get_num_threads(), _MOST_THREADS, len(items))
+    steps, stopped, lock = 0, threading.Event(), threading.Lock()
+
+    def step() -> None:
+        nonlocal steps
+        if stopped.is_set():
+            raise PredictionCancelled("the search for nodules was cancelled")
+        with lock:
+            steps += 1
+        if threads < 2 and told is not None:
+            told(steps)
+
+    if threads < 2:
+        return [work(item, step) for item in items]
+    with ThreadPoolExecutor(threads) as pool:
+        futures = [pool.submit(work, item, step) for item in items]
+        running = set(futures)
+        try:
+            while running:
+                done, running = wait(running, timeout=_PATIENCE_S, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+                if told is not None:
+                    told(steps)
+        except BaseException:
+            stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        return [future.result() for future in futures]
+
+
 def pool_volume(
     array_kji: NDArray,
     factors_kji: NDArray,
@@ -64,7 +117,8 @@ def pool_volume(
     used = array_kji[tuple(slice(0, n * f) for n, f in zip(count, factors, strict=True))]
     out = np.empty(count, np.float32)
     step = max(1, int(_CHUNK_VOXELS // max(used[0].size * factors[0], 1)))
-    for start in range(0, count[0], step):
+
+    def pool(start: int, tick: Callable[[], None]) -> None:
         stop = min(start + step, count[0])
         block = used[start * factors[0] : stop * factors[0]].astype(np.float32)
         np.clip(block, low, high, out=block)
@@ -73,8 +127,10 @@ def pool_volume(
         block = np.add.reduceat(block, np.arange(0, block.shape[1], factors[1]), axis=1)
         block = np.add.reduceat(block, np.arange(0, block.shape[2], factors[2]), axis=2)
         out[start:stop] = block
-        if progress is not None:
-            progress(stop / count[0])
+        tick()
+
+    starts = range(0, count[0], step)
+    in_threads(pool, starts, None if progress is None else lambda done: progress(done / len(starts)))
     out /= np.float32(np.prod(factors))
     return out
 

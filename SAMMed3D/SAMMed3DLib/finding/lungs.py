@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from ..inference.geometry import as_affine, box_corners, closest_ras_axes, transform_points, world_to_ijk
 from ..inference.sampling import sample_grid
-from .coarse_grid import CoarseVolume, Progress, coarse_volume, report
+from .coarse_grid import CoarseVolume, Progress, coarse_volume, in_threads, report
 
 CELL_MM = 2.0
 """Edge of a cell of the mask; larger in volumes of more than ``_MOST_CELLS``."""
@@ -399,12 +399,16 @@ def _mean_sight(
         chosen: numbers of those to tell of.
     """
     ends = np.where(outer[::2], np.int8(_OPEN), np.where(tissue[::2], np.int8(_BOUNDED), np.int8(0)))
-    share = np.zeros(ends.shape, np.float32)
-    for axis in (1, 2):
-        for flip in (False, True):
-            seen = _last_event(np.flip(ends, axis) if flip else ends, axis)
-            share += np.float32(0.25) * ((np.flip(seen, axis) if flip else seen) == kind)
-    return np.asarray(ndimage.mean(share, labels[::2], chosen))
+
+    def look(direction: tuple[int, bool], tick: Callable[[], None]) -> NDArray[np.bool_]:
+        axis, flip = direction
+        seen = _last_event(np.flip(ends, axis) if flip else ends, axis)
+        tick()
+        return (np.flip(seen, axis) if flip else seen) == kind
+
+    directions = [(axis, flip) for axis in (1, 2) for flip in (False, True)]
+    share = sum((seen.astype(np.float32) for seen in in_threads(look, directions)), np.zeros(ends.shape, np.float32))
+    return np.asarray(ndimage.mean(share / len(directions), labels[::2], chosen))
 
 
 def _last_event(event: NDArray[np.int8], axis: int) -> NDArray[np.int8]:
@@ -431,14 +435,23 @@ def _close_each(lungs: NDArray[np.bool_], coarse: CoarseVolume, progress: Callab
     labels, count = ndimage.label(lungs)
     out = lungs.copy()
     reach = int(np.ceil(_CLOSING_MM / coarse.cell_mm)) + 1
-    for number, box in enumerate(ndimage.find_objects(labels), start=1):
+
+    def close(
+        numbered: tuple[int, tuple[slice, ...]], tick: Callable[[], None]
+    ) -> tuple[tuple[slice, ...], NDArray[np.bool_]]:
+        number, box = numbered
         grown = tuple(
             slice(max(s.start - reach, 0), min(s.stop + reach, n)) for s, n in zip(box, lungs.shape, strict=True)
         )
         closed = _closed(labels[grown] == number, _CLOSING_MM / coarse.cell_mm)
         closed &= coarse.known[grown]
-        out[grown] |= np.stack([_filled(plane, _LARGEST_HOLE_MM2 / coarse.cell_mm**2) for plane in closed])
-        progress(number / count)
+        filled = np.stack([_filled(plane, _LARGEST_HOLE_MM2 / coarse.cell_mm**2) for plane in closed])
+        tick()
+        return grown, filled
+
+    boxes = list(enumerate(ndimage.find_objects(labels), start=1))
+    for grown, filled in in_threads(close, boxes, lambda done: progress(done / max(count, 1))):
+        out[grown] |= filled
     return out
 
 

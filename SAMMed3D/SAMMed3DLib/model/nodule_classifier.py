@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .checkpoint import check_layout, read_weights
 
@@ -60,6 +61,12 @@ def load_classifier(path: str | os.PathLike[str]) -> NoduleClassifier:
     check_layout(classifier, "nodule_classifier", weights, Path(path))
     classifier.load_state_dict(weights)
     classifier.eval().requires_grad_(False)
+    for layer in classifier.features:
+        assert isinstance(layer, nn.Sequential)
+        convolution, normalization = layer[0], layer[1]
+        assert isinstance(convolution, nn.Conv3d) and isinstance(normalization, nn.BatchNorm3d)
+        # what a normalization does to a judge is fixed: the convolution does it too
+        layer[0], layer[1] = fuse_conv_bn_eval(convolution, normalization), nn.Identity()
     # torch's stubs know no memory format of five axes here
     return classifier.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
 
