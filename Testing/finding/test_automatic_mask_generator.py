@@ -8,6 +8,7 @@ import torch
 
 from inference.fakes import PROFILE, ThresholdModel, sphere_volume
 from inference.volumes import ORIENTATIONS, grid, world_of
+from SAMMed3DLib.finding import automatic_mask_generator
 from SAMMed3DLib.finding.appearance import MIRRORS
 from SAMMed3DLib.finding.automatic_mask_generator import _Progress
 from SAMMed3DLib.finding.candidates import Candidate
@@ -469,6 +470,57 @@ def test_doubtful_places_are_clicked_within_the_budget_and_likely_ones_beyond_it
             assert generator.tflop == pytest.approx(4.8, rel=0.05)
     assert clicks["likely"] == len(spheres) == 36, "no bound cuts likely nodules"
     assert clicks["doubtful"] == 30 < clicks["more"] < 36
+
+
+class Watching(Judging):
+    """A classifier that sees how many nodules users see whenever it is to judge candidates."""
+
+    def __call__(self, array, matrix, centers, *others, **options):
+        if len(centers) > 1:
+            self.shown.append([record["point_coords"] for record in self.generator.found_so_far])
+        return super().__call__(array, matrix, centers, *others, **options)
+
+
+def test_the_likeliest_are_on_screen_before_all_are_judged_and_the_result_is_that_of_judging_all_at_once(monkeypatch):
+    """A place that stands out less than many others and is likelier than all comes first in the end."""
+    array, matrix = scan()
+    beside = [((25.0, 25.0, -20.0 + n), 4.0) for n in range(6)]
+    order = [SPHERES[0], SPHERES[1], *beside, SPHERES[2]]
+    score = NoduleScore(by_appearance(PLACE), by_appearance(OBJECT))
+    results = []
+    for first in (4, 600):
+        monkeypatch.setattr(automatic_mask_generator, "_JUDGED_FIRST", first)
+        judge = Watching((1.0, -4.0, 2.0))
+        judge.generator = generator = generator_for(array, matrix, Priced(), order, classifier=judge, score=score)
+        judge.shown = []
+        results.append((generator.generate(), generator, judge.shown))
+    (early, one, shown), (late, other, at_once) = results
+    assert shown == [[], [early[1]["point_coords"]]] and at_once == [[]]
+    assert one.clicked == other.clicked and one.candidates == other.candidates
+    assert one.tflop == pytest.approx(other.tflop)
+    assert [record["score"] for record in early] == [record["score"] for record in late]
+    assert all(np.array_equal(a["segmentation"], b["segmentation"]) for a, b in zip(early, late, strict=True))
+    assert np.linalg.norm(np.subtract(early[0]["point_coords"][0], SPHERES[2][0])) < 1.0
+
+
+def test_a_search_that_is_cancelled_while_it_judges_keeps_what_was_clicked(monkeypatch):
+    array, matrix = scan()
+    monkeypatch.setattr(automatic_mask_generator, "_JUDGED_FIRST", 2)
+    generator = generator_for(array, matrix, score=NoduleScore(saying(0.9, PLACE), saying(0.5, OBJECT)))
+    records = generator.generate(lambda done, total: not generator.found_so_far)
+    assert generator.cancelled and len(records) == 1 == len(generator.found_so_far)
+
+
+def test_a_mass_that_is_clicked_at_its_rim_is_judged_by_a_click_in_its_middle():
+    """A small nodule is judged by the click that was made."""
+    for radius, is_moved in ((14.0, True), (7.0, False)):
+        mass = ((0.0, 0.0, 0.0), radius)
+        array, matrix = scan(spheres=[mass])
+        rim = np.array([(0.8 * radius, 0.0, 0.0)])
+        (record,) = generator_for(array, matrix, point_candidates=rim).generate()
+        off = np.linalg.norm(record["point_coords"][0])
+        assert (off < 2.5) == is_moved and (record["features"].off_center < 0.3) == is_moved
+        assert dice(record, truth_of(array, matrix, mass)) > 0.9
 
 
 def test_the_boxes_of_a_detector_of_record_become_places_and_count_for_the_score():

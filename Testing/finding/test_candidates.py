@@ -9,7 +9,7 @@ from inference.volumes import ORIENTATIONS, grid, world_of
 from SAMMed3DLib.finding.blob_field import BlobField
 from SAMMed3DLib.finding.blob_pyramid import COARSE, FINE, MEDIAN, find_peaks
 from SAMMed3DLib.finding.blob_ranking import MEASURES, measures_of, nodule_odds
-from SAMMed3DLib.finding.candidates import find_candidates
+from SAMMed3DLib.finding.candidates import dents_of, find_candidates
 from SAMMed3DLib.finding.lungs import LungMask, find_lungs
 from SAMMed3DLib.inference.errors import InputError, PredictionCancelled
 from SAMMed3DLib.inference.geometry import voxel_spacing
@@ -254,3 +254,25 @@ def test_candidates_are_values():
     assert all(isinstance(value, float) for value in (*candidate.center_ras, candidate.diameter_mm))
     with pytest.raises(dataclasses.FrozenInstanceError):
         candidate.kind = "solid"
+
+
+# -- masses that are taken for the wall -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("center", "radius"), [((108.0, 0.0, 0.0), 20.0), ((-38.0, 10.0, 12.0), 16.0)])
+def test_a_dense_mass_on_the_wall_is_a_place_though_no_cell_of_the_lungs_holds_it(center, radius):
+    array, matrix, lungs = chest_with((center, radius, 40.0))
+    assert lungs.share_at(center) < 0.5
+    hits = [each for each in dents_of(lungs) if is_hit(each, center, radius)]
+    assert len(hits) == 1 and np.isnan(hits[0].response) and 10.0 < hits[0].diameter_mm < 2.5 * radius
+    assert find_candidates(array, matrix, lungs, max_diameter_mm=60.0)[-1:] == hits
+    assert not any(np.isnan(each.response) for each in find_candidates(array, matrix, lungs, max_diameter_mm=10.0))
+
+
+def test_whole_lungs_have_no_dents_nor_have_lungs_that_touch_each_other():
+    _, _, lungs = chest_with()
+    assert dents_of(lungs) == []
+    bridge = lungs.mask.copy()
+    k, j = (np.array(bridge.shape[:2]) // 2).tolist()
+    bridge[k - 4 : k + 4, j - 4 : j + 4, :] |= True
+    assert dents_of(dataclasses.replace(lungs, mask=bridge, share=None)) == []

@@ -43,10 +43,16 @@ _DETECTOR_SHARE = 10.0
 _STEPS = 1000
 #: Number of places that the classifier judges.
 JUDGED = 600
+#: Number of these, those that stand out most, that are judged first, and number of the likeliest among them that are
+#: clicked before the others are judged: users wait for the first nodules.
+_JUDGED_FIRST, _CLICKED_FIRST = 120, 3
 #: Number of places that are clicked whatever the cost, if they are not hopeless.
 _FEWEST_CLICKS = 30
 #: Places with at least this share of the lowest score are clicked too, since a click tells more than the place does.
 _WORTH_A_CLICK = 0.25
+#: An object of at least this diameter in mm whose middle is farther than this many radii from the click is clicked
+#: there too, at most so often: of a mass, a click at its rim shows a piece.
+_LARGE_MM, _OFF_CENTER, _MOST_MOVES = 20.0, 0.4, 2
 
 
 class SamAutomaticMaskGenerator3D:
@@ -155,6 +161,9 @@ class SamAutomaticMaskGenerator3D:
         self.cancelled = False
         self._messages: list[str] = []
         self._judgements = self._encodings = self._decodings = 0
+        self._ahead: dict[ClickPlace, _Found | None] = {}
+        self._spent_ahead = 0.0
+        self._looker: Looker | None = None
         self._boxes: list[Candidate] = []
         self._progress = _Progress(None, self._clock, self._detector is not None)
         if self.ranking == "stability":
@@ -221,6 +230,7 @@ class SamAutomaticMaskGenerator3D:
             self._progress.at("clicks", 1.0)
         except PredictionCancelled:
             self.cancelled = True
+            found = self._known(found)
         self.found_so_far = self._records(found)
         return self.found_so_far
 
@@ -243,22 +253,23 @@ class SamAutomaticMaskGenerator3D:
             self.candidates = [each for each in given if isinstance(each, Candidate)]
             places = [_place_of(each) for each in given]
             check_inside(np.array([place.point_ras for place in places]).reshape(-1, 3), shape, matrix)
+            places = [_on_voxel(place, shape, matrix) for place in places]
         elif self.points_per_side is not None:
-            places = [ClickPlace((r, a, s)) for r, a, s in self._grid(shape, matrix, self.points_per_side)]
+            grid = self._grid(shape, matrix, self.points_per_side)
+            places = [_on_voxel(ClickPlace((r, a, s)), shape, matrix) for r, a, s in grid]
         else:
             places = self._judged(image)
         self._progress.at("appearance", 1.0)
-        return [_on_voxel(place, shape, matrix) for place in places]
+        return places
 
     def _judged(self, image: NDArray) -> list[ClickPlace]:
         """The candidates with their probabilities, the likeliest first, without the hopeless ones."""
-        matrix = self.predictor.ijk_to_ras
         found: list[Candidate] = []
         for phase, finder in (("detector", self._detector), ("candidates", self._find_candidates)):
             if finder is not None:
                 found += finder(
                     image,
-                    matrix,
+                    self.predictor.ijk_to_ras,
                     self.lungs_found,
                     min_diameter_mm=self.min_diameter_mm,
                     max_diameter_mm=self.max_diameter_mm,
@@ -267,14 +278,10 @@ class SamAutomaticMaskGenerator3D:
                 )
         self._boxes = [each for each in found if not math.isnan(each.detection)]
         self._progress.at("candidates", 1.0)
-        centers, sizes = [each.center_ras for each in found], [each.diameter_mm for each in found]
-        odds = self._classify(image, matrix, centers, sizes, progress=self._progress.of("appearance"))
-        self._judgements += len(found)
-        judged = []
-        for each, value in zip(found, odds, strict=True):
-            own = self.score.of_place(each.diameter_mm, each.response, float(value))
-            chance = joined(own, self._detection(each.center_ras, each.diameter_mm))
-            judged.append(dataclasses.replace(_place_of(each), probability=chance))
+        judged = self._judge(found[:_JUDGED_FIRST], 0, len(found))
+        if len(found) > _JUDGED_FIRST:
+            self._click_ahead(judged, _JUDGED_FIRST / len(found))
+            judged += self._judge(found[_JUDGED_FIRST:], _JUDGED_FIRST, len(found))
         hopeless = _WORTH_A_CLICK * self.min_score
         order = [n for n in np.argsort([-place.probability for place in judged], kind="stable")]
         order = [n for n in order if judged[n].probability >= hopeless]
@@ -290,6 +297,21 @@ class SamAutomaticMaskGenerator3D:
             order = order[: self.max_candidates]
         self.candidates = [found[n] for n in order]
         return [judged[n] for n in order]
+
+    def _judge(self, found: Sequence[Candidate], before: int, total: int) -> list[ClickPlace]:
+        """Candidates with their probabilities, after ``before`` of ``total`` were judged."""
+        image, matrix = self.predictor.image_kji, self.predictor.ijk_to_ras
+        centers, sizes = [each.center_ras for each in found], [each.diameter_mm for each in found]
+        told = self._progress.of("appearance")
+        odds = self._classify(image, matrix, centers, sizes, progress=lambda done, _: told(before + done, total))
+        self._judgements += len(found)
+        judged = []
+        for each, value in zip(found, odds, strict=True):
+            own = self.score.of_place(each.diameter_mm, each.response, float(value))
+            chance = joined(own, self._detection(each.center_ras, each.diameter_mm))
+            place = _on_voxel(_place_of(each), image.shape, matrix)
+            judged.append(dataclasses.replace(place, probability=chance))
+        return judged
 
     def _detection(self, center_ras: Sequence[float], diameter_mm: float) -> float:
         """Probability of the detector of record for an object: its best box there, its lowest where it named none; NaN
@@ -325,24 +347,46 @@ class SamAutomaticMaskGenerator3D:
 
     # -- clicks ------------------------------------------------------------------------------------------------------
 
+    def _click_ahead(self, judged: Sequence[ClickPlace], share: float) -> None:
+        """Clicks the likeliest of the places that were judged first, so that the first nodules are on screen early.
+
+        What they give is kept until their turn comes: the result is that of clicking all in the order of likelihood.
+        """
+        before = self.tflop or 0.0
+        order = sorted(filter(self._is_likely, judged), key=lambda place: -place.probability)
+        for place in order[: self.max_candidates]:
+            if len(self._ahead) == _CLICKED_FIRST:
+                break
+            if not self._holds(self._known([]), place):
+                self._ahead[place] = self._click(place)
+                self.found_so_far = self._records(self._known([]))
+                self._progress.at("appearance", share)
+        self._spent_ahead = (self.tflop or 0.0) - before
+
+    def _known(self, found: Sequence[_Found]) -> list[_Found]:
+        """All objects that are known: those found in their turn, and those whose turn comes later."""
+        return [*found, *(each for each in self._ahead.values() if each is not None and each not in found)]
+
+    def _holds(self, found: Sequence[_Found], place: ClickPlace) -> bool:
+        return any(each.holds(place.point_ras, self.predictor.ijk_to_ras) for each in found)
+
     def _click_all(self, places: Sequence[ClickPlace], found: list[_Found]) -> None:
         """Clicks the places that are worth it, except those inside an object that is known already."""
-        looker = Looker(self.predictor, self.lungs_found, self.stability_score_offset)
-        before = self.tflop or 0.0
+        before = (self.tflop or 0.0) - self._spent_ahead
         for number, place in enumerate(places):
             planned = self._planned(places, number, (self.tflop or 0.0) - before)
             if number >= planned:
                 break
             self._progress.at("clicks", number / planned)
-            if any(each.holds(place.point_ras, self.predictor.ijk_to_ras) for each in found):
+            if self._holds(found, place):
                 continue
-            one = self._click(place, looker)
+            one = self._ahead[place] if place in self._ahead else self._click(place)
             self.clicked += 1
             if one is not None:
                 found.append(one)
             # the first good one is told at once: users wait for it
             if self.clicked % self.points_per_batch == 0 or (not self.found_so_far and one and self._is_good(one)):
-                self.found_so_far = self._records(found)
+                self.found_so_far = self._records(self._known(found))
                 for record in reversed(self.found_so_far):
                     self.predictor.keep_ready(record["prediction"])
 
@@ -359,20 +403,26 @@ class SamAutomaticMaskGenerator3D:
             affordable = max(_FEWEST_CLICKS, done + int(left / max(spent / done, 1e-9)))
         return min(len(places), max(likely, affordable))
 
-    def _click(self, place: ClickPlace, looker: Looker) -> _Found | None:
+    def _click(self, place: ClickPlace) -> _Found | None:
         """Click a place; None where the network sees nothing there."""
         predictor = self.predictor
-        encodings, decodings = predictor.encodings, predictor.decodings
+        if self._looker is None:
+            self._looker = Looker(predictor, self.lungs_found, self.stability_score_offset)
+        looker, encodings, decodings = self._looker, predictor.encodings, predictor.decodings
         prediction = self._predict(place)
-        middle = deepest_point(prediction.parts[-1], np.array([place.point_ras]))
-        if middle is not None and not _is_on_object(prediction, place):
+        if not _is_on_object(prediction, place):
             # the network sees the object beside the place, so the click goes to the object's middle
-            point_ras = (float(middle[0]), float(middle[1]), float(middle[2]))
-            place = dataclasses.replace(place, point_ras=point_ras)
-            place = _on_voxel(place, predictor.image_kji.shape, predictor.ijk_to_ras)
-            prediction = self._predict(place)
+            place, prediction = self._moved(place, prediction)
         look, agreement, appearance = None, None, math.nan
         if _is_on_object(prediction, place):
+            look = looker.describe(place, prediction.parts[-1], prediction.score)
+        for _ in range(_MOST_MOVES):
+            if look is None or look.features.diameter_mm < _LARGE_MM or look.features.off_center < _OFF_CENTER:
+                break
+            moved, clicked = self._moved(place, prediction)
+            if moved == place or not _is_on_object(clicked, moved):
+                break
+            place, prediction = moved, clicked
             look = looker.describe(place, prediction.parts[-1], prediction.score)
         if look is not None and self.ranking == "probability":
             features = look.features
@@ -390,6 +440,16 @@ class SamAutomaticMaskGenerator3D:
             own = self.score(look.features, agreement, place.response, float(appearance))
             score = joined(own, self._detection(look.features.center_ras, look.features.diameter_mm))
         return _Found(score, look, prediction, agreement, float(appearance))
+
+    def _moved(self, place: ClickPlace, prediction: Prediction) -> tuple[ClickPlace, Prediction]:
+        """The place moved to the middle of the object that a click there showed, and what a click there gives; both as
+        they are where it showed none."""
+        middle = deepest_point(prediction.parts[-1], np.array([place.point_ras]))
+        if middle is None:
+            return place, prediction
+        moved = dataclasses.replace(place, point_ras=(float(middle[0]), float(middle[1]), float(middle[2])))
+        moved = _on_voxel(moved, self.predictor.image_kji.shape, self.predictor.ijk_to_ras)
+        return moved, self._predict(moved)
 
     def _predict(self, place: ClickPlace) -> Prediction:
         """The mask that a click gives. Unsure masks are not compared with a wider look, as they are for a person's
