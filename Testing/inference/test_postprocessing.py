@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from SAMMed3DLib.inference import postprocessing
 from SAMMed3DLib.inference.field import OUTSIDE_LOGIT, Part, cells_to_crop, prior_logits, sample_parts
@@ -126,6 +127,19 @@ def test_an_empty_field_is_one_voxel_of_zero():
     clicks = Clicks.of(np.zeros((0, 3)), np.zeros(0), (9, 9, 9), np.eye(4))
     mask, offset = voxelize([part], np.zeros((9, 9, 9), np.int16), np.eye(4), clicks)
     assert mask.tolist() == [[[0]]] and offset == (0, 0, 8)
+
+
+@pytest.mark.parametrize(("voxel", "kept"), [((20, 20, 26), True), ((20, 20, 20), True), ((20, 20, 29), False)])
+def test_a_click_taken_back_in_its_own_voxel_leaves_the_object_beside_it(voxel, kept):
+    shape, array = (41, 41, 41), np.zeros((41, 41, 41), np.int16)
+    matrix = grid(shape, (1.0, 1.0, 1.0))
+    part = part_with(ball(transform_points(matrix, (20, 20, 20)), 5.5), transform_points(matrix, (20, 20, 20)))
+    point = transform_points(matrix, voxel[::-1])
+    twice = Clicks.of(np.stack([point, point]), np.array([True, False]), shape, matrix)
+    mask, offset = voxelize([part], array, matrix, twice)
+    assert bool(mask.sum() > 300) == kept
+    taken = np.array(voxel) - offset
+    assert np.any(taken < 0) or np.any(taken >= mask.shape) or mask[tuple(taken)] == 0
 
 
 def test_a_far_negative_click_does_not_enlarge_the_block():

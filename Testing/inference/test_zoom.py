@@ -18,8 +18,8 @@ PROFILE = dataclasses.replace(PROFILES["nodule"], target_voxels=16.0)
 SHAPE = (200, 200, 200)
 MATRIX = grid(SHAPE, (1.0, 1.0, 1.0))
 ORIGIN = np.zeros(3)
-# how far the spacing of a first click may be from what is wanted: half of a sixth of an octave
-STEP = 0.06
+# how far the spacing of a first click may be from what is wanted: half of a quarter of an octave
+STEP = 0.095
 
 
 def part_with(logits_of_world, spacing=1.0, center=ORIGIN):
@@ -148,9 +148,24 @@ def test_a_first_click_zooms_to_one_of_a_few_spacings():
     assert move(policy, seen(30.0), 0.6, tried=[1.0, 0.6]).spacing_mm > 1.5
 
 
-def test_spacings_at_which_an_object_looks_about_the_same():
-    assert ZoomPolicy.is_similar(1.0, 1.5) and ZoomPolicy.is_similar(1.5, 1.0)
-    assert not ZoomPolicy.is_similar(1.0, 0.4) and not ZoomPolicy.is_similar(0.4, 1.0)
+@pytest.mark.parametrize("center", [(3.2, -1.9, 1.1), (0.0, 5.4, 0.0)])
+def test_the_second_look_of_a_first_click_is_from_the_objects_own_middle(center):
+    policy = ZoomPolicy(PROFILE)
+    crop = move(policy, seen(16, center=center), 1.0)
+    assert np.allclose(crop.center_ras, np.round(center)) and crop.spacing_mm == pytest.approx(1.0)  # on a voxel
+    assert move(policy, seen(16, center=center), 1.0, first=False) is None
+    assert move(policy, seen(16, center=center), 1.0, tried=[2.0, 1.0]) is None  # once
+    assert move(dataclasses.replace(policy, off_center=0.4), seen(16, center=center), 1.0) is None
+    assert move(policy, seen(16, center=(0.3, -0.2, 0.4)), 1.0) is None  # it is there already
+
+
+def test_neighbouring_looks_keep_place_and_bounds():
+    policy = ZoomPolicy(PROFILE)
+    crop = crop_at(np.array([4.0, 5.0, 6.0]), 1.0, PROFILE, MATRIX)
+    wider = policy.crop_beside(crop, 1.5, np.array([[4.0, 5.0, 6.0]]), MATRIX)
+    assert wider.spacing_mm == pytest.approx(1.5) and np.allclose(wider.center_ras, crop.center_ras)
+    assert policy.crop_beside(crop, 0.1, np.zeros((1, 3)), MATRIX).spacing_mm == pytest.approx(0.3)
+    assert policy.crop_beside(crop, 99.0, np.zeros((1, 3)), MATRIX).spacing_mm == pytest.approx(policy.coarsest_mm)
 
 
 def test_crops_for_clicks_that_lie_apart():

@@ -21,6 +21,8 @@ from .mask_regions import components
 
 #: Blocks larger than this are labeled on a coarser grid.
 _MOST_LABELED_VOXELS = 1_000_000
+#: An object this many voxels beside a click that was taken back still belongs to it.
+_BESIDE = 2
 #: A correction is at least this strong; 1 is a probability of 0.73.
 _CLICK_LOGIT = 1.0
 #: A correction is computed up to this many standard deviations.
@@ -127,7 +129,19 @@ def _threshold(
     voxels = clicks.kji - low
     for voxel, positive in zip(voxels, clicks.positive, strict=True):
         mask[tuple(voxel)] = positive
-    return mask, clicks.kji[clicks.positive & mask[tuple(voxels.T)]]
+    inside = clicks.positive & mask[tuple(voxels.T)]
+    if clicks.positive.any() and not inside.any():
+        # taken back by negative clicks in the same voxels: the object is what lies beside them
+        beside = [_nearest(mask, voxel) for voxel in voxels[clicks.positive]]
+        return mask, low + np.array([voxel for voxel in beside if voxel is not None], dtype=np.int64).reshape(-1, 3)
+    return mask, clicks.kji[inside]
+
+
+def _nearest(mask: NDArray[np.bool_], voxel: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """The voxel (3,) of a mask nearest to another one, at most two away along each axis, or None."""
+    start = np.maximum(voxel - _BESIDE, 0)
+    found = np.argwhere(mask[_window(start, voxel + _BESIDE + 1)]) + start
+    return found[np.argmin(((found - voxel) ** 2).sum(axis=1))] if len(found) else None
 
 
 def _joined(found: Sequence[_MaskBlock]) -> _MaskBlock:

@@ -30,8 +30,11 @@ from .zoom import ObjectView, ZoomPolicy, best_view, deepest_point, points_elsew
 #: A click this close to a crop's face (1 = in the middle) is about what lies beyond, and needs a crop of its own
 #: where zooming out has ended.
 _OUTER_SHELL = 0.1
-#: A click this far from an object's middle, in its diameters, is worth another decoding with one in the middle.
-_OFF_CENTER = 0.2
+#: First answers of a lower predicted IoU are compared with looks from these times the spacing.
+_CONFIDENT = 0.55
+_OTHER_LOOKS = (2.0**-0.25, 2.0**0.5)
+#: Difference of predicted IoU from which one look is clearly better than another one.
+_CLEARLY = 0.02
 
 _Result = TypeVar("_Result")
 _tokens = itertools.count()
@@ -371,15 +374,34 @@ class SamPredictor3D:
         near = self._zoomed(first, clicks, box, multimask)
         if box is not None or self.profile.prompt_rule != "all":
             return near
-        if near is first:
-            near = self._settled(first, clicks, multimask)
         answer = self._answer(near, clicks)
-        if spacing is None or spacing >= self.zoom.coarsest_mm or answer.is_sure or not self.zoom.look_far:
+        if spacing is None or not self.zoom.look_far:
+            return near
+        if answer.view is not None and answer.score is not None and answer.score < _CONFIDENT:
+            near = self._other_looks(near, clicks, multimask)
+            answer = self._answer(near, clicks)
+        if spacing >= self.zoom.coarsest_mm or answer.is_sure:
             return near
         # deep inside a mass there is no border to be seen from close by
         first = self._decode(self._crop(middle, self.zoom.coarsest_mm), anchor, clicks, None, None, (), multimask)
         far = self._zoomed(first, clicks, None, multimask)
         return far if self._answer(far, clicks).rank > answer.rank else near
+
+    def _other_looks(self, near: _State, clicks: Clicks, multimask: bool) -> _State:
+        """The latest look, or one a step closer or two steps further away, if the network believes that clearly more.
+
+        Clicks that an answer leaves out do not speak against it: people click beside small nodules, too.
+        """
+        part, best = near.parts[-1], near
+        for factor in _OTHER_LOOKS:
+            crop = self.zoom.crop_beside(part.crop, factor, clicks.positive_ras, self._ijk_to_ras)
+            if crop.key == part.crop.key:
+                continue
+            look = self._looked_again(part, crop, clicks, multimask)
+            view = self._view(look, clicks)
+            if view is not None and not view.touches_border and self._believed_more(look, best):
+                best = look
+        return best
 
     def _draft(self, crop: Crop, clicks: Clicks, box: NDArray | None, previous: Prediction | None) -> _State:
         """The state that one decoding gives, without another look."""
@@ -396,32 +418,20 @@ class SamPredictor3D:
     def _looked_again(self, seen: Part, crop: Crop, clicks: Clicks, multimask: bool) -> _State:
         """The state of a second look at an object that is known from clicks alone.
 
-        A single click is joined by one in the middle of the object's thickest part, and where the look is much closer
-        or further, replaced by it unless it would be ignored: so the answer depends little on where the user clicked.
+        A single click is replaced by one in the middle of the object's thickest part, or joined by it where the answer
+        would leave the click out: so the answer depends little on where the user clicked.
         """
         middle = deepest_point(seen, clicks.positive_ras) if np.count_nonzero(clicks.positive) == 1 else None
         if middle is None:
             return self._decode(crop, seen.anchor_ras, clicks, None, None, (), multimask)
-        if not self.zoom.is_similar(crop.spacing_mm, seen.crop.spacing_mm):
-            ras = np.where(clicks.positive[:, None], middle, clicks.ras)
-            moved = Clicks.of(ras, clicks.positive, self.image_kji.shape, self._ijk_to_ras)
-            look = self._decode(crop, seen.anchor_ras, moved, None, None, (), multimask)
-            if confirms(look.parts, clicks):
-                return look
+        ras = np.where(clicks.positive[:, None], middle, clicks.ras)
+        moved = Clicks.of(ras, clicks.positive, self.image_kji.shape, self._ijk_to_ras)
+        look = self._decode(crop, seen.anchor_ras, moved, None, None, (), multimask)
+        if confirms(look.parts, clicks):
+            return look
         ras, positive = np.vstack([middle, clicks.ras]), np.append(True, clicks.positive)
         both = Clicks.of(ras, positive, self.image_kji.shape, self._ijk_to_ras)
         return self._decode(crop, seen.anchor_ras, both, None, None, (), multimask)
-
-    def _settled(self, look: _State, clicks: Clicks, multimask: bool) -> _State:
-        """Keeps a first look at a fitting spacing; decodes again, with the middle, if the click was far from that."""
-        part, view = look.parts[-1], self._view(look, clicks)
-        middle = deepest_point(part, clicks.positive_ras)
-        if view is None or view.touches_border or middle is None or len(clicks) > 1:
-            return look
-        if np.linalg.norm(middle - clicks.ras[0]) <= _OFF_CENTER * view.diameter_mm:
-            return look
-        again = self._looked_again(part, part.crop, clicks, multimask)
-        return look if self._view(again, clicks) is None else again
 
     def _carried_on(self, state: _State, clicks: Clicks, box: NDArray | None, multimask: bool) -> _State:
         """The state that the newest click gives on the mask so far."""
@@ -506,7 +516,14 @@ class SamPredictor3D:
                 prior = None if before is None else prior_logits(before.parts, crop, self._cells)
                 looks.append(self._decode(crop, part.anchor_ras, clicks, box, prior, (), multimask))
             views.append(self._view(looks[-1], clicks))
-        return looks[best_view(views)]
+        best = best_view(views)
+        spacings = [look.parts[-1].crop.spacing_mm for look in looks]
+        moved_only = before is None and best == 1 and spacings[0] == spacings[1]
+        return looks[0] if moved_only and self._believed_more(looks[0], looks[1]) else looks[best]
+
+    def _believed_more(self, look: _State, other: _State) -> bool:
+        """Whether the network clearly believes one look more than another one."""
+        return self.profile.iou_head and look.scores[0] > other.scores[0] + _CLEARLY
 
     def _view(self, state: _State, clicks: Clicks) -> ObjectView | None:
         return self._view_of(state.parts[-1], clicks)

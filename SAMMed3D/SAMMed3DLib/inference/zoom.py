@@ -23,10 +23,11 @@ from .sampling import sample_grid
 _NEAR_CELLS = 2
 #: Cells at least this deep, relative to the deepest one, are the thickest part of an object.
 _DEEP_SHARE = 0.75
-#: Steps of the spacing to an octave, for crops that must not depend on the last percent of a size.
-_STEPS = 6
-#: An object looks about the same at spacings that differ by no more than this factor.
-_SIMILAR = 1.6
+#: Steps of the spacing to an octave. With places on voxels they let clicks elsewhere in an object mostly share a crop,
+#: its embedding and its mask.
+_STEPS = 4
+#: Moves a middle off the boundary of two voxels, in mm: the same one is then nearest however the volume is stored.
+_OFF_TIES = (1e-4, 2e-4, 3e-4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,6 +173,8 @@ class ZoomPolicy:
         margin: share of the crop's edge that lies at least between a click and the faces.
         widest_mm: a crop may have at least this edge, whatever spacing the profile ends with: masses of 100 mm fit.
         look_far: whether an answer that is not sure is compared with a look from so far.
+        off_center: an object further from the middle of the first click's crop than this, in its diameters, is looked
+            at again from its own middle, so that its mask hardly depends on where in it the click was.
         first_moves, later_moves: how often the crop may change on one click.
     """
 
@@ -186,6 +189,7 @@ class ZoomPolicy:
     margin: float = 0.15
     widest_mm: float = 192.0
     look_far: bool = True
+    off_center: float = 0.0
     first_moves: int = 2
     later_moves: int = 1
 
@@ -251,22 +255,30 @@ class ZoomPolicy:
             return None
         if view is None and (not first or len(tried_mm) > 1):
             return None
-        spacing = self.next_spacing(view, crop.spacing_mm)
-        if first and view is not None and self.profile.prompt_rule == "all":
-            low = self.profile.spacing_range_mm[0]
-            steps = np.round(_STEPS * np.log2(spacing / low))
-            spacing = float(min(low * 2.0 ** (steps / _STEPS), self.coarsest_mm))
-        leaving = view is not None and view.touches_border
-        change = self.first_change if first or leaving else self.later_change
+        low, spacing = self.profile.spacing_range_mm[0], self.next_spacing(view, crop.spacing_mm)
+        if view is None:
+            return crop_at(clicks_ras[-1], spacing, self.profile, ijk_to_ras) if spacing < crop.spacing_mm else None
+        middle = view.center_ras
+        change = self.first_change if first or view.touches_border else self.later_change
+        aside = False
+        if first and self.profile.prompt_rule == "all":
+            steps = np.round(_STEPS * np.log2(spacing / self.profile.spacing_mm))
+            spacing = float(np.clip(self.profile.spacing_mm * 2.0 ** (steps / _STEPS), low, self.coarsest_mm))
+            apart = float(np.linalg.norm(middle - crop.center_ras))
+            aside = len(tried_mm) == 1 and not view.touches_border and apart > self.off_center * view.diameter_mm
+            middle = transform_points(ijk_to_ras, np.round(world_to_ijk(ijk_to_ras, middle + _OFF_TIES)))
         if any(max(spacing / old, old / spacing) <= change for old in tried_mm):
-            return None
-        center = clicks_ras[-1] if view is None else self._center(view.center_ras, spacing, clicks_ras)
-        return crop_at(center, spacing, self.profile, ijk_to_ras)
+            if not aside:
+                return None
+            spacing = crop.spacing_mm
+        nearer = crop_at(self._center(middle, spacing, clicks_ras), spacing, self.profile, ijk_to_ras)
+        return None if nearer.key == crop.key else nearer
 
-    @staticmethod
-    def is_similar(spacing_mm: float, other_mm: float) -> bool:
-        """Whether an object looks about the same at one spacing as at another one."""
-        return max(spacing_mm / other_mm, other_mm / spacing_mm) <= _SIMILAR
+    def crop_beside(self, crop: Crop, factor: float, clicks_ras: NDArray, ijk_to_ras: NDArray) -> Crop:
+        """A crop of ``factor`` times the spacing, within the bounds, in the same place and around the same clicks."""
+        low = self.profile.spacing_range_mm[0]
+        spacing = float(np.clip(crop.spacing_mm * factor, min(low, crop.spacing_mm), self.coarsest_mm))
+        return crop_at(self._center(crop.center_ras, spacing, clicks_ras), spacing, self.profile, ijk_to_ras)
 
     def _center(self, center_ras: NDArray, spacing_mm: float, clicks_ras: NDArray) -> NDArray[np.float64]:
         """The object's middle, moved as little as needed to keep the clicks (the newest first) off the border."""
