@@ -253,6 +253,7 @@ def test_a_saved_scene_goes_on_where_it_was(one: User, tmp_path: Path) -> None:
 
 def test_only_our_own_nodes_are_added(user: User) -> None:
     user.load_volume()
+    assert user.host.app.layoutManager().threeDWidget(0) is not None  # the application has one from the start
     before = _classes(user)
     user.open()
     user.ui.addNoduleButton.click()

@@ -455,7 +455,7 @@ class SamAutomaticMaskGenerator3D:
         """The mask that a click gives. Unsure masks are not compared with a wider look, as they are for a person's
         click: the search knows roughly how large its candidates are, and most of the unsure ones are no nodules."""
         zoom = self.predictor.zoom
-        self.predictor.zoom = dataclasses.replace(zoom, look_far=False, off_center=0.2)
+        self.predictor.zoom = dataclasses.replace(zoom, look_far=False)
         try:
             return self.predictor.predict([place.point_ras], [1])
         finally:

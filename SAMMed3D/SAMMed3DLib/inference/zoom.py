@@ -173,8 +173,6 @@ class ZoomPolicy:
         margin: share of the crop's edge that lies at least between a click and the faces.
         widest_mm: a crop may have at least this edge, whatever spacing the profile ends with: masses of 100 mm fit.
         look_far: whether an answer that is not sure is compared with a look from so far.
-        off_center: an object further from the middle of the first click's crop than this, in its diameters, is looked
-            at again from its own middle, so that its mask hardly depends on where in it the click was.
         first_moves, later_moves: how often the crop may change on one click.
     """
 
@@ -189,7 +187,6 @@ class ZoomPolicy:
     margin: float = 0.15
     widest_mm: float = 192.0
     look_far: bool = True
-    off_center: float = 0.0
     first_moves: int = 2
     later_moves: int = 1
 
@@ -264,8 +261,7 @@ class ZoomPolicy:
         if first and self.profile.prompt_rule == "all":
             steps = np.round(_STEPS * np.log2(spacing / self.profile.spacing_mm))
             spacing = float(np.clip(self.profile.spacing_mm * 2.0 ** (steps / _STEPS), low, self.coarsest_mm))
-            apart = float(np.linalg.norm(middle - crop.center_ras))
-            aside = len(tried_mm) == 1 and not view.touches_border and apart > self.off_center * view.diameter_mm
+            aside = len(tried_mm) == 1 and not view.touches_border
             middle = transform_points(ijk_to_ras, np.round(world_to_ijk(ijk_to_ras, middle + _OFF_TIES)))
         if any(max(spacing / old, old / spacing) <= change for old in tried_mm):
             if not aside:
