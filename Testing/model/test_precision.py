@@ -25,7 +25,11 @@ def test_bf16_is_taken_where_its_instructions_are(monkeypatch, instructions) -> 
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     monkeypatch.setattr(torch.cpu, instructions, lambda: True, raising=False)
     monkeypatch.setattr(precision_module, "best_seconds", lambda *functions: pytest.fail("measured in vain"))
-    assert precision_module.cpu_bf16_is_fast()
+    for told_to_use_less in (False, True):  # DNNL_MAX_CPU_ISA=AVX2: bf16 would be far slower
+        supported = not told_to_use_less
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda known=supported: known, raising=False)
+        precision_module.cpu_bf16_is_fast.cache_clear()
+        assert precision_module.cpu_bf16_is_fast() is supported
     precision_module.cpu_bf16_is_fast.cache_clear()
 
 

@@ -73,11 +73,12 @@ def cpu_bf16_is_fast() -> bool:
     """
     if not torch.backends.mkldnn.is_available():
         return False
+    # oneDNN's own answer comes first: it may have been told to use fewer instructions (DNNL_MAX_CPU_ISA)
+    if not getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)():
+        return False
     probes = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     if any(probe is not None and probe() for probe in probes):
         return True
-    if not getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)():
-        return False
     x, weight = torch.ones(256, 768), torch.ones(768, 768)
     x16, weight16 = x.bfloat16(), weight.bfloat16()
     with torch.no_grad():
