@@ -327,7 +327,9 @@ class NoduleList:
             if row is None:
                 self._table.clearSelection()
             elif row != self._table.currentRow() or not self._table.selectedItems():
-                self._table.setCurrentCell(row, NAME)
+                # not as a held Shift or Ctrl, meant for a view, would have it: those add to what is selected
+                only = qt.QItemSelectionModel.ClearAndSelect | qt.QItemSelectionModel.Rows
+                self._table.setCurrentCell(row, NAME, only)
             if row is not None:  # so that typing changes the name, whatever cell was clicked
                 self._table.setCurrentCell(row, NAME, qt.QItemSelectionModel.NoUpdate)
         finally:
