@@ -147,7 +147,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         InputError: the system refuses to write (disk full, folder gone or read-only), or ``path`` is no regular file.
     """
-    try:
+    with _refusals(path):
         target = _target(path)
         with temporary_folder(target.parent) as folder:
             part = folder / path.name
@@ -155,6 +155,13 @@ def whole_file(path: Path) -> Iterator[Path]:
             _to_disk(part)
             part.replace(target)
         _to_disk(target.parent)
+
+
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """What the system refuses inside the block is told as an InputError: ``path`` was not written, and what to do."""
+    try:
+        yield
     except OSError as error:
         raise InputError(
             f"{path} could not be written: {error.strerror or error}; nothing was changed; {_cure(error)}"
@@ -189,7 +196,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         InputError: the system refuses to write, or ``path`` is taken.
     """
     check_folder(path.parent)
-    try:
+    with _refusals(path):
         with temporary_folder(path.parent) as folder:
             part = folder / path.name
             part.mkdir()
@@ -198,10 +205,6 @@ def new_folder(path: Path) -> Iterator[Path]:
                 raise InputError(f"{path} could not be written: it exists; choose another folder")
             part.rename(path)
         _to_disk(path.parent)
-    except OSError as error:
-        raise InputError(
-            f"{path} could not be written: {error.strerror or error}; nothing was changed; {_cure(error)}"
-        ) from error
 
 
 def safe_name(text: str, fallback: str) -> str:

@@ -366,8 +366,8 @@ class ModelChoice:
     def detectorEntry(self) -> ModelEntry:
         """The detector of the thorough search, as of the last refresh."""
         if self._detector is None:
-            self.refresh()
-        return self._detector or self.store.detector()
+            self._detector = self.store.detector()
+        return self._detector
 
     @property
     def detector(self) -> Path | None:

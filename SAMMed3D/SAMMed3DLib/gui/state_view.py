@@ -11,7 +11,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
-from ..scene.states import State
+from ..scene.states import State, busyText
 from ..translation import tr as _
 from ..weights.catalog import ModelEntry
 
@@ -228,7 +228,7 @@ def _history(facts: Facts) -> dict[str, Control]:
 def _segmentAll(facts: Facts) -> dict[str, Control]:
     reason = whyNoClick(facts)
     if facts.state is State.GENERATING:
-        reason = _busy()
+        reason = busyText()
     tip = _("Find and segment every nodule of the lungs, the likeliest first. Accepted nodules stay as they are.")
     sliderTip = _("Show fewer nodules, only likely ones, or more, at once: {shown} of {found} are shown.")
     slider = _usable(
@@ -245,10 +245,6 @@ def _segmentAll(facts: Facts) -> dict[str, Control]:
         "fewerLabel": slider,
         "moreLabel": slider,
     }
-
-
-def _busy() -> str:
-    return _("Wait for what is running, or cancel it.")
 
 
 def sizeText(size: int) -> str:
@@ -282,7 +278,7 @@ def _thorough(detector: ModelEntry | None) -> dict[str, Control]:
 
 def _nodules(facts: Facts) -> dict[str, Control]:
     none = "" if facts.rows else _("There are no nodules yet.")
-    busy = _busy() if facts.state is State.GENERATING else ""
+    busy = busyText() if facts.state is State.GENERATING else ""
     noRow = none or ("" if facts.selected else _("Select a nodule in the table first."))
     return {
         "acceptButton": _usable(_("Mark the nodule as reviewed and go on to the next one (A)."), noRow),

@@ -267,8 +267,8 @@ class ZoomPolicy:
             if not aside:
                 return None
             spacing = crop.spacing_mm
-        nearer = crop_at(self._center(middle, spacing, clicks_ras), spacing, self.profile, ijk_to_ras)
-        return None if nearer.key == crop.key else nearer
+        wanted = crop_at(self._center(middle, spacing, clicks_ras), spacing, self.profile, ijk_to_ras)
+        return None if wanted.key == crop.key else wanted
 
     def crop_beside(self, crop: Crop, factor: float, clicks_ras: NDArray, ijk_to_ras: NDArray) -> Crop:
         """A crop of ``factor`` times the spacing, within the bounds, in the same place and around the same clicks."""

@@ -30,7 +30,7 @@ from .open_volume import OpenVolume, Options, told
 from .pipeline import ModelProvider, Pipeline
 from .prompt_store import PromptStore
 from .review import Review
-from .states import SessionFacts, State, stateOf, textOf
+from .states import SessionFacts, State, busyText, stateOf, textOf
 from .undo_stack import UndoStack
 from .volume_geometry import SceneError, VolumeGeometry
 
@@ -526,7 +526,7 @@ class Session:
     def _beginJob(self, request: Any, text: str, onValue: Callable[[Any], None]) -> None:
         """Begins a long request. Raises SceneError while a search or another job is running."""
         if self._job is not None or self.finding.isRunning or self.queue is not None:
-            raise SceneError(_("Wait for what is running, or cancel it."))
+            raise SceneError(busyText())
 
         def onResult(result: Result) -> None:
             self._job = None
@@ -587,7 +587,7 @@ class Session:
             self.message(self.stateText, True)
             return
         if self._job is not None:
-            self.message(_("Wait for what is running, or cancel it."), True)
+            self.message(busyText(), True)
             return
         self._selectedBefore = self.selectedId
         self.finding.start()

@@ -83,3 +83,8 @@ def textOf(state: State, facts: SessionFacts) -> str:
         State.PREDICTING: _("Segmenting..."),
         State.GENERATING: facts.job or _("Looking for nodules..."),
     }[state]
+
+
+def busyText() -> str:
+    """Tells the user why something cannot begin while a search or another long job is running."""
+    return _("Wait for what is running, or cancel it.")

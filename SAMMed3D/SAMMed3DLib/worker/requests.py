@@ -93,11 +93,8 @@ class LoadModel:
     device: str = "auto"
     precision: str = "auto"
     modified: int = 0
+    key: ClassVar[Hashable] = "model"
     priority: ClassVar[Priority] = Priority.SETUP
-
-    @property
-    def key(self) -> Hashable:
-        return "model"
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,11 +112,8 @@ class SetVolume:
     array_kji: NDArray
     ijk_to_ras: NDArray
     ijk_to_world: NDArray
+    key: ClassVar[Hashable] = "volume"
     priority: ClassVar[Priority] = Priority.SETUP
-
-    @property
-    def key(self) -> Hashable:
-        return "volume"
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,11 +195,8 @@ class Generate:
     settings: Mapping[str, Any] = field(default_factory=dict)
     ijk_to_world: NDArray | None = None
     detector: str | None = None
+    key: ClassVar[Hashable] = "generate"
     priority: ClassVar[Priority] = Priority.LONG
-
-    @property
-    def key(self) -> Hashable:
-        return "generate"
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,11 +208,8 @@ class FindLungs:
     """
 
     identity: Identity
+    key: ClassVar[Hashable] = "lungs"
     priority: ClassVar[Priority] = Priority.LONG
-
-    @property
-    def key(self) -> Hashable:
-        return "lungs"
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,11 +232,8 @@ class Prefetch:
 
     identity: Identity
     point: Sequence[float]
+    key: ClassVar[Hashable] = "prefetch"
     priority: ClassVar[Priority] = Priority.IDLE
-
-    @property
-    def key(self) -> Hashable:
-        return "prefetch"
 
 
 @dataclass(frozen=True)
