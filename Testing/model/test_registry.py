@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import os
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -80,3 +84,23 @@ def test_built_models_evaluate() -> None:
     logits, iou = model.decode(embedding, torch.zeros(1, 1, 3), torch.ones(1, 1), multimask_output=True)
     assert logits.shape == (1, 3, *model.low_res_size)
     assert iou.shape == (1, 3)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library has no such settings")
+def test_memory_of_a_layer_is_kept_for_the_next_whatever_the_environment_says() -> None:
+    """Dask starts its workers with this setting, and the system had to hand out 110 MB anew for each encoding."""
+    code = (
+        "import resource, sys, torch\n"
+        "from SAMMed3DLib.model import build_model\n"
+        "model = build_model('nodule_light')\n"
+        "crop = torch.zeros(1, model.profile.channels, *model.profile.crop_size)\n"
+        "with torch.inference_mode():\n"
+        "    model.image_encoder(crop), model.image_encoder(crop)\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    model.image_encoder(crop)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
+    )
+    words = [sys.executable, "-c", code]
+    environment = os.environ | {"MALLOC_TRIM_THRESHOLD_": "65536", "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run(words, env=environment, capture_output=True, text=True, check=True, timeout=120)
+    assert int(run.stdout) < 2000

@@ -6,7 +6,6 @@ only).
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
@@ -18,8 +17,6 @@ from .attention import Attention
 from .linear import LayerNorm3d, MLPBlock, PatchConv3d, linear
 
 LAYER_NORM_EPS = 1e-6
-# Just under the largest block for which glibc adapts its thresholds.
-MALLOC_HINT_BYTES = (32 << 20) - (64 << 10)
 
 
 class EncoderBlock(nn.Module):
@@ -111,7 +108,6 @@ class ImageEncoderViT3D(nn.Module):
         expected = (self.in_channels, *[self.image_size] * 3)
         if tuple(x.shape[1:]) != expected:
             raise ValueError(f"the encoder takes (B, {', '.join(map(str, expected))}), not {tuple(x.shape)}")
-        _keep_freed_memory()
         x = self.patch_embed(x) + self.pos_embed
         for block in self.blocks:
             x = block(x)
@@ -125,13 +121,3 @@ class ImageEncoderViT3D(nn.Module):
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.Conv3d)):
                 module.to(dtype)
-
-
-@functools.cache
-def _keep_freed_memory() -> None:
-    """Make glibc keep up to 64 MiB of freed memory for the next layer; elsewhere this does nothing.
-
-    It would return each layer's results to the system and fault them in again: a fifth of an encoding's time. Freeing
-    one block of this size raises its thresholds for that (mallopt(3), M_MMAP_THRESHOLD).
-    """
-    torch.empty(MALLOC_HINT_BYTES, dtype=torch.uint8)
