@@ -219,7 +219,10 @@ def figures(text: str) -> set[str]:
     return set(re.findall(r"\d+\.\d+", text))
 
 
-@pytest.mark.parametrize(("heading", "page"), [("How accurate", "accuracy.md"), ("How fast", "speed.md")])
+@pytest.mark.parametrize(
+    ("heading", "page"),
+    [("How accurate", "accuracy.md"), ("What fine-tuning brings", "training.md"), ("How fast", "speed.md")],
+)
 def test_the_figures_of_the_readme_are_those_of_their_page(heading: str, page: str) -> None:
     section = text_of(ROOT / "README.md").partition(f"## {heading}\n")[2].partition("\n## ")[0]
     assert len(figures(section)) > 4
