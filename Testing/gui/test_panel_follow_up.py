@@ -241,6 +241,82 @@ def test_leaving_the_module_ends_the_pairing(two: FollowUp) -> None:
     assert not two.section._clicks.armed and not two.section.comparison.isPairing
 
 
+def test_changes_since_the_comparison_are_said(two: FollowUp) -> None:
+    two.compare()
+    label = two.ui.followUpLabel
+    assert label.text == ""
+    two.user.session.review.delete(two.user.ids()[0])
+    two.user.settle()
+    changed = "Scans or nodules have changed since: press Compare."
+    assert label.text == changed
+    two.choose("Nodule 1")
+    assert label.text == "Nodule 1 is not in its segmentation any more: press Compare or Measure."
+    assert two.offset() == pytest.approx(FIRST[2], abs=1.0), "where it was"
+    two.choose("Nodule 2")
+    assert label.text == changed
+    two.ui.compareButton.click()
+    two.settle()
+    assert label.text == "" and "Nodule 1" not in two.table(NAME) and "old 1 (prior)" in two.table(NAME)
+    two.user.host.select(None)  # in another module
+    two.prior.SetName("älter <1/2>")
+    two.user.open()
+    assert label.text == changed
+
+
+def test_a_prior_that_is_deleted_leaves_no_neighbor_in_its_place(two: FollowUp) -> None:
+    two.compare()
+    scene = two.user.host.scene.scene
+    scene.RemoveNode(two.segmentation)
+    two.settle()
+    assert two.ui.priorSegmentationSelector.currentNode() is None and two.table(NAME) == []
+    two.ui.compareButton.click()
+    assert "Before has no segmentation" in two.ui.followUpLabel.text
+    scene.RemoveNode(two.prior)
+    two.settle()
+    assert two.ui.priorVolumeSelector.currentNode() is None and two.ui.compareButton.text == "Measure"
+
+
+def test_the_scene_is_closed_while_it_measures(two: FollowUp) -> None:
+    two.ui.priorVolumeSelector.setCurrentNode(two.prior)
+    two.ui.compareButton.click()
+    two.user.host.scene.scene.Clear(0)
+    two.settle()
+    assert two.table(NAME) == [] and two.ui.followUpLabel.text == "" and not two.ui.compareButton.enabled
+
+
+def test_a_date_that_is_corrected_is_no_error_any_more(two: FollowUp) -> None:
+    two.ui.priorVolumeSelector.setCurrentNode(two.prior)
+    for date, message in (("31.5.2024", "31.5.2024 is no date: write it as 2024-05-31."), ("2024-05-31", "")):
+        two.ui.priorDateEdit.setText(date)
+        two.ui.priorDateEdit.editingFinished.emit()
+        assert two.ui.followUpLabel.text == message
+
+
+def test_a_volume_of_any_name_gives_a_file_name(two: FollowUp, monkeypatch: pytest.MonkeyPatch) -> None:
+    import qt
+
+    asked: list[str] = []
+    monkeypatch.setattr(qt.QFileDialog, "getSaveFileName", lambda _parent, _title, place, _kinds: asked.append(place))
+    two.ui.compareButton.click()
+    two.settle()
+    two.current.SetName("4: Thorax 1/2 größer?")
+    two.ui.csvButton.click()
+    assert Path(asked[0]).name == "4_Thorax_1_2_größer_findings.csv"
+
+
+def test_another_layout_gives_the_nodules_back_to_all_views(two: FollowUp) -> None:
+    layout = two.user.host.scene.scene.AddNewNodeByClass("vtkMRMLLayoutNode")
+    layout.AddLayoutDescription(layout.SlicerLayoutOneUpRedSliceView, "<layout/>")
+    two.compare()
+    two.ui.twoRowsButton.click()
+    display = two.user.session.segmentationNode.GetDisplayNode()
+    assert two.ui.twoRowsButton.checked and display.GetViewNodeIDs()
+    layout.SetViewArrangement(layout.SlicerLayoutOneUpRedSliceView)
+    two.user.widget.panel._views.changed()
+    assert not two.ui.twoRowsButton.checked and not display.GetViewNodeIDs()
+    assert layout.GetViewArrangement() == layout.SlicerLayoutOneUpRedSliceView
+
+
 def test_what_each_state_offers() -> None:
     from SAMMed3DLib.gui.follow_up_view import FollowUpFacts, followUpView
 

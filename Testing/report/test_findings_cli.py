@@ -273,6 +273,15 @@ def test_no_nodules_are_a_result(tmp_path, capsys) -> None:
     assert {each.name for each in (tmp_path / "out").iterdir()} == WRITTEN
 
 
+def test_values_that_are_no_numbers_are_refused(tmp_path, capsys) -> None:
+    array, labels = scene(5.0)
+    array = array.astype(np.float32)
+    array[12, 25, 15] = np.nan
+    ct, mask = nifti(tmp_path, "ct", array, matrix()), nifti(tmp_path, "mask", labels, matrix())
+    words = ["report", str(ct), "--segmentation", str(mask), "--out", str(tmp_path / "out")]
+    refused(capsys, tmp_path, cli.main(words), "NaN or infinite values (1 in slice 12", {"ct.nii.gz", "mask.nii.gz"})
+
+
 def test_a_segmentation_on_a_part_of_the_grid_and_on_another_one(tmp_path, capsys) -> None:
     array, labels = scene(5.0)
     ct = nifti(tmp_path, "ct", array, matrix())

@@ -335,6 +335,9 @@ def test_dicom_of_a_volume_that_is_no_series_is_refused(two: Two, tmp_path: Path
     two.comparison.saveDicom(tmp_path)
     two.wait()
     assert two.messages[-1][1] and "no DICOM series" in two.messages[-1][0] and not list(tmp_path.iterdir())
+    two.bench.volume.SetAndObserveTransformNodeID(two.bench.scene.add_warp().GetID())
+    two.comparison.saveDicom(tmp_path)
+    assert two.messages[-1][1] and "non-linear" in two.messages[-1][0] and not two.comparison.isRunning
 
 
 def test_dicom_of_a_series_bears_the_segments_uids(
@@ -384,6 +387,7 @@ def test_opened_findings_lead_to_the_segments(two: Two, tmp_path: Path) -> None:
     shown = two.pairs()
     other = Comparison(two.bench.session)
     other.setPrior(two.priorVolume, two.priorNode)
+    two.bench.volume.SetAndObserveTransformNodeID(two.bench.scene.add_warp().GetID())  # nothing is measured for it
     other.open(tmp_path / "findings.json")
     assert [(_name(row.current), _name(row.prior), row.pair.status) for row in other.rows() if row.pair] == shown
     assert not other.hasMasks
@@ -404,6 +408,196 @@ def test_lobes_come_from_another_segmentation(two: Two) -> None:
     two.wait()
     found = {row.shown.name: row.shown.place.lobe for row in two.comparison.rows()}
     assert found == {"Nodule 1": "lower lobe", "Nodule 2": "lower lobe", "Nodule 3": "upper lobe"}
+
+
+# -- scans and nodules that change or go -------------------------------------------------------------------------------
+
+
+def test_what_changes_after_the_comparison_is_noticed_and_measured_anew(two: Two) -> None:
+    two.run()
+    comparison, heard = two.comparison, []
+    comparison.changed.connect(lambda: heard.append(comparison.isStale))
+    two.bench.session.select(two.now[1])
+    two.bench.session.review.show3d(True)
+    two.bench.settle()
+    comparison.part(two.row("Nodule 2"))
+    assert not comparison.isStale, "nothing that was measured"
+    heard.clear()
+    two.bench.click(*PLACES[0])
+    assert heard == [True]
+    two.bench.session.undo()
+    two.bench.settle()
+    comparison.run()
+    assert not comparison.isStale and not comparison.isRunning, "it is what it was"
+    prior = NoduleSegmentation(two.priorNode)
+    for change in (
+        lambda: two.bench.volume.SetName("CT <heute>"),
+        lambda: two.priorVolume.SetName("größer & älter"),
+        lambda: comparison.setDate(two.priorVolume, "2023-01-01"),
+        lambda: prior.segment(two.before[0]).SetName("umbenannt"),
+        lambda: prior.setStatus(two.before[1], "reviewed"),
+        lambda: prior.remove(two.before[3]),
+    ):
+        change()
+        assert comparison.isStale
+        two.run()
+        assert not comparison.isStale
+    findings = comparison.findings
+    assert (findings.scan.name, findings.follow_up.prior.name) == ("CT <heute>", "größer & älter")
+    assert findings.follow_up.days == 547 and ("Nodule 1", "umbenannt", "matched") in two.pairs()
+    assert not any(before == "old 4" for _now, before, _status in two.pairs())
+
+
+def test_transforms_move_both_and_a_mask_outside_of_its_volume_is_named(two: Two) -> None:
+    two.run()
+    before = two.pairs()
+    transform = two.bench.scene.add_transform(MOVED)
+    for node in (two.priorVolume, two.priorNode):
+        node.SetAndObserveTransformNodeID(transform.GetID())
+    assert two.comparison.isStale
+    two.run()
+    place = two.row("old 1").prior.place.centroid_ras
+    assert place == pytest.approx(np.add(two.bench.ras(*PLACES[0]), (12.0, -7.0, 5.0)), abs=0.01)
+    for node in (two.priorVolume, two.priorNode):
+        node.HardenTransform()
+    two.run()
+    assert two.row("old 1").prior.place.centroid_ras == pytest.approx(place, abs=0.01)
+    assert [each[:2] for each in two.pairs()] == [each[:2] for each in before]
+    two.priorVolume.SetAndObserveTransformNodeID(transform.GetID())
+    two.priorVolume.HardenTransform()
+    two.run()
+    assert two.messages[-1] == ("old 2 lies outside of Before: put both under one transform, or delete it.", True)
+
+
+def test_nodules_that_were_deleted_are_named(two: Two) -> None:
+    two.run()
+    two.comparison.startPairing()
+    two.comparison.pick(two.row("Nodule 1"))
+    two.comparison.pick(two.row("old 4"))
+    pair, gone = two.row("Nodule 1"), two.row("old 1")
+    two.bench.session.review.delete(two.now[0])
+    NoduleSegmentation(two.priorNode).remove(two.before[0])
+    for act in (lambda: two.comparison.part(pair), lambda: two.comparison.clickHere(gone)):
+        act()
+        name = "Nodule 1" if two.messages[-1][0].startswith("Nodule") else "old 1"
+        assert two.messages[-1] == (f"{name} is not in its segmentation any more: press Compare or Measure.", True)
+    assert name == "old 1" and two.comparison.lost(two.row("Nodule 2")) == ""
+    two.comparison.startPairing()
+    two.comparison.pick(pair)
+    assert two.messages[-1][0].startswith("Nodule 1 is not in its segmentation")
+    two.run()
+    assert two.pairs() == [("Nodule 2", "old 2", "matched"), ("Nodule 3", "old 3", "matched"), (None, "old 4", "gone")]
+
+
+def test_scans_that_go_take_their_findings_along(two: Two) -> None:
+    two.run()
+    two.bench.scene.scene.RemoveNode(two.priorNode)
+    assert two.pairs() == [] and two.comparison.prior == (two.priorVolume, None)
+    two.comparison.run()
+    assert "Before has no segmentation" in two.messages[-1][0]
+    two.bench.scene.scene.RemoveNode(two.priorVolume)
+    assert two.comparison.prior == (None, None)
+    two.comparison.run()
+    two.wait()
+    assert len(two.comparison.rows()) == 3 and two.comparison.findings.follow_up is None
+    two.bench.scene.scene.RemoveNode(two.bench.volume)
+    assert two.comparison.findings is None
+    two.comparison.run()
+    assert two.messages[-1] == ("Choose a CT volume first.", True)
+
+
+@pytest.mark.parametrize("end", ["volume", "prior", "segmentation", "scene", "file"])
+def test_measurements_of_scans_that_went_meanwhile_are_dropped(two: Two, tmp_path: Path, end: str) -> None:
+    two.run()
+    two.comparison.save(tmp_path / "findings.json")
+    two.wait()
+    two.comparison.setPrior(None)
+    other = createSegmentation(two.bench.addVolume("other"))
+    two.comparison.setPrior(two.priorVolume, two.priorNode)
+    two.comparison.run()
+    two.messages.clear()
+    {
+        "volume": lambda: two.bench.session.setVolume(None),
+        "prior": lambda: two.comparison.setPrior(None),
+        "segmentation": lambda: two.comparison.setPrior(two.priorVolume, other),
+        "scene": lambda: two.bench.scene.scene.Clear(0),
+        "file": lambda: two.comparison.open(tmp_path / "findings.json"),
+    }[end]()
+    two.wait()
+    assert not two.comparison.hasMasks and len(two.pairs()) == (4 if end == "file" else 0)
+    assert not any(isError for _text, isError in two.messages)
+    if end == "scene":
+        assert two.comparison.prior == (None, None)
+
+
+def test_corrections_hold_when_another_prior_was_compared_in_between(two: Two) -> None:
+    two.run()
+    two.comparison.startPairing()
+    two.comparison.pick(two.row("Nodule 1"))
+    two.comparison.pick(two.row("old 4"))
+    two.comparison.part(two.row("Nodule 2"))
+    corrected = two.pairs()
+    first = two.priorVolume, two.priorNode
+    two.priorVolume = two.bench.addVolume("Older")
+    two.priorNode = createSegmentation(two.priorVolume)
+    for number, place in enumerate(PLACES, start=1):
+        two._add(f"older {number}", place)
+    two.run()
+    assert [each[1:] for each in two.pairs()] == [(f"older {number}", "matched") for number in (1, 2, 3)]
+    two.priorVolume, two.priorNode = first
+    two.run()
+    assert sorted(map(str, two.pairs())) == sorted(map(str, corrected)) and two.row("Nodule 1").pair.by_hand
+
+
+def test_one_scan_is_not_compared_with_itself(two: Two) -> None:
+    own = two.bench.session.segmentationNode
+    two.comparison.setPrior(two.bench.volume)
+    two.comparison.run()
+    assert not two.comparison.isRunning and "the same volume" in two.messages[-1][0]
+    own.SetNodeReferenceID(own.GetReferenceImageGeometryReferenceRole(), None)
+    two.comparison.setPrior(two.priorVolume, own)
+    two.comparison.run()
+    assert not two.comparison.isRunning and "holds the nodules of the current scan" in two.messages[-1][0]
+
+
+def test_values_that_are_no_numbers_count_as_air_and_are_named(two: Two) -> None:
+    array = np.full((36, 30, 32), -800.0, np.float32)
+    array[8, 8, 8], array[20, 0, :] = np.nan, np.inf
+    volume = two.bench.scene.add_volume(array, name="holes")
+    volume.CopyOrientation(two.bench.volume)
+    two.priorVolume, two.priorNode = volume, createSegmentation(volume)
+    two._add("old 1", PLACES[0])
+    two.run()
+    row = two.row("old 1")
+    assert row.prior.mean_hu == pytest.approx(-800.0 - 224.0 / 125.0) and row.pair.volume.percent_interval.low < 0.0
+    assert "prior: 33 voxels are no numbers (NaN, infinite): they count as air" in two.comparison.text()
+    assert np.isnan(slicer.util.arrayFromVolume(volume)[8, 8, 8]), "the volume is as it was"
+
+
+def test_no_nodules_are_said(two: Two) -> None:
+    empty = two.bench.addVolume("empty")
+    two.comparison.setPrior(empty, createSegmentation(empty))
+    two.bench.session.setVolume(two.bench.addVolume("empty now"))
+    two.comparison.run()
+    two.wait()
+    assert two.messages[-1] == ("There are no nodules in either scan.", False)
+    two.comparison.setPrior(None)
+    two.comparison.run()
+    two.wait()
+    assert two.messages[-1] == ("There are no nodules in the CT.", False)
+    assert "No nodules." in two.comparison.text()
+
+
+def test_two_clicks_at_expected_places_make_two_pairs(two: Two) -> None:
+    two._add("old 5", (14, 22, 20))
+    two.run()
+    for name in ("old 4", "old 5"):
+        two.comparison.clickHere(two.row(name))
+    two.bench.settle()
+    two.wait()
+    for name in ("old 4", "old 5"):
+        row = two.row(name)
+        assert row.current is not None and row.pair.by_hand
 
 
 # -- two rows of views -------------------------------------------------------------------------------------------------

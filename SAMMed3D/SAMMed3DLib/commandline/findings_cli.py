@@ -200,9 +200,11 @@ def _read(given: tuple[str, str | None, str | None]) -> tuple[Volume, list[Segme
     """A scan, and its nodules where there is a segmentation."""
     from ..files.segmentation_io import on_grid, read_segment_names
     from ..files.volume_io import read_labels, read_volume
+    from ..inference.validation import check_image
     from ..report.measuring import segments_of
 
     volume = read_volume(given[0])
+    check_image(volume.array_kji)
     if given[1] is None:
         return volume, None
     labels = read_labels(given[1])

@@ -13,6 +13,7 @@ import qt
 import slicer
 import slicer.util
 
+from ..files.output_files import safe_name
 from ..inference.errors import InputError
 from ..report.document import all_caveats, caveat_line
 from ..scene.comparison import Comparison, Row
@@ -52,7 +53,7 @@ class FollowUpPanel:
         )
         self._progress = ProgressRow(parts, self.comparison.cancel)
         self._message = ""
-        self._filling = False
+        self._filling = self._wasStale = self._closed = False
         self._rows: list[Row] = []
         self._selected: tuple[str | None, str | None] | None = None
         self._signals: list[tuple[Signal, Callable[..., Any]]] = [
@@ -61,7 +62,7 @@ class FollowUpPanel:
             (self.comparison.progressed, self._progress.setProgress),
             (self._clicks.clicked, self._onClicked),
             (tools.armedChanged, self._onArmed),
-            (views.changed, self._watch),
+            (views.changed, self._onViews),
         ]
         for signal, slot in self._signals:
             signal.connect(slot)
@@ -95,6 +96,7 @@ class FollowUpPanel:
 
     def close(self) -> None:
         """Takes everything apart."""
+        self._closed = True
         self.exit()
         for sender, signature, slot in self._connections:
             sender.disconnect(signature, slot)
@@ -104,6 +106,10 @@ class FollowUpPanel:
         self._progress.close()
         self.twoRows.close()
         self.comparison.close(_SHUTDOWN_SECONDS)
+
+    def enter(self) -> None:
+        """The module is opened: scans and nodules may have changed meanwhile."""
+        self.refresh()
 
     def exit(self) -> None:
         """Another module is opened: no click in the views is ours."""
@@ -116,6 +122,10 @@ class FollowUpPanel:
         """Bring the section up to date."""
         comparison = self.comparison
         self._progress.setBusy(comparison.isRunning)
+        isStale = comparison.isStale
+        if isStale and not self._wasStale:
+            self._message = ""
+        self._wasStale = isStale
         self._rows = comparison.rows()
         self._fillTable()
         findings = comparison.findings
@@ -144,6 +154,7 @@ class FollowUpPanel:
                     before=row is not None and row.prior is not None,
                     expected=row is not None and comparison.places(row)[0] is not None,
                     message=self._message,
+                    stale=isStale,
                     knownDates=(dates[0][1], dates[1][1]),
                 )
             )
@@ -203,11 +214,19 @@ class FollowUpPanel:
 
     def _onPrior(self, node: Any = None) -> None:
         self._message = ""
+        before = self.comparison.prior
         volume = self._ui.priorVolumeSelector.currentNode()
         self.comparison.setPrior(volume, self._ui.priorSegmentationSelector.currentNode() if volume else None)
         if self.twoRows.isShown:
             self._showRows()
         self.refresh()
+        qt.QTimer.singleShot(0, lambda: self._leaveGone(before))
+
+    def _leaveGone(self, before: tuple[Any, Any]) -> None:
+        """Chooses None where the prior was deleted: the selector has taken its neighbor, which nobody asked for."""
+        for node, name in zip(before, ("priorVolumeSelector", "priorSegmentationSelector"), strict=True):
+            if node is not None and node.GetScene() is None and not self._closed:
+                getattr(self._ui, name).setCurrentNode(None)
 
     def _onCurrentDate(self) -> None:
         self._setDate(self.comparison.current[0], self._ui.currentDateEdit.text)
@@ -222,6 +241,8 @@ class FollowUpPanel:
             self.comparison.setDate(volume, text)
         except InputError as error:
             self._onMessage(str(error), True)
+        else:
+            self._onMessage("", False)
 
     def _onCompare(self, checked: bool = False) -> None:
         self._message = ""
@@ -292,6 +313,13 @@ class FollowUpPanel:
         if self._tools.armed:
             self.comparison.stopPairing()
 
+    def _onViews(self) -> None:
+        """Views came or went: the user may have chosen another layout."""
+        if self._ui.twoRowsButton.checked and not self.twoRows.isShown:
+            self.twoRows.hide()
+            self.refresh()
+        self._watch()
+
     def _watch(self) -> None:
         """While pairs are made, clicks in the views pick nodules."""
         if not self.comparison.isPairing:
@@ -331,6 +359,7 @@ class FollowUpPanel:
             segmentId = self.comparison.segmentOf("current", row.current)
             if segmentId is not None:
                 self._session.select(segmentId)
+            self._message = self.comparison.lost(row)
             self._jump(row)
         self.refresh()
 
@@ -438,7 +467,7 @@ class FollowUpPanel:
 
     def _ask(self, title: str, ending: str, kinds: str) -> Path | None:
         volume = self.comparison.current[0]
-        name = f"{volume.GetName() if volume is not None else 'nodules'} findings{ending}"
+        name = safe_name(f"{volume.GetName() if volume is not None else ''} findings", "findings") + ending
         chosen = qt.QFileDialog.getSaveFileName(self._widget, title, str(Path(self._folder()) / name), kinds)
         if not chosen:
             return None

@@ -30,6 +30,7 @@ class FollowUpFacts:
         sideBySide: the two rows are on screen.
         selected: a row is selected, which has a nodule ``now``, one ``before``, and a place for a click (``expected``).
         message: for the status line.
+        stale: they are not of the scans and nodules as these are now.
         knownDates: whether the dates of the current and of the prior scan are in their files.
     """
 
@@ -46,6 +47,7 @@ class FollowUpFacts:
     before: bool = False
     expected: bool = False
     message: str = ""
+    stale: bool = False
     knownDates: tuple[bool, bool] = (False, False)
 
 
@@ -64,11 +66,14 @@ def followUpView(facts: FollowUpFacts) -> Mapping[str, Control]:
         alone = _("Only for nodules of the prior that have no partner.")
     elif not alone and not facts.expected:
         alone = _("Its place in the CT is not known: the registration failed, or the place lies outside the CT.")
+    compare = _("Compare") if facts.prior else _("Measure")
     tip = _("Measure the nodules of both scans, register the prior with the CT, and pair the nodules.")
     if not facts.prior:
         tip = _("Measure the CT's nodules for a report.")
+    changed = _("Scans or nodules have changed since: press {button}.").format(button=compare) if facts.stale else ""
+    message = facts.message or changed
     return {
-        "compareButton": _usable(tip, noVolume, text=_("Compare") if facts.prior else _("Measure")),
+        "compareButton": _usable(tip, noVolume, text=compare),
         "twoRowsButton": _usable(
             _("The CT above, the prior below; a row of the table is shown in both."), noPrior, checked=facts.sideBySide
         ),
@@ -93,7 +98,7 @@ def followUpView(facts: FollowUpFacts) -> Mapping[str, Control]:
         "upperCheckBox": _usable(
             _("The selected nodule lies in an upper lobe. A segmentation of the lobes says it by itself."), noRow
         ),
-        "followUpLabel": Control(text=facts.message, toolTip=facts.message),
+        "followUpLabel": Control(text=message, toolTip=message),
     }
 
 

@@ -117,6 +117,7 @@ class NodulePanel:
         self.refresh()
         self._shortcuts.install(slicer.util.mainWindow() or self.widget)
         self.tools.enter()
+        self.followUp.enter()
         self.models.enter()
         qt.QTimer.singleShot(0, self._preload)
 

@@ -17,6 +17,8 @@ _MOST_LABELS_8_BIT = 64
 _LARGEST_LABEL = 31
 #: HU of CTs, of metal too, stay within this; exports of 16 bit reach it.
 _LARGEST_HU = 70_000.0
+#: What stands for values that are no numbers.
+_AIR_HU = -1024.0
 #: In a CT the values range over more than this.
 _SMALLEST_RANGE_HU = 100.0
 #: Every CT of the lungs has something darker.
@@ -143,6 +145,19 @@ def _check_finite(array: NDArray) -> None:
                     f"the volume holds NaN or infinite values ({count} in slice {index}, the first that has any): "
                     "replace them, for example by -1024 HU"
                 )
+
+
+def air_for_nonsense(array: NDArray) -> str:
+    """Replaces NaN and infinity by air, in place; returns a note for users, "" where there was none."""
+    count = 0
+    for plane in array if array.dtype.kind == "f" else ():
+        nonsense = ~np.isfinite(plane)
+        if nonsense.any():
+            plane[nonsense] = _AIR_HU
+            count += int(np.count_nonzero(nonsense))
+    if count == 1:
+        return "1 voxel is no number (NaN, infinite): it counts as air"
+    return f"{count} voxels are no numbers (NaN, infinite): they count as air" if count else ""
 
 
 def check_points(

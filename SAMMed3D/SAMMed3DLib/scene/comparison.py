@@ -7,7 +7,8 @@ import datetime
 import re
 import uuid
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..inference.errors import InputError, PredictionCancelled
 from ..inference.nodule_table import BY_HAND
-from ..report.findings import Findings, Nodule, Pair, Point, Scan, read_findings, tracking_uid, without_names
+from ..report.findings import Caveat, Findings, Nodule, Pair, Point, Scan, read_findings, tracking_uid, without_names
 from ..signal import Signal
 from ..translation import tr as _
 from ..worker.requests import AXES, FunctionRequest, Report, RequestCancelled, Result
@@ -27,7 +28,7 @@ from .beside_volume import ownerOf
 from .input_gate import dicomFile
 from .nodule_segmentation import NoduleSegmentation, findSegmentation
 from .nodule_state import SegmentRecord, digest
-from .segment_writer import SegmentLabelmap, SegmentWriter
+from .segment_writer import BINARY_LABELMAP, SegmentLabelmap, SegmentWriter, segmentationToWorld
 from .states import State
 from .volume_geometry import SceneError, VolumeGeometry
 
@@ -97,6 +98,14 @@ class _Taken:
     ids: Mapping[int, str]
 
 
+@dataclass(eq=False)
+class _Corrections:
+    """Pairs that the user made, and those they parted: segment IDs of the current and of the prior scan."""
+
+    byHand: dict[str, str] = field(default_factory=dict)
+    apart: set[tuple[str, str]] = field(default_factory=set)
+
+
 @dataclass(frozen=True, eq=False)
 class _Measured:
     """The worker thread's answer: the measured scans and their registration."""
@@ -135,25 +144,30 @@ class Comparison:
         self._registration: tuple[Hashable, Registration] | None = None
         self._measured: _Measured | None = None
         self._findings: Findings | None = None
-        self._isRunning = False
+        self._isRunning = self._isMeasuring = self._isStale = False
+        self._stamped: Hashable = None
         self._then: Callable[[], None] | None = None
-        self._byHand: dict[str, str] = {}
-        self._apart: set[tuple[str, str]] = set()
+        self._corrections: dict[tuple[str, ...], _Corrections] = {}
         self._awaited: dict[str, str] = {}
         self._picked: tuple[Side, str] | None = None
         self.isPairing = False
         self.patient: Patient | None = None
         self.spiculated: set[str] = set()
         self.upper: set[str] = set()
+        self._scene = slicer.mrmlScene
+        self._tag = self._scene.AddObserver(self._scene.NodeRemovedEvent, lambda *_event: self._onNodeRemoved())
 
     def close(self, seconds: float) -> None:
         """Releases all nodes and the worker thread; nothing can be called after this."""
         self._session.noduleChanged.disconnect(self._onNoduleChanged)
         self._session.nodulesChanged.disconnect(self._onNodulesChanged)
         self._session.documentChanged.disconnect(self._onDocumentChanged)
+        self._scene.RemoveObserver(self._tag)
         self._client.progressed.disconnect(self._onProgress)
         self._client.close(seconds)
-        self.forget()
+        self._prior = (None, None)
+        self._lungs, self._registration, self._corrections = {}, None, {}
+        self._drop()
 
     def poll(self, timeout: float = 0.005) -> bool:
         """Takes the worker thread's answers; see Client.poll."""
@@ -180,12 +194,13 @@ class Comparison:
             self._drop()
             self.changed()
 
-    def forget(self) -> None:
-        """Releases all nodes and findings, between scenes for example."""
-        self.cancel()
-        self._prior = (None, None)
-        self._lungs, self._registration = {}, None
-        self._drop()
+    def _onNodeRemoved(self) -> None:
+        """Gives up a prior that has left the scene."""
+        volume, segmentation = self._prior
+        if volume is not None and volume.GetScene() is None:
+            self.setPrior(None)
+        elif segmentation is not None and segmentation.GetScene() is None:
+            self.setPrior(volume)
 
     def _onDocumentChanged(self) -> None:
         """Forgets the findings of another volume or segmentation, unless the first click made the segmentation."""
@@ -195,9 +210,13 @@ class Comparison:
         self.changed()
 
     def _drop(self) -> None:
+        """Forgets the findings, and stops measuring: they would be of other scans. Documents are written to the end."""
+        if self._isMeasuring:
+            self._client.cancel()
+            self._isMeasuring = False
         self._measured = self._findings = self._then = self._picked = None
-        self._byHand, self._apart, self._awaited = {}, set(), {}
-        self.isPairing = False
+        self._awaited = {}
+        self.isPairing = self._isStale = False
         self.spiculated, self.upper = set(), set()
 
     def dateOf(self, volumeNode: Any) -> tuple[str, bool]:
@@ -225,14 +244,11 @@ class Comparison:
         """Returns the question to ask before comparing. Raises InputError, SceneError where they cannot be."""
         from ..report.scan_facts import check_modality, check_scans, days_between
 
-        volumes = [self.current[0], *([self._prior[0]] if self._prior[0] is not None else [])]
-        scans = [_facts(volume) for volume in volumes]
+        scans = [_facts(volume) for volume, _segmentation in self._scans()]
         for scan in scans:
             check_modality(scan)
         if len(scans) < 2:
             return None
-        if volumes[0] is volumes[1]:
-            raise InputError(_("Current and prior are the same volume: choose the prior scan."))
         days = days_between(scans[1].date, scans[0].date)
         if days is not None and days < 0:
             text = _("The prior ({prior}) is newer than the current scan ({current}). Swap them?")
@@ -241,6 +257,20 @@ class Comparison:
         if odd:
             return Doubt("patient", _("{reasons}. Compare them all the same?").format(reasons="; ".join(odd)))
         return None
+
+    def _scans(self) -> list[tuple[Any, Any]]:
+        """The current scan, and the prior where one is chosen. Raises InputError where the two are one."""
+        if self._prior[0] is None:
+            return [self.current]
+        if self.current[0] is self._prior[0]:
+            raise InputError(_("Current and prior are the same volume: choose the prior scan."))
+        if self.current[1] is not None and self.current[1] is self._prior[1]:
+            raise InputError(
+                _("{name} holds the nodules of the current scan: choose the prior's own nodules.").format(
+                    name=self._prior[1].GetName()
+                )
+            )
+        return [self.current, self._prior]
 
     # -- measuring and pairing ---------------------------------------------------------------------------------------
 
@@ -258,6 +288,28 @@ class Comparison:
     def hasMasks(self) -> bool:
         """Whether the findings are of the scans at hand, not from a file."""
         return self._measured is not None
+
+    @property
+    def isStale(self) -> bool:
+        """Whether scans or nodules are no longer what was measured."""
+        if self._measured is not None and not self._isStale and not self._isMeasuring:
+            stamp = self._stamp()
+            if stamp != self._stamped:
+                self._stamped = stamp
+                try:
+                    self._isStale = not self._isOf(self._take())
+                except (SceneError, InputError):
+                    self._isStale = True
+        return self._isStale
+
+    def _stamp(self) -> Hashable:
+        return _stamp(*self.current), _stamp(*self._prior)
+
+    def _isOf(self, taken: Sequence[_Taken]) -> bool:
+        """Whether the findings are of these very scans and masks."""
+        return self._measured is not None and [each.key for each in taken] == [
+            each.key for each in self._measured.taken
+        ]
 
     def rows(self) -> list[Row]:
         """Returns the rows of the table: the pairs, then the nodules without a partner."""
@@ -282,18 +334,23 @@ class Comparison:
         if self._session.state is State.NO_TORCH:  # volumes are sampled by it
             self.message(self._session.stateText, True)
             return
+        stamp = self._stamp()
         try:
             taken = self._take()
         except (SceneError, InputError) as error:
             self.message(str(error), True)
             return
-        if self._measured is not None and [each.key for each in taken] == [each.key for each in self._measured.taken]:
+        isSame, self._stamped = self._isOf(taken), stamp
+        self._isStale = self._measured is not None and not isSame
+        if isSame:
+            self.changed()
             if then is not None:
                 then()
             return
         self._then = then
         lungs = dict(self._lungs)
         known = self._registration
+        self._isMeasuring = True
         self._submit(lambda report: _measure(taken, lungs, known, report), self._onMeasured)
 
     def cancel(self) -> None:
@@ -306,9 +363,8 @@ class Comparison:
             raise InputError(_("Choose a CT volume first."))
         if any(row.isPending for row in self._session.review.rows()):
             raise InputError(_("A nodule is still being computed: try again in a moment."))
-        current = _taken(volume, segmentation)
-        if self._prior[0] is None:
-            return (current,)
+        if len(self._scans()) < 2:
+            return (_taken(volume, segmentation),)
         if self._prior[1] is None:
             raise InputError(
                 _("{name} has no segmentation: choose it as CT, segment its nodules, then come back.").format(
@@ -322,7 +378,7 @@ class Comparison:
                     name=self._prior[1].GetName(), owner=owner.GetName(), prior=self._prior[0].GetName()
                 )
             )
-        return current, _taken(*self._prior)
+        return _taken(volume, segmentation), _taken(*self._prior)
 
     def _submit(self, function: Callable[[Report], Any], onResult: Callable[[Any], None]) -> None:
         self._isRunning = True
@@ -331,6 +387,9 @@ class Comparison:
 
     def _onResult(self, result: Result, onResult: Callable[[Any], None]) -> None:
         self._isRunning = False
+        if onResult == self._onMeasured and not self._isMeasuring:
+            result = dataclasses.replace(result, value=None, error=None, cancelled=True)  # dropped meanwhile
+        self._isMeasuring = False
         if result.error is not None or result.cancelled:
             self._then = None
         if result.error is not None:
@@ -338,18 +397,17 @@ class Comparison:
         elif not result.cancelled:
             onResult(result.value)
         self.changed()
+        self._joinAwaited()
 
     def _onMeasured(self, value: _Measured) -> None:
-        nodes = [self.current, *([self._prior] if self._prior[0] is not None else [])]
-        if len(nodes) != len(value.taken) or any(
-            each.image[0] != volume.GetID() for each, (volume, _segmentation) in zip(value.taken, nodes, strict=True)
-        ):
-            return  # other scans were chosen meanwhile
-        self._measured = value
+        self._measured, self._isStale = value, False
         self._lungs = {each.image: scan.lungs for each, scan in zip(value.taken, value.scans, strict=True)}
         if value.registration is not None:
             self._registration = (tuple(each.image for each in value.taken), value.registration)
         self._pair()
+        if not self.rows():
+            none = _("There are no nodules in the CT."), _("There are no nodules in either scan.")
+            self.message(none[len(value.taken) - 1], False)
         then, self._then = self._then, None
         if then is not None:
             then()
@@ -364,14 +422,15 @@ class Comparison:
             from ..report.follow_up import follow_up, scan_extent
 
             now, then = measured.scans
-            by_hand = self._uids(self._byHand.items())
+            corrections = self._corrected
+            by_hand = self._uids(corrections.byHand.items())
             findings = follow_up(
                 now.findings,
                 then.findings,
                 measured.registration,
                 by_hand,
                 (scan_extent(now.array_kji, now.ijk_to_ras), scan_extent(then.array_kji, then.ijk_to_ras)),
-                self._uids(self._apart),
+                self._uids(corrections.apart),
             )
             if measured.registration.prior_to_current is None:
                 self.message(measured.registration.message, True)
@@ -385,6 +444,12 @@ class Comparison:
                 if taken.ids[nodule.label] in there:
                     segments.setTrackingUid(taken.ids[nodule.label], nodule.tracking_uid)
         self.changed()
+
+    @property
+    def _corrected(self) -> _Corrections:
+        """What the user said of these two segmentations; it holds when other scans were compared in between."""
+        key = tuple("" if node is None else node.GetID() for node in (self.current[1], self._prior[1]))
+        return self._corrections.setdefault(key, _Corrections())
 
     def _uids(self, pairs: Any) -> list[tuple[str, str]]:
         """Converts pairs of segment IDs to pairs of the measured nodules' UIDs; segments that are gone are left out."""
@@ -404,6 +469,15 @@ class Comparison:
             return None
         segments = NoduleSegmentation(node)
         return next((each for each in segments.ids if segments.trackingUid(each) == nodule.tracking_uid), None)
+
+    def lost(self, row: Row) -> str:
+        """Says that a measured nodule of a row is not in its segmentation any more; "" where all are."""
+        sides: tuple[tuple[Side, Nodule | None], ...] = (("current", row.current), ("prior", row.prior))
+        for side, nodule in sides if self.hasMasks else ():
+            if nodule is not None and self.segmentOf(side, nodule) is None:
+                text = _("{name} is not in its segmentation any more: press Compare or Measure.")
+                return text.format(name=nodule.name)
+        return ""
 
     def startPairing(self) -> None:
         """Begins pairing: the next two nodules that are picked, one in each scan, become a pair."""
@@ -432,6 +506,9 @@ class Comparison:
             wanted: Side = "prior" if self._picked is not None and self._picked[0] == "current" else "current"
             side = wanted if getattr(row, wanted) is not None or self._picked is not None else "prior"
         segmentId = self.segmentOf(side, getattr(row, side))
+        if segmentId is None and getattr(row, side) is not None:
+            self.message(self.lost(row), True)
+            return
         if segmentId is None or (self._picked is not None and self._picked[0] == side):
             where = _("prior") if self._picked is not None and self._picked[0] == "current" else _("current")
             self.message(_("Click a nodule of the {which} scan.").format(which=where), True)
@@ -451,16 +528,18 @@ class Comparison:
         self.message(_("Paired by hand."), False)
 
     def _join(self, current: str, prior: str) -> None:
-        self._byHand = {a: b for a, b in self._byHand.items() if b != prior} | {current: prior}
-        self._apart.discard((current, prior))
+        corrections = self._corrected
+        corrections.byHand = {a: b for a, b in corrections.byHand.items() if b != prior} | {current: prior}
+        corrections.apart.discard((current, prior))
 
     def part(self, row: Row) -> None:
         """Splits the pair of a row."""
         now, then = self.segmentOf("current", row.current), self.segmentOf("prior", row.prior)
         if self._measured is None or now is None or then is None:
+            self.message(self.lost(row), True)
             return
-        self._byHand.pop(now, None)
-        self._apart.add((now, then))
+        self._corrected.byHand.pop(now, None)
+        self._corrected.apart.add((now, then))
         self._pair()
 
     def rowAt(self, side: Side, ras: Sequence[float]) -> Row | None:
@@ -490,22 +569,32 @@ class Comparison:
         prior = self.segmentOf("prior", row.prior)
         place = self.places(row)[0]
         if row.current is not None or place is None or prior is None:
+            self.message(self.lost(row), True)
             return
         segmentId = self._session.click(place, True, self._session.NEW)
         if segmentId is not None:
             self._awaited[segmentId] = prior
 
-    def _onNoduleChanged(self, segmentId: str) -> None:
-        if segmentId not in self._awaited or self._isRunning:
-            return
-        rows = {row.segmentId: row for row in self._session.review.rows()}
-        if segmentId in rows and not rows[segmentId].isPending and not any(row.isPending for row in rows.values()):
-            self._join(segmentId, self._awaited.pop(segmentId))
-            self.run()
+    def _onNoduleChanged(self, _segmentId: str) -> None:
+        self._joinAwaited()
+        self._noteChange()
 
     def _onNodulesChanged(self) -> None:
         there = {row.segmentId for row in self._session.review.rows()} if self._awaited else set()
         self._awaited = {now: then for now, then in self._awaited.items() if now in there}
+        self._noteChange()
+
+    def _joinAwaited(self) -> None:
+        """Pairs the nodules that were clicked at expected places, once all of them are answered."""
+        if self._awaited and not self._isRunning and not any(row.isPending for row in self._session.review.rows()):
+            for now, then in self._awaited.items():
+                self._join(now, then)
+            self._awaited = {}
+            self.run()
+
+    def _noteChange(self) -> None:
+        if not self._isStale and self.isStale:
+            self.changed()
 
     # -- documents ---------------------------------------------------------------------------------------------------
 
@@ -548,7 +637,11 @@ class Comparison:
 
     def saveDicom(self, folder: Path) -> None:
         """Write DICOM SEG and SR into a folder, in the background. They are of the CT's patient."""
-        geometry = VolumeGeometry(self.current[0])
+        try:
+            geometry = VolumeGeometry(self.current[0])
+        except SceneError as error:
+            self.message(str(error), True)
+            return
         self._write(lambda findings, report: _dicom(folder, findings, self._measured, geometry.ijkToRas), folder, True)
 
     def _write(self, write: Callable[[Findings, Report], None], path: Path, names: bool) -> None:
@@ -571,7 +664,9 @@ class Comparison:
         self._drop()
         self._findings = findings
         self.changed()
-        uid = _facts(volume).series_uid if volume is not None else None
+        uid = None
+        with suppress(SceneError):  # a volume that cannot be measured has a name all the same
+            uid = _header(volume).series_uid
         if volume is not None and (
             (uid or findings.scan.series_uid)
             and uid != findings.scan.series_uid
@@ -608,6 +703,26 @@ def _facts(volumeNode: Any) -> Scan:
     return scan if scan.date else dataclasses.replace(scan, date=volumeNode.GetAttribute(DATE_ATTRIBUTE) or None)
 
 
+def _stamp(volumeNode: Any, segmentationNode: Any) -> Hashable:
+    """Makes a key that changes, at least, with whatever a measurement takes from the scene; no voxel is read for it."""
+    try:
+        geometry = VolumeGeometry(volumeNode)
+        place = segmentationToWorld(segmentationNode).tobytes() if segmentationNode is not None else b""
+    except SceneError:
+        return None
+    found: list[Hashable] = [volumeNode.GetName(), volumeNode.GetAttribute(DATE_ATTRIBUTE)]
+    found += [geometry.identity(), geometry.ijkToWorld.tobytes(), place]
+    nodules = NoduleSegmentation(segmentationNode)
+    for segmentId in nodules.ids if segmentationNode is not None else ():
+        segment = nodules.segment(segmentId)
+        labelmap = segment.GetRepresentation(BINARY_LABELMAP)
+        known = SegmentRecord.fromDict(nodules.record(segmentId)).measurements
+        figures = str([known.get(name) for name in ("volume_mm3", "diameters", AXES)])
+        time = 0 if labelmap is None else labelmap.GetMTime()
+        found.append((segmentId, segment.GetName(), nodules.status(segmentId), time, figures))
+    return tuple(found)
+
+
 def _taken(volumeNode: Any, segmentationNode: Any) -> _Taken:
     """Takes a scan and its masks as they are now. Raises SceneError."""
     geometry, scan = VolumeGeometry(volumeNode), _facts(volumeNode)
@@ -620,6 +735,11 @@ def _taken(volumeNode: Any, segmentationNode: Any) -> _Taken:
         for label, segmentId in enumerate(nodules.ids, start=1):
             block = writer.read(segmentId)
             if block.isEmpty:
+                if writer.isOutside(segmentId):
+                    text = _("{name} lies outside of {volume}: put both under one transform, or delete it.")
+                    raise SceneError(
+                        text.format(name=nodules.segment(segmentId).GetName(), volume=volumeNode.GetName())
+                    )
                 continue
             uid = nodules.trackingUid(segmentId)
             if uid is None or uid in uids:  # a segment that was copied has its original's
@@ -633,7 +753,7 @@ def _taken(volumeNode: Any, segmentationNode: Any) -> _Taken:
             segments.append((label, name, block, uid, status, lobe, measured, ends))
             ids[label] = segmentId
             names.append((segmentId, name, status, lobe, digest(block), measured.get("volume_mm3"), str(drawn)))
-    key = (image, scan.date, tuple(names))
+    key = (image, scan, tuple(names))
     array, matrix = geometry.array(), geometry.ijkToWorld
     return _Taken(scan, image, key, array, matrix, dicomFile(volumeNode), tuple(segments), ids)
 
@@ -690,19 +810,22 @@ def _measure(
 
     load_torch()
     from ..finding.lungs import find_lungs
+    from ..inference.validation import air_for_nonsense
     from ..report.follow_up import register
     from ..report.measuring import MeasuredScan, Segment, measure_scan
-    from ..report.scan_facts import scan_of
+    from ..report.scan_facts import DENSITY, MASS, TYPE, scan_of
 
     scans, count = [], len(taken)
     try:
         for number, each in enumerate(taken):
             begin, width = 0.5 * number / count, 0.5 / count
             array, segments = np.array(each.array_kji), tuple(Segment(*one) for one in each.segments)
+            air = air_for_nonsense(array)
             found = _Share(report, begin, begin + 0.6 * width, "lungs")
             mask = lungs.get(each.image) or find_lungs(array, each.ijk_to_world, found)
             facts = scan_of(array, each.ijk_to_world, each.scan.name, each.path, mask)
-            facts = dataclasses.replace(facts, date=each.scan.date)
+            odd = (Caveat(air, (DENSITY, MASS, TYPE)),) if air else ()
+            facts = dataclasses.replace(facts, date=each.scan.date, caveats=(*facts.caveats, *odd))
             told = _Share(report, begin + 0.6 * width, begin + width, "nodules")
             findings = measure_scan(facts, array, each.ijk_to_world, segments, mask, "segments in 3D Slicer", told)
             scans.append(MeasuredScan(array, each.ijk_to_world, each.path, mask, segments, findings))
@@ -754,5 +877,9 @@ def _dicom(folder: Path, findings: Findings, measured: _Measured | None, ijkToRa
 
     if not findings.nodules or measured is None:
         raise InputError("there are no nodules to write")
+    if measured.scans[0].path is None:
+        raise InputError(
+            "the CT is no DICOM series: load it from Slicer's DICOM module. Page and table can be saved all the same"
+        )
     scan = dataclasses.replace(measured.scans[0], ijk_to_ras=ijkToRas)
     write_seg_and_sr(folder / "segmentation.dcm", folder / "measurements.dcm", findings, scan.segments, scan)

@@ -64,6 +64,11 @@ class SegmentLabelmap:
         )
         self._shift = self._latticeShift()
 
+    @property
+    def hasVoxels(self) -> bool:
+        """Whether the segment holds any voxel, inside of the volume or not."""
+        return not self.isEmpty and bool((self._array == self._label).any())
+
     def block(self) -> MaskBlock:
         """The whole segment as tight block in the volume's voxels; what lies outside the volume is left out."""
         if self.isEmpty:
@@ -242,6 +247,12 @@ class SegmentWriter:
         """
         self._segment(segmentId)
         return SegmentLabelmap(self.segmentationNode, segmentId, VolumeGeometry(self.volumeNode)).block()
+
+    def isOutside(self, segmentId: str) -> bool:
+        """Whether the segment has voxels, but none within the volume. Raises SceneError as :meth:`read`."""
+        self._segment(segmentId)
+        labelmap = SegmentLabelmap(self.segmentationNode, segmentId, VolumeGeometry(self.volumeNode))
+        return labelmap.hasVoxels and labelmap.block().isEmpty
 
     def wasEdited(self, segmentId: str) -> bool:
         """Whether somebody else changed the segment since the last write here.

@@ -42,7 +42,6 @@ from .requests import (
 )
 
 #: Takes the place of voxels that are no numbers.
-_AIR_HU = -1024.0
 
 
 class Engine:
@@ -142,17 +141,15 @@ class Engine:
             self._predictor.reset_image()
         # the view is the scene's memory: from here on the scene may change
         array = np.array(request.array_kji, order="C")
-        air = _air_for_nonsense(array)
         from ..inference.geometry import as_affine
-        from ..inference.validation import check_image
+        from ..inference.validation import air_for_nonsense, check_image
 
+        note = air_for_nonsense(array)
         self._ijk_to_ras, checked = as_affine(request.ijk_to_ras), check_image(array)
         self._array, self._identity = checked, request.identity
         if self._predictor is not None:
             self._show(checked)
-        return VolumeInfo(
-            self._identity, f"{air} voxels are no numbers (NaN, infinite): they count as air" if air else ""
-        )
+        return VolumeInfo(self._identity, note)
 
     def _show(self, array: NDArray) -> None:
         self._predictor.set_image(array, self._ijk_to_ras, identity=self._identity)
@@ -344,19 +341,6 @@ class _Masked:
 
     mask: NDArray
     offset_kji: tuple[int, int, int]
-
-
-def _air_for_nonsense(array: NDArray) -> int:
-    """Replaces NaN and infinity by air, in place; returns the number of voxels."""
-    if array.dtype.kind != "f":
-        return 0
-    count = 0
-    for plane in array:
-        nonsense = ~np.isfinite(plane)
-        if nonsense.any():
-            plane[nonsense] = _AIR_HU
-            count += int(np.count_nonzero(nonsense))
-    return count
 
 
 def _go_on(report: Report, text: str) -> None:
