@@ -7,12 +7,12 @@ from typing import Any
 
 import qt
 import slicer
-from slicer.i18n import tr as _
 
 from .. import __version__
 from ..signal import Signal
 from ..torch_setup.device import DeviceReport, report_device
 from ..torch_setup.install import Outcome, TorchInstaller, torchAvailable
+from ..translation import tr as _
 from ..weights.catalog import ModelEntry, ModelKind, WeightsError
 from ..weights.store import BUNDLED, WeightsStore
 from ..worker.requests import FunctionRequest, Progress, Result, model_download

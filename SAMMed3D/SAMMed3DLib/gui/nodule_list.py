@@ -9,7 +9,6 @@ from typing import Any
 
 import qt
 import slicer
-from slicer.i18n import tr as _
 
 from ..files.mark_files import READABLE
 from ..files.output_files import write_text_whole
@@ -18,6 +17,7 @@ from ..inference.nodule_table import shown
 from ..scene.nodule_segmentation import NAME_TEMPLATE, Naming
 from ..scene.review import tableText
 from ..scene.volume_geometry import SceneError
+from ..translation import tr as _
 from .icons import Icons
 
 _UNKNOWN = "–"
@@ -242,7 +242,7 @@ class NoduleList:
         self._showSorting()
         header = self._table.horizontalHeader()
         header.minimumSectionSize = 22
-        for column, (__, tip) in enumerate(captions):
+        for column, (_caption, tip) in enumerate(captions):
             item = self._table.horizontalHeaderItem(column)
             item.setToolTip(tip)
             side = qt.Qt.AlignRight if VOLUME <= column <= CONFIDENCE else qt.Qt.AlignLeft

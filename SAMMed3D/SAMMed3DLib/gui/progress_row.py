@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import qt
-from slicer.i18n import tr as _
+
+from ..translation import tr as _
 
 DELAY_MS = 300
 _TEXT_PAGE, _BAR_PAGE = 0, 1

@@ -8,9 +8,9 @@ from typing import Any
 
 import qt
 import slicer
-from slicer.i18n import tr as _
 
 from ..scene.views import LUNG
+from ..translation import tr as _
 from .icons import FOLDER
 
 CATEGORY = "SAMMed3D"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import qt
-from slicer.i18n import tr as _
+
+from ..translation import tr as _
 
 #: The letters of Slicer's slice views (r, f, b, v, g, t) and the arrow keys stay untouched; q, w, Ctrl+Z and Ctrl+Y do
 #: here what they do in the Segment Editor: previous and next row, undo and redo.

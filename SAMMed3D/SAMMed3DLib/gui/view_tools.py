@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import slicer
-from slicer.i18n import tr as _
 
 from ..scene import views
 from ..signal import Signal
+from ..translation import tr as _
 
 CLOSE_UP = slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import qt
 import slicer
-from slicer.i18n import tr as _
 
 from SAMMed3DLib.gui.icons import Icons
+from SAMMed3DLib.translation import tr as _
 
 from ..scene.comparison_view import COLORS, TRUTH, ComparisonView
 from ..scene.comparison_view import NEW as NEW_WEIGHTS

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import qt
-from slicer.i18n import tr as _
 
 from SAMMed3DLib.gui.icons import Icons
+from SAMMed3DLib.translation import tr as _
 
 from .texts import DASH
 from .widgets import Connections, Table

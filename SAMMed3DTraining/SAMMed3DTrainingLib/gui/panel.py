@@ -10,7 +10,6 @@ from typing import Any
 
 import qt
 import slicer
-from slicer.i18n import tr as _
 
 from SAMMed3DLib.gui.icons import FOLDER as SHARED_FOLDER
 from SAMMed3DLib.gui.icons import Icons, isDark
@@ -18,6 +17,7 @@ from SAMMed3DLib.gui.progress_row import ProgressRow
 from SAMMed3DLib.gui.state_view import ViewWriter
 from SAMMed3DLib.gui.timers import Poll
 from SAMMed3DLib.torch_setup.install import Outcome, TorchInstaller
+from SAMMed3DLib.translation import tr as _
 
 from ..scene.comparison_view import ComparisonView
 from ..scene.run_plots import RunPlots

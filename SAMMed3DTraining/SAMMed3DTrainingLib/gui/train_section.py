@@ -9,8 +9,8 @@ from typing import Any
 
 import qt
 import slicer
-from slicer.i18n import tr as _
 
+from SAMMed3DLib.translation import tr as _
 from SAMMed3DLib.weights.store import WeightsStore
 
 from ..session.states import TrainingState
