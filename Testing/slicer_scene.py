@@ -39,11 +39,25 @@ def register_converters() -> None:
 
 
 class Application:
-    """The part of ``slicer.app`` that MRML code asks for."""
+    """The part of ``slicer.app`` that MRML code asks for.
+
+    Attributes:
+        pauses: how many times drawing is paused now.
+    """
 
     def __init__(self, logic: Any, temporary_path: str) -> None:
         self._logic = logic
         self.temporaryPath = temporary_path
+        self.pauses = 0
+
+    def pauseRender(self) -> None:
+        """No view draws until it is called for."""
+        self.pauses += 1
+
+    def resumeRender(self) -> None:
+        """Takes back one call of pauseRender."""
+        self.pauses -= 1
+        assert self.pauses >= 0, "drawing is not paused"
 
     def applicationLogic(self) -> Any:
         """The application logic, which knows the scene's singletons and slice logics."""
@@ -104,6 +118,7 @@ class SlicerScene:
 
     def close(self) -> None:
         """Empties the scene and gives ``slicer.mrmlScene`` and the others back."""
+        assert not getattr(slicer.app, "pauses", 0), "the views are left paused: nothing would be drawn any more"
         self.app.GetSliceLogics().RemoveAllItems()
         self.scene.Clear(1)
         for name, value in self._before.items():

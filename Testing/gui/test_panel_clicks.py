@@ -128,6 +128,40 @@ def test_dragging_a_point_segments_live_and_is_one_step_of_history(ready: User) 
     np.testing.assert_array_equal(ready.mask(segment), before)
 
 
+def _rates(user: User) -> dict[str, float]:
+    """How often a second each view is drawn at most."""
+    manager = user.host.app.layoutManager()
+    views = {name: manager.sliceWidget(name).sliceView() for name in manager.sliceViewNames()}
+    return {
+        name: view.maximumUpdateRate for name, view in (views | {"3D": manager.threeDWidget(0).threeDView()}).items()
+    }
+
+
+def test_while_a_point_is_dragged_the_views_without_the_pointer_are_drawn_less_often(
+    ready: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready.ui.addNoduleButton.click()
+    ready.click_at(CENTER)
+    manager = ready.host.app.layoutManager()
+    manager.sliceWidget("Yellow").sliceView().setMaximumUpdateRate(30.0)
+    before, node = _rates(ready), ready.session.promptsNode
+    node.InvokeEvent(node.PointStartInteractionEvent)
+    assert _rates(ready) == before, "the pointer is in no view: a script drags"
+    node.InvokeEvent(node.PointEndInteractionEvent)
+    monkeypatch.setattr(
+        type(manager.sliceWidget("Red").sliceView()),
+        "underMouse",
+        lambda view: view._view.slice_node.GetLayoutName() == "Red",
+    )
+    for end in (lambda: node.InvokeEvent(node.PointEndInteractionEvent), ready.widget.cleanup):
+        node.InvokeEvent(node.PointStartInteractionEvent)
+        during = _rates(ready)
+        assert during["Red"] == before["Red"] and max(during[name] for name in ("Green", "Yellow", "3D")) <= 10.0
+        node.InvokeEvent(node.PointStartInteractionEvent)  # whatever happens, nothing of ours is taken for the user's
+        end()
+        assert _rates(ready) == before
+
+
 def test_deleting_a_point_segments_again(ready: User) -> None:
     segment, one, __ = _click_twice(ready)
     node = ready.session.promptsNode

@@ -261,11 +261,14 @@ def test_only_our_own_nodes_are_added(user: User) -> None:
     added = _classes(user)
     for name in before:
         added.remove(name)
+    markups = "Fiducial" if "vtkMRMLMarkupsFiducialDisplayNode" in added else ""
+    lines = user.host.scene.scene.GetNodesByClass("vtkMRMLMarkupsLineNode")
+    assert not any(lines.GetItemAsObject(n).GetSaveWithScene() for n in range(2)), "of the measure: not of the scene"
     assert sorted(added) == [
-        "vtkMRMLMarkupsFiducialDisplayNode"
-        if "vtkMRMLMarkupsFiducialDisplayNode" in added
-        else "vtkMRMLMarkupsDisplayNode",
+        *["vtkMRMLMarkupsDisplayNode"] * (2 if markups else 3),
+        *["vtkMRMLMarkupsFiducialDisplayNode"] * bool(markups),
         "vtkMRMLMarkupsFiducialNode",
+        *["vtkMRMLMarkupsLineNode"] * 2,
         "vtkMRMLScriptedModuleNode",
         "vtkMRMLSegmentationDisplayNode",
         "vtkMRMLSegmentationNode",

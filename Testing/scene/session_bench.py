@@ -25,6 +25,7 @@ SIGNALS = (
     "message",
     "busyChanged",
     "documentChanged",
+    "dragging",
 )
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
+import slicer
+import slicer.util
 
 from SAMMed3DLib.scene.states import State
-from SAMMed3DLib.worker.requests import Predict
+from SAMMed3DLib.worker.requests import AXES, Predict
 
 
 def test_the_first_click_makes_a_nodule_and_fills_it(bench):
@@ -184,6 +188,45 @@ def test_dragging_a_point_is_live_and_one_step(bench):
     np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14), (20, 12, 17)]))
     np.testing.assert_allclose(bench.place(1), bench.ras(20, 12, 17))
     assert not bench.session.isBusy
+
+
+def test_while_a_point_is_held_nothing_is_drawn_or_written_that_the_next_move_makes_stale(bench):
+    predict, axes = (
+        bench.engine._predict,
+        {AXES: [[[1.0, 0.0, 0.0], [5.0, 0.0, 0.0]], [[3.0, -1.0, 0.0], [3.0, 1.0, 0.0]]]},
+    )
+
+    def measured(request):
+        answer = predict(request)
+        return dataclasses.replace(answer, measurements={**answer.measurements, **axes})
+
+    bench.engine._predict = measured
+    segmentId = bench.click(10, 12, 14)
+    lines = slicer.util.getNodesByClass("vtkMRMLMarkupsLineNode")
+    shown, told = bench.session.volume, bench.heard["dragging"]
+    assert [line.GetDisplayVisibility() for line in lines] == [1, 1] and told == []
+    (point,) = bench.points()
+    for step in range(3):
+        bench.drag(point, bench.ras(11, 12, 14 + step))
+        bench.settle()
+        assert [line.GetDisplayVisibility() for line in lines] == [0, 0], "they would be of an earlier mask"
+        assert shown.record(segmentId).isPending and told == [(True,)], "the answer at rest is still to come"
+        assert bench.row(segmentId).volumeMm3 == bench.full(segmentId).sum(), "the list follows"
+    bench.drop(point)
+    bench.settle()
+    assert [line.GetDisplayVisibility() for line in lines] == [1, 1]
+    assert not shown.record(segmentId).isPending and told == [(True,), (False,)]
+
+
+def test_an_answer_is_drawn_once_with_all_that_it_changes(bench):
+    paused = []
+    for signal in (bench.session.noduleChanged, bench.session.selectionChanged, bench.session.nodulesChanged):
+        signal.connect(lambda *_args: paused.append(slicer.app.pauses))
+    bench.click(10, 12, 14)
+    bench.session.review.acceptSelectedAndNext()
+    bench.session.undo()
+    bench.settle()
+    assert paused and min(paused) > 0 and slicer.app.pauses == 0
 
 
 def test_a_point_moved_by_a_script_is_a_step_of_its_own(bench):

@@ -167,6 +167,59 @@ def test_the_slider_hides_at_once_and_says_what_is_shown(bench):
     display.RemoveObserver(tag)
 
 
+def test_the_end_of_a_search_takes_turns(bench):
+    session, heard = bench.session, bench.heard
+    session.segmentAll()
+    while session.finding.isRunning:
+        session._pipeline.take(0.01)
+    while session.segmentationNode is None or not session.volume.segmentation.ids:
+        session._work(0.0001)
+    turns = []
+    while session._hasWork:
+        before = {name: len(heard[name]) for name in ("nodulesChanged", "message", "selectionChanged")}
+        stored = session.volume.segmentation.found()
+        (session.finding.work if session.finding.hasWork else session._later.popleft())()
+        told = {name for name, count in before.items() if len(heard[name]) > count}
+        turns.append(told | ({"stored"} if session.volume.segmentation.found() != stored else set()))
+    assert [turn for turn in turns if turn] == [{"stored"}, {"nodulesChanged"}, {"message"}, {"selectionChanged"}]
+    assert session.selectedId == session.review.rows()[0].segmentId
+
+
+@pytest.mark.parametrize("turns", range(5))
+def test_another_volume_at_the_end_of_a_search_finds_it_stored(bench, turns):
+    session = bench.session
+    session.segmentAll()
+    while session.finding.isRunning:
+        session._pipeline.take(0.01)
+    for _turn in range(3 + turns):  # three nodules are shown, then what comes afterwards
+        if session.finding.hasWork:
+            session.finding.work()
+    assert len(session.review.rows()) == 3
+    bench.session.setVolume(bench.addVolume("other"))
+    bench.settle()
+    assert session.selectedId is None
+    session.setVolume(bench.volume)
+    assert session.finding.counts == (3, 4), "it is stored with the scene"
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_undo_at_the_end_of_a_search_takes_it_back_as_a_whole(bench, turns):
+    session = bench.session
+    session.segmentAll()
+    while session.finding.isRunning:
+        session._pipeline.take(0.01)
+    for _turn in range(3 + turns):
+        if session.finding.hasWork:
+            session.finding.work()
+    session.undo()
+    bench.settle()
+    assert session.review.rows() == [] and session.selectedId is None and not session.finding.hasCandidates
+    assert [text for text, _isError in bench.heard["message"] if "nodules found" in text] != []
+    session.redo()
+    bench.settle()
+    assert len(session.review.rows()) == 3
+
+
 def test_undo_while_the_slider_still_works(bench):
     ids = [row.segmentId for row in run(bench)]
     bench.session.review.rename(ids[0], "Hilar")

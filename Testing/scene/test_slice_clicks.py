@@ -289,6 +289,11 @@ def test_the_axes_of_the_measure_take_no_click_but_their_ends_are_dragged(slicer
     assert points(log.take()) == [] and [final for _ends, final in told][-2:] == [False, True]
     assert_allclose(told[-1][0][0, 1], view.to_ras(220, 70), atol=1e-6)
     told.clear()
+    measure.show({AXES: np.array(ends).tolist()}, np.eye(4), (1.0, 0.0, 0.0), False)
+    assert_allclose(measure.lines[0].GetNthControlPointPositionWorld(1), ends[0][1], atol=1e-6)
+    times = [line.GetMTime() for line in measure.lines]
+    measure.show({AXES: np.array(ends).tolist()}, np.eye(4), (1.0, 0.0, 0.0), False)
+    assert [line.GetMTime() for line in measure.lines] == times, "what is drawn already is not drawn again"
     measure.show({AXES: np.array(ends).tolist()}, np.eye(4), (1.0, 0.0, 0.0), True)
     view.render()
     view.drag((200, 60), (220, 70), steps=3)

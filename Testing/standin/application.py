@@ -37,7 +37,19 @@ class qMRMLWidget(QtWidgets.QWidget):
             self.mrmlSceneChanged.emit(scene)
 
 
-class qMRMLSliceView(QtWidgets.QWidget):
+class _AbstractView(QtWidgets.QWidget):
+    """What ctkVTKAbstractView knows of its pace, which nothing follows here."""
+
+    _rate = 60.0
+
+    def setMaximumUpdateRate(self, rate: float) -> None:
+        """Slot: drawn so often a second at most."""
+        self._rate = float(rate)
+
+    maximumUpdateRate = QtCore.Property(float, lambda self: self._rate, setMaximumUpdateRate)
+
+
+class qMRMLSliceView(_AbstractView):
     """The view in a slice widget: an offscreen render window."""
 
     def __init__(self, view: Any, parent: QtWidgets.QWidget) -> None:
@@ -107,7 +119,7 @@ class qMRMLSliceWidget(QtWidgets.QWidget):
         return self._slice_view._view.style
 
 
-class qMRMLThreeDView(QtWidgets.QWidget):
+class qMRMLThreeDView(_AbstractView):
     """A 3D view without a window: it remembers where it looks."""
 
     def __init__(self, node: Any, parent: QtWidgets.QWidget) -> None:
@@ -247,6 +259,8 @@ class qSlicerApplication(QtWidgets.QApplication):
         self._settings: QtCore.QSettings | None = None
         self.testing = False
         """What testingEnabled() answers. False: a user sits there, dialogs need an answer."""
+        self.pauses = 0
+        """How many times drawing is paused now."""
 
     def open(self, scene: Any, *, with_layout: bool) -> None:
         """Starts over with a ring-B scene (for the host)."""
@@ -292,6 +306,15 @@ class qSlicerApplication(QtWidgets.QApplication):
         return self._settings
 
     userSettings = settings
+
+    def pauseRender(self) -> None:
+        """No view draws until it is called for."""
+        self.pauses += 1
+
+    def resumeRender(self) -> None:
+        """Takes back one call of pauseRender."""
+        self.pauses -= 1
+        assert self.pauses >= 0, "drawing is not paused"
 
     def setOverrideCursor(self, cursor: QtGui.QCursor) -> None:
         """Offscreen: nothing to see."""

@@ -11,12 +11,16 @@ from ..scene.slice_clicks import SurfaceClicks
 from ..signal import Signal
 from .icons import FOLDER
 
+#: While a point is dragged, the views beside the one with the pointer are drawn so many times a second at most.
+_BESIDE_RATE = 5.0
+
 
 class SliceViews:
     """What is on screen now. Without a main window there are no views, and that is no error."""
 
     def __init__(self) -> None:
         self.changed = Signal()
+        self._slowed: list[tuple[Any, float]] = []
         self._layoutManager = slicer.app.layoutManager()
         if self._layoutManager is not None:
             self._layoutManager.connect("layoutChanged(int)", self._onLayoutChanged)
@@ -34,12 +38,31 @@ class SliceViews:
 
     def spaces(self) -> list[Any]:
         """The interactors of the 3D views."""
+        return [view.interactor() for view in self._threeDViews()]
+
+    def _threeDViews(self) -> list[Any]:
         if self._layoutManager is None:
             return []
         count = self._layoutManager.threeDViewCount
-        return [self._layoutManager.threeDWidget(number).threeDView().interactor() for number in range(count)]
+        return [self._layoutManager.threeDWidget(number).threeDView() for number in range(count)]
+
+    def slowOthers(self, on: bool) -> None:
+        """Draws the views without the pointer less often, so that the one with it keeps up; or all as often as before.
+
+        Nothing is slower where the pointer is in no view, as when a script moves a point.
+        """
+        slowed, self._slowed = self._slowed, []
+        for view, rate in slowed:
+            view.setMaximumUpdateRate(rate)
+        seen = [*(widget.sliceView() for widget in self.widgets()), *self._threeDViews()]
+        others = [view for view in seen if not view.underMouse()]
+        if on and len(others) < len(seen):
+            self._slowed = [(view, view.maximumUpdateRate) for view in others]
+            for view in others:
+                view.setMaximumUpdateRate(_BESIDE_RATE)
 
     def close(self) -> None:
+        self.slowOthers(False)
         if self._layoutManager is not None:
             self._layoutManager.disconnect("layoutChanged(int)", self._onLayoutChanged)
             self._layoutManager = None

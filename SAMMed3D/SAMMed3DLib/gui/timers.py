@@ -12,9 +12,9 @@ from ..signal import Signal
 
 #: How often a worker thread is polled, and how long each poll waits for it.
 FAST_SECONDS = 0.005
-#: Where drawing the views takes all the time between two polls, the worker would starve: it gets a share of that time,
-#: up to this much, which is still no gap that anyone feels.
-LONGEST_WAIT_SECONDS = 0.02
+#: Where drawing the views takes all the time between two polls, the worker would starve: it gets as much time, up to
+#: this, which is still no gap that anyone feels.
+LONGEST_WAIT_SECONDS = 0.025
 
 
 class Poll:
@@ -68,7 +68,7 @@ class Poll:
         self._polling = True
         elsewhere = self._clock() - self._polledAt
         try:
-            goesOn = self._poll(min(max(FAST_SECONDS, elsewhere / 2), LONGEST_WAIT_SECONDS))
+            goesOn = self._poll(min(max(FAST_SECONDS, elsewhere), LONGEST_WAIT_SECONDS))
         finally:
             self._polling = False
             self._polledAt = self._clock()

@@ -215,6 +215,7 @@ class Finding:
         self._run = CandidateRun()
         self._growing: CandidateRun | None = None
         self._todo: deque[tuple[ListedNodule, bool]] = deque()
+        self._afterwards: deque[Callable[[], None]] = deque()
         self._ending: tuple[str, bool, int] | None = None
         self._moved = False
         self._reopen()
@@ -265,8 +266,9 @@ class Finding:
         """Stops waiting for an answer; earlier findings that the search had not come to come back."""
         self._pipeline.drop(self._generation)
         growing, self._growing = self._growing, None
+        isKept, self._afterwards = not self._afterwards, deque()
         with suppress(SceneError):
-            if growing is not None and growing is self._run and self._keepOld(growing):
+            if (growing is not None and growing is self._run and self._keepOld(growing)) or not isKept:
                 self._keep()
 
     def isKept(self, segmentId: str) -> bool:
@@ -463,10 +465,13 @@ class Finding:
     @property
     def hasWork(self) -> bool:
         """Whether :meth:`work` has something to do."""
-        return bool(self._todo)
+        return bool(self._todo or self._afterwards)
 
     def work(self) -> None:
-        """Shows or hides one candidate."""
+        """Shows or hides one candidate, or does one of the things that come afterwards."""
+        if not self._todo:
+            self._afterwards.popleft()()
+            return
         candidate, show = self._todo.popleft()
         try:
             if show:
@@ -491,11 +496,15 @@ class Finding:
         """Stops showing and hiding until the sensitivity changes."""
         self._todo.clear()
         self.volume.reveal(list(self.volume.concealed))
+        while self._afterwards:
+            self._afterwards.popleft()()
 
     def _done(self) -> None:
+        """What comes after showing and hiding, in turns of its own: each draws, or fills the list."""
+        self._afterwards = deque((self._keep, self.volume.refreshList, self._end))
+
+    def _end(self) -> None:
         volume = self.volume
-        self._keep()
-        volume.refreshList()
         moved, self._moved = self._moved, False
         if self._ending is not None:
             ending, self._ending = self._ending, None

@@ -33,6 +33,7 @@ class MeasureView:
         self._scene = scene
         self._ids: list[str] = []
         self._isDragging = self._isMoved = False
+        self._drawn: tuple[Any, ...] | None = None
 
     @property
     def lines(self) -> list[Any]:
@@ -62,15 +63,20 @@ class MeasureView:
         )
         if measurements.get("diameters") == BY_HAND:
             label = _("{measure}, by hand").format(measure=label)
-        lines = self.lines or self._make()
+        self.prepare()
+        lines = self.lines
         if self._isDragging:
             lines[0].SetName(label)
             return
-        axes = np.asarray(ends, dtype=float)
+        axes = (np.asarray(ends, dtype=float) @ toWorld[:3, :3].T + toWorld[:3, 3]).tolist()
+        drawn = (label, axes, tuple(color), isLocked)
+        if drawn == self._drawn:
+            return
+        self._drawn = drawn
         for node, axis, text in zip(lines, axes, (label, ""), strict=True):
             with slicer.util.NodeModify(node):
-                for number, end in enumerate(axis @ toWorld[:3, :3].T + toWorld[:3, 3]):
-                    node.SetNthControlPointPositionWorld(number, *(float(x) for x in end))
+                for number, end in enumerate(axis):
+                    node.SetNthControlPointPositionWorld(number, *end)
                 node.SetName(text or _("Short axis"))
                 node.SetLocked(isLocked)
                 node.GetDisplayNode().SetSelectedColor(*((1.0 + part) / 2.0 for part in color))  # seen on the fill
@@ -79,6 +85,7 @@ class MeasureView:
 
     def hide(self) -> None:
         """Hides the lines, when nothing is selected or the nodule has no measurements."""
+        self._drawn = None
         for node in self.lines:
             node.SetDisplayVisibility(False)
 
@@ -88,7 +95,10 @@ class MeasureView:
             self._scene.RemoveNode(node)
         self._ids = []
 
-    def _make(self) -> list[Any]:
+    def prepare(self) -> None:
+        """Makes the lines, hidden, unless they are there: adding nodes takes the application a while."""
+        if self.lines:
+            return
         self.close()
         for _number in range(2):
             node = self._scene.AddNewNodeByClass(_CLASS)
@@ -103,6 +113,7 @@ class MeasureView:
             display.SetTextScale(_TEXT_SCALE)
             display.SetGlyphScale(_GLYPH_SCALE)
             display.SetVisibility3D(False)
+            display.SetVisibility(False)
             for _end in range(2):
                 node.AddControlPointWorld(0.0, 0.0, 0.0)
             node.SetFixedNumberOfControlPoints(True)
@@ -110,7 +121,7 @@ class MeasureView:
             node.AddObserver(node.PointModifiedEvent, self._onMoved)
             node.AddObserver(node.PointEndInteractionEvent, self._onEnd)
             self._ids.append(node.GetID())
-        return self.lines
+        self._drawn = None
 
     # -- what the user does ------------------------------------------------------------------------------------------
 
@@ -119,7 +130,7 @@ class MeasureView:
 
     def _onMoved(self, _node: Any, _event: str) -> None:
         if self._isDragging:
-            self._isMoved = True
+            self._isMoved, self._drawn = True, None
             self._tell(False)
 
     def _onEnd(self, _node: Any, _event: str) -> None:

@@ -444,8 +444,9 @@ class NoduleEditor:
             self._giveUp(state, self.pipeline.error)
         else:
             state.awaited = self.pipeline.submit(asked, lambda result: self._onAnswer(state, result))
-            volume.setRecord(segmentId, isPending=True)
-            volume.noduleChanged(segmentId)
+            if state.dragged is None or not volume.record(segmentId).isPending:
+                volume.setRecord(segmentId, isPending=True)
+                volume.noduleChanged(segmentId)
 
     def _withoutPrompts(self, state: NoduleState) -> None:
         """Shows the start mask, or nothing, for a nodule without effective prompts."""
@@ -461,7 +462,8 @@ class NoduleEditor:
     def _settle(self, state: NoduleState) -> None:
         state.awaited, state.isSettled = None, True
         state.open.clear()
-        self.volume.setRecord(state.segmentId, isPending=False)
+        if state.dragged is None:  # else the next request is on its way
+            self.volume.setRecord(state.segmentId, isPending=False)
 
     def _onAnswer(self, state: NoduleState, result: Result) -> None:
         try:

@@ -47,18 +47,20 @@ R = TypeVar("R")
 def told(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R | None]:
     """Makes a method of a class with a ``volume`` a command: a SceneError becomes a message, and None is returned.
 
-    Commands are called by widgets and by the scene's events, where an exception could help nobody.
+    Commands are called by widgets and by the scene's events, where an exception could help nobody. All that one of them
+    changes is drawn once: views that are drawn slowly are else drawn anew after each single change.
     """
 
     @functools.wraps(method)
     def command(self: Any, *args: P.args, **kwargs: P.kwargs) -> R | None:
-        try:
-            return method(self, *args, **kwargs)
-        except SceneError as error:
-            self.volume.message(str(error), True)
-            return None
-        finally:
-            self.volume.worked()
+        with slicer.util.RenderBlocker():
+            try:
+                return method(self, *args, **kwargs)
+            except SceneError as error:
+                self.volume.message(str(error), True)
+                return None
+            finally:
+                self.volume.worked()
 
     return command
 
@@ -121,7 +123,7 @@ class OpenVolume:
         nodesGone: () volume or segmentation left the scene: this must be closed.
         promptsGone: () the point list left the scene.
         segmentsGone: () others removed segments; voxelsChanged: (segmentId) others changed its labelmap.
-        placed, moved, removed, relabelled: see PromptStore.
+        placed, moved, dragging, removed, relabelled: see PromptStore.
 
     Raises:
         SceneError: a node that cannot be used.
@@ -134,7 +136,8 @@ class OpenVolume:
         self.nodulesChanged, self.noduleChanged, self.selectionChanged = Signal(), Signal(), Signal()
         self.nodesGone, self.promptsGone, self.segmentsGone = Signal(), Signal(), Signal()
         self.voxelsChanged = Signal()
-        self.placed, self.moved, self.removed, self.relabelled = Signal(), Signal(), Signal(), Signal()
+        self.placed, self.moved, self.dragging = Signal(), Signal(), Signal()
+        self.removed, self.relabelled = Signal(), Signal()
         self.options = options
         self.volumeNode = volumeNode
         self.segmentationNode: Any = None
@@ -249,6 +252,7 @@ class OpenVolume:
         for mine, its in (
             (self.placed, self.store.placed),
             (self.moved, self.store.moved),
+            (self.dragging, self.store.dragging),
             (self.removed, self.store.removed),
             (self.relabelled, self.store.relabelled),
         ):

@@ -66,6 +66,7 @@ class PromptStore:
     Attributes:
         placed: Signal(pointId): a point was placed by somebody else.
         moved: Signal(pointId, final): a point was moved; ``final`` is False while it is being dragged.
+        dragging: Signal(bool): the user takes hold of a point, or lets go of it.
         removed: Signal(pointId, Prompt): a point was removed, or its position unset; one for each point.
         relabelled: Signal(pointId): polarity or nodule of a point were changed by somebody else.
         node: the vtkMRMLMarkupsFiducialNode.
@@ -75,7 +76,8 @@ class PromptStore:
         if fiducialNode is None or not fiducialNode.IsA("vtkMRMLMarkupsFiducialNode"):
             raise SceneError("No point list is selected. Select one or create a new one.")
         self.node = fiducialNode
-        self.placed, self.moved, self.removed, self.relabelled = Signal(), Signal(), Signal(), Signal()
+        self.placed, self.moved, self.dragging = Signal(), Signal(), Signal()
+        self.removed, self.relabelled = Signal(), Signal()
         self._quiet = 0
         self._dragging = False
         self._movedInDrag: set[str] = set()
@@ -320,12 +322,14 @@ class PromptStore:
     def _onDragStarted(self, _caller: Any, _event: str) -> None:
         self._dragging = True
         self._movedInDrag.clear()
+        self.dragging(True)
 
     def _onDragEnded(self, _caller: Any, _event: str) -> None:
         self._dragging = False
         moved, self._movedInDrag = self._movedInDrag, set()
         for pointId in sorted(moved):
             self.moved(pointId, True)
+        self.dragging(False)
 
 
 def findPrompts(volumeNode: Any) -> Any | None:

@@ -182,6 +182,7 @@ class Review:
         """Remove nodules and their points, in one step; Undo brings them back."""
         self._editor.delete(*segmentIds)
 
+    @told
     def acceptSelectedAndNext(self) -> None:
         """Accept the selected nodule, then select and show the next one that is not reviewed."""
         selected = self.volume.selectedId
@@ -190,6 +191,7 @@ class Review:
             self.accept(selected)
             self._show(following)
 
+    @told
     def rejectSelectedAndNext(self) -> None:
         """Delete the selected nodule, then select and show the next one that is not reviewed."""
         selected = self.volume.selectedId

@@ -6,12 +6,14 @@ import dataclasses
 import logging
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import slicer
+import slicer.util
 from numpy.typing import NDArray
 
 from ..files.mark_files import read_marks
@@ -80,6 +82,7 @@ class Session:
         progressed: (done, total, text) of long work; total 0 = unknown.
         message: (text, isError) for the status line.
         busyChanged: (bool) start or stop polling.
+        dragging: (bool) the user takes hold of a point, or lets go of it.
         documentChanged: () another volume, segmentation or point list is in use (also by a node's deletion): node
             selectors follow :attr:`volumeNode`, :attr:`segmentationNode` and :attr:`promptsNode`.
     """
@@ -96,7 +99,7 @@ class Session:
         self.stateChanged, self.nodulesChanged, self.noduleChanged = Signal(), Signal(), Signal()
         self.selectionChanged, self.historyChanged = Signal(), Signal()
         self.progressed, self.message = Signal(), Signal()
-        self.busyChanged, self.documentChanged = Signal(), Signal()
+        self.busyChanged, self.documentChanged, self.dragging = Signal(), Signal(), Signal()
         self.options = Options()
         self._models = models
         self._scene = slicer.mrmlScene if scene is None else scene
@@ -113,6 +116,7 @@ class Session:
         self._prefetched: Any = None
         self._isBusy = False
         self._selectedBefore: str | None = None
+        self._later: deque[Callable[[], None]] = deque()
         self._complained = False
         self._watched: list[tuple[Any, int]] = []
         self.oddities = Oddities()
@@ -213,11 +217,12 @@ class Session:
         """
         node = self.volume.volumeNode
         if node is not None:
-            if everywhere or not views.isOnScreen(node):
-                views.showVolume(node)
-                views.fitChest(node)
-            views.openChest(node)
-            views.showNodulesOf(node)
+            with slicer.util.RenderBlocker():
+                if everywhere or not views.isOnScreen(node):
+                    views.showVolume(node)
+                    views.fitChest(node)
+                views.openChest(node)
+                views.showNodulesOf(node)
             self.unseen = False
 
     def setSegmentation(self, node: Any | None) -> None:
@@ -275,6 +280,7 @@ class Session:
         volume.message.connect(self.message.emit)
         volume.nodesGone.connect(self._onNodesGone)
         volume.worked.connect(self._update)
+        volume.dragging.connect(self.dragging.emit)
         self.finding.ended.connect(self._onSearchEnded)
         self.review.went.connect(self._onWent)
         self.history.changed.connect(self.historyChanged.emit)
@@ -292,6 +298,7 @@ class Session:
         if hadSelection:
             self.selectionChanged(None)
         self._pipeline.dropAll()
+        self._later.clear()
         self._job = None
         self._prefetched = None
 
@@ -334,6 +341,8 @@ class Session:
     def _prepare(self) -> None:
         geometry = self.volume.geometry
         if self._pipeline.ensure(geometry):
+            if self.options.showsMeasure:
+                self._later.append(self._measure.prepare)
             self._editor.refresh()
             if self._prefetched is None:
                 r, a, s, _one = geometry.ijkToWorld @ [*(n // 2 for n in geometry.shapeKji[::-1]), 1.0]
@@ -424,12 +433,14 @@ class Session:
 
     def select(self, segmentId: str | None) -> None:
         """Selects a nodule: shows only its points, and further clicks refine it. None: the next click starts one."""
-        self.volume.select(segmentId)
+        with slicer.util.RenderBlocker():
+            self.volume.select(segmentId)
 
     def showMeasure(self) -> None:
-        """Draws the measure of the selected nodule, or none."""
+        """Draws the measure of the selected nodule, or none; none while one of its points is being dragged."""
         segmentId, volume = self.selectedId, self.volume
-        if segmentId is None or segmentId not in volume.nodules or not self.options.showsMeasure:
+        state = None if segmentId is None else volume.nodules.get(segmentId)
+        if segmentId is None or state is None or state.dragged is not None or not self.options.showsMeasure:
             self._measure.hide()
             return
         try:
@@ -615,7 +626,7 @@ class Session:
 
     @property
     def _hasWork(self) -> bool:
-        return self._editor.hasWork or self.finding.hasWork or self._hasSurfaces
+        return self._editor.hasWork or self.finding.hasWork or bool(self._later) or self._hasSurfaces
 
     @property
     def _hasSurfaces(self) -> bool:
@@ -627,13 +638,14 @@ class Session:
 
         Waiting is what lets the worker run: Slicer's main thread holds Python's lock otherwise.
         """
-        try:
-            self._pipeline.take(0.0005 if self._hasWork else timeout)
-            self._work(_TURN_SECONDS)
-            self._goOn()
-        except SceneError as error:
-            self.message(str(error), True)
-        self._update()
+        with slicer.util.RenderBlocker():
+            try:
+                self._pipeline.take(0.0005 if self._hasWork else timeout)
+                self._work(_TURN_SECONDS)
+                self._goOn()
+            except SceneError as error:
+                self.message(str(error), True)
+            self._update()
         return self._isBusy
 
     def _work(self, seconds: float) -> None:
@@ -644,6 +656,8 @@ class Session:
                 self._editor.work()
             elif self.finding.hasWork:
                 self.finding.work()
+            elif self._later:
+                self._later.popleft()()
             else:
                 self.volume.updateSurface()
 
@@ -678,8 +692,13 @@ class Session:
         self._openVolume(self.volume.volumeNode, None, self.volume.promptsNode)
 
     def _onSearchEnded(self, segmentId: str | None) -> None:
-        """Goes to the likeliest new nodule, unless another one was selected meanwhile."""
-        if segmentId is not None and self.selectedId in (None, self._selectedBefore) and not self._editor.isWaiting:
+        """Goes to the likeliest new nodule in the next turn, unless another one was selected meanwhile."""
+        if segmentId is not None:
+            self._later.append(lambda: self._goTo(segmentId))
+
+    def _goTo(self, segmentId: str) -> None:
+        isFree = self.selectedId in (None, self._selectedBefore) and not self._editor.isWaiting
+        if isFree and segmentId in self.volume.nodules:
             self.select(segmentId)
             self.review.jumpTo(segmentId)
 
