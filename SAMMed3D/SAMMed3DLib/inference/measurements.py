@@ -106,25 +106,6 @@ class AxialAxes:
         return float(np.linalg.norm(self.short_ras[1] - self.short_ras[0]))
 
 
-def axial_axes(prediction: PlacedMask, shape_kji: Sequence[int], ijk_to_ras: ArrayLike) -> AxialAxes:
-    """Finds the long and the short axis of a mask with their ends, as :func:`measure_nodule` reports their lengths.
-
-    Args:
-        prediction: as for :func:`measure_nodule`; not empty.
-        shape_kji: of the volume.
-        ijk_to_ras: (4, 4).
-
-    Raises:
-        InputError: a singular matrix, or an empty mask.
-    """
-    matrix = as_affine(ijk_to_ras)
-    mask = np.asarray(prediction.mask) != 0
-    if not mask.any():
-        raise InputError("an empty mask has no axes")
-    offset = np.array(prediction.offset_kji, dtype=np.int64)
-    return _axial_axes(_Surface(mask, offset, getattr(prediction, "parts", ()), shape_kji, matrix), matrix)
-
-
 def measure_nodule(prediction: PlacedMask, array_kji: NDArray, ijk_to_ras: ArrayLike) -> NoduleRecord:
     """Measures a mask in its volume: sizes, density, mass.
 
@@ -138,6 +119,13 @@ def measure_nodule(prediction: PlacedMask, array_kji: NDArray, ijk_to_ras: Array
     Raises:
         InputError: a singular matrix, or a block that leaves the volume.
     """
+    return measure_with_axes(prediction, array_kji, ijk_to_ras)[0]
+
+
+def measure_with_axes(
+    prediction: PlacedMask, array_kji: NDArray, ijk_to_ras: ArrayLike
+) -> tuple[NoduleRecord, AxialAxes | None]:
+    """Measures as :func:`measure_nodule`, and says where the axes end that it measured; None for an empty mask."""
     matrix = as_affine(ijk_to_ras)
     mask = np.asarray(prediction.mask) != 0
     offset = np.array(prediction.offset_kji, dtype=np.int64)
@@ -145,7 +133,7 @@ def measure_nodule(prediction: PlacedMask, array_kji: NDArray, ijk_to_ras: Array
         raise InputError(f"the mask block {mask.shape} at {tuple(offset)} does not fit the volume {array_kji.shape}")
     if not mask.any():
         nan = math.nan
-        return NoduleRecord(0.0, 0.0, 0.0, 0.0, 0.0, nan, nan, nan, 0.0, nan, (nan, nan, nan), -1)
+        return NoduleRecord(0.0, 0.0, 0.0, 0.0, 0.0, nan, nan, nan, 0.0, nan, (nan, nan, nan), -1), None
 
     low, high = getattr(prediction, "volume_range", None) or (math.nan, math.nan)
     told = list(getattr(prediction, "warnings", ()))
@@ -160,7 +148,7 @@ def measure_nodule(prediction: PlacedMask, array_kji: NDArray, ijk_to_ras: Array
     p10, p90 = np.percentile(values[:: 1 + len(values) // _MOST_RANKED].astype(np.float64), [10, 90])
     center = _center_of_mass(surface.fraction)
     centroid = transform_points(block_to_ras(matrix, offset - 1), center)
-    return NoduleRecord(
+    record = NoduleRecord(
         volume_mm3=volume,
         long_axis_mm=axes.long_axis_mm,
         short_axis_mm=axes.short_axis_mm,
@@ -177,6 +165,7 @@ def measure_nodule(prediction: PlacedMask, array_kji: NDArray, ijk_to_ras: Array
         volume_high_mm3=volume * high,
         note=" ".join(told),
     )
+    return record, axes
 
 
 class _Surface:

@@ -26,7 +26,7 @@ from ..inference.geometry import (
     voxel_spacing,
     world_to_ijk,
 )
-from ..inference.measurements import SOLID_HU, AxialAxes, NoduleRecord, axial_axes, measure_nodule
+from ..inference.measurements import SOLID_HU, AxialAxes, NoduleRecord, measure_nodule, measure_with_axes
 from .findings import (
     Diameter,
     Findings,
@@ -177,8 +177,9 @@ def measure_scan(
 def _nodule(
     source: str, array_kji: NDArray, ijk_to_ras: NDArray, segment: Segment, surface: LungSurface | None
 ) -> Nodule:
-    record = _with_figures(measure_nodule(segment.block, array_kji, ijk_to_ras), segment.measured)
-    axes = axial_axes(segment.block, array_kji.shape, ijk_to_ras)
+    measured, axes = measure_with_axes(segment.block, array_kji, ijk_to_ras)
+    assert axes is not None  # only masks with voxels are listed
+    record = _with_figures(measured, segment.measured)
     if segment.drawn_ras is not None:
         drawn_in = int(segment.measured.get("slice_index") or record.slice_index)
         axes = AxialAxes(segment.drawn_ras[0], segment.drawn_ras[1], drawn_in)

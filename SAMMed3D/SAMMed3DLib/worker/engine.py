@@ -243,9 +243,8 @@ class Engine:
 
     def _measure(self, block: Any, ijk_to_world: NDArray | None) -> dict[str, Any]:
         """Measurements in world coordinates, whose axes decide which slices are axial; and where the axes end."""
-        from ..inference import measure_nodule
         from ..inference.geometry import transform_points
-        from ..inference.measurements import axial_axes
+        from ..inference.measurements import measure_with_axes
 
         assert self._array is not None
         matrix, to_local = self._ijk_to_ras, np.eye(4)
@@ -255,9 +254,9 @@ class Engine:
             if parts:
                 block = dataclasses.replace(block, parts=tuple(_moved(part, to_world) for part in parts))
             matrix, to_local = np.asarray(ijk_to_world), np.linalg.inv(to_world)
-        values = measure_nodule(block, self._array, matrix).to_dict()
-        if np.any(block.mask):
-            axes = axial_axes(block, self._array.shape, matrix)
+        record, axes = measure_with_axes(block, self._array, matrix)
+        values = record.to_dict()
+        if axes is not None:
             ends = transform_points(to_local, np.stack([axes.long_ras, axes.short_ras]))
             values[AXES] = np.round(ends, 3).tolist()
         return values
