@@ -134,6 +134,32 @@ def test_missing_patient_data_are_named(case, tmp_path, fields, message) -> None
     assert not list(tmp_path.glob("*.dcm"))
 
 
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [("🫁 גוש", "🫁 גוש"), ("a\tb\nc\u0007", "a b c"), ("1\\2", "1/2"), ("\u0007", "nodule 1"), ("右" * 80, "右" * 64)],
+    ids=["letters", "controls", "backslash", "nothing", "long"],
+)
+def test_names_of_all_kinds(case, tmp_path, name, kept) -> None:
+    """In a series of Western European letters."""
+    findings, segments, volume = case(SpecificCharacterSet="ISO_IR 100")
+    nodules = tuple(dataclasses.replace(each, name=name) for each in findings.nodules if each.label == 1)
+    write_seg_and_sr(
+        tmp_path / "seg.dcm", tmp_path / "sr.dcm", dataclasses.replace(findings, nodules=nodules), segments, volume
+    )
+    (segment,) = dcmread(tmp_path / "seg.dcm").SegmentSequence
+    report = dcmread(tmp_path / "sr.dcm")
+    assert segment.SegmentLabel == kept and texts(report, {})["Tracking Identifier"] == [kept]
+    assert str(report.PatientName) == "Müller^Änne"
+
+
+def test_both_files_are_written_or_none(case, tmp_path) -> None:
+    findings, segments, volume = case()
+    (tmp_path / "sr.dcm").mkdir()
+    with pytest.raises(InputError, match="it is a folder"):
+        write_seg_and_sr(tmp_path / "seg.dcm", tmp_path / "sr.dcm", findings, segments, volume)
+    assert not (tmp_path / "seg.dcm").exists()
+
+
 def test_other_files_than_dicom_and_no_highdicom(case, tmp_path, monkeypatch) -> None:
     findings, segments, volume = case()
     bare = dataclasses.replace(findings, scan=dataclasses.replace(findings.scan, series_uid=None))

@@ -7,6 +7,7 @@ import dataclasses
 import html.parser
 import io
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -14,8 +15,8 @@ from matplotlib.image import imread
 
 from SAMMed3DLib.inference.errors import InputError
 from SAMMed3DLib.inference.geometry import Block
-from SAMMed3DLib.report import document
-from SAMMed3DLib.report.findings import Caveat, Interval
+from SAMMed3DLib.report import document, pdf
+from SAMMed3DLib.report.findings import Caveat, Interval, from_json, to_json
 from SAMMed3DLib.report.follow_up import Registration, follow_up
 from SAMMed3DLib.report.pictures import Seen, nodule_picture
 
@@ -124,11 +125,123 @@ def test_the_page_is_whole_and_self_contained() -> None:
     assert page.open == [], "every tag is closed"
     assert len(page.sources) == 1 and page.sources[0].startswith("data:image/png;base64,")
     assert "größer <b>&</b>" in page.text and "Müller Änne" in page.text
-    assert "1 more nodule without a picture" in page.text
+    assert page.text.count("size category according to Lung-RADS 2022") == 2, "without a picture too"
     assert "slices of 3.0 mm (spoils: volume)" in page.text and "Volume mm³ (95 %) 1" in page.text, "named beside"
     assert "For research only" in page.text and "expected at R 0, A 0, S 80" in page.text
     assert "No nodules at either date" in Page(document.as_html(follow_up(findings(), findings(), SAME_PLACE), {})).text
     assert "No nodules." in Page(document.as_html(findings(), {})).text
+
+
+def test_all_is_said_of_nodules_without_a_picture() -> None:
+    found = followed()
+    nodules = tuple(dataclasses.replace(each, remarks=("Brock model: 5 %",)) for each in found.nodules)
+    found = dataclasses.replace(found, nodules=nodules)
+    page = Page(document.as_html(found, {}))
+    assert page.open == [] and page.sources == []
+    for words in ("Brock model: 5 %", "according to Fleischner 2017", "according to BTS 2015"):
+        assert page.text.count(words) == 2
+    assert page.text.count("BTS 2015: volume +238 %") == 1
+
+
+THICK = Caveat("slices of 5.0 mm", ("volume", "diameters", "type", "change"))
+DENSE = Caveat("contrast phase unknown", ("mean HU", "mass", "type"))
+
+
+def test_figures_bear_the_numbers_of_what_spoils_them(monkeypatch) -> None:
+    now = findings(nodule(9.0), caveats=(THICK, DENSE))
+    found = follow_up(now, findings(nodule(6.0), date="2024-01-01", caveats=()), SAME_PLACE)
+    page = Page(document.as_html(found, {})).text
+    for head in (
+        "Type 1,2",
+        "Axes mm 1",
+        "Mean mm 1",
+        "Volume mm³ (95 %) 1",
+        "Solid part mm 1,2",
+        "HU 2",
+        "Mass mg 1,2",
+        "Lung-RADS size 1,2",
+        "Prior 1",
+        "Now 1",
+        "Volume % (95 %) 1",
+        "Mass % 1,2",
+        "Mean diameter mm 1",
+        "Doubling time 1",
+    ):
+        assert head in page
+    drawn = [text for _x, text, *_rest in put(monkeypatch, found)]
+    heads = ("Type¹˒²", "Axes mm¹", "Mean¹", "Volume mm³ (95 %)¹", "HU²", "Mass¹˒²", "Size¹˒²")
+    assert [text for text in drawn if text in heads] == list(heads)
+
+
+def put(monkeypatch, found) -> list[tuple[float, str, float, bool]]:
+    """What a PDF without pictures holds: place in inches, text, size, and whether it is bold."""
+    texts, own = [], pdf._Pages._put
+
+    def told(self, x, text, size, color, bold) -> None:
+        if self._figure is not None:
+            texts.append((x, text, size, bold))
+        own(self, x, text, size, color, bold)
+
+    monkeypatch.setattr(pdf._Pages, "_put", told)
+    pdf.draw_pages(io.BytesIO(), found, {})
+    return texts
+
+
+HEBREW, ARABIC, CHINESE = "גוש ריאתי 12", "عقدة 3", "右上叶结节"
+NAMES = (
+    "<b onclick='x()'>&amp;</b>",
+    '"größer"',
+    "a\tb\nc\u0007",
+    "\u202eevil",
+    HEBREW,
+    ARABIC,
+    CHINESE,
+    "🫁",
+    "W" * 80,
+    "$x_1$",
+)
+
+
+def test_names_of_all_kinds(monkeypatch) -> None:
+    nodules = [nodule(6.0 + number, label=number, name=name) for number, name in enumerate(NAMES, start=1)]
+    found = findings(*nodules, patient_name=HEBREW)
+    page = Page(document.as_html(found, {nodules[0].tracking_uid: b""}))
+    assert page.open == [] and f"Lung nodules: \u2068{HEBREW}\u2069" in page.text
+    for name in (
+        "<b onclick='x()'>&amp;</b>",
+        '"größer"',
+        "a b c",
+        "evil",
+        f"\u2068{ARABIC}\u2069",
+        CHINESE,
+        "🫁",
+        "$x_1$",
+    ):
+        assert page.text.count(f" {name} ") >= 2, "in the table and above its figures"
+    text = document.as_text(found)
+    assert f"5. \u2068{HEBREW}\u2069: right, slice 4" in text and "\u202e" not in text and "\u0007" not in text
+    assert [line for line in text.splitlines() if line.startswith("3. ")] == [
+        line for line in text.splitlines() if line.startswith("3. a b c: right")
+    ]
+    assert [row["name"] for row in csv.DictReader(io.StringIO(document.as_csv(found)))] == list(NAMES), "as they are"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        texts = put(monkeypatch, found)
+    ends = [x + pdf._inches(text, size, bold) for x, text, size, bold in texts]
+    assert max(ends) <= pdf._WIDTH - pdf._MARGIN + 1e-6, "nothing leaves the page"
+    table = [(x, text, size, bold) for x, text, size, bold in texts if text.startswith("WW") and x > 0.6]
+    (name, *_rest) = table
+    assert name[1].endswith("…") and name[0] + pdf._inches(*name[1:]) < 2.0, "nor the column"
+    assert "U+1FAC1" in texts[-1][1] and "See the page (HTML)" in texts[-1][1], "what no font has is said"
+
+
+def test_paragraphs_are_broken_within_the_margins() -> None:
+    width = pdf._WIDTH - 2 * pdf._MARGIN
+    for text in ("word " * 60, "W" * 400, CHINESE * 60, f"short {'W' * 300} short"):
+        lines = pdf._wrapped(text, 7.0)
+        assert len(lines) > 1 and all(pdf._inches(line, 7.0, False) <= width for line in lines)
+        assert "".join("".join(lines).split()) == "".join(text.split()), "nothing is lost"
+    assert pdf._wrapped("", 7.0) == [""] and pdf._wrapped("one", 7.0) == ["one"]
 
 
 def test_caveats_are_named_once_and_numbered() -> None:
@@ -223,5 +336,32 @@ def test_intervals_without_an_end_stay_empty() -> None:
         dataclasses.replace(pair, doubling_days_interval=Interval(100.0, float("inf")))
         for pair in found.follow_up.pairs
     )
-    text = document.as_csv(dataclasses.replace(found, follow_up=dataclasses.replace(found.follow_up, pairs=pairs)))
+    found = dataclasses.replace(found, follow_up=dataclasses.replace(found.follow_up, pairs=pairs))
+    text = document.as_csv(found)
     assert "inf" not in text and next(csv.DictReader(io.StringIO(text)))["doubling_high_days"] == ""
+    (pair, *_rest) = pairs
+    assert document.doubling_text(pair).endswith(" days (100 or more)")
+    halves = dataclasses.replace(pair, doubling_days=-90.0, doubling_days_interval=Interval(float("-inf"), -60.0))
+    assert document.doubling_text(halves) == "halving time 90 days (60 or more)"
+
+
+def test_a_volume_that_may_be_nothing_leaves_the_change_open() -> None:
+    """A click elsewhere in a faint nodule found nothing there: the interval begins at 0."""
+    grown = nodule(9.0, "ground-glass")
+    before = dataclasses.replace(nodule(6.0, "ground-glass", label=4), place=grown.place)
+    open_below = Interval(0.0, 200.0)
+    for now, then, change, least in (
+        (grown, dataclasses.replace(before, volume_interval_mm3=open_below), "+238 % (+85 to +∞)", ""),
+        (
+            dataclasses.replace(grown, volume_interval_mm3=Interval(0.0, 500.0)),
+            before,
+            "+238 % (-100 to +367)",
+            "at least 68 days",
+        ),
+    ):
+        found = follow_up(findings(now), findings(then, date="2024-01-01"), SAME_PLACE)
+        text = document.as_text(found)
+        assert f"volume {change}" in text and "inf" not in text and "nan" not in text
+        assert found.follow_up.pairs[0].volume.percent == pytest.approx(237.5)
+        assert least in text
+        assert from_json(to_json(found)).follow_up.pairs[0].volume == found.follow_up.pairs[0].volume

@@ -270,6 +270,9 @@ def test_what_must_be_asked_or_refused_before_comparing() -> None:
     assert check_scans(nameless, then) == [], "what is unknown is no difference"
     asked = check_scans(now, dataclasses.replace(then, patient_name="Möller Ute"))
     assert len(asked) == 1 and "Möller Ute" in asked[0] and "Müller Änne" in asked[0]
+    assert check_scans(now, dataclasses.replace(then, patient_name="MU\u0308LLER A\u0308NNE")) == [], (
+        "the same, spelled"
+    )
     for scan, message in ((dataclasses.replace(then, date="2025-01-01"), "newer"), (now, "same series")):
         with pytest.raises(InputError, match=message):
             check_scans(now, scan)

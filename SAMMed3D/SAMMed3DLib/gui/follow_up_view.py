@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..report.document import change_text, doubling_text, signed, spoiled_by
-from ..report.findings import Findings
+from ..report.document import change_text, doubling_text, raised, spoiled_by
+from ..report.findings import Findings, signed
 from ..scene.comparison import Row
 from ..translation import tr as _
 from .state_view import Control, _usable
 
 _NONE = "–"
-_SUPERSCRIPTS = str.maketrans("0123456789,", "⁰¹²³⁴⁵⁶⁷⁸⁹˒")
 
 
 @dataclass(frozen=True)
@@ -112,11 +111,8 @@ def heads(findings: Findings | None) -> list[tuple[str, str]]:
     before = (course.prior.date if course is not None else None) or _("prior")
     now = (findings.scan.date if findings is not None else None) or _("now")
 
-    def marked(caption: str, figure: str) -> str:
-        numbers = [] if findings is None else spoiled_by(findings, figure)
-        if course is not None and figure != "change":
-            numbers = sorted({*numbers, *(spoiled_by(findings, "change") if findings and figure == "mass" else [])})
-        return caption + ",".join(map(str, numbers)).translate(_SUPERSCRIPTS)
+    def marked(caption: str, *figures: str) -> str:
+        return caption + raised([] if findings is None else spoiled_by(findings, *figures))
 
     return [
         (_("Nodule"), _("Its name in the CT, else in the prior.")),
@@ -126,7 +122,7 @@ def heads(findings: Findings | None) -> list[tuple[str, str]]:
         (marked(f"{before} mm³", "volume"), _("Volume in the prior scan.")),
         (marked(f"{now} mm³", "volume"), _("Volume in the CT, with its 95 % interval.")),
         (marked(_("Mean mm"), "diameters"), _("Mean diameter before and now.")),
-        (marked(_("Mass"), "mass"), _("Change of the mass with its 95 % interval.")),
+        (marked(_("Mass"), "mass", "change"), _("Change of the mass with its 95 % interval.")),
     ]
 
 

@@ -56,7 +56,7 @@ _MAKER = "SAMMed3D"
 def write_seg_and_sr(
     seg_path: Path, sr_path: Path, findings: Findings, segments: Sequence[Segment], volume: Volume | MeasuredScan
 ) -> None:
-    """Writes both files, each whole or not at all.
+    """Writes both files, whole, or none.
 
     Args:
         seg_path, sr_path: where to.
@@ -74,8 +74,10 @@ def write_seg_and_sr(
     slices = source_slices(volume, findings.scan.series_uid)
     seg = _segmentation(highdicom, slices, findings.nodules, _frames(findings.nodules, segments, volume, slices))
     report = _report(highdicom, slices, findings, seg)
-    for path, dataset in ((seg_path, seg), (sr_path, report)):
-        with whole_file(path) as part:
+    with whole_file(seg_path) as seg_part, whole_file(sr_path) as sr_part:
+        for part, dataset in ((seg_part, seg), (sr_part, report)):
+            dataset.decode()
+            dataset.SpecificCharacterSet = "ISO_IR 192"  # the CT's may lack the letters of the names
             dataset.save_as(part, enforce_file_format=True)
 
 
@@ -302,8 +304,9 @@ def _referenced_segment(hd: Any, seg: Any, number: int) -> Any:
 
 
 def _name(nodule: Nodule) -> str:
-    """Fits a nodule's name to DICOM: at most 64 characters, without a backslash, which would separate values."""
-    return nodule.name.replace("\\", "/")[:64] or f"nodule {nodule.label}"
+    """Fits a nodule's name to DICOM: at most 64 letters on a line, without a backslash, which would separate values."""
+    name = " ".join(nodule.name.replace("\\", "/").split())
+    return "".join(letter for letter in name if letter.isprintable())[:64] or f"nodule {nodule.label}"
 
 
 def _short(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import math
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,15 @@ from typing import Any
 from ..files.output_files import whole_file, write_text_whole
 from ..inference.nodule_table import BY_HAND, table_text
 from . import rules
-from .findings import Caveat, Change, Findings, Interval, Nodule, Pair, Scan
+from .findings import Caveat, Change, Findings, Interval, Nodule, Pair, Scan, signed
 
 DISCLAIMER = "For research only. Not a medical device: not for diagnosis, and no advice to anybody."
-#: More nodules than this get no picture of their own: the largest have one, the table has all.
+#: More nodules than this get no picture of their own: the largest have one.
 MOST_PICTURES = 12
+_RAISED = str.maketrans("0123456789,", "⁰¹²³⁴⁵⁶⁷⁸⁹˒")
+#: Unicode's marks around a text of unknown direction.
+_ISOLATE, _POP = "\u2068", "\u2069"
+_MARKS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 _TABLE = (
     "name",
@@ -75,7 +80,7 @@ def as_text(findings: Findings) -> str:
     if not findings.nodules:
         lines += ["", "No nodules."]
     for number, nodule in enumerate(findings.nodules, start=1):
-        lines += ["", f"{number}. {nodule.name}: {nodule_line(nodule)}"]
+        lines += ["", f"{number}. {name_text(nodule.name)}: {nodule_line(nodule)}"]
         pair = pair_of(findings, nodule)
         if pair is not None:
             lines += [f"   {course_line(findings, pair)}"]
@@ -170,6 +175,18 @@ def _xyz(name: str, ras: Sequence[float]) -> dict[str, float]:
     return {f"{name}_{axis}": value for axis, value in zip("ras", ras, strict=True)}
 
 
+def name_text(name: str) -> str:
+    """Formats a name for a line of text: without line breaks; one of right-to-left letters does not turn the rest."""
+    text = "".join(" " if letter.isspace() else letter for letter in name)
+    ways = {unicodedata.bidirectional(letter) for letter in text}
+    # control characters, and marks of direction, which would reach beyond the name
+    kept = (
+        each for each in text if unicodedata.category(each) != "Cc" and unicodedata.bidirectional(each) not in _MARKS
+    )
+    line = " ".join("".join(kept).split())
+    return f"{_ISOLATE}{line}{_POP}" if ways & {"R", "AL"} else line
+
+
 def pair_of(findings: Findings, nodule: Nodule) -> Pair | None:
     """Returns the pair of a nodule: what became of it since the prior scan; None without a prior."""
     pairs = findings.follow_up.pairs if findings.follow_up is not None else ()
@@ -180,8 +197,8 @@ def pair_name(findings: Findings, pair: Pair) -> str:
     """Returns the name of a pair: that of the current scan's nodule, since the prior's names may mean others."""
     nodule, prior = findings.nodule(pair.current_uid), findings.prior_nodule(pair.prior_uid)
     if nodule is not None:
-        return nodule.name
-    return "" if prior is None else f"{prior.name} (prior)"
+        return name_text(nodule.name)
+    return "" if prior is None else f"{name_text(prior.name)} (prior)"
 
 
 def all_caveats(findings: Findings) -> list[Caveat]:
@@ -194,17 +211,22 @@ def all_caveats(findings: Findings) -> list[Caveat]:
     return list(dict.fromkeys(caveats))
 
 
-def spoiled_by(findings: Findings, figure: str) -> list[int]:
-    """Returns the numbers (from 1, in the order of :func:`all_caveats`) of the caveats that spoil a figure."""
-    return [number for number, each in enumerate(all_caveats(findings), start=1) if figure in each.spoils]
+def spoiled_by(findings: Findings, *figures: str) -> list[int]:
+    """Returns the numbers (from 1, in the order of :func:`all_caveats`) of caveats that spoil any of the figures."""
+    return [number for number, each in enumerate(all_caveats(findings), start=1) if set(figures) & set(each.spoils)]
+
+
+def raised(numbers: Sequence[int]) -> str:
+    """Formats numbers of caveats as raised digits."""
+    return ",".join(map(str, numbers)).translate(_RAISED)
 
 
 def scan_line(scan: Scan) -> str:
     """A scan in one line."""
     thickness = "" if scan.slice_thickness_mm is None else f", slices {scan.slice_thickness_mm:g} mm"
     parts = [
-        scan.name,
-        scan.patient_name or "",
+        name_text(scan.name),
+        name_text(scan.patient_name or ""),
         scan.date or "no date",
         f"voxels {' x '.join(f'{each:.2g}' for each in scan.spacing_mm)} mm{thickness}",
         f"kernel {scan.kernel}" if scan.kernel else "",
@@ -258,12 +280,6 @@ def volume_text(nodule: Nodule) -> str:
     return f"{nodule.volume_mm3:.0f} mm³ ({interval.low:.0f} to {interval.high:.0f})"
 
 
-def signed(value: float, digits: int = 0) -> str:
-    """Formats a rounded number with its sign; no sign for 0."""
-    text = f"{value:+.{digits}f}"
-    return text if float(text) != 0.0 else text[1:]
-
-
 def days_text(days: int | None) -> str:
     """Formats the time between the scans."""
     return "time between the scans unknown" if days is None else f"{days} day{'s' * (days != 1)} earlier"
@@ -309,15 +325,16 @@ def doubling_text(pair: Pair) -> str:
     """Formats the doubling time with its interval, or says that there is no measurable change."""
     interval = pair.doubling_days_interval
     if not pair.is_measurable:
-        least = "" if interval is None else f" (if it grows, doubling takes at least {interval.low:.0f} days)"
-        return f"no measurable change{least}"
+        least = 0 if interval is None else round(interval.low)
+        return "no measurable change" + (f" (if it grows, doubling takes at least {least} days)" if least else "")
     if pair.doubling_days is None:
         return "doubling time unknown: a date is missing, or both scans are of one day"
     if interval is None:
         return f"doubling time {pair.doubling_days:.0f} days"
-    if pair.doubling_days < 0:
-        return f"halving time {-pair.doubling_days:.0f} days ({-interval.high:.0f} to {-interval.low:.0f})"
-    return f"doubling time {pair.doubling_days:.0f} days ({interval.low:.0f} to {interval.high:.0f})"
+    halves = pair.doubling_days < 0
+    low, high = (-interval.high, -interval.low) if halves else (interval.low, interval.high)
+    reach = f"{low:.0f} to {high:.0f}" if math.isfinite(high) else f"{low:.0f} or more"
+    return f"{'halving' if halves else 'doubling'} time {abs(pair.doubling_days):.0f} days ({reach})"
 
 
 def write_text(path: Path, findings: Findings) -> None:
@@ -346,7 +363,7 @@ def as_html(findings: Findings, pictures: Mapping[str, bytes]) -> str:
     text = html.escape
     course = findings.follow_up
     head = [
-        f"<h1>Lung nodules: {text(findings.scan.patient_name or findings.scan.name)}</h1>",
+        f"<h1>Lung nodules: {text(name_text(findings.scan.patient_name or findings.scan.name))}</h1>",
         f"<p class=scan>{text(scan_line(findings.scan))}</p>",
     ]
     if course is not None:
@@ -358,12 +375,10 @@ def as_html(findings: Findings, pictures: Mapping[str, bytes]) -> str:
     if caveats:
         head.append("<ol class=caveats>" + "".join(f"<li>{text(caveat_line(each))}</li>" for each in caveats) + "</ol>")
     body = [_html_table(findings), _html_follow_up(findings)]
-    for number, nodule in enumerate(findings.nodules, start=1):
-        if nodule.tracking_uid in pictures:
-            body.append(_html_card(findings, number, nodule, pictures[nodule.tracking_uid]))
-    left = sum(nodule.tracking_uid not in pictures for nodule in findings.nodules)
-    if left and pictures:
-        body.append(f"<p class=note>{left} more nodule{'s' * (left != 1)} without a picture, see the table.</p>")
+    body += [
+        _html_card(findings, number, nodule, pictures.get(nodule.tracking_uid))
+        for number, nodule in enumerate(findings.nodules, start=1)
+    ]
     foot = (
         f"<footer><b>{text(DISCLAIMER)}</b> {text(rules.NOTE)}<br>Intervals: 95 %, of made-up nodules "
         f"scanned and measured again. Lung window, radiological view. {text(findings.software)}, masks: "
@@ -371,7 +386,7 @@ def as_html(findings: Findings, pictures: Mapping[str, bytes]) -> str:
     )
     return (
         "<!DOCTYPE html>\n<html lang=en><head><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>Lung nodules: {text(findings.scan.name)}</title><style>{_STYLE}</style></head>\n<body>"
+        f"<title>Lung nodules: {text(name_text(findings.scan.name))}</title><style>{_STYLE}</style></head>\n<body>"
         + "\n".join([*head, *body, foot])
         + "</body></html>\n"
     )
@@ -383,23 +398,31 @@ padding:0 20px}h1{font-size:22px;margin:0 0 4px}h2{font-size:16px;margin:22px 0 
 .caveats{margin:10px 0;padding:8px 10px 8px 34px;background:#fff4d6;border-left:4px solid #d99a00;border-radius:3px}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}th,td{padding:4px 8px;text-align:right;
 border-bottom:1px solid #dde2e8;vertical-align:top}th{font-weight:600;color:#44505f;border-bottom:2px solid #9aa5b1}
-th:nth-child(-n+4),td:nth-child(-n+4){text-align:left}sup{color:#a06f00}.card{margin:18px 0;break-inside:avoid}
+th:nth-child(-n+4),td:nth-child(-n+4){text-align:left}sup{color:#a06f00}td.name{min-width:8em;overflow-wrap:anywhere}
+td.figure{white-space:nowrap}h1,h2,.scan{overflow-wrap:anywhere}.card{margin:18px 0;break-inside:avoid}
 .card div{display:grid;grid-template-columns:58% 1fr;gap:0 14px;align-items:start}.card img{width:100%;display:block;
 border-radius:4px}.card h2{margin:0 0 4px}.card p{margin:4px 0}
-.card ul{margin:4px 0;padding-left:20px;color:#44505f;font-size:13px}.note{color:#44505f}
+.card ul{margin:4px 0;padding-left:20px;color:#44505f;font-size:13px}
 footer{margin-top:24px;padding-top:8px;border-top:1px solid #9aa5b1;color:#44505f;font-size:12px}
-@media print{body{margin:0;max-width:none}}
+@media print{body{margin:0;max-width:none}table{font-size:11px}th,td{padding:3px 4px}}
 """
 
 
-def _marks(findings: Findings, figure: str) -> str:
-    """The numbers of the caveats that spoil a figure, for the head of its column."""
-    numbers = spoiled_by(findings, figure)
+def _marks(findings: Findings, *figures: str) -> str:
+    """The numbers of the caveats that spoil any of the figures, for the head of their column."""
+    numbers = spoiled_by(findings, *figures)
     return f" <sup>{','.join(map(str, numbers))}</sup>" if numbers else ""
 
 
+def _html_row(cells: Sequence[str], kinds: Sequence[str]) -> str:
+    """A row of a table; each cell is of a kind that the style knows, "" for none."""
+    made = (
+        f"<td{f' class={kind}' * bool(kind)}>{html.escape(cell)}</td>" for cell, kind in zip(cells, kinds, strict=True)
+    )
+    return f"<tr>{''.join(made)}</tr>"
+
+
 def _html_table(findings: Findings) -> str:
-    text = html.escape
     if not findings.nodules:
         return "<p>No nodules.</p>"
     heads = [
@@ -408,12 +431,12 @@ def _html_table(findings: Findings) -> str:
         "Place",
         f"Type{_marks(findings, 'type')}",
         f"Axes mm{_marks(findings, 'diameters')}",
-        "Mean mm",
+        f"Mean mm{_marks(findings, 'diameters')}",
         f"Volume mm³ (95 %){_marks(findings, 'volume')}",
-        "Solid part mm",
+        f"Solid part mm{_marks(findings, 'diameters', 'type')}",
         f"HU{_marks(findings, 'mean HU')}",
-        f"Mass mg{_marks(findings, 'mass')}",
-        "Lung-RADS size",
+        f"Mass mg{_marks(findings, 'mass', 'volume')}",
+        f"Lung-RADS size{_marks(findings, 'diameters', 'type')}",
     ]
     rows = []
     for number, nodule in enumerate(findings.nodules, start=1):
@@ -423,7 +446,7 @@ def _html_table(findings: Findings) -> str:
         solid = "" if nodule.solid is None else f"{nodule.solid.mean_diameter_mm:.1f}"
         cells = [
             str(number),
-            nodule.name,
+            name_text(nodule.name),
             place,
             nodule.type,
             axes_text(nodule, ", by hand"),
@@ -434,7 +457,8 @@ def _html_table(findings: Findings) -> str:
             f"{nodule.mass_mg:.0f}",
             f"{category.category or 'none'}{reach}",
         ]
-        rows.append("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in cells) + "</tr>")
+        kinds = ["", "name", "", "", *["figure"] * 7]
+        rows.append(_html_row(cells, kinds))
     count = len(findings.nodules)
     title = f"<h2>{count} nodule{'s' * (count != 1)}{_marks(findings, 'number of nodules')}</h2>"
     return f"{title}<table><tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr>{''.join(rows)}</table>"
@@ -444,16 +468,15 @@ def _html_follow_up(findings: Findings) -> str:
     course = findings.follow_up
     if course is None:
         return ""
-    text = html.escape
-    mark = _marks(findings, "change")
+    mark, sizes = _marks(findings, "change"), _marks(findings, "volume", "diameters")
     heads = [
         "Nodule",
-        "Course",
-        "Prior",
-        "Now",
+        f"Course{_marks(findings, 'number of nodules')}",
+        f"Prior{sizes}",
+        f"Now{sizes}",
         f"Volume % (95 %){mark}",
-        f"Mass %{mark}",
-        "Mean diameter mm",
+        f"Mass %{_marks(findings, 'change', 'mass')}",
+        f"Mean diameter mm{_marks(findings, 'change', 'diameters')}",
         f"Doubling time{mark}",
     ]
     rows = []
@@ -461,7 +484,7 @@ def _html_follow_up(findings: Findings) -> str:
         then, now = findings.prior_nodule(pair.prior_uid), findings.nodule(pair.current_uid)
         cells = [
             pair_name(findings, pair),
-            f"{pair.status}{', by hand' if pair.by_hand else ''}",
+            f"{'not matched' if pair.status == 'unmatched' else pair.status}{', by hand' if pair.by_hand else ''}",
             *(
                 "" if each is None else f"{each.volume_mm3:.0f} mm³, {each.mean_diameter_mm:.1f} mm"
                 for each in (then, now)
@@ -478,13 +501,13 @@ def _html_follow_up(findings: Findings) -> str:
             ]
         else:
             cells += ["", "", "", "" if pair.status == "new" else course_line(findings, pair).partition("; ")[2]]
-        rows.append("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in cells) + "</tr>")
+        rows.append(_html_row(cells, ["name", "", *["figure"] * 5, ""]))
     if not rows:
         return "<h2>Follow-up</h2><p>No nodules at either date.</p>"
     return f"<h2>Follow-up</h2><table><tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr>{''.join(rows)}</table>"
 
 
-def _html_card(findings: Findings, number: int, nodule: Nodule, picture: bytes) -> str:
+def _html_card(findings: Findings, number: int, nodule: Nodule, picture: bytes | None) -> str:
     text = html.escape
     pair = pair_of(findings, nodule)
     lines = [*nodule.remarks, *(category.text for category in rules.categories(findings, nodule))]
@@ -492,12 +515,12 @@ def _html_card(findings: Findings, number: int, nodule: Nodule, picture: bytes) 
     if pair is not None:
         course = f"<p><b>{text(course_line(findings, pair))}</b></p>"
         lines = growth_lines(findings, nodule, pair) + lines
-    image = base64.b64encode(picture).decode("ascii")
-    return (
-        f"<div class=card><h2>{number}. {text(nodule.name)}</h2><p>{text(nodule_line(nodule))}</p>{course}"
-        f"<div><img alt='{text(nodule.name, quote=True)}' src='data:image/png;base64,{image}'>"
-        f"<ul>{''.join(f'<li>{text(line)}</li>' for line in lines)}</ul></div></div>"
-    )
+    name = text(name_text(nodule.name))
+    said = f"<ul>{''.join(f'<li>{text(line)}</li>' for line in lines)}</ul>"
+    if picture is not None:
+        image = base64.b64encode(picture).decode("ascii")
+        said = f"<div><img alt='{name}' src='data:image/png;base64,{image}'>{said}</div>"
+    return f"<div class=card><h2>{number}. {name}</h2><p>{text(nodule_line(nodule))}</p>{course}{said}</div>"
 
 
 def write_pdf(path: Path, findings: Findings, pictures: Mapping[str, bytes]) -> None:

@@ -21,7 +21,6 @@ from ..inference.errors import InputError
 
 SCHEMA = "sammed3d-findings"
 VERSION = 1
-#: Tag of a segment, in .seg.nrrd and in Slicer's scenes, that holds the nodule's tracking UID.
 
 Point = tuple[float, float, float]
 NoduleType = Literal["solid", "part-solid", "ground-glass"]
@@ -272,6 +271,14 @@ def tenth(length_mm: float) -> float:
     return math.floor(length_mm * 10.0 + 0.5 + 1e-9) / 10.0
 
 
+def signed(value: float, digits: int = 0) -> str:
+    """Formats a rounded number with its sign; no sign for 0."""
+    if math.isinf(value):
+        return "+∞" if value > 0 else "-∞"
+    text = f"{value:+.{digits}f}"
+    return text if float(text) != 0.0 else text[1:]
+
+
 def mean_of_tenths(long_mm: float, short_mm: float) -> float:
     """Computes the mean diameter of two axes, each rounded to 0.1 mm first; the mean too, halves up."""
     tenths = round(tenth(long_mm) * 10.0) + round(tenth(short_mm) * 10.0)
@@ -424,7 +431,7 @@ def _check_sense(findings: Findings, name: str) -> None:
             if nodule.volume_mm3 <= 0 or nodule.mean_diameter_mm < 0:
                 raise InputError(f"{name}: {nodule.name} has no size")
             interval = nodule.volume_interval_mm3
-            if not interval.low <= nodule.volume_mm3 <= interval.high:
+            if not 0.0 <= interval.low <= nodule.volume_mm3 <= interval.high < math.inf:
                 raise InputError(f"{name}: the volume of {nodule.name} lies outside its interval")
     if findings.follow_up is not None:
         for pair in findings.follow_up.pairs:

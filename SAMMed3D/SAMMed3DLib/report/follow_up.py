@@ -455,16 +455,23 @@ def _scaled(interval: Interval, factor: float) -> Interval:
 
 
 def change(prior: float, current: float, prior_interval: Interval, current_interval: Interval) -> Change:
-    """Computes the change of a positive figure; on logarithms, the widths of the two intervals add as squares."""
+    """Computes the change of a positive figure; on logarithms, the widths of the two intervals add as squares.
+
+    An interval that begins at 0 leaves the change open to that side.
+    """
     ratio = math.log(current / prior)
-    up = math.hypot(math.log(current_interval.high / current), math.log(prior / prior_interval.low))
-    down = math.hypot(math.log(current / current_interval.low), math.log(prior_interval.high / prior))
+    up = math.hypot(_width(current, current_interval.high), _width(prior_interval.low, prior))
+    down = math.hypot(_width(current_interval.low, current), _width(prior, prior_interval.high))
     return Change(
         prior,
         current,
         100.0 * math.expm1(ratio),
         Interval(100.0 * math.expm1(ratio - down), 100.0 * math.expm1(ratio + up)),
     )
+
+
+def _width(low: float, high: float) -> float:
+    return math.log(high / low) if low > 0.0 else math.inf
 
 
 def is_measurable(volume: Change, limit: float = 0.0) -> bool:
@@ -487,10 +494,11 @@ def doubling_time(volume: Change, days: int | None, limit: float = 0.0) -> tuple
     """
     if days is None or days <= 0 or volume.percent_interval is None:
         return None, None
-    low, high = (math.log1p(each / 100.0) for each in (volume.percent_interval.low, volume.percent_interval.high))
     ratio = math.log1p(volume.percent / 100.0)
     scale = days * math.log(2.0)
+    high = math.log1p(volume.percent_interval.high / 100.0)
     if is_measurable(volume, limit):
+        low = math.log1p(volume.percent_interval.low / 100.0)
         return scale / ratio, Interval(*sorted((scale / high, scale / low)))
     return None, (Interval(scale / high, math.inf) if high > 0.0 else None)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import io
-import textwrap
+import re
+import unicodedata
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from matplotlib import rc_context
+from matplotlib import font_manager, rc_context
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 from matplotlib.image import imread
@@ -20,6 +24,27 @@ _TEXT, _FAINT, _WARN = "#1c2430", "#5a6573", "#8a5f00"
 #: Widths that the pictures may have, inches; the text stands beside them.
 _PICTURE_WIDTHS = (4.2, 3.9, 3.6, 3.3, 3.0, 2.7, 2.4, 2.2)
 _BETWEEN = 0.15
+_COLUMN_GAP = 0.05
+#: The fonts, as far as they are installed; those after the first help out with letters that it lacks.
+_FONTS = (
+    "DejaVu Sans",
+    "Noto Sans CJK SC",
+    "Noto Sans SC",
+    "Microsoft YaHei",
+    "PingFang SC",
+    "Hiragino Sans",
+    "Yu Gothic",
+    "Apple SD Gothic Neo",
+    "Malgun Gothic",
+    "WenQuanYi Zen Hei",
+    "Droid Sans Fallback",
+    "Nirmala UI",
+    "Leelawadee UI",
+    "Arial Unicode MS",
+)
+#: Says that a line is written from left to right; within a line such marks take letters along with Matplotlib 3.11.
+_LEFT_TO_RIGHT = "\u200e"
+_NO_MARKS = {ord(mark): None for mark in "\u2068\u2069"}
 
 
 class _Pages:
@@ -28,10 +53,14 @@ class _Pages:
     Args:
         pdf: gets the pages; None only counts them.
         foot: of each page.
+
+    Attributes:
+        foreign: letters that the first font lacks.
     """
 
     def __init__(self, pdf: PdfPages | None, foot: str) -> None:
         self._pdf, self._foot, self.number = pdf, foot, 0
+        self.foreign: set[str] = set()
         self._figure: Figure | None = None
         self._y = 0.0
         self.turn()
@@ -49,7 +78,9 @@ class _Pages:
             self._figure.text(
                 _MARGIN / _WIDTH, 0.3 / _HEIGHT, f"{self._foot}   page {self.number}", fontsize=6.5, color=_FAINT
             )
-            self._pdf.savefig(self._figure)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Glyph .* missing")  # said on the last page
+                self._pdf.savefig(self._figure)
             self._figure = None
 
     def room(self, inches: float) -> None:
@@ -66,11 +97,12 @@ class _Pages:
             self._y -= height
 
     def row(self, cells: list[str], places: list[float], size: float = 7.2, bold: bool = False) -> None:
-        """Writes the cells of a table at their places, in inches from the margin."""
+        """Writes the cells of a table at their places, in inches from the margin; what is too long is cut off."""
         height = size * 1.55 / 72.0
         self.room(height)
-        for cell, place in zip(cells, places, strict=True):
-            self._put(_MARGIN + place, cell, size, _FAINT if bold else _TEXT, bold)
+        for cell, place, end in zip(cells, places, [*places[1:], _WIDTH - 2 * _MARGIN], strict=True):
+            text = _cut(cell, size, bold, end - place - _COLUMN_GAP)
+            self._put(_MARGIN + place, text, size, _FAINT if bold else _TEXT, bold)
         self._y -= height
 
     def picture(self, png: bytes, width: float, paragraphs: Sequence[str], size: float) -> None:
@@ -90,6 +122,11 @@ class _Pages:
         self._y -= inches
 
     def _put(self, x: float, text: str, size: float, color: str, bold: bool) -> None:
+        text = text.translate(_NO_MARKS)
+        self.foreign |= {letter for letter in text if ord(letter) not in _fonts(bold)[0][2]}
+        ways = [way for letter in text if (way := unicodedata.bidirectional(letter)) in ("L", "R", "AL")]
+        if ways and ways[0] != "L":  # the name that it begins with would turn the line around
+            text = _LEFT_TO_RIGHT + text
         if self._figure is not None:
             self._figure.text(
                 x / _WIDTH,
@@ -106,10 +143,64 @@ def _line_height(size: float) -> float:
     return size * 1.4 / 72.0
 
 
+@functools.cache
+def _fonts(bold: bool) -> list[tuple[str, Any, frozenset[int]]]:
+    """Returns the fonts that are installed: name, opened, and the codes of their letters."""
+    there, found = set(font_manager.get_font_names()), []
+    for name in _FONTS:
+        if name in there:
+            wanted = font_manager.FontProperties(family=[name], weight="bold" if bold else "normal")
+            font = font_manager.get_font(font_manager.findfont(wanted))
+            found.append((name, font, frozenset(font.get_charmap())))
+    return found
+
+
+@functools.cache
+def _advance(letter: str, bold: bool) -> float | None:
+    """Returns a letter's width, a part of the font's size; None where no font has it."""
+    code = ord(letter)
+    font = next((font for _name, font, codes in _fonts(bold) if code in codes), None)
+    if font is None:
+        return None
+    font.set_size(100.0, 72.0)  # Matplotlib draws with the same object
+    return font.load_char(code).linearHoriAdvance / 65536.0 / 100.0
+
+
+def _inches(text: str, size: float, bold: bool) -> float:
+    """Measures a text, letter by letter."""
+    widths = (_advance(letter, bold) for letter in text.translate(_NO_MARKS))
+    return sum(1.0 if width is None else width for width in widths) * size / 72.0
+
+
+def _cut(text: str, size: float, bold: bool, width: float) -> str:
+    """Cuts the end of a text off that is wider than so many inches."""
+    if _inches(text, size, bold) <= width:
+        return text
+    while text and _inches(f"{text}…", size, bold) > width:
+        text = text[:-1]
+    return f"{text}…"
+
+
+@functools.lru_cache(8192)
 def _wrapped(text: str, size: float, bold: bool = False, indent: float = 0.0) -> list[str]:
-    """Breaks a paragraph into the lines that fit between an indent and the right margin."""
-    width = int((_WIDTH - 2 * _MARGIN - indent) * 72.0 / (size * (0.6 if bold else 0.53)))
-    return textwrap.wrap(text, width) or [""]
+    """Breaks a paragraph into the lines that fit between an indent and the right margin, long words in themselves."""
+    width = _WIDTH - 2 * _MARGIN - indent
+    lines, line, used = [], "", 0.0
+    for piece in re.findall(r"\S+|\s+", text):
+        long = _inches(piece, size, bold)
+        if used + long <= width:
+            line, used = line + piece, used + long
+            continue
+        if line.strip():
+            lines.append(line.rstrip())
+        line, used = "", 0.0
+        for letter in piece.lstrip():
+            wide = _inches(letter, size, bold)
+            if used + wide > width:
+                lines.append(line)
+                line, used = "", 0.0
+            line, used = line + letter, used + wide
+    return [*lines, line.rstrip()] if line.strip() or not lines else lines
 
 
 def _picture_height(png: bytes, width: float) -> float:
@@ -120,15 +211,22 @@ def _picture_height(png: bytes, width: float) -> float:
 def draw_pages(path: Path, findings: Findings, pictures: Mapping[str, bytes]) -> None:
     """Writes the PDF to ``path``, with pictures as large as leaves it at the fewest pages."""
     facts = {"Title": f"Lung nodules: {findings.scan.name}", "Creator": findings.software, "CreationDate": None}
-    width = min(_PICTURE_WIDTHS, key=lambda inches: (_drawn(None, findings, pictures, inches), -inches))
-    with rc_context({"pdf.fonttype": 42}), PdfPages(path, metadata=facts) as pdf:
+    widths = _PICTURE_WIDTHS if pictures else _PICTURE_WIDTHS[:1]
+    tries = {inches: _drawn(None, findings, pictures, inches) for inches in widths}
+    width = min(tries, key=lambda inches: (tries[inches].number, -inches))
+    # fonts of another kind than the first may only be drawn, letter by letter
+    families, kind = [name for name, *_rest in _fonts(False)], 3
+    if not tries[width].foreign:
+        families, kind = families[:1], 42
+    with rc_context({"pdf.fonttype": kind, "font.family": families}), PdfPages(path, metadata=facts) as pdf:
         _drawn(pdf, findings, pictures, width)
 
 
-def _drawn(pdf: PdfPages | None, findings: Findings, pictures: Mapping[str, bytes], picture_width: float) -> int:
-    """Draws all pages; returns how many there are."""
+def _drawn(pdf: PdfPages | None, findings: Findings, pictures: Mapping[str, bytes], picture_width: float) -> _Pages:
+    """Draws all pages, or only finds out how many there are."""
     pages = _Pages(pdf, f"{document.DISCLAIMER} {findings.software}, {findings.created}.")
-    pages.line(f"Lung nodules: {findings.scan.patient_name or findings.scan.name}", 14.0, bold=True)
+    title = document.name_text(findings.scan.patient_name or findings.scan.name)
+    pages.line(f"Lung nodules: {title}", 14.0, bold=True)
     pages.line(document.scan_line(findings.scan), 7.4, _FAINT)
     course = findings.follow_up
     if course is not None:
@@ -148,30 +246,47 @@ def _drawn(pdf: PdfPages | None, findings: Findings, pictures: Mapping[str, byte
         for pair in course.pairs:
             pages.line(f"{document.pair_name(findings, pair)}: {document.course_line(findings, pair)}", 7.0)
     for number, nodule in enumerate(findings.nodules, start=1):
-        if nodule.tracking_uid in pictures:
-            _draw_nodule(pages, findings, number, nodule, pictures[nodule.tracking_uid], picture_width)
+        _draw_nodule(pages, findings, number, nodule, pictures.get(nodule.tracking_uid), picture_width)
+    lacking = sorted(f"U+{ord(letter):04X}" for letter in pages.foreign if _advance(letter, False) is None)
+    if lacking:
+        pages.gap(0.12)
+        pages.line(f"Letters without a font on this computer: {', '.join(lacking)}. See the page (HTML).", 7.0, _WARN)
     pages.close()
-    return pages.number
+    return pages
 
 
 def _draw_table(pages: _Pages, findings: Findings) -> None:
     if not findings.nodules:
         pages.line("No nodules.", 9.0)
         return
-    places = [0.0, 0.25, 1.55, 2.55, 3.35, 4.15, 4.6, 6.0, 6.4, 6.75]
-    heads = ["", "Nodule", "Place", "Type", "Axes mm", "Mean", "Volume mm³ (95 %)", "HU", "Mass", "Lung-RADS"]
+    places = [0.0, 0.25, 1.5, 2.45, 3.25, 4.1, 4.6, 5.82, 6.16, 6.63]
+
+    def marked(caption: str, *figures: str) -> str:
+        return caption + document.raised(document.spoiled_by(findings, *figures))
+
+    heads = [
+        "",
+        marked("Nodule", "number of nodules"),
+        "Place",
+        marked("Type", "type"),
+        marked("Axes mm", "diameters"),
+        marked("Mean", "diameters"),
+        marked("Volume mm³ (95 %)", "volume"),
+        marked("HU", "mean HU"),
+        marked("Mass", "mass", "volume"),
+        marked("Size", "diameters", "type"),
+    ]
     pages.row(heads, places, bold=True)
     for number, nodule in enumerate(findings.nodules, start=1):
         category = rules.categories(findings, nodule)[0]
         place = ", ".join(filter(None, (nodule.place.side, f"slice {nodule.place.slice_number}")))
-        name = nodule.name if len(nodule.name) <= 20 else f"{nodule.name[:19]}…"
         pages.row(
             [
                 str(number),
-                name,
+                document.name_text(nodule.name),
                 place,
                 nodule.type,
-                document.axes_text(nodule, " *"),  # a narrow column; what is said of the nodule names it
+                document.axes_text(nodule, " *"),
                 f"{nodule.mean_diameter_mm:.1f}",
                 document.volume_text(nodule).replace(" mm³", ""),
                 f"{nodule.mean_hu:.0f}",
@@ -180,23 +295,31 @@ def _draw_table(pages: _Pages, findings: Findings) -> None:
             ],
             places,
         )
+    notes = ["Size: by Lung-RADS 2022"]
+    if any(nodule.diameters_by_hand for nodule in findings.nodules):
+        notes.append("* axes drawn by hand")
+    pages.line("; ".join(notes), 6.6, _FAINT)
 
 
 def _draw_nodule(
-    pages: _Pages, findings: Findings, number: int, nodule: Nodule, picture: bytes, picture_width: float
+    pages: _Pages, findings: Findings, number: int, nodule: Nodule, picture: bytes | None, picture_width: float
 ) -> None:
     pair, size = document.pair_of(findings, nodule), 6.6
     said = [*nodule.remarks, *(category.text for category in rules.categories(findings, nodule))]
     if pair is not None:  # its change is told above, with all others
         said = [*document.growth_lines(findings, nodule, pair), *said]
     facts = document.nodule_line(nodule)
-    beside = sum(len(_wrapped(text, size, indent=picture_width + _BETWEEN)) for text in said)
+    indent = 0.0 if picture is None else picture_width + _BETWEEN
+    height = sum(len(_wrapped(text, size, indent=indent)) for text in said) * _line_height(size)
+    if picture is not None:
+        height = max(height, _picture_height(picture, picture_width))
     pages.gap(0.12)
-    pages.room(  # heading, picture and what is said of it stay together
-        _line_height(10.0)
-        + len(_wrapped(facts, 7.0)) * _line_height(7.0)
-        + max(_picture_height(picture, picture_width), beside * _line_height(size))
-    )
-    pages.line(f"{number}. {nodule.name}", 10.0, bold=True)
+    # heading, picture and what is said of it stay together
+    pages.room(_line_height(10.0) + len(_wrapped(facts, 7.0)) * _line_height(7.0) + height)
+    pages.line(f"{number}. {document.name_text(nodule.name)}", 10.0, bold=True)
     pages.line(facts, 7.0)
-    pages.picture(picture, picture_width, said, size)
+    if picture is not None:
+        pages.picture(picture, picture_width, said, size)
+    else:
+        for text in said:
+            pages.line(text, size, _FAINT)

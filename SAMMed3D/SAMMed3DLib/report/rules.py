@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..inference.errors import InputError
-from .findings import Change, Findings, Nodule, NoduleType, Pair
+from .findings import Change, Findings, Nodule, NoduleType, Pair, signed
 
 NOTE = "Size categories are for research only. They are no diagnosis and no instruction to anybody."
 
@@ -391,7 +391,8 @@ def _against(change: Change, percent: float) -> str:
     """Compares a change in percent, with its interval, to a threshold of growth."""
     interval = change.percent_interval
     if interval is not None and interval.low < percent <= interval.high:
-        return f"the interval ({interval.low:+.0f} to {interval.high:+.0f} %) includes the threshold of {percent:.0f} %"
+        reach = f"{signed(interval.low)} to {signed(interval.high)} %"
+        return f"the interval ({reach}) includes the threshold of {percent:.0f} %"
     return f"{'reaches' if change.percent >= percent else 'below'} {percent:.0f} %"
 
 

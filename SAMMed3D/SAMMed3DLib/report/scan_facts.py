@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import math
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -147,7 +148,7 @@ def check_scans(now: Scan, then: Scan, cure: str = "swap them, or give --swap") 
         ("patient's name", now.patient_name, then.patient_name),
         ("patient's ID", now.patient_id, then.patient_id),
     ):
-        if a and b and a.casefold() != b.casefold():
+        if a and b and unicodedata.normalize("NFKC", a).casefold() != unicodedata.normalize("NFKC", b).casefold():
             questions.append(f"the {what} differs: {b} in the prior, {a} in the current scan")
     days = days_between(then.date, now.date)
     if days is not None and days < 0:
