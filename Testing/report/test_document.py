@@ -169,7 +169,7 @@ def test_figures_bear_the_numbers_of_what_spoils_them(monkeypatch) -> None:
     ):
         assert head in page
     drawn = [text for _x, text, *_rest in put(monkeypatch, found)]
-    heads = ("Type¹˒²", "Axes mm¹", "Mean¹", "Volume mm³ (95 %)¹", "HU²", "Mass¹˒²", "Size¹˒²")
+    heads = ("Type¹˒²", "Axes mm¹", "Mean¹", "Volume mm³ (95 %)¹", "HU²", "Mass¹˒²", "Lung-RADS¹˒²")
     assert [text for text in drawn if text in heads] == list(heads)
 
 

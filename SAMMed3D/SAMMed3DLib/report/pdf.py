@@ -244,7 +244,7 @@ def _drawn(pdf: PdfPages | None, findings: Findings, pictures: Mapping[str, byte
         pages.gap(0.12)
         pages.line("Follow-up", 9.5, bold=True)
         for pair in course.pairs:
-            pages.line(f"{document.pair_name(findings, pair)}: {document.course_line(findings, pair)}", 7.0)
+            pages.line(f"{document.pair_name(findings, pair)}: {document.course_line(findings, pair)}", 6.6)
     for number, nodule in enumerate(findings.nodules, start=1):
         _draw_nodule(pages, findings, number, nodule, pictures.get(nodule.tracking_uid), picture_width)
     lacking = sorted(f"U+{ord(letter):04X}" for letter in pages.foreign if _advance(letter, False) is None)
@@ -259,7 +259,7 @@ def _draw_table(pages: _Pages, findings: Findings) -> None:
     if not findings.nodules:
         pages.line("No nodules.", 9.0)
         return
-    places = [0.0, 0.25, 1.5, 2.45, 3.25, 4.1, 4.6, 5.82, 6.16, 6.63]
+    places = [0.0, 0.22, 1.35, 2.2, 2.92, 3.63, 4.03, 5.32, 5.68, 6.22]
 
     def marked(caption: str, *figures: str) -> str:
         return caption + document.raised(document.spoiled_by(findings, *figures))
@@ -274,7 +274,7 @@ def _draw_table(pages: _Pages, findings: Findings) -> None:
         marked("Volume mm³ (95 %)", "volume"),
         marked("HU", "mean HU"),
         marked("Mass", "mass", "volume"),
-        marked("Size", "diameters", "type"),
+        marked("Lung-RADS", "diameters", "type"),
     ]
     pages.row(heads, places, bold=True)
     for number, nodule in enumerate(findings.nodules, start=1):
@@ -295,10 +295,8 @@ def _draw_table(pages: _Pages, findings: Findings) -> None:
             ],
             places,
         )
-    notes = ["Size: by Lung-RADS 2022"]
     if any(nodule.diameters_by_hand for nodule in findings.nodules):
-        notes.append("* axes drawn by hand")
-    pages.line("; ".join(notes), 6.6, _FAINT)
+        pages.line("* axes drawn by hand", 6.6, _FAINT)
 
 
 def _draw_nodule(
