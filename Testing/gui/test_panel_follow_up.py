@@ -213,6 +213,42 @@ def test_the_patient_is_told_to_the_brock_model(two: FollowUp) -> None:
     assert not two.ui.spiculatedCheckBox.checked
 
 
+def test_another_patients_ct_is_told_nothing_of_the_last_one(two: FollowUp) -> None:
+    ui = two.ui
+    ui.ageSpinBox.setValue(62)
+    ui.sexComboBox.setCurrentIndex(1)
+    ui.emphysemaCheckBox.setChecked(True)
+    two.compare()
+    ui.volumeSelector.setCurrentNode(two.prior)
+    two.settle()
+    ui.volumeSelector.setCurrentNode(two.current)
+    two.settle()
+    assert two.section.comparison.patient is not None and ui.ageSpinBox.value == 62, "the same patient's"
+    ui.volumeSelector.setCurrentNode(two.user.host.scene.add_volume(np.full((9, 9, 9), -800, np.int16), np.eye(4), "X"))
+    two.settle()
+    assert two.section.comparison.patient is None
+    assert ui.ageSpinBox.value == 17 and ui.sexComboBox.currentIndex == 0 and not ui.emphysemaCheckBox.checked
+
+
+def test_dicom_without_highdicom_says_what_works(
+    two: FollowUp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib.util
+
+    from standin import qt_module
+
+    two.ui.compareButton.click()
+    two.settle()
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "highdicom" else found(name))
+    two.ui.dicomButton.click()
+    assert "DICOM SEG and SR need highdicom" in two.ui.followUpLabel.text
+    qt_module.file_answers.append(str(tmp_path / "ä ö ü.csv"))
+    two.ui.csvButton.click()
+    two.settle()
+    assert (tmp_path / "ä ö ü.csv").stat().st_size > 500
+
+
 def test_cancel_stops_the_registration(two: FollowUp, monkeypatch: pytest.MonkeyPatch) -> None:
     import time
 

@@ -226,23 +226,31 @@ def test_what_is_asked_and_refused(two: Two) -> None:
     assert not comparison.isRunning and "belongs to Before" in two.messages[-1][0]
 
 
-def test_names_that_differ_are_asked(two: Two, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_that_differ_are_asked_and_other_modalities_refused(
+    two: Two, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-    for name, volume, date in (("Müller", two.bench.volume, "20240701"), ("Meier", two.priorVolume, "20240101")):
+    def describe(volume: Any, name: str, date: str, modality: str = "CT") -> None:
         header = Dataset()
         header.SpecificCharacterSet, header.PatientName = "ISO_IR 192", name
         header.SOPClassUID, header.SOPInstanceUID = CTImageStorage, generate_uid()
-        header.SeriesInstanceUID, header.Modality, header.SeriesDate = generate_uid(), "CT", date
+        header.SeriesInstanceUID, header.Modality, header.SeriesDate = generate_uid(), modality, date
         header.Rows, header.Columns = volume.GetImageData().GetDimensions()[1::-1]
         header.file_meta = FileMetaDataset()
         header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         header.save_as(tmp_path / f"{header.SOPInstanceUID}", enforce_file_format=True)
         volume.SetAttribute("DICOM.instanceUIDs", f"{header.SOPInstanceUID} 1.2.3")
+
     database = types.SimpleNamespace(fileForInstance=lambda uid: str(tmp_path / uid))
     monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
     two.comparison.setPrior(two.priorVolume, two.priorNode)
+    describe(two.bench.volume, "Müller", "20240701")
+    describe(two.priorVolume, "Meier", "20240101", "MR")
+    with pytest.raises(InputError, match="Before is of modality MR: give a CT"):
+        two.comparison.doubt()
+    describe(two.priorVolume, "Meier", "20240101")
     assert two.comparison.dateOf(two.bench.volume) == ("2024-07-01", True)
     doubt = two.comparison.doubt()
     assert doubt is not None and doubt.kind == "patient" and "Meier" in doubt.text and "Müller" in doubt.text
@@ -324,6 +332,17 @@ def test_documents(two: Two, tmp_path: Path) -> None:
     two.comparison.save(tmp_path / "nowhere" / "page.html")
     two.wait()
     assert two.messages[-1][1] and "nowhere" in two.messages[-1][0]
+    two.comparison.startPairing()
+    for name in ("Nodule 1", "old 4"):
+        two.comparison.pick(two.row(name))
+    assert two.row("Nodule 1").shown.tracking_uid != uid, "it takes its partner's"
+    two.comparison.setPrior(None)
+    for prior in ((None, None), (two.priorVolume, two.priorNode)):
+        two.comparison.setPrior(*prior)
+        two.comparison.run()
+        two.wait()
+        (told,) = (each for each in two.comparison.toldFindings().nodules if "spiculated" in each.remarks[0])
+        assert told.name == "Nodule 1", "what was marked stays marked"
     two.comparison.patient = dataclasses.replace(two.comparison.patient, age=7)
     two.comparison.save(tmp_path / "young.html")
     assert "18 to 120" in two.messages[-1][0] and not (tmp_path / "young.html").exists()
@@ -372,6 +391,38 @@ def test_dicom_of_a_series_bears_the_segments_uids(
     assert [str(each.TrackingUID) for each in seg.SegmentSequence] == [uid]
     assert int(seg.pixel_array.sum()) == 125, "in the CT's own slices, wherever the volume was moved to"
     assert uid in str(dcmread(tmp_path / "measurements.dcm"))
+
+
+def test_patient_data_that_dicom_needs_are_named_and_the_table_is_there(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("highdicom")
+    array, matrix = np.full((8, 30, 24), -850, np.int16), np.diag([-0.7, -0.7, 2.0, 1.0])
+    write_series(tmp_path / "Reihe größer", array, matrix, PatientID="", PatientBirthDate=None)
+    file = next((tmp_path / "Reihe größer").iterdir())
+    database = types.SimpleNamespace(fileForInstance=lambda uid: str(file))
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+    volume = bench.scene.add_volume(array, matrix, "Müller, Änne")
+    volume.SetAttribute("DICOM.instanceUIDs", "1.2.3")
+    bench.session.setVolume(volume)
+    bench.click(4, 10, 12)
+    comparison = Comparison(bench.session)
+    comparison.run()
+    messages: list[tuple[str, bool]] = []
+    comparison.message.connect(lambda *message: messages.append(message))
+    out = tmp_path / "Ausgabe ü"
+    out.mkdir()
+    for step in (lambda: None, lambda: comparison.saveDicom(out), lambda: comparison.save(out / "Müller.csv")):
+        step()
+        while comparison.isRunning:
+            comparison.poll(0.02)
+    comparison.close(2.0)
+    assert (
+        messages[0][1] and "the CT's files lack PatientBirthDate, PatientID: export the series again" in messages[0][0]
+    )
+    assert messages[1] == (f"Saved {out / 'Müller.csv'}.", False) and [each.name for each in out.iterdir()] == [
+        "Müller.csv"
+    ]
 
 
 def test_without_pytorch_it_says_what_is_missing(two: Two) -> None:

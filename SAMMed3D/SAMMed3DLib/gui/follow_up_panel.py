@@ -55,6 +55,7 @@ class FollowUpPanel:
         self._message = ""
         self._filling = self._wasStale = self._closed = False
         self._rows: list[Row] = []
+        self._ofPatient: set[str] = set()
         self._selected: tuple[str | None, str | None] | None = None
         self._signals: list[tuple[Signal, Callable[..., Any]]] = [
             (self.comparison.changed, self.refresh),
@@ -133,6 +134,7 @@ class FollowUpPanel:
         self._ui.caveatsLabel.text = "\n".join(f"{n} {caveat_line(each)}" for n, each in enumerate(caveats, start=1))
         self._ui.caveatsLabel.setVisible(bool(caveats))
         volumes = (comparison.current[0], comparison.prior[0])
+        self._keepPatient({volume.GetID() for volume in volumes if volume is not None}, volumes[0])
         dates = [comparison.dateOf(volume) for volume in volumes]
         for edit, (date, _known) in zip((self._ui.currentDateEdit, self._ui.priorDateEdit), dates, strict=True):
             if not edit.hasFocus() and edit.text != date:
@@ -391,6 +393,16 @@ class FollowUpPanel:
             if known
             else None
         )
+
+    def _keepPatient(self, scans: set[str], current: Any) -> None:
+        """Forgets what was told of the patient when the CT is none of those that were chosen together since then."""
+        ui = self._ui
+        if self._ofPatient and (current is None or current.GetID() not in self._ofPatient):
+            self._ofPatient = set()
+            ui.ageSpinBox.value = ui.ageSpinBox.minimum
+            ui.sexComboBox.setCurrentIndex(0)
+            ui.familyCheckBox.checked = ui.emphysemaCheckBox.checked = False
+        self._ofPatient |= scans
 
     def _onSpiculated(self, checked: bool) -> None:
         self._mark(self.comparison.spiculated, checked)

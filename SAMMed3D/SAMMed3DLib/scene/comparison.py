@@ -152,6 +152,7 @@ class Comparison:
         self._picked: tuple[Side, str] | None = None
         self.isPairing = False
         self.patient: Patient | None = None
+        #: Tracking UIDs of the nodules that the user marked.
         self.spiculated: set[str] = set()
         self.upper: set[str] = set()
         self._scene = slicer.mrmlScene
@@ -207,6 +208,7 @@ class Comparison:
         before, self._opened = self._opened, self.current
         if before[0] is not self._opened[0] or before[1] not in (None, self._opened[1]):
             self._drop()
+            self.spiculated, self.upper = set(), set()
         self.changed()
 
     def _drop(self) -> None:
@@ -217,7 +219,6 @@ class Comparison:
         self._measured = self._findings = self._then = self._picked = None
         self._awaited = {}
         self.isPairing = self._isStale = False
-        self.spiculated, self.upper = set(), set()
 
     def dateOf(self, volumeNode: Any) -> tuple[str, bool]:
         """Returns a scan's date, "" if unknown, and whether it comes from the file (else the user may set it)."""
@@ -303,7 +304,7 @@ class Comparison:
         return self._isStale
 
     def _stamp(self) -> Hashable:
-        return _stamp(*self.current), _stamp(*self._prior)
+        return _stampOf(*self.current), _stampOf(*self._prior)
 
     def _isOf(self, taken: Sequence[_Taken]) -> bool:
         """Whether the findings are of these very scans and masks."""
@@ -437,12 +438,19 @@ class Comparison:
         self._findings = findings
         nodes = (self.current[1], self._prior[1])
         lists = (findings.nodules, measured.scans[-1].findings.nodules)
+        renamed: dict[str | None, str] = {}
         for number, taken in enumerate(measured.taken):
             segments = NoduleSegmentation(nodes[number])
             there = set(segments.ids) if nodes[number] is not None else set()
             for nodule in lists[number]:
-                if taken.ids[nodule.label] in there:
-                    segments.setTrackingUid(taken.ids[nodule.label], nodule.tracking_uid)
+                segmentId = taken.ids[nodule.label]
+                if segmentId in there:
+                    if number == 0:
+                        renamed[segments.trackingUid(segmentId)] = nodule.tracking_uid
+                    segments.setTrackingUid(segmentId, nodule.tracking_uid)
+        self.spiculated, self.upper = (
+            {renamed.get(uid, uid) for uid in marked} for marked in (self.spiculated, self.upper)
+        )
         self.changed()
 
     @property
@@ -662,6 +670,7 @@ class Comparison:
         findings = read_findings(path)
         volume = self.current[0]
         self._drop()
+        self.spiculated, self.upper = set(), set()
         self._findings = findings
         self.changed()
         uid = None
@@ -703,7 +712,7 @@ def _facts(volumeNode: Any) -> Scan:
     return scan if scan.date else dataclasses.replace(scan, date=volumeNode.GetAttribute(DATE_ATTRIBUTE) or None)
 
 
-def _stamp(volumeNode: Any, segmentationNode: Any) -> Hashable:
+def _stampOf(volumeNode: Any, segmentationNode: Any) -> Hashable:
     """Makes a key that changes, at least, with whatever a measurement takes from the scene; no voxel is read for it."""
     try:
         geometry = VolumeGeometry(volumeNode)
