@@ -124,16 +124,28 @@ def test_pairs_dates_and_uids(two: Two) -> None:
     assert two.comparison.places(gone)[0] == pytest.approx(two.bench.ras(*GONE), abs=0.01)
 
 
-def test_uids_stay_with_the_segments_over_saves(two: Two, tmp_path: Path) -> None:
+def test_uids_and_what_was_parted_stay_with_the_segments_over_saves(two: Two, tmp_path: Path) -> None:
     two.run()
+    two.comparison.part(two.row("Nodule 2"))
     node, now, before = two.bench.session.segmentationNode.GetName(), list(two.now), list(two.before)
+    own = two.uid(two.bench.session.segmentationNode, now[1])
     uids = [two.uid(two.priorNode, each) for each in before]
     two.bench.scene.save(tmp_path / "scene.mrb")
     two.bench.scene.load(tmp_path / "scene.mrb")
     scene = two.bench.scene.scene
     segmentations = {each.GetName(): each for each in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", scene)}
-    assert [NoduleSegmentation(segmentations[node]).trackingUid(each) for each in now] == uids[:3]
+    assert [NoduleSegmentation(segmentations[node]).trackingUid(each) for each in now] == [uids[0], own, uids[2]]
     assert [NoduleSegmentation(segmentations["Before nodules"]).trackingUid(each) for each in before] == uids
+    volumes = {each.GetName(): each for each in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode", scene)}
+    two.bench.session.setVolume(volumes["CT"])
+    two.comparison.setPrior(volumes["Before"])
+    two.comparison.run()
+    two.wait()
+    assert ("Nodule 2", None, "new") in two.pairs() and (None, "old 2", "gone") in two.pairs(), "parted for good"
+    two.comparison.startPairing()
+    two.comparison.pick(two.row("Nodule 2"))
+    two.comparison.pick(two.row("old 2"))
+    assert ("Nodule 2", "old 2", "matched") in two.pairs()
 
 
 def test_two_clicks_correct_a_pair(two: Two) -> None:

@@ -8,7 +8,7 @@ import re
 import uuid
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -98,14 +98,6 @@ class _Taken:
     ids: Mapping[int, str]
 
 
-@dataclass(eq=False)
-class _Corrections:
-    """Pairs that the user made, and those they parted: segment IDs of the current and of the prior scan."""
-
-    byHand: dict[str, str] = field(default_factory=dict)
-    apart: set[tuple[str, str]] = field(default_factory=set)
-
-
 @dataclass(frozen=True, eq=False)
 class _Measured:
     """The worker thread's answer: the measured scans and their registration."""
@@ -147,7 +139,7 @@ class Comparison:
         self._isRunning = self._isMeasuring = self._isStale = False
         self._stamped: Hashable = None
         self._then: Callable[[], None] | None = None
-        self._corrections: dict[tuple[str, ...], _Corrections] = {}
+        self._pairs: dict[tuple[str, ...], dict[str, str]] = {}
         self._awaited: dict[str, str] = {}
         self._picked: tuple[Side, str] | None = None
         self.isPairing = False
@@ -167,7 +159,7 @@ class Comparison:
         self._client.progressed.disconnect(self._onProgress)
         self._client.close(seconds)
         self._prior = (None, None)
-        self._lungs, self._registration, self._corrections = {}, None, {}
+        self._lungs, self._registration, self._pairs = {}, None, {}
         self._drop()
 
     def poll(self, timeout: float = 0.005) -> bool:
@@ -423,15 +415,13 @@ class Comparison:
             from ..report.follow_up import follow_up, scan_extent
 
             now, then = measured.scans
-            corrections = self._corrected
-            by_hand = self._uids(corrections.byHand.items())
             findings = follow_up(
                 now.findings,
                 then.findings,
                 measured.registration,
-                by_hand,
+                self._uids(self._byHand.items()),
                 (scan_extent(now.array_kji, now.ijk_to_ras), scan_extent(then.array_kji, then.ijk_to_ras)),
-                self._uids(corrections.apart),
+                self._apart(),
             )
             if measured.registration.prior_to_current is None:
                 self.message(measured.registration.message, True)
@@ -454,10 +444,20 @@ class Comparison:
         self.changed()
 
     @property
-    def _corrected(self) -> _Corrections:
-        """What the user said of these two segmentations; it holds when other scans were compared in between."""
+    def _byHand(self) -> dict[str, str]:
+        """Pairs that the user made of these two segmentations, also when others were compared in between."""
         key = tuple("" if node is None else node.GetID() for node in (self.current[1], self._prior[1]))
-        return self._corrections.setdefault(key, _Corrections())
+        return self._pairs.setdefault(key, {})
+
+    def _apart(self) -> list[tuple[str, str]]:
+        """Pairs that the user parted: UIDs of the measured nodules and of others, which need not be here."""
+        assert self._measured is not None
+        segments, measured = NoduleSegmentation(self.current[1]), self._measured
+        there = set(segments.ids) if self.current[1] is not None else set()
+        ids = {
+            nodule.tracking_uid: measured.taken[0].ids[nodule.label] for nodule in measured.scans[0].findings.nodules
+        }
+        return [(uid, other) for uid, each in ids.items() if each in there for other in segments.apartFrom(each)]
 
     def _uids(self, pairs: Any) -> list[tuple[str, str]]:
         """Converts pairs of segment IDs to pairs of the measured nodules' UIDs; segments that are gone are left out."""
@@ -536,9 +536,11 @@ class Comparison:
         self.message(_("Paired by hand."), False)
 
     def _join(self, current: str, prior: str) -> None:
-        corrections = self._corrected
-        corrections.byHand = {a: b for a, b in corrections.byHand.items() if b != prior} | {current: prior}
-        corrections.apart.discard((current, prior))
+        for other in [a for a, b in self._byHand.items() if b == prior]:
+            del self._byHand[other]
+        self._byHand[current] = prior
+        segments, uid = NoduleSegmentation(self.current[1]), NoduleSegmentation(self._prior[1]).trackingUid(prior)
+        segments.setApartFrom(current, segments.apartFrom(current) - {uid or ""})
 
     def part(self, row: Row) -> None:
         """Splits the pair of a row."""
@@ -546,8 +548,9 @@ class Comparison:
         if self._measured is None or now is None or then is None:
             self.message(self.lost(row), True)
             return
-        self._corrected.byHand.pop(now, None)
-        self._corrected.apart.add((now, then))
+        self._byHand.pop(now, None)
+        segments = NoduleSegmentation(self.current[1])
+        segments.setApartFrom(now, segments.apartFrom(now) | {row.shown.tracking_uid})
         self._pair()
 
     def rowAt(self, side: Side, ras: Sequence[float]) -> Row | None:

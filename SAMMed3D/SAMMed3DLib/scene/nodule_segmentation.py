@@ -27,6 +27,7 @@ _FOUND_ATTRIBUTE = "SAMMed3D.Found"
 _CLASS = "vtkMRMLSegmentationNode"
 RECORD_TAG = "SAMMed3D.Record"
 SCORE_TAG = "SAMMed3D.Score"
+_APART_TAG = "SAMMed3D.Apart"
 
 #: Both codes exist in the lists that Slicer brings along.
 TERMINOLOGY = (
@@ -339,6 +340,15 @@ class NoduleSegmentation:
         """Store a nodule's UID with its segment, saved with the scene and in .seg.nrrd files."""
         if self.trackingUid(segmentId) != uid:
             self._setTag(segmentId, TRACKING_TAG, uid)
+
+    def apartFrom(self, segmentId: str) -> frozenset[str]:
+        """UIDs of the nodules of other scans that are not this one, as a person said."""
+        return frozenset(self._tag(segmentId, _APART_TAG).split())
+
+    def setApartFrom(self, segmentId: str, uids: frozenset[str]) -> None:
+        """Store what :meth:`apartFrom` returns, saved with the scene and in .seg.nrrd files."""
+        if self.apartFrom(segmentId) != uids:
+            self._setTag(segmentId, _APART_TAG, " ".join(sorted(uids)) or None)
 
     def _tag(self, segmentId: str, name: str) -> str:
         value = vtk.reference("")
