@@ -409,6 +409,33 @@ def cut_short(bench, end):
     return before
 
 
+@pytest.mark.parametrize("touched", [False, True])
+def test_at_the_end_of_a_search_names_follow_the_list_but_for_what_was_touched(bench, touched):
+    bench.click(30, 5, 25)
+    session = bench.session
+    _large, small, middle, doubtful = bench.engine.found
+    wrong = found((30, 25, 25), 0.7, reach=2)
+    for _ in listed(bench, [[doubtful, middle], [doubtful, middle, wrong], [small, doubtful, middle]]):
+        pass
+    names = {round(row.volumeMm3): row.name for row in session.review.rows()}
+    assert names == {5**3: "Nodule 1", 7**3: "Nodule 2", 3**3: "Nodule 5"}, "as they were found"
+    if touched:
+        session.review.accept(next(row.segmentId for row in session.review.rows() if row.volumeMm3 == 7**3))
+    bench.settle()
+    rows = [(row.name, round(row.volumeMm3)) for row in session.review.rows()]
+    large, small, middle = ("Nodule 3", "Nodule 4", "Nodule 2") if touched else ("Nodule 2", "Nodule 3", "Nodule 4")
+    assert rows == [("Nodule 1", 5**3), (large, 9**3), (small, 3**3), (middle, 7**3)]
+    session.finding.setSensitivity(1.0)
+    bench.settle()
+    assert session.review.rows()[-1].name == "Nodule 5"
+    session.undo()
+    if touched:
+        session.undo()
+    session.redo()
+    bench.settle()
+    assert (middle, 7**3) in [(row.name, round(row.volumeMm3)) for row in session.review.rows()]
+
+
 def test_cancel_keeps_what_an_earlier_search_found_and_undo_brings_back_the_list(bench):
     bench.session.options.sensitivity = 1.0
     before = [*cut_short(bench, bench.session.cancel)]

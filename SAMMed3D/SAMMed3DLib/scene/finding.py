@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,6 @@ class ListedNodule:
         bits = zlib.compress(np.packbits(found.mask != 0).tobytes())
         return {
             "mask": base64.b64encode(bits).decode("ascii"),
-            "number": self.number,
             "shape": [int(length) for length in found.mask.shape],
             "offset": [int(start) for start in found.offset_kji],
             "score": float(found.score),
@@ -70,7 +70,8 @@ class ListedNodule:
 
     def toDict(self) -> dict[str, Any]:
         """Returns JSON values."""
-        return {**self._values, "segmentId": None if self.hidden is not None else self.segmentId}
+        segmentId = None if self.hidden is not None else self.segmentId
+        return {**self._values, "number": self.number, "segmentId": segmentId}
 
     @classmethod
     def fromDict(cls, values: Mapping[str, Any]) -> ListedNodule:
@@ -90,7 +91,8 @@ class CandidateRun:
     Args:
         found: the nodules that the engine found.
         previous: the run before, which counts again when this one is undone; default: none.
-        firstNumber: the names of its segments count from here, in the order of finding, whatever the sensitivity.
+        firstNumber: the names of its segments count from here, in the order of finding, whatever the sensitivity; in
+            that of the list once the search is over.
 
     Attributes:
         change: its step in the history.
@@ -102,7 +104,7 @@ class CandidateRun:
         self.candidates: list[ListedNodule] = []
         self.previous = self if previous is None else previous
         self.change = NoduleChange("", {})
-        self._next = firstNumber
+        self.firstNumber = self._next = firstNumber
         self.update(tuple(found))
 
     def update(self, found: Sequence[FoundNodule], firstNumber: int = 1) -> list[ListedNodule]:
@@ -335,8 +337,34 @@ class Finding:
                 volume.remove(one.segmentId)
         if result is not None:
             self._ending = (generated.note, result.cancelled, self._keepOld(run) if result.cancelled else 0)
+            self._renumber(run)
         self._plan()
         volume.refreshList()
+
+    def _renumber(self, run: CandidateRun) -> None:
+        """Numbers the candidates that nobody has touched in the order of the list, now that it is complete."""
+        volume = self.volume
+        if volume.segmentationNode is None:
+            return
+        segments, naming = volume.segmentation, volume.segmentation.naming
+        own = [
+            one
+            for one in run.candidates
+            if one.segmentId is None
+            or (one.hidden is None and self._exists(one.segmentId) and not self.isKept(one.segmentId))
+        ]
+        renamed = {one.segmentId for one in own}
+        taken = {
+            naming.numberOf(segments.segment(each).GetName() or "") for each in segments.ids if each not in renamed
+        }
+        numbers = (number for number in count(run.firstNumber) if number not in taken)
+        with volume.changing():
+            for one, number in zip(own, numbers):  # noqa: B905  # there is no end to numbers
+                if one.segmentId is not None:
+                    segment = segments.segment(one.segmentId)
+                    if segment.GetName() == naming.nameOf(one.number):
+                        segment.SetName(naming.nameOf(number))
+                one.number = number
 
     def _begin(self) -> CandidateRun:
         """Begins a run without candidates, as a step of the history."""
