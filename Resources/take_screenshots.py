@@ -2,7 +2,7 @@
 
     Slicer --no-splash --python-script Resources/take_screenshots.py
 
-Writes Resources/Screenshots/module.png and closes Slicer.
+Writes module.png and, small and in a dark theme, module_dark.png into Resources/Screenshots and closes Slicer.
 """
 
 from __future__ import annotations
@@ -43,13 +43,28 @@ def main() -> None:
     widget.ui.show3dButton.click()
     view = slicer.app.layoutManager().threeDWidget(0).threeDView()
     view.resetFocalPoint()
-    for _ in range(20):
-        qt.QThread.msleep(50)
-        slicer.app.processEvents()
+    wait()
     view.resetCamera()
     slicer.app.processEvents()
     FOLDER.mkdir(exist_ok=True)
     window.grab().save(str(FOLDER / "module.png"))
+    palette = qt.QPalette(qt.QColor(53, 53, 53))
+    palette.setColor(qt.QPalette.Base, qt.QColor(35, 35, 35))
+    palette.setColor(qt.QPalette.AlternateBase, qt.QColor(43, 43, 43))
+    slicer.app.setPalette(palette)
+    window.resize(1366, 768)
+    wait()
+    session.select(rows[2].segmentId)
+    session.review.jumpTo(rows[2].segmentId)
+    wait()
+    window.grab().save(str(FOLDER / "module_dark.png"))
+
+
+def wait() -> None:
+    """A second of the event loop, so that what was changed is drawn."""
+    for _ in range(20):
+        qt.QThread.msleep(50)
+        slicer.app.processEvents()
 
 
 try:
