@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import qt
@@ -11,15 +13,17 @@ from ..scene.slice_clicks import SurfaceClicks
 from ..signal import Signal
 from .icons import FOLDER
 
-#: While a point is dragged, the views beside the one with the pointer are drawn so many times a second at most.
-_BESIDE_RATE = 5.0
+#: While a point is dragged, the view with the pointer is drawn for so much of the time, but so many times a second at
+#: least where drawing is slow; the views beside it are drawn less often by this factor.
+_DRAWING_SHARE, _LEAST_RATE, _BESIDE = 0.1, 10.0, 3.0
 
 
 class SliceViews:
     """What is on screen now. Without a main window there are no views, and that is no error."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.changed = Signal()
+        self._clock = clock
         self._slowed: list[tuple[Any, float]] = []
         self._layoutManager = slicer.app.layoutManager()
         if self._layoutManager is not None:
@@ -46,23 +50,28 @@ class SliceViews:
         count = self._layoutManager.threeDViewCount
         return [self._layoutManager.threeDWidget(number).threeDView() for number in range(count)]
 
-    def slowOthers(self, on: bool) -> None:
-        """Draws the views without the pointer less often, so that the one with it keeps up; or all as often as before.
+    def pace(self, isDragging: bool) -> None:
+        """Leaves time for the network while a point is dragged and drawing is slow; then views are drawn as before.
 
-        Nothing is slower where the pointer is in no view, as when a script moves a point.
+        Drawing without a graphics card takes the processors that compute the mask. The view with the pointer shows how
+        slow it is; where the pointer is in no view, as when a script moves a point, nothing changes.
         """
         slowed, self._slowed = self._slowed, []
         for view, rate in slowed:
             view.setMaximumUpdateRate(rate)
         seen = [*(widget.sliceView() for widget in self.widgets()), *self._threeDViews()]
-        others = [view for view in seen if not view.underMouse()]
-        if on and len(others) < len(seen):
-            self._slowed = [(view, view.maximumUpdateRate) for view in others]
-            for view in others:
-                view.setMaximumUpdateRate(_BESIDE_RATE)
+        own = next((view for view in seen if view.underMouse()), None)
+        if not isDragging or own is None:
+            return
+        self._slowed = [(view, view.maximumUpdateRate) for view in seen]
+        start = self._clock()
+        own.forceRender()
+        rate = max(_LEAST_RATE, _DRAWING_SHARE / max(self._clock() - start, 1e-3))
+        for view, before in self._slowed:
+            view.setMaximumUpdateRate(min(before, rate if view is own else rate / _BESIDE))
 
     def close(self) -> None:
-        self.slowOthers(False)
+        self.pace(False)
         if self._layoutManager is not None:
             self._layoutManager.disconnect("layoutChanged(int)", self._onLayoutChanged)
             self._layoutManager = None

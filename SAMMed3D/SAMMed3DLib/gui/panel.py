@@ -230,7 +230,7 @@ class NodulePanel:
             (session.historyChanged, self._onHistory),
             (session.message, self._onMessage),
             (session.progressed, self._progress.setProgress),
-            (session.dragging, self._views.slowOthers),
+            (session.dragging, self._views.pace),
             (self.tools.armedChanged, self._onArmed),
             (self.viewTools.changed, self.refresh),
             (self.models.problem, self.showProblem),
