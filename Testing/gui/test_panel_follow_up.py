@@ -353,6 +353,17 @@ def test_another_layout_gives_the_nodules_back_to_all_views(two: FollowUp) -> No
     assert layout.GetViewArrangement() == layout.SlicerLayoutOneUpRedSliceView
 
 
+def test_cells_mark_axes_drawn_by_hand() -> None:
+    import dataclasses
+
+    from report.made_nodules import nodule
+    from SAMMed3DLib.gui.follow_up_view import cells
+    from SAMMed3DLib.scene.comparison import Row
+
+    drawn = dataclasses.replace(nodule(7.0), diameters_by_hand=True)
+    assert cells(Row(drawn, None, None))[6] == "7.0*" and cells(Row(nodule(7.0), None, None))[6] == "7.0"
+
+
 def test_what_each_state_offers() -> None:
     from SAMMed3DLib.gui.follow_up_view import FollowUpFacts, followUpView
 

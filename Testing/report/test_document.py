@@ -79,6 +79,9 @@ def test_diameters_by_hand_are_marked_wherever_they_stand() -> None:
     (row,) = csv.DictReader(io.StringIO(document.as_csv(drawn)))
     assert row["diameters"] == "by hand" and "mm, by hand)" in document.as_text(drawn)
     assert re.search(r"\d x \d+\.\d, by hand", Page(document.as_html(drawn, {})).text)
+    course = follow_up(drawn, findings(nodule(6.0), date="2024-01-01"), SAME_PLACE)
+    assert Page(document.as_html(course, {})).text.count("mm, by hand ") == 1
+    assert document.as_text(course).count("drawn by hand in one of the two scans only") == 1
     own = findings(nodule())
     assert ", by hand" not in document.as_text(own) + document.as_csv(own) + document.as_html(own, {})
 

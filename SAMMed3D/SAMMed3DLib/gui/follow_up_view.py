@@ -121,7 +121,7 @@ def heads(findings: Findings | None) -> list[tuple[str, str]]:
         (marked(_("Doubling, days"), "change"), _("Time in which the volume doubles, with its 95 % interval.")),
         (marked(f"{before} mm³", "volume"), _("Volume in the prior scan.")),
         (marked(f"{now} mm³", "volume"), _("Volume in the CT, with its 95 % interval.")),
-        (marked(_("Mean mm"), "diameters"), _("Mean diameter before and now.")),
+        (marked(_("Mean mm"), "diameters"), _("Mean diameter before and now; * of axes that were drawn by hand.")),
         (marked(_("Mass"), "mass", "change"), _("Change of the mass with its 95 % interval.")),
     ]
 
@@ -132,7 +132,10 @@ def cells(row: Row) -> list[str]:
     words = {"matched": _("matched"), "new": _("new"), "gone": _("gone"), "unmatched": _("not matched")}
     course = "" if pair is None else words[pair.status] + (" ✋" if pair.by_hand else "")
     interval = None if now is None else now.volume_interval_mm3
-    sizes = [f"{each.mean_diameter_mm:.1f}" if each is not None else _NONE for each in (before, now)]
+    sizes = [
+        _NONE if each is None else f"{each.mean_diameter_mm:.1f}{'*' * each.diameters_by_hand}"
+        for each in (before, now)
+    ]
     matched = pair is not None and pair.status == "matched"
     return [
         row.shown.name if now is not None else _("{name} (prior)").format(name=row.shown.name),

@@ -486,7 +486,9 @@ def _html_follow_up(findings: Findings) -> str:
             pair_name(findings, pair),
             f"{'not matched' if pair.status == 'unmatched' else pair.status}{', by hand' if pair.by_hand else ''}",
             *(
-                "" if each is None else f"{each.volume_mm3:.0f} mm³, {each.mean_diameter_mm:.1f} mm"
+                ""
+                if each is None
+                else f"{each.volume_mm3:.0f} mm³, {each.mean_diameter_mm:.1f} mm{', by hand' * each.diameters_by_hand}"
                 for each in (then, now)
             ),
         ]

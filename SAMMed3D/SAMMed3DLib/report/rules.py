@@ -266,7 +266,10 @@ def course_of(findings: Findings, nodule: Nodule) -> tuple[Course, str]:
     growing = grows_by_lung_rads(pair.mean_diameter, follow_up.days)
     if growing is None:
         return "not growing", "more than 12 months apart, or no dates: whether it grew 1.5 mm within 12 months is open"
-    return ("growing" if growing else "not growing"), ""
+    before = findings.prior_nodule(pair.prior_uid)
+    mixed = before is not None and before.diameters_by_hand != nodule.diameters_by_hand
+    doubt = "its axes were drawn by hand in one of the two scans only" if mixed else ""
+    return ("growing" if growing else "not growing"), doubt
 
 
 def grows_by_lung_rads(diameter: Change | None, days: int | None) -> bool | None:
