@@ -238,6 +238,14 @@ def test_names_of_all_kinds(monkeypatch) -> None:
     assert "U+1FAC1" in texts[-1][1] and "See the page (HTML)" in texts[-1][1], "what no font has is said"
 
 
+def test_right_to_left_letters_stay_in_their_line() -> None:
+    for line in ("Rundherd 3 mm", f"Herd {HEBREW}", "12, 5"):
+        assert pdf._turned(line, True) == line, "as it is"
+    assert pdf._turned(f"1. {HEBREW}: new", True) == f"\u200e1. {HEBREW}: new"
+    assert pdf._turned("a גוש 12.5 ריאתי: 3 b", False) == "a יתאיר 12.5 שוג: 3 b"
+    assert pdf._turned("Rundherd 3 mm", False) == "Rundherd 3 mm"
+
+
 def test_paragraphs_are_broken_within_the_margins() -> None:
     width = pdf._WIDTH - 2 * pdf._MARGIN
     for text in ("word " * 60, "W" * 400, CHINESE * 60, f"short {'W' * 300} short"):

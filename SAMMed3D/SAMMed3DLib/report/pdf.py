@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 from matplotlib import font_manager, rc_context
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
@@ -44,6 +45,8 @@ _FONTS = (
 )
 #: Says that a line is written from left to right; within a line such marks take letters along with Matplotlib 3.11.
 _LEFT_TO_RIGHT = "\u200e"
+#: Whether it draws right-to-left letters in their order.
+_ORDERS = matplotlib.__version_info__ >= (3, 11)
 _NO_MARKS = {ord(mark): None for mark in "\u2068\u2069"}
 
 
@@ -124,9 +127,7 @@ class _Pages:
     def _put(self, x: float, text: str, size: float, color: str, bold: bool) -> None:
         text = text.translate(_NO_MARKS)
         self.foreign |= {letter for letter in text if ord(letter) not in _fonts(bold)[0][2]}
-        ways = [way for letter in text if (way := unicodedata.bidirectional(letter)) in ("L", "R", "AL")]
-        if ways and ways[0] != "L":  # the name that it begins with would turn the line around
-            text = _LEFT_TO_RIGHT + text
+        text = _turned(text)
         if self._figure is not None:
             self._figure.text(
                 x / _WIDTH,
@@ -137,6 +138,24 @@ class _Pages:
                 va="top",
                 fontweight="bold" if bold else "normal",
             )
+
+
+def _turned(text: str, orders: bool = _ORDERS) -> str:
+    """Prepares a line that holds right-to-left letters for Matplotlib, so that they stay within the line.
+
+    Args:
+        text: one line.
+        orders: whether Matplotlib draws such letters in their order.
+    """
+    ways = {"L": "L", "R": "R", "AL": "R"}
+    kinds = "".join(ways.get(unicodedata.bidirectional(letter), "-") for letter in text)
+    if orders:  # a name at its beginning would turn the line around
+        return _LEFT_TO_RIGHT + text if kinds.lstrip("-").startswith("R") else text
+    for run in re.finditer("R(?:[R-]*R)?", kinds):
+        part = text[run.start() : run.end()][::-1]
+        part = re.sub(r"\d+(?:[.,:/-]\d+)*", lambda number: number[0][::-1], part)
+        text = text[: run.start()] + part + text[run.end() :]
+    return text
 
 
 def _line_height(size: float) -> float:
