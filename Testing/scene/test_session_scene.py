@@ -238,12 +238,27 @@ def test_the_toolbar_goes_on_placing_into_the_users_list(bench):
     selection.SetActivePlaceNodeID(chosen[0])
     bench.click(10, 12, 14)
     assert (selection.GetActivePlaceNodeID(), selection.GetActivePlaceNodeClassName()) == chosen
+    assert bench.session.exportPoints() is not None
+    assert (selection.GetActivePlaceNodeID(), selection.GetActivePlaceNodeClassName()) == chosen
 
 
 def test_without_a_list_of_the_user_the_toolbar_places_prompts(bench):
     bench.click(10, 12, 14)
     selection = bench.scene.scene.GetFirstNodeByClass("vtkMRMLSelectionNode")
     assert selection.GetActivePlaceNodeID() == bench.session.promptsNode.GetID()
+    assert bench.session.exportPoints() is not None
+    bench.session._measure.close()
+    bench.session._measure.prepare()
+    assert selection.GetActivePlaceNodeID() == bench.session.promptsNode.GetID()
+
+
+def test_the_lines_of_the_measure_are_never_placed_into(bench):
+    selection = bench.scene.scene.GetFirstNodeByClass("vtkMRMLSelectionNode")
+    before = (selection.GetActivePlaceNodeID(), selection.GetActivePlaceNodeClassName())
+    bench.session.preload()
+    bench.settle()
+    assert bench.scene.scene.GetNumberOfNodesByClass("vtkMRMLMarkupsLineNode") == 2
+    assert (selection.GetActivePlaceNodeID(), selection.GetActivePlaceNodeClassName()) == before
 
 
 def test_nothing_else_in_the_scene_changes(bench):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,24 @@ def createBeside(volumeNode: Any, className: str, mark: str, purpose: str) -> An
     node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
     _putBeside(node, volumeNode)
     return node
+
+
+@contextmanager
+def placingStays(scene: Any, fillsNone: bool = False) -> Iterator[None]:
+    """Keeps the target of Slicer's toolbar for placing points, which switches to each new list.
+
+    Args:
+        scene: the scene.
+        fillsNone: a list that is made within the block becomes the target where there was none.
+    """
+    selection = scene.GetFirstNodeByClass("vtkMRMLSelectionNode")
+    before = None if selection is None else selection.GetActivePlaceNodeID()
+    className = None if selection is None else selection.GetActivePlaceNodeClassName()
+    yield
+    if selection is None or (before and scene.GetNodeByID(before) is None) or (fillsNone and not before):
+        return
+    selection.SetReferenceActivePlaceNodeClassName(className or None)
+    selection.SetActivePlaceNodeID(before or None)
 
 
 def _putBeside(node: Any, volumeNode: Any) -> None:

@@ -17,7 +17,7 @@ from ..files.output_files import safe_name
 from ..inference.geometry import block_slices, label_map
 from ..translation import tr as _
 from ..worker.requests import FoundLungs, Report, RequestCancelled
-from .beside_volume import createBeside
+from .beside_volume import createBeside, placingStays
 from .mask_block import Index, MaskBlock, tightBlock
 from .nodule_editor import LEAST_VOXELS
 from .nodule_segmentation import NoduleSegmentation, createLungs
@@ -103,7 +103,8 @@ def exportPoints(volume: OpenVolume, chosen: Sequence[str] = ()) -> Any:
     ``chosen`` here and below: segment IDs, default all nodules.
     """
     nodules = _nodules(volume, chosen)
-    node = createBeside(volume.volumeNode, "vtkMRMLMarkupsFiducialNode", EXPORT_ATTRIBUTE, "nodule points")
+    with placingStays(volume.volumeNode.GetScene()):
+        node = createBeside(volume.volumeNode, "vtkMRMLMarkupsFiducialNode", EXPORT_ATTRIBUTE, "nodule points")
     for segmentId, block in nodules:
         index = node.AddControlPointWorld(*_markIn(block, volume.geometry.ijkToWorld).ras)
         node.SetNthControlPointLabel(index, volume.segmentation.segment(segmentId).GetName() or "")

@@ -13,6 +13,7 @@ from ..inference.nodule_table import BY_HAND, shown
 from ..signal import Signal
 from ..translation import tr as _
 from ..worker.requests import AXES
+from .beside_volume import placingStays
 
 #: Marks our lines.
 MEASURE_MARK = "SAMMed3D.Measure"
@@ -100,8 +101,9 @@ class MeasureView:
         if self.lines:
             return
         self.close()
-        for _number in range(2):
-            node = self._scene.AddNewNodeByClass(_CLASS)
+        with placingStays(self._scene):
+            nodes = [self._scene.AddNewNodeByClass(_CLASS) for _number in range(2)]
+        for node in nodes:
             node.SetAttribute(MEASURE_MARK, "1")
             node.SetSaveWithScene(False)
             node.SetHideFromEditors(True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..signal import Signal
-from .beside_volume import createBeside, findBeside
+from .beside_volume import createBeside, findBeside, placingStays
 from .volume_geometry import SceneError
 
 #: Marks the point lists that this module made: only their labels are changed.
@@ -343,7 +343,7 @@ def createPrompts(volumeNode: Any) -> Any:
     Raises:
         SceneError: as VolumeGeometry.
     """
-    with _placingStays(volumeNode.GetScene()):
+    with placingStays(volumeNode.GetScene(), fillsNone=True):
         node = createBeside(volumeNode, _CLASS, OWN_ATTRIBUTE, "prompts")
     node.SetNodeReferenceID(VOLUME_ROLE, volumeNode.GetID())
     display = node.GetDisplayNode()
@@ -353,18 +353,6 @@ def createPrompts(volumeNode: Any) -> Any:
     # Small nodules are not to vanish behind their prompts (default 3).
     display.SetGlyphScale(2.0)
     return node
-
-
-@contextmanager
-def _placingStays(scene: Any) -> Iterator[None]:
-    """Keeps the user's list as the target of Slicer's toolbar, which would switch to the new list."""
-    selection = scene.GetFirstNodeByClass("vtkMRMLSelectionNode")
-    before = None if selection is None else selection.GetActivePlaceNodeID()
-    className = None if selection is None else selection.GetActivePlaceNodeClassName()
-    yield
-    if before and scene.GetNodeByID(before) is not None:
-        selection.SetReferenceActivePlaceNodeClassName(className)
-        selection.SetActivePlaceNodeID(before)
 
 
 @dataclass(frozen=True)
