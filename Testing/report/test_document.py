@@ -74,6 +74,12 @@ def test_the_text_says_it_all() -> None:
     assert document.as_text(findings()).count("No nodules.") == 1
 
 
+def test_what_was_reviewed_or_flagged_is_said() -> None:
+    for status, count in (("AI", 0), ("reviewed", 1), ("flagged", 1)):
+        line = document.nodule_line(dataclasses.replace(nodule(), status=status))
+        assert line.endswith(f", {status}") == bool(count) and "12 mm to the lung's surface" in line
+
+
 def test_diameters_by_hand_are_marked_wherever_they_stand() -> None:
     drawn = findings(dataclasses.replace(nodule(), diameters_by_hand=True))
     (row,) = csv.DictReader(io.StringIO(document.as_csv(drawn)))

@@ -143,6 +143,27 @@ def test_figures_of_the_models_output_come_before_those_of_the_mask() -> None:
     assert ranged.volume_interval_mm3.low == 10.0 < told.volume_interval_mm3.low
 
 
+@dataclasses.dataclass(frozen=True)
+class Warned:
+    """A model's answer with warnings."""
+
+    mask: np.ndarray
+    offset_kji: tuple[int, int, int]
+    warnings: tuple[str, ...]
+
+
+def test_why_a_mask_is_not_to_be_trusted_goes_into_the_remarks() -> None:
+    hu, mask, matrix = ball(5.0, 0.0)
+    block, facts = Block(mask, (0, 0, 0)), scan_of(hu, matrix, "ball")
+    note = "It reaches into the chest wall."
+    for segment, remarks in (
+        (Segment(1, "one", block), ()),
+        (Segment(1, "one", block, measured={"note": note}), (note,)),
+        (Segment(1, "one", Warned(mask, (0, 0, 0), (note,))), (note,)),
+    ):
+        assert measure_scan(facts, hu, matrix, [segment]).nodules[0].remarks == remarks
+
+
 def test_diameters_that_a_person_drew_come_before_those_of_the_mask() -> None:
     hu, mask, matrix = ball(6.0, 30.0)
     middle = matrix[0, 0] * (hu.shape[2] - 1) / 2

@@ -260,6 +260,8 @@ def nodule_line(nodule: Nodule) -> str:
             if place.distance_to_pleura_mm == 0.0
             else f"{place.distance_to_pleura_mm:.0f} mm to the lung's surface"
         )
+    if nodule.status != "AI":
+        parts.append(nodule.status)
     return ", ".join(part for part in parts if part)
 
 

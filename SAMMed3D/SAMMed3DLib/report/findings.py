@@ -98,7 +98,7 @@ class Nodule:
         solid: of part-solid nodules.
         status: "AI", "reviewed" or "flagged".
         diameters_by_hand: a person drew the two axes; they are the mask's otherwise.
-        remarks: what a person had added, such as the Brock model's answer to what they typed.
+        remarks: why the mask is not to be trusted, and what a person had added, such as the Brock model's answer.
     """
 
     tracking_uid: str

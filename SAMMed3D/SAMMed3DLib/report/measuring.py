@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,7 +101,7 @@ class Segment:
     tracking_uid: str | None = None
     status: Literal["AI", "reviewed", "flagged"] = "AI"
     lobe: str | None = None
-    measured: Mapping[str, float | None] = field(default_factory=dict)
+    measured: Mapping[str, Any] = field(default_factory=dict)
     drawn_ras: NDArray | None = None
 
 
@@ -184,6 +184,7 @@ def _nodule(
         drawn_in = int(segment.measured.get("slice_index") or record.slice_index)
         axes = AxialAxes(segment.drawn_ras[0], segment.drawn_ras[1], drawn_in)
         record = dataclasses.replace(record, slice_index=drawn_in)
+    note = str(segment.measured.get("note") or record.note)
     kind, reason, core = nodule_type(segment.block, array_kji, ijk_to_ras)
     long_axis, short_axis = _diameter(axes.long_ras), _diameter(axes.short_ras)
     return Nodule(
@@ -205,10 +206,11 @@ def _nodule(
         solid=_solid_core(core, segment.block, array_kji, ijk_to_ras) if kind == "part-solid" else None,
         status=segment.status,
         diameters_by_hand=segment.drawn_ras is not None,
+        remarks=(note,) if note else (),
     )
 
 
-def _with_figures(record: NoduleRecord, known: Mapping[str, float | None]) -> NoduleRecord:
+def _with_figures(record: NoduleRecord, known: Mapping[str, Any]) -> NoduleRecord:
     """Returns a mask's record with the volume, and its range over clicks, that the model's output gave."""
     volume = known.get("volume_mm3")
     if not volume or not record.volume_mm3:
