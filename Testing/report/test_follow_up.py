@@ -116,7 +116,7 @@ def test_another_thing_is_not_registered(made_up, made_lungs) -> None:
     assert found.prior_to_current is None and "failed" in found.message and "by hand" in found.message
     nothing = LungMask(np.zeros((2, 2, 2), bool), np.eye(4), False, "")
     found = register(current, scan(made_up.prior), (made_lungs[0], nothing))
-    assert found.prior_to_current is None and "prior scan" in found.message
+    assert found.prior_to_current is None and "prior scan" in found.message and "by hand" in found.message
 
 
 def test_without_registration_pairs_by_hand_are_all_there_is() -> None:

@@ -336,7 +336,7 @@ def _summary(findings: Findings) -> str:
         for nodule in findings.nodules:
             lines.append(
                 [
-                    nodule.name,
+                    document.name_text(nodule.name),
                     nodule.type,
                     nodule.place.side or "-",
                     document.volume_text(nodule)[:-1].replace(" mm³", "") + ")",

@@ -51,6 +51,8 @@ FARTHEST_MM = 15.0
 _DISTANCE_MM, _VOLUME_FACTOR, _TYPE_COST = 5.0, 2.5, 0.5
 #: Pairs of a higher cost than this are not matched.
 _HIGHEST_COST = 4.0
+#: What is left after a failed registration.
+_BY_HAND = "Nodules can be matched by hand"
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +90,7 @@ def register(
     """
     if not (lungs[0].found and lungs[1].found):
         which = "current" if not lungs[0].found else "prior"
-        return Registration(None, 0.0, 0.0, f"registration failed: no lungs were found in the {which} scan")
+        return Registration(None, 0.0, 0.0, f"registration failed: no lungs were found in the {which} scan. {_BY_HAND}")
     steps = _Steps(progress, 3 + len(_LEVELS) * _ITERATIONS)
     fixed, moving = (_coarse(scan, steps) for scan in (current, prior))
     masks = [_near_lungs(coarse, each) for coarse, each in zip((fixed, moving), lungs, strict=True)]
@@ -102,7 +104,7 @@ def register(
     except RuntimeError as error:
         steps.check()
         detail = str(error).strip().splitlines()[-1].strip()
-        return Registration(None, 0.0, 0.0, f"registration failed: the scans do not overlap. [{detail}]")
+        return Registration(None, 0.0, 0.0, f"registration failed: the scans do not overlap [{detail}]. {_BY_HAND}")
     correlation = _correlation(fixed, moving, masks[0], to_prior)
     overlap = _overlap(lungs[0], lungs[1], to_prior)
     stretch = np.linalg.svd(to_prior[:3, :3])[1]
@@ -113,7 +115,7 @@ def register(
             correlation,
             overlap,
             f"registration failed (correlation {correlation:.2f}, lungs overlap {100 * overlap:.0f} %): are both scans "
-            "of the same patient, and do both show the whole lungs? Nodules can be matched by hand",
+            f"of the same patient, and do both show the whole lungs? {_BY_HAND}",
         )
     to_current: NDArray = np.linalg.inv(to_prior)
     return Registration(

@@ -549,8 +549,8 @@ class Comparison:
             self.message(self.lost(row), True)
             return
         self._byHand.pop(now, None)
-        segments = NoduleSegmentation(self.current[1])
-        segments.setApartFrom(now, segments.apartFrom(now) | {row.shown.tracking_uid})
+        segments, uid = NoduleSegmentation(self.current[1]), NoduleSegmentation(self._prior[1]).trackingUid(then)
+        segments.setApartFrom(now, segments.apartFrom(now) | {uid or ""})
         self._pair()
 
     def rowAt(self, side: Side, ras: Sequence[float]) -> Row | None:
