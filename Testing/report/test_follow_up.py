@@ -114,6 +114,9 @@ def test_another_thing_is_not_registered(made_up, made_lungs) -> None:
     flipped = LungMask(mask.mask[::-1].copy(), mask.grid_to_ras, True, "", None)
     found = register(current, (turned, made_up.prior.ijk_to_ras), (made_lungs[0], flipped))
     assert found.prior_to_current is None and "failed" in found.message and "by hand" in found.message
+    slab = made_up.prior.array_kji[30:32]
+    thin = register(current, (slab, made_up.prior.ijk_to_ras), (made_lungs[0], mask))
+    assert thin.prior_to_current is None and "too few slices" in thin.message and "by hand" in thin.message
     nothing = LungMask(np.zeros((2, 2, 2), bool), np.eye(4), False, "")
     found = register(current, scan(made_up.prior), (made_lungs[0], nothing))
     assert found.prior_to_current is None and "prior scan" in found.message and "by hand" in found.message

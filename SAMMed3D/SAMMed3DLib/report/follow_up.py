@@ -104,7 +104,8 @@ def register(
     except RuntimeError as error:
         steps.check()
         detail = str(error).strip().splitlines()[-1].strip()
-        return Registration(None, 0.0, 0.0, f"registration failed: the scans do not overlap [{detail}]. {_BY_HAND}")
+        reason = f"the scans do not overlap, or one has too few slices [{detail}]"
+        return Registration(None, 0.0, 0.0, f"registration failed: {reason}. {_BY_HAND}")
     correlation = _correlation(fixed, moving, masks[0], to_prior)
     overlap = _overlap(lungs[0], lungs[1], to_prior)
     stretch = np.linalg.svd(to_prior[:3, :3])[1]
