@@ -315,7 +315,7 @@ class TrainingPanel:
         if status.state == "failed":
             self._problem, self._offersSmaller = status.message, status.suggestion is not None
         else:
-            self._notice = self.train.runText
+            self._notice = self.train.endText
         self.train.refreshCheckpoints()
         self.refresh()
 

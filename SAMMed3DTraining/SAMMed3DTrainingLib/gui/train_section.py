@@ -190,12 +190,6 @@ class TrainSection:
             return _("{name} is paused: {at}.").format(name=name, at=at) + best
         if status.state == "stopping":
             return _("{name} is stopping: it saves what it has learned.").format(name=name)
-        ended = {
-            "finished": _("{name} has finished."),
-            "stopped": _("{name} was stopped; it can be continued."),
-            "failed": _("{name} has failed."),
-            "killed": _("{name} was ended from outside; it can be continued."),
-        }[status.state].format(name=name)
         if status.state == "finished" and status.best_dice is not None and status.change is None:
             best = (
                 " "
@@ -203,7 +197,18 @@ class TrainSection:
                 + (" " + _("Warning: {text}").format(text=status.warnings[-1]) if status.warnings else "")
             )
         caution = " " + _("Careful: {caution}.").format(caution=status.caution) if status.caution else ""
-        return ended + best + caution
+        return self.endText + best + caution
+
+    @property
+    def endText(self) -> str:
+        """Tells in a sentence how the run has ended; what came of it stands below the progress of the run."""
+        train = self._session.train
+        return {
+            "finished": _("{name} has finished."),
+            "stopped": _("{name} was stopped; it can be continued."),
+            "failed": _("{name} has failed."),
+            "killed": _("{name} was ended from outside; it can be continued."),
+        }[train.status.state].format(name=train.name)
 
     def _showLog(self, log: tuple[str, ...]) -> None:
         if self._ui.logSection.collapsed or log == self._shown:

@@ -190,6 +190,20 @@ def test_a_run_is_watched_paused_and_stopped(trainer: TrainingUser, runs: FakeRu
     assert "stopped" in trainer.ui.statusLabel.text
 
 
+def test_how_a_run_ended_is_one_sentence_at_the_top_and_the_rest_below_its_progress(
+    trainer: TrainingUser, runs: FakeRuns
+) -> None:
+    """The line at the top has room for two lines: what is longer was cut off, and stood there twice."""
+    with_data(trainer)
+    trainer.press("startButton")
+    watch(trainer, runs, "finished", best_dice=0.8, caution="no case is held out", warnings=("8-15 mm (3) fell",))
+    name = trainer.session.train.name
+    assert trainer.ui.statusLabel.text == f"{name} has finished."
+    below = trainer.ui.runLabel.text
+    assert below.startswith(f"{name} has finished. ") and "No epoch beat" in below
+    assert "no case is held out" in below and "8-15 mm (3) fell" in below
+
+
 def test_a_full_gpu_offers_a_smaller_batch(trainer: TrainingUser, runs: FakeRuns) -> None:
     with_data(trainer)
     trainer.press("startButton")
