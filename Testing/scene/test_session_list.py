@@ -342,6 +342,20 @@ def test_jumping_moves_all_slice_views(bench):
     session.review.jumpTo(segmentId)
     matrix = view.GetSliceToRAS()
     np.testing.assert_allclose([matrix.GetElement(n, 3) for n in range(3)], bench.ras(10, 12, 14), atol=1e-6)
+    ends = np.array([[bench.ras(11, 12, 13), bench.ras(11, 12, 16)], [bench.ras(11, 11, 14), bench.ras(11, 13, 14)]])
+    block = session.volume.writer.read(segmentId)
+    known = {AXES: session.volume.geometry.worldToLocal(ends).tolist()}
+    session.volume.setMeasurements(segmentId, block, known)
+    session.review.jumpTo(segmentId)
+    middle = np.array(bench.ras(10, 12, 14))
+    across = np.cross(middle - bench.ras(10, 12, 15), middle - bench.ras(10, 13, 14))
+    moved = np.array([matrix.GetElement(n, 3) for n in range(3)]) - middle
+    np.testing.assert_allclose(np.cross(moved, across), 0.0, atol=1e-6)  # straight into the slice of the axes
+    np.testing.assert_allclose(moved @ across, (ends[0, 0] - middle) @ across)
+    assert np.linalg.norm(moved) > 0.5
+    session.options.showsMeasure = False
+    session.review.jumpTo(segmentId)
+    np.testing.assert_allclose([matrix.GetElement(n, 3) for n in range(3)], bench.ras(10, 12, 14), atol=1e-6)
     session.review.jumpTo("gone")
     assert "not there any more" in bench.errors[-1]
 

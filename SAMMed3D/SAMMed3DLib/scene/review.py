@@ -6,9 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from ..inference.geometry import slice_normal
 from ..inference.nodule_table import BY_HAND, MEASURED, table_text
 from ..signal import Signal
 from ..translation import tr as _
+from ..worker.requests import AXES
 from . import views
 from .nodule_editor import NoduleEditor
 from .nodule_segmentation import AI, FLAGGED, HIGH_IOU, REVIEWED, isDoubtful
@@ -122,9 +126,18 @@ class Review:
 
     @told
     def jumpTo(self, segmentId: str, turns3d: bool = True) -> None:
-        """Move all slice views, and unless told otherwise the 3D views' focus, to a nodule, near enough to see it."""
-        place = self.volume.centerOf(segmentId)
-        if place is not None:
+        """Move all slice views, and unless told otherwise the 3D views' focus, to a nodule, near enough to see it.
+
+        The axial one shows the slice where the axes were measured, if they are drawn.
+        """
+        middle = self.volume.centerOf(segmentId)
+        if middle is not None:
+            place: Sequence[float] = middle
+            axes = self.volume.record(segmentId).measurements.get(AXES) if self.volume.options.showsMeasure else None
+            if axes and self.volume.isMeasured(segmentId):
+                geometry = self.volume.geometry
+                normal = slice_normal(geometry.ijkToWorld)
+                place = np.add(middle, (geometry.localToWorld(axes[0][0]) - middle) @ normal * normal).tolist()
             if self.volume.options.closeUp:
                 views.zoomIn(CLOSE_UP_MM, self._scene, exactly=True)
             elif self.volume.options.zoomsIn:
