@@ -167,11 +167,16 @@ def test_the_slider_hides_at_once_and_says_what_is_shown(bench):
     display.RemoveObserver(tag)
 
 
-def test_the_end_of_a_search_takes_turns(bench):
-    session, heard = bench.session, bench.heard
+def searchWithoutShowing(session) -> None:
+    """Searches to the end; nothing of what is found has been shown then."""
     session.segmentAll()
     while session.finding.isRunning:
         session._pipeline.take(0.01)
+
+
+def test_the_end_of_a_search_takes_turns(bench):
+    session, heard = bench.session, bench.heard
+    searchWithoutShowing(session)
     while session.segmentationNode is None or not session.volume.segmentation.ids:
         session._work(0.0001)
     turns = []
@@ -188,9 +193,7 @@ def test_the_end_of_a_search_takes_turns(bench):
 @pytest.mark.parametrize("turns", range(5))
 def test_another_volume_at_the_end_of_a_search_finds_it_stored(bench, turns):
     session = bench.session
-    session.segmentAll()
-    while session.finding.isRunning:
-        session._pipeline.take(0.01)
+    searchWithoutShowing(session)
     for _turn in range(3 + turns):  # three nodules are shown, then what comes afterwards
         if session.finding.hasWork:
             session.finding.work()
@@ -205,9 +208,7 @@ def test_another_volume_at_the_end_of_a_search_finds_it_stored(bench, turns):
 @pytest.mark.parametrize("turns", range(4))
 def test_undo_at_the_end_of_a_search_takes_it_back_as_a_whole(bench, turns):
     session = bench.session
-    session.segmentAll()
-    while session.finding.isRunning:
-        session._pipeline.take(0.01)
+    searchWithoutShowing(session)
     for _turn in range(3 + turns):
         if session.finding.hasWork:
             session.finding.work()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..report.document import change_text, doubling_text, raised, spoiled_by
+from ..report.document import change_text, doubling_text, raised
 from ..report.findings import Findings, signed
 from ..scene.comparison import Row
 from ..translation import tr as _
@@ -112,7 +112,7 @@ def heads(findings: Findings | None) -> list[tuple[str, str]]:
     now = (findings.scan.date if findings is not None else None) or _("now")
 
     def marked(caption: str, *figures: str) -> str:
-        return caption + raised([] if findings is None else spoiled_by(findings, *figures))
+        return caption + ("" if findings is None else raised(findings, *figures))
 
     return [
         (_("Nodule"), _("Its name in the CT, else in the prior.")),

@@ -216,9 +216,9 @@ def spoiled_by(findings: Findings, *figures: str) -> list[int]:
     return [number for number, each in enumerate(all_caveats(findings), start=1) if set(figures) & set(each.spoils)]
 
 
-def raised(numbers: Sequence[int]) -> str:
-    """Formats numbers of caveats as raised digits."""
-    return ",".join(map(str, numbers)).translate(_RAISED)
+def raised(findings: Findings, *figures: str) -> str:
+    """Formats the numbers of the caveats that spoil any of the figures as raised digits; "" where none does."""
+    return ",".join(map(str, spoiled_by(findings, *figures))).translate(_RAISED)
 
 
 def scan_line(scan: Scan) -> str:

@@ -281,7 +281,7 @@ def _draw_table(pages: _Pages, findings: Findings) -> None:
     places = [0.0, 0.22, 1.35, 2.2, 2.92, 3.63, 4.03, 5.32, 5.68, 6.22]
 
     def marked(caption: str, *figures: str) -> str:
-        return caption + document.raised(document.spoiled_by(findings, *figures))
+        return caption + document.raised(findings, *figures)
 
     heads = [
         "",

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..files.mark_files import Mark
-from ..inference.geometry import slice_normal
 from ..inference.nodule_table import BY_HAND
 from ..translation import tr as _
 from ..worker.requests import AXES, Measure, Result, Segmented
@@ -578,10 +577,7 @@ class NoduleEditor:
         if AXES not in known or not volume.isMeasured(segmentId) or self._isLocked(segmentId):
             self._drawing = None
             return
-        geometry = volume.geometry
-        normal, place = slice_normal(geometry.ijkToWorld), geometry.localToWorld(known[AXES][0][0])
-        ends = np.asarray(endsWorld, dtype=float)
-        ends = ends - ((ends - place) @ normal)[..., None] * normal
+        ends = volume.intoSliceOfAxes(segmentId, endsWorld)
         lengths = np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1)
         if final and lengths[0] < lengths[1]:
             ends = ends[::-1]
@@ -593,7 +589,7 @@ class NoduleEditor:
             "short_axis_mm": float(lengths.min()),
             "mean_diameter_mm": float(lengths.mean()),
             "diameters": BY_HAND,
-            AXES: np.round(geometry.worldToLocal(ends), 3).tolist(),
+            AXES: np.round(volume.geometry.worldToLocal(ends), 3).tolist(),
         }
         block = volume.writer.read(segmentId)
         volume.setMeasurements(segmentId, block, {**known, **diameters}, isTouched=True)

@@ -16,11 +16,13 @@ import numpy as np
 import slicer
 import slicer.util
 import vtk
+from numpy.typing import ArrayLike, NDArray
 
+from ..inference.geometry import slice_normal
 from ..inference.nodule_table import BY_HAND
 from ..signal import Signal
 from ..translation import tr as _
-from ..worker.requests import Predict, Segmented, Start
+from ..worker.requests import AXES, Predict, Segmented, Start
 from .beside_volume import SharedTransform
 from .mask_block import EMPTY_BLOCK, MaskBlock
 from .nodule_segmentation import (
@@ -533,6 +535,12 @@ class OpenVolume:
             r, a, s, _one = self.geometry.ijkToWorld @ [*kji[::-1], 1.0]
             return float(r), float(a), float(s)
         return self.toWorld(state.prompts[-1]) if state.prompts else None
+
+    def intoSliceOfAxes(self, segmentId: str, points: ArrayLike) -> NDArray[np.float64]:
+        """Moves world points (..., 3) straight into the slice where the axes of a nodule were measured; it has some."""
+        end = self.geometry.localToWorld(self.record(segmentId).measurements[AXES][0][0])
+        normal, points = slice_normal(self.geometry.ijkToWorld), np.asarray(points, dtype=np.float64)
+        return points - ((points - end) @ normal)[..., None] * normal
 
     # -- accepted nodules --------------------------------------------------------------------------------------------
 

@@ -6,9 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from ..inference.geometry import slice_normal
 from ..inference.nodule_table import BY_HAND, MEASURED, table_text
 from ..signal import Signal
 from ..translation import tr as _
@@ -133,11 +130,8 @@ class Review:
         middle = self.volume.centerOf(segmentId)
         if middle is not None:
             place: Sequence[float] = middle
-            axes = self.volume.record(segmentId).measurements.get(AXES) if self.volume.options.showsMeasure else None
-            if axes and self.volume.isMeasured(segmentId):
-                geometry = self.volume.geometry
-                normal = slice_normal(geometry.ijkToWorld)
-                place = np.add(middle, (geometry.localToWorld(axes[0][0]) - middle) @ normal * normal).tolist()
+            if self.volume.options.showsMeasure and self.volume.record(segmentId).measurements.get(AXES):
+                place = self.volume.intoSliceOfAxes(segmentId, middle).tolist()
             if self.volume.options.closeUp:
                 views.zoomIn(CLOSE_UP_MM, self._scene, exactly=True)
             elif self.volume.options.zoomsIn:

@@ -41,8 +41,6 @@ from .requests import (
     VolumeInfo,
 )
 
-#: Takes the place of voxels that are no numbers.
-
 
 class Engine:
     """Answers the requests of :mod:`SAMMed3DLib.worker.requests`; for one thread.
