@@ -193,6 +193,14 @@ def test_a_complete_part_is_only_verified(server, target, content, sha256) -> No
     assert server.ranges == []
 
 
+def test_a_complete_part_of_unknown_size_is_only_verified(server, target, content, sha256) -> None:
+    """The line dropped after the last byte, or the check was cancelled: all of it was fetched anew."""
+    target.parent.mkdir()
+    part_path(target).write_bytes(content)
+    assert fetch(server, target, sha256=sha256) == sha256
+    assert server.ranges == [f"bytes={len(content)}-"] and target.read_bytes() == content
+
+
 def test_a_shrunken_file_on_the_server_starts_again(server, target, content) -> None:
     server.answers = [drop_after(250_000)]
     short = hashlib.sha256(content[:1000]).hexdigest()

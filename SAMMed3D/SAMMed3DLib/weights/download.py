@@ -143,6 +143,7 @@ class _NetworkError(Exception):
 def _transfer(url: str, part: Path, start: int, size: int | None, report: Progress, timeout: float) -> None:
     """Sends one request and appends what comes from the byte ``start`` on. Raises _NetworkError."""
     import urllib.request
+    from urllib.error import HTTPError
 
     headers = {"User-Agent": f"SAMMed3D/{__version__}", "Accept-Encoding": "identity"}
     if start:
@@ -150,8 +151,9 @@ def _transfer(url: str, part: Path, start: int, size: int | None, report: Progre
     try:
         response = opener().open(urllib.request.Request(url, headers=headers), timeout=timeout)
     except OSError as error:
-        if getattr(error, "code", None) == 416:  # the server has less than came before: begin anew
-            part.unlink(missing_ok=True)
+        if start and isinstance(error, HTTPError) and error.code == 416:
+            error.close()
+            return  # there is no more than has come: its hash says whether that is the file
         raise _NetworkError(error) from error
     with response:
         if response.headers.get("Content-Type", "").lower().startswith("text/html"):
