@@ -61,8 +61,8 @@ class SAMMed3DParameterNode:
     inputVolume - the CT that is clicked in.
     segmentation - where the nodules are, one segment each.
     prompts - the points of all nodules.
-    everyClickIsNew, doNotOverlap, clickSelects, show3d, zoomToNodule, showMeasure - the options of the same
-    names.
+    everyClickIsNew, doNotOverlap, clickSelects, show3d, zoomToNodule, showMeasure, showPreview - the options of
+    the same names.
     outlineWidth, fillOpacity - how nodules are drawn in the slices.
     priorVolume, priorSegmentation - the earlier CT of the follow-up, and its nodules.
     sensitivity - "more / fewer" after Segment all nodules, 0 to 1.
@@ -80,6 +80,7 @@ class SAMMed3DParameterNode:
     show3d: bool = False
     zoomToNodule: bool = True
     showMeasure: bool = True
+    showPreview: bool = True
     outlineWidth: Annotated[float, WithinRange(1, 8)] = 1.0
     fillOpacity: Annotated[float, WithinRange(0, 1)] = 0.25
     sensitivity: Annotated[float, WithinRange(0, 1)] = 0.5

@@ -6,6 +6,7 @@ No download. It opens the module, clicks with the mouse in a slice view, and com
 from __future__ import annotations
 
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ class _SegmentingFlow:
         self.volumeNode = addPhantom(self.phantom)
         self.ui.volumeSelector.setCurrentNode(self.volumeNode)
         self.test.assertIs(self.session.volumeNode, self.volumeNode)
+        self.previewOfAClick()
         self.oneClickPerNodule()
         self.correctUndoRedo()
         self.reviewAndDelete()
@@ -59,10 +61,30 @@ class _SegmentingFlow:
 
     # -- steps -------------------------------------------------------------------------------------------------------
 
-    def oneClickPerNodule(self) -> None:
-        self.test.delayDisplay("One click per nodule...")
+    def previewOfAClick(self) -> None:
+        self.test.delayDisplay("Resting over a nodule, then a click there, and Undo...")
         self.ui.addNoduleButton.click()
         self.test.assertTrue(self.widget.clicks.armed)
+        end = time.monotonic() + TIMEOUT_SECONDS
+        while self.session.previewed is None and time.monotonic() < end:
+            self.point(self.inside(1))  # again, since a hand on the mouse may have moved the pointer away
+            again = time.monotonic() + 1.0
+            while self.session.previewed is None and time.monotonic() < again:
+                slicer.app.processEvents()
+        block = self.session.previewed
+        self.test.assertIsNotNone(block)
+        self.test.assertEqual(self.ui.noduleTable.rowCount, 0)
+        self.click(self.inside(1))
+        self.test.assertIsNone(self.session.previewed)
+        mask = self.mask(self.session.selectedId)
+        box = tuple(slice(o, o + n) for o, n in zip(block.offset_kji, block.mask.shape, strict=True))
+        np.testing.assert_array_equal(mask[box], block.mask != 0)
+        self.test.assertEqual(np.count_nonzero(mask), np.count_nonzero(block.mask))
+        self.ui.undoButton.click()
+        self.test.assertEqual(self.ui.noduleTable.rowCount, 0)
+
+    def oneClickPerNodule(self) -> None:
+        self.test.delayDisplay("One click per nodule...")
         self.segments: dict[int, str] = {}
         for label in (1, 3, 4, 5):
             if self.segments:
@@ -175,8 +197,8 @@ class _SegmentingFlow:
 
     # -- tools -------------------------------------------------------------------------------------------------------
 
-    def click(self, ras: np.ndarray, shift: bool = False) -> None:
-        """A click with the left mouse button in the red slice view, and the answer to it."""
+    def point(self, ras: np.ndarray, shift: bool = False) -> Any:
+        """Moves the pointer to a point, which the red slice view shows; returns the view's interactor."""
         slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *ras, slicer.vtkMRMLSliceNode.CenteredJumpSlice)
         view = slicer.app.layoutManager().sliceWidget("Red").sliceView()
         view.forceRender()
@@ -186,8 +208,14 @@ class _SegmentingFlow:
         x, y = (round(value) for value in toView.MultiplyPoint([*ras, 1.0])[:2])
         interactor = view.interactor()
         interactor.SetEventInformation(x, y, 0, int(shift), "\0", 0, None)
-        for event in (interactor.MouseMoveEvent, interactor.LeftButtonPressEvent, interactor.LeftButtonReleaseEvent):
-            event()
+        interactor.MouseMoveEvent()
+        return interactor
+
+    def click(self, ras: np.ndarray, shift: bool = False) -> None:
+        """A click with the left mouse button in the red slice view, and the answer to it."""
+        interactor = self.point(ras, shift)
+        interactor.LeftButtonPressEvent()
+        interactor.LeftButtonReleaseEvent()
         self.wait()
 
     def wait(self) -> None:

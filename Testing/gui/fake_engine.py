@@ -69,8 +69,11 @@ class FakeEngine:
         self._volume = request
         return VolumeInfo(request.identity)
 
-    def _Prefetch(self, request: Any, report: Report) -> None:
-        return None
+    def _Prefetch(self, request: Any, report: Report) -> Any:
+        from SAMMed3DLib.worker.requests import Segmented
+
+        mask, offset = _tight(self._ball(request.point, self.radius_mm))
+        return Segmented(mask, offset, 0.9, {}, 1)
 
     def _Measure(self, request: Any, report: Report) -> dict[Any, dict[str, Any]]:
         return {name: self._measure(block.mask) for name, block in request.blocks.items()}

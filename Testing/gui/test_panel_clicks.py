@@ -217,6 +217,48 @@ def test_the_pointer_at_rest_prepares_the_click(ready: User) -> None:
     assert ready.ids() == []
 
 
+def _rest(user: User, ras: Any, view: str = "Red") -> None:
+    """Moves the pointer to a world point, and leaves it there until a preview is drawn."""
+    seen = user.view(view)
+    seen.jump(ras)
+    seen.move(*seen.to_pixel(ras))
+    user.host.wait(lambda: user.session.previewed is not None)
+
+
+def test_a_rest_outlines_what_the_click_there_gives(ready: User) -> None:
+    ready.ui.addNoduleButton.click()
+    assert "rest on it to see its outline" in ready.ui.statusLabel.text
+    _rest(ready, CENTER)
+    block = ready.session.previewed
+    assert ready.ids() == [] and ready.ui.noduleTable.rowCount == 0 and not ready.ui.undoButton.enabled
+    assert "rest on it to see its outline" in ready.ui.statusLabel.text, "nothing flickers"
+    ready.click_at(CENTER)
+    assert ready.session.previewed is None
+    (segment,) = ready.ids()
+    shown = np.zeros(ready.mask(segment).shape, bool)
+    shown[tuple(slice(o, o + n) for o, n in zip(block.offset_kji, block.mask.shape, strict=True))] = block.mask != 0
+    np.testing.assert_array_equal(ready.mask(segment), shown)
+    ready.press("N")
+    _rest(ready, ELSEWHERE, "Green")
+    assert len(ready.ids()) == 1
+
+
+@pytest.mark.parametrize("how", ["moves off", "leaves", "Esc", "S", "N", "Segment all", "module", "volume", "scene"])
+def test_the_outline_goes_with_the_pointer_the_mode_and_the_module(ready: User, how: str) -> None:
+    ready.ui.addNoduleButton.click()
+    _rest(ready, CENTER)
+    view = ready.view()
+    {
+        "moves off": lambda: view.move(5, 5),
+        "leaves": view.leave,
+        "Segment all": ready.ui.segmentAllButton.click,
+        "module": lambda: ready.host.select(None),
+        "volume": lambda: ready.ui.volumeSelector.setCurrentNode(None),
+        "scene": lambda: ready.host.scene.scene.Clear(0),
+    }.get(how, lambda: ready.press(how))()
+    assert ready.session.previewed is None
+
+
 def test_clicks_during_a_prediction_are_never_lost(ready: User) -> None:
     ready.ui.addNoduleButton.click()
     ready.engine.gate.clear()

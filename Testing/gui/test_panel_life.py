@@ -94,8 +94,14 @@ def test_nothing_of_the_panel_works_after_unloading(one: User) -> None:
 def test_reload_makes_a_new_panel_that_works(one: User, monkeypatch: pytest.MonkeyPatch) -> None:
     old, old_panel, (segment,) = one.widget, one.widget.panel, one.ids()
     installed = _shortcuts(one)
+    one.press("N")
+    view = one.view()
+    view.jump(ELSEWHERE)
+    view.move(*view.to_pixel(ELSEWHERE))
+    one.host.wait(lambda: one.session.previewed is not None)
     _patch_engine_after_reload(one, monkeypatch)
     old.onReload()
+    assert old_panel.session.previewed is None and not _previews(one)
     one.settle()
     assert one.widget is not old and one.widget.panel is not old_panel
     assert _shortcuts(one) == installed
@@ -105,6 +111,13 @@ def test_reload_makes_a_new_panel_that_works(one: User, monkeypatch: pytest.Monk
     assert len(one.ids()) == 2
     one.press("Ctrl+Z")
     assert len(one.ids()) == 1
+
+
+def _previews(user: User) -> list[Any]:
+    import slicer.util
+
+    nodes = slicer.util.getNodesByClass("vtkMRMLModelNode", user.host.scene.scene)
+    return [node for node in nodes if node.GetAttribute("SAMMed3D.Preview")]
 
 
 def _patch_engine_after_reload(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,11 +277,15 @@ def test_only_our_own_nodes_are_added(user: User) -> None:
     markups = "Fiducial" if "vtkMRMLMarkupsFiducialDisplayNode" in added else ""
     lines = user.host.scene.scene.GetNodesByClass("vtkMRMLMarkupsLineNode")
     assert not any(lines.GetItemAsObject(n).GetSaveWithScene() for n in range(2)), "of the measure: not of the scene"
+    (model,) = _previews(user)
+    assert not model.GetSaveWithScene() and not model.GetDisplayNode().GetSaveWithScene()
     assert sorted(added) == [
         *["vtkMRMLMarkupsDisplayNode"] * (2 if markups else 3),
         *["vtkMRMLMarkupsFiducialDisplayNode"] * bool(markups),
         "vtkMRMLMarkupsFiducialNode",
         *["vtkMRMLMarkupsLineNode"] * 2,
+        "vtkMRMLModelDisplayNode",
+        "vtkMRMLModelNode",
         "vtkMRMLScriptedModuleNode",
         "vtkMRMLSegmentationDisplayNode",
         "vtkMRMLSegmentationNode",
@@ -306,6 +323,9 @@ def test_options_are_kept_by_the_scene_and_followed(one: User) -> None:
     one.ui.measureCheckBox.click()
     options = one.session.options
     assert not (options.selectsInside or options.zoomsIn or options.showsMeasure)
+    assert options.showsPreview
+    one.ui.previewCheckBox.click()
+    assert not options.showsPreview and not parameters.showPreview
     display = one.session.segmentationNode.GetDisplayNode()
     one.ui.outlineSlider.value, one.ui.fillSlider.value = 3.0, 0.5
     assert (display.GetSliceIntersectionThickness(), display.GetOpacity2DFill()) == (3, 0.5)

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
+import pytest
 import slicer
 import slicer.util
+import vtk
+from vtk.util import numpy_support
 
 from SAMMed3DLib.scene.states import State
-from SAMMed3DLib.worker.requests import AXES, Predict
+from SAMMed3DLib.scene.volume_geometry import VolumeGeometry
+from SAMMed3DLib.worker.requests import AXES, Predict, Segmented
+from scene.session_bench import SHAPE
+from scene.session_fakes import place as slices
+from scene.transforms import rigid
 
 
 def test_the_first_click_makes_a_nodule_and_fills_it(bench):
@@ -369,3 +377,281 @@ def test_a_rest_of_the_pointer_prepares_a_click_only_for_a_new_nodule(bench):
     bench.engine.asked.clear()
     bench.session.prefetch(bench.ras(20, 12, 14))
     assert not bench.session.isBusy and not bench.engine.asked
+
+
+# -- what a click would give ------------------------------------------------------------------------------------------
+
+
+PLACE = (10, 12, 14)
+
+
+@pytest.fixture
+def ready(bench):
+    """Model and volume are there."""
+    bench.session.preload()
+    bench.settle()
+    return bench
+
+
+def models(bench):
+    nodes = slicer.util.getNodesByClass("vtkMRMLModelNode", bench.scene.scene)
+    return [node for node in nodes if node.GetAttribute("SAMMed3D.Preview")]  # the views' planes are models too
+
+
+def is_drawn(bench):
+    """Whether an outline is in the slice views; it never is in 3D."""
+    drawn = [node for node in models(bench) if node.GetDisplayNode().GetVisibility()]
+    assert not any(node.GetDisplayNode().GetVisibility3D() for node in models(bench))
+    assert bool(drawn) == (bench.session.previewed is not None)
+    return bool(drawn)
+
+
+def hover(bench, *kji):
+    bench.session.prefetch(bench.ras(*kji))
+    bench.settle()
+    return is_drawn(bench)
+
+
+def previewed(bench):
+    volume = np.zeros(SHAPE, np.uint8)
+    block = bench.session.previewed
+    volume[slices(block)] = block.mask
+    return volume
+
+
+@pytest.mark.parametrize("isMoved", [False, True])
+def test_a_rest_outlines_exactly_what_the_click_gives_and_makes_nothing(ready, isMoved):
+    session = ready.session
+    if isMoved:
+        ready.volume.SetAndObserveTransformNodeID(ready.scene.add_transform(rigid()).GetID())
+    heard = {name: len(calls) for name, calls in ready.heard.items() if name not in ("busyChanged", "progressed")}
+    assert hover(ready, *PLACE)
+    shown = previewed(ready)
+    (node,) = models(ready)
+    corners = [ready.ras(*(p + side * 2.5 for p in PLACE)) for side in (-1, 1)]
+    middle = np.mean(numpy_support.vtk_to_numpy(node.GetPolyData().GetPoints().GetData()), axis=0)
+    np.testing.assert_allclose(middle, np.mean(corners, axis=0), atol=1e-3)
+    inverse = np.linalg.inv(VolumeGeometry(ready.volume).ijkToWorld)
+    ijk = numpy_support.vtk_to_numpy(node.GetPolyData().GetPoints().GetData()) @ inverse[:3, :3].T + inverse[:3, 3]
+    np.testing.assert_allclose(
+        [ijk.min(0), ijk.max(0)], [np.array(PLACE)[::-1] - 2.5, np.array(PLACE)[::-1] + 2.5], atol=1e-4
+    )
+    assert session.review.rows() == [] and not session.history.canUndo and session.segmentationNode is None
+    assert session.promptsNode is None and not session.isBusy
+    assert heard == {name: len(ready.heard[name]) for name in heard}, "nobody is told"
+    segmentId = ready.click(*PLACE)
+    assert not is_drawn(ready)
+    np.testing.assert_array_equal(ready.full(segmentId), shown)
+
+
+def test_the_outline_is_what_would_be_written_beside_other_nodules(ready):
+    session = ready.session
+    session.options.doNotOverlap, first = True, ready.click(*PLACE)
+    session.select(None)
+    assert hover(ready, 10, 12, 17)
+    shown = previewed(ready)
+    assert 0 < shown.sum() < 125 and not (shown & ready.full(first)).any()
+    second = ready.click(10, 12, 17)
+    np.testing.assert_array_equal(ready.full(second), shown)
+    session.options.doNotOverlap = False
+    session.select(None)
+    assert hover(ready, 10, 12, 12) and previewed(ready).sum() == 125
+
+
+def test_its_color_is_a_light_one_of_the_next_nodule(ready):
+    assert hover(ready, *PLACE)
+    (node,) = models(ready)
+    color = node.GetDisplayNode().GetColor()
+    segmentId = ready.click(*PLACE)
+    own = ready.session.volume.segmentation.segment(segmentId).GetColor()
+    np.testing.assert_allclose(color, (1.0 + np.array(own)) / 2.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("voxels", [0, 2, 3])
+def test_nothing_is_outlined_where_a_click_finds_nothing(ready, monkeypatch, voxels):
+    mask = np.zeros((1, 1, 3), np.uint8)
+    mask[0, 0, :voxels] = 1
+    monkeypatch.setattr(ready.engine, "_predict", lambda request: Segmented(mask, PLACE, 0.2, {}, 1))
+    assert hover(ready, *PLACE) == (voxels == 3)
+    assert (ready.click(*PLACE) in ready.session.volume.nodules) == (voxels == 3)
+
+
+def test_nothing_is_outlined_where_a_click_would_do_something_else(ready):
+    session = ready.session
+    first = ready.click(*PLACE)
+    assert not hover(ready, 25, 12, 14), "it adds to the selected nodule"
+    session.options.everyClickIsNew = True
+    assert hover(ready, 25, 12, 14)
+    session.options.everyClickIsNew = False
+    session.select(None)
+    session.options.selectsInside = True
+    assert not hover(ready, *PLACE), "it selects the nodule there"
+    assert session.click(ready.ras(*PLACE)) is None and session.selectedId == first
+    session.review.accept(first)
+    session.select(None)
+    assert not hover(ready, *PLACE), "it selects it, locked as it is"
+    session.options.selectsInside = False
+    assert hover(ready, *PLACE), "it makes another one of the same"
+    session.options.doNotOverlap = True
+    session.hidePreview()  # as the panel does with each change of an option
+    assert not hover(ready, *PLACE), "nothing would be left of it beside the first"
+    assert hover(ready, *PLACE[:2], 15) and previewed(ready).sum() == 25
+    session.options.polarity = False
+    assert not hover(ready, 25, 12, 14), "it is refused: there is nothing to take away from"
+    session.options.polarity = True
+    session.prefetch((900.0, 0.0, 0.0))
+    assert not session.isBusy and not is_drawn(ready)
+
+
+def other_volume(bench):
+    bench.session.setVolume(bench.addVolume("Other"))
+
+
+def moved(bench):
+    bench.volume.SetAndObserveTransformNodeID(bench.scene.add_transform(rigid()).GetID())
+
+
+def other_voxels(bench):
+    slicer.util.arrayFromVolume(bench.volume)[:] = -500
+    slicer.util.arrayFromVolumeModified(bench.volume)
+
+
+def other_model(bench):
+    bench.models.path = Path("/models/other.pth")
+    bench.session.setModel()
+
+
+ENDS = {
+    "pointer": lambda bench: bench.session.hidePreview(),
+    "another place": lambda bench: bench.session.prefetch((900.0, 0.0, 0.0)),
+    "selection": lambda bench: bench.session.select(bench.known),
+    "undo": lambda bench: bench.session.undo(),
+    "delete": lambda bench: bench.session.review.delete(bench.known),
+    "accept": lambda bench: bench.session.review.accept(bench.known),
+    "click": lambda bench: bench.session.click(bench.ras(25, 20, 20)),
+    "search": lambda bench: bench.session.segmentAll(),
+    "no volume": lambda bench: bench.session.setVolume(None),
+    "volume deleted": lambda bench: bench.scene.scene.RemoveNode(bench.volume),
+    "other volume": other_volume,
+    "moved": moved,
+    "other voxels": other_voxels,
+    "other model": other_model,
+    "closed": lambda bench: bench.session.close(),
+    "scene closed": lambda bench: bench.scene.scene.Clear(0),
+}
+
+
+@pytest.mark.parametrize("isLate", [False, True])
+@pytest.mark.parametrize("what", ENDS)
+def test_what_ends_a_preview_and_its_late_answer(ready, what, isLate):
+    ready.known = ready.click(25, 12, 14)
+    ready.session.select(None)
+    ready.worker.held = isLate
+    ready.session.prefetch(ready.ras(*PLACE))
+    if isLate:
+        assert ready.worker.queued
+    else:
+        ready.settle()
+        assert is_drawn(ready)
+    ENDS[what](ready)
+    assert not is_drawn(ready)
+    ready.worker.held = False
+    ready.settle()
+    assert not is_drawn(ready)
+    if what in ("closed", "scene closed"):
+        assert models(ready) == []
+
+
+def test_only_the_answer_for_the_latest_place_is_drawn(ready):
+    ready.session.prefetch(ready.ras(*PLACE))
+    ready.worker.runOne()
+    ready.session.prefetch(ready.ras(25, 12, 14))
+    assert ready.session.poll() and not is_drawn(ready)
+    ready.settle()
+    np.testing.assert_array_equal(previewed(ready), ready.cubes([(25, 12, 14)]))
+
+
+def test_what_is_prepared_for_others_is_not_drawn(ready):
+    assert [type(one).__name__ for one in ready.engine.asked][-1] == "Prefetch" and not is_drawn(ready)
+    ids = []
+    for k in (8, 16, 24):
+        ready.session.select(None)
+        ids.append(ready.click(k, 12, 14))
+    ready.session.options.everyClickIsNew = True
+    ready.session.select(ids[0])
+    ready.engine.asked.clear()
+    ready.session.review.acceptSelectedAndNext()
+    ready.settle()
+    assert [type(one).__name__ for one in ready.engine.asked] == ["Prefetch"] * 2 and not is_drawn(ready)
+
+
+def test_without_the_option_the_rest_only_prepares(bench):
+    bench.session.options.showsPreview = False
+    bench.session.preload()
+    bench.settle()
+    bench.engine.asked.clear()
+    assert not hover(bench, *PLACE) and models(bench) == []
+    assert [type(one).__name__ for one in bench.engine.asked] == ["Prefetch"]
+
+
+def test_a_preview_is_neither_saved_nor_listed(ready, tmp_path):
+    ready.click(25, 12, 14)
+    ready.session.select(None)
+    assert hover(ready, *PLACE)
+    (node,) = models(ready)
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(ready.scene.scene)
+    assert node.GetHideFromEditors() and not hierarchy.GetItemByDataNode(node)
+    ready.scene.save(tmp_path / "scene.mrb")
+    ready.session.close()
+    ready.scene.load(tmp_path / "scene.mrb")
+    assert models(ready) == [] and not slicer.util.getNodesByClass("vtkMRMLModelDisplayNode", ready.scene.scene)
+
+
+def test_the_outline_is_drawn_in_the_slice_and_not_filled(ready, slice_view):
+    view = slice_view()
+    view.show(ready.volume)
+    view.jump(ready.ras(*PLACE))
+    before = view.pixels().astype(int)
+    assert hover(ready, *PLACE)
+    changed = np.abs(view.pixels().astype(int) - before).max(axis=2) > 20
+    rows, columns = np.nonzero(changed)
+    height, width = rows.max() - rows.min() + 1, columns.max() - columns.min() + 1
+    assert min(height, width) > 10 and changed.sum() < 3 * (height + width), "a line around it"
+    x, y = view.to_pixel(ready.ras(*PLACE))
+    assert (
+        not changed[-1 - y - 3 : -1 - y + 4, x - 3 : x + 4].any() and rows.min() < changed.shape[0] - 1 - y < rows.max()
+    )
+    ready.session.hidePreview()
+    np.testing.assert_array_equal(view.pixels(), before)
+
+
+def test_a_view_of_another_volume_and_a_slab_are_seen_as_a_click_sees_them(ready, slice_view):
+    view = slice_view()
+    view.show(ready.volume)
+    slicer.util.arrayFromVolume(ready.volume)[14, 12, 14] = 100
+    slicer.util.arrayFromVolumeModified(ready.volume)
+    ready.settle()
+    view.slice_node.SetSlabReconstructionEnabled(True)
+    view.slice_node.SetSlabReconstructionType(vtk.VTK_IMAGE_SLAB_MAX)
+    view.slice_node.SetSlabReconstructionThickness(12.0)
+    ready.session.preload()
+    ready.settle()
+    beside = np.array(ready.ras(14, 12, 14)) + [0.0, 0.0, 3.0]
+    ready.session.prefetch(beside, view.slice_node)
+    ready.settle()
+    assert is_drawn(ready)
+    shown = previewed(ready)
+    np.testing.assert_array_equal(shown, ready.cubes([(14, 12, 14)]), "the bright voxel behind")
+    segmentId = ready.session.click(beside, sliceNode=view.slice_node)
+    ready.settle()
+    np.testing.assert_array_equal(ready.full(segmentId), shown)
+    ready.session.select(None)
+    ready.worker.held = True
+    ready.session.prefetch(ready.ras(25, 12, 14), view.slice_node)
+    view.show(ready.addVolume("Other"))
+    ready.worker.held = False
+    ready.settle()
+    assert not is_drawn(ready)
+    ready.session.prefetch(beside, view.slice_node)
+    ready.settle()
+    assert not is_drawn(ready)

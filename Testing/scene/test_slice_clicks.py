@@ -67,7 +67,7 @@ def clicks(view, timer):
 
 @pytest.fixture
 def log(clicks):
-    return Log(clicks, "clicked", "rested")
+    return Log(clicks, "clicked", "rested", "stirred")
 
 
 def points(entries, name="clicked"):
@@ -399,8 +399,9 @@ def test_the_pointer_rests(view, timer, log) -> None:
     view.move(110, 100)
     assert log.take() == [] and timer.interval == 150
     timer.run_out()
-    ((_name, ras),) = log.take()
+    ((_name, ras, slice_node),) = log.take()
     assert_allclose(ras, view.to_ras(110, 100), atol=1e-9)
+    assert slice_node is view.slice_node
     timer.run_out()
     assert log.take() == [], "once"
 
@@ -410,9 +411,102 @@ def test_scrolling_under_a_resting_pointer(view, timer, log) -> None:
     timer.run_out()
     log.take()
     view.wheel()
+    assert log.take() == [("stirred",)]
     timer.run_out()
-    ((_name, ras),) = log.take()
+    ((_name, ras, _view),) = log.take()
     assert_allclose(ras, view.to_ras(100, 100), atol=1e-9)
+
+
+def test_a_trembling_pointer_rests_on_and_rests_again(view, timer, log) -> None:
+    view.move(100, 100)
+    timer.run_out()
+    log.take()
+    view.move(103, 98)
+    assert log.take() == []
+    timer.run_out()
+    ((name, ras, _view),) = log.take()
+    assert name == "rested" and np.abs(np.array(ras) - view.to_ras(103, 98)).max() < 1e-9
+
+
+STIRS = {
+    "moves off": lambda view, _clicks: view.move(105, 100),
+    "leaves": lambda view, _clicks: view.leave(),
+    "wheel": lambda view, _clicks: view.wheel(),
+    "press": lambda view, _clicks: view.press(),
+    "right": lambda view, _clicks: view.press("Right"),
+    "middle": lambda view, _clicks: view.press("Middle"),
+    "stop": lambda _view, clicks: clicks.stop(),
+    "scrolled by a key": lambda view, _clicks: view.slice_node.SetSliceOffset(view.slice_node.GetSliceOffset() + 2.0),
+    "zoomed by a key": lambda view, _clicks: view.slice_node.SetFieldOfView(30.0, 22.5, 1.0),
+    "slab": lambda view, _clicks: view.slice_node.SetSlabReconstructionEnabled(True),
+}
+
+
+@pytest.mark.parametrize("what", STIRS)
+def test_what_ends_a_rest(view, clicks, timer, log, what) -> None:
+    view.move(100, 100)
+    timer.run_out()
+    log.take()
+    view.slice_node.Modified()
+    view.slice_node.SetLayoutColor(0.5, 0.5, 0.5)
+    assert log.take() == [], "what is seen under the pointer is the same"
+    STIRS[what](view, clicks)
+    assert log.take() == [("stirred",)]
+    view.move(200, 200)
+    assert log.take() == [], "once"
+
+
+def test_what_keys_bring_under_a_resting_pointer_is_rested_on(view, timer, log) -> None:
+    view.move(100, 100)
+    timer.run_out()
+    log.take()
+    view.slice_node.SetSliceOffset(view.slice_node.GetSliceOffset() + 2.0)
+    timer.run_out()
+    (_stirred, (_name, ras, _view)) = log.take()
+    assert_allclose(ras, view.to_ras(100, 100), atol=1e-9)
+
+
+def test_a_pointer_in_another_view_rests_no_more_in_the_first(slice_view, volume, timer) -> None:
+    views = [slice_view(name) for name in ("Red", "Green")]
+    for view in views:
+        view.show(volume)
+    clicks = SliceClicks(timer)
+    log = Log(clicks, "rested", "stirred")
+    clicks.start([(view.interactor, view.slice_node) for view in views])
+    views[0].move(100, 100)
+    timer.run_out()
+    log.take()
+    views[1].move(100, 100)
+    assert log.take() == [("stirred",)]
+    clicks.stop()
+
+
+@pytest.mark.parametrize("button", ["Left", "Right", "Middle"])
+def test_a_pointer_that_pauses_with_a_button_down_does_not_rest(view, timer, log, button) -> None:
+    view.move(100, 100)
+    view.press(button)
+    view.move(130, 120)
+    view.move(131, 120)
+    timer.run_out()
+    assert log.take() == []
+    view.release(button)
+    view.move(132, 120)
+    timer.run_out()
+    assert [entry[0] for entry in log.take()] == ["rested"]
+
+
+def test_no_rest_where_the_button_would_drag_or_place_a_point(slicer_scene, view, timer, log) -> None:
+    node = slicer_scene.scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode")
+    node.CreateDefaultDisplayNodes()
+    node.AddControlPointWorld(*view.to_ras(150, 120))
+    view.render()
+    view.move(150, 120)
+    timer.run_out()
+    assert log.take() == []
+    place_mode(slicer_scene, node)
+    view.move(60, 60)
+    timer.run_out()
+    assert log.take() == []
 
 
 @pytest.mark.parametrize("what", ["press", "right", "leave", "stop"])

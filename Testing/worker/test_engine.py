@@ -351,11 +351,13 @@ def test_the_same_file_is_loaded_once():
 
 def test_a_prefetched_click_costs_no_encoding():
     engine, model = engine_for()
-    engine.run(Prefetch("ct", CENTER), go_on)
+    preview = engine.run(Prefetch("ct", CENTER), go_on)
     encoded = model.encoded
-    assert encoded
-    ask(engine, 1)
+    assert encoded and preview.measurements == {}
+    click = ask(engine, 1)
     assert model.encoded == encoded
+    same(preview, click)
+    assert (preview.score, preview.clicks) == (click.score, 1), "it is what the click gives"
     with pytest.raises(RequestCancelled):
         engine.run(Prefetch("ct", (-20.0, 10.0, 0.0)), Stopwatch(0))
     assert model.encoded == encoded

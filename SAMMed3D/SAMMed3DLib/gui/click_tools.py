@@ -128,6 +128,7 @@ class ClickTools:
         self._surfaces.clicked.connect(self._onSurface)
         clicks.clicked.connect(self._onClicked)
         clicks.rested.connect(session.prefetch)
+        clicks.stirred.connect(session.hidePreview)
         views.changed.connect(self._onViewsChanged)
         ui.addNoduleButton.connect("clicked(bool)", self._onAddNodule)
         ui.nextNoduleButton.connect("clicked(bool)", self._onNextNodule)
@@ -154,6 +155,7 @@ class ClickTools:
         self._surfaces.clicked.disconnect(self._onSurface)
         self._clicks.clicked.disconnect(self._onClicked)
         self._clicks.rested.disconnect(self._session.prefetch)
+        self._clicks.stirred.disconnect(self._session.hidePreview)
         self._views.changed.disconnect(self._onViewsChanged)
         self._ui.addNoduleButton.disconnect("clicked(bool)", self._onAddNodule)
         self._ui.nextNoduleButton.disconnect("clicked(bool)", self._onNextNodule)
@@ -189,6 +191,7 @@ class ClickTools:
 
     def _setPolarity(self, positive: bool) -> None:
         self._session.options.polarity = positive
+        self._session.hidePreview()
         if self._armed:
             self._cursors.show(positive)
         self.armedChanged.emit()

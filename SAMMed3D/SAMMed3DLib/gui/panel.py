@@ -210,6 +210,7 @@ class NodulePanel:
             slab=self.viewTools.isSlab,
             closeUp=self.viewTools.isCloseUp,
             detector=self.models.detector,
+            previews=session.options.showsPreview,
         )
 
     def _showIcons(self) -> Icons:
@@ -350,6 +351,8 @@ class ParameterSync:
             session.options.selectsInside = parameters.clickSelects
             session.options.zoomsIn = parameters.zoomToNodule
             session.options.thorough = parameters.thoroughSearch
+            session.options.showsPreview = parameters.showPreview
+            session.hidePreview()  # a click may give something else now
             look = (parameters.outlineWidth, parameters.fillOpacity)
             if self._look not in (None, look):
                 session.setLook(*look)

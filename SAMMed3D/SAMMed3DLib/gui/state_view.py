@@ -38,6 +38,7 @@ class Facts:
         odd, oddDetails: what makes measuring this volume doubtful; that and all else that is worth knowing of it.
         slab, closeUp: the axial view shows a slab; the views are close to the selected nodule.
         detector: the detector of the thorough search; None: not looked up yet.
+        previews: what a click would give is outlined where the pointer rests.
     """
 
     state: State
@@ -63,6 +64,7 @@ class Facts:
     slab: bool = False
     closeUp: bool = False
     detector: ModelEntry | None = None
+    previews: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,8 @@ def _status(facts: Facts) -> str:
         return facts.notice
     if not facts.armed:
         return _("Press Click nodules (N) to begin.")
+    if facts.target is None and facts.previews and facts.positive:
+        return _("Click a nodule in any slice view; rest on it to see its outline first. Esc ends clicking.")
     if facts.target is None:
         return _("Click a nodule in any slice view. Esc ends clicking.")
     if facts.positive:

@@ -171,8 +171,8 @@ class NoduleEditor:
     def _selectsInside(self, ras: Sequence[float]) -> bool:
         """Whether a click lies inside a nodule that is not the selected one, which is selected now."""
         volume = self.volume
-        hit = volume.noduleAt(ras) if volume.options.selectsInside and volume.nodules else None
-        if hit is None or hit == volume.selectedId:
+        hit = self._otherAt(ras)
+        if hit is None:
             return False
         volume.select(hit)
         text = _("{name} is selected: click once more to correct it.")
@@ -180,6 +180,23 @@ class NoduleEditor:
             text = _("{name} is selected. It is accepted and locked: U unlocks it.")
         volume.message(text.format(name=volume.nodule(hit).segment.GetName()), False)
         return True
+
+    def _otherAt(self, ras: Sequence[float]) -> str | None:
+        """The nodule that a click here would select, None where it would give a point."""
+        volume = self.volume
+        hit = volume.noduleAt(ras) if volume.options.selectsInside and volume.nodules else None
+        return None if hit == volume.selectedId else hit
+
+    def beginsNodule(self, ras: Sequence[float]) -> bool:
+        """Whether a click that adds would begin a new nodule here. Raises SceneError."""
+        volume = self.volume
+        isFree = volume.selectedId not in volume.nodules or volume.options.everyClickIsNew
+        return isFree and volume.geometry.contains(ras) and self._otherAt(ras) is None
+
+    def newBlock(self, answer: Segmented) -> MaskBlock | None:
+        """The voxels that a click with this answer would give a new nodule, None for no nodule. Raises SceneError."""
+        block = self.volume.withoutOthers(MaskBlock(answer.mask, answer.offset_kji))
+        return block if _isNodule(block) else None
 
     def _isLocked(self, segmentId: str) -> bool:
         """Whether a nodule is accepted and thus locked; if so, the user is told."""
@@ -491,7 +508,7 @@ class NoduleEditor:
         isCut = volume.write(segmentId, result.value)
         if not isLatest:
             self._settleBefore(state, result.generation)
-        elif _voxels(state) < LEAST_VOXELS and state.open and state.dragged is None:
+        elif not _isNodule(state.block) and state.open and state.dragged is None:
             self._refuse(state)
             return
         else:
@@ -605,8 +622,8 @@ class NoduleEditor:
                 volume.noduleChanged(segmentId)
 
 
-def _voxels(state: NoduleState) -> int:
-    return 0 if state.block is None else int(np.count_nonzero(state.block.mask))
+def _isNodule(block: MaskBlock | None) -> bool:
+    return block is not None and int(np.count_nonzero(block.mask)) >= LEAST_VOXELS
 
 
 def _promptsBefore(step: OpenStep, state: NoduleState) -> Sequence[Prompt]:

@@ -240,7 +240,7 @@ class NoduleSegmentation:
             SceneError: Slicer refused to add a segment.
         """
         segmentation = self.node.GetSegmentation()
-        chosen = self._nextColor() if color is None else tuple(color)
+        chosen = self.nextColor() if color is None else tuple(color)
         if number is None or number in self._numbers():
             number = self.nextNumber()
         segmentId = segmentation.AddEmptySegment("", name or self.naming.nameOf(number))
@@ -370,7 +370,8 @@ class NoduleSegmentation:
         names = (self.segment(segmentId).GetName() or "" for segmentId in self.ids if segmentId not in without)
         return [number for number in (self.naming.numberOf(name) for name in names) if number is not None]
 
-    def _nextColor(self) -> tuple[float, float, float]:
+    def nextColor(self) -> tuple[float, float, float]:
+        """The first color that no segment has yet."""
         used = [self.segment(segmentId).GetColor() for segmentId in self.ids]
         for color in COLORS:
             if not any(max(abs(a - b) for a, b in zip(color, other, strict=True)) < 0.02 for other in used):

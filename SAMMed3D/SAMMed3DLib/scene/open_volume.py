@@ -26,6 +26,7 @@ from ..worker.requests import AXES, Predict, Segmented, Start
 from .beside_volume import SharedTransform
 from .mask_block import EMPTY_BLOCK, MaskBlock
 from .nodule_segmentation import (
+    COLORS,
     FILL_OPACITY,
     NAME_TEMPLATE,
     OUTLINE_WIDTH,
@@ -78,6 +79,7 @@ class Options:
         doNotOverlap: voxels of other segments are left out of what is written.
         shows3d: closed surfaces are shown.
         showsMeasure: the axes of the selected nodule are drawn, with its volume and diameters.
+        showsPreview: what a click would give is outlined where the pointer rests.
         outlineWidth, fillOpacity: how new segmentations are drawn in slices: pixels, and 0 to 1.
         zoomsIn: going to a nodule zooms in where the slice views show far more than it.
         closeUp: going to a nodule shows the same small field of view of each.
@@ -92,6 +94,7 @@ class Options:
     doNotOverlap: bool = False
     shows3d: bool = False
     showsMeasure: bool = True
+    showsPreview: bool = True
     outlineWidth: float = OUTLINE_WIDTH
     fillOpacity: float = FILL_OPACITY
     zoomsIn: bool = True
@@ -362,6 +365,10 @@ class OpenVolume:
         """The next free number for a nodule's name, as if some segments were not there."""
         return 1 if self._segmentation is None else self.segmentation.nextNumber(without)
 
+    def nextColor(self) -> tuple[float, float, float]:
+        """The color of the next new nodule."""
+        return COLORS[0] if self._segmentation is None else self._segmentation.nextColor()
+
     def addNodule(self, number: int | None = None) -> NoduleState:
         """Adds an empty nodule; the segmentation is made where there is none. Raises SceneError.
 
@@ -498,12 +505,9 @@ class OpenVolume:
 
     def write(self, segmentId: str, answer: Segmented) -> bool:
         """Writes an answer into the segment; returns whether other segments' voxels were left out of it."""
-        state, block = self.nodule(segmentId), MaskBlock(answer.mask, answer.offset_kji)
-        isCut = False
-        if self.options.doNotOverlap and not block.isEmpty:
-            free = self.writer.withoutOthers(segmentId, block)
-            isCut = np.count_nonzero(free.mask) != np.count_nonzero(block.mask)
-            block = free if isCut else block
+        state, whole = self.nodule(segmentId), MaskBlock(answer.mask, answer.offset_kji)
+        block = self.withoutOthers(whole, segmentId)
+        isCut = block is not whole
         measurements = {} if isCut else dict(answer.measurements)
         before = self.record(segmentId)
         if before.measured == digest(block) and before.measurements.get("diameters") == BY_HAND:
@@ -521,6 +525,16 @@ class OpenVolume:
             clicks=len(state.prompts) if state.start is None and not state.isForeign else None,
         )
         return isCut
+
+    def withoutOthers(self, block: MaskBlock, segmentId: str = "") -> MaskBlock:
+        """Leaves voxels of other segments out of a block, where the user wants that; the same block if there are none.
+
+        Raises SceneError as the writer. ``segmentId``: of the segment that it is for; "" for a new one.
+        """
+        if not self.options.doNotOverlap or self._writer is None or block.isEmpty:
+            return block
+        free = self._writer.withoutOthers(segmentId, block)
+        return block if np.count_nonzero(free.mask) == np.count_nonzero(block.mask) else free
 
     def centerOf(self, segmentId: str) -> Point | None:
         """Returns the world RAS of a nodule's middle, or of its newest point; None for an empty nodule without points.

@@ -8,6 +8,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ from ..signal import Signal
 from ..translation import tr as _
 from ..worker.requests import FindLungs, FunctionRequest, Generate, ModelInfo, Prefetch, Priority, Progress, Result
 from . import views
+from .click_preview import ClickPreview
 from .finding import Finding, VolumeQueue, volumesOf
 from .input_gate import Oddities, odditiesOf
 from .interchange import cropsOf, exportLabelMap, exportPoints, freeFolder, marksOf, showLungs, writeCrops
+from .mask_block import MaskBlock
 from .measure_view import MeasureView
 from .nodule_editor import NEW, NoduleEditor
 from .nodule_segmentation import showWith
@@ -125,6 +128,11 @@ class Session:
         self.selectionChanged.connect(lambda _segmentId: self.showMeasure())
         self.noduleChanged.connect(self._onMeasureChanged)
         self.nodulesChanged.connect(self.showMeasure)
+        self._preview = ClickPreview(self._scene)
+        self._hovered: tuple[float, float, float] | None = None
+        for signal in (self.stateChanged, self.nodulesChanged, self.noduleChanged, self.selectionChanged):
+            signal.connect(self.hidePreview)
+        self.historyChanged.connect(self.hidePreview)
         self._told: tuple[State, str] | None = None
         self.message.connect(self._onOwnMessage)
         self._use(OpenVolume(self.options))
@@ -260,6 +268,7 @@ class Session:
                 (volumeNode, volumeNode.AddObserver(event, lambda *_event: self._onVolumeChanged()))
                 for event in (volumeNode.TransformModifiedEvent, volumeNode.ImageDataModifiedEvent)
             ]
+            self._watched.append((volumeNode, volumeNode.AddObserver("ModifiedEvent", self.hidePreview)))
         self.documentChanged()
         self.nodulesChanged()
         self.historyChanged()
@@ -287,6 +296,7 @@ class Session:
 
     def _closeVolume(self) -> None:
         """Releases all nodes; everything stays in the scene."""
+        self.hidePreview()
         hadSelection = self.selectedId is not None
         for node, tag in self._watched:
             node.RemoveObserver(tag)
@@ -307,6 +317,7 @@ class Session:
         self.queue = None
         self._measure.close()
         self._openVolume(None)
+        self._preview.close()
 
     def close(self) -> None:
         """Releases all nodes for good; the worker goes on running."""
@@ -316,6 +327,7 @@ class Session:
         self._tags = []
         self._closeVolume()
         self._measure.close()
+        self._preview.close()
         self._volumeNode = None
 
     # -- model and volume on the worker ------------------------------------------------------------------------------
@@ -343,35 +355,76 @@ class Session:
         if self._pipeline.ensure(geometry):
             if self.options.showsMeasure:
                 self._later.append(self._measure.prepare)
+            if self.options.showsPreview:
+                self._later.append(self._preview.prepare)
             self._editor.refresh()
             if self._prefetched is None:
                 r, a, s, _one = geometry.ijkToWorld @ [*(n // 2 for n in geometry.shapeKji[::-1]), 1.0]
                 self._prefetch(geometry, (r, a, s))
 
-    def prefetch(self, rasWorld: Sequence[float]) -> None:
-        """Prepares for a click where the pointer rests, if it would start a new nodule."""
-        isNew = self.selectedId is None or self.options.everyClickIsNew
-        if not isNew or self.state is not State.READY or not self._pipeline.isReady:
-            return
+    @property
+    def previewed(self) -> MaskBlock | None:
+        """What is outlined where the pointer rests, None while nothing is."""
+        return self._preview.block
+
+    def prefetch(self, rasWorld: Sequence[float], sliceNode: Any = None) -> None:
+        """Prepares for a click where the pointer rests in a view, if it would start a new nodule, and outlines that."""
+        place = None
         try:
-            geometry = self.volume.geometry
-            if geometry.contains(rasWorld) and self._pipeline.ensure(geometry):
-                self._prefetch(geometry, rasWorld)
+            if self.state is State.READY and self._pipeline.isReady:
+                place = self._newNoduleAt(rasWorld, sliceNode)
+            if place is None or not self._pipeline.ensure(self.volume.geometry):
+                self.hidePreview()
+                return
+            if not self.options.showsPreview:
+                self._prefetch(self.volume.geometry, place)
+            elif place != self._hovered:  # what was outlined a few pixels from here stays until there is an answer
+                self._hovered = place
+                self._prefetch(
+                    self.volume.geometry, place, lambda result: self._outline(result, place, rasWorld, sliceNode)
+                )
         except SceneError:
-            return  # nobody asked; a click will say it
+            self.hidePreview()  # nobody asked; a click will say it
         self._update()
 
-    def _prefetch(self, geometry: VolumeGeometry, rasWorld: Sequence[float], following: str | None = None) -> None:
-        """Encodes the crop that a click here would need; then, unless a request comes, that of another nodule."""
+    def _newNoduleAt(self, ras: Sequence[float], sliceNode: Any) -> tuple[float, float, float] | None:
+        """Returns the world point from which a click in a view would begin a nodule, or None. Raises SceneError."""
+        if sliceNode is not None:
+            if views.seenInstead(self._volumeNode, sliceNode) is not None:
+                return None
+            ras = views.seenPoint(self._volumeNode, sliceNode, ras)
+        r, a, s = (float(x) for x in ras)
+        return (r, a, s) if self.options.polarity and self._editor.beginsNodule((r, a, s)) else None
+
+    def _outline(self, result: Result, place: Sequence[float], rasWorld: Sequence[float], sliceNode: Any) -> None:
+        """Outlines the answer for a place where the pointer still rests, or nothing where there is no nodule."""
+        if place is not self._hovered:
+            return
+        block = None
+        with suppress(SceneError):
+            geometry = self.volume.geometry
+            isSame = result.request.identity == geometry.identity() and result.value is not None
+            if isSame and self._newNoduleAt(rasWorld, sliceNode) == place:
+                block = self._editor.newBlock(result.value)
+            if block is not None:
+                self._preview.show(block, geometry.ijkToWorld, self.volume.nextColor())
+        if block is None:
+            self._preview.hide()
+
+    def hidePreview(self, *_told: Any) -> None:
+        """Takes the outline away, and draws none that is on its way: the pointer has moved, or something changed."""
+        self._hovered = None
+        self._preview.hide()
+
+    def _prefetch(
+        self, geometry: VolumeGeometry, rasWorld: Sequence[float], onResult: Callable[[Result], None] | None = None
+    ) -> None:
+        """Encodes the crop that a click here would need, again only for someone who waits for what it would give."""
         voxel = tuple(np.floor(geometry.worldToIjk(rasWorld) + 0.5).astype(int).tolist())
-        if (geometry.identity(), voxel) != self._prefetched:
+        if onResult is not None or (geometry.identity(), voxel) != self._prefetched:
             self._prefetched = (geometry.identity(), voxel)
             request = Prefetch(geometry.identity(), geometry.worldToLocal(rasWorld).tolist())
-            self._pipeline.submit(request, lambda result: self._onPrefetched(result, following))
-
-    def _onPrefetched(self, result: Result, following: str | None) -> None:
-        if following is not None and not result.cancelled and result.error is None:
-            self._prefetchAt(following)
+            self._pipeline.submit(request, onResult or (lambda _result: None))
 
     def _onWent(self, segmentId: str) -> None:
         """Prepares for corrections of the nodule that is looked at, and of the next one that is not reviewed."""
@@ -381,9 +434,13 @@ class Session:
 
     @told
     def _prefetchAt(self, segmentId: str, following: str | None = None) -> None:
+        def goOn(result: Result) -> None:
+            if following is not None and not result.cancelled and result.error is None:
+                self._prefetchAt(following)
+
         place = self.volume.centerOf(segmentId) if segmentId in self.volume.nodules else None
         if place is not None and self._pipeline.ensure(self.volume.geometry):
-            self._prefetch(self.volume.geometry, place, following)
+            self._prefetch(self.volume.geometry, place, None if following is None else goOn)
 
     def retry(self) -> None:
         """Tries again a volume that could not be used: a transform may be hardened meanwhile, or voxels corrected."""
@@ -704,6 +761,7 @@ class Session:
 
     def _onVolumeChanged(self) -> None:
         """Withdraws the message on an unusable volume, once a change has made it usable."""
+        self.hidePreview()
         if self._problem or self._pipeline.error:
             self.retry()
             self.oddities = odditiesOf(self._volumeNode)

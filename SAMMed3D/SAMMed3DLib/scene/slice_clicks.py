@@ -22,7 +22,7 @@ from .measure_view import MEASURE_MARK
 #: Between the Segment Editor's effects (1.0: what they take is no click) and the views' own interactor style (0.0: it
 #: may stop an event from going further).
 _PRIORITY = 0.5
-#: Farther from where the button went down, in pixels, it is a drag.
+#: Farther from where the button went down, in pixels, it is a drag; a pointer that rests trembles so far.
 _CLICK_REACH = 4
 #: Slicer takes hold of a point from twice as far, in pixels, as its mark reaches. Whoever means the point aims at it.
 _MARK_REACH = 6
@@ -50,6 +50,7 @@ class _View:
     interactor: Any
     sliceNode: Any
     tags: tuple[int, ...]
+    sliceTag: int
 
     def toWorld(self, pixel: Pixel) -> RasPoint:
         """World RAS under a pixel."""
@@ -59,6 +60,10 @@ class _View:
         )
         x, y, z, _one = self.sliceNode.GetXYToRAS().MultiplyPoint((*xyz, 1.0))
         return x, y, z
+
+    def seen(self, pixel: Pixel) -> tuple[RasPoint, bool]:
+        """What decides on the voxel that is seen under a pixel: the point, and whether it stands for a slab."""
+        return self.toWorld(pixel), bool(self.sliceNode.GetSlabReconstructionEnabled())
 
     def pixelsBetween(self, one: Sequence[float], other: Sequence[float]) -> float:
         """Returns the distance in pixels at which two world points are seen."""
@@ -79,7 +84,7 @@ class _Press:
 
     def reaches(self, pixel: Pixel) -> bool:
         """Whether the pointer is still near the place where it was pressed."""
-        return max(abs(a - b) for a, b in zip(pixel, self.pixel, strict=True)) <= self.reach
+        return _pixelsApart(pixel, self.pixel) <= self.reach
 
 
 class SliceClicks:
@@ -91,16 +96,20 @@ class SliceClicks:
 
     Attributes:
         clicked: Signal(ras, shift, sliceNode): world RAS (3,) of the click, whether Shift was held, and the view.
-        rested: Signal(ras): the pointer has been resting over a view; nothing is pressed.
+        rested: Signal(ras, sliceNode): the pointer has been resting over a view, where a click would be one, and
+            nothing is pressed. Again where it has moved by a few pixels.
+        stirred: Signal(): it has moved off since, or something else is under it now, or a button was pressed.
     """
 
     def __init__(self, timer: RestTimer | None = None, restMs: int = REST_MS) -> None:
-        self.clicked, self.rested = Signal(), Signal()
+        self.clicked, self.rested, self.stirred = Signal(), Signal(), Signal()
         self._timer = timer
         self._restMs = restMs
         self._views: list[_View] = []
         self._press: _Press | None = None
+        self._isHeld = False
         self._pointer: tuple[_View, Pixel] | None = None
+        self._rest: tuple[_View, Pixel, Any] | None = None
         if timer is not None:
             timer.timeout.connect(self._onTimeout)
 
@@ -121,57 +130,62 @@ class SliceClicks:
                     ("MouseMoveEvent", self._onMove),
                     ("LeaveEvent", self._onLeave),
                     ("RightButtonPressEvent", self._onOtherButton),
+                    ("RightButtonReleaseEvent", self._onOtherRelease),
                     ("MiddleButtonPressEvent", self._onOtherButton),
+                    ("MiddleButtonReleaseEvent", self._onOtherRelease),
                     ("MouseWheelForwardEvent", self._onWheel),
                     ("MouseWheelBackwardEvent", self._onWheel),
                 )
             )
-            self._views.append(_View(interactor, sliceNode, tags))
+            ownTag = sliceNode.AddObserver(vtk.vtkCommand.ModifiedEvent, self._onSliceModified)
+            self._views.append(_View(interactor, sliceNode, tags, ownTag))
 
     def stop(self) -> None:
         """Watch nothing."""
         for view in self._views:
             for tag in view.tags:
                 view.interactor.RemoveObserver(tag)
+            view.sliceNode.RemoveObserver(view.sliceTag)
         self._views = []
-        self._press = None
+        self._press, self._isHeld = None, False
         self._forgetPointer()
 
     def _onPress(self, interactor: Any, _event: str) -> None:
         self._forgetPointer()
-        self._press = None
+        self._press, self._isHeld = None, True
         view = self._viewOf(interactor)
         if view is None or interactor.GetControlKey() or interactor.GetAltKey():
             return
         shift = bool(interactor.GetShiftKey())
-        # With Shift, Slicer pans instead of dragging a point, and does so with the slightest move: the place is where
-        # the button went down.
-        if _isPlacing(view.sliceNode):
-            return
         pixel = tuple(interactor.GetEventPosition())
         ras = view.toWorld(pixel)
-        held = [] if shift else _heldMarkups(view.sliceNode)
-        if all(_isBesideMark(display, view, ras) for display in held):
-            self._press = _Press(interactor, view.sliceNode, pixel, ras, shift, 0 if held else _CLICK_REACH)
+        reach = _reachOf(view, ras, shift)
+        if reach is not None:
+            self._press = _Press(interactor, view.sliceNode, pixel, ras, shift, reach)
 
     def _onMove(self, interactor: Any, _event: str) -> None:
         if self._press is not None:
             if not self._press.reaches(interactor.GetEventPosition()):
                 self._press = None
-        else:
+        elif not self._isHeld:
             self._waitForRest(interactor)
 
     def _onRelease(self, interactor: Any, _event: str) -> None:
+        self._isHeld = False
         press, self._press = self._press, None
         if press is not None and press.interactor is interactor and press.reaches(interactor.GetEventPosition()):
             self.clicked(press.ras, press.shift, press.sliceNode)
 
     def _onOtherButton(self, _interactor: Any, _event: str) -> None:
-        self._press = None
+        self._press, self._isHeld = None, True
         self._forgetPointer()
+
+    def _onOtherRelease(self, _interactor: Any, _event: str) -> None:
+        self._isHeld = False
 
     def _onWheel(self, interactor: Any, _event: str) -> None:
         self._press = None
+        self._forgetPointer()
         self._waitForRest(interactor)
 
     def _onLeave(self, _interactor: Any, _event: str) -> None:
@@ -179,20 +193,44 @@ class SliceClicks:
 
     def _waitForRest(self, interactor: Any) -> None:
         view = self._viewOf(interactor)
-        if view is not None and self._timer is not None:
-            self._pointer = (view, tuple(interactor.GetEventPosition()))
-            self._timer.start(self._restMs)
+        if view is not None:
+            self._waitAt(view, tuple(interactor.GetEventPosition()))
+
+    def _waitAt(self, view: _View, pixel: Pixel) -> None:
+        if self._timer is None:
+            return
+        rest = self._rest
+        if rest is not None and (rest[0] is not view or _pixelsApart(pixel, rest[1]) > _CLICK_REACH):
+            self._forgetPointer()
+        self._pointer = (view, pixel)
+        self._timer.start(self._restMs)
 
     def _forgetPointer(self) -> None:
         self._pointer = None
         if self._timer is not None:
             self._timer.stop()
+        if self._rest is not None:
+            self._rest = None
+            self.stirred()
 
     def _onTimeout(self) -> None:
         pointer, self._pointer = self._pointer, None
         if pointer is not None:
             view, pixel = pointer
-            self.rested(view.toWorld(pixel))
+            ras = view.toWorld(pixel)
+            if _reachOf(view, ras) is None:
+                self._forgetPointer()
+                return
+            self._rest = (view, pixel, view.seen(pixel))
+            self.rested(ras, view.sliceNode)
+
+    def _onSliceModified(self, sliceNode: Any, _event: str) -> None:
+        """A key, a button or another view has moved what lies under the resting pointer."""
+        if self._rest is not None:
+            view, pixel, seen = self._rest
+            if view.sliceNode is sliceNode and view.seen(pixel) != seen:
+                self._forgetPointer()
+                self._waitAt(view, pixel)
 
     def _viewOf(self, interactor: Any) -> _View | None:
         return next((view for view in self._views if view.interactor is interactor), None)
@@ -237,6 +275,22 @@ class SurfaceClicks:
             picker = vtk.vtkCellPicker()
             if picker.Pick(x, y, 0.0, interactor.FindPokedRenderer(x, y)):
                 self.clicked(tuple(picker.GetPickPosition()))
+
+
+def _pixelsApart(one: Pixel, other: Pixel) -> int:
+    return max(abs(a - b) for a, b in zip(one, other, strict=True))
+
+
+def _reachOf(view: _View, ras: RasPoint, shift: bool = False) -> int | None:
+    """How far the pointer may move during a click here, in pixels; None where Slicer takes the button for itself."""
+    if _isPlacing(view.sliceNode):
+        return None
+    # With Shift, Slicer pans instead of dragging a point, and does so with the slightest move: the place is where the
+    # button went down.
+    held = [] if shift else _heldMarkups(view.sliceNode)
+    if not all(_isBesideMark(display, view, ras) for display in held):
+        return None
+    return 0 if held else _CLICK_REACH
 
 
 def _isPlacing(sliceNode: Any) -> bool:

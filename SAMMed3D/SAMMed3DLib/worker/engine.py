@@ -224,10 +224,11 @@ class Engine:
         prediction = predictor.predict(points, labels, previous=previous, within=last.prediction.crop)
         return ClickStep(prediction, prediction.mask, prediction.offset_kji)
 
-    def _prefetch(self, request: Prefetch, report: Report) -> None:
+    def _prefetch(self, request: Prefetch, report: Report) -> Segmented:
         self._require(request.identity)
         with self._reporting(report) as predictor:
-            predictor.predict([request.point], [1])  # the zoom's crops are encoded too; the answer is thrown away
+            prediction = predictor.predict([request.point], [1])
+        return Segmented(prediction.mask, prediction.offset_kji, prediction.score, {}, 1)
 
     # -- measurements ------------------------------------------------------------------------------------------------
 

@@ -228,7 +228,10 @@ class FoundLungs:
 
 @dataclass(frozen=True, eq=False)
 class Prefetch:
-    """Asks to encode what a click at this point would need. Answer: None. Any other request cancels it."""
+    """Asks what a click at this point would give, and keeps ready what such a click needs.
+
+    Answer: :class:`Segmented`, without measurements. Any other request cancels it.
+    """
 
     identity: Identity
     point: Sequence[float]
