@@ -36,12 +36,12 @@ from scipy import ndimage
 
 from SAMMed3DLib.files.output_files import check_folder, whole_file
 from SAMMed3DLib.inference import InputError, SamPredictor3D, measure_nodule
-from SAMMed3DLib.inference.geometry import voxel_spacing
+from SAMMed3DLib.inference.geometry import PlacedMask, voxel_spacing
 from SAMMed3DLib.inference.prediction import Prediction
 from SAMMed3DLib.model import CheckpointError, DeviceError, load_model
 from SAMMed3DLib.weights import default_checkpoint
 from SAMMed3DTrainingLib.data.clicks import ClickSimulator
-from SAMMed3DTrainingLib.evaluate.evaluation import NoduleResult, Segmentation, common_frame, dice, evaluate_nodule
+from SAMMed3DTrainingLib.evaluate.evaluation import NoduleResult, common_frame, dice, evaluate_nodule
 from SAMMed3DTrainingLib.evaluate.metrics import bootstrap_interval, surface_dice, variation
 
 from .real_nodules import largest_drop
@@ -271,23 +271,23 @@ def _carried(values: list[float], count: int) -> list[float]:
     return values + values[-1:] * (count - len(values))
 
 
-def _frame(nodule: RealNodule, truth: BoolArray, prediction: Segmentation) -> tuple[BoolArray, BoolArray]:
+def _frame(nodule: RealNodule, truth: BoolArray, prediction: PlacedMask) -> tuple[BoolArray, BoolArray]:
     box = ndimage.find_objects(truth.astype(np.uint8))[0]
     origin = np.array([part.start for part in box])
     first, second, _ = common_frame(truth[box], origin, prediction)
     return first, second
 
 
-def _reader_dice(nodule: RealNodule, prediction: Segmentation) -> float:
+def _reader_dice(nodule: RealNodule, prediction: PlacedMask) -> float:
     return float(np.mean([dice(*_frame(nodule, reader, prediction)) for reader in nodule.readers if reader.any()]))
 
 
-def _iou(nodule: RealNodule, prediction: Segmentation) -> float:
+def _iou(nodule: RealNodule, prediction: PlacedMask) -> float:
     value = dice(*_frame(nodule, nodule.consensus, prediction))
     return value / (2.0 - value)
 
 
-def _surface(nodule: RealNodule, prediction: Segmentation) -> float:
+def _surface(nodule: RealNodule, prediction: PlacedMask) -> float:
     return surface_dice(*_frame(nodule, nodule.consensus, prediction), nodule.spacing_kji.tolist(), (1.0,))[0]
 
 

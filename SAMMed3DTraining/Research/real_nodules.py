@@ -20,13 +20,13 @@ import numpy as np
 
 from SAMMed3DLib.files.volume_io import Volume, read_labels, read_volume
 from SAMMed3DLib.inference import SamPredictor3D
-from SAMMed3DLib.inference.geometry import transform_points, voxel_spacing
+from SAMMed3DLib.inference.geometry import PlacedMask, transform_points, voxel_spacing
 from SAMMed3DLib.inference.mask_regions import components, most_interior_voxel
 from SAMMed3DLib.model import load_model
 from SAMMed3DLib.weights import default_checkpoint
 from SAMMed3DTrainingLib.data.clicks import ClickSimulator, bounding_box
 from SAMMed3DTrainingLib.evaluate.baselines import region_growing
-from SAMMed3DTrainingLib.evaluate.evaluation import NoduleResult, Segmentation, common_frame, dice, evaluate_nodule
+from SAMMed3DTrainingLib.evaluate.evaluation import NoduleResult, common_frame, dice, evaluate_nodule
 from shared_data import shared_dir
 
 SCANS = ("LIDC-IDRI-0001", "LIDC-IDRI-0002", "LIDC-IDRI-0003")
@@ -86,7 +86,7 @@ def nodules_of(folder: Path, scan: str) -> Iterator[MarkedNodule]:
         yield MarkedNodule(scan, label, readers, labels == label, agreement, volume)
 
 
-def segmentation_dice(truth_kji: np.ndarray, segmentation: Segmentation) -> float:
+def segmentation_dice(truth_kji: np.ndarray, segmentation: PlacedMask) -> float:
     """Dice of a mask block and a reference in the whole volume [k, j, i], computed on the block both need."""
     box = bounding_box(np.asarray(truth_kji) != 0)
     if box is None:

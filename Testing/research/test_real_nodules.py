@@ -10,7 +10,7 @@ import pytest
 
 from Research import real_nodules as benchmark
 from SAMMed3DLib.files.volume_io import Volume, write_volume
-from SAMMed3DTrainingLib.evaluate.baselines import Region
+from SAMMed3DLib.inference.geometry import Block
 from SAMMed3DTrainingLib.evaluate.evaluation import dice
 
 
@@ -70,9 +70,9 @@ class Stamp:
     def set_image(self, array_kji: np.ndarray, ijk_to_ras: np.ndarray) -> None:
         self.to_ijk = np.linalg.inv(ijk_to_ras)
 
-    def predict(self, points_ras: np.ndarray, labels: np.ndarray, *, previous: Region | None = None) -> Region:
+    def predict(self, points_ras: np.ndarray, labels: np.ndarray, *, previous: Block | None = None) -> Block:
         k, j, i = np.rint(self.to_ijk @ np.append(points_ras[-1], 1))[2::-1].astype(int) - 2
-        return Region(np.ones((5, 5, 5), dtype=np.uint8), (k, j, i))
+        return Block(np.ones((5, 5, 5), dtype=np.uint8), (k, j, i))
 
 
 def test_runs_and_reports(scan, tmp_path, capsys, monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from SAMMed3DTrainingLib.evaluate.baselines import Region
+from SAMMed3DLib.inference.geometry import Block
 from SAMMed3DTrainingLib.evaluate.nodule_scores import FirstClick, ScoredNodule
 
 
@@ -46,5 +46,5 @@ def score(
         np.zeros((clicks, 3)),
         np.ones(clicks, int),
         tuple(FirstClick(*trial) for trial in trials),
-        Region(np.ones((1, 1, 1), np.uint8), (0, 0, 0)),
+        Block(np.ones((1, 1, 1), np.uint8), (0, 0, 0)),
     )

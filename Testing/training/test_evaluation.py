@@ -9,7 +9,7 @@ import pytest
 
 from SAMMed3DLib.inference.geometry import label_map
 from SAMMed3DTrainingLib.data.clicks import ClickSimulator
-from SAMMed3DTrainingLib.evaluate.evaluation import NoduleResult, dice, evaluate_nodule
+from SAMMed3DTrainingLib.evaluate.evaluation import dice, evaluate_nodule
 
 # An oblique, anisotropic, left-handed volume: i, j, k do not run along R, A, S.
 MATRIX = np.array(((0.0, -0.6, 0.5, 10.0), (0.8, 0.0, 0.0, -20.0), (0.0, 0.45, 2.0, 30.0), (0.0, 0.0, 0.0, 1.0)))
@@ -112,12 +112,6 @@ def test_an_empty_prediction_is_no_match():
             return Block(np.zeros((1, 1, 1), dtype=np.uint8), (0, 0, 0))
 
     assert evaluate_nodule(Nothing(), ball(SHAPE, (15, 16, 17), 4), MATRIX, 3).dice == (0.0, 0.0, 0.0)
-
-
-def test_curve_figures():
-    result = NoduleResult((0.5, 0.7, 0.9, 0.8, 1.0), (), (), np.zeros((0, 3)), np.zeros(0), 1.0, None)
-    assert result.clicks_to(0.9) == 3 and result.clicks_to(0.4) == 1 and result.clicks_to(1.01) is None
-    assert result.area() == pytest.approx(0.6 + 0.8 + 0.85 + 0.9)
 
 
 def test_dice():

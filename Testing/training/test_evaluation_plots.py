@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 
 from SAMMed3DLib.inference import InputError
-from SAMMed3DLib.inference.geometry import transform_points
+from SAMMed3DLib.inference.geometry import Block, transform_points
 from SAMMed3DTrainingLib.data.datasets import Case, LoadedCase
 from SAMMed3DTrainingLib.data.instances import split_instances
 from SAMMed3DTrainingLib.evaluate import evaluation_plots
-from SAMMed3DTrainingLib.evaluate.baselines import Region
 from SAMMed3DTrainingLib.evaluate.evaluation_plots import draw_dice, draw_volumes, draw_worst
 
 from .dataset_files import balls, ct, matrix
@@ -67,7 +66,7 @@ def scores_of(case: LoadedCase) -> list:
                 score(dice=(value,), nodule=nodule.name),
                 points_ras=click[None],
                 labels=np.ones(1, int),
-                prediction=Region(nodule.mask.astype(np.uint8), nodule.offset_kji),
+                prediction=Block(nodule.mask.astype(np.uint8), nodule.offset_kji),
             )
         )
     return scores

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from SAMMed3DTrainingLib.evaluate.evaluation import NoduleResult
 from SAMMed3DTrainingLib.evaluate.metrics import (
     _surface_elements,
     area_under_curve,
@@ -121,15 +120,15 @@ def test_wrong_shapes_are_refused():
         surface_dice(np.ones((3, 3)), np.ones((3, 3)), (1, 1))
 
 
-def test_area_is_the_results_own_and_needs_all_clicks():
+def test_the_area_needs_all_clicks():
     curve = (0.5, 0.7, 0.9, 0.8, 1.0, 1.0)
-    result = NoduleResult(curve, (), (), np.zeros((0, 3)), np.zeros(0), 1.0, None)
-    assert area_under_curve(curve) == pytest.approx(result.area(5)) == pytest.approx(3.15)
+    assert area_under_curve(curve) == pytest.approx(0.6 + 0.8 + 0.85 + 0.9)
     assert area_under_curve(curve[:4]) is None
 
 
 def test_failures_count_as_the_cap():
     assert clicks_to((0.5, 0.8, 0.7), 0.8) == 2 and clicks_to((0.5, 0.8), 0.81) is None
+    assert clicks_to((0.5, 0.7), 0.4) == 1
     assert clicks_needed([1, 3, None, 2], 10) == (4.0, 0.25)
     assert clicks_needed([None, None], 5) == (5.0, 1.0)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from SAMMed3DLib.inference.geometry import Block
 from SAMMed3DTrainingLib.data.datasets import Case, LoadedCase
 from SAMMed3DTrainingLib.data.instances import split_instances
-from SAMMed3DTrainingLib.evaluate.baselines import Region
 from SAMMed3DTrainingLib.evaluate.evaluated_models import ClickedVolume
 from SAMMed3DTrainingLib.evaluate.metrics import surface_dice, variation
 from SAMMed3DTrainingLib.evaluate.nodule_scores import score_nodule
@@ -28,7 +28,7 @@ class Growing:
         center = (self.to_ijk @ np.append(points_ras[0], 1))[2::-1]
         grid = np.moveaxis(np.indices(SHAPE_KJI), 0, -1)
         mask = np.linalg.norm((grid - center) * SPACING[::-1], axis=-1) <= len(points_ras)
-        return Region(mask.astype(np.uint8), (0, 0, 0))
+        return Block(mask.astype(np.uint8), (0, 0, 0))
 
 
 def loaded(radius: float = 4.0) -> LoadedCase:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from SAMMed3DLib.inference.geometry import voxel_index, voxel_spacing, world_to_ijk
+from SAMMed3DLib.inference.geometry import Block, voxel_index, voxel_spacing, world_to_ijk
 
 SEARCH_MM = 25.0  # a nodule is at most 30 mm wide; a click off its center still reaches its far side
 MARGIN_MM = 6.0  # shown around the search, so that the depth of what leaves it is known
@@ -33,20 +33,7 @@ FIXED_OPENING_MM = 1.5  # radius of the ball that a nodule must be able to hold
 OPENING_MM = 1.0  # vessels up to 2 mm wide are cut off even where they end inside the search radius
 
 
-@dataclass(frozen=True)
-class Region:
-    """A mask block and its place, as a Prediction has them.
-
-    Attributes:
-        mask: uint8 [k, j, i], 1 inside; one voxel of 0 where nothing was found.
-        offset_kji: index of its first voxel in the volume.
-    """
-
-    mask: np.ndarray
-    offset_kji: tuple[int, int, int]
-
-
-def region_growing(array_kji: np.ndarray, ijk_to_ras: np.ndarray, seed_ras: np.ndarray) -> Region:
+def region_growing(array_kji: np.ndarray, ijk_to_ras: np.ndarray, seed_ras: np.ndarray) -> Block:
     """Segments the lesion at one click.
 
     Args:
@@ -61,7 +48,7 @@ def region_growing(array_kji: np.ndarray, ijk_to_ras: np.ndarray, seed_ras: np.n
     return block.region(_cut_loose(block.hu > _threshold(block.hu, block.from_seed), block.from_seed, block.spacing))
 
 
-def threshold_morphology(array_kji: np.ndarray, ijk_to_ras: np.ndarray, seed_ras: np.ndarray) -> Region:
+def threshold_morphology(array_kji: np.ndarray, ijk_to_ras: np.ndarray, seed_ras: np.ndarray) -> Block:
     """Segments the lesion at one click by a fixed threshold and one opening. Arguments as of :func:`region_growing`.
 
     Raises:
@@ -103,16 +90,16 @@ class _SeedSurroundings:
     spacing: np.ndarray
     first: np.ndarray
 
-    def region(self, lesion: np.ndarray) -> Region:
+    def region(self, lesion: np.ndarray) -> Block:
         """A mask of the block, holes filled, as a region of the volume."""
         if not lesion.any():
             seed = self.first + np.unravel_index(int(self.from_seed.argmin()), self.hu.shape)
             k, j, i = (int(value) for value in seed)
-            return Region(np.zeros((1, 1, 1), dtype=np.uint8), (k, j, i))
+            return Block(np.zeros((1, 1, 1), dtype=np.uint8), (k, j, i))
         lesion = ndimage.binary_fill_holes(lesion)
         box = ndimage.find_objects(lesion.astype(np.uint8))[0]
         k, j, i = (int(start + part.start) for start, part in zip(self.first, box, strict=True))
-        return Region(lesion[box].astype(np.uint8), (k, j, i))
+        return Block(lesion[box].astype(np.uint8), (k, j, i))
 
 
 def _block_at(array_kji: np.ndarray, ijk_to_ras: np.ndarray, seed_ras: np.ndarray) -> _SeedSurroundings:

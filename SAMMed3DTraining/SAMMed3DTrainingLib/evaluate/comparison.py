@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from SAMMed3DLib.inference.geometry import transform_points
+from SAMMed3DLib.inference.geometry import PlacedMask, transform_points
 from SAMMed3DLib.model.sizes import NODULE_NETS
 
 from ..data.datasets import DEFAULT_PATIENT_PATTERN, Case, DatasetError, LoadedCase
@@ -30,7 +30,6 @@ from ..options import DEVICES, NOT_NEGATIVE, ONE_CLICK, PRECISIONS, Option, add_
 from ..runs import run_files
 from ..runs.run_files import RunError, write_whole
 from .evaluated_models import Evaluated, load_evaluated
-from .evaluation import NoduleResult, Segmentation
 from .evaluation_config import EvaluationConfig, EvaluationError
 from .evaluation_run import EvaluationCases, UsableCases, choose_cases, prediction_values, write_predictions
 from .metrics import bootstrap_interval
@@ -86,7 +85,7 @@ class _Row:
     """One nodule: its line in the table, and its masks by side and click."""
 
     values: dict[str, Any]
-    masks: dict[tuple[str, int], Segmentation]
+    masks: dict[tuple[str, int], PlacedMask]
 
 
 def compare(config: ComparisonConfig, job: Job) -> Path | None:
@@ -241,7 +240,7 @@ class _Comparison:
         """One nodule, evaluated with the same simulated user on both sides."""
         case, shown, config = loaded.case, self._shown, self._config
         sides: dict[str, dict[str, list[float]]] = {}
-        masks: dict[tuple[str, int], Segmentation] = {}
+        masks: dict[tuple[str, int], PlacedMask] = {}
         for side, model in models.items():
             user = simulated_user("challenge", case, nodule, config.seed)
             result = model.evaluate(nodule, config.clicks, user)
@@ -250,7 +249,7 @@ class _Comparison:
                 "volume_mm3": [round(result.volumes_mm3[n - 1], 2) for n in shown],
             }
             for click in shown:
-                masks[side, click] = _after(result, click)
+                masks[side, click] = result.after(click)
         return _Row(
             {
                 "case": case.full_name,
@@ -312,11 +311,6 @@ class _Comparison:
             "low": None if low is None else _rounded(low),
             "high": None if high is None else _rounded(high),
         }
-
-
-def _after(result: NoduleResult, click: int) -> Segmentation:
-    """The mask after a click; the last one where fewer were needed."""
-    return result.predictions[min(click, len(result.predictions)) - 1]
 
 
 def _center(nodule: LabelledNodule, ijk_to_ras: NDArray) -> list[float]:

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from SAMMed3DLib.commandline.segmenting import load_predictor
 from SAMMed3DLib.files.image_file import given_path
 from SAMMed3DLib.inference import InputError
-from SAMMed3DLib.inference.geometry import voxel_spacing
+from SAMMed3DLib.inference.geometry import Block, voxel_spacing
 from SAMMed3DLib.model import CheckpointError
 from SAMMed3DLib.model.sizes import ALIASES, NODULE_NETS, model_names
 from SAMMed3DLib.torch_setup.device import auto_device
 
 from ..data.clicks import ClickSimulator
 from ..data.instances import LabelledNodule
-from .baselines import Region, region_growing, threshold_morphology
+from .baselines import region_growing, threshold_morphology
 from .evaluation import NoduleResult, Predictor, evaluate_nodule
 from .evaluation_config import CLASSICS, PEERS_2D, EvaluationConfig, EvaluationError
 from .peer2d import PEERS, Peer2D, PeerKind
@@ -135,7 +135,7 @@ class SeededTool:
         segment: from a CT [k, j, i], its matrix and a seed in RAS mm to a region.
     """
 
-    def __init__(self, segment: Callable[[NDArray, NDArray, NDArray], Region]) -> None:
+    def __init__(self, segment: Callable[[NDArray, NDArray, NDArray], Block]) -> None:
         self._segment = segment
         self._image: tuple[NDArray, NDArray] | None = None
 
@@ -143,7 +143,7 @@ class SeededTool:
         """Take a volume."""
         self._image = array_kji, ijk_to_ras
 
-    def predict(self, points_ras: NDArray, labels: NDArray, *, previous: Region | None = None) -> Region:
+    def predict(self, points_ras: NDArray, labels: NDArray, *, previous: Block | None = None) -> Block:
         """The region at the first click. Raises RuntimeError without an image."""
         if self._image is None:
             raise RuntimeError("no image is set: call set_image first")

@@ -14,26 +14,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from SAMMed3DLib.inference.geometry import transform_points, voxel_spacing, voxel_volume
+from SAMMed3DLib.inference.geometry import PlacedMask, transform_points, voxel_spacing, voxel_volume
 
 from ..data.clicks import ClickSimulator, bounding_box
-from .metrics import AUC_CLICKS, area_under_curve, clicks_to
-
-
-class Segmentation(Protocol):
-    """A mask block [k, j, i] in the volume's voxels and the index of its first voxel."""
-
-    @property
-    def mask(self) -> np.ndarray: ...
-
-    @property
-    def offset_kji(self) -> tuple[int, int, int]: ...
 
 
 class Predictor(Protocol):
     """The evaluated predictor: SamPredictor3D, or anything with its ``predict``, the image already set."""
 
-    def predict(self, points_ras: np.ndarray, labels: np.ndarray, *, previous: Any) -> Segmentation: ...
+    def predict(self, points_ras: np.ndarray, labels: np.ndarray, *, previous: Any) -> PlacedMask: ...
 
 
 @dataclass(frozen=True)
@@ -57,16 +46,72 @@ class NoduleResult:
     points_ras: np.ndarray
     labels: np.ndarray
     truth_mm3: float
-    prediction: Segmentation
-    predictions: tuple[Segmentation, ...] = ()
+    prediction: PlacedMask
+    predictions: tuple[PlacedMask, ...] = ()
 
-    def clicks_to(self, target: float) -> int | None:
-        """Number of clicks at which the Dice first reached ``target``; None where it never did."""
-        return clicks_to(self.dice, target)
+    def after(self, click: int) -> PlacedMask:
+        """The mask after so many clicks; the last one where fewer were needed."""
+        return self.predictions[min(click, len(self.predictions)) - 1]
 
-    def area(self, clicks: int = AUC_CLICKS) -> float | None:
-        """Area under the Dice over the first ``clicks`` clicks, the challenge's DSC_AUC; None of fewer clicks."""
-        return area_under_curve(self.dice, clicks)
+
+class NoduleTrial:
+    """Keeps what the clicks on one nodule have given so far, and makes their result.
+
+    Args:
+        truth: (nk, nj, ni) bool, the nodule's block.
+        origin: its first voxel in the volume.
+        ijk_to_ras: the volume's matrix.
+        clock: measures the seconds per click.
+
+    Attributes:
+        points, labels: all clicks, RAS mm and 1 or 0.
+        predictions: the answers.
+    """
+
+    def __init__(
+        self, truth: np.ndarray, origin: np.ndarray, ijk_to_ras: np.ndarray, clock: Callable[[], float]
+    ) -> None:
+        self._truth, self._origin, self._clock = truth, origin, clock
+        self._voxel_mm3 = voxel_volume(ijk_to_ras)
+        self.points: list[np.ndarray] = []
+        self.labels: list[int] = []
+        self.predictions: list[PlacedMask] = []
+        self._dices: list[float] = []
+        self._volumes: list[float] = []
+        self._seconds: list[float] = []
+
+    @property
+    def previous(self) -> PlacedMask | None:
+        """The latest answer."""
+        return self.predictions[-1] if self.predictions else None
+
+    def frame(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Truth and latest answer as bool arrays of the smallest block that holds both, and its first voxel."""
+        return common_frame(self._truth, self._origin, self.previous)
+
+    def ask(self, predict: Callable[..., PlacedMask], **more: Any) -> None:
+        """Shows all clicks to a predictor's ``predict``, with further arguments of it, and scores the answer."""
+        points, labels = np.reshape(self.points, (-1, 3)), np.array(self.labels, int)
+        begun = self._clock()
+        self.predictions.append(predict(points, labels, previous=self.previous, **more))
+        self._seconds.append(self._clock() - begun)
+        truth, predicted, _ = self.frame()
+        self._dices.append(dice(truth, predicted))
+        self._volumes.append(float(np.count_nonzero(predicted)) * self._voxel_mm3)
+
+    def result(self, clicks: int) -> NoduleResult:
+        """The result, with the last figures carried forward to so many clicks."""
+        carried = clicks - len(self._dices)
+        return NoduleResult(
+            tuple(self._dices + self._dices[-1:] * carried),
+            tuple(self._volumes + self._volumes[-1:] * carried),
+            tuple(self._seconds),
+            np.reshape(self.points, (-1, 3)),
+            np.array(self.labels, int),
+            float(self._truth.sum()) * self._voxel_mm3,
+            self.predictions[-1],
+            tuple(self.predictions),
+        )
 
 
 def evaluate_nodule(
@@ -99,43 +144,23 @@ def evaluate_nodule(
     box = bounding_box(truth)
     if box is None or n_clicks < 1:
         raise ValueError("evaluation needs a nodule with voxels and at least one click")
-    truth, origin = truth[box], np.array([part.start for part in box]) + np.asarray(offset_kji, dtype=int)
+    origin = np.array([part.start for part in box]) + np.asarray(offset_kji, dtype=int)
     simulator = simulator or ClickSimulator("challenge")
     spacing = voxel_spacing(ijk_to_ras)[::-1]
-    voxel_mm3 = voxel_volume(ijk_to_ras)
-    points, labels, seconds, dices, volumes = [], [], [], [], []
-    predictions: list[Segmentation] = []
-    previous: Segmentation | None = None
+    trial = NoduleTrial(truth[box], origin, ijk_to_ras, clock)
     for _ in range(n_clicks):
-        if previous is None and first_voxel is not None:
+        if trial.previous is None and first_voxel is not None:
             voxel, positive = np.asarray(first_voxel, dtype=int), True
         else:
-            frame_truth, predicted, start = common_frame(truth, origin, previous)
+            frame_truth, predicted, start = trial.frame()
             click = simulator.next_click(frame_truth, predicted, spacing)
             if click is None:
                 break
             voxel, positive = np.asarray(click[0]) + start, click[1]
-        points.append(transform_points(ijk_to_ras, voxel[::-1]))
-        labels.append(int(positive))
-        begun = clock()
-        previous = predictor.predict(np.array(points), np.array(labels), previous=previous)
-        seconds.append(clock() - begun)
-        predictions.append(previous)
-        frame_truth, predicted, _ = common_frame(truth, origin, previous)
-        dices.append(dice(frame_truth, predicted))
-        volumes.append(float(np.count_nonzero(predicted)) * voxel_mm3)
-    assert previous is not None  # there was a click
-    carried = n_clicks - len(dices)
-    return NoduleResult(
-        tuple(dices + dices[-1:] * carried),
-        tuple(volumes + volumes[-1:] * carried),
-        tuple(seconds),
-        np.array(points),
-        np.array(labels),
-        float(truth.sum()) * voxel_mm3,
-        previous,
-        tuple(predictions),
-    )
+        trial.points.append(transform_points(ijk_to_ras, voxel[::-1]))
+        trial.labels.append(int(positive))
+        trial.ask(predictor.predict)
+    return trial.result(n_clicks)
 
 
 def dice(first: np.ndarray, second: np.ndarray) -> float:
@@ -152,7 +177,7 @@ def dice(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def common_frame(
-    truth: np.ndarray, origin: np.ndarray, segmentation: Segmentation | None
+    truth: np.ndarray, origin: np.ndarray, segmentation: PlacedMask | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Truth and prediction as bool arrays of the smallest block that holds both, and the block's first voxel."""
     if segmentation is None:

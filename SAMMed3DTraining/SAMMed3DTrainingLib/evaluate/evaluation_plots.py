@@ -13,12 +13,11 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from SAMMed3DLib.commandline.preview import PreviewRow, write_preview
 from SAMMed3DLib.files.output_files import whole_file
-from SAMMed3DLib.inference.geometry import Block, transform_points, voxel_spacing
+from SAMMed3DLib.inference.geometry import Block, PlacedMask, transform_points, voxel_spacing
 from SAMMed3DLib.inference.nodule_table import number
 
 from ..data.datasets import LoadedCase
 from ..data.instances import DENSITIES, SIZES
-from .evaluation import Segmentation
 from .metrics import bootstrap_interval
 from .nodule_scores import ScoredNodule
 
@@ -180,7 +179,7 @@ def _row(score: ScoredNodule, loaded: LoadedCase) -> PreviewRow:
     )
 
 
-def _block(found: Segmentation, low: np.ndarray) -> Block:
+def _block(found: PlacedMask, low: np.ndarray) -> Block:
     start = np.subtract(found.offset_kji, low)
     return Block(np.asarray(found.mask, np.uint8), (int(start[0]), int(start[1]), int(start[2])))
 

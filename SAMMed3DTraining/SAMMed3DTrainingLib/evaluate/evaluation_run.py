@@ -23,6 +23,7 @@ from SAMMed3DLib.files.made_record import MadeRecord, weights_of
 from SAMMed3DLib.files.output_files import check_folder
 from SAMMed3DLib.files.segmentation_io import write_segmentation
 from SAMMed3DLib.inference import InputError
+from SAMMed3DLib.inference.geometry import PlacedMask, label_map
 from SAMMed3DLib.model import CheckpointError, DeviceError
 
 from ..data.datasets import (
@@ -38,7 +39,6 @@ from ..data.datasets import (
 from ..data.instances import LabelledNodule
 from ..data.splits import FILE_NAME, Split, read_split, split_cases, unused_folds
 from .evaluated_models import Evaluated, load_evaluated
-from .evaluation import Segmentation
 from .evaluation_config import CLASSICS, DECIDING, EvaluationConfig, EvaluationError
 from .evaluation_plots import draw_dice, draw_volumes, draw_worst
 from .evaluation_report import Evaluation, text_report, write_csv, write_dice_of_clicks, write_json, write_text
@@ -362,17 +362,14 @@ def _paths_of_clicks(folder: Path, case: Case, config: EvaluationConfig) -> list
     return [folder / "predictions" / case.dataset / f"{case.name}_pred{click}.nii.gz" for click in range(count)]
 
 
-def write_predictions(path: Path, loaded: LoadedCase, masks: Sequence[Segmentation]) -> None:
+def write_predictions(path: Path, loaded: LoadedCase, masks: Sequence[PlacedMask]) -> None:
     """Writes one mask for each nodule of a case as one label map, in the image's own voxels; makes the folder.
 
     Raises:
         EvaluationError: it cannot be written; no further one could be either.
     """
-    labels = np.zeros(loaded.array_kji.shape, np.uint16)
-    for value, found in zip(prediction_values(loaded.nodules), masks, strict=True):
-        mask = np.asarray(found.mask)
-        window = tuple(slice(int(a), int(a) + n) for a, n in zip(found.offset_kji, mask.shape, strict=True))
-        labels[window][mask != 0] = value
+    blocks = dict(zip(prediction_values(loaded.nodules), masks, strict=True))
+    labels = label_map(blocks, loaded.array_kji.shape)
     try:
         path.parent.mkdir(exist_ok=True)
         write_segmentation(path, labels, loaded.ijk_to_ras)

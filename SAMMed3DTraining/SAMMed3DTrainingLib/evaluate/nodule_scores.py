@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from SAMMed3DLib.inference.geometry import slice_step, voxel_spacing
+from SAMMed3DLib.inference.geometry import Block, PlacedMask, slice_step, voxel_spacing
 
 from ..data.clicks import ClickSimulator
 from ..data.datasets import Case, LoadedCase
 from ..data.instances import DENSITIES, SIZES, THICKNESSES, LabelledNodule, density_group, size_group, thickness_group
 from .evaluated_models import Evaluated
-from .evaluation import NoduleResult, Segmentation, common_frame
+from .evaluation import NoduleResult, common_frame
 from .metrics import (
     AUC_CLICKS,
     NOC_TARGETS,
@@ -79,10 +79,10 @@ class ScoredNodule:
     points_ras: NDArray
     labels: NDArray
     first_clicks: tuple[FirstClick, ...]
-    prediction: Segmentation
-    predictions: tuple[Segmentation, ...] = ()
+    prediction: PlacedMask
+    predictions: tuple[PlacedMask, ...] = ()
 
-    def after(self, click: int) -> Segmentation:
+    def after(self, click: int) -> PlacedMask:
         """The mask after so many clicks; the last one where fewer were needed."""
         return self.predictions[min(click, len(self.predictions)) - 1]
 
@@ -181,16 +181,10 @@ def score_nodule(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Mask:
-    mask: NDArray
-    offset_kji: tuple[int, int, int]
-
-
-def _bare(prediction: Segmentation) -> _Mask:
+def _bare(prediction: PlacedMask) -> Block:
     """The mask without the logits that a prediction keeps for its next click."""
     k, j, i = (int(start) for start in prediction.offset_kji)
-    return _Mask(np.asarray(prediction.mask), (k, j, i))
+    return Block(np.asarray(prediction.mask), (k, j, i))
 
 
 def score_as_json(score: ScoredNodule) -> dict[str, Any]:
@@ -227,7 +221,7 @@ def score_from_json(values: Mapping[str, Any]) -> ScoredNodule:
         "points_ras": np.reshape(np.array(values["points_ras"], dtype=np.float64), (-1, 3)),
         "labels": np.array(values["labels"], dtype=np.int64),
         "first_clicks": tuple(trials),
-        "prediction": _Mask(mask, (k, j, i)),
+        "prediction": Block(mask, (k, j, i)),
     }
     return ScoredNodule(**found)
 

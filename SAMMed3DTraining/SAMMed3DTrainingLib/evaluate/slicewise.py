@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,42 +21,18 @@ from SAMMed3DLib.inference.geometry import (
     transform_points,
     voxel_index,
     voxel_spacing,
-    voxel_volume,
     world_to_ijk,
 )
 
 from ..data.clicks import ClickSimulator, bounding_box
-from .evaluation import NoduleResult, common_frame, dice
+from .evaluation import NoduleResult, NoduleTrial
+
+if TYPE_CHECKING:
+    from .peer2d import Peer2D, SamSliceAnswer
 
 Prompt = Literal["point", "box"]
 #: Embeddings kept: 4 MB each at 1024 pixels.
 _KEPT_SLICES = 96
-
-
-class SliceAnswer(Protocol):
-    """A 2D model's answer: its mask (H, W), and logits for its next click."""
-
-    @property
-    def mask(self) -> NDArray[np.bool_]: ...
-
-    @property
-    def logits(self) -> Any: ...
-
-
-class SliceModel(Protocol):
-    """A 2D model (:class:`.peers.peer2d.Peer2D`)."""
-
-    def encode(self, slice_hu: NDArray) -> Any: ...
-
-    def decode(
-        self,
-        embedding: Any,
-        shape: tuple[int, int],
-        points_xy: NDArray,
-        positive: NDArray,
-        box_xyxy: NDArray | None,
-        previous: Any,
-    ) -> SliceAnswer: ...
 
 
 class AxialSlices:
@@ -136,18 +112,14 @@ class SlicewisePrediction:
 
     mask: NDArray[np.uint8]
     offset_kji: tuple[int, int, int]
-    answers: Mapping[int, SliceAnswer] = field(default_factory=dict, repr=False)
+    answers: Mapping[int, SamSliceAnswer] = field(default_factory=dict, repr=False)
     seen: Mapping[int, int] = field(default_factory=dict, repr=False)
 
 
 class SlicewisePredictor:
-    """A 2D model behind the interface of SamPredictor3D; slices without a click or a box stay empty.
+    """A 2D model behind the interface of SamPredictor3D; slices without a click or a box stay empty."""
 
-    Args:
-        model: the 2D model.
-    """
-
-    def __init__(self, model: SliceModel) -> None:
+    def __init__(self, model: Peer2D) -> None:
         self.model = model
         self._slices: AxialSlices | None = None
         self._embeddings: OrderedDict[int, Any] = OrderedDict()
@@ -218,7 +190,7 @@ class SlicewisePredictor:
 
 
 def _assembled(
-    slices: AxialSlices, answers: Mapping[int, SliceAnswer]
+    slices: AxialSlices, answers: Mapping[int, SamSliceAnswer]
 ) -> tuple[NDArray[np.uint8], tuple[int, int, int]]:
     """The answers as a block [k, j, i] and its offset."""
     found = {number: box for number, answer in answers.items() if (box := bounding_box(answer.mask)) is not None}
@@ -264,55 +236,26 @@ def evaluate_slices(
     if not truth.any() or rounds < 1:
         raise ValueError("evaluation needs a nodule with voxels and at least one click")
     slices, origin = predictor.slices, np.asarray(offset_kji, dtype=int)
-    voxel_mm3 = voxel_volume(slices.ijk_to_ras)
-    points: list[NDArray] = []
-    labels: list[int] = []
-    dices: list[float] = []
-    volumes: list[float] = []
-    seconds: list[float] = []
-    predictions: list[SlicewisePrediction] = []
+    trial = NoduleTrial(truth, origin, slices.ijk_to_ras, clock)
     boxes = _boxes(slices, truth, origin) if prompt == "box" else None
     for number in range(rounds):
-        previous = predictions[-1] if predictions else None
         if number > 0 or boxes is None:
             if boxes is not None and not corrects_boxes:
                 break
-            chosen = first if number == 0 and first is not None else simulator
-            clicks = _round(slices, truth, origin, previous, chosen)
+            clicks = _round(slices, trial, first if number == 0 and first is not None else simulator)
             if not clicks:
                 break
-            points += [slices.ras_of(index)[0] for index, _ in clicks]
-            labels += [int(positive) for _, positive in clicks]
-        begun = clock()
-        predictions.append(
-            predictor.predict(np.reshape(points, (-1, 3)), np.array(labels, int), boxes=boxes, previous=previous)
-        )
-        seconds.append(clock() - begun)
-        frame_truth, predicted, _ = common_frame(truth, origin, predictions[-1])
-        dices.append(dice(frame_truth, predicted))
-        volumes.append(float(np.count_nonzero(predicted)) * voxel_mm3)
-    carried = rounds - len(dices)
-    return NoduleResult(
-        tuple(dices + dices[-1:] * carried),
-        tuple(volumes + volumes[-1:] * carried),
-        tuple(seconds),
-        np.reshape(points, (-1, 3)),
-        np.array(labels, int),
-        float(truth.sum()) * voxel_mm3,
-        predictions[-1],
-        tuple(predictions),
-    )
+            trial.points += [slices.ras_of(index)[0] for index, _ in clicks]
+            trial.labels += [int(positive) for _, positive in clicks]
+        trial.ask(predictor.predict, boxes=boxes)
+    return trial.result(rounds)
 
 
 def _round(
-    slices: AxialSlices,
-    truth: NDArray,
-    origin: NDArray,
-    previous: SlicewisePrediction | None,
-    simulator: ClickSimulator,
+    slices: AxialSlices, trial: NoduleTrial, simulator: ClickSimulator
 ) -> list[tuple[tuple[int, int, int], bool]]:
     """One click (slice, row, column; sign) for every slice that is not right yet."""
-    frame_truth, predicted, start = common_frame(truth, origin, previous)
+    frame_truth, predicted, start = trial.frame()
     low, cut_truth = _cut(slices, frame_truth, start)
     _, cut_predicted = _cut(slices, predicted, start)
     clicks = []
