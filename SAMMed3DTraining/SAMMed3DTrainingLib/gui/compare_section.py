@@ -81,7 +81,7 @@ class CompareSection:
             ui.noduleTable.horizontalHeaderItem(column).setIcon(icons.swatch(COLORS[name]))
         self._connections = Connections()
         self._connections.signal(self._compare.changed, self.refresh)
-        self._connections.signal(self._compare.shown, self._onShown)
+        self._connections.signal(self._compare.shown, view.show)
         self._connections.signal(layout.changed, self._onLayout)
         self._connections.widget(ui.runTable, "itemSelectionChanged()", self._onRunSelected)
         self._connections.widget(ui.runTable, "itemChanged(QTableWidgetItem*)", self._onRunRenamed)
@@ -89,7 +89,7 @@ class CompareSection:
         self._connections.widget(ui.clicksCombo, "currentIndexChanged(int)", self._onClicks)
         self._connections.buttons(
             {
-                ui.compareButton: self._onCompare,
+                ui.compareButton: self._compare.compare,
                 ui.adoptButton: self._onAdopt,
                 ui.continueButton: self._onContinue,
                 ui.deleteRunButton: self._onDelete,
@@ -215,9 +215,6 @@ class CompareSection:
         if not self._nodules.filling and 0 <= row < len(nodules):
             self._compare.show(nodules[row], readCase)
 
-    def _onShown(self, nodule: Any, data: dict[str, Any]) -> None:
-        self.view.show(nodule, data)
-
     def _onClicks(self, index: int) -> None:
         comparison = self._compare.comparison
         if not self._filling and comparison is not None and 0 <= index < len(comparison.clicks):
@@ -225,10 +222,7 @@ class CompareSection:
             if self._plots.chart == "nodulesChart":
                 self._drawNodules()
 
-    def _onCompare(self, checked: bool = False) -> None:
-        self._compare.compare()
-
-    def _onAdopt(self, checked: bool = False) -> None:
+    def _onAdopt(self) -> None:
         comparison, clicks = self._compare.comparison, self._compare.clicks
         change = None if comparison is None else comparison.mean("delta", clicks)
         if change is not None and not change >= _BETTER:
@@ -239,13 +233,13 @@ class CompareSection:
                 return
         self._compare.adopt()
 
-    def _onContinue(self, checked: bool = False) -> None:
+    def _onContinue(self) -> None:
         record = self._compare.record
         if record is not None:
             self._plots.forgetRun()
             self._session.train.resumeFrom(record.folder)
 
-    def _onDelete(self, checked: bool = False) -> None:
+    def _onDelete(self) -> None:
         record = self._compare.record
         if record is None:
             return
@@ -255,7 +249,7 @@ class CompareSection:
         if slicer.util.confirmOkCancelDisplay(question, parent=self._widget):
             self._compare.delete(record.name)
 
-    def _onSideBySide(self, checked: bool = False) -> None:
+    def _onSideBySide(self) -> None:
         if self._layout.borrowed == SIDE_BY_SIDE:
             self._layout.giveBack()
         else:
@@ -265,7 +259,7 @@ class CompareSection:
     def _onLayout(self) -> None:
         self.view.setSideBySide(self._layout.borrowed == SIDE_BY_SIDE)
 
-    def _onChart(self, checked: bool = False) -> None:
+    def _onChart(self) -> None:
         self._drawNodules()
         self._plots.toggle("nodulesChart")
 

@@ -51,7 +51,7 @@ class DataSection:
         self._connections.buttons(
             {
                 ui.folderButton: self._onFolder,
-                ui.exportButton: self._onExport,
+                ui.exportButton: self._data.export,
                 ui.importButton: self._onImport,
                 ui.addDatasetButton: self._onAdd,
                 ui.removeDatasetButton: self._onRemove,
@@ -137,29 +137,26 @@ class DataSection:
         if not self._sets.filling:
             self._data.changed.emit()
 
-    def _onFolder(self, checked: bool = False) -> None:
+    def _onFolder(self) -> None:
         path = self._askFolder(_("Choose the folder of the data set"), self._ui.folderEdit.text)
         if path:
             self._ui.folderEdit.text = path
 
-    def _onExport(self, checked: bool = False) -> None:
-        self._data.export()
-
-    def _onImport(self, checked: bool = False) -> None:
+    def _onImport(self) -> None:
         path = self._askFolder(_("Choose a folder with image and label files"))
         if path:
             self._data.importFiles(Path(path))
 
-    def _onAdd(self, checked: bool = False) -> None:
+    def _onAdd(self) -> None:
         path = self._askFolder(_("Choose a data set, or a folder with several"))
         if path:
             self._data.addDataset(Path(path))
 
-    def _onRemove(self, checked: bool = False) -> None:
+    def _onRemove(self) -> None:
         if self.selectedDataset >= 0:
             self._data.removeDataset(self.selectedDataset)
 
-    def _onCheck(self, checked: bool = False) -> None:
+    def _onCheck(self) -> None:
         if self.selectedDataset >= 0:
             self._data.checkDataset(self._data.datasets[self.selectedDataset].folder)
 

@@ -33,7 +33,7 @@ class NextSection:
         open: Callable[[Any], None],
         model: Callable[[], tuple[Path | None, str]],
     ) -> None:
-        self._ui, self._widget, self._session, self._open, self._model = ui, widget, session, open, model
+        self._ui, self._widget, self._session, self._open = ui, widget, session, open
         self._next = session.next
         for text in (_("Volumes of the scene without nodules"), _("Files of a folder")):
             ui.nextSourceCombo.addItem(text)
@@ -50,9 +50,13 @@ class NextSection:
         self._connections.signal(self._next.changed, self.refresh)
         self._connections.widget(ui.nextSourceCombo, "currentIndexChanged(int)", self._onSource)
         self._connections.widget(ui.nextTable, "itemSelectionChanged()", self._onSelected)
-        self._connections.widget(ui.nextTable, "cellDoubleClicked(int,int)", self._onDoubleClicked)
+        self._connections.widget(ui.nextTable, "cellDoubleClicked(int,int)", lambda row, column: self._onOpen())
         self._connections.buttons(
-            {ui.nextFolderButton: self._onFolder, ui.rankButton: self._onRank, ui.openNextButton: self._onOpen}
+            {
+                ui.nextFolderButton: self._onFolder,
+                ui.rankButton: lambda: self._next.rank(*model()),
+                ui.openNextButton: self._onOpen,
+            }
         )
         self.refresh()
 
@@ -87,22 +91,16 @@ class NextSection:
         elif self._next.folder is None:
             self._onFolder()
 
-    def _onFolder(self, checked: bool = False) -> None:
+    def _onFolder(self) -> None:
         path = qt.QFileDialog.getExistingDirectory(self._widget, _("Choose a folder with CT files"), "")
         if path:
             self._next.setFolder(Path(path))
         self._ui.nextSourceCombo.setCurrentIndex(FILES if self._next.folder is not None else SCENE)
 
-    def _onRank(self, checked: bool = False) -> None:
-        self._next.rank(*self._model())
-
     def _onSelected(self) -> None:
         if not self._table.filling:
             self._next.changed.emit()
 
-    def _onDoubleClicked(self, row: int, column: int) -> None:
-        self._onOpen()
-
-    def _onOpen(self, checked: bool = False) -> None:
+    def _onOpen(self) -> None:
         if self.selected is not None:
             self._open(self.selected)

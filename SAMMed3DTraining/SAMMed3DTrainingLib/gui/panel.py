@@ -23,7 +23,6 @@ from ..scene.comparison_view import ComparisonView
 from ..scene.run_plots import RunPlots
 from ..scene.training_source import TrainingSource
 from ..session.runs_api import Runs
-from ..session.train_part import RunsApi
 from ..session.training_session import TrainingSession
 from .compare_section import CompareSection
 from .data_section import DataSection
@@ -229,7 +228,7 @@ class TrainingPanel:
         )
 
     def _showIcons(self) -> Icons:
-        icons = trainingIcons(self.widget)
+        icons = Icons(self.widget, (FOLDER, SHARED_FOLDER))
         for button, name in _ICONS.items():
             getattr(self.ui, button).setIcon(icons(name))
         self._dark = isDark(self.widget)
@@ -249,13 +248,15 @@ class TrainingPanel:
         ):
             connections.signal(signal, self.refresh)
         connections.signal(session.job.changed, self._onJob)
-        connections.signal(session.data.changed, self._onData)
+        connections.signal(session.data.changed, self.train.push)
         for part in (session.data, session.train, session.compare, session.next):
             connections.signal(part.changed, self._onErrors)
         connections.signal(session.train.started, self._onStarted)
         connections.signal(session.train.ended, self._onEnded)
         connections.signal(session.compare.adopted, self._onAdopted)
-        connections.buttons({self.ui.messageButton: self._onMessageButton, self.ui.dismissButton: self._onDismiss})
+        connections.buttons(
+            {self.ui.messageButton: self._onMessageButton, self.ui.dismissButton: lambda: self.showProblem("")}
+        )
 
     def _lookAround(self) -> None:
         if not self._entered:
@@ -271,9 +272,6 @@ class TrainingPanel:
     def _onScene(self) -> None:
         self.session.data.refresh()
         self.session.next.refresh()
-
-    def _onData(self) -> None:
-        self.train.push()
 
     def _onJob(self) -> None:
         job = self.session.job
@@ -296,10 +294,9 @@ class TrainingPanel:
         session = self.session
         parts = (session.data, session.train, session.compare, session.next)
         error = "\n".join(filter(None, (part.error for part in parts)))
-        notice = session.data.notice or session.compare.notice
+        notice = next((part.notice for part in parts if part.notice), "")
         for part in parts:
-            part.error = ""
-        session.data.notice = session.compare.notice = ""
+            part.error = part.notice = ""
         if error:
             self._problem, self._offersSmaller = error, False
         if notice:
@@ -326,7 +323,7 @@ class TrainingPanel:
         self._notice = _("{name} is the model of the SAMMed3D module now.").format(name=entry.title)
         self.refresh()
 
-    def _onMessageButton(self, checked: bool = False) -> None:
+    def _onMessageButton(self) -> None:
         if self._offersSmaller:
             self._problem, self._offersSmaller = "", False
             self.session.train.startSmaller()
@@ -334,9 +331,6 @@ class TrainingPanel:
             self._problem = installPackages(self.session.packages, self.session.temporaryFolder(), self.widget)
             self.session.checkPackages()
         self.refresh()
-
-    def _onDismiss(self, checked: bool = False) -> None:
-        self.showProblem("")
 
     def _rankingModel(self) -> tuple[Path | None, str]:
         device = "auto" if self._parameters is None else self._parameters.device.value
@@ -353,16 +347,11 @@ class TrainingPanel:
         self.module.openVolume(node, ranked.pointRas)
 
 
-def makePanel(widget: qt.QWidget, ui: Any, runs: RunsApi | None = None) -> TrainingPanel:
+def makePanel(widget: qt.QWidget, ui: Any, runs: Runs | None = None) -> TrainingPanel:
     """The panel with everything that it needs. No process and no thread starts yet."""
     module = SegmentationModule()
     session = TrainingSession(TrainingSource(), Runs() if runs is None else runs, module.adopt)
     return TrainingPanel(widget, ui, session, module)
-
-
-def trainingIcons(widget: qt.QWidget) -> Icons:
-    """The icons that suit the theme of a widget."""
-    return Icons(widget, (FOLDER, SHARED_FOLDER))
 
 
 class SceneWatch:
@@ -374,13 +363,13 @@ class SceneWatch:
         self._timer = qt.QTimer(parent)
         self._timer.setSingleShot(True)
         self._timer.interval = DELAY_MS
-        self._timer.connect("timeout()", self._onTimeout)
+        self._timer.connect("timeout()", changed)
 
     def start(self) -> None:
         if not self._tags:
             scene = slicer.mrmlScene
             self._tags = [
-                scene.AddObserver(event, self._onNode)
+                scene.AddObserver(event, lambda caller, event: self._timer.start())
                 for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndImportEvent)
             ]
 
@@ -392,13 +381,7 @@ class SceneWatch:
 
     def close(self) -> None:
         self.stop()
-        self._timer.disconnect("timeout()", self._onTimeout)
-
-    def _onNode(self, caller: Any, event: Any) -> None:
-        self._timer.start()
-
-    def _onTimeout(self) -> None:
-        self._changed()
+        self._timer.disconnect("timeout()", self._changed)
 
 
 class CloseQuestion(qt.QObject):

@@ -13,8 +13,9 @@ import slicer
 from SAMMed3DLib.translation import tr as _
 from SAMMed3DLib.weights.store import WeightsStore
 
+from ..session.runs_api import TrainingSettings
 from ..session.states import TrainingState
-from ..session.train_part import TrainingSettings, gpuNumbers
+from ..session.train_part import gpuNumbers
 from .plot_view import PlotView
 from .texts import difference, duration, nodulesOfCases, score, size
 from .widgets import Connections
@@ -54,12 +55,12 @@ class TrainSection:
         self._connections.buttons(
             {
                 ui.workDirButton: self._onWorkDir,
-                ui.estimateButton: self._onEstimate,
+                ui.estimateButton: session.train.estimate,
                 ui.startButton: self._onStart,
                 ui.pauseButton: self._onPause,
-                ui.stopButton: self._onStop,
-                ui.lossButton: self._onLoss,
-                ui.diceButton: self._onDice,
+                ui.stopButton: session.train.stop,
+                ui.lossButton: lambda: plots.toggle("lossChart"),
+                ui.diceButton: lambda: plots.toggle("diceChart"),
             }
         )
         self._connections.widget(ui.logSection, "contentsCollapsed(bool)", self._onLog)
@@ -225,7 +226,7 @@ class TrainSection:
             slicer.app.userSettings().setValue(_CHECKPOINT_SETTING, self._checkpoints[index])
             self.push()
 
-    def _onWorkDir(self, checked: bool = False) -> None:
+    def _onWorkDir(self) -> None:
         path = qt.QFileDialog.getExistingDirectory(self._widget, _("Choose the folder for runs"), str(self.workDir))
         if path:
             self.setWorkDir(Path(path))
@@ -237,27 +238,15 @@ class TrainSection:
         self._session.compare.setWorkDir(folder)
         self.push()
 
-    def _onEstimate(self, checked: bool = False) -> None:
-        self._session.train.estimate()
-
-    def _onStart(self, checked: bool = False) -> None:
+    def _onStart(self) -> None:
         self._plots.forgetRun()
         self._session.train.start()
 
-    def _onPause(self, checked: bool = False) -> None:
+    def _onPause(self) -> None:
         if self._session.state is TrainingState.PAUSED:
             self._session.train.resume()
         else:
             self._session.train.pause()
-
-    def _onStop(self, checked: bool = False) -> None:
-        self._session.train.stop()
-
-    def _onLoss(self, checked: bool = False) -> None:
-        self._plots.toggle("lossChart")
-
-    def _onDice(self, checked: bool = False) -> None:
-        self._plots.toggle("diceChart")
 
     def _onLog(self, collapsed: bool) -> None:
         status = self._session.train.status

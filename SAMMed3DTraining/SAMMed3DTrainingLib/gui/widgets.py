@@ -124,10 +124,10 @@ class Connections:
         widget.connect(signature, slot)
         self._widgets.append((widget, signature, slot))
 
-    def buttons(self, slots: dict[Any, Callable[..., None]]) -> None:
+    def buttons(self, actions: dict[Any, Callable[[], Any]]) -> None:
         """Connects presses of buttons."""
-        for button, slot in slots.items():
-            self.widget(button, "clicked(bool)", slot)
+        for button, action in actions.items():
+            self.widget(button, "clicked(bool)", lambda checked=False, action=action: action())
 
     def signal(self, signal: Signal, slot: Callable[..., None]) -> None:
         """Connects a signal of ours."""

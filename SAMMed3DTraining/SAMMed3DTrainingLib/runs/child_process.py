@@ -59,16 +59,15 @@ class ChildProcess(Protocol):
 class TrainingProcess:
     """A process that was started here. It goes on when this program ends.
 
-    Args:
-        process: the process.
-        session: in its environment.
+    Attributes:
+        pid: its number, and on POSIX that of its process group.
+        session: its name, new for every start.
         log_offset: where its output begins in the log.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], session: str, log_offset: int = 0) -> None:
         self._process = process
-        self._session = session
-        self._log_offset = log_offset
+        self.pid, self.session, self.log_offset = process.pid, session, log_offset
 
     @classmethod
     def start(
@@ -103,21 +102,6 @@ class TrainingProcess:
             reason = getattr(error, "strerror", None) or error
             raise RunError(f"{command[0]} could not be started with its log in {log}: {reason}") from error
         return cls(process, session, offset)
-
-    @property
-    def pid(self) -> int:
-        """Its number, and on POSIX that of its process group."""
-        return self._process.pid
-
-    @property
-    def session(self) -> str:
-        """Its name, new for every start."""
-        return self._session
-
-    @property
-    def log_offset(self) -> int:
-        """Offset in the log at which the process's output begins."""
-        return self._log_offset
 
     def poll(self) -> int | None:
         """The exit code, negative after a signal, or None while it runs."""

@@ -64,29 +64,13 @@ class GrowingFile:
         return found
 
 
-class JsonLines:
-    """The JSON objects of a growing file, one a line; other lines are given as text.
-
-    Args: as :class:`GrowingFile`.
-    """
-
-    def __init__(self, path: Path, start: int = 0, most_bytes: int = MOST_BYTES) -> None:
-        self._file = GrowingFile(path, start, most_bytes)
-
-    @property
-    def restarts(self) -> int:
-        """Number of times that the file was replaced or shortened."""
-        return self._file.restarts
-
-    @property
-    def caught_up(self) -> bool:
-        """Whether the last call reached the end of the file."""
-        return self._file.caught_up
+class JsonLines(GrowingFile):
+    """The JSON objects of a growing file, one a line; other lines are given as text."""
 
     def read(self) -> list[tuple[int, dict[str, Any] | str]]:
         """Reads the new objects and lines, each with the offset of its line."""
         found: list[tuple[int, dict[str, Any] | str]] = []
-        for offset, line in self._file.lines():
+        for offset, line in self.lines():
             text = line.decode("utf-8", errors="replace")
             try:
                 value = json.loads(text)

@@ -5,7 +5,7 @@ Rows of the table become cases of a data set: the scene is read here, on the mai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +45,6 @@ class TrainingSource:
             names: of cases, by the ID of their volume node, as the user typed them.
         """
         return self._table.rows(None if folder is None else DatasetWriter(folder), acceptedOnly, names)
-
-    @staticmethod
-    def key(row: Any) -> Hashable:
-        """Returns the key of a row that stays the same while the scene changes."""
-        return tuple(None if node is None else node.GetID() for node in (row.volumeNode, row.segmentationNode))
 
     @staticmethod
     def folderProblem(folder: Path) -> str:

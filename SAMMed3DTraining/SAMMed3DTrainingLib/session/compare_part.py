@@ -10,9 +10,9 @@ from typing import Any
 
 from SAMMed3DLib.signal import Signal
 
-from .job_slot import JobOutcome, JobSlot, oneStep
+from .job_slot import JobOutcome, JobSlot, Part, oneStep
+from .runs_api import Runs
 from .states import JobKind
-from .train_part import RunsApi
 
 COMPARISON = Path("comparison") / "comparison.json"
 
@@ -117,7 +117,7 @@ class RunComparison:
         return None
 
 
-class ComparePart:
+class ComparePart(Part):
     """Runs, comparison and adoption of weights: the third section of the panel.
 
     Attributes (signals):
@@ -126,8 +126,9 @@ class ComparePart:
         shown: (NoduleComparison, data) a case was read and can be shown.
     """
 
-    def __init__(self, runs: RunsApi, job: JobSlot, adopt: Callable[[Path, str], Any]) -> None:
-        self.changed, self.adopted, self.shown = Signal(), Signal(), Signal()
+    def __init__(self, runs: Runs, job: JobSlot, adopt: Callable[[Path, str], Any]) -> None:
+        super().__init__()
+        self.adopted, self.shown = Signal(), Signal()
         self._api, self._job, self._adopt = runs, job, adopt
         self._history: Any | None = None
         self.workDir: Path | None = None
@@ -136,7 +137,6 @@ class ComparePart:
         self.comparison: RunComparison | None = None
         self.clicks = 0
         self.device = "auto"
-        self.error = self.notice = ""
         self._read: tuple[Any, Any] | None = None
 
     # -- runs ----------------------------------------------------------------------------------------------------------
@@ -190,11 +190,8 @@ class ComparePart:
             return
         folder = Path(record.folder)
         arguments = ["--run", str(folder), "--device", self.device]
-        try:
-            (folder / COMPARISON).parent.mkdir(exist_ok=True)
-            process = self._api.job("compare", arguments, (folder / COMPARISON).parent)
-        except (ValueError, OSError, RuntimeError) as error:
-            self._say(error=str(error))
+        process = self._tried(lambda: self._api.job("compare", arguments, (folder / COMPARISON).parent))
+        if process is None:
             return
 
         def finished(outcome: JobOutcome) -> None:
@@ -260,14 +257,9 @@ class ComparePart:
     # -- within --------------------------------------------------------------------------------------------------------
 
     def _change(self, change: Callable[[Any], Any], done: Callable[[], None]) -> None:
-        try:
-            change(self._history)
-        except (ValueError, OSError, RuntimeError) as error:
-            self.refresh()
-            self._say(error=str(error))
-            return
-        done()
-        self._say()
+        if self._tried(lambda: change(self._history)) is not None:
+            done()
+            self._say()
         self.refresh()
 
     def _readComparison(self) -> None:
@@ -285,10 +277,6 @@ class ComparePart:
             self.comparison = None
         elif self.clicks not in clicks:
             self.clicks = clicks[0]
-
-    def _say(self, error: str = "", notice: str = "") -> None:
-        self.error, self.notice = error, notice
-        self.changed.emit()
 
 
 def _point(ras: Any) -> tuple[float, float, float]:

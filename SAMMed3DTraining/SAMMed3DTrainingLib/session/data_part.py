@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from SAMMed3DLib.signal import Signal
-
-from .job_slot import JobOutcome, JobSlot
+from .job_slot import JobOutcome, JobSlot, Part
+from .runs_api import Runs
 from .states import JobKind
-from .train_part import RunsApi
 
-
-class SceneSource(Protocol):
-    """The scene as the session uses it; scene.training_source has it."""
-
-    def rows(self, folder: Path | None, acceptedOnly: bool, names: Mapping[str, str]) -> Sequence[Any]: ...
-
-    def key(self, row: Any) -> Hashable: ...
-
-    def export(self, rows: Sequence[Any], folder: Path, acceptedOnly: bool) -> Any: ...
-
-    def importFiles(self, source: Path, folder: Path) -> Any: ...
-
-    def folderProblem(self, folder: Path) -> str: ...
-
-    def caseCount(self, folder: Path) -> int: ...
+if TYPE_CHECKING:
+    from ..scene.training_source import TrainingSource
 
 
 @dataclass(frozen=True)
@@ -48,22 +33,21 @@ class DatasetEntry:
     problems: tuple[str, ...] | None = None
 
 
-class DataPart:
+class DataPart(Part):
     """The table of the scene's cases and the list of data sets: the first section of the panel.
 
     Attributes (signals):
         changed: rows, ticks, folder or data sets.
     """
 
-    def __init__(self, source: SceneSource, runs: RunsApi, job: JobSlot, temporaryFolder: Callable[[], Path]) -> None:
-        self.changed = Signal()
+    def __init__(self, source: TrainingSource, runs: Runs, job: JobSlot, temporaryFolder: Callable[[], Path]) -> None:
+        super().__init__()
         self._source, self._runs, self._job, self._temporaryFolder = source, runs, job, temporaryFolder
         self.rows: tuple[Any, ...] = ()
         self.folder: Path | None = None
         self.acceptedOnly = True
         self.datasets: tuple[DatasetEntry, ...] = ()
         self.written, self.folderProblem = 0, ""
-        self.error = self.notice = ""
         self._ticks: dict[Hashable, bool] = {}
         self._names: dict[str, str] = {}
 
@@ -89,10 +73,10 @@ class DataPart:
 
     def isIncluded(self, row: Any) -> bool:
         """Whether a row is ticked; rows that cannot be written never are."""
-        return bool(row.included) and self._ticks.get(self._source.key(row), True) if row.state != "problem" else False
+        return bool(row.included) and self._ticks.get(row.key, True) if row.state != "problem" else False
 
     def setIncluded(self, index: int, included: bool) -> None:
-        self._ticks[self._source.key(self.rows[index])] = included
+        self._ticks[self.rows[index].key] = included
         self.changed.emit()
 
     def rename(self, index: int, name: str) -> None:
@@ -146,10 +130,8 @@ class DataPart:
 
     def checkDataset(self, folder: Path) -> None:
         """Reads every case in a child process and lists what is wrong."""
-        try:
-            process = self._runs.job("check", [str(folder)], self._temporaryFolder())
-        except (ValueError, OSError, RuntimeError) as error:
-            self._say(error=str(error))
+        process = self._tried(lambda: self._runs.job("check", [str(folder)], self._temporaryFolder()))
+        if process is None:
             return
 
         def finished(outcome: JobOutcome) -> None:
@@ -183,10 +165,8 @@ class DataPart:
     def _write(self, plan: Callable[[], Any]) -> None:
         folder = self.folder
         assert folder is not None
-        try:
-            export = plan()
-        except (ValueError, OSError, RuntimeError) as error:
-            self._say(error=str(error))
+        export = self._tried(plan)
+        if export is None:
             return
 
         def finished(outcome: JobOutcome) -> None:
@@ -203,10 +183,6 @@ class DataPart:
 
     #: Makes the status line from number of cases and folder; the panel sets a translated one.
     exported: Callable[[int, Path], str] = staticmethod(lambda count, folder: f"{count} -> {folder}")
-
-    def _say(self, error: str = "", notice: str = "") -> None:
-        self.error, self.notice = error, notice
-        self.changed.emit()
 
 
 def _problem(each: Any) -> str:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
 from SAMMed3DLib.signal import Signal
 from SAMMed3DLib.worker.requests import FunctionRequest, Progress, Report, RequestCancelled, Result
 from SAMMed3DLib.worker.thread import Client
 
+from ..runs.job_process import JobProcess
 from .states import JobKind
+
+Value = TypeVar("Value")
 
 #: Share of a job that must be done before its remaining time is estimated.
 _TELLING = 0.1
@@ -32,16 +35,6 @@ def oneStep(work: Callable[[], Any]) -> Steps:
 
 class StepError(RuntimeError):
     """An error on the thread, with a message for the user."""
-
-
-class JobProcessLike(Protocol):
-    """A child process, as runs.job_process.JobProcess has it."""
-
-    def poll(self) -> Any: ...
-
-    def cancel(self) -> None: ...
-
-    def kill(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -91,7 +84,7 @@ class JobSlot:
         self.cancelling = False
         self._client = client if client is not None else Client()
         self._client.progressed.connect(self._onProgress)
-        self._process: JobProcessLike | None = None
+        self._process: JobProcess | None = None
         self._steps: Steps | None = None
         self._finished: Callable[[JobOutcome], None] = lambda outcome: None
         self._item: Callable[[dict[str, Any]], None] | None = None
@@ -110,7 +103,7 @@ class JobSlot:
     def runProcess(
         self,
         kind: JobKind,
-        process: JobProcessLike,
+        process: JobProcess,
         text: str,
         finished: Callable[[JobOutcome], None],
         item: Callable[[dict[str, Any]], None] | None = None,
@@ -179,7 +172,7 @@ class JobSlot:
         finished(outcome)
         self.changed.emit()
 
-    def _pollProcess(self, process: JobProcessLike) -> None:
+    def _pollProcess(self, process: JobProcess) -> None:
         status = process.poll()
         new, self._seen = status.items[self._seen :], len(status.items)
         if self._item is not None:
@@ -234,3 +227,27 @@ class JobSlot:
         if progress != self.progress:
             self.progress = progress
             self.changed.emit()
+
+
+class Part:
+    """A part of the session: its signal, and the message on what the user did last.
+
+    Attributes (signals):
+        changed: what the part shows.
+    """
+
+    def __init__(self) -> None:
+        self.changed = Signal()
+        self.error = self.notice = ""
+
+    def _say(self, error: str = "", notice: str = "") -> None:
+        self.error, self.notice = error, notice
+        self.changed.emit()
+
+    def _tried(self, work: Callable[[], Value]) -> Value | None:
+        """Returns what the work gives; None where it cannot be done, which is said."""
+        try:
+            return work()
+        except (ValueError, OSError, RuntimeError) as error:
+            self._say(str(error))
+            return None

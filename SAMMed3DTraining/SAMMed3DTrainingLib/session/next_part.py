@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from SAMMed3DLib.signal import Signal
-
-from .job_slot import JobOutcome, JobSlot, Report, Steps
+from .job_slot import JobOutcome, JobSlot, Part, Report, Steps
+from .runs_api import Runs
 from .states import JobKind
-from .train_part import RunsApi
 
-
-class VolumeSource(Protocol):
-    """The scene's volumes as the session uses them."""
-
-    def unlabelled(self) -> Sequence[Any]: ...
-
-    def volumeData(self, volumeNode: Any) -> Any: ...
-
-    def writeVolume(self, data: Any, path: Path) -> None: ...
+if TYPE_CHECKING:
+    from ..scene.training_source import TrainingSource
 
 
 @dataclass(frozen=True)
@@ -44,21 +35,20 @@ class RankedVolume:
     pointRas: tuple[float, float, float] | None
 
 
-class NextPart:
+class NextPart(Part):
     """The ranking of volumes without nodules: the fourth section of the panel.
 
     Attributes (signals):
         changed: the list or what is going on.
     """
 
-    def __init__(self, source: VolumeSource, runs: RunsApi, job: JobSlot, temporaryFolder: Callable[[], Path]) -> None:
-        self.changed = Signal()
+    def __init__(self, source: TrainingSource, runs: Runs, job: JobSlot, temporaryFolder: Callable[[], Path]) -> None:
+        super().__init__()
         self._source, self._runs, self._job, self._temporaryFolder = source, runs, job, temporaryFolder
         self.folder: Path | None = None
         self.volumes = 0
         self.ranked: tuple[RankedVolume, ...] = ()
         self.skipped: tuple[str, ...] = ()
-        self.error = ""
         self._written: dict[str, str] = {}
         self._names: dict[str, str] = {}
 
@@ -108,10 +98,8 @@ class NextPart:
         arguments = ["--data", *paths, "--device", device]
         if checkpoint is not None:
             arguments += ["--checkpoint", str(checkpoint)]
-        try:
-            process = self._runs.job("rank", arguments, self._temporaryFolder())
-        except (ValueError, OSError, RuntimeError) as error:
-            self._say(str(error))
+        process = self._tried(lambda: self._runs.job("rank", arguments, self._temporaryFolder()))
+        if process is None:
             return
 
         def item(found: dict[str, Any]) -> None:
@@ -140,7 +128,3 @@ class NextPart:
             found.get("expected_nodules"),
             None if point is None else (float(point[0]), float(point[1]), float(point[2])),
         )
-
-    def _say(self, error: str = "") -> None:
-        self.error = error
-        self.changed.emit()

@@ -3,16 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-from ..runs.child_process import find_interpreter
-from ..runs.job_process import start_estimate, start_job
-from ..runs.packages_check import check_packages
+from ..options import ACCUMULATION_STEPS, BATCH_SIZE
+from ..runs.child_process import Interpreter, TrainingProcess, find_interpreter
+from ..runs.job_process import JobProcess, start_estimate, start_job
+from ..runs.packages_check import PackageState, check_packages
 from ..runs.run_history import RunHistory
 from ..runs.run_monitor import RunMonitor
 from ..runs.run_request import TrainingRequest, free_name, start_training
-from .train_part import TrainingSettings
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """The user's choices; None takes the preset's value.
+
+    Attributes:
+        workDir: where runs keep their folders.
+        runName: of the next run; it gets a free name made of this.
+        checkpoint: weights to start from; None: the bundled model.
+        gpus: numbers of the GPUs; with several, one process runs on each.
+    """
+
+    workDir: Path
+    runName: str = "nodules"
+    checkpoint: Path | None = None
+    preset: str = "5min"
+    epochs: int | None = None
+    batchSize: int = BATCH_SIZE
+    accumulationSteps: int = ACCUMULATION_STEPS
+    learningRate: float | None = None
+    device: str = "auto"
+    gpus: tuple[int, ...] = ()
 
 
 class Runs:
@@ -22,18 +47,15 @@ class Runs:
         interpreter: finds the Python to start them with; called once, when first needed.
     """
 
-    def __init__(self, interpreter: Callable[[], Any] | None = None) -> None:
+    def __init__(self, interpreter: Callable[[], Interpreter] = find_interpreter) -> None:
         self._find = interpreter
-        self._interpreter: Any | None = None
-        self._histories: dict[Path, Any] = {}
+        self._histories: dict[Path, RunHistory] = {}
 
-    @property
-    def interpreter(self) -> Any:
-        if self._interpreter is None:
-            self._interpreter = (self._find or find_interpreter)()
-        return self._interpreter
+    @cached_property
+    def interpreter(self) -> Interpreter:
+        return self._find()
 
-    def request(self, settings: TrainingSettings, data: tuple[Path, ...]) -> Any:
+    def request(self, settings: TrainingSettings, data: tuple[Path, ...]) -> TrainingRequest:
         """Makes a checked request with a free name. Raises RunError."""
         request = TrainingRequest(
             work_dir=settings.workDir,
@@ -51,32 +73,32 @@ class Runs:
         request.check()
         return request
 
-    def continuation(self, folder: Path) -> Any:
+    def continuation(self, folder: Path) -> TrainingRequest:
         """Makes the request that continues a run. Raises RunError."""
         return TrainingRequest.of_run(folder)
 
-    def start(self, request: Any) -> Any:
+    def start(self, request: TrainingRequest) -> TrainingProcess:
         """Starts a training process. Raises RunError."""
         return start_training(request, self.interpreter)
 
-    def estimate(self, request: Any, log: Path) -> Any:
+    def estimate(self, request: TrainingRequest, log: Path) -> JobProcess:
         """Starts the job that estimates a run's cost. Raises RunError."""
         return start_estimate(request, self.interpreter, log)
 
-    def monitor(self, folder: Path, process: Any | None) -> Any:
+    def monitor(self, folder: Path, process: TrainingProcess | None) -> RunMonitor:
         """Makes the monitor of a run; without a process it finds the run on the disk."""
         return RunMonitor(folder, process)
 
-    def job(self, command: str, arguments: list[str], folder: Path) -> Any:
+    def job(self, command: str, arguments: list[str], folder: Path) -> JobProcess:
         """Starts another command of the training package. Raises RunError."""
         return start_job(self.interpreter, command, arguments, folder)
 
-    def history(self, workDir: Path) -> Any:
+    def history(self, workDir: Path) -> RunHistory:
         """Returns the history of a folder; one object for each folder, which caches what it has read."""
         if workDir not in self._histories:
             self._histories[workDir] = RunHistory(workDir)
         return self._histories[workDir]
 
-    def packages(self) -> Any:
+    def packages(self) -> PackageState:
         """Checks which packages are missing."""
         return check_packages()

@@ -13,9 +13,8 @@ from typing import Any
 import slicer
 
 from .job_slot import JobOutcome, JobSlot
-from .runs_api import Runs
+from .runs_api import Runs, TrainingSettings
 from .states import JobKind
-from .train_part import TrainingSettings
 
 _POLL_SECONDS, _WAIT_SECONDS, _CLOSE_SECONDS = 0.2, 0.005, 60.0
 
@@ -64,7 +63,7 @@ def train(
         workDir: where runs keep their folders.
         name: of the run; a number is added where it is taken.
         progress: called with the run's status (runs.run_monitor.RunStatus) five times a second.
-        options: further fields of :class:`~.train_part.TrainingSettings`, such as ``preset="15min"``, ``epochs=10``.
+        options: further fields of :class:`~.runs_api.TrainingSettings`, such as ``preset="15min"``, ``epochs=10``.
 
     Returns:
         The run's folder.

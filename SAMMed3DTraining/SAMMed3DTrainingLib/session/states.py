@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 
 
 class JobKind(enum.Enum):
@@ -39,18 +38,9 @@ class TrainingState(enum.Enum):
     @property
     def isRunning(self) -> bool:
         """Whether a training process lives."""
-        return self in _RUNNING
+        return self in _OF_RUN.values()
 
 
-_RUNNING = frozenset(
-    (
-        TrainingState.STARTING,
-        TrainingState.ENCODING,
-        TrainingState.TRAINING,
-        TrainingState.PAUSED,
-        TrainingState.STOPPING,
-    )
-)
 _OF_RUN = {
     "starting": TrainingState.STARTING,
     "encoding": TrainingState.ENCODING,
@@ -60,25 +50,16 @@ _OF_RUN = {
 }
 
 
-@dataclass(frozen=True)
-class StateFacts:
-    """The facts that decide the state.
+def stateOf(packagesMissing: bool = False, runState: str = "", hasData: bool = False) -> TrainingState:
+    """Decides the state: a running run comes first, then what is missing.
 
-    Attributes:
+    Args:
         packagesMissing: whether a package that training needs is missing.
         runState: of the run that is watched, as runs.run_monitor names it; "" without one.
         hasData: whether there is a case to train on.
     """
-
-    packagesMissing: bool = False
-    runState: str = ""
-    hasData: bool = False
-
-
-def stateOf(facts: StateFacts) -> TrainingState:
-    """Decides the state: a running run comes first, then what is missing."""
-    if facts.runState in _OF_RUN:
-        return _OF_RUN[facts.runState]
-    if facts.packagesMissing:
+    if runState in _OF_RUN:
+        return _OF_RUN[runState]
+    if packagesMissing:
         return TrainingState.NO_PACKAGES
-    return TrainingState.READY if facts.hasData else TrainingState.NO_DATA
+    return TrainingState.READY if hasData else TrainingState.NO_DATA

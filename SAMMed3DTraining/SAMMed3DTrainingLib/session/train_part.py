@@ -4,63 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from SAMMed3DLib.signal import Signal
 
-from ..options import ACCUMULATION_STEPS, BATCH_SIZE
-from .job_slot import JobOutcome, JobSlot
+from ..runs.child_process import TrainingProcess
+from ..runs.run_monitor import RunMonitor, RunStatus
+from ..runs.run_request import TrainingRequest
+from .job_slot import JobOutcome, JobSlot, Part
+from .runs_api import Runs, TrainingSettings
 from .states import JobKind
 
 ESTIMATE_LOG = "estimate.log"
 
 
-@dataclass(frozen=True)
-class TrainingSettings:
-    """The user's choices; None takes the preset's value.
-
-    Attributes:
-        workDir: where runs keep their folders.
-        runName: of the next run; it gets a free name made of this.
-        checkpoint: weights to start from; None: the bundled model.
-        gpus: numbers of the GPUs; with several, one process runs on each.
-    """
-
-    workDir: Path
-    runName: str = "nodules"
-    checkpoint: Path | None = None
-    preset: str = "5min"
-    epochs: int | None = None
-    batchSize: int = BATCH_SIZE
-    accumulationSteps: int = ACCUMULATION_STEPS
-    learningRate: float | None = None
-    device: str = "auto"
-    gpus: tuple[int, ...] = ()
-
-
-class RunsApi(Protocol):
-    """The package ``runs`` as the session uses it; tests pass another one."""
-
-    def request(self, settings: TrainingSettings, data: tuple[Path, ...]) -> Any: ...
-
-    def continuation(self, folder: Path) -> Any: ...
-
-    def start(self, request: Any) -> Any: ...
-
-    def estimate(self, request: Any, log: Path) -> Any: ...
-
-    def monitor(self, folder: Path, process: Any | None) -> Any: ...
-
-    def job(self, command: str, arguments: list[str], folder: Path) -> Any: ...
-
-    def history(self, workDir: Path) -> Any: ...
-
-    def packages(self) -> Any: ...
-
-
-class TrainPart:
+class TrainPart(Part):
     """The training run: the second section of the panel.
 
     Attributes (signals):
@@ -69,19 +28,19 @@ class TrainPart:
         ended: (status) the run that was watched is over.
     """
 
-    def __init__(self, runs: RunsApi, job: JobSlot, temporaryFolder: Callable[[], Path]) -> None:
-        self.changed, self.started, self.ended = Signal(), Signal(), Signal()
+    def __init__(self, runs: Runs, job: JobSlot, temporaryFolder: Callable[[], Path]) -> None:
+        super().__init__()
+        self.started, self.ended = Signal(), Signal()
         self._runs, self._job, self._temporaryFolder = runs, job, temporaryFolder
         self.settings: TrainingSettings | None = None
         self.data: tuple[Path, ...] = ()
         self.estimateResult: dict[str, Any] | None = None
         self.folder: Path | None = None
-        self.status: Any | None = None
-        self.error = ""
+        self.status: RunStatus | None = None
+        self.process: TrainingProcess | None = None
         self._estimated: Any = None
-        self._monitor: Any | None = None
+        self._monitor: RunMonitor | None = None
         self._ended = False
-        self._process: Any | None = None
 
     # -- what is there -----------------------------------------------------------------------------------------------
 
@@ -100,11 +59,6 @@ class TrainPart:
     @property
     def name(self) -> str:
         return "" if self.folder is None else self.folder.name
-
-    @property
-    def process(self) -> Any | None:
-        """The child process of a run that was started here."""
-        return self._process
 
     def setSettings(self, settings: TrainingSettings, data: tuple[Path, ...]) -> None:
         """Sets what the next run will be like; an estimate for other settings is dropped."""
@@ -130,17 +84,15 @@ class TrainPart:
         if request is None:
             return
         log = self._temporaryFolder() / ESTIMATE_LOG
-        try:
-            process = self._runs.estimate(request, log)
-        except (ValueError, OSError, RuntimeError) as error:
-            self._fail(str(error))
+        process = self._tried(lambda: self._runs.estimate(request, log))
+        if process is None:
             return
         costs = self._costs()
 
         def finished(outcome: JobOutcome) -> None:
             self.estimateResult = outcome.value if not outcome.error and not outcome.cancelled else None
             self._estimated = costs if self.estimateResult else None
-            self._fail(outcome.error)
+            self._say(outcome.error)
 
         self._job.runProcess(JobKind.ESTIMATE, process, "", finished)
 
@@ -157,12 +109,9 @@ class TrainPart:
 
     def resumeFrom(self, folder: Path) -> None:
         """Continues a run that was stopped or killed, exactly where it was saved."""
-        try:
-            request = self._runs.continuation(folder)
-        except (ValueError, OSError, RuntimeError) as error:
-            self._fail(str(error))
-            return
-        self._start(request)
+        request = self._tried(lambda: self._runs.continuation(folder))
+        if request is not None:
+            self._start(request)
 
     def attach(self, folder: Path) -> None:
         """Watches a run that was started earlier."""
@@ -184,7 +133,7 @@ class TrainPart:
 
     def detach(self) -> None:
         """Lets the run go on by itself."""
-        self._monitor = self._process = self.status = None
+        self._monitor = self.process = self.status = None
         self.changed.emit()
 
     def poll(self) -> None:
@@ -200,25 +149,19 @@ class TrainPart:
 
     # -- within ------------------------------------------------------------------------------------------------------
 
-    def _request(self) -> Any | None:
-        assert self.settings is not None
-        try:
-            return self._runs.request(self.settings, self.data)
-        except (ValueError, OSError, RuntimeError) as error:
-            self._fail(str(error))
-            return None
+    def _request(self) -> TrainingRequest | None:
+        settings = self.settings
+        assert settings is not None
+        return self._tried(lambda: self._runs.request(settings, self.data))
 
-    def _start(self, request: Any) -> None:
-        try:
-            process = self._runs.start(request)
-        except (ValueError, OSError, RuntimeError) as error:
-            self._fail(str(error))
-            return
-        self.error = ""
-        self._watch(Path(request.folder), process)
+    def _start(self, request: TrainingRequest) -> None:
+        process = self._tried(lambda: self._runs.start(request))
+        if process is not None:
+            self.error = ""
+            self._watch(request.folder, process)
 
-    def _watch(self, folder: Path, process: Any | None) -> None:
-        self.folder, self._process, self.status, self._ended = folder, process, None, False
+    def _watch(self, folder: Path, process: TrainingProcess | None) -> None:
+        self.folder, self.process, self.status, self._ended = folder, process, None, False
         self._monitor = self._runs.monitor(folder, process)
         self.started.emit()
         self.changed.emit()
@@ -226,14 +169,7 @@ class TrainPart:
     def _command(self, name: str) -> None:
         if self._monitor is None:
             return
-        try:
-            getattr(self._monitor, name)()
-        except (ValueError, OSError, RuntimeError) as error:
-            self._fail(str(error))
-        self.changed.emit()
-
-    def _fail(self, text: str) -> None:
-        self.error = text
+        self._tried(getattr(self._monitor, name))
         self.changed.emit()
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from SAMMed3DLib.signal import Signal
 
@@ -13,8 +14,12 @@ from .compare_part import ComparePart
 from .data_part import DataPart
 from .job_slot import JobSlot
 from .next_part import NextPart
-from .states import JobKind, StateFacts, TrainingState, stateOf
-from .train_part import RunsApi, TrainPart
+from .runs_api import Runs
+from .states import JobKind, TrainingState, stateOf
+from .train_part import TrainPart
+
+if TYPE_CHECKING:
+    from ..scene.training_source import TrainingSource
 
 #: Polling intervals while a thread computes, while there are child processes only, and while nothing runs (0: none).
 FAST_SECONDS, SLOW_SECONDS, IDLE_SECONDS = 0.005, 0.2, 0.0
@@ -24,8 +29,8 @@ class TrainingSession:
     """The four parts (data, run, comparison, next case) with what they share.
 
     Args:
-        source: the scene (scene.training_source.TrainingSource).
-        runs: the training package's commands (session.runs_api.Runs).
+        source: the scene.
+        runs: the training package's commands.
         adopt: copies weights into the list of models, on the thread: (file, name) -> ModelEntry.
 
     Attributes (signals):
@@ -33,7 +38,7 @@ class TrainingSession:
         paceChanged: (seconds) how often :meth:`poll` is to be called; 0: there is nothing to wait for.
     """
 
-    def __init__(self, source: Any, runs: RunsApi, adopt: Callable[[Path, str], Any]) -> None:
+    def __init__(self, source: TrainingSource, runs: Runs, adopt: Callable[[Path, str], Any]) -> None:
         self.changed, self.paceChanged = Signal(), Signal()
         self._runs = runs
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
@@ -54,18 +59,8 @@ class TrainingSession:
 
     @property
     def state(self) -> TrainingState:
-        return stateOf(
-            StateFacts(
-                packagesMissing=bool(self.packages is not None and self.packages.missing),
-                runState=self.train.runState,
-                hasData=bool(self.data.trainingData),
-            )
-        )
-
-    @property
-    def isBusy(self) -> bool:
-        """Whether a job is under way; a run is not counted."""
-        return self.job.isBusy
+        missing = self.packages is not None and bool(self.packages.missing)
+        return stateOf(missing, self.train.runState, bool(self.data.trainingData))
 
     def checkPackages(self) -> None:
         """Checks whether everything that training needs is installed, without importing it."""
@@ -97,8 +92,6 @@ class TrainingSession:
 
     def waitUntilIdle(self, seconds: float, events: Callable[[], None] = lambda: None, run: bool = False) -> bool:
         """Polls until no job is running and, with ``run``, the training run is over; for scripts and tests."""
-        import time
-
         end = time.monotonic() + seconds
         while self.job.isBusy or (run and self.train.isRunning):
             if time.monotonic() > end:

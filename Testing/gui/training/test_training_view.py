@@ -65,12 +65,12 @@ def test_the_steps_are_ticked_one_by_one() -> None:
 
 
 def test_states_of_a_run_come_before_what_is_missing() -> None:
-    from SAMMed3DTrainingLib.session.states import StateFacts, TrainingState, stateOf
+    from SAMMed3DTrainingLib.session.states import TrainingState, stateOf
 
-    assert stateOf(StateFacts(packagesMissing=True, runState="running")) is TrainingState.TRAINING
-    assert stateOf(StateFacts(packagesMissing=True, runState="finished")) is TrainingState.NO_PACKAGES
-    assert stateOf(StateFacts(runState="killed")) is TrainingState.NO_DATA
-    assert stateOf(StateFacts(hasData=True)) is TrainingState.READY
+    assert stateOf(packagesMissing=True, runState="running") is TrainingState.TRAINING
+    assert stateOf(packagesMissing=True, runState="finished") is TrainingState.NO_PACKAGES
+    assert stateOf(runState="killed") is TrainingState.NO_DATA
+    assert stateOf(hasData=True) is TrainingState.READY
 
 
 def test_an_offer_of_a_smaller_batch_belongs_to_its_message() -> None:

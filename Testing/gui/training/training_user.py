@@ -56,7 +56,7 @@ class TrainingUser:
     def settle(self, seconds: float = 60.0, run: bool = False) -> None:
         """Runs the event loop until no job is under way; ``run``: and until the run is over."""
         self.host.process(0.02)
-        self.host.wait(lambda: not self.session.isBusy and not (run and self.session.train.isRunning), seconds)
+        self.host.wait(lambda: not self.session.job.isBusy and not (run and self.session.train.isRunning), seconds)
         self.host.process(0.02)
 
     def press(self, name: str) -> None:
