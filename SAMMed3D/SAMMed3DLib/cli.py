@@ -12,8 +12,9 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import __version__
 from .commandline.findings_cli import add_compare, add_report, run_compare, run_report
@@ -23,6 +24,9 @@ from .commandline.terminal import Terminal, ending_cleanly
 from .commandline.weights_cli import ERRORS as WEIGHTS_ERRORS
 from .commandline.weights_cli import add_weights_command
 from .torch_setup.loading import wait_shortly
+
+if TYPE_CHECKING:
+    from .inference import SamPredictor3D
 
 #: Commands of the training package, which is found when one is called, and parses their options; and what they do.
 HANDED_OVER = {
@@ -131,10 +135,10 @@ def _parser() -> argparse.ArgumentParser:
     results.add_argument("--json", action="store_true", help="print JSON instead of the table")
     segment.set_defaults(run=_segment)
 
-    add_segment_all(commands, _add_model_options).set_defaults(run=_segment_all)
+    add_segment_all(commands, _add_model_options).set_defaults(run=_with_model(run_segment_all))
 
-    add_report(commands, _add_model_options).set_defaults(run=_report)
-    add_compare(commands, _add_model_options).set_defaults(run=_compare)
+    add_report(commands, _add_model_options).set_defaults(run=_with_model(run_report))
+    add_compare(commands, _add_model_options).set_defaults(run=_with_model(run_compare))
 
     demo = commands.add_parser("demo", help="see it work, on your CT or on a synthetic chest", allow_abbrev=False)
     demo.add_argument("ct", metavar="CT", nargs="?", help="a CT; without one a synthetic chest phantom is made")
@@ -219,7 +223,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _segment(options: argparse.Namespace, terminal: Terminal) -> int:
-    from .commandline.segmenting import as_dict, check_prompt, load_predictor, segment_nodules, table
+    from .commandline.segmenting import as_dict, check_prompt, segment_nodules, table
     from .files.output_files import check_apart, check_writable
     from .files.segmentation_io import WRITABLE, write_segmentation
     from .files.volume_io import read_volume
@@ -240,7 +244,7 @@ def _segment(options: argparse.Namespace, terminal: Terminal) -> int:
         volume = read_volume(options.ct)
     check_apart(volume.path, options.out, options.preview)
     with terminal.step("loading the model") as loading:
-        predictor = _predictor(options, load_predictor)
+        predictor = _predictor(options)
     prompts = [prompt.in_ras(options.convention, volume.ijk_to_ras) for prompt in prompts]
     with terminal.step("segmenting"):
         results = segment_nodules(predictor, volume, prompts, progress=terminal.count)
@@ -269,40 +273,21 @@ def _segment(options: argparse.Namespace, terminal: Terminal) -> int:
     return 0
 
 
-def _segment_all(options: argparse.Namespace, terminal: Terminal) -> int:
-    from .commandline.segmenting import load_predictor
-
-    return run_segment_all(options, terminal, lambda: _predictor(options, load_predictor))
-
-
-def _report(options: argparse.Namespace, terminal: Terminal) -> int:
-    return run_report(options, terminal, _lazy_predictor(options))
-
-
-def _compare(options: argparse.Namespace, terminal: Terminal) -> int:
-    return run_compare(options, terminal, _lazy_predictor(options))
-
-
-def _lazy_predictor(options: argparse.Namespace):  # noqa: ANN202
-    """What loads the predictor when it is asked for: with segmentations no model is needed."""
-
-    def load():  # noqa: ANN202
-        from .commandline.segmenting import load_predictor
-
-        return _predictor(options, load_predictor)
-
-    return load
-
-
 def _demo(options: argparse.Namespace, terminal: Terminal) -> int:
     from .commandline.demo import run_demo
+
+    return run_demo(options, terminal, lambda: _predictor(options))
+
+
+def _with_model(run: Callable[..., int]) -> Callable[[argparse.Namespace, Terminal], int]:
+    """A command that loads the model when it needs one: with segmentations none is needed."""
+    return lambda options, terminal: run(options, terminal, lambda: _predictor(options))
+
+
+def _predictor(options: argparse.Namespace) -> SamPredictor3D:
     from .commandline.segmenting import load_predictor
 
-    return run_demo(options, terminal, lambda: _predictor(options, load_predictor))
-
-
-def _predictor(options: argparse.Namespace, load):  # noqa: ANN001, ANN202
-    return load(options.checkpoint, options.model, options.profile, options.device, options.precision)
+    return load_predictor(options.checkpoint, options.model, options.profile, options.device, options.precision)
 
 
 def _weights(options: argparse.Namespace, terminal: Terminal) -> int:

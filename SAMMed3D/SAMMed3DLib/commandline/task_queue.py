@@ -17,9 +17,17 @@ import time
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, ProcessPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    wait,
+)
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from ..inference.errors import InputError
 from .terminal import duration
@@ -36,14 +44,6 @@ _SECONDS_FOR_SCHEDULER = 30
 _SECONDS_WITHOUT_WORD = 60.0
 _NO_DASK = "{} is not installed: pip install 'sammed3d[cluster]'"
 _OTHER_DASK = "{}; install the same sammed3d where the scheduler and its workers run"
-
-
-class Executor(Protocol):
-    """An executor of tasks: ProcessPoolExecutor, :class:`OnDask` or :class:`ThisProcess`."""
-
-    def submit(self, function: Callable[[Any], Any], task: Any, /) -> Future: ...
-
-    def shutdown(self, wait: bool = True) -> None: ...
 
 
 class WorkerDied(Exception):
@@ -212,23 +212,20 @@ def _start(
     return pool, workers.count, lambda: workers.count
 
 
-class ThisProcess:
+class ThisProcess(Executor):
     """Does each task at once, in this process."""
 
-    def submit(self, function: Callable[[Any], Any], task: Any, /) -> Future:
+    def submit(self, function: Callable[..., Any], /, *words: Any, **more: Any) -> Future:
         """The function's result, or its error."""
         future: Future = Future()
         try:
-            future.set_result(function(task))
+            future.set_result(function(*words, **more))
         except Exception as error:
             future.set_exception(error)
         return future
 
-    def shutdown(self, wait: bool = True) -> None:
-        """Nothing is left to do."""
 
-
-class OnDask:
+class OnDask(Executor):
     """Executor that gives each task to a Dask cluster.
 
     Not Dask's own executor: that takes a result whose worker dies just after it was fetched for an error.
@@ -237,9 +234,9 @@ class OnDask:
     def __init__(self, client: Any) -> None:
         self._client, self._given = client, set[Any]()
 
-    def submit(self, function: Callable[[Any], Any], task: Any, /) -> Future:
+    def submit(self, function: Callable[..., Any], /, *words: Any, **more: Any) -> Future:
         """The result, once a worker has it and it is fetched; until then the cluster does it again when it is lost."""
-        remote = self._client.submit(function, task, pure=False, retries=1)
+        remote = self._client.submit(function, *words, pure=False, retries=1, **more)
         self._given.add(remote)
 
         async def fetched() -> Any:
@@ -255,7 +252,7 @@ class OnDask:
 
         return asyncio.run_coroutine_threadsafe(fetched(), self._client.loop.asyncio_loop)
 
-    def shutdown(self, wait: bool = True) -> None:
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Takes back what is still to be done; with ``wait``, all is done."""
         if not wait:
             self._client.cancel(list(self._given))

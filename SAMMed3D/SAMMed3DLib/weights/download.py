@@ -275,49 +275,35 @@ def diagnose(error: Any, url: str, begun: bool = False) -> tuple[str, bool]:
         told = _STATUS.get(error.code, f"answered with an error ({error.reason}).")
         return f"{host} {told} HTTP {error.code}. {_BY_HAND}", error.code in (*_BUSY, 416)
     reason = error.reason if isinstance(getattr(error, "reason", None), Exception) else error  # what urllib wraps
+    again = begun
     if isinstance(reason, ssl.SSLCertVerificationError):
-        what, again = (
-            (
-                f"The identity of {host} could not be verified ({reason.verify_message}). Check the date of this "
-                "computer; in a network that inspects traffic, ask its administrator to install the network's "
-                "certificate (SSL_CERT_FILE)."
-            ),
-            False,
+        again = False
+        what = (
+            f"The identity of {host} could not be verified ({reason.verify_message}). Check the date of this "
+            "computer; in a network that inspects traffic, ask its administrator to install the network's "
+            "certificate (SSL_CERT_FILE)."
         )
     elif isinstance(reason, ssl.SSLError):
-        what, again = (
-            (
-                f"The encrypted connection to {host} failed ({getattr(reason, 'reason', '') or reason}). A "
-                "proxy or firewall may be in the way: try another network."
-            ),
-            begun,
+        what = (
+            f"The encrypted connection to {host} failed ({getattr(reason, 'reason', '') or reason}). A "
+            "proxy or firewall may be in the way: try another network."
         )
     elif "Tunnel connection failed" in str(reason):
-        what, again = (
-            (
-                f"The proxy {proxy or 'of this network'} refused the connection to {host} ({reason}). Check its "
-                "address and password in HTTPS_PROXY, or ask the administrator to allow it."
-            ),
-            False,
+        again = False
+        what = (
+            f"The proxy {proxy or 'of this network'} refused the connection to {host} ({reason}). Check its "
+            "address and password in HTTPS_PROXY, or ask the administrator to allow it."
         )
+    elif isinstance(reason, socket.gaierror) and proxy:
+        what = f"The proxy {proxy} was not found: check HTTPS_PROXY."
     elif isinstance(reason, socket.gaierror):
-        what, again = (
-            (
-                f"The proxy {proxy} was not found: check HTTPS_PROXY."
-                if proxy
-                else f"{host} was not found. Is this computer online? If it is, a proxy may be needed: set "
-                "HTTPS_PROXY and start again."
-            ),
-            begun,
+        what = (
+            f"{host} was not found. Is this computer online? If it is, a proxy may be needed: set "
+            "HTTPS_PROXY and start again."
         )
     elif isinstance(reason, ConnectionRefusedError):
-        what, again = (
-            (
-                f"{proxy or host} refused the connection. "
-                f"{'Check the proxy in HTTPS_PROXY.' if proxy else 'Try again later.'}"
-            ),
-            begun,
-        )
+        cure = "Check the proxy in HTTPS_PROXY." if proxy else "Try again later."
+        what = f"{proxy or host} refused the connection. {cure}"
     elif isinstance(reason, TimeoutError):
         what, again = f"{host} does not answer{through}: the transfer stalled. Try again later.", True
     elif getattr(reason, "errno", None) in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN):

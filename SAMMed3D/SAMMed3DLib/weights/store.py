@@ -66,15 +66,10 @@ def read_architecture(path: Path) -> str:
     Raises:
         WeightsError: not a checkpoint of a known network, or PyTorch is missing.
     """
-    try:
-        load_torch()
-        from ..model import CheckpointError, load_model
-    except (ImportError, OSError) as error:  # OSError: a part of PyTorch that does not fit this system
-        raise WeightsError("The file cannot be checked without a working PyTorch: install it first.") from error
-    try:
+    with _checking():
+        from ..model import load_model
+
         return load_model(path).name
-    except CheckpointError as error:
-        raise WeightsError(str(error)) from error
 
 
 def check_detector(path: Path) -> None:
@@ -82,14 +77,22 @@ def check_detector(path: Path) -> None:
 
     Raises WeightsError: it is none, or PyTorch is missing.
     """
+    with _checking():
+        from ..model.retina_net import load_retina_net
+
+        load_retina_net(path)
+
+
+@contextmanager
+def _checking() -> Iterator[None]:
+    """Loads PyTorch; what it lacks, and what is wrong with the file that is then read, is told as WeightsError."""
     try:
         load_torch()
-        from ..model.checkpoint import CheckpointError
-        from ..model.retina_net import load_retina_net
-    except (ImportError, OSError) as error:
+        from ..model import CheckpointError
+    except (ImportError, OSError) as error:  # OSError: a part of PyTorch that does not fit this system
         raise WeightsError("The file cannot be checked without a working PyTorch: install it first.") from error
     try:
-        load_retina_net(path)
+        yield
     except CheckpointError as error:
         raise WeightsError(str(error)) from error
 
