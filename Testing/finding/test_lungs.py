@@ -27,7 +27,8 @@ def test_both_lungs_without_mattress_and_air():
     assert dice(lungs, array.shape, matrix) > 0.95
     assert lungs.share_at((0.0, -90.0, 0.0)) == 0.0, "the mattress is no lung"
     assert lungs.share_at((0.0, 120.0, 0.0)) == 0.0, "the air is no lung"
-    assert lungs.volume_ml == pytest.approx(2 * 4 / 3 * np.pi * 45 * 65 * 80 / 1000, rel=0.05)
+    liters = np.count_nonzero(lungs.mask) * abs(np.linalg.det(lungs.grid_to_ras[:3, :3])) / 1e6
+    assert liters == pytest.approx(2 * 4 / 3 * np.pi * 45 * 65 * 80 / 1e6, rel=0.05)
 
 
 @pytest.mark.parametrize("name", ["oblique", "gantry tilt", "left-handed", "sagittal"])
@@ -284,17 +285,6 @@ def test_share_at_takes_any_shape_of_points():
     assert lungs.share_at(points[0]) == 1.0
     assert lungs.share_at(points.reshape(3, 1, 3)).shape == (3, 1)
     assert lungs.share_at(np.zeros((0, 3))).shape == (0,)
-
-
-def test_inside_fraction_of_a_mask_block():
-    array, matrix = chest()
-    lungs = find_lungs(array, matrix)
-    world = world_of(array.shape, matrix)
-    half = ellipsoid(world, (0.0, 0.0, 0.0), (3000.0, 3000.0, 3000.0))
-    assert lungs.inside_fraction(half[:2, :2, :2], (0, 0, 0), matrix) == 0.0
-    middle = tuple(int(n) for n in np.round(np.linalg.solve(matrix[:3, :3], (70.0, 0, 0) - matrix[:3, 3])))[::-1]
-    assert lungs.inside_fraction(np.ones((3, 3, 3), np.uint8), np.array(middle) - 1, matrix) == 1.0
-    assert lungs.inside_fraction(np.zeros((3, 3, 3), np.uint8), middle, matrix) == 0.0
 
 
 def test_a_mask_without_shares_still_answers():

@@ -583,7 +583,7 @@ def test_nothing_found_is_an_empty_block_inside_the_volume():
     array, matrix = sphere_case()
     predictor = predictor_for(np.full_like(array, -900), matrix)
     prediction = predictor.predict(box_ras=[0, 0, 0, 6, 6, 6])
-    assert prediction.is_empty and prediction.mask.shape == (1, 1, 1)
+    assert not prediction.mask.any() and prediction.mask.shape == (1, 1, 1)
     assert prediction.full_mask(array.shape).sum() == 0
 
 
@@ -645,4 +645,5 @@ def test_prompts_need_an_image_and_each_other():
     with pytest.raises(InputError, match="not both"):
         predictor.predict([CENTER], previous=prediction, mask=prediction)
     predictor.reset_image()
-    assert not predictor.is_image_set
+    with pytest.raises(InputError, match="no image is set"):
+        predictor.predict([CENTER])

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..inference.errors import InputError, PredictionCancelled
-from ..inference.geometry import box_corners, extent_ras, transform_points, voxel_index, world_to_ijk
+from ..inference.geometry import box_corners, transform_points, voxel_index, world_to_ijk
 from ..inference.measurements import measure_nodule
 from ..inference.prediction import Prediction
 from ..inference.predictor import SamPredictor3D
@@ -29,7 +29,7 @@ from .appearance import MIRRORS, appearance_of
 from .candidates import Candidate, find_candidates
 from .detectors import LOWEST as LEAST_DETECTION
 from .detectors import Detector
-from .lungs import LungMask, find_lungs
+from .lungs import LungMask, extent_around, find_lungs
 from .mask_nms import suppress
 from .nodule_features import Agreement, ClickPlace, Look, Looker
 from .nodule_score import LOWEST_SCORE, NoduleScore, default_score, joined, score_threshold, shown_from
@@ -330,12 +330,8 @@ class SamAutomaticMaskGenerator3D:
 
     def _grid(self, shape: tuple[int, ...], matrix: NDArray, per_side: int) -> NDArray[np.float64]:
         """A regular grid of points over the lungs' box (or the volume's), those in the lungs only."""
-        low, high = extent_ras(shape, matrix)
         lungs = self.lungs_found
-        if lungs is not None:
-            cells = np.argwhere(lungs.mask)[:, ::-1]
-            corners = transform_points(lungs.grid_to_ras, np.stack([cells.min(axis=0), cells.max(axis=0)]))
-            low, high = np.maximum(low, corners.min(axis=0)), np.minimum(high, corners.max(axis=0))
+        low, high = extent_around(shape, matrix, lungs)
         steps = (np.arange(per_side) + 0.5) / per_side
         grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
         points = low + grid * (high - low)

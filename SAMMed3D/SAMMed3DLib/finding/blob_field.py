@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ..inference.geometry import box_corners, extent_ras, transform_points, world_to_ijk
+from ..inference.geometry import box_corners, transform_points, world_to_ijk
 from ..inference.sampling import sample_grid
 from .coarse_grid import pool_factors, pool_volume, pooled_affine
-from .lungs import LungMask
+from .lungs import LungMask, extent_around
 
 #: Pairs of HU and brightness: faint structures become brighter than their contrast alone would make them.
 _TONES_HU = ((-950.0, 0.0), (-600.0, 0.55), (-200.0, 0.9), (50.0, 1.0))
@@ -64,12 +64,7 @@ class BlobField:
 
     def __init__(self, array_kji: NDArray, ijk_to_ras: NDArray, lungs: LungMask | None, cell_mm: float) -> None:
         self._array, self._affine, self._lungs = array_kji, ijk_to_ras, lungs
-        low, high = extent_ras(array_kji.shape, ijk_to_ras)
-        if lungs is not None:
-            inside = np.argwhere(lungs.mask)[:, ::-1]
-            corners = transform_points(lungs.grid_to_ras, np.array([inside.min(axis=0), inside.max(axis=0)]))
-            low = np.maximum(low, corners.min(axis=0) - _MARGIN_MM)
-            high = np.minimum(high, corners.max(axis=0) + _MARGIN_MM)
+        low, high = extent_around(array_kji.shape, ijk_to_ras, lungs, _MARGIN_MM)
         self.cell_mm = max(cell_mm, float(np.cbrt(np.prod(high - low) / _MOST_CELLS)))
         size = np.maximum(np.ceil((high - low) / self.cell_mm), 1).astype(int)
         self.grid_to_ras = np.diag([self.cell_mm] * 3 + [1.0])

@@ -21,12 +21,12 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from ..inference.geometry import as_affine, extent_ras, transform_points
+from ..inference.geometry import as_affine, transform_points
 from ..inference.sampling import sample_grid
 from ..model.retina_net import ANCHORS, DIVISIBLE, GFLOP_PER_MEGAVOXEL, RetinaNet
 from .candidates import LIMIT, Candidate
 from .coarse_grid import Progress, report
-from .lungs import LungMask
+from .lungs import LungMask, extent_around
 
 SPACING_MM = (0.703125, 0.703125, 1.25)
 WINDOW = (512, 512, 192)
@@ -163,12 +163,7 @@ class RetinaNetDetector:
 
 def _upright(array_kji: NDArray, affine: NDArray, lungs: LungMask | None) -> tuple[Tensor, NDArray[np.float64]]:
     """The image (X, Y, Z) around the lungs that the network sees, axes R, A, S, and its matrix to RAS mm."""
-    low, high = extent_ras(array_kji.shape, affine)
-    if lungs is not None and lungs.found:
-        inside = np.argwhere(lungs.mask)[:, ::-1]
-        corners = transform_points(lungs.grid_to_ras, np.stack([inside.min(axis=0), inside.max(axis=0)]))
-        low = np.maximum(low, corners.min(axis=0) - _MARGIN_MM)
-        high = np.minimum(high, corners.max(axis=0) + _MARGIN_MM)
+    low, high = extent_around(array_kji.shape, affine, lungs, _MARGIN_MM)
     spacing = np.array(SPACING_MM)
     size = np.maximum(np.round((high - low) / spacing), 1).astype(int)
     to_ras = np.diag([*SPACING_MM, 1.0])

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from ..inference.geometry import as_affine, box_corners, closest_ras_axes, transform_points, world_to_ijk
+from ..inference.geometry import as_affine, box_corners, closest_ras_axes, extent_ras, transform_points, world_to_ijk
 from ..inference.sampling import sample_grid
 from .coarse_grid import CoarseVolume, Progress, coarse_volume, in_threads, report
 
@@ -89,11 +89,6 @@ class LungMask:
         """Share of lung in each cell: ``share`` if it is known, else 1 in the mask."""
         return self.mask.astype(np.float32) if self.share is None else self.share
 
-    @property
-    def volume_ml(self) -> float:
-        """Volume of the mask."""
-        return float(np.count_nonzero(self.mask) * abs(np.linalg.det(self.grid_to_ras[:3, :3])) / 1000.0)
-
     def share_at(self, points_ras: ArrayLike) -> NDArray[np.float32]:
         """Returns the share of lung at points (..., 3): 1 inside, 0 outside, between at the border (trilinear)."""
         points = np.asarray(points_ras, dtype=np.float64)
@@ -133,18 +128,22 @@ class LungMask:
         i, j, k = (int(each) for each in low)
         return block, (k, j, i)
 
-    def inside_fraction(self, mask: NDArray, offset_kji: Sequence[int], ijk_to_ras: NDArray) -> float:
-        """Returns the share of an object's voxels that lie in the lungs, 0..1; 0 for an empty object.
+    def box_ras(self) -> NDArray[np.float64]:
+        """The lowest and the highest R, A, S of the lungs' cells, (2, 3) mm; there must be some."""
+        cells = np.argwhere(self.mask)[:, ::-1]
+        corners = transform_points(self.grid_to_ras, np.stack([cells.min(axis=0), cells.max(axis=0)]))
+        return np.stack([corners.min(axis=0), corners.max(axis=0)])
 
-        Args:
-            mask: block [k, j, i] of a volume, not 0 inside the object.
-            offset_kji: the block's first voxel.
-            ijk_to_ras: (4, 4) of the volume.
-        """
-        voxels = np.argwhere(mask) + np.asarray(offset_kji)
-        if not len(voxels):
-            return 0.0
-        return float(self.share_at(transform_points(ijk_to_ras, voxels[:, ::-1])).mean())
+
+def extent_around(
+    shape_kji: tuple[int, ...], ijk_to_ras: NDArray, lungs: LungMask | None, margin_mm: float = 0.0
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The lowest and the highest R, A, S of the part of a volume that is searched: up to a margin around the lungs."""
+    low, high = extent_ras(shape_kji, ijk_to_ras)
+    if lungs is None or not lungs.found:
+        return low, high
+    box = lungs.box_ras()
+    return np.maximum(low, box[0] - margin_mm), np.minimum(high, box[1] + margin_mm)
 
 
 def find_lungs(array_kji: NDArray, ijk_to_ras: ArrayLike, progress: Progress | None = None) -> LungMask:

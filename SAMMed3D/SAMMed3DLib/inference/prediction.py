@@ -49,11 +49,6 @@ class Prediction:
         return int(np.count_nonzero(self.mask))
 
     @property
-    def is_empty(self) -> bool:
-        """Whether nothing was found."""
-        return not self.mask.any()
-
-    @property
     def slices_kji(self) -> tuple[slice, slice, slice]:
         """The block's place: ``volume[p.slices_kji]`` has the shape of ``p.mask``."""
         return block_slices(self)

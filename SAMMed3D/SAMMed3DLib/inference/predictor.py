@@ -119,11 +119,6 @@ class SamPredictor3D:
         return self.model.profile
 
     @property
-    def is_image_set(self) -> bool:
-        """Whether :meth:`predict` can be called."""
-        return self._array is not None
-
-    @property
     def image_kji(self) -> NDArray:
         """The volume [k, j, i] as it was given. Raises InputError without one."""
         if self._array is None:
