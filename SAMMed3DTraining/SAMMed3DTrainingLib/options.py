@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -88,14 +89,31 @@ class Option:
         group.add_argument(*self.flags, f"--{self.name}", **more)
 
 
-def add_options(parser: argparse.ArgumentParser, options: Iterable[Option], defaults: Any) -> None:
-    """Adds options to a parser, under their headings.
+def option(group: str, help: str, default: Any = dataclasses.MISSING, *, name: str = "", **how: Any) -> Any:
+    """A field of a configuration together with its option.
 
     Args:
-        parser: of the command.
-        options: those of one heading follow each other.
-        defaults: class or object with the configuration's fields.
+        group, help: see :class:`Option`.
+        default: of the field; a required option has none.
+        name: of the option, where it is another than the field's.
+        how: further attributes of :class:`Option`.
     """
+    return dataclasses.field(default=default, metadata={"group": group, "help": help, "name": name, **how})
+
+
+def options_of(config: type) -> tuple[Option, ...]:
+    """The options of a configuration, by heading and in the order of its fields."""
+    options = [
+        Option(**{**each.metadata, "name": each.metadata["name"] or each.name, "field": each.name})
+        for each in dataclasses.fields(config)
+        if each.metadata
+    ]
+    groups = list(dict.fromkeys(each.group for each in options))
+    return tuple(sorted(options, key=lambda each: groups.index(each.group)))
+
+
+def add_options(parser: argparse.ArgumentParser, options: Iterable[Option], defaults: Any) -> None:
+    """Adds options to a parser, under their headings."""
     groups: dict[str, Any] = {"": parser}
     for option in options:
         if option.group not in groups:

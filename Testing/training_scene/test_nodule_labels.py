@@ -114,4 +114,4 @@ def test_the_lungs_are_no_nodule_to_train_on(slicer_scene):
     mask[2:5, 2:5, 2:5] = 1
     SegmentWriter(node, volume).write(segmentId, tightBlock(mask, (0, 0, 0)))
     assert readNodules(node, volume).nodules == ()
-    assert [pair.segmentationNode for pair in volumePairs(slicer_scene.scene)] == [own]
+    assert [segmentation for _, segmentation in volumePairs(slicer_scene.scene)] == [own]

@@ -30,6 +30,7 @@ from .task_queue import ONE_AT_A_TIME, TimeLeft, WorkerDied, Workers, duration, 
 from .terminal import Terminal, our_warnings_told
 
 if TYPE_CHECKING:
+    from ..files.scan_search import FoundScan
     from ..files.volume_io import Volume
     from ..inference import SamPredictor3D
     from ..report.findings import Findings
@@ -50,10 +51,7 @@ class ScanTask:
     """One scan that a worker does.
 
     Attributes:
-        name: of the scan, and of its folder.
-        path: file, or the folder around a series' files.
-        files: all that its voxels come from.
-        is_series: whether these are a DICOM series.
+        scan: its name is that of its folder, its paths are absolute.
         folder: of the results.
         search: what is looked for.
         model: checkpoint, network, profile, device and precision, as :func:`.segmenting.load_predictor` takes them.
@@ -61,11 +59,8 @@ class ScanTask:
         threads: for the network; None leaves it.
     """
 
-    name: str
-    path: str
-    files: tuple[str, ...]
-    is_series: bool
-    folder: str
+    scan: FoundScan
+    folder: Path
     search: Search
     model: tuple[str | None, str | None, str | None, str, str]
     made_by: dict[str, Any]
@@ -144,14 +139,14 @@ def _segmented(task: ScanTask, record: MadeRecord, notes: list[str]) -> ScanRow:
     from ..report.measuring import Segment, measure_scan
     from ..report.scan_facts import check_modality, scan_of
 
-    files = [Path(file) for file in task.files]
-    volume = read_volume(task.path, files if task.is_series else ())
-    header = files[0] if task.is_series else volume.path
-    check_modality(scan_of(volume.array_kji, volume.ijk_to_ras, task.name, header))
+    scan = task.scan
+    volume = read_volume(scan.path, scan.files if scan.is_series else ())
+    header = scan.files[0] if scan.is_series else volume.path
+    check_modality(scan_of(volume.array_kji, volume.ijk_to_ras, scan.name, header))
     use_threads(task.threads)
     found = find_nodules(_predictor(*task.model), volume, task.search)
     segments = [Segment(n, f"nodule {n}", each["prediction"]) for n, each in enumerate(found.records, start=1)]
-    facts = scan_of(volume.array_kji, volume.ijk_to_ras, task.name, header, found.lungs, list(notes))
+    facts = scan_of(volume.array_kji, volume.ijk_to_ras, scan.name, header, found.lungs, list(notes))
     findings = measure_scan(
         facts, volume.array_kji, volume.ijk_to_ras, segments, found.lungs, f"found by SAMMed3D {__version__}"
     )
@@ -179,7 +174,7 @@ def _write(task: ScanTask, volume: Volume, segments: Sequence[Segment], findings
     from ..inference.geometry import label_map
     from ..report.findings import write_findings
 
-    folder = Path(task.folder)
+    folder = task.folder
     try:
         folder.mkdir(exist_ok=True)
         with temporary_folder(folder.parent) as made:
@@ -206,19 +201,14 @@ def _failed(task: ScanTask, error: Exception) -> ScanRow:
     if isinstance(error, InputError):
         return ScanRow("failed", str(error))
     if isinstance(error, OSError):
-        return ScanRow("failed", f"{error.filename or task.path}: {error.strerror or error}")
+        return ScanRow("failed", f"{error.filename or task.scan.path}: {error.strerror or error}")
     return ScanRow("failed", f"{type(error).__name__}: {error}", details=traceback.format_exc())
 
 
 def _record(task: ScanTask) -> MadeRecord:
-    folder, path = Path(task.folder), Path(task.path)
-    return MadeRecord(
-        folder / RECORD,
-        task.made_by,
-        [Path(file) for file in task.files],
-        path if task.is_series else path.parent,
-        (folder / SEGMENTATION, folder / FINDINGS),
-    )
+    folder, scan = task.folder, task.scan
+    base = scan.path if scan.is_series else scan.path.parent
+    return MadeRecord(folder / RECORD, task.made_by, scan.files, base, (folder / SEGMENTATION, folder / FINDINGS))
 
 
 # -- the run ----------------------------------------------------------------------------------------------------------
@@ -261,17 +251,7 @@ def run_cohort(options: argparse.Namespace, search: Search, workers: Workers, te
                 terminal.note(f"left out: {line}")
                 log.line(f"left out: {line}")
             tasks = [
-                ScanTask(
-                    scan.name,
-                    str(scan.path.absolute()),
-                    tuple(str(file.absolute()) for file in scan.files),
-                    scan.is_series,
-                    str((out / scan.name).absolute()),
-                    search,
-                    model,
-                    made_by,
-                    workers.threads,
-                )
+                ScanTask(scan.absolute(), (out / scan.name).absolute(), search, model, made_by, workers.threads)
                 for scan in scans
             ]
             rows = _all_rows(tasks, workers, out, terminal, log)
@@ -292,7 +272,7 @@ def _all_rows(tasks: Sequence[ScanTask], workers: Workers, out: Path, terminal: 
                 if isinstance(row, WorkerDied):
                     row = ScanRow("failed", str(row))
                 rows[number] = row
-                name, text = tasks[number].name, _in_words(row)
+                name, text = tasks[number].scan.name, _in_words(row)
                 terminal.note(left.line(name, text, worked=not row.before))
                 log.line(f"{left.done}/{len(tasks)} {name}: {text}")
                 for note in (*row.notes, *row.details.splitlines()):
@@ -321,7 +301,7 @@ def _write_table(out: Path, tasks: Sequence[ScanTask], rows: Sequence[ScanRow | 
     lines = []
     for task, row in zip(tasks, rows, strict=True):
         outcome, reason = ("not reached", "") if row is None else (row.outcome, row.reason)
-        about = {"scan": task.name, "path": task.path, "outcome": outcome, "reason": " ".join(reason.split())}
+        about = {"scan": task.scan.name, "path": task.scan.path, "outcome": outcome, "reason": " ".join(reason.split())}
         lines += [about | nodule for nodule in (row.nodules if row is not None and row.nodules else ({},))]
     write_text_whole(out / TABLE, table_text(lines, (*_ABOUT, *COLUMNS, *_REPORTED)))
 
@@ -336,8 +316,8 @@ def _told(tasks: Sequence[ScanTask], rows: Sequence[ScanRow], as_json: bool, out
             "note": NOTE,
             "scans": [
                 {
-                    "scan": task.name,
-                    "path": task.path,
+                    "scan": task.scan.name,
+                    "path": str(task.scan.path),
                     "outcome": row.outcome,
                     "reason": row.reason,
                     "before": row.before,

@@ -156,11 +156,6 @@ def find_nodules(
 def run_segment_all(options: argparse.Namespace, terminal: Terminal, load_predictor: Callable) -> int:
     """Runs the command; returns the exit code.
 
-    Args:
-        options: of :func:`add_segment_all`.
-        terminal: for progress and notes.
-        load_predictor: gives the predictor that the options ask for.
-
     Raises:
         InputError: the CT cannot be read, or the results cannot be written.
     """

@@ -322,12 +322,7 @@ def _slurm(workers: Workers) -> Any:
 
 
 class TimeLeft:
-    """Estimates the time left from what took time; what was there already counts as nothing.
-
-    Args:
-        total: tasks.
-        clock: seconds.
-    """
+    """Estimates the time left from what took time; what was there already counts as nothing."""
 
     def __init__(self, total: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._total, self._clock, self._begun = total, clock, clock()

@@ -121,9 +121,6 @@ class Series:
     """One series among many files.
 
     Attributes:
-        files: its images.
-        description: for people.
-        modality: "CT" and others.
         planes: images that are no scouts.
     """
 

@@ -11,7 +11,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..inference.errors import InputError
@@ -41,6 +41,10 @@ class FoundScan:
     path: Path
     files: tuple[Path, ...]
     is_series: bool = False
+
+    def absolute(self) -> FoundScan:
+        """The scan by absolute paths, for workers that may have another current folder."""
+        return replace(self, path=self.path.absolute(), files=tuple(file.absolute() for file in self.files))
 
 
 def find_scans(
@@ -159,11 +163,8 @@ def _named(found: Iterable[tuple[str, str, FoundScan]]) -> list[FoundScan]:
     wished = [(_UNSAFE.sub("_", label).strip("._")[-_LONGEST_NAME:] or "scan", own, scan) for label, own, scan in found]
     often = Counter(name.lower() for name, _, _ in wished)  # some file systems do not tell A from a
     return [
-        FoundScan(
-            name if often[name.lower()] == 1 else f"{name}-{hashlib.sha256(own.encode()).hexdigest()[:8]}",
-            scan.path,
-            scan.files,
-            scan.is_series,
+        replace(
+            scan, name=name if often[name.lower()] == 1 else f"{name}-{hashlib.sha256(own.encode()).hexdigest()[:8]}"
         )
         for name, own, scan in wished
     ]

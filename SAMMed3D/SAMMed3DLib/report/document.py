@@ -353,8 +353,6 @@ def write_html(path: Path, findings: Findings, pictures: Mapping[str, bytes]) ->
     """Writes the page, whole or not at all; it needs no other file. Raises InputError.
 
     Args:
-        path: of the .html file.
-        findings: with or without a prior.
         pictures: PNG bytes by the nodules' tracking UIDs.
     """
     write_text_whole(path, as_html(findings, pictures))

@@ -259,11 +259,6 @@ def volume_interval(record: NoduleRecord, contrast: float, slice_mm: float) -> I
     A shift of the whole outline makes 6 shift / diameter of the volume; it is larger for thick slices. A part of the
     volume is added. Both are inverse to the contrast: where a faint nodule ends is anybody's guess. The range over
     clicks elsewhere in the nodule, where it was asked for, lies within the interval.
-
-    Args:
-        record: of the nodule.
-        contrast: from :func:`contrast_hu`.
-        slice_mm: distance of the slices.
     """
     shift = math.hypot(OUTLINE_MM, OUTLINE_PER_SLICE * slice_mm)
     surface = 6.0 * shift / min(record.equivalent_diameter_mm, LARGEST_MEASURED_MM)

@@ -27,9 +27,6 @@ class Seen:
 
     Attributes:
         title: of its row, such as the date.
-        nodule: with its axes.
-        block: its mask.
-        array_kji, ijk_to_ras: the scan.
     """
 
     title: str

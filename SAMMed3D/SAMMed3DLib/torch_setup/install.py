@@ -158,12 +158,7 @@ class SlicerServices:
 
 
 class TorchInstaller:
-    """Installs PyTorch when asked.
-
-    Args:
-        services: the application.
-        state: how much of PyTorch is installed.
-    """
+    """Installs PyTorch when asked."""
 
     def __init__(self, services: SlicerServices | None = None, state: Callable[[], TorchState] = torchState) -> None:
         self._services = services if services is not None else SlicerServices()

@@ -27,7 +27,6 @@ class ClickSimulator:
     """Says where the next click goes, given the truth and what has been predicted so far.
 
     Args:
-        method: "challenge", "random" or "jitter" (see above).
         seed: seed, or a numpy Generator to draw from. The same seed and the same masks give the same clicks.
         jitter: standard deviation of the "jitter" method, as a fraction of the error component's inscribed radius.
 

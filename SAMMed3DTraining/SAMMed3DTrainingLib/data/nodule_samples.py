@@ -31,13 +31,7 @@ _PLACES = 256
 
 
 class NoduleSampler:
-    """Samples of the nodules of some cases. No nodule is left out, whatever its size.
-
-    Args:
-        cases: the scans.
-        profile: of the network that is trained.
-        augmentation: how far samples are varied.
-    """
+    """Samples of the nodules of some cases. No nodule is left out, whatever its size."""
 
     def __init__(
         self, cases: Sequence[CachedCase], profile: PreprocessingProfile, augmentation: Augmentation = NO_AUGMENTATION

@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from SAMMed3DLib.commandline.segmenting import load_predictor
 from SAMMed3DLib.commandline.terminal import duration
@@ -53,15 +53,6 @@ SOURCE = (
 )
 
 
-class Finder(Protocol):
-    """Finds the objects of volumes: SamAutomaticMaskGenerator3D behind a simpler face."""
-
-    ranking: str
-
-    def find(self, volume: Volume, progress: Callable[[int, int], bool]) -> list[dict[str, Any]] | None:
-        """Records as the generator gives them; None when ``progress`` said False. Raises InputError."""
-
-
 class GeneratorFinder:
     """Finds objects with SamAutomaticMaskGenerator3D.
 
@@ -77,7 +68,7 @@ class GeneratorFinder:
         self.ranking: str = SamAutomaticMaskGenerator3D(self._predictor).ranking
 
     def find(self, volume: Volume, progress: Callable[[int, int], bool]) -> list[dict[str, Any]] | None:
-        """See :class:`Finder`."""
+        """Records as the generator gives them; None when ``progress`` said False. Raises InputError."""
         self._predictor.set_image(volume.array_kji, volume.ijk_to_ras)
         generator = SamAutomaticMaskGenerator3D(self._predictor)
         records = generator.generate(progress)
@@ -102,14 +93,9 @@ class RankingConfig:
 
 
 def rank(
-    config: RankingConfig, job: Job, load: Callable[[Path | None, str, str], Finder] = GeneratorFinder
+    config: RankingConfig, job: Job, load: Callable[[Path | None, str, str], GeneratorFinder] = GeneratorFinder
 ) -> dict[str, Any]:
     """Ranks volumes, the most useful first. When asked to end, what was ranked so far is the result.
-
-    Args:
-        config: of the ranking.
-        job: is told of progress and of every volume.
-        load: loads the model.
 
     Raises:
         DatasetError, InputError, CheckpointError, DeviceError, RunError: with what to do.

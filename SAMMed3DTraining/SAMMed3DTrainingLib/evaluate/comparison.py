@@ -26,7 +26,17 @@ from SAMMed3DLib.model.sizes import NODULE_NETS
 from ..data.datasets import DEFAULT_PATIENT_PATTERN, Case, DatasetError, LoadedCase
 from ..data.instances import LabelledNodule
 from ..job import Job, add_job_options
-from ..options import DEVICES, NOT_NEGATIVE, ONE_CLICK, PRECISIONS, Option, add_options, check_ranges, values_of
+from ..options import (
+    DEVICES,
+    NOT_NEGATIVE,
+    ONE_CLICK,
+    PRECISIONS,
+    add_options,
+    check_ranges,
+    option,
+    options_of,
+    values_of,
+)
 from ..runs import run_files
 from ..runs.run_files import RunError, write_whole
 from .evaluated_models import Evaluated, load_evaluated
@@ -42,42 +52,22 @@ SHOWN_CLICKS = (1, 3, 5)
 SIDES = ("old", "new")
 
 
-OPTIONS = (
-    Option("", "run", "folder of the run", kind=Path, required=True, metavar="DIR"),
-    Option("", "old", "weights to compare with (default: the run's start)", kind=Path, metavar="FILE"),
-    Option("", "new", "default: the run's best", kind=Path, metavar="FILE"),
-    Option("", "data", "default: what the run was trained with", nargs="+", metavar="DIR"),
-    Option("", "out", "folder of the results (default: RUN/comparison)", kind=Path, metavar="DIR"),
-    Option("", "clicks", "on each nodule", range=ONE_CLICK),
-    Option("", "device", DEVICES),
-    Option("", "precision", "of the image encoder", choices=PRECISIONS),
-    Option("", "seed", "of the clicks", range=NOT_NEGATIVE),
-)
-
-
 @dataclass(frozen=True)
 class ComparisonConfig:
-    """One comparison.
+    """One comparison."""
 
-    Attributes:
-        run: folder of the run.
-        old: weights to compare with; None for those that the run started from, or the bundled model.
-        new: None for the run's best.
-        data: None for what the run was trained with.
-        out: folder of the results; None for ``run/comparison``.
-        clicks: on each nodule.
-        seed: of the clicks.
-    """
+    run: Path = option("", "folder of the run", kind=Path, required=True, metavar="DIR")
+    old: Path | None = option("", "weights to compare with (default: the run's start)", None, kind=Path, metavar="FILE")
+    new: Path | None = option("", "default: the run's best", None, kind=Path, metavar="FILE")
+    data: tuple[str, ...] | None = option("", "default: what the run was trained with", None, nargs="+", metavar="DIR")
+    out: Path | None = option("", "folder of the results (default: RUN/comparison)", None, kind=Path, metavar="DIR")
+    clicks: int = option("", "on each nodule", 5, range=ONE_CLICK)
+    device: str = option("", DEVICES, "auto")
+    precision: str = option("", "of the image encoder", "auto", choices=PRECISIONS)
+    seed: int = option("", "of the clicks", 2023, range=NOT_NEGATIVE)
 
-    run: Path
-    old: Path | None = None
-    new: Path | None = None
-    data: tuple[str, ...] | None = None
-    out: Path | None = None
-    clicks: int = 5
-    device: str = "auto"
-    precision: str = "auto"
-    seed: int = 2023
+
+OPTIONS = options_of(ComparisonConfig)
 
 
 @dataclass(frozen=True)
@@ -94,8 +84,7 @@ def compare(config: ComparisonConfig, job: Job) -> Path | None:
     Raises:
         RunError, DatasetError, InputError, CheckpointError, DeviceError, EvaluationError: with what to do.
     """
-    comparison = _Comparison(config, job)
-    return comparison.run()
+    return _Comparison(config, job).run()
 
 
 class _Comparison:

@@ -52,12 +52,7 @@ class VolumePredictor(Predictor, Protocol):
 
 
 class ClickedVolume:
-    """A model that sees the volume: one click anywhere in the nodule at a time.
-
-    Args:
-        predictor: SamPredictor3D or alike.
-        description: for reports.
-    """
+    """A model that sees the volume: one click anywhere in the nodule at a time."""
 
     def __init__(self, predictor: VolumePredictor, description: dict[str, Any]) -> None:
         self.description = description
@@ -94,10 +89,8 @@ class ClickedSlices:
     """A 2D model: a click or a box in every slice of the nodule.
 
     Args:
-        predictor: of the 2D model.
         prompt: what the first round gives.
         corrects_boxes: whether clicks follow a box.
-        description: for reports.
     """
 
     def __init__(

@@ -21,10 +21,11 @@ from ..options import (
     PART,
     POSITIVE,
     PRECISIONS,
-    Option,
     Range,
     add_options,
     check_ranges,
+    option,
+    options_of,
     values_of,
 )
 
@@ -51,113 +52,6 @@ _WITHOUT_EFFECT = {
 }
 
 
-OPTIONS = (
-    Option(
-        "data", "test_data_path", "data sets, or folders that hold several", "data", ("-tdp",), nargs="+", metavar="DIR"
-    ),
-    Option(
-        "data",
-        "data_type",
-        "part of the data; where it is missing, the held-out split is used and named",
-        flags=("-dt",),
-        choices=("Tr", "Val", "Ts"),
-    ),
-    Option("data", "fold", "of splits_final.json, where a held-out split has to be made", kind=int),
-    Option("data", "val_fraction", "share of the patients in such a split", range=PART),
-    Option("data", "patient_pattern", "regular expression; its first group is the patient in a case's name"),
-    Option(
-        "data", "labels", "the classes of dataset.json that are nodules (default: all)", nargs="+", metavar="NAME|VALUE"
-    ),
-    Option("data", "split_num", "number of equal shares of the cases"),
-    Option("data", "split_idx", "the share that is evaluated, from 0"),
-    Option("model", "model", "what is evaluated, see below (default sam3d)", choices=tuple(MODELS)),
-    Option(
-        "model",
-        "checkpoint_path",
-        "weights (default: the bundled nodule model)",
-        "checkpoint",
-        ("-cp",),
-        metavar="FILE",
-    ),
-    Option("model", "model_type", "network the checkpoint must be of; it is recognized without this", flags=("-mt",)),
-    Option("model", "profile", "preprocessing, where the checkpoint does not say it"),
-    Option("model", "device", DEVICES),
-    Option("model", "precision", "of the image encoder", choices=PRECISIONS),
-    Option(
-        "model",
-        "prompt",
-        "of the 2D models: clicks in each slice, or a box in each slice first",
-        choices=("point", "box"),
-    ),
-    Option(
-        "model",
-        "window_hu",
-        "of the 2D models: HU shown as black and white (default: the model's own)",
-        kind=float,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-    ),
-    Option("clicks", "num_clicks", "clicks per nodule", flags=("-nc",), range=ONE_CLICK),
-    Option(
-        "clicks",
-        "point_method",
-        "where clicks go; several are evaluated in turn",
-        "point_methods",
-        ("-pm",),
-        nargs="+",
-        choices=(*METHODS, *METHOD_ALIASES),
-    ),
-    Option(
-        "clicks",
-        "first_clicks",
-        "random first clicks per nodule, of which the worst counts; 0 for none",
-        range=NOT_NEGATIVE,
-    ),
-    Option("clicks", "seed", "of clicks and split", range=NOT_NEGATIVE),
-    Option(
-        "results",
-        "vis_path",
-        "folder of the results; cases that are in it already are not evaluated again",
-        flags=("-vp",),
-        metavar="DIR",
-    ),
-    Option(
-        "results",
-        "per_click",
-        "write the masks after every click too, and out_dice.json, as SAM-Med3D's scripts name and lay them out",
-        switch=True,
-    ),
-    Option("results", "worst", "nodules in the picture of the worst", range=NOT_NEGATIVE),
-    Option(
-        "work",
-        "workers",
-        "processes on this machine, each with a model and a case in memory; with --slurm: jobs",
-        "worker_count",
-        range=Range("must be 1 or more", lambda value: value >= 1),
-    ),
-    Option(
-        "work", "threads", "of each process (default: the cores, divided among the processes)", kind=int, range=POSITIVE
-    ),
-    Option("work", "scheduler", "of a Dask cluster, such as tcp://10.0.0.1:8786", metavar="ADDRESS"),
-    Option("work", "slurm", "workers are Slurm jobs, as ~/.config/dask/jobqueue.yaml describes them", switch=True),
-)
-#: Fields that decide a case's scores, beside its files and the weights.
-DECIDING = (
-    "model",
-    "model_type",
-    "profile",
-    "device",
-    "precision",
-    "prompt",
-    "window_hu",
-    "num_clicks",
-    "point_methods",
-    "first_clicks",
-    "seed",
-    "per_click",
-)
-
-
 class EvaluationError(ValueError):
     """An evaluation that cannot be made; the message says what to do."""
 
@@ -167,52 +61,110 @@ class EvaluationConfig:
     """One evaluation.
 
     Attributes:
-        data: data sets, or folders that hold several.
-        vis_path: folder of all results.
         checkpoint: None takes the bundled nodule model.
-        model: key of ``MODELS``.
-        model_type: network that the checkpoint must be of; None takes whatever it is.
-        num_clicks: clicks per nodule (2D peers: rounds of one click per slice).
-        point_methods: click protocols; the first one's masks are the predictions that are written.
-        data_type: part of the data.
-        first_clicks: other first clicks that are tried on each nodule, 0 for none.
-        prompt: of the 2D peers: "point", or "box" for a box in each slice first.
-        window_hu: of the 2D peers: HU shown as black and white; None takes the peer's own.
-        fold: of splits_final.json, where a held-out split has to be made.
-        split_num, split_idx: evaluate one of several equal shares of the cases.
-        per_click: write masks of every click, and SAM-Med3D's table of Dice.
-        worst: number of nodules in the picture of the worst.
-        worker_count, threads, scheduler, slurm: who does the work, see :class:`Workers`.
+        num_clicks: of 2D peers rounds of one click per slice.
+        point_methods: the first one's masks are the predictions that are written.
+        window_hu: None takes the peer's own.
         notes: what to say about options without effect.
     """
 
-    data: tuple[str, ...] = ("sam_med3d_cache",)
-    vis_path: str = "./results/visualization"
-    checkpoint: str | None = None
-    model: str = "sam3d"
-    model_type: str | None = None
-    profile: str | None = None
-    num_clicks: int = 10
-    point_methods: tuple[str, ...] = ("challenge",)
-    data_type: DataPart = "Ts"
-    first_clicks: int = 5
-    prompt: Literal["point", "box"] = "point"
-    window_hu: tuple[float, float] | None = None
-    seed: int = 2023
-    device: str = "auto"
-    precision: str = "auto"
-    val_fraction: float = 0.2
-    fold: int | None = None
-    patient_pattern: str | None = None
-    labels: tuple[str, ...] = ()
-    split_num: int = 1
-    split_idx: int = 0
-    per_click: bool = False
-    worst: int = 8
-    worker_count: int = 1
-    threads: int | None = None
-    scheduler: str | None = None
-    slurm: bool = False
+    data: tuple[str, ...] = option(
+        "data",
+        "data sets, or folders that hold several",
+        ("sam_med3d_cache",),
+        name="test_data_path",
+        flags=("-tdp",),
+        nargs="+",
+        metavar="DIR",
+    )
+    vis_path: str = option(
+        "results",
+        "folder of the results; cases that are in it already are not evaluated again",
+        "./results/visualization",
+        flags=("-vp",),
+        metavar="DIR",
+    )
+    checkpoint: str | None = option(
+        "model",
+        "weights (default: the bundled nodule model)",
+        None,
+        name="checkpoint_path",
+        flags=("-cp",),
+        metavar="FILE",
+    )
+    model: str = option("model", "what is evaluated, see below (default sam3d)", "sam3d", choices=tuple(MODELS))
+    model_type: str | None = option(
+        "model", "network the checkpoint must be of; it is recognized without this", None, flags=("-mt",)
+    )
+    profile: str | None = option("model", "preprocessing, where the checkpoint does not say it", None)
+    num_clicks: int = option("clicks", "clicks per nodule", 10, flags=("-nc",), range=ONE_CLICK)
+    point_methods: tuple[str, ...] = option(
+        "clicks",
+        "where clicks go; several are evaluated in turn",
+        ("challenge",),
+        name="point_method",
+        flags=("-pm",),
+        choices=(*METHODS, *METHOD_ALIASES),
+        nargs="+",
+    )
+    data_type: DataPart = option(
+        "data",
+        "part of the data; where it is missing, the held-out split is used and named",
+        "Ts",
+        flags=("-dt",),
+        choices=("Tr", "Val", "Ts"),
+    )
+    first_clicks: int = option(
+        "clicks", "random first clicks per nodule, of which the worst counts; 0 for none", 5, range=NOT_NEGATIVE
+    )
+    prompt: Literal["point", "box"] = option(
+        "model",
+        "of the 2D models: clicks in each slice, or a box in each slice first",
+        "point",
+        choices=("point", "box"),
+    )
+    window_hu: tuple[float, float] | None = option(
+        "model",
+        "of the 2D models: HU shown as black and white (default: the model's own)",
+        None,
+        kind=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+    )
+    seed: int = option("clicks", "of clicks and split", 2023, range=NOT_NEGATIVE)
+    device: str = option("model", DEVICES, "auto")
+    precision: str = option("model", "of the image encoder", "auto", choices=PRECISIONS)
+    val_fraction: float = option("data", "share of the patients in such a split", 0.2, range=PART)
+    fold: int | None = option("data", "of splits_final.json, where a held-out split has to be made", None, kind=int)
+    patient_pattern: str | None = option(
+        "data", "regular expression; its first group is the patient in a case's name", None
+    )
+    labels: tuple[str, ...] = option(
+        "data", "the classes of dataset.json that are nodules (default: all)", (), nargs="+", metavar="NAME|VALUE"
+    )
+    split_num: int = option("data", "number of equal shares of the cases", 1)
+    split_idx: int = option("data", "the share that is evaluated, from 0", 0)
+    per_click: bool = option(
+        "results",
+        "write the masks after every click too, and out_dice.json, as SAM-Med3D's scripts name and lay them out",
+        False,
+        switch=True,
+    )
+    worst: int = option("results", "nodules in the picture of the worst", 8, range=NOT_NEGATIVE)
+    worker_count: int = option(
+        "work",
+        "processes on this machine, each with a model and a case in memory; with --slurm: jobs",
+        1,
+        name="workers",
+        range=Range("must be 1 or more", lambda value: value >= 1),
+    )
+    threads: int | None = option(
+        "work", "of each process (default: the cores, divided among the processes)", None, kind=int, range=POSITIVE
+    )
+    scheduler: str | None = option("work", "of a Dask cluster, such as tcp://10.0.0.1:8786", None, metavar="ADDRESS")
+    slurm: bool = option(
+        "work", "workers are Slurm jobs, as ~/.config/dask/jobqueue.yaml describes them", False, switch=True
+    )
     notes: tuple[str, ...] = ()
 
     @property
@@ -234,6 +186,14 @@ class EvaluationConfig:
             raise EvaluationError(f"{self.model} has no weights: leave -cp away")
         if self.model in PEERS_2D and self.checkpoint is None:
             raise EvaluationError(f"{self.model} needs its weights: give the checkpoint with -cp")
+
+
+OPTIONS = options_of(EvaluationConfig)
+#: Fields that decide a case's scores, beside its files and the weights.
+DECIDING = (
+    *(each.target for each in OPTIONS if each.group in ("model", "clicks") and each.target != "checkpoint"),
+    "per_click",
+)
 
 
 def parse_evaluation_options(arguments: list[str] | None = None, prog: str = "test.py") -> EvaluationConfig:

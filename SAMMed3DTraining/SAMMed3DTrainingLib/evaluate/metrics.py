@@ -168,12 +168,6 @@ def bootstrap_interval(
 ) -> tuple[float, float] | None:
     """Interval of the mean over nodules when patients are drawn with replacement (nodules of a patient are alike).
 
-    Args:
-        values: one per nodule.
-        patients: whose nodule it is.
-        level: coverage.
-        seed: of the draws.
-
     Returns:
         (low, high), or None with fewer than two patients: nothing can be said then.
     """

@@ -279,12 +279,7 @@ class GroupSummary:
 
 
 def summarize(scores: Sequence[ScoredNodule], seed: int = 0) -> tuple[GroupSummary, ...]:
-    """Summarizes, for every method, all nodules, then each group that has any, in a fixed order.
-
-    Args:
-        scores: of all nodules and methods.
-        seed: of the bootstrap.
-    """
+    """Summarizes, for every method, all nodules, then each group that has any, in a fixed order."""
     summaries = []
     for method in dict.fromkeys(score.method for score in scores):
         own = [score for score in scores if score.method == method]

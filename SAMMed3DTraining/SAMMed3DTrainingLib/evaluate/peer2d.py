@@ -126,11 +126,6 @@ class SamSliceAnswer:
 class Peer2D:
     """A 2D model for slices in HU.
 
-    Args:
-        network: its weights loaded.
-        kind: whose they are.
-        window_hu: instead of the kind's own.
-
     Raises:
         CheckpointError: the network is of another kind.
     """

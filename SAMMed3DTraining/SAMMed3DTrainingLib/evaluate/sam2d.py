@@ -34,9 +34,6 @@ _NAME = "_segment_anything_modeling"
 class Sam2D(nn.Module):
     """Image encoder, prompt encoder and mask decoder in the layout of the public checkpoints.
 
-    Args:
-        layout: of the weights that are to be loaded.
-
     Raises:
         PeerError: the package segment-anything is not installed.
     """

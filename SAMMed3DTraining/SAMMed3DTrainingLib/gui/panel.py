@@ -70,14 +70,7 @@ _PROGRESS_SECONDS = 0.25
 
 
 class TrainingPanel:
-    """Everything between ``setup`` and ``cleanup`` of the module's widget.
-
-    Args:
-        widget: the top widget of the .ui file.
-        ui: its named children.
-        session: a TrainingSession.
-        module: the SAMMed3D module.
-    """
+    """Everything between ``setup`` and ``cleanup`` of the module's widget."""
 
     def __init__(
         self,

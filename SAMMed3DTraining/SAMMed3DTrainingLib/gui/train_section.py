@@ -27,12 +27,7 @@ _CHECKPOINT_SETTING, _WORK_DIR_SETTING = "SAMMed3DTraining/Checkpoint", "SAMMed3
 
 
 class TrainSection:
-    """Shows the session's train part and hands what the user does back to it.
-
-    Args:
-        store: the models that a run can start from.
-        plots: where curves are drawn.
-    """
+    """Shows the session's train part and hands what the user does back to it."""
 
     def __init__(
         self,

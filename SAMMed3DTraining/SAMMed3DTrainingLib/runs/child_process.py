@@ -124,11 +124,7 @@ class TrainingProcess:
 
 
 class AttachedProcess:
-    """The process that trains a run found on disk: it lives as long as it holds the run's lock.
-
-    Args:
-        folder: of the run.
-    """
+    """The process that trains a run found on disk: it lives as long as it holds the run's lock."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -233,10 +229,6 @@ class Interpreter:
 
 def find_interpreter(which: Callable[[str], str | None] = shutil.which, fallback: str | None = None) -> Interpreter:
     """PythonSlicer where there is one on the path, as in Slicer; else this Python.
-
-    Args:
-        which: finds a program.
-        fallback: this Python; by default ``sys.executable``.
 
     Raises:
         RunError: neither; in an application ``sys.executable`` may be the application.

@@ -133,10 +133,7 @@ def start_job(interpreter: Interpreter, name: str, arguments: Sequence[str], fol
     """Starts ``compare``, ``rank`` or ``check`` with its output and its control file in a folder.
 
     Args:
-        interpreter: runs it.
-        name: of the command.
         arguments: its options but --json and --control, which are added.
-        folder: made when needed.
 
     Raises:
         RunError: it cannot be started.
@@ -156,11 +153,6 @@ def start_job(interpreter: Interpreter, name: str, arguments: Sequence[str], fol
 
 def start_estimate(request: TrainingRequest, interpreter: Interpreter, log: Path) -> JobProcess:
     """Starts ``train --dry_run``, which measures some steps of a run and saves nothing.
-
-    Args:
-        request: of the run.
-        interpreter: runs it.
-        log: its output.
 
     Raises:
         RunError: the request cannot be trained, or the process cannot be started.

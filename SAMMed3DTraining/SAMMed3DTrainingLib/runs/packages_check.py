@@ -16,9 +16,6 @@ class Package:
     """A package of training.
 
     Attributes:
-        name: as it is imported.
-        requirement: for pip.
-        purpose: what it is for.
         optional: training runs without it.
     """
 
@@ -42,12 +39,7 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class PackageState:
-    """The missing packages.
-
-    Attributes:
-        missing: packages that training needs.
-        optional_missing: packages that it can do without.
-    """
+    """The missing packages."""
 
     missing: tuple[Package, ...]
     optional_missing: tuple[Package, ...] = ()

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import slicer
 import slicer.util
-from numpy.typing import NDArray
 
 from SAMMed3DLib.scene.nodule_segmentation import LUNGS_ATTRIBUTE, OWN_ATTRIBUTE, NoduleSegmentation
 from SAMMed3DLib.scene.segment_writer import BINARY_LABELMAP, segmentationToWorld
@@ -83,15 +82,11 @@ def fingerprintOf(source: str, ijkToWorld: np.ndarray, patient: str, digest: str
 
 
 class ExportTable:
-    """Makes the rows of a scene. What was read of a node is cached until the node changes.
-
-    Args:
-        scene: default the application's.
-    """
+    """Makes the rows of a scene. What was read of a node is cached until the node changes."""
 
     def __init__(self, scene: Any = None) -> None:
         self._scene = scene
-        self._facts: dict[str, tuple[Hashable, VolumeFacts]] = {}
+        self._facts: dict[str, tuple[Hashable, tuple[str, str]]] = {}
         self._readings: dict[str, tuple[Hashable, NoduleReading]] = {}
 
     def rows(
@@ -108,13 +103,10 @@ class ExportTable:
             StoreError: the data set cannot be read.
         """
         stored = writer.cases() if writer is not None else ()
-        rows: list[ExportRow] = []
-        for pair in volumePairs(self._scene or slicer.mrmlScene):
-            rows.append(self._row(pair, acceptedOnly))
+        rows = [self._row(*pair, acceptedOnly) for pair in volumePairs(self._scene or slicer.mrmlScene)]
         return _chosenOnce(list(_named(rows, stored, names or {})))
 
-    def _row(self, pair: VolumePair, acceptedOnly: bool) -> ExportRow:
-        volume, segmentation = pair.volumeNode, pair.segmentationNode
+    def _row(self, volume: Any | None, segmentation: Any | None, acceptedOnly: bool) -> ExportRow:
         named = volume or segmentation
         assert named is not None  # a pair has one of them
         title = named.GetName() or ""
@@ -130,24 +122,29 @@ class ExportTable:
             return replace(row, problem=_("a label map, not a CT: import it as segmentation (Segmentations module)"))
         try:
             geometry = VolumeGeometry(volume)
-            facts = self._factsOf(geometry)
+            source, problem = self._factsOf(geometry)
             row = replace(
                 row,
                 patient=patientOf(volume),
-                source=facts.source,
+                source=source,
                 notes=tuple(placeNotes(geometry)),
                 sizeBytes=int(np.prod(geometry.shapeKji)) * 2,
             )
-            if facts.problem or segmentation is None:
-                return replace(row, problem=facts.problem or _("no nodules: segment them in the SAMMed3D module first"))
+            if problem or segmentation is None:
+                return replace(row, problem=problem or _("no nodules: segment them in the SAMMed3D module first"))
             reading = self._readingOf(segmentation, geometry)
         except SceneError as error:
             return replace(row, problem=str(error))
         return _withNodules(row, reading, geometry, acceptedOnly)
 
-    def _factsOf(self, geometry: VolumeGeometry) -> VolumeFacts:
-        node = geometry.volumeNode
-        return _kept(self._facts, node.GetID(), geometry.identity(), lambda: volumeFacts(geometry.array()))
+    def _factsOf(self, geometry: VolumeGeometry) -> tuple[str, str]:
+        """The image's key, and why it is no CT ("" for one), from some of its slices: some 20 ms for a large CT."""
+
+        def look() -> tuple[str, str]:
+            array = geometry.array()
+            return image_source(array), value_problem(array)
+
+        return _kept(self._facts, geometry.volumeNode.GetID(), geometry.identity(), look)
 
     def _readingOf(self, segmentation: Any, geometry: VolumeGeometry) -> NoduleReading:
         key = (
@@ -261,19 +258,6 @@ def _chosenOnce(rows: list[ExportRow]) -> list[ExportRow]:
 # -- volumes of the scene ----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class VolumeFacts:
-    """``source`` tells images apart (:func:`~..store.export_case.image_source`); ``problem`` is "" for a CT."""
-
-    source: str
-    problem: str
-
-
-def volumeFacts(array: NDArray) -> VolumeFacts:
-    """Looks at some slices of the voxels [k, j, i]: some 20 ms for a large CT."""
-    return VolumeFacts(image_source(array), value_problem(array))
-
-
 def placeNotes(geometry: VolumeGeometry) -> list[str]:
     """Lists what is unusual about a volume's geometry."""
     matrix = geometry.ijkToWorld
@@ -326,27 +310,23 @@ def _fromDatabase(volumeNode: Any) -> str:
     return ""
 
 
-@dataclass(frozen=True)
-class VolumePair:
-    """A volume and a segmentation of it; one of both is None where it stands alone."""
-
-    volumeNode: Any | None
-    segmentationNode: Any | None
-
-
-def volumePairs(scene: Any) -> list[VolumePair]:
+def volumePairs(scene: Any) -> list[tuple[Any | None, Any | None]]:
     """Lists all volumes of the scene with their segmentations, in the scene's order; SAMMed3D's nodules come first.
+
+    One of both is None where it stands alone.
 
     A segmentation names its volume as reference. One that names none (loaded from a file) belongs to the only volume
     that it lies in; segmentations that could belong to several, or to none, come last, alone.
     """
-    volumes = [node for node in _nodes(scene, "vtkMRMLScalarVolumeNode") if not node.GetHideFromEditors()]
+    nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode", scene)
+    volumes = [node for node in nodes if not node.GetHideFromEditors()]
+    reference = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
     found: dict[str, list[Any]] = {node.GetID(): [] for node in volumes}
     alone = []
-    for segmentation in _nodes(scene, "vtkMRMLSegmentationNode"):
+    for segmentation in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", scene):
         if segmentation.GetHideFromEditors() or segmentation.GetAttribute(LUNGS_ATTRIBUTE):
             continue
-        volume = _referenced(segmentation) or _surrounding(segmentation, volumes)
+        volume = segmentation.GetNodeReference(reference) or _surrounding(segmentation, volumes)
         if volume is not None and volume.GetID() in found:
             found[volume.GetID()].append(segmentation)
         elif segmentation.GetSegmentation().GetNumberOfSegments():
@@ -354,16 +334,8 @@ def volumePairs(scene: Any) -> list[VolumePair]:
     pairs = []
     for volume in volumes:
         segmentations = sorted(found[volume.GetID()], key=lambda node: not node.GetAttribute(OWN_ATTRIBUTE))
-        pairs += [VolumePair(volume, segmentation) for segmentation in segmentations or [None]]
-    return pairs + [VolumePair(None, segmentation) for segmentation in alone]
-
-
-def _nodes(scene: Any, className: str) -> list[Any]:
-    return list(slicer.util.getNodesByClass(className, scene))
-
-
-def _referenced(segmentation: Any) -> Any | None:
-    return segmentation.GetNodeReference(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole())
+        pairs += [(volume, segmentation) for segmentation in segmentations or [None]]
+    return pairs + [(None, segmentation) for segmentation in alone]
 
 
 def _surrounding(segmentation: Any, volumes: list[Any]) -> Any | None:

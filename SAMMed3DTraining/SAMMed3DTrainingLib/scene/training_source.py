@@ -28,11 +28,7 @@ _PIECE_BYTES = 24 << 20
 
 
 class TrainingSource:
-    """Reads the scene; what it hands out for a thread holds arrays and matrices, no nodes.
-
-    Args:
-        scene: default the application's.
-    """
+    """Reads the scene; what it hands out for a thread holds arrays and matrices, no nodes."""
 
     def __init__(self, scene: Any = None) -> None:
         self._scene = slicer.mrmlScene if scene is None else scene

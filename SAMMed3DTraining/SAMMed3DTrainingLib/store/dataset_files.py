@@ -9,13 +9,14 @@ The manifest, ``sammed3d_export.json``, says which cases were written here, and 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from SAMMed3DLib.weights.download import file_sha256
 
 from ..data.case_names import StoreError, case_and_channel, case_of_label, numbered_names
 
@@ -132,14 +133,7 @@ def adopt(description: Mapping[str, Any], has_cases: bool) -> Manifest:
 
 
 def describe(old: Mapping[str, Any], manifest: Manifest, name: str, training_cases: int) -> str:
-    """Makes the new ``dataset.json``; entries of others stay, except labels, patients and the number of cases.
-
-    Args:
-        old: its content so far.
-        manifest: the cases written here.
-        name: of the data set, where it has none.
-        training_cases: number of cases in imagesTr.
-    """
+    """Makes the new ``dataset.json``; entries of others stay, except labels, patients and the number of cases."""
     values = list(range(1, manifest.highest + 1))
     patients = old.get("patients")
     others = {k: v for k, v in patients.items() if k not in manifest.cases} if isinstance(patients, dict) else {}
@@ -190,7 +184,7 @@ class FileRecord:
     def of(path: Path) -> FileRecord:
         """Records a file as it is. Raises OSError."""
         status = path.stat()
-        return FileRecord(status.st_size, status.st_mtime_ns, _sha256(path))
+        return FileRecord(status.st_size, status.st_mtime_ns, file_sha256(path))
 
     def fits(self, path: Path, thorough: bool = True) -> bool:
         """Whether the file is still the same; where only its time differs (a copied data set), its content decides.
@@ -203,7 +197,7 @@ class FileRecord:
             status = path.stat()
             if status.st_size != self.bytes:
                 return False
-            return status.st_mtime_ns == self.mtime_ns or not thorough or _sha256(path) == self.sha256
+            return status.st_mtime_ns == self.mtime_ns or not thorough or file_sha256(path) == self.sha256
         except OSError:
             return False
 
@@ -283,11 +277,3 @@ def read_manifest(folder: Path) -> Manifest | None:
 def _record(values: dict[str, Any]) -> CaseRecord:
     files = {name: FileRecord(**record) for name, record in values["files"].items()}
     return CaseRecord(**{**values, "files": files})
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

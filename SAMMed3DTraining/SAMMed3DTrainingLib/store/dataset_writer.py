@@ -44,9 +44,6 @@ class DatasetWriter:
 
     Args:
         folder: the data set; made by the first case. Nothing is written before.
-
-    Attributes:
-        folder: where it lies.
     """
 
     def __init__(self, folder: str | Path) -> None:

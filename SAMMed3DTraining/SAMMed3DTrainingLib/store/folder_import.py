@@ -34,12 +34,7 @@ _MOST_FILES = 20_000
 
 
 def folder_import(pairs: Sequence[FilePair], writer: DatasetWriter) -> StepwiseExport:
-    """Makes the export that reads and writes all pairs without problems, one after the other, on the worker thread.
-
-    Args:
-        pairs: of :func:`find_pairs`.
-        writer: the data set.
-    """
+    """Makes the export that reads and writes all pairs without problems, one after the other, on the worker thread."""
     usable = [pair for pair in pairs if not pair.problem]
     return StepwiseExport([PlannedCase(pair.name, _reader(pair, writer)) for pair in usable], writer)
 

@@ -32,8 +32,6 @@ class World:
 
     Attributes:
         rank: its number; 0 writes files.
-        size: number of processes.
-        device: where it computes.
     """
 
     rank: int

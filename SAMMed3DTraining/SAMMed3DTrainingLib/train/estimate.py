@@ -85,14 +85,7 @@ def show_estimate(estimated: Estimate, as_json: bool) -> None:
 
 
 def estimate(trainer: Trainer, slots: SampleSlots, validator: Validator, cases: RunCases) -> Estimate:
-    """Estimates time, memory and disk space of a run from some of its own steps; nothing learns, nothing is saved.
-
-    Args:
-        trainer: of the run.
-        slots: its samples.
-        validator: its validation.
-        cases: its cases.
-    """
+    """Estimates time, memory and disk space of a run from some of its own steps; nothing learns, nothing is saved."""
     config, model, device = trainer.config, trainer.network.model, trainer.world.device
     before = _begin_peak(device)
     keys = slots.slots(0)[: config.batch_size * _MEASURED_STEPS]
@@ -141,11 +134,6 @@ def fitting_batch(trainer: Trainer, slots: SampleSlots, most: int = 32) -> int:
     """Finds the largest batch, a power of two, whose step fits into four fifths of the free memory.
 
     Measured on steps of one and of two samples, whose gradients are thrown away; 4 where the system does not say.
-
-    Args:
-        trainer: of the run.
-        slots: its samples.
-        most: upper bound.
     """
     device = trainer.world.device
     peaks = []

@@ -48,36 +48,13 @@ from ..options import ALIASES
 from ..runs import run_files
 from ..runs.run_files import Command, RunError
 from .trainable import Trainable
-from .training_config import TrainingConfig, TrainingError
+from .training_config import OPTIONS, TrainingConfig, TrainingError
 
 SCHEMA = 1
 _FORMAT = 1
 #: Options that may change when a run is continued; every other one decides what it computes.
-_FREE = {
-    "resume",
-    "device",
-    "precision",
-    "minutes",
-    "num_workers",
-    "patience",
-    "save_minutes",
-    "json",
-    "dry_run",
-    "multi_gpu",
-    "gpu_ids",
-    "port",
-    "work_dir",
-    "task_name",
-    "checkpoint",
-    "data",
-    "cache_gb",
-    "compile",
-    "config",
-    "log_to",
-    "matrix_library",
-    "patient_pattern",
-    "labels",
-}
+_FREE = {each.target for each in OPTIONS if each.group in ("run", "machine")} - {"model_type", "preset", "seed"}
+_FREE |= {"minutes", "patience", "patient_pattern", "labels"}
 
 
 class RunFolder:
@@ -87,12 +64,18 @@ class RunFolder:
         folder: made if need be.
         echo: called with every event, to show it.
 
+    Attributes:
+        latest, dice_best, loss_best: weights of the last save, of the highest validation Dice, of the lowest loss.
+        state: what --resume continues from.
+
     Raises:
         TrainingError: the folder cannot be made or written.
     """
 
     def __init__(self, folder: Path, echo: Callable[[dict[str, Any]], None] | None = None) -> None:
         self.folder = folder
+        self.latest, self.state = folder / run_files.LATEST, folder / run_files.STATE
+        self.dice_best, self.loss_best = folder / run_files.DICE_BEST, folder / run_files.LOSS_BEST
         self._echo = echo
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -105,26 +88,6 @@ class RunFolder:
             raise TrainingError(
                 f"the run's folder {folder} cannot be written: {error.strerror or error}; choose another --work_dir"
             ) from error
-
-    @property
-    def latest(self) -> Path:
-        """Weights of the last save."""
-        return self.folder / run_files.LATEST
-
-    @property
-    def dice_best(self) -> Path:
-        """Weights of the highest validation Dice."""
-        return self.folder / run_files.DICE_BEST
-
-    @property
-    def loss_best(self) -> Path:
-        """Weights of the lowest validation loss."""
-        return self.folder / run_files.LOSS_BEST
-
-    @property
-    def state(self) -> Path:
-        """The state that --resume continues from."""
-        return self.folder / run_files.STATE
 
     def write(self, event: str, **values: Any) -> None:
         """Appends an event. Raises TrainingError when the disk is full."""

@@ -161,13 +161,7 @@ def save_weights(model: Sam3D, path: Path) -> None:
 
 
 class LowRankUpdate(nn.Module):
-    """A low-rank update: weight -> weight + alpha / rank * up @ down; zero at first.
-
-    Args:
-        weight: (out, ...) of the layer.
-        rank: of the update.
-        alpha: its scale.
-    """
+    """A low-rank update: weight -> weight + alpha / rank * up @ down; zero at first."""
 
     def __init__(self, weight: Tensor, rank: int, alpha: float) -> None:
         super().__init__()

@@ -77,17 +77,7 @@ class _Pace:
 
 
 class Trainer:
-    """Trains a network: one process of a run.
-
-    Args:
-        config: resolved, the precision too.
-        folder: the run's.
-        world: this process among all.
-        network: what learns.
-        slots: the samples.
-        validator: chooses the best weights.
-        clock, sleep: measure and wait.
-    """
+    """Trains a network: one process of a run."""
 
     def __init__(
         self,

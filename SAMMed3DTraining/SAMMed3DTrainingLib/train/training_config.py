@@ -34,10 +34,11 @@ from ..options import (
     SCRATCH_EPOCHS,
     SHARE,
     Encoder,
-    Option,
     Preset,
     add_options,
     check_ranges,
+    option,
+    options_of,
     values_of,
     words_of,
 )
@@ -54,155 +55,6 @@ _WITHOUT_EFFECT = {
 _BESIDES = {"versions", "split"}
 _NOT_OF_FILE = ("task_name", "resume", "dry_run", "json", "config", "multi_gpu")
 Scheduler = Literal["cosine", "multisteplr", "constant"]
-OPTIONS = (
-    Option("run", "task_name", "name of the run: its folder in --work_dir", required=True),
-    Option("run", "data", "data sets, or folders that hold several", flags=("-tdp",), nargs="+", metavar="DIR"),
-    Option("run", "work_dir", "where runs keep their folders", metavar="DIR"),
-    Option(
-        "run",
-        "checkpoint",
-        "weights to start from; a name that is no file trains from scratch, after a warning. "
-        "Default: the bundled model for --model_type nodule and nodule_light",
-        metavar="FILE",
-    ),
-    Option("run", "model_type", "network when training from scratch", choices=model_names()),
-    Option(
-        "run",
-        "preset",
-        "how long the run may take and what learns, see below; quick, standard and full are former names",
-        choices=get_args(Preset),
-    ),
-    Option(
-        "run", "config", "a run's config.json: its values hold where the command line says nothing else", metavar="FILE"
-    ),
-    Option(
-        "run",
-        "resume",
-        "continue the run of this name exactly where it was saved, with its own options; more --num_epochs extend it",
-        switch=True,
-    ),
-    Option("run", "dry_run", "print the estimated time and memory and exit; with --json as a JSON object", switch=True),
-    Option("run", "json", "print events as JSON lines instead of text", switch=True),
-    Option("run", "seed", "of weights, splits and samples", range=NOT_NEGATIVE),
-    Option("learning", "num_epochs", "epochs; default: as many as fit into --minutes", kind=int, range=POSITIVE),
-    Option(
-        "learning",
-        "minutes",
-        "that the run may take on this machine, its epochs being decided once, at the start; default: the preset's",
-        kind=float,
-        range=POSITIVE,
-    ),
-    Option(
-        "learning",
-        "patience",
-        "epochs without better weights after which the run ends; 0 for none; default: 10, from scratch 0",
-        kind=int,
-        range=NOT_NEGATIVE,
-    ),
-    Option(
-        "learning",
-        "encoder",
-        "how the image encoder learns: not at all (its embeddings are computed once), by low-rank updates, or in full; "
-        "default: the preset's",
-        choices=get_args(Encoder),
-    ),
-    Option(
-        "learning",
-        "batch_size",
-        "samples per process and step; 0 takes as many, 32 at most, as the memory of the device allows",
-        range=NOT_NEGATIVE,
-    ),
-    Option("learning", "accumulation_steps", "batches whose gradients make one update", range=POSITIVE),
-    Option("learning", "lr", "highest learning rate; default: the preset's", kind=float, range=POSITIVE),
-    Option(
-        "learning",
-        "decoder_lr",
-        "factor for prompt encoder and decoder; default: the preset's",
-        kind=float,
-        range=POSITIVE,
-    ),
-    Option("learning", "weight_decay", "of AdamW", range=NOT_NEGATIVE),
-    Option("learning", "lr_scheduler", "after the warm-up", choices=get_args(Scheduler)),
-    Option("learning", "step_size", "epochs at which multisteplr lowers the rate", kind=int, nargs="+"),
-    Option("learning", "gamma", "factor of multisteplr", range=POSITIVE),
-    Option("learning", "warmup", "share of all steps", range=SHARE),
-    Option(
-        "learning", "ema", "decay of the averaged weights, which are what is saved; 0 averages nothing", range=SHARE
-    ),
-    Option("learning", "clip", "largest norm of the gradient", range=POSITIVE),
-    Option("learning", "lora_rank", "rank of the updates of --encoder lora", range=POSITIVE),
-    Option(
-        "samples",
-        "samples_per_nodule",
-        "views of each nodule per epoch; default: the preset's",
-        kind=int,
-        range=POSITIVE,
-    ),
-    Option("samples", "empty_share", "share of clicks on no nodule", range=SHARE),
-    Option(
-        "samples",
-        "replay",
-        "share of synthetic nodules, against forgetting (CT windows and z-score profiles)",
-        range=SHARE,
-    ),
-    Option("samples", "no_augment", "show the scans as they are", field="augment", switch=False),
-    Option(
-        "samples",
-        "val_fraction",
-        "share of the patients that choose the best weights, where the data has no Val part",
-        range=SHARE,
-    ),
-    Option(
-        "samples",
-        "test_fraction",
-        "share of the patients that choose nothing, for the comparison, where there are five patients and no Ts part; "
-        "0 holds none out",
-        range=SHARE,
-    ),
-    Option("samples", "fold", "of splits_final.json", kind=int),
-    Option(
-        "samples", "val_clicks", "clicks of the validation; their mean Dice chooses the best weights", range=POSITIVE
-    ),
-    Option("samples", "val_nodules", "most nodules that are validated per epoch", range=POSITIVE),
-    Option("samples", "patient_pattern", "regular expression; its first group is the patient in a case's name"),
-    Option(
-        "samples",
-        "labels",
-        "the classes of dataset.json that are nodules; default: all",
-        nargs="+",
-        metavar="NAME|VALUE",
-    ),
-    Option("machine", "device", DEVICES),
-    Option("machine", "precision", "of the forward pass; auto is decided once, at the start", choices=PRECISIONS),
-    Option(
-        "machine",
-        "matrix_library",
-        "of fp32 products on the CPU; auto is decided once, at the start, by which one is faster",
-        choices=LIBRARIES,
-    ),
-    Option(
-        "machine",
-        "num_workers",
-        "processes that prepare samples; 0 prepares them between the steps; default: 1, on a GPU its share of the "
-        "cores, 8 at most",
-        kind=int,
-        range=NOT_NEGATIVE,
-    ),
-    Option("machine", "compile", "compile the image encoder with torch.compile", switch=True),
-    Option("machine", "cache_gb", "memory for the embeddings of --encoder frozen, in GB", range=NOT_NEGATIVE),
-    Option("machine", "save_minutes", "the state is saved this often, and after every epoch", range=NOT_NEGATIVE),
-    Option(
-        "machine",
-        "log_to",
-        "who else hears of every event: tensorboard, or what other packages offer (entry points of the group "
-        "sammed3d.loggers); default: nobody",
-        nargs="+",
-        metavar="NAME",
-    ),
-    Option("machine", "multi_gpu", "one process for each of --gpu_ids", switch=True),
-    Option("machine", "gpu_ids", "GPUs of --multi_gpu", kind=int, nargs="+"),
-    Option("machine", "port", "for the processes of --multi_gpu; 0 finds a free one"),
-)
 
 
 class TrainingError(RuntimeError):
@@ -213,55 +65,161 @@ class TrainingError(RuntimeError):
 class TrainingConfig:
     """The configuration of a run; None takes the preset's value. It is written, resolved, to the run's folder."""
 
-    task_name: str
-    data: tuple[str, ...] = ("sam_med3d_cache",)
-    checkpoint: str | None = None
-    model_type: str = BUNDLED_NETWORK
-    work_dir: str = "work_dir"
-    preset: Preset = "15min"
-    encoder: Encoder | None = None
-    num_epochs: int | None = None
-    minutes: float | None = None
-    patience: int | None = None
-    batch_size: int = BATCH_SIZE
-    accumulation_steps: int = ACCUMULATION_STEPS
-    lr: float | None = None
-    decoder_lr: float | None = None
-    weight_decay: float = 0.02
-    lr_scheduler: Scheduler = "cosine"
-    step_size: tuple[int, ...] = (120, 180)
-    gamma: float = 0.1
-    warmup: float = 0.05
-    ema: float = 0.99
-    clip: float = 1.0
-    lora_rank: int = 8
-    samples_per_nodule: int | None = None
-    empty_share: float = 0.08
-    replay: float = 0.15
-    augment: bool = True
-    val_fraction: float = 0.2
-    test_fraction: float = 0.2
-    fold: int | None = None
-    val_clicks: int = 3
-    val_nodules: int = 48
-    patient_pattern: str = DEFAULT_PATIENT_PATTERN
-    labels: tuple[str, ...] = ()
-    seed: int = 2023
-    device: str = "auto"
-    precision: str = "auto"
-    matrix_library: str = "auto"
-    num_workers: int | None = None
-    compile: bool = False
-    cache_gb: float = 2.0
-    save_minutes: float = 5.0
-    log_to: tuple[str, ...] = ()
-    config: str | None = None
-    resume: bool = False
-    multi_gpu: bool = False
-    gpu_ids: tuple[int, ...] = (0,)
-    port: int = 0
-    dry_run: bool = False
-    json: bool = False
+    task_name: str = option("run", "name of the run: its folder in --work_dir", required=True)
+    data: tuple[str, ...] = option(
+        "run",
+        "data sets, or folders that hold several",
+        ("sam_med3d_cache",),
+        flags=("-tdp",),
+        nargs="+",
+        metavar="DIR",
+    )
+    checkpoint: str | None = option(
+        "run",
+        "weights to start from; a name that is no file trains from scratch, after a warning. "
+        "Default: the bundled model for --model_type nodule and nodule_light",
+        None,
+        metavar="FILE",
+    )
+    model_type: str = option("run", "network when training from scratch", BUNDLED_NETWORK, choices=model_names())
+    work_dir: str = option("run", "where runs keep their folders", "work_dir", metavar="DIR")
+    preset: Preset = option(
+        "run",
+        "how long the run may take and what learns, see below; quick, standard and full are former names",
+        "15min",
+        choices=get_args(Preset),
+    )
+    encoder: Encoder | None = option(
+        "learning",
+        "how the image encoder learns: not at all (its embeddings are computed once), by low-rank updates, or in full; "
+        "default: the preset's",
+        None,
+        choices=get_args(Encoder),
+    )
+    num_epochs: int | None = option(
+        "learning", "epochs; default: as many as fit into --minutes", None, kind=int, range=POSITIVE
+    )
+    minutes: float | None = option(
+        "learning",
+        "that the run may take on this machine, its epochs being decided once, at the start; default: the preset's",
+        None,
+        kind=float,
+        range=POSITIVE,
+    )
+    patience: int | None = option(
+        "learning",
+        "epochs without better weights after which the run ends; 0 for none; default: 10, from scratch 0",
+        None,
+        kind=int,
+        range=NOT_NEGATIVE,
+    )
+    batch_size: int = option(
+        "learning",
+        "samples per process and step; 0 takes as many, 32 at most, as the memory of the device allows",
+        BATCH_SIZE,
+        range=NOT_NEGATIVE,
+    )
+    accumulation_steps: int = option(
+        "learning", "batches whose gradients make one update", ACCUMULATION_STEPS, range=POSITIVE
+    )
+    lr: float | None = option(
+        "learning", "highest learning rate; default: the preset's", None, kind=float, range=POSITIVE
+    )
+    decoder_lr: float | None = option(
+        "learning", "factor for prompt encoder and decoder; default: the preset's", None, kind=float, range=POSITIVE
+    )
+    weight_decay: float = option("learning", "of AdamW", 0.02, range=NOT_NEGATIVE)
+    lr_scheduler: Scheduler = option("learning", "after the warm-up", "cosine", choices=get_args(Scheduler))
+    step_size: tuple[int, ...] = option(
+        "learning", "epochs at which multisteplr lowers the rate", (120, 180), kind=int, nargs="+"
+    )
+    gamma: float = option("learning", "factor of multisteplr", 0.1, range=POSITIVE)
+    warmup: float = option("learning", "share of all steps", 0.05, range=SHARE)
+    ema: float = option(
+        "learning", "decay of the averaged weights, which are what is saved; 0 averages nothing", 0.99, range=SHARE
+    )
+    clip: float = option("learning", "largest norm of the gradient", 1.0, range=POSITIVE)
+    lora_rank: int = option("learning", "rank of the updates of --encoder lora", 8, range=POSITIVE)
+    samples_per_nodule: int | None = option(
+        "samples", "views of each nodule per epoch; default: the preset's", None, kind=int, range=POSITIVE
+    )
+    empty_share: float = option("samples", "share of clicks on no nodule", 0.08, range=SHARE)
+    replay: float = option(
+        "samples", "share of synthetic nodules, against forgetting (CT windows and z-score profiles)", 0.15, range=SHARE
+    )
+    augment: bool = option("samples", "show the scans as they are", True, name="no_augment", switch=False)
+    val_fraction: float = option(
+        "samples",
+        "share of the patients that choose the best weights, where the data has no Val part",
+        0.2,
+        range=SHARE,
+    )
+    test_fraction: float = option(
+        "samples",
+        "share of the patients that choose nothing, for the comparison, where there are five patients and no Ts part; "
+        "0 holds none out",
+        0.2,
+        range=SHARE,
+    )
+    fold: int | None = option("samples", "of splits_final.json", None, kind=int)
+    val_clicks: int = option(
+        "samples", "clicks of the validation; their mean Dice chooses the best weights", 3, range=POSITIVE
+    )
+    val_nodules: int = option("samples", "most nodules that are validated per epoch", 48, range=POSITIVE)
+    patient_pattern: str = option(
+        "samples", "regular expression; its first group is the patient in a case's name", DEFAULT_PATIENT_PATTERN
+    )
+    labels: tuple[str, ...] = option(
+        "samples", "the classes of dataset.json that are nodules; default: all", (), nargs="+", metavar="NAME|VALUE"
+    )
+    seed: int = option("run", "of weights, splits and samples", 2023, range=NOT_NEGATIVE)
+    device: str = option("machine", DEVICES, "auto")
+    precision: str = option(
+        "machine", "of the forward pass; auto is decided once, at the start", "auto", choices=PRECISIONS
+    )
+    matrix_library: str = option(
+        "machine",
+        "of fp32 products on the CPU; auto is decided once, at the start, by which one is faster",
+        "auto",
+        choices=LIBRARIES,
+    )
+    num_workers: int | None = option(
+        "machine",
+        "processes that prepare samples; 0 prepares them between the steps; default: 1, on a GPU its share of the "
+        "cores, 8 at most",
+        None,
+        kind=int,
+        range=NOT_NEGATIVE,
+    )
+    compile: bool = option("machine", "compile the image encoder with torch.compile", False, switch=True)
+    cache_gb: float = option("machine", "memory for the embeddings of --encoder frozen, in GB", 2.0, range=NOT_NEGATIVE)
+    save_minutes: float = option(
+        "machine", "the state is saved this often, and after every epoch", 5.0, range=NOT_NEGATIVE
+    )
+    log_to: tuple[str, ...] = option(
+        "machine",
+        "who else hears of every event: tensorboard, or what other packages offer (entry points of the group "
+        "sammed3d.loggers); default: nobody",
+        (),
+        nargs="+",
+        metavar="NAME",
+    )
+    config: str | None = option(
+        "run", "a run's config.json: its values hold where the command line says nothing else", None, metavar="FILE"
+    )
+    resume: bool = option(
+        "run",
+        "continue the run of this name exactly where it was saved, with its own options; more --num_epochs extend it",
+        False,
+        switch=True,
+    )
+    multi_gpu: bool = option("machine", "one process for each of --gpu_ids", False, switch=True)
+    gpu_ids: tuple[int, ...] = option("machine", "GPUs of --multi_gpu", (0,), kind=int, nargs="+")
+    port: int = option("machine", "for the processes of --multi_gpu; 0 finds a free one", 0)
+    dry_run: bool = option(
+        "run", "print the estimated time and memory and exit; with --json as a JSON object", False, switch=True
+    )
+    json: bool = option("run", "print events as JSON lines instead of text", False, switch=True)
 
     @property
     def folder(self) -> Path:
@@ -318,6 +276,9 @@ class TrainingConfig:
             "checkpoint": None if self.checkpoint is None else _absolute(self.checkpoint),
         }
         write_whole(path, json.dumps({**dataclasses.asdict(self), **paths, **more}, indent=1))
+
+
+OPTIONS = options_of(TrainingConfig)
 
 
 def _absolute(path: str) -> str:

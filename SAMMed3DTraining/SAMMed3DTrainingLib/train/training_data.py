@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import platform
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -124,13 +125,7 @@ def load_cases(
 
 
 class SampleSlots(Dataset):
-    """The samples of a run by number: slot ``n`` of epoch ``e`` is the same in every process and after every resume.
-
-    Args:
-        cases: to train on.
-        profile: of the network.
-        config: shares, augmentation, seed.
-    """
+    """The samples of a run by number: slot ``n`` of epoch ``e`` is the same in every process and after every resume."""
 
     def __init__(self, cases: Sequence[CachedCase], profile: PreprocessingProfile, config: TrainingConfig) -> None:
         self._config = config
@@ -246,12 +241,7 @@ class _Stored:
 
 
 class EmbeddingBank:
-    """Stores embeddings and truths of samples by key, within a bound of memory; a step then costs a fraction.
-
-    Args:
-        model: its encoder is frozen.
-        budget_bytes: memory for the bank.
-    """
+    """Stores embeddings and truths of samples by key, within a bound of memory; a step then costs a fraction."""
 
     def __init__(self, model: Sam3D, budget_bytes: float) -> None:
         self._model = model
@@ -287,9 +277,7 @@ class EmbeddingBank:
             embeddings = self._model.encode(crops).half().cpu()
             for key, sample, embedding in zip(keys, samples, embeddings, strict=True):
                 bits = np.packbits(sample.truth)
-                kept = Sample(
-                    np.empty(0, np.float32), bits, sample.click, sample.spacing_mm, sample.kind, sample.diameter_mm
-                )
+                kept = dataclasses.replace(sample, crop=np.empty(0, np.float32), truth=bits)
                 self._stored[key] = _Stored(kept, sample.truth.shape, embedding.clone())
                 self.bytes += bits.nbytes + embedding.numel() * embedding.element_size()
             if self.is_full or (progress is not None and progress(len(self._stored)) is False):
@@ -305,10 +293,5 @@ class EmbeddingBank:
         samples = []
         for item in stored:
             bits = np.unpackbits(item.sample.truth, count=int(np.prod(item.truth_shape)))
-            old = item.sample
-            samples.append(
-                Sample(
-                    old.crop, bits.reshape(item.truth_shape) > 0, old.click, old.spacing_mm, old.kind, old.diameter_mm
-                )
-            )
+            samples.append(dataclasses.replace(item.sample, truth=bits.reshape(item.truth_shape) > 0))
         return samples, torch.stack([item.embedding for item in stored]).to(self._model.device).float()

@@ -86,12 +86,7 @@ def run_training(config: TrainingConfig) -> int:
 
 
 def launch_training(config: TrainingConfig, arguments: Sequence[str]) -> int:
-    """Trains in one process for each GPU. Returns the exit code.
-
-    Args:
-        config: with ``multi_gpu``.
-        arguments: the command line that it was made from.
-    """
+    """Trains in one process for each GPU. Returns the exit code."""
     os.environ[run_files.ROOT_PID] = str(os.getpid())  # who ends this process ends them all
     try:
         launch(config, arguments)

@@ -109,10 +109,7 @@ class Validator:
     """Evaluates networks on the same nodules with the same clicks every time.
 
     Args:
-        cases: held out.
-        clicks: of each nodule.
         most_nodules: of more, that many are chosen once.
-        seed: of the choice and the views.
     """
 
     def __init__(self, cases: Sequence[CachedCase], clicks: int, most_nodules: int, seed: int) -> None:
