@@ -139,6 +139,11 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
     )
 
 
+def few(names: Sequence[object], most: int = 3) -> str:
+    """The first names of a list, and dots where there are more."""
+    return ", ".join(map(str, names[:most])) + ", ..." * (len(names) > most)
+
+
 def duration(
     seconds: float | None, unknown: str = "?", words: tuple[str, str, str] = ("{n} s", "{n} min", "{h} h {m} min")
 ) -> str:

@@ -12,6 +12,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -505,18 +506,16 @@ class SamAutomaticMaskGenerator3D:
         }
 
 
+@dataclass(eq=False)
 class _Found:
     """An object that was clicked: the look at it, its mask, and its record once that is asked for."""
 
-    def __init__(
-        self, score: float, look: Look, prediction: Prediction, agreement: Agreement | None, appearance: float
-    ) -> None:
-        self.score = score
-        self.look = look
-        self.prediction = prediction
-        self.agreement = agreement
-        self.appearance = appearance
-        self.record: dict[str, Any] | None = None
+    score: float
+    look: Look
+    prediction: Prediction
+    agreement: Agreement | None
+    appearance: float
+    record: dict[str, Any] | None = None
 
     def holds(self, point_ras: ArrayLike, ijk_to_ras: NDArray) -> bool:
         """Whether a point lies in the mask."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from ..files.output_files import whole_file
+from ..files.output_files import write_text_whole
 from ..inference.errors import InputError
 
 SCHEMA = "sammed3d-findings"
@@ -334,8 +334,7 @@ def from_json(text: str, name: str = "the findings") -> Findings:
 
 def write_findings(path: Path, findings: Findings) -> None:
     """Writes the JSON, whole or not at all. Raises InputError where the place cannot be written."""
-    with whole_file(path) as part:
-        part.write_text(to_json(findings), encoding="utf-8")
+    write_text_whole(path, to_json(findings))
 
 
 def read_findings(path: Path) -> Findings:

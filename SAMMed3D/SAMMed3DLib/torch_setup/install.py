@@ -222,7 +222,8 @@ class TorchInstaller:
         if torch is None and self._state() is not TorchState.PRESENT:
             return InstallResult(Outcome.DECLINED, "")
         if changed or importedBefore:
-            return _restart(", ".join(changed))
+            message = _("PyTorch was installed. Restart Slicer to use it: some of its parts were in use already.")
+            return InstallResult(Outcome.RESTART_REQUIRED, message, ", ".join(changed))
         problem = self._services.cudaProblem()
         if problem:
             return InstallResult(
@@ -258,42 +259,33 @@ def _explained(error: Exception, cpuOnly: bool) -> InstallResult:
     """A failed installation in a user's words."""
     if isinstance(error, TypeError):  # importlib.metadata.files('torch') is None in PyTorchUtils
         return _halfRemoved(_first(error))
+    cpuOnlyMayHelp = not cpuOnly
     if _pathTooLong(error):
-        return InstallResult(
-            Outcome.FAILED,
-            _(
-                "A file of PyTorch has a path that is too long for Windows. Allow long paths (search for 'Enable Win32 "
-                "long paths' in the group policy editor, or set LongPathsEnabled to 1 in the registry), or install "
-                "Slicer in a folder with a short name such as C:\\Slicer; then try again."
-            ),
-            _first(error),
-        )
-    if isinstance(error, PermissionError):
-        return InstallResult(
-            Outcome.FAILED,
-            _(
-                "Slicer may not write into its own folder. Install Slicer where you may write, or start it once as "
-                "administrator to install PyTorch."
-            ),
-            _first(error),
-        )
-    if isinstance(error, OSError) and error.errno == 28:
-        return InstallResult(
-            Outcome.FAILED,
-            _("The disk is full: PyTorch needs up to 6 GB, 1 GB for the CPU only."),
-            _first(error),
-            cpuOnlyMayHelp=not cpuOnly,
-        )
-    if isinstance(error, subprocess.CalledProcessError):
+        cpuOnlyMayHelp = False
         message = _(
-            "Downloading or installing PyTorch failed. Is this computer online, and is there enough space on "
-            "the disk? View > Error log shows what pip said."
+            "A file of PyTorch has a path that is too long for Windows. Allow long paths (search for 'Enable Win32 "
+            "long paths' in the group policy editor, or set LongPathsEnabled to 1 in the registry), or install "
+            "Slicer in a folder with a short name such as C:\\Slicer; then try again."
         )
+    elif isinstance(error, PermissionError):
+        cpuOnlyMayHelp = False
+        message = _(
+            "Slicer may not write into its own folder. Install Slicer where you may write, or start it once as "
+            "administrator to install PyTorch."
+        )
+    elif isinstance(error, OSError) and error.errno == 28:
+        message = _("The disk is full: PyTorch needs up to 6 GB, 1 GB for the CPU only.")
     else:
-        message = _("PyTorch could not be installed: {error}.").format(error=_first(error).rstrip("."))
-    if not cpuOnly:
-        message += " " + _("The build for the CPU only needs no graphics driver and is smaller; it may work.")
-    return InstallResult(Outcome.FAILED, message, _first(error), cpuOnlyMayHelp=not cpuOnly)
+        if isinstance(error, subprocess.CalledProcessError):
+            message = _(
+                "Downloading or installing PyTorch failed. Is this computer online, and is there enough space on "
+                "the disk? View > Error log shows what pip said."
+            )
+        else:
+            message = _("PyTorch could not be installed: {error}.").format(error=_first(error).rstrip("."))
+        if not cpuOnly:
+            message += " " + _("The build for the CPU only needs no graphics driver and is smaller; it may work.")
+    return InstallResult(Outcome.FAILED, message, _first(error), cpuOnlyMayHelp)
 
 
 def _halfRemoved(details: str) -> InstallResult:
@@ -306,14 +298,6 @@ def _halfRemoved(details: str) -> InstallResult:
             "and the folders beside it whose names begin with torch- or ~orch, start Slicer and try again."
         ).format(folder=where),
         details,
-    )
-
-
-def _restart(changed: str) -> InstallResult:
-    return InstallResult(
-        Outcome.RESTART_REQUIRED,
-        _("PyTorch was installed. Restart Slicer to use it: some of its parts were in use already."),
-        changed,
     )
 
 

@@ -101,7 +101,7 @@ class ModelEntry:
     size_bytes: int
     license: str
     source: str
-    removable: bool
-    installed: bool
-    sha256: str | None
     note: str
+    removable: bool = True
+    installed: bool = True
+    sha256: str | None = None

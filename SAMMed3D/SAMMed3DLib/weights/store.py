@@ -294,10 +294,9 @@ class WeightsStore:
             _size(path),
             APACHE_2,
             "SAMMed3D",
+            note,
             removable=False,
             installed=path is not None,
-            sha256=None,
-            note=note,
         )
 
     def _download(self, model: CatalogModel) -> ModelEntry:
@@ -319,10 +318,10 @@ class WeightsStore:
             _size(target) if installed else model.size_bytes,
             model.license,
             model.source,
+            note,
             removable=installed or begun > 0,
             installed=installed,
             sha256=model.sha256,
-            note=note,
         )
 
     def _finetuned(self, file: Path) -> ModelEntry:
@@ -336,10 +335,7 @@ class WeightsStore:
             _size(file),
             "as the model it was trained from",
             str(file),
-            removable=True,
-            installed=True,
-            sha256=None,
-            note="Trained on this computer.",
+            "Trained on this computer.",
         )
 
     def _file(self, chosen: ChosenFile) -> ModelEntry:
@@ -355,10 +351,9 @@ class WeightsStore:
             _size(path),
             known.license if known else "not known: ask whoever made the file",
             chosen.path,
-            removable=True,
+            what if there else "The file is gone: put it back, or remove it from the list.",
             installed=there,
             sha256=chosen.sha256,
-            note=what if there else "The file is gone: put it back, or remove it from the list.",
         )
 
     def _detector_file(self, file: Path) -> ModelEntry:
@@ -372,10 +367,8 @@ class WeightsStore:
             _size(file) if there else model.size_bytes,
             model.license,
             str(file),
-            removable=True,
+            model.note + note,
             installed=there,
-            sha256=None,
-            note=model.note + note,
         )
 
     # Files

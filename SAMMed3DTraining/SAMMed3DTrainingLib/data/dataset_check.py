@@ -9,10 +9,9 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
-from SAMMed3DLib.commandline.terminal import our_warnings_told
+from SAMMed3DLib.commandline.terminal import few, our_warnings_told
 from SAMMed3DLib.inference.geometry import voxel_spacing
 from SAMMed3DLib.inference.validation import hounsfield_doubt
 
@@ -162,22 +161,22 @@ def _label_problems(dataset: Dataset, loaded: LoadedCase) -> Iterator[str]:
     unknown = {nodule.value for nodule in nodules} - set(dataset.label_names)
     # A file that names one class only often numbers its nodules.
     if len(dataset.label_names) > 2 and unknown:
-        yield f"label values that dataset.json does not name: {_few(sorted(unknown))}"
+        yield f"label values that dataset.json does not name: {few(sorted(unknown), 4)}"
     specks = [nodule.name for nodule in nodules if nodule.voxels <= 2]
     if specks:
-        yield f"{len(specks)} components of one or two voxels ({_few(specks)})"
+        yield f"{len(specks)} components of one or two voxels ({few(specks, 4)})"
     huge = [nodule.name for nodule in nodules if nodule.diameter_mm > _LARGEST_NODULE_MM]
     if huge:
-        yield f"larger than {_LARGEST_NODULE_MM:.0f} mm, no nodule ({_few(huge)})"
-    airy = [n.name for n in nodules if _mean_hu(loaded.array_kji, n.slices_kji, n.mask) < _AIR_HU]
+        yield f"larger than {_LARGEST_NODULE_MM:.0f} mm, no nodule ({few(huge, 4)})"
+    airy = [n.name for n in nodules if loaded.array_kji[n.slices_kji][n.mask].mean(dtype=np.float64) < _AIR_HU]
     if hounsfield_doubt(loaded.array_kji):
         return
     if airy:
-        yield f"lies in air: flipped or of another image? ({_few(airy)})"
+        yield f"lies in air: flipped or of another image? ({few(airy, 4)})"
         return
     faint = [n.name for n in nodules if n.voxels > _FEWEST_VOXELS and not _stands_out(loaded, n)]
     if faint and 2 * len(faint) > sum(n.voxels > _FEWEST_VOXELS for n in nodules):
-        yield f"no brighter than what is around it: mirrored, or of another image? ({_few(faint)})"
+        yield f"no brighter than what is around it: mirrored, or of another image? ({few(faint, 4)})"
 
 
 def _image_problems(loaded: LoadedCase) -> Iterator[str]:
@@ -215,11 +214,3 @@ def _stands_out(loaded: LoadedCase, nodule: LabelledNodule) -> bool:
     if not shell.any():
         return True
     return float(values[inside].mean()) - float(np.median(values[shell])) > _LEAST_CONTRAST_HU
-
-
-def _mean_hu(array: NDArray, window: tuple[slice, slice, slice], mask: NDArray[np.bool_]) -> float:
-    return float(array[window][mask].mean(dtype=np.float64))
-
-
-def _few(names: list) -> str:
-    return ", ".join(str(name) for name in names[:4]) + (", ..." if len(names) > 4 else "")

@@ -25,6 +25,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from SAMMed3DLib.commandline.terminal import few
 from SAMMed3DLib.files.image_file import check_kind, given_path
 from SAMMed3DLib.files.volume_io import read_labels, read_volume
 from SAMMed3DLib.inference.errors import InputError
@@ -374,10 +375,10 @@ def _one_patient_noted(datasets: tuple[Dataset, ...]) -> tuple[Dataset, ...]:
     cases = [case for dataset in datasets for case in dataset.cases]
     if len(cases) < 2 or len({case.patient for case in cases}) > 1:
         return datasets
-    names = ", ".join(case.name for case in cases[:3]) + (", ..." if len(cases) > 3 else "")
     problem = (
-        f"all {len(cases)} cases ({names}) are taken for scans of one patient, {cases[0].patient!r}, so that nothing "
-        "can be held out. If they are several, say what names a patient with --patient_pattern, such as '^(.+)$' for "
+        f"all {len(cases)} cases ({few([case.name for case in cases])}) are taken for scans of one patient, "
+        f"{cases[0].patient!r}, so that nothing can be held out. If they are several, say what names a patient with "
+        "--patient_pattern, such as '^(.+)$' for "
         'one patient a case, or in the table "patients" of dataset.json'
     )
     return tuple(dataclasses.replace(each, problems=(*each.problems, problem)) for each in datasets)
@@ -386,14 +387,7 @@ def _one_patient_noted(datasets: tuple[Dataset, ...]) -> tuple[Dataset, ...]:
 def _gone_from_splits(splits: list[dict[str, Any]], names: set[str]) -> list[str]:
     named = {str(name) for fold in splits for half in ("train", "val") for name in fold[half]}
     gone = sorted(named - names)
-    return (
-        [
-            f"splits_final.json names {len(gone)} cases that are not there ({', '.join(gone[:3])}"
-            f"{', ...' if len(gone) > 3 else ''})"
-        ]
-        if gone
-        else []
-    )
+    return [f"splits_final.json names {len(gone)} cases that are not there ({few(gone)})"] if gone else []
 
 
 def _images(folder: Path, numbered: Collection[str], problems: list[str]) -> dict[str, Path]:

@@ -10,7 +10,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from SAMMed3DLib.files.output_files import whole_file
+from SAMMed3DLib.commandline.terminal import few
+from SAMMed3DLib.files.output_files import write_text_whole
 
 from .datasets import Case, Dataset, DatasetError, ask
 
@@ -137,8 +138,7 @@ def _left_out(cases: Sequence[Case], tested: set[str], fold: int | None) -> tupl
             reason = "their patients are in the Val part"
         reasons.setdefault(reason, []).append(case.full_name)
     return tuple(
-        f"{len(names)} labelled cases are not used, {reason} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})"
-        for reason, names in reasons.items()
+        f"{len(names)} labelled cases are not used, {reason} ({few(names)})" for reason, names in reasons.items()
     )
 
 
@@ -160,8 +160,7 @@ def write_split(split: Split, folder: Path, labels: Mapping[str, str] = MappingP
         **{name: [entry(case) for case in getattr(split, name)] for name in ("train", "val", "test")},
     }
     path = folder / FILE_NAME
-    with whole_file(path) as part:
-        part.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+    write_text_whole(path, json.dumps(content, indent=1, ensure_ascii=False))
     return path
 
 
@@ -200,8 +199,8 @@ def read_split(folder: Path, datasets: Sequence[Dataset]) -> Split | None:
     missing = [name for part in names.values() for name in part if name not in cases]
     if missing:
         raise DatasetError(
-            f"{path} names {len(missing)} cases that the data no longer holds ({', '.join(missing[:3])}"
-            f"{', ...' if len(missing) > 3 else ''}); bring them back, or remove the file to split anew"
+            f"{path} names {len(missing)} cases that the data no longer holds ({few(missing)}); bring them back, or "
+            "remove the file to split anew"
         )
     train, val, test = (tuple(cases[name] for name in names[part]) for part in ("train", "val", "test"))
     return Split(train, val, test, source)

@@ -70,14 +70,6 @@ class ComparisonConfig:
 OPTIONS = options_of(ComparisonConfig)
 
 
-@dataclass(frozen=True)
-class _Row:
-    """One nodule: its line in the table, and its masks by side and click."""
-
-    values: dict[str, Any]
-    masks: dict[tuple[str, int], PlacedMask]
-
-
 def compare(config: ComparisonConfig, job: Job) -> Path | None:
     """Compares as configured and writes the results. Returns their file, or None when asked to end before.
 
@@ -199,21 +191,22 @@ class _Comparison:
         return True
 
     def _one_case(self, loaded: LoadedCase, models: dict[str, Evaluated], masks: Path, done: int, total: int) -> bool:
-        rows = []
+        rows, drawn = [], []
         for number, (value, nodule) in enumerate(zip(prediction_values(loaded.nodules), loaded.nodules, strict=True)):
             if self._job.cancelled:
                 return False
-            row = self._nodule(loaded, nodule, value, models)
+            row, masks_of_row = self._nodule(loaded, nodule, value, models)
             rows.append(row)
-            old, new = row.values["old"]["dice"][-1], row.values["new"]["dice"][-1]
-            self._job.item(row.values, f"{loaded.case.name} {nodule.name}: Dice {old:.3f} -> {new:.3f}")
+            drawn.append(masks_of_row)
+            old, new = row["old"]["dice"][-1], row["new"]["dice"][-1]
+            self._job.item(row, f"{loaded.case.name} {nodule.name}: Dice {old:.3f} -> {new:.3f}")
             self._job.progress(done + (number + 1) / len(loaded.nodules), total, loaded.case.name)
         files: dict[str, dict[str, str]] = {side: {} for side in SIDES}
         for side, click in ((side, click) for side in SIDES for click in self._shown):
             path = masks / loaded.case.dataset / f"{loaded.case.part}_{loaded.case.name}_{side}_{click}.nii.gz"
-            write_predictions(path, loaded, [row.masks[side, click] for row in rows])
+            write_predictions(path, loaded, [each[side, click] for each in drawn])
             files[side][str(click)] = path.relative_to(self._out).as_posix()
-        self._rows += [row.values for row in rows]
+        self._rows += rows
         self._cases.append(
             {
                 "case": loaded.case.full_name,
@@ -225,8 +218,10 @@ class _Comparison:
         )
         return True
 
-    def _nodule(self, loaded: LoadedCase, nodule: LabelledNodule, value: int, models: dict[str, Evaluated]) -> _Row:
-        """One nodule, evaluated with the same simulated user on both sides."""
+    def _nodule(
+        self, loaded: LoadedCase, nodule: LabelledNodule, value: int, models: dict[str, Evaluated]
+    ) -> tuple[dict[str, Any], dict[tuple[str, int], PlacedMask]]:
+        """A nodule's line in the table and its masks by side and click, with the same simulated user on both sides."""
         case, shown, config = loaded.case, self._shown, self._config
         sides: dict[str, dict[str, list[float]]] = {}
         masks: dict[tuple[str, int], PlacedMask] = {}
@@ -239,24 +234,20 @@ class _Comparison:
             }
             for click in shown:
                 masks[side, click] = result.after(click)
-        return _Row(
-            {
-                "case": case.full_name,
-                "dataset": case.dataset,
-                "patient": case.patient,
-                "nodule": nodule.name,
-                "label_value": nodule.value,
-                "value": value,
-                "diameter_mm": round(nodule.diameter_mm, 2),
-                "truth_mm3": round(nodule.volume_mm3, 2),
-                "center_ras": _center(nodule, loaded.ijk_to_ras),
-                **sides,
-                "delta": [
-                    _rounded(new - old) for old, new in zip(*(sides[side]["dice"] for side in SIDES), strict=True)
-                ],
-            },
-            masks,
-        )
+        row = {
+            "case": case.full_name,
+            "dataset": case.dataset,
+            "patient": case.patient,
+            "nodule": nodule.name,
+            "label_value": nodule.value,
+            "value": value,
+            "diameter_mm": round(nodule.diameter_mm, 2),
+            "truth_mm3": round(nodule.volume_mm3, 2),
+            "center_ras": _center(nodule, loaded.ijk_to_ras),
+            **sides,
+            "delta": [_rounded(new - old) for old, new in zip(*(sides[side]["dice"] for side in SIDES), strict=True)],
+        }
+        return row, masks
 
     # -- the table ---------------------------------------------------------------------------------------------------
 

@@ -22,9 +22,10 @@ import torch
 
 from SAMMed3DLib import __version__
 from SAMMed3DLib.commandline.terminal import aligned
-from SAMMed3DLib.files.output_files import whole_file
+from SAMMed3DLib.files.output_files import whole_file, write_text_whole
 from SAMMed3DLib.inference.nodule_table import number
 
+from ..runs.run_files import plain
 from .evaluation_config import EvaluationConfig
 from .metrics import NSD_TOLERANCES_MM
 from .nodule_scores import GroupSummary, ScoredNodule
@@ -81,9 +82,7 @@ def write_json(path: Path, evaluation: Evaluation) -> None:
         "summary": [dataclasses.asdict(summary) for summary in evaluation.summaries],
         "nodules": [_as_dict(score) for score in evaluation.scores],
     }
-    text = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False)
-    with whole_file(path) as part:
-        part.write_text(text + "\n", encoding="utf-8")
+    write_text_whole(path, json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_dice_of_clicks(path: Path, scores: Sequence[ScoredNodule]) -> None:
@@ -95,8 +94,7 @@ def write_dice_of_clicks(path: Path, scores: Sequence[ScoredNodule]) -> None:
     for score in scores:
         curve = {str(click): round(value, 6) for click, value in enumerate(score.dice)}
         table.setdefault(score.dataset, {})[f"{score.case}/{score.nodule}"] = curve
-    with whole_file(path) as part:
-        part.write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text_whole(path, json.dumps(table, indent=1, ensure_ascii=False) + "\n")
 
 
 def write_csv(path: Path, scores: Sequence[ScoredNodule]) -> None:
@@ -110,8 +108,7 @@ def write_csv(path: Path, scores: Sequence[ScoredNodule]) -> None:
 
 def write_text(path: Path, evaluation: Evaluation) -> None:
     """Writes ``summary.txt``. Raises InputError when the place cannot be written."""
-    with whole_file(path) as part:
-        part.write_text(text_report(evaluation) + "\n", encoding="utf-8")
+    write_text_whole(path, text_report(evaluation) + "\n")
 
 
 def text_report(evaluation: Evaluation) -> str:
@@ -270,14 +267,3 @@ def _row(score: ScoredNodule) -> dict[str, Any]:
         "first_s": score.seconds[0],
     }
     return {name: round(value, 6) if isinstance(value, float) else value for name, value in row.items()}
-
-
-def _plain(value: Any) -> Any:
-    """Lists, numbers and strings; floats to 6 digits, NaN as null."""
-    if isinstance(value, (float, np.floating)):
-        return round(float(value), 6) if np.isfinite(value) else None
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -17,7 +17,7 @@ import torch
 
 from SAMMed3DLib import __version__
 from SAMMed3DLib.commandline.task_queue import ONE_AT_A_TIME, TimeLeft, WorkerDied, Workers, use_threads, work_through
-from SAMMed3DLib.commandline.terminal import Terminal, ending_cleanly, our_warnings_told
+from SAMMed3DLib.commandline.terminal import Terminal, ending_cleanly, few, our_warnings_told
 from SAMMed3DLib.files.image_file import given_path
 from SAMMed3DLib.files.made_record import MadeRecord, weights_of
 from SAMMed3DLib.files.output_files import check_folder
@@ -475,8 +475,7 @@ def choose_cases(config: EvaluationConfig) -> EvaluationCases:
     bare = [case.name for case in part if case.label is None]
     if bare:
         notes.append(
-            f"{len(bare)} images of the part {config.data_type} have no label map and are left out "
-            f"({', '.join(bare[:3])}{', ...' if len(bare) > 3 else ''})"
+            f"{len(bare)} images of the part {config.data_type} have no label map and are left out ({few(bare)})"
         )
     if cases:
         source = f"the data's {config.data_type} part"

@@ -13,10 +13,11 @@ run.log         standard output and standard error, where a panel started the ru
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -109,6 +110,19 @@ def write_whole(path: Path, text: str) -> None:
             if not being_read or attempt == _REPLACE_TRIES - 1:
                 raise RunError(str(error)) from error
         time.sleep(_REPLACE_SECONDS)
+
+
+def plain(value: Any) -> Any:
+    """Makes of a value what JSON has: arrays become lists, floats have 6 digits, NaN and infinity become None."""
+    if hasattr(value, "tolist"):  # of NumPy
+        value = value.tolist()
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 # -- the lock ---------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from SAMMed3DLib.commandline.terminal import few
 from SAMMed3DLib.inference.geometry import block_slices
 from SAMMed3DLib.scene.mask_block import MaskBlock
 from SAMMed3DLib.scene.nodule_segmentation import REVIEWED, NoduleSegmentation
@@ -61,7 +62,7 @@ class NoduleReading:
         key = tuple(nodule.segmentId for nodule in chosen)
         if key not in self._notes:
             doubtful = [nodule.name for nodule in chosen if nodule.isDoubtful]
-            note = _("not to be trusted, look at them again: {names}").format(names=_few(doubtful))
+            note = _("not to be trusted, look at them again: {names}").format(names=few(doubtful, 4))
             self._notes[key] = (*([note] if doubtful else []), *arrange(chosen).notes())
         return self._notes[key]
 
@@ -96,13 +97,13 @@ class Arrangement:
         notes = []
         if self.overlapping:
             notes.append(
-                _("overlap with a smaller one, which keeps the voxels: {names}").format(names=_few(self.overlapping))
+                _("overlap with a smaller one, which keeps the voxels: {names}").format(names=few(self.overlapping, 4))
             )
         if self.hidden:
-            notes.append(_("left out, covered by other nodules: {names}").format(names=_few(self.hidden)))
+            notes.append(_("left out, covered by other nodules: {names}").format(names=few(self.hidden, 4)))
         if self.pieces:
             notes.append(
-                _("in several pieces, each counts as a nodule in training: {names}").format(names=_few(self.pieces))
+                _("in several pieces, each counts as a nodule in training: {names}").format(names=few(self.pieces, 4))
             )
         return tuple(notes)
 
@@ -144,9 +145,9 @@ def readNodules(segmentationNode: Any, volumeNode: Any) -> NoduleReading:
             nodules.append(NoduleMask(segmentId, name, accepted, block, voxels, stored.isDoubtful(segmentId)))
     notes = []
     if empty:
-        notes.append(_("left out, no voxel in the volume: {names}").format(names=_few(empty)))
+        notes.append(_("left out, no voxel in the volume: {names}").format(names=few(empty, 4)))
     if huge:
-        notes.append(_("left out, too large for a nodule: {names}").format(names=_few(huge)))
+        notes.append(_("left out, too large for a nodule: {names}").format(names=few(huge, 4)))
     return NoduleReading(tuple(nodules), tuple(notes))
 
 
@@ -208,7 +209,3 @@ def _common(first: MaskBlock, second: MaskBlock) -> tuple[Window, Window] | tupl
         here.append(slice(start - a.start, stop - a.start))
         there.append(slice(start - b.start, stop - b.start))
     return (here[0], here[1], here[2]), (there[0], there[1], there[2])
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")

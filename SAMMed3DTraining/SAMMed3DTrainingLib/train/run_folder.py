@@ -46,7 +46,7 @@ from SAMMed3DLib.inference.errors import InputError
 
 from ..options import ALIASES
 from ..runs import run_files
-from ..runs.run_files import Command, RunError
+from ..runs.run_files import Command, RunError, plain
 from .trainable import Trainable
 from .training_config import OPTIONS, TrainingConfig, TrainingError
 
@@ -91,7 +91,7 @@ class RunFolder:
 
     def write(self, event: str, **values: Any) -> None:
         """Appends an event. Raises TrainingError when the disk is full."""
-        line = {"event": event, "time": round(time.time(), 3), **{k: _plain(v) for k, v in values.items()}}
+        line = {"event": event, "time": round(time.time(), 3), **plain(values)}
         try:
             with (self.folder / run_files.EVENTS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -136,17 +136,6 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
             events = [e for e in events if e["event"] not in ("step", "validation") or e.get("step", 0) <= begun]
         events.append(event)
     return events
-
-
-def _plain(value: Any) -> Any:
-    """Replaces NaN by None, since JSON has no NaN."""
-    if isinstance(value, float):
-        return round(value, 6) if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
 
 
 def save_state(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from SAMMed3DLib.commandline.terminal import our_warnings_told
+from SAMMed3DLib.commandline.terminal import few, our_warnings_told
 from SAMMed3DLib.model.profile import PreprocessingProfile
 from SAMMed3DLib.model.sam import Sam3D
 from SAMMed3DLib.synthesis import NoduleShapes
@@ -117,9 +117,9 @@ def load_cases(
     changed = changed_labels(config.folder, cases.labels) if config.resume else []
     if changed:
         raise TrainingError(
-            f"the labels of {len(changed)} cases have changed since this run began ({', '.join(changed[:3])}"
-            f"{', ...' if len(changed) > 3 else ''}), and what it has learned and measured is of the old ones: begin "
-            f"a run of another --task_name with --checkpoint {config.folder / LATEST}, or bring the old labels back"
+            f"the labels of {len(changed)} cases have changed since this run began ({few(changed)}), and what it has "
+            "learned and measured is of the old ones: begin a run of another --task_name with --checkpoint "
+            f"{config.folder / LATEST}, or bring the old labels back"
         )
     return cases
 
