@@ -16,15 +16,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+from SAMMed3DLib import __version__
 from SAMMed3DLib.commandline.terminal import Terminal, our_warnings_told
 from SAMMed3DLib.inference.errors import InputError
 from SAMMed3DLib.model import CheckpointError, DeviceError
 
 from .data.datasets import DatasetError
+from .options import add_options, options_of, values_of
 from .runs.run_files import RunError, read_word
 
+Config = TypeVar("Config")
 Kind = Literal["out_of_memory", "disk_full", "bad_data", "other"]
 
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
@@ -149,6 +152,33 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options --json and --control."""
     parser.add_argument("--json", action="store_true", help="print JSON lines instead of text")
     parser.add_argument("--control", type=Path, metavar="FILE", help="a file in which the word stop ends the command")
+
+
+def run_job(
+    prog: str,
+    description: str,
+    config: type[Config],
+    work: Callable[[Config, Job], object],
+    arguments: list[str],
+    refused: tuple[type[Exception], ...] = (),
+) -> int:
+    """Runs a command as a job. Returns the exit code: 0 done, 2 it cannot be done, 130 asked to end.
+
+    Args:
+        prog, description: of the command.
+        config: its configuration, whose options it has beside --json and --control.
+        work: the work.
+        arguments: the command line.
+        refused: further errors by which the work refuses its input.
+    """
+    parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"sammed3d {__version__}")
+    options = options_of(config)
+    add_options(parser, options, config)
+    add_job_options(parser)
+    parsed = parser.parse_args(arguments)
+    chosen = config(**values_of(parsed, options))
+    return Job(prog, parsed.json, parsed.control).run(lambda job: work(chosen, job), refused)
 
 
 # -- failures and signals, of training too -----------------------------------------------------------------------------

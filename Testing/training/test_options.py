@@ -1,4 +1,4 @@
-"""Options of train.py, test.py and compare: one table for parser, checks and documentation.
+"""Options of train.py, test.py, compare and rank: one table for parser, checks and documentation.
 
 ``python Testing/training/test_options.py`` writes the documentation anew (PYTHONPATH=SAMMed3D:SAMMed3DTraining).
 """
@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from SAMMed3DTrainingLib.evaluate import comparison, evaluation_config
-from SAMMed3DTrainingLib.options import NOT_NEGATIVE, SHARE, Option, check_ranges
+from SAMMed3DTrainingLib.evaluate import active_learning, comparison, evaluation_config
+from SAMMed3DTrainingLib.options import NOT_NEGATIVE, SHARE, Option, check_ranges, options_of
 from SAMMed3DTrainingLib.train import training_config
 
 PAGE = Path(__file__).resolve().parents[2] / "Resources" / "Documentation" / "options.md"
@@ -23,6 +23,7 @@ TABLES = {
     "train.py": (training_config.OPTIONS, training_config.TrainingConfig),
     "test.py": (evaluation_config.OPTIONS, evaluation_config.EvaluationConfig),
     "compare": (comparison.OPTIONS, comparison.ComparisonConfig),
+    "rank": (options_of(active_learning.RankingConfig), active_learning.RankingConfig),
 }
 
 

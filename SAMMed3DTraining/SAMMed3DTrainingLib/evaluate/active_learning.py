@@ -17,7 +17,6 @@ uncertainty is 1 - stability.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import time
@@ -34,7 +33,8 @@ from SAMMed3DLib.inference import InputError, SamAutomaticMaskGenerator3D
 from SAMMed3DLib.torch_setup.device import auto_device
 
 from ..data.datasets import DEFAULT_PATIENT_PATTERN, ENDINGS, DatasetError, find_datasets, strip_ending
-from ..job import Job, add_job_options
+from ..job import Job, run_job
+from ..options import DEVICES, PRECISIONS, option
 from ..runs.run_files import write_whole
 
 SCHEMA = 1
@@ -77,19 +77,20 @@ class GeneratorFinder:
 
 @dataclass(frozen=True)
 class RankingConfig:
-    """One ranking.
+    """One ranking."""
 
-    Attributes:
-        data: files, data sets (their images without label maps), folders of files, DICOM series folders.
-        checkpoint: None for the bundled nodule model.
-        out: file of the result; None for none.
-    """
-
-    data: tuple[Path, ...]
-    checkpoint: Path | None = None
-    out: Path | None = None
-    device: str = "auto"
-    precision: str = "auto"
+    data: tuple[Path, ...] = option(
+        "",
+        "volumes, data sets (their images without label maps), folders of volumes, DICOM series folders",
+        kind=Path,
+        nargs="+",
+        required=True,
+        metavar="PATH",
+    )
+    checkpoint: Path | None = option("", "weights (default: the bundled nodule model)", None, kind=Path, metavar="FILE")
+    out: Path | None = option("", "where the result is written as JSON", None, kind=Path, metavar="FILE")
+    device: str = option("", DEVICES, "auto")
+    precision: str = option("", "of the image encoder", "auto", choices=PRECISIONS)
 
 
 def rank(
@@ -237,40 +238,7 @@ def _text(content: dict[str, Any]) -> str:
     return "\n".join([*lines, f"measure: {content['measure']}", f"after: {content['source']}"])
 
 
-def ranking_parser(prog: str = "rank") -> argparse.ArgumentParser:
-    """The options with their defaults and meanings."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        allow_abbrev=False,
-        description="Rank unlabelled volumes by how much the model would learn from them: by its own uncertainty.",
-    )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        nargs="+",
-        required=True,
-        metavar="PATH",
-        help="volumes, data sets (their images without label maps), folders of volumes, DICOM series folders",
-    )
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights (default: the bundled nodule model)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where the result is written as JSON")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
-    parser.add_argument(
-        "--precision",
-        default="auto",
-        choices=("auto", "fp32", "bf16", "fp16"),
-        help="of the image encoder (default auto)",
-    )
-    add_job_options(parser)
-    return parser
-
-
-def run_ranking(arguments: list[str], prog: str = "rank") -> int:
-    """The command ``rank``. Returns the exit code: 0 done, 2 it cannot be done, 130 asked to end."""
-    options = ranking_parser(prog).parse_args(arguments)
-    config = RankingConfig(tuple(options.data), options.checkpoint, options.out, options.device, options.precision)
-
-    def work(job: Job) -> None:
-        rank(config, job)
-
-    return Job(prog, options.json, options.control).run(work)
+def run_ranking(arguments: list[str]) -> int:
+    """The command ``rank``; returns the exit code."""
+    about = "Rank unlabelled volumes by how much the model would learn from them: by its own uncertainty."
+    return run_job("rank", about, RankingConfig, rank, arguments)

@@ -9,7 +9,6 @@ file appears when everything is there, and not before.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import tempfile
@@ -25,18 +24,8 @@ from SAMMed3DLib.model.sizes import NODULE_NETS
 
 from ..data.datasets import DEFAULT_PATIENT_PATTERN, Case, DatasetError, LoadedCase
 from ..data.instances import LabelledNodule
-from ..job import Job, add_job_options
-from ..options import (
-    DEVICES,
-    NOT_NEGATIVE,
-    ONE_CLICK,
-    PRECISIONS,
-    add_options,
-    check_ranges,
-    option,
-    options_of,
-    values_of,
-)
+from ..job import Job, run_job
+from ..options import DEVICES, NOT_NEGATIVE, ONE_CLICK, PRECISIONS, check_ranges, option, options_of
 from ..runs import run_files
 from ..runs.run_files import RunError, write_whole
 from .evaluated_models import Evaluated, load_evaluated
@@ -332,24 +321,7 @@ def _text(content: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def comparison_parser(prog: str = "compare") -> argparse.ArgumentParser:
-    """The options with their defaults and meanings."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Compare a run's weights with older ones on the cases that it did not train on.",
-        allow_abbrev=False,
-    )
-    add_options(parser, OPTIONS, ComparisonConfig)
-    add_job_options(parser)
-    return parser
-
-
-def run_comparison(arguments: list[str], prog: str = "compare") -> int:
-    """The command ``compare``. Returns the exit code: 0 done, 2 it cannot be done, 130 asked to end."""
-    options = comparison_parser(prog).parse_args(arguments)
-    config = ComparisonConfig(**values_of(options, OPTIONS))
-
-    def work(job: Job) -> None:
-        compare(config, job)
-
-    return Job(prog, options.json, options.control).run(work, (EvaluationError,))
+def run_comparison(arguments: list[str]) -> int:
+    """The command ``compare``; returns the exit code."""
+    about = "Compare a run's weights with older ones on the cases that it did not train on."
+    return run_job("compare", about, ComparisonConfig, compare, arguments, (EvaluationError,))
