@@ -10,7 +10,7 @@ from typing import Any
 
 from SAMMed3DLib.signal import Signal
 
-from .job_slot import JobOutcome, JobSlot, Part, oneStep
+from .job_slot import JobOutcome, JobSlot, SessionPart, oneStep
 from .runs_api import Runs
 from .states import JobKind
 
@@ -117,7 +117,7 @@ class RunComparison:
         return None
 
 
-class ComparePart(Part):
+class ComparePart(SessionPart):
     """Runs, comparison and adoption of weights: the third section of the panel.
 
     Attributes (signals):

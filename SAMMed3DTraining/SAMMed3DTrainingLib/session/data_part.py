@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .job_slot import JobOutcome, JobSlot, Part
+from .job_slot import JobOutcome, JobSlot, SessionPart
 from .runs_api import Runs
 from .states import JobKind
 
@@ -33,7 +33,7 @@ class DatasetEntry:
     problems: tuple[str, ...] | None = None
 
 
-class DataPart(Part):
+class DataPart(SessionPart):
     """The table of the scene's cases and the list of data sets: the first section of the panel.
 
     Attributes (signals):

@@ -229,7 +229,7 @@ class JobSlot:
             self.changed.emit()
 
 
-class Part:
+class SessionPart:
     """A part of the session: its signal, and the message on what the user did last.
 
     Attributes (signals):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .job_slot import JobOutcome, JobSlot, Part, Report, Steps
+from .job_slot import JobOutcome, JobSlot, Report, SessionPart, Steps
 from .runs_api import Runs
 from .states import JobKind
 
@@ -35,7 +35,7 @@ class RankedVolume:
     pointRas: tuple[float, float, float] | None
 
 
-class NextPart(Part):
+class NextPart(SessionPart):
     """The ranking of volumes without nodules: the fourth section of the panel.
 
     Attributes (signals):

@@ -12,14 +12,14 @@ from SAMMed3DLib.signal import Signal
 from ..runs.child_process import TrainingProcess
 from ..runs.run_monitor import RunMonitor, RunStatus
 from ..runs.run_request import TrainingRequest
-from .job_slot import JobOutcome, JobSlot, Part
+from .job_slot import JobOutcome, JobSlot, SessionPart
 from .runs_api import Runs, TrainingSettings
 from .states import JobKind
 
 ESTIMATE_LOG = "estimate.log"
 
 
-class TrainPart(Part):
+class TrainPart(SessionPart):
     """The training run: the second section of the panel.
 
     Attributes (signals):
