@@ -61,7 +61,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     segmented = cohort._segmented
 
     def noted(task: Any, *rest: Any) -> Any:
-        names.append(task.name)
+        names.append(task.scan.name)
         return segmented(task, *rest)
 
     monkeypatch.setattr(cohort, "_segmented", noted)
