@@ -18,6 +18,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 from files.dicom_files import SPACING, UPRIGHT, ct_header, enhanced, stored, write_slices
 from SAMMed3DLib.files.volume_io import Volume, read_volume
 from SAMMed3DLib.inference import InputError
+from SAMMed3DLib.report.scan_facts import scan_of
 
 SHAPE = (16, 14, 18)
 STEP = 2.0
@@ -242,6 +243,35 @@ def test_another_modality_is_refused_and_a_ct_beside_it_is_chosen(tmp_path: Path
     write_slices(tmp_path / "ct", PLANES + 1, POSITIONS)
     with pytest.warns(UserWarning, match="left out .*series FDG"):
         assert_holds(read_volume(tmp_path), PLANES + 1)
+
+
+@pytest.mark.parametrize("kind", ["classic", "enhanced"])
+def test_what_spectral_cts_calculate_is_not_taken_for_hounsfield_units(kind: str, tmp_path: Path) -> None:
+    if kind == "classic":
+        write_slices(tmp_path, PLANES, POSITIONS, RescaleType="MGML")
+    else:
+        data = enhanced(PLANES, POSITIONS)
+        shared = data.SharedFunctionalGroupsSequence[0]
+        shared.PixelValueTransformationSequence[0].RescaleType = "MGML"
+        data.save_as(tmp_path / "frames.dcm", enforce_file_format=True)
+    with pytest.raises(InputError, match="not in Hounsfield units: its values are mg/ml .Rescale Type MGML.; give the"):
+        read_volume(tmp_path)
+    for units in ("HU", "HU_MOD", "US"):
+        write_slices(tmp_path / units, PLANES, POSITIONS, RescaleType=units)
+        assert_holds(read_volume(tmp_path / units))
+
+
+def test_the_header_is_that_of_the_series_itself(tmp_path: Path) -> None:
+    """Slices that follow the contrast agent, or a scout in the series, come first by their names."""
+    write_slices(tmp_path, PLANES[:1], POSITIONS[:1], name="A{:03d}.dcm", ConvolutionKernel="B10")
+    series = write_slices(tmp_path / "ct", PLANES, POSITIONS, ConvolutionKernel="B60")
+    scout = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "ConvolutionKernel": "T20"}
+    write_slices(tmp_path / "ct", PLANES[:1], POSITIONS[:1], series=series, name="A{:03d}.dcm", **scout)
+    with pytest.warns(UserWarning, match="left out of"):
+        volume = read_volume(tmp_path)
+    assert volume.header_file == tmp_path / "ct" / "IM001.dcm"
+    scan = scan_of(volume.array_kji, volume.ijk_to_ras, volume.name, volume.header_file)
+    assert (scan.series_uid, scan.kernel) == (series, "B60")
 
 
 def test_files_without_the_preamble_are_read(tmp_path: Path) -> None:

@@ -162,7 +162,10 @@ CASES = {
     "millimeters by name": Case(nrrd_in("RAS", MATRIX, 'space units: "mm" "mm" "mm"'), MATRIX),
     "microns in NRRD": Case(nrrd_in("RAS", MICRONS, 'space units: "um" "um" "um"'), None, "units"),
     "centimeters in NRRD": Case(nrrd("spacings: 0.08 0.09 0.15", 'units: "cm" "cm" "cm"'), None, "units"),
-    "spacings alone": Case(nrrd("spacings: 0.8 0.9 1.5"), BARE),
+    "spacings alone": Case(nrrd("spacings: 0.8 0.9 1.5"), BARE, "does not state its orientation"),
+    "a space that is not the patient's": Case(
+        nrrd_in("3D-right-handed", LPS @ MATRIX), MATRIX, "does not state its orientation"
+    ),
     "no spacing": Case(nrrd(), None, "does not state its voxel size"),
     "a spacing that is no number": Case(nrrd("spacings: 0.8 0.9 nan"), None, "does not state its voxel size"),
     "thickness for spacing": Case(nrrd("spacings: 0.8 0.9 nan", "thicknesses: nan nan 1.5"), None, "voxel size"),
@@ -171,6 +174,7 @@ CASES = {
     ),
     "MetaImage": Case(mha(*meta_place(MATRIX), SPACED), MATRIX),
     "Rotation": Case(mha(*meta_place(MATRIX, "Rotation"), SPACED), MATRIX),
+    "MetaImage without axes": Case(mha(SPACED), np.diag([-0.8, -0.9, 1.5, 1.0]), "does not state its orientation"),
     "ElementSize alone": Case(mha(*meta_place(MATRIX), "ElementSize = 0.8 0.9 1.5"), MATRIX),
     "ElementSize and ElementSpacing": Case(mha(*meta_place(MATRIX), "ElementSize = 0.8 0.9 4", SPACED), MATRIX),
     "sheared MetaImage": Case(

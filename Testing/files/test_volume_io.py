@@ -6,6 +6,7 @@ import gzip
 import shutil
 import struct
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import nibabel
@@ -285,6 +286,33 @@ def test_labels_are_read_as_whole_numbers(labels_file: Path, ct: Path, scene) ->
         read_labels(ct)
 
 
+def test_labels_that_no_label_map_holds_are_refused(tmp_path: Path, scene) -> None:
+    for value, dtype in ((70000, np.int32), (2_000_000_011, np.float64), (np.inf, np.float32)):
+        array = np.where(scene.labels == 2, value, 0).astype(dtype)
+        nibabel.Nifti1Image(array.T, scene.ijk_to_ras).to_filename(tmp_path / "labels.nii.gz")
+        with pytest.raises(InputError, match="holds the label .*: number the labels anew, from 1 to 65535 at most"):
+            read_labels(tmp_path / "labels.nii.gz")
+    layers = sitk.GetImageFromArray(np.stack([scene.labels == 1, scene.labels == 2], axis=-1).astype(np.uint8), True)
+    sitk.WriteImage(layers, str(tmp_path / "layers.seg.nrrd"))
+    with pytest.raises(InputError, match="as where segments overlap: let none overlap in 3D Slicer's Segment Editor"):
+        read_labels(tmp_path / "layers.seg.nrrd")
+    with pytest.raises(InputError, match="is DICOM, which is not read as a segmentation: load it in 3D Slicer"):
+        read_labels(write_dicom(tmp_path / "seg", scene))
+
+
+@pytest.mark.parametrize("word", ["True", "T", "t", "1", "true"])
+def test_truth_in_metaimage_is_the_first_letter(word: str, tmp_path: Path, scene) -> None:
+    header = write_itk(tmp_path / "ct.mhd", scene).read_text()
+    for field, content in (
+        ("BinaryDataByteOrderMSB", scene.array.astype(">i2").tobytes()),
+        ("CompressedData", zlib.compress(scene.array.tobytes())),
+    ):
+        assert f"{field} = False" in header
+        (tmp_path / "ct.mhd").write_text(header.replace(f"{field} = False", f"{field} = {word}"))
+        (tmp_path / "ct.raw").write_bytes(content)
+        np.testing.assert_array_equal(read_volume(tmp_path / "ct.mhd").array_kji, scene.array)
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [("a.nii.gz", "a"), ("a.b.SEG.nrrd", "a.b"), ("a.mha", "a"), ("folder", "folder"), ("1.2.840", "1.2")],
@@ -346,6 +374,8 @@ def test_a_wrong_checksum_alone_is_noticed(tmp_path: Path, scene) -> None:
         (108, struct.pack("<f", -1e9), "begin at byte"),
         (108, struct.pack("<f", 1e9), "more than the file can hold"),
         (0, b"\0\0\0\0", "does not begin with a NIfTI"),
+        (0, struct.pack("<i", 540), "is NIfTI-2, which ITK and 3D Slicer do not read"),
+        (112, struct.pack("<2f", 1.0, float("nan")), "rescale intercept nan"),
     ],
 )
 def test_nonsense_in_a_nifti_header_is_refused_with_a_reason(

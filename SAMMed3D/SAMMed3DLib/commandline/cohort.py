@@ -141,12 +141,11 @@ def _segmented(task: ScanTask, record: MadeRecord, notes: list[str]) -> ScanRow:
 
     scan = task.scan
     volume = read_volume(scan.path, scan.files if scan.is_series else ())
-    header = scan.files[0] if scan.is_series else volume.path
-    check_modality(scan_of(volume.array_kji, volume.ijk_to_ras, scan.name, header))
+    check_modality(scan_of(volume.array_kji, volume.ijk_to_ras, scan.name, volume.header_file))
     use_threads(task.threads)
     found = find_nodules(_predictor(*task.model), volume, task.search)
     segments = [Segment(n, f"nodule {n}", each["prediction"]) for n, each in enumerate(found.records, start=1)]
-    facts = scan_of(volume.array_kji, volume.ijk_to_ras, scan.name, header, found.lungs, list(notes))
+    facts = scan_of(volume.array_kji, volume.ijk_to_ras, scan.name, volume.header_file, found.lungs, list(notes))
     findings = measure_scan(
         facts, volume.array_kji, volume.ijk_to_ras, segments, found.lungs, f"found by SAMMed3D {__version__}"
     )

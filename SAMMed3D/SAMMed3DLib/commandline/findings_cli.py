@@ -160,7 +160,7 @@ def _measure(
         for note in dict.fromkeys(notes):
             terminal.note(f"note: {note}")
         bare = [
-            _dated(scan_of(volume.array_kji, volume.ijk_to_ras, volume.name, volume.path), date)
+            _dated(scan_of(volume.array_kji, volume.ijk_to_ras, volume.name, volume.header_file), date)
             for (volume, _), (_, _, date) in zip(volumes, given, strict=True)
         ]
         for scan in bare:
@@ -182,7 +182,7 @@ def _measure(
             volume.array_kji,
             volume.ijk_to_ras,
             volume.name,
-            volume.path,
+            volume.header_file,
             mask,
             [note for note in notes if str(volume.path) in note or volume.path.name in note],
         )

@@ -59,6 +59,7 @@ _HEADER = (
     "SamplesPerPixel",
     "BitsAllocated",
     "PixelSpacing",
+    "RescaleType",
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "SharedFunctionalGroupsSequence",
@@ -66,6 +67,15 @@ _HEADER = (
     *_SEPARATORS[:-1],
 )
 _CT_MODALITIES = ("CT", "OT", "")
+#: Rescale types of maps that spectral CTs calculate: they are series of modality CT, too, but not in Hounsfield units.
+_OTHER_UNITS = {
+    "MGML": "mg/ml",
+    "Z_EFF": "effective atomic numbers",
+    "ED": "electron densities",
+    "EDW": "electron densities",
+    "PCT": "percentages",
+    "OD": "optical densities",
+}
 #: CT, Enhanced CT and Legacy Converted Enhanced CT Image Storage.
 _CT_CLASSES = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 
@@ -81,6 +91,7 @@ class _Slice:
         size: rows, columns.
         marks: values of ``_SEPARATORS``.
         rescale: slope and intercept of a frame.
+        units: the header's rescale type, "HU" as a rule.
     """
 
     file: Path
@@ -97,6 +108,7 @@ class _Slice:
     pixels_at: int
     marks: dict[str, str]
     rescale: tuple[float, float] = (1.0, 0.0)
+    units: str = ""
 
 
 @dataclass(eq=False)
@@ -166,7 +178,7 @@ def find_series(files: Iterable[Path], left_out: list[str]) -> dict[str, Series]
     return found
 
 
-def read_series(path: Path, files: Sequence[Path] = ()) -> tuple[NDArray, NDArray[np.float64]]:
+def read_series(path: Path, files: Sequence[Path] = ()) -> tuple[NDArray, NDArray[np.float64], Path]:
     """The CT in a folder (or below it), or the one to which a DICOM file belongs, or the one in ``files``.
 
     The matrix's slice axis follows the slices' positions, so that a tilted gantry gives the sheared matrix that is true
@@ -174,7 +186,8 @@ def read_series(path: Path, files: Sequence[Path] = ()) -> tuple[NDArray, NDArra
     smallest true step, with a warning that names the place.
 
     Returns:
-        array [k, j, i] in the rescaled values (HU), and the 4x4 IJK-to-RAS matrix.
+        array [k, j, i] in the rescaled values (HU), the 4x4 IJK-to-RAS matrix, and the file of the first slice: other
+        series may lie beside it.
 
     Raises:
         InputError: no series, or several (listed), an unreadable one, or one that does not say where its voxels lie.
@@ -201,7 +214,7 @@ def read_series(path: Path, files: Sequence[Path] = ()) -> tuple[NDArray, NDArra
     matrix = np.eye(4)
     matrix[:3, :2] = first.axes.T * first.spacing
     matrix[:3, 2], matrix[:3, 3] = step, first.position
-    return array, np.diag([-1.0, -1.0, 1.0, 1.0]) @ matrix
+    return array, np.diag([-1.0, -1.0, 1.0, 1.0]) @ matrix, first.file
 
 
 # -- headers ----------------------------------------------------------------------------------------------------------
@@ -323,6 +336,7 @@ def _plane(header: Dataset, groups: list[Dataset], file: Path, frame: int | None
         pixels_at,
         marks | {"file": str(file) if frame is not None else ""},
         (1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)),
+        str(value("RescaleType") or header.get("RescaleType") or "").strip().upper(),
     )
 
 
@@ -489,6 +503,11 @@ def _check_stack(path: Path, stack: _Stack) -> None:
         raise InputError(f"the DICOM series in {path} is of modality {first.modality}, not CT: give the CT series")
     if first.is_scout:
         raise InputError(f"the DICOM series in {path} is a scout (localizer): give the CT series itself")
+    if first.units in _OTHER_UNITS:
+        raise InputError(
+            f"the DICOM series in {path} is not in Hounsfield units: its values are {_OTHER_UNITS[first.units]} "
+            f"(Rescale Type {first.units}); give the CT series itself"
+        )
     if first.position is None:
         raise InputError(f"slices in {path} do not say where they lie (no Image Position Patient): {again}")
     if first.axes is None:

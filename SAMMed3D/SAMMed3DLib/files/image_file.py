@@ -125,3 +125,11 @@ def label_volume(path: Path, reason: str) -> LabelVolume:
 def colors(path: Path) -> InputError:
     """The error that refuses an image with several values per voxel."""
     return InputError(f"{path} has several values per voxel (RGB or vectors): give the CT itself, in Hounsfield units")
+
+
+def layers(path: Path) -> InputError:
+    """The error that refuses a segmentation with several values per voxel."""
+    return InputError(
+        f"{path} has several values per voxel, as where segments overlap: let none overlap in 3D Slicer's Segment "
+        "Editor and save it again, or export a label map"
+    )

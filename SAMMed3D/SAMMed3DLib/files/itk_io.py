@@ -10,6 +10,7 @@ https://itk.org/Wiki/ITK/MetaIO/Documentation. What turns ITK's geometry (origin
 from __future__ import annotations
 
 import math
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ..inference.errors import InputError
-from .image_file import FileError, as_3d_shape, check_kind, check_length, colors, label_volume, read_voxels
+from .image_file import FileError, as_3d_shape, check_kind, check_length, colors, label_volume, layers, read_voxels
 
 _LPS_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -57,6 +58,12 @@ _META_TYPES = {
     "DOUBLE": "f8",
 }
 _MILLIMETERS = ("mm", "millimeter", "millimeters", "millimetre", "millimetres", "", "?", "???", "unknown")
+#: NRRD's spaces whose axes are the patient's.
+_NRRD_SPACES = (
+    *("left-posterior-superior", "right-anterior-superior", "left-anterior-superior", "lps", "ras", "las"),
+    *("left-posterior-superior-time", "right-anterior-superior-time", "left-anterior-superior-time"),
+    *("lpst", "rast", "last"),
+)
 _LONGEST_HEADER = 1 << 20
 _RAW, _GZIP, _OTHER = "raw", "gzip", "other"
 
@@ -71,6 +78,7 @@ class _Content:
         count: numbers.
         dtype: of each, with its byte order.
         encoding: ``_RAW``, ``_GZIP`` (zlib's own format too) or ``_OTHER``, which ITK has to judge.
+        is_oriented: whether the header says how the axes lie in the patient.
     """
 
     file: Path
@@ -78,6 +86,7 @@ class _Content:
     count: int
     dtype: np.dtype
     encoding: str
+    is_oriented: bool
 
     @property
     def length(self) -> int:
@@ -90,7 +99,7 @@ def read_itk(path: Path, labels: bool) -> tuple[NDArray, NDArray[np.float64]]:
 
     Raises:
         InputError: not a 3D image of plain numbers, a segmentation where ``labels`` is False, no voxel size, units
-            other than mm.
+            other than mm. Warns where the header does not state how the axes lie.
         FileError, OSError, zlib.error: damaged, or of another kind.
         RuntimeError: ITK refuses it.
     """
@@ -106,7 +115,12 @@ def read_itk(path: Path, labels: bool) -> tuple[NDArray, NDArray[np.float64]]:
             raise label_volume(path, "it is a segmentation")
         as_3d_shape(path, reader.GetSize())
         if reader.GetNumberOfComponents() != 1:
-            raise colors(path)
+            raise layers(path) if labels else colors(path)
+        if not content.is_oriented:
+            field = "a space such as left-posterior-superior" if nrrd else "TransformMatrix"
+            warnings.warn(
+                f"{path.name} does not state its orientation ({field}): left and right may be swapped", stacklevel=2
+            )
         size = reader.GetSize()[:3]
         if content.encoding != _OTHER:
             if math.prod(size) != content.count:
@@ -165,7 +179,7 @@ def _nrrd_content(path: Path) -> _Content:
     elif skipped:
         offset = -1 if skipped < 0 else offset + skipped
     dtype = np.dtype((">" if fields.get("endian", "little").lower() == "big" else "<") + _NRRD_TYPES[kind])
-    return _Content(file, offset, math.prod(sizes), dtype, encoding)
+    return _Content(file, offset, math.prod(sizes), dtype, encoding, fields.get("space", "").lower() in _NRRD_SPACES)
 
 
 def _check_nrrd_spacing(path: Path, fields: dict[str, str]) -> None:
@@ -220,8 +234,7 @@ def _meta_content(path: Path) -> _Content:
         values = [_number(part) for part in fields.get(name, "").split()]
         if name in fields and (len(values) != numbers or not all(map(math.isfinite, values))):
             raise FileError(f"its header holds {len(values)} numbers where {name} needs {numbers}, or some not finite")
-    packed = fields.get("compresseddata", "").lower() in ("true", "1")
-    binary = fields.get("binarydata", "true").lower() in ("true", "1")
+    packed, binary = _is_true(fields, "compresseddata"), "binarydata" not in fields or _is_true(fields, "binarydata")
     skipped = _whole(fields, "headersize", -1, 1 << 40) if "headersize" in fields else 0
     data = fields["elementdatafile"]
     if data.upper() == "LOCAL":
@@ -231,11 +244,16 @@ def _meta_content(path: Path) -> _Content:
     encoding = _GZIP if packed else _RAW if binary else _OTHER
     if skipped < 0 and encoding == _GZIP:
         encoding = _OTHER
-    big = any(
-        fields.get(name, "").lower() in ("true", "1") for name in ("binarydatabyteordermsb", "elementbyteordermsb")
-    )
+    big = _is_true(fields, "binarydatabyteordermsb") or _is_true(fields, "elementbyteordermsb")
     dtype = np.dtype((">" if big else "<") + _META_TYPES[kind])
-    return _Content(file, -1 if skipped < 0 else offset + skipped, math.prod(sizes) * channels, dtype, encoding)
+    offset = -1 if skipped < 0 else offset + skipped
+    is_oriented = any(name in fields for name in ("transformmatrix", "rotation", "orientation"))
+    return _Content(file, offset, math.prod(sizes) * channels, dtype, encoding, is_oriented)
+
+
+def _is_true(fields: dict[str, str], name: str) -> bool:
+    """MetaIO's rule, the library that ITK reads with: the first letter decides."""
+    return fields.get(name, "")[:1] in ("T", "t", "1")
 
 
 def _check_units(path: Path, units: list[str]) -> None:

@@ -24,8 +24,8 @@ from .itk_io import image_to_ras, quiet_itk
 
 _LABEL_INTENT = 1002
 _MM_OF_UNIT = {1: 1e3, 2: 1.0, 3: 1e-3}
-#: Header and first byte of the data in a single file, by the size that the header states.
-_KINDS = {348: (nibabel.Nifti1Header, 352), 540: (nibabel.Nifti2Header, 544)}
+#: Bytes of the headers of NIfTI-1 and NIfTI-2, which begin with this number; and where data begin where none is stated.
+_HEADER_BYTES, _HEADER_2_BYTES, _DATA_BEGIN = 348, 540, 352
 #: sform, qform and pixdim may disagree by this much before a note is due.
 _SAME_PLACE_MM = 0.1
 
@@ -46,11 +46,14 @@ def read_nifti(path: Path, labels: bool) -> tuple[NDArray, NDArray[np.float64]]:
         stream = cast("BinaryIO", gzip.GzipFile(fileobj=file)) if packed else file
         header = _header(path, stream)
         shape, dtype = _checked(path, header, labels)
-        offset = int(header["vox_offset"]) or _KINDS[int(header["sizeof_hdr"])][1]
+        offset = int(header["vox_offset"]) or _DATA_BEGIN
         count = int(np.prod(shape, dtype=object))
         check_length(path, offset + count * dtype.itemsize, packed)
         stream.seek(offset)
-        slope, intercept = header.get_slope_inter()
+        try:
+            slope, intercept = header.get_slope_inter()
+        except nibabel.spatialimages.HeaderDataError as error:
+            raise FileError(f"its header states the rescale intercept {float(header['scl_inter']):g}") from error
         rescale = None
         if (slope, intercept) not in ((None, None), (1.0, 0.0)):
             rescale = lambda stored: np.asarray(apply_read_scaling(stored, slope, intercept))  # noqa: E731
@@ -61,13 +64,14 @@ def read_nifti(path: Path, labels: bool) -> tuple[NDArray, NDArray[np.float64]]:
 def _header(path: Path, stream: BinaryIO) -> nibabel.Nifti1Header:
     orders: tuple[tuple[Literal["little", "big"], str], ...] = (("little", "<"), ("big", ">"))
     start = stream.read(4)
-    for size, (kind, _) in _KINDS.items():
-        for order, code in orders:
-            if start == size.to_bytes(4, order):
-                block = start + stream.read(size - 4)
-                if len(block) < size:
-                    raise FileError("its header ends early")
-                return kind(block, code, check=False)  # without extensions, which nothing here reads
+    for order, code in orders:
+        if start == _HEADER_2_BYTES.to_bytes(4, order):
+            raise InputError(f"{path} is NIfTI-2, which ITK and 3D Slicer do not read: save the volume as NIfTI-1")
+        if start == _HEADER_BYTES.to_bytes(4, order):
+            block = start + stream.read(_HEADER_BYTES - 4)
+            if len(block) < _HEADER_BYTES:
+                raise FileError("its header ends early")
+            return nibabel.Nifti1Header(block, code, check=False)  # without extensions, which nothing here reads
     raise FileError("it does not begin with a NIfTI header")
 
 

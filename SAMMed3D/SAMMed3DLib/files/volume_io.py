@@ -32,6 +32,8 @@ IMAGE_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 READABLE = (*IMAGE_ENDINGS, "a DICOM series folder")
 
 _LARGEST_FLOAT_LABEL = 255
+#: What label maps are written with: 16 bit.
+_LARGEST_LABEL = 65535
 _SMALLEST_VOXEL_MM, _LARGEST_VOXEL_MM = 0.05, 20.0
 
 
@@ -44,12 +46,19 @@ class Volume:
         ijk_to_ras: 4x4, voxel index (i, j, k) to RAS mm.
         name: the file's or folder's name without its ending.
         path: where it was read from.
+        slice_file: of a DICOM series, one of its own files: others may lie below ``path``, too.
     """
 
     array_kji: NDArray
     ijk_to_ras: NDArray[np.float64]
     name: str
     path: Path
+    slice_file: Path | None = None
+
+    @property
+    def header_file(self) -> Path:
+        """The file whose header describes the volume."""
+        return self.slice_file or self.path
 
 
 def read_volume(path: str | Path, files: Sequence[Path] = ()) -> Volume:
@@ -75,14 +84,18 @@ def read_labels(path: str | Path) -> Volume:
     """Reads a label map or segmentation (the same files as :func:`read_volume`), as unsigned integers.
 
     Raises:
-        InputError: as :func:`read_volume`, but for values that are not whole numbers >= 0.
+        InputError: as :func:`read_volume`, but for values that are not whole numbers from 0 to 65535, and for DICOM.
     """
     volume = _read(path, labels=True)
     array = volume.array_kji
     if array.size and (array.min() < 0 or (array.dtype.kind == "f" and not np.array_equal(array, np.round(array)))):
         raise InputError(f"{volume.path} is not a label volume: its values are not whole numbers from 0 upward")
-    smallest = np.min_scalar_type(int(array.max(initial=0)))
-    return Volume(array.astype(smallest), volume.ijk_to_ras, volume.name, volume.path)
+    largest = array.max(initial=0)
+    if largest > _LARGEST_LABEL:
+        raise InputError(
+            f"{volume.path} holds the label {largest:.10g}: number the labels anew, from 1 to {_LARGEST_LABEL} at most"
+        )
+    return Volume(array.astype(np.min_scalar_type(int(largest))), volume.ijk_to_ras, volume.name, volume.path)
 
 
 def write_volume(path: Path, volume: Volume) -> None:
@@ -100,10 +113,18 @@ def stem(path: Path) -> str:
 
 
 def _read(named: str | Path, labels: bool, files: Sequence[Path] = ()) -> Volume:
-    path = given_path(named)
+    path, slice_file = given_path(named), None
     try:
         check_kind(path)
-        array, matrix = read_series(path, files) if files else _reader_of(path)(path, labels)
+        if not (files or path.is_dir() or is_dicom(path)):
+            array, matrix = _reader_of(path)(path, labels)
+        elif labels:
+            raise InputError(
+                f"{path} is DICOM, which is not read as a segmentation: load it in 3D Slicer and save it as .seg.nrrd, "
+                "or export a label map (.nii.gz, .nrrd)"
+            )
+        else:
+            array, matrix, slice_file = read_series(path, files)
     except InputError:
         raise
     except PermissionError as error:
@@ -125,14 +146,12 @@ def _read(named: str | Path, labels: bool, files: Sequence[Path] = ()) -> Volume
     array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
     matrix = as_affine(matrix, f"the matrix of {path.name}")
     _check_spacing(path, matrix)
-    return Volume(array, matrix, stem(path), path)
+    return Volume(array, matrix, stem(path), path, slice_file)
 
 
 def _reader_of(path: Path) -> Callable[[Path, bool], tuple[NDArray, NDArray[np.float64]]]:
-    """Returns the reader of a file or folder of this name and content. Raises FileError."""
+    """Returns the reader of a file of this name. Raises FileError."""
     name = path.name.lower()
-    if path.is_dir() or is_dicom(path):
-        return lambda folder, labels: read_series(folder)
     if name.endswith((".nii", ".nii.gz")):
         return read_nifti
     if name.endswith((".nrrd", ".nhdr", ".mha", ".mhd")):
