@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from SAMMed3DLib.finding.lungs import LungMask
+from SAMMed3DLib.finding.lungs import LungMask, find_lungs
 from SAMMed3DLib.inference.errors import InputError, PredictionCancelled
 from SAMMed3DLib.inference.geometry import transform_points
 from SAMMed3DLib.report.findings import Interval, from_json, to_json
@@ -113,13 +113,29 @@ def test_another_thing_is_not_registered(made_up, made_lungs) -> None:
     mask = made_lungs[1]
     flipped = LungMask(mask.mask[::-1].copy(), mask.grid_to_ras, True, "", None)
     found = register(current, (turned, made_up.prior.ijk_to_ras), (made_lungs[0], flipped))
-    assert found.prior_to_current is None and "failed" in found.message and "by hand" in found.message
+    assert found.prior_to_current is None and "head and feet swapped" in found.message and "by hand" in found.message
     slab = made_up.prior.array_kji[30:32]
     thin = register(current, (slab, made_up.prior.ijk_to_ras), (made_lungs[0], mask))
     assert thin.prior_to_current is None and "too few slices" in thin.message and "by hand" in thin.message
     nothing = LungMask(np.zeros((2, 2, 2), bool), np.eye(4), False, "")
     found = register(current, scan(made_up.prior), (made_lungs[0], nothing))
     assert found.prior_to_current is None and "prior scan" in found.message and "by hand" in found.message
+
+
+def test_a_scan_that_lost_its_orientation_is_not_registered(made_up, made_lungs) -> None:
+    """A chest is symmetric enough for a registration of its mirror image, which would pair other nodules."""
+    mirrored = made_up.prior.array_kji[:, :, ::-1].copy()
+    lungs = find_lungs(mirrored, made_up.prior.ijk_to_ras)
+    found = register(scan(made_up.current), (mirrored, made_up.prior.ijk_to_ras), (made_lungs[0], lungs))
+    assert found.prior_to_current is None and "left and right swapped" in found.message and "by hand" in found.message
+
+
+def test_a_registration_as_of_two_patients_is_a_caveat() -> None:
+    now, then = findings(nodule(8.0)), findings(nodule(6.0, label=2), date="2024-01-01")
+    spoiled = [follow_up(now, then, Registration(np.eye(4), each, 0.9, "")).follow_up.caveats for each in (0.75, 0.85)]
+    assert "are of one patient" in spoiled[0][0].text and spoiled[0][0].spoils == ("change", "number of nodules")
+    assert not any("patient" in each.text for each in spoiled[1])
+    assert not any("patient" in each.text for each in follow_up(now, then, FAILED).follow_up.caveats)
 
 
 def test_without_registration_pairs_by_hand_are_all_there_is() -> None:

@@ -120,6 +120,8 @@ def run_compare(options: argparse.Namespace, terminal: Terminal, load_predictor:
         registration = register(scans[0], scans[1], (now.lungs, then.lungs))
     if registration.prior_to_current is None:
         terminal.note(f"note: {registration.message}: --pair A=B, labels of the current and of the prior scan")
+    if registration.doubt:
+        terminal.note(f"note: {registration.doubt}")
     pairs = [pair[::-1] for pair in options.pair] if options.swap else options.pair
     by_hand = [(_labelled(now, a, "current").tracking_uid, _labelled(then, b, "prior").tracking_uid) for a, b in pairs]
     extents = (scan_extent(*scans[0]), scan_extent(*scans[1]))
