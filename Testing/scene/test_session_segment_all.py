@@ -190,6 +190,22 @@ def test_the_end_of_a_search_takes_turns(bench):
     assert session.selectedId == session.review.rows()[0].segmentId
 
 
+@pytest.mark.parametrize("isFree", [True, False])
+def test_the_selection_is_drawn_before_the_views_go_there(bench, isFree):
+    session, went = bench.session, []
+    session.preload()
+    bench.settle()
+    searchWithoutShowing(session)
+    session.review.went.connect(went.append)
+    session._work(60.0)
+    first, second = (row.segmentId for row in session.review.rows()[:2])
+    assert session.selectedId == first and went == [], "drawing takes the rest of the turn"
+    if not isFree:
+        session.select(second)
+    session._work(60.0)
+    assert went == ([first] if isFree else []), "the user has gone elsewhere"
+
+
 @pytest.mark.parametrize("turns", range(5))
 def test_another_volume_at_the_end_of_a_search_finds_it_stored(bench, turns):
     session = bench.session

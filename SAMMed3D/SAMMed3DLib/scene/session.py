@@ -130,9 +130,9 @@ class Session:
         self.nodulesChanged.connect(self.showMeasure)
         self._preview = ClickPreview(self._scene)
         self._hovered: tuple[float, float, float] | None = None
-        for signal in (self.stateChanged, self.nodulesChanged, self.noduleChanged, self.selectionChanged):
+        changes = (self.stateChanged, self.nodulesChanged, self.noduleChanged, self.selectionChanged)
+        for signal in (*changes, self.historyChanged):
             signal.connect(self.hidePreview)
-        self.historyChanged.connect(self.hidePreview)
         self._told: tuple[State, str] | None = None
         self.message.connect(self._onOwnMessage)
         self._use(OpenVolume(self.options))
@@ -369,14 +369,12 @@ class Session:
 
     def prefetch(self, rasWorld: Sequence[float], sliceNode: Any = None) -> None:
         """Prepares for a click where the pointer rests in a view, if it would start a new nodule, and outlines that."""
-        place = None
         try:
-            if self.state is State.READY and self._pipeline.isReady:
-                place = self._newNoduleAt(rasWorld, sliceNode)
+            isReady = self.state is State.READY and self._pipeline.isReady
+            place = self._newNoduleAt(rasWorld, sliceNode) if isReady else None
             if place is None or not self._pipeline.ensure(self.volume.geometry):
                 self.hidePreview()
-                return
-            if not self.options.showsPreview:
+            elif not self.options.showsPreview:
                 self._prefetch(self.volume.geometry, place)
             elif place != self._hovered:  # what was outlined a few pixels from here stays until there is an answer
                 self._hovered = place
@@ -715,6 +713,7 @@ class Session:
                 self.finding.work()
             elif self._later:
                 self._later.popleft()()
+                return  # each of these changes what is drawn, which takes the rest of the turn
             else:
                 self.volume.updateSurface()
 
@@ -749,7 +748,7 @@ class Session:
         self._openVolume(self.volume.volumeNode, None, self.volume.promptsNode)
 
     def _onSearchEnded(self, segmentId: str | None) -> None:
-        """Goes to the likeliest new nodule in the next turn, unless another one was selected meanwhile."""
+        """Selects the likeliest new nodule in the next turn, unless another one was selected meanwhile."""
         if segmentId is not None:
             self._later.append(lambda: self._goTo(segmentId))
 
@@ -757,6 +756,11 @@ class Session:
         isFree = self.selectedId in (None, self._selectedBefore) and not self._editor.isWaiting
         if isFree and segmentId in self.volume.nodules:
             self.select(segmentId)
+            self._later.append(lambda: self._show(segmentId))
+
+    def _show(self, segmentId: str) -> None:
+        """Moves the views to the selected nodule, in a turn after that in which its selection was drawn."""
+        if segmentId == self.selectedId:
             self.review.jumpTo(segmentId)
 
     def _onVolumeChanged(self) -> None:
