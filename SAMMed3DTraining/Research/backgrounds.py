@@ -5,6 +5,7 @@ The split is fixed here: training and tuning use ``TRAINING``; ``HELD_OUT`` is n
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from scipy import ndimage
 
 from SAMMed3DLib.files.volume_io import read_labels, read_volume
 from SAMMed3DLib.inference.geometry import transform_points, voxel_spacing
-from SAMMed3DTrainingLib.data.synthetic_samples import Background
 
 TRAINING: dict[str, tuple[str, ...]] = {
     # CT: masks of its own lesions, all relative to the shared data folder
@@ -27,6 +27,27 @@ HELD_OUT: dict[str, tuple[str, ...]] = {"background/LungFCP-01-0001_lungs_ct.nii
 
 LESION_MARGIN_MM = 6.0
 _SITES = 40_000
+
+
+@dataclass(frozen=True)
+class Background:
+    """A lung CT, cropped to its lungs.
+
+    Attributes:
+        hu: int16 [k, j, i].
+        ijk_to_ras: (4, 4); axes parallel to R, A, S.
+        lung: bool [k, j, i], the lungs with their vessels, up to the pleura.
+        lesion: bool [k, j, i], the scan's own lesions and a margin; no training sample may touch them.
+        sites: voxel indices (n, 3) as i, j, k, by kind: "lung", "pleura" (within 5 mm of the lung's surface),
+            "wall" (on the surface) and "vessel".
+    """
+
+    name: str
+    hu: np.ndarray
+    ijk_to_ras: np.ndarray
+    lung: np.ndarray
+    lesion: np.ndarray
+    sites: dict[str, np.ndarray]
 
 
 def prepare_background(ct: Path, lesions: tuple[Path, ...] = (), seed: int = 0) -> Background:

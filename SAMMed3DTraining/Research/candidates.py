@@ -31,10 +31,9 @@ from SAMMed3DLib.finding.candidates import find_candidates
 from SAMMed3DLib.finding.lungs import find_lungs
 from SAMMed3DLib.synthesis import NoduleShapes
 from SAMMed3DLib.synthesis.procedural import procedural_block
-from SAMMed3DTrainingLib.data.synthetic_samples import Background
 from shared_data import shared_dir
 
-from .backgrounds import HELD_OUT, prepare_background
+from .backgrounds import HELD_OUT, Background, prepare_background
 from .detection_scans import KINDS, LIDC_SCANS, DetectionScan, KnownNodule, lidc_scan, painted_scan
 from .ranking_fitting import within_lungs
 

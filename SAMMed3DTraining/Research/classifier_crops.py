@@ -21,9 +21,8 @@ from SAMMed3DLib.finding.candidates import find_candidates
 from SAMMed3DLib.finding.lungs import find_lungs
 from SAMMed3DLib.model.nodule_classifier import EDGE
 from SAMMed3DLib.synthesis import NoduleShapes
-from SAMMed3DTrainingLib.data.synthetic_samples import Background
 
-from .backgrounds import training_backgrounds
+from .backgrounds import Background, training_backgrounds
 from .detection_scans import DetectionScan, bare_scan, painted_scan, phantom_scan, procedural_scan
 from .ranking_fitting import within_lungs
 

@@ -20,9 +20,8 @@ from SAMMed3DLib.files.volume_io import Volume, write_volume
 from SAMMed3DLib.inference.geometry import world_to_ijk
 from SAMMed3DLib.inference.mask_regions import components
 from SAMMed3DLib.synthesis import NoduleShapes
-from SAMMed3DTrainingLib.data.synthetic_samples import Background
 
-from .backgrounds import HELD_OUT, TRAINING, cached_background
+from .backgrounds import HELD_OUT, TRAINING, Background, cached_background
 from .detection_scans import DIAMETERS_MM, DetectionScan, KnownNodule, lidc_scan, painted_scan
 
 #: Case names by background; a patient's scans are told apart by ``_scanN``.

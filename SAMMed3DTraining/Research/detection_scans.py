@@ -22,8 +22,8 @@ from SAMMed3DLib.inference.sampling import sample_grid
 from SAMMed3DLib.synthesis import NoduleShapes, chest_phantom, paint_nodule, random_appearance
 from SAMMed3DLib.synthesis.nodules import Kind
 from SAMMed3DTrainingLib.data.clicks import bounding_box
-from SAMMed3DTrainingLib.data.synthetic_samples import Background
 
+from .backgrounds import Background
 from .real_samples import RealCrop
 
 KINDS: tuple[Kind, ...] = ("solid", "part-solid", "ground-glass")

@@ -35,10 +35,10 @@ from SAMMed3DLib.finding.lungs import find_lungs
 from SAMMed3DLib.model import build_model, load_model, save_checkpoint
 from SAMMed3DLib.model.precision import resolve_precision
 from SAMMed3DLib.synthesis import NoduleShapes
-from SAMMed3DTrainingLib.data.synthetic_samples import Background, SampleSynthesizer
 from SAMMed3DTrainingLib.train.click_loop import ClickLoop, draw_click_count
 
-from .backgrounds import training_backgrounds
+from .background_samples import BackgroundSynthesizer
+from .backgrounds import Background, training_backgrounds
 from .detection_scans import bare_scan
 from .real_samples import RealSampler, read_crops
 
@@ -193,7 +193,7 @@ def _work(rank: int, config: PretrainingConfig, port: int, mistakable: Sequence[
     rng = np.random.default_rng([config.seed, rank, run.step])
     backgrounds = training_backgrounds(Path(config.data), Path(config.work_dir) / "backgrounds")
     shapes = NoduleShapes.load(without_scans=held_back_scans(Path(config.data)))
-    synthesizer = SampleSynthesizer(backgrounds, shapes, run.model.profile, rng, mistakable)
+    synthesizer = BackgroundSynthesizer(backgrounds, shapes, run.model.profile, rng, mistakable)
     folder = Path(config.data) / REAL_CROPS
     real = RealSampler(read_crops(folder), backgrounds, run.model.profile, rng) if folder.is_dir() else None
     loop = ClickLoop(run.model, config.agreement, config.needless)

@@ -29,9 +29,8 @@ from SAMMed3DLib.finding.lungs import find_lungs
 from SAMMed3DLib.finding.regression import Regression
 from SAMMed3DLib.inference.geometry import transform_points
 from SAMMed3DLib.synthesis import NoduleShapes
-from SAMMed3DTrainingLib.data.synthetic_samples import Background
 
-from .backgrounds import training_backgrounds
+from .backgrounds import Background, training_backgrounds
 from .detection_scans import DetectionScan, painted_scan
 from .logistic import fit_logistic, write_section
 

@@ -25,7 +25,8 @@ from SAMMed3DLib.model.profile import PreprocessingProfile
 from SAMMed3DLib.synthesis.nodules import correlated_noise
 from SAMMed3DTrainingLib.data.clicks import bounding_box, interior_distance
 from SAMMed3DTrainingLib.data.nodule_samples import Sample, flipped
-from SAMMed3DTrainingLib.data.synthetic_samples import Background
+
+from .backgrounds import Background
 
 SURROUNDS = ("edge", "lung", "end")
 SURROUND_SHARES = (0.45, 0.45, 0.10)

@@ -24,11 +24,10 @@ from SAMMed3DLib.synthesis import NoduleShapes, paint_nodule, random_appearance
 from SAMMed3DLib.synthesis.nodules import Kind
 from SAMMed3DLib.weights import default_checkpoint
 from SAMMed3DTrainingLib.data.clicks import ClickSimulator
-from SAMMed3DTrainingLib.data.synthetic_samples import Background
 from SAMMed3DTrainingLib.evaluate.evaluation import evaluate_nodule
 from shared_data import shared_dir
 
-from .backgrounds import HELD_OUT, prepare_background
+from .backgrounds import HELD_OUT, Background, prepare_background
 
 KINDS: tuple[Kind, ...] = ("solid", "part-solid", "ground-glass")
 SIZES_MM = ((3, 6), (6, 10), (10, 20), (20, 30))

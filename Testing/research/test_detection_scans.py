@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from Research import detection_scans
-from Research.backgrounds import HELD_OUT, TRAINING
+from Research.backgrounds import HELD_OUT, TRAINING, Background
 from Research.detection_scans import KINDS, UNMARKED, KnownNodule, painted_scan, phantom_scan, procedural_scan
-from SAMMed3DTrainingLib.data.synthetic_samples import Background
 
 
 def background(lesion=None, name="CT.nii.gz"):

@@ -8,9 +8,9 @@ import torch
 
 from Research import pretraining
 from Research.pretraining import PretrainingConfig, Run, learning_rate
+from research.test_background_samples import dotted
 from SAMMed3DLib.finding.lungs import LungMask
 from SAMMed3DLib.model import build_model, load_model, save_checkpoint
-from training.test_synthetic_samples import dotted
 
 
 @pytest.fixture

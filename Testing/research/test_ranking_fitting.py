@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from Research.backgrounds import Background
 from Research.detection_scans import DetectionScan, KnownNodule
 from Research.ranking_fitting import PeaksOfScan, false_before_hit, fit, peaks_of, within_lungs
 from SAMMed3DLib.finding.blob_pyramid import Peaks
 from SAMMed3DLib.finding.blob_ranking import MEASURES
-from SAMMed3DTrainingLib.data.synthetic_samples import Background
 
 RADIUS = 5.0
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
-from SAMMed3DLib.finding.candidates import Candidate
-from SAMMed3DLib.inference.geometry import transform_points, voxel_spacing, world_to_ijk
+from SAMMed3DLib.inference.geometry import transform_points, voxel_spacing
 from SAMMed3DLib.inference.preprocessing import Crop, crop_at, prepare_crop, sample_volume
 from SAMMed3DLib.model.profile import PreprocessingProfile
 from SAMMed3DLib.synthesis import NoduleShape, NoduleShapes, paint_nodule, random_appearance
@@ -25,20 +24,14 @@ MASS_SHARE = 0.1
 GLASS_MM = (12.0, 32.0)
 GLASS_SHARE = 0.2
 """Share of large ground glass, which real data hardly have, in the samples with a nodule."""
-MASS_SITES = {"pleura": 0.4, "wall": 0.5, "vessel": 0.1}
-"""Places of masses: on the pleura, on the wall and the mediastinum, at the hilum."""
-PROCEDURAL_SHARE = 0.2
 EMPTY_SHARE = 0.15
 """Share of clicks on something that is no nodule; they teach the IoU head what a bad mask is."""
-MISTAKABLE_SHARE = 0.7
-"""Share of hard negatives (false candidates of the search) among those in real lungs."""
-_SITE_SHARES = {"lung": 0.42, "pleura": 0.27, "wall": 0.18, "vessel": 0.13}
 _FEWEST_VOXELS = 6
 _LEAST_CONTRAST_HU = 70.0
 
 
 @dataclass
-class _ScanPiece:
+class ScanPiece:
     """A piece of a scan: float32 HU [k, j, i], its matrix and its lung."""
 
     hu: np.ndarray
@@ -46,53 +39,24 @@ class _ScanPiece:
     lung: np.ndarray
 
 
-@dataclass(frozen=True)
-class Background:
-    """A lung CT, cropped to its lungs.
-
-    Attributes:
-        hu: int16 [k, j, i].
-        ijk_to_ras: (4, 4); axes parallel to R, A, S.
-        lung: bool [k, j, i], the lungs with their vessels, up to the pleura.
-        lesion: bool [k, j, i], the scan's own lesions and a margin; no training sample may touch them.
-        sites: voxel indices (n, 3) as i, j, k, by kind: "lung", "pleura" (within 5 mm of the lung's surface),
-            "wall" (on the surface) and "vessel".
-    """
-
-    name: str
-    hu: np.ndarray
-    ijk_to_ras: np.ndarray
-    lung: np.ndarray
-    lesion: np.ndarray
-    sites: dict[str, np.ndarray]
+Place = Callable[[np.ndarray, np.ndarray], tuple[ScanPiece, np.ndarray] | None]
+"""Cuts a piece of a scan for a nodule and its center in it, from the crop's middle relative to that center and half
+the crop's width (mm); None where the place has no room."""
 
 
 class SampleSynthesizer:
-    """Draws samples from backgrounds and shapes; everything random comes from ``rng``.
+    """Draws samples of nodules in procedural lungs.
 
     Args:
-        backgrounds: real lungs; none = procedural ones only.
         shapes: of the nodules.
         profile: how a crop is prepared.
         rng: source of all randomness.
-        mistakable: for each background what negative clicks go on, None = anything in the lungs.
     """
 
-    def __init__(
-        self,
-        backgrounds: list[Background],
-        shapes: NoduleShapes,
-        profile: PreprocessingProfile,
-        rng: np.random.Generator,
-        mistakable: Sequence[Sequence[Candidate]] | None = None,
-    ) -> None:
-        self._mistakable = mistakable
-        self._backgrounds = backgrounds
+    def __init__(self, shapes: NoduleShapes, profile: PreprocessingProfile, rng: np.random.Generator) -> None:
         self._shapes = shapes
         self._profile = profile
         self._rng = rng
-        sizes = np.array([np.cbrt(b.lung.sum()) for b in backgrounds], float)
-        self._weights = sizes / sizes.sum() if len(sizes) else sizes
 
     def sample(self) -> Sample:
         """The next sample; draws again where nothing of the nodule is left in the lung."""
@@ -108,21 +72,11 @@ class SampleSynthesizer:
         mass, glass = draw < MASS_SHARE, MASS_SHARE <= draw < MASS_SHARE + GLASS_SHARE
         limits_mm = MASSES_MM if mass else GLASS_MM if glass else DIAMETERS_MM
         diameter = float(np.exp(rng.uniform(*np.log(limits_mm))))
-        real = bool(self._backgrounds) and rng.random() >= PROCEDURAL_SHARE
-        number = rng.choice(len(self._backgrounds), p=self._weights) if real else None
-        mistakable = self._mistaken(number) if number is not None and empty else None
-        if mistakable is not None:
-            diameter = float(np.clip(mistakable.diameter_mm, *DIAMETERS_MM))
+        diameter, place = self._place(diameter, empty, mass)
         shape = self._shapes.random(rng, diameter)
         spacing, offset, click = self._view(shape)
         half = 0.5 * spacing * np.array(profile.crop_size)
-        placed: tuple[_ScanPiece, np.ndarray] | None
-        if number is None:
-            placed = self._procedural(offset, half)
-        else:
-            placed = self._real(
-                self._backgrounds[number], mistakable, offset, half, MASS_SITES if mass else _SITE_SHARES
-            )
+        placed = place(offset, half)
         if placed is None:
             return None
         block, center = placed
@@ -172,61 +126,11 @@ class SampleSynthesizer:
         offset = click if rng.random() < 0.35 else rng.normal(0, 3 * spacing, 3)
         return spacing, offset, click
 
-    def _mistaken(self, number: int) -> Candidate | None:
-        """Draws a hard negative for a negative click in a background, or None for any place."""
-        if self._mistakable is None or self._rng.random() >= MISTAKABLE_SHARE:
-            return None
-        places = self._mistakable[number]
-        return places[int(self._rng.integers(len(places)))] if places else None
+    def _place(self, diameter_mm: float, empty: bool, mass: bool) -> tuple[float, Place]:
+        """Where the next sample lies, and the diameter that fits there."""
+        return diameter_mm, self._procedural
 
-    def _real(
-        self,
-        scan: Background,
-        mistakable: Candidate | None,
-        offset: np.ndarray,
-        half: np.ndarray,
-        site_shares: dict[str, float],
-    ) -> tuple[_ScanPiece, np.ndarray] | None:
-        rng = self._rng
-        if mistakable is not None:
-            site = world_to_ijk(scan.ijk_to_ras, mistakable.center_ras)
-        else:
-            kinds = [kind for kind in site_shares if len(scan.sites[kind])]
-            shares = np.array([site_shares[kind] for kind in kinds])
-            sites = scan.sites[kinds[rng.choice(len(kinds), p=shares / shares.sum())]]
-            site = sites[rng.integers(len(sites))] + rng.uniform(-0.5, 0.5, 3)
-        matrix, spacing = scan.ijk_to_ras[:3, :3], voxel_spacing(scan.ijk_to_ras)
-        center = transform_points(scan.ijk_to_ras, site)
-        # The crop and some voxels around, in whole groups of slices where slices are averaged.
-        middle = site + np.linalg.solve(matrix, offset)
-        reach = half / spacing + 3
-        low = np.maximum(np.floor(middle - reach), 0).astype(int)
-        high = np.minimum(np.ceil(middle + reach) + 1, scan.hu.shape[::-1]).astype(int)
-        merge = self._slices_to_merge(spacing[2])
-        low[2] += rng.integers(merge) if low[2] + merge < high[2] else 0
-        high[2] -= (high[2] - low[2]) % merge
-        if (high - low < 2).any():
-            return None
-        window = tuple(slice(a, b) for a, b in zip(low[::-1], high[::-1], strict=True))
-        if scan.lesion[window].any():
-            return None
-        affine = scan.ijk_to_ras.copy()
-        affine[:3, 3] += matrix @ low
-        hu = scan.hu[window].astype(np.float32)
-        lung = scan.lung[window]
-        if merge > 1:
-            hu = hu.reshape(-1, merge, *hu.shape[1:]).mean(axis=1)
-            lung = lung.reshape(-1, merge, *lung.shape[1:]).mean(axis=1) >= 0.5
-            affine[:3, 3] += affine[:3, 2] * (merge - 1) / 2
-            affine[:3, 2] *= merge
-        return _ScanPiece(hu, affine, lung), center
-
-    def _slices_to_merge(self, slice_mm: float) -> int:
-        """Draws how many slices are averaged into one, for scans up to 3.2 mm thick."""
-        most = int(3.2 / slice_mm)
-        return int(self._rng.integers(1, most + 1)) if most > 1 and self._rng.random() < 0.65 else 1
-
-    def _procedural(self, offset: np.ndarray, half: np.ndarray) -> tuple[_ScanPiece, np.ndarray]:
+    def _procedural(self, offset: np.ndarray, half: np.ndarray) -> tuple[ScanPiece, np.ndarray]:
         rng = self._rng
         in_plane = rng.uniform(0.55, 0.9)
         spacing = np.array([in_plane, in_plane, float(np.exp(rng.uniform(np.log(0.6), np.log(3.0))))])
@@ -242,9 +146,9 @@ class SampleSynthesizer:
             center = -offset if middle_is_lung else np.clip(goal, -0.4 * half, 0.4 * half)
         else:
             center = -offset
-        return _ScanPiece(hu.astype(np.float32), affine, lung), center
+        return ScanPiece(hu.astype(np.float32), affine, lung), center
 
-    def _paint_neighbor(self, block: _ScanPiece, shape: NoduleShape, center: np.ndarray) -> None:
+    def _paint_neighbor(self, block: ScanPiece, shape: NoduleShape, center: np.ndarray) -> None:
         """A second nodule near the first that the click does not mean."""
         rng = self._rng
         diameter = float(np.exp(rng.uniform(np.log(3), np.log(20))))
@@ -261,7 +165,7 @@ class SampleSynthesizer:
             block.lung,
         )
 
-    def _scan(self, block: _ScanPiece) -> None:
+    def _scan(self, block: ScanPiece) -> None:
         """Imitates differences between scanners: kernel, noise, calibration."""
         rng = self._rng
         spacing = voxel_spacing(block.ijk_to_ras)[::-1]

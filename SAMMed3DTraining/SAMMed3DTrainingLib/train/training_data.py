@@ -161,7 +161,7 @@ class SampleSlots(Dataset):
         if rng.random() * self._extra_share < self._config.empty_share:
             return self._sampler.empty(rng)
         self._shapes = self._shapes or NoduleShapes.load()
-        return SampleSynthesizer([], self._shapes, self._profile, rng).sample()
+        return SampleSynthesizer(self._shapes, self._profile, rng).sample()
 
 
 def loader(slots: SampleSlots, batches: Iterable[list[tuple[int, int]]], workers: int) -> Iterator[list[Sample]]:
