@@ -124,7 +124,7 @@ class Job:
 
     # -- the work ----------------------------------------------------------------------------------------------------
 
-    def run(self, work: Callable[[Job], None], refused: tuple[type[Exception], ...] = ()) -> int:
+    def run(self, work: Callable[[Job], object], refused: tuple[type[Exception], ...] = ()) -> int:
         """Does the work. Returns the exit code: 0 done, 2 it cannot be done (with a message), 130 asked to end.
 
         Args:

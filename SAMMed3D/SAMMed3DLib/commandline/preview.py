@@ -52,7 +52,7 @@ class PreviewRow:
 
 
 def write_picture(
-    path: Path, volume: Volume, results: Sequence[SegmentedNodule], reference: NDArray | None = None, title: str = ""
+    path: Path, volume: Volume, results: Sequence[SegmentedNodule], reference: NDArray | None = None
 ) -> None:
     """The picture of what ``segment`` and ``demo`` found; the masks of ``reference`` have the results' labels.
 
@@ -63,7 +63,7 @@ def write_picture(
     subtitle = _what_was_asked([result.prompt for result in results])
     if len(results) > len(rows):
         subtitle += f"; the first {len(rows)} are shown"
-    write_preview(path, volume.array_kji, volume.ijk_to_ras, rows, title or volume.name, subtitle)
+    write_preview(path, volume.array_kji, volume.ijk_to_ras, rows, volume.name, subtitle)
 
 
 def _what_was_asked(prompts: Sequence[NodulePrompt]) -> str:

@@ -84,9 +84,7 @@ def as_text(findings: Findings) -> str:
         pair = pair_of(findings, nodule)
         if pair is not None:
             lines += [f"   {course_line(findings, pair)}"]
-            lines += [f"   {line}" for line in growth_lines(findings, nodule, pair)]
-        said = [*nodule.remarks, *(category.text for category in rules.categories(findings, nodule))]
-        lines += [f"   {line}" for line in said]
+        lines += [f"   {line}" for line in remark_lines(findings, nodule)]
     for pair in course.pairs if course is not None else ():
         if pair.current_uid is None:
             lines += ["", f"{pair_name(findings, pair)}: {course_line(findings, pair)}"]
@@ -310,10 +308,13 @@ def course_line(findings: Findings, pair: Pair) -> str:
     )
 
 
-def growth_lines(findings: Findings, nodule: Nodule, pair: Pair) -> list[str]:
-    """The guidelines' thresholds of growth, for a matched nodule."""
-    days = findings.follow_up.days if findings.follow_up is not None else None
-    return rules.growth_statements(pair, nodule.type, days) if pair.status == "matched" else []
+def remark_lines(findings: Findings, nodule: Nodule) -> list[str]:
+    """What is said below a nodule's figures: the guidelines' thresholds of growth, remarks, categories."""
+    pair, course = pair_of(findings, nodule), findings.follow_up
+    growth = []
+    if pair is not None and course is not None and pair.status == "matched":
+        growth = rules.growth_statements(pair, nodule.type, course.days)
+    return [*growth, *nodule.remarks, *(category.text for category in rules.categories(findings, nodule))]
 
 
 def change_text(change: Change) -> str:
@@ -512,13 +513,9 @@ def _html_follow_up(findings: Findings) -> str:
 def _html_card(findings: Findings, number: int, nodule: Nodule, picture: bytes | None) -> str:
     text = html.escape
     pair = pair_of(findings, nodule)
-    lines = [*nodule.remarks, *(category.text for category in rules.categories(findings, nodule))]
-    course = ""
-    if pair is not None:
-        course = f"<p><b>{text(course_line(findings, pair))}</b></p>"
-        lines = growth_lines(findings, nodule, pair) + lines
+    course = "" if pair is None else f"<p><b>{text(course_line(findings, pair))}</b></p>"
     name = text(name_text(nodule.name))
-    said = f"<ul>{''.join(f'<li>{text(line)}</li>' for line in lines)}</ul>"
+    said = f"<ul>{''.join(f'<li>{text(line)}</li>' for line in remark_lines(findings, nodule))}</ul>"
     if picture is not None:
         image = base64.b64encode(picture).decode("ascii")
         said = f"<div><img alt='{name}' src='data:image/png;base64,{image}'>{said}</div>"

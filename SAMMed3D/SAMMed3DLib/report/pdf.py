@@ -321,10 +321,8 @@ def _draw_table(pages: _Pages, findings: Findings) -> None:
 def _draw_nodule(
     pages: _Pages, findings: Findings, number: int, nodule: Nodule, picture: bytes | None, picture_width: float
 ) -> None:
-    pair, size = document.pair_of(findings, nodule), 6.6
-    said = [*nodule.remarks, *(category.text for category in rules.categories(findings, nodule))]
-    if pair is not None:  # its change is told above, with all others
-        said = [*document.growth_lines(findings, nodule, pair), *said]
+    size = 6.6
+    said = document.remark_lines(findings, nodule)  # its change is told above, with all others
     facts = document.nodule_line(nodule)
     indent = 0.0 if picture is None else picture_width + _BETWEEN
     height = sum(len(_wrapped(text, size, indent=indent)) for text in said) * _line_height(size)

@@ -194,8 +194,8 @@ def _facts(score: ScoredNodule) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _short(name: str, most: int = 20) -> str:
-    return name if len(name) <= most else f"{name[: most // 2 - 1]}\u2026{name[-most // 2 :]}"
+def _short(name: str) -> str:
+    return name if len(name) <= 20 else f"{name[:9]}\u2026{name[-10:]}"
 
 
 def _style(axes: Axes, heading: str) -> None:

@@ -122,14 +122,14 @@ def _largest_division(loop: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     return max(divisions, key=lambda vectors: round(sum(float(np.linalg.norm(each)) for each in vectors), 9))
 
 
-def area_under_curve(values: Sequence[float], clicks: int = AUC_CLICKS) -> float | None:
+def area_under_curve(values: Sequence[float]) -> float | None:
     """Area under a curve over the first clicks, trapezoids of width 1 (of 5 clicks at most 4, as in the challenge).
 
     None where the curve has fewer clicks: such areas cannot be compared.
     """
-    if len(values) < clicks:
+    if len(values) < AUC_CLICKS:
         return None
-    curve = np.asarray(values[:clicks], dtype=np.float64)
+    curve = np.asarray(values[:AUC_CLICKS], dtype=np.float64)
     return float(((curve[1:] + curve[:-1]) / 2).sum())
 
 

@@ -340,10 +340,10 @@ class TrainingPanel:
         self.module.openVolume(node, ranked.pointRas)
 
 
-def makePanel(widget: qt.QWidget, ui: Any, runs: Runs | None = None) -> TrainingPanel:
+def makePanel(widget: qt.QWidget, ui: Any) -> TrainingPanel:
     """The panel with everything that it needs. No process and no thread starts yet."""
     module = SegmentationModule()
-    session = TrainingSession(TrainingSource(), Runs() if runs is None else runs, module.adopt)
+    session = TrainingSession(TrainingSource(), Runs(), module.adopt)
     return TrainingPanel(widget, ui, session, module)
 
 

@@ -9,7 +9,6 @@ import slicer
 
 from SAMMed3DLib.gui.model_panel import ModelChoice, applicationStore
 from SAMMed3DLib.scene.views import showPoint
-from SAMMed3DLib.weights.store import WeightsStore
 
 MODULE = "SAMMed3D"
 
@@ -17,8 +16,8 @@ MODULE = "SAMMed3D"
 class SegmentationModule:
     """Access to the SAMMed3D module: adopts models into its list, and opens volumes in it."""
 
-    def __init__(self, store: WeightsStore | None = None) -> None:
-        self.store = applicationStore() if store is None else store
+    def __init__(self) -> None:
+        self.store = applicationStore()
 
     def adopt(self, weights: Path, name: str) -> Any:
         """Copies weights into the list of models, after reading them; for a thread (seconds). Raises WeightsError."""

@@ -65,7 +65,7 @@ class TrainingProcess:
         log_offset: where its output begins in the log.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], session: str, log_offset: int = 0) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], session: str, log_offset: int) -> None:
         self._process = process
         self.pid, self.session, self.log_offset = process.pid, session, log_offset
 

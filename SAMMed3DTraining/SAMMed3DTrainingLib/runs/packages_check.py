@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -81,9 +81,7 @@ def check_packages(find: Callable[[str], object | None] = find_spec) -> PackageS
     )
 
 
-def write_constraints(
-    path: Path, installed: Callable[[], Iterable[metadata.Distribution]] = metadata.distributions
-) -> list[str]:
+def write_constraints(path: Path) -> list[str]:
     """Writes a constraints file (``pip install -c``) that pins every installed package to its version.
 
     With it pip installs what is missing or says that it cannot, but changes nothing that is there. Takes some 0.1 s.
@@ -95,7 +93,7 @@ def write_constraints(
         RunError: the file cannot be written.
     """
     pins: dict[str, str] = {}
-    for each in installed():
+    for each in metadata.distributions():
         # A package that was half removed has no name.
         name, version = each.metadata["Name"] if each.metadata is not None else None, each.version
         if name and version:

@@ -25,8 +25,8 @@ _LEAST_MM = 40.0
 class ComparisonView:
     """One volume and one segmentation with three segments, made when first needed and not saved with the scene."""
 
-    def __init__(self, scene: Any = None) -> None:
-        self._scene = slicer.mrmlScene if scene is None else scene
+    def __init__(self) -> None:
+        self._scene = slicer.mrmlScene
         self._volumeId = self._segmentationId = ""
         self._second = ""
         self._data: dict[str, Any] | None = None

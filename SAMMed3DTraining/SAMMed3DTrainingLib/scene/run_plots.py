@@ -30,8 +30,8 @@ class RunPlots:
     be deleted by the user at any time and are then made anew.
     """
 
-    def __init__(self, scene: Any = None) -> None:
-        self._scene = slicer.mrmlScene if scene is None else scene
+    def __init__(self) -> None:
+        self._scene = slicer.mrmlScene
         self._nodes: dict[str, str] = {}
         self._drawn: tuple[int, int] | None = None
 

@@ -30,8 +30,8 @@ _PIECE_BYTES = 24 << 20
 class TrainingSource:
     """Reads the scene; what it hands out for a thread holds arrays and matrices, no nodes."""
 
-    def __init__(self, scene: Any = None) -> None:
-        self._scene = slicer.mrmlScene if scene is None else scene
+    def __init__(self) -> None:
+        self._scene = slicer.mrmlScene
         self._table = ExportTable(self._scene)
 
     def rows(self, folder: Path | None, acceptedOnly: bool, names: Mapping[str, str]) -> Sequence[Any]:

@@ -76,13 +76,13 @@ class JobSlot:
         changed: a job begun, progressed or ended.
     """
 
-    def __init__(self, client: Client | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.changed = Signal()
         self._clock, self._begun = clock, 0.0
         self.kind: JobKind | None = None
         self.progress = JobProgress()
         self.cancelling = False
-        self._client = client if client is not None else Client()
+        self._client = Client()
         self._client.progressed.connect(self._onProgress)
         self._process: JobProcess | None = None
         self._steps: Steps | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,19 +40,15 @@ class TrainingSettings:
 
 
 class Runs:
-    """Starts and finds runs and other commands of the training package.
+    """Starts and finds runs and other commands of the training package."""
 
-    Args:
-        interpreter: finds the Python to start them with; called once, when first needed.
-    """
-
-    def __init__(self, interpreter: Callable[[], Interpreter] = find_interpreter) -> None:
-        self._find = interpreter
+    def __init__(self) -> None:
         self._histories: dict[Path, RunHistory] = {}
 
     @cached_property
     def interpreter(self) -> Interpreter:
-        return self._find()
+        """The Python that starts them, found when first needed."""
+        return find_interpreter()
 
     def request(self, settings: TrainingSettings, data: tuple[Path, ...]) -> TrainingRequest:
         """Makes a checked request with a free name. Raises RunError."""

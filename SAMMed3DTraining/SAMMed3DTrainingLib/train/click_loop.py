@@ -434,7 +434,7 @@ def _dice(logits: Tensor, truth: Tensor, is_nodule: Tensor) -> Tensor:
     return (dice * is_nodule).sum() / is_nodule.sum()
 
 
-def mask_loss(logits: Tensor, truth: Tensor, cross_entropy_weight: float = 4.0, known: Tensor | None = None) -> Tensor:
+def mask_loss(logits: Tensor, truth: Tensor, known: Tensor | None = None) -> Tensor:
     """Computes soft Dice loss plus weighted binary cross-entropy, per mask.
 
     Args:
@@ -454,7 +454,7 @@ def mask_loss(logits: Tensor, truth: Tensor, cross_entropy_weight: float = 4.0, 
     cross_entropy = cross_entropy.mean(dim=(2, 3, 4))
     overlap = (probability * truth).sum(dim=(2, 3, 4))
     total = probability.square().sum(dim=(2, 3, 4)) + truth.sum(dim=(2, 3, 4))
-    return 1 - (2 * overlap + 1) / (total + 1) + cross_entropy_weight * cross_entropy
+    return 1 - (2 * overlap + 1) / (total + 1) + 4 * cross_entropy
 
 
 def disagreement(first: Tensor, second: Tensor) -> Tensor:
