@@ -123,6 +123,11 @@ class _Stack:
     def first(self) -> _Slice:
         return self.slices[0]
 
+    @property
+    def places(self) -> NDArray[np.float64]:
+        """(n, 3) LPS mm of the slices, all of which have a position."""
+        return np.array([each.position for each in self.slices], np.float64)
+
     def described(self) -> str:
         words = [self.first.modality, self.first.description, self.kind, f"{len(self.slices)} slices"]
         return f"  {', '.join(word for word in words if word)}: {self.first.file}"
@@ -207,7 +212,7 @@ def read_series(path: Path, files: Sequence[Path] = ()) -> tuple[NDArray, NDArra
         # a file of many frames is one
         warnings.warn(f"left out of {path}: {_few(list(dict.fromkeys(left_out)))}", stacklevel=3)
     if filled:
-        warnings.warn(f"{filled}", stacklevel=3)
+        warnings.warn(filled, stacklevel=3)
     array = _interpolated(planes, places)
     first = stack.first
     assert first.position is not None and first.axes is not None and first.spacing is not None
@@ -390,7 +395,7 @@ def _ordered(stack: _Stack) -> list[_Stack]:
     if stack.first.position is None or stack.first.axes is None:
         return [stack]
     normal = np.cross(*stack.first.axes)
-    distance = np.array([normal @ _position(each) for each in stack.slices])
+    distance = np.array([normal @ place for place in stack.places])
     order = np.argsort(distance, kind="stable")
     whole = _Stack([stack.slices[n] for n in order], distance=distance[order])
     if len(order) < 2 or _is_even(whole):
@@ -408,18 +413,13 @@ def _ordered(stack: _Stack) -> list[_Stack]:
     return [whole]
 
 
-def _position(plane: _Slice) -> NDArray[np.float64]:
-    assert plane.position is not None
-    return plane.position
-
-
 def _named(separator: str, mark: str) -> str:
     return mark.rpartition(os.sep)[2] if separator == "file" else f"{separator} {mark}"
 
 
 def _coincident(stack: _Stack) -> int:
     """Counts the slices that lie where another one lies."""
-    places = np.array([_position(each) for each in stack.slices])
+    places = stack.places
     return len(places) - len(np.unique(np.round(places / _SAME_PLACE_MM), axis=0))
 
 
@@ -441,15 +441,9 @@ def _chosen(path: Path, stacks: list[_Stack], left_out: list[str]) -> _Stack:
             else f"{path} holds no DICOM series: give a folder with the slices of a CT, or a NIfTI, NRRD or MHA file"
         )
     if path.is_file():
-        mine = [stack for stack in stacks if any(each.file == path for each in stack.slices)]
-        others = [stack for stack in stacks if stack not in mine]
-        candidates = mine
+        candidates = [stack for stack in stacks if any(each.file == path for each in stack.slices)]
     else:
-        largest = (
-            max(len(stack.slices) for stack in stacks if not stack.first.is_scout)
-            if any(not stack.first.is_scout for stack in stacks)
-            else 0
-        )
+        largest = max((len(stack.slices) for stack in stacks if not stack.first.is_scout), default=0)
         candidates = [
             stack
             for stack in stacks
@@ -458,18 +452,17 @@ def _chosen(path: Path, stacks: list[_Stack], left_out: list[str]) -> _Stack:
         cts = [stack for stack in candidates if stack.first.modality == "CT"]
         candidates = cts if len(cts) == 1 else candidates
         candidates = candidates or [max(stacks, key=lambda stack: (not stack.first.is_scout, len(stack.slices)))]
-        others = [stack for stack in stacks if stack not in candidates]
+    others = [stack for stack in stacks if stack not in candidates]
     if len(candidates) > 1:
         series = len({stack.first.series for stack in candidates})
-        what = f"{series} DICOM series" if series == len(candidates) else f"{len(candidates)} images in one series"
-        cure = (
-            "name one file of the series you want instead of the folder"
-            if series == len(candidates)
-            else (
+        if series == len(candidates):
+            what, cure = f"{series} DICOM series", "name one file of the series you want instead of the folder"
+        else:
+            what = f"{len(candidates)} images in one series"
+            cure = (
                 "they are phases, acquisitions, reconstructions or views; move the files of the one you want to a "
                 "folder of its own"
             )
-        )
         listed = "\n".join(stack.described() for stack in candidates)
         raise InputError(f"{path} holds {what}: {cure}\n{listed}")
     chosen = candidates[0]
@@ -525,7 +518,7 @@ def _is_even(stack: _Stack) -> bool:
     """Whether the slices lie at even steps on a straight line."""
     if _coincident(stack):
         return False
-    places = np.array([_position(each) for each in stack.slices])
+    places = stack.places
     step = (places[-1] - places[0]) / (len(places) - 1)
     off = np.linalg.norm(places - (places[0] + np.arange(len(places))[:, None] * step), axis=1).max()
     return bool(off <= max(_UNEVEN_MM, _UNEVEN_STEPS * float(np.linalg.norm(step))))
@@ -550,7 +543,7 @@ def _steps(path: Path, stack: _Stack) -> tuple[NDArray[np.float64], NDArray[np.f
             f"the DICOM series in {path} has {together} slices that lie where another one lies: it was copied there "
             "twice, or has several phases. Leave one file per slice position"
         )
-    places = np.array([_position(each) for each in stack.slices])
+    places = stack.places
     whole = places[-1] - places[0]
     if _is_even(stack):
         return np.arange(count, dtype=np.float64), whole / (count - 1), ""
@@ -569,7 +562,7 @@ def _steps(path: Path, stack: _Stack) -> tuple[NDArray[np.float64], NDArray[np.f
             f"most slices in {path} are missing: {count} lie {gaps.min():.2f} to {gaps.max():.2f} mm apart; export "
             "the whole CT series again"
         )
-    index = (stack.distance - stack.distance[0]) / (stack.distance[-1] - stack.distance[0]) * total
+    index = share * total
     if exact:
         index = np.round(index)
     wide = np.flatnonzero(gaps > 1.5 * unit)

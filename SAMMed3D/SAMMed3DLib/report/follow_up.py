@@ -107,9 +107,8 @@ def register(
     steps = _Steps(progress, 3 + len(_LEVELS) * _ITERATIONS)
     fixed, moving = (_coarse(scan, steps) for scan in (current, prior))
     masks = [_near_lungs(coarse, each) for coarse, each in zip((fixed, moving), lungs, strict=True)]
-    images = [_image(coarse) for coarse in (fixed, moving)]
-    mask_image = sitk.GetImageFromArray(masks[0].astype(np.uint8))
-    place_image(mask_image, fixed.grid_to_ras)
+    images = [_image(coarse.values, coarse) for coarse in (fixed, moving)]
+    mask_image = _image(masks[0].astype(np.uint8), fixed)
 
     def fit(matrix: NDArray) -> float:
         return _correlation(fixed, moving, masks[0], matrix)
@@ -185,9 +184,9 @@ def _near_lungs(coarse: CoarseVolume, lungs: LungMask) -> NDArray[np.bool_]:
     return ndimage.binary_dilation(mask, iterations=max(1, round(_MARGIN_MM / coarse.cell_mm))) & coarse.known
 
 
-def _image(coarse: CoarseVolume) -> sitk.Image:
-    image = sitk.GetImageFromArray(coarse.values)
-    place_image(image, coarse.grid_to_ras)
+def _image(values: NDArray, grid: CoarseVolume) -> sitk.Image:
+    image = sitk.GetImageFromArray(values)
+    place_image(image, grid.grid_to_ras)
     return image
 
 

@@ -17,7 +17,7 @@ import dataclasses
 import json
 import re
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -312,8 +312,8 @@ def _read_dataset(folder: Path, pattern: re.Pattern[str], chosen: Sequence[str])
         )
     )
     for part in PARTS:
-        images = _images(folder / f"images{part}", numbered, problems)
-        labels = _labels(folder / f"labels{part}", numbered, problems)
+        images = _by_case(folder / f"images{part}", problems, lambda stem: case_and_channel(stem, numbered))
+        labels = _by_case(folder / f"labels{part}", problems, lambda stem: (case_of_label(stem, numbered), CT_CHANNEL))
         for name, image in images.items():
             cases.append(Case(name, image, labels.pop(name, None), patient(name), folder.name, part))
         problems += [f"labels{part}/{label.name} has no image in images{part}" for label in labels.values()]
@@ -390,35 +390,22 @@ def _gone_from_splits(splits: list[dict[str, Any]], names: set[str]) -> list[str
     return [f"splits_final.json names {len(gone)} cases that are not there ({few(gone)})"] if gone else []
 
 
-def _images(folder: Path, numbered: Collection[str], problems: list[str]) -> dict[str, Path]:
-    """Case name -> image; of several channels the first."""
+def _by_case(
+    folder: Path, problems: list[str], case_and_channel_of: Callable[[str], tuple[str, str]]
+) -> dict[str, Path]:
+    """The files of a folder by their case; of several channels the first."""
     found: dict[str, Path] = {}
     for path in _files(folder, problems):
         stem = strip_ending(path.name)
-        if not stem:
+        name, channel = case_and_channel_of(stem) if stem else ("", "")
+        if not name:
             problems.append(f"{folder.name}/{path.name} is no image file that can be read ({', '.join(ENDINGS)})")
-            continue
-        name, channel = case_and_channel(stem, numbered)
-        if channel != CT_CHANNEL:
+        elif channel != CT_CHANNEL:
             problems.append(f"{folder.name}/{path.name} is a further channel: only _0000, the CT, is used")
-            continue
-        if name in found:
+        elif name in found:
             problems.append(f"{folder.name} holds {name} twice: {path.name} is not used, {found[name].name} is")
-            continue
-        found[name] = path
-    return found
-
-
-def _labels(folder: Path, numbered: Collection[str], problems: list[str]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in _files(folder, problems):
-        stem = case_of_label(strip_ending(path.name), numbered)
-        if not stem:
-            problems.append(f"{folder.name}/{path.name} is no image file that can be read ({', '.join(ENDINGS)})")
-        elif stem in found:
-            problems.append(f"{folder.name} holds {stem} twice: {path.name} is not used, {found[stem].name} is")
         else:
-            found[stem] = path
+            found[name] = path
     return found
 
 
