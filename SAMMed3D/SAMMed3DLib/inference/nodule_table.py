@@ -99,10 +99,17 @@ COLUMNS = (
 )
 _BY_KEY = {column.key: column for column in COLUMNS}
 CLICKED = ("click_r", "click_a", "click_s")
+
+
+def _keys(first: str, beyond: str) -> tuple[str, ...]:
+    keys = list(_BY_KEY)
+    return tuple(keys[keys.index(first) : keys.index(beyond)])
+
+
 #: The measurements that are one number each, and the note on them.
-MEASURED = tuple(
-    column.key for column in COLUMNS[COLUMNS.index(_BY_KEY["volume_mm3"]) : COLUMNS.index(_BY_KEY["dice"])]
-)
+MEASURED = _keys("volume_mm3", "dice")
+#: What a report adds, and what it knows from a prior scan.
+REPORTED, FOLLOWED = _keys("course", "prior_volume_mm3"), _keys("prior_volume_mm3", "tracking_uid")
 
 #: What :data:`COLUMNS` say under "diameters" where a person drew the axes; they are the mask's otherwise.
 BY_HAND = "by hand"

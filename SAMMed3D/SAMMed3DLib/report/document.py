@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files.output_files import whole_file, write_text_whole
-from ..inference.nodule_table import BY_HAND, table_text
+from ..inference.nodule_table import BY_HAND, FOLLOWED, REPORTED, table_text
 from . import rules
 from .findings import Caveat, Change, Findings, Interval, Nodule, Pair, Scan, signed
 
@@ -25,16 +25,7 @@ _MARKS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 _TABLE = (
     "name",
-    "course",
     "status",
-    "type",
-    "side",
-    "lobe",
-    "slice_number",
-    "center_r",
-    "center_a",
-    "center_s",
-    "distance_to_pleura_mm",
     "volume_mm3",
     "volume_low_mm3",
     "volume_high_mm3",
@@ -44,29 +35,9 @@ _TABLE = (
     "diameters",
     "mean_hu",
     "mass_mg",
-    "solid_volume_mm3",
-    "solid_mean_diameter_mm",
-    "lung_rads_2022",
-    "fleischner_2017",
-    "bts_2015",
     "note",
+    *REPORTED,
     "tracking_uid",
-)
-_FOLLOW_UP = (
-    "prior_volume_mm3",
-    "prior_mean_diameter_mm",
-    "days",
-    "volume_change_percent",
-    "volume_change_low_percent",
-    "volume_change_high_percent",
-    "mass_change_percent",
-    "diameter_change_mm",
-    "doubling_days",
-    "doubling_low_days",
-    "doubling_high_days",
-    "expected_r",
-    "expected_a",
-    "expected_s",
 )
 
 
@@ -96,7 +67,7 @@ def as_csv(findings: Findings) -> str:
     rows = [_row(findings, nodule) for nodule in findings.nodules]
     keys = list(_TABLE)
     if findings.follow_up is not None:
-        keys += _FOLLOW_UP
+        keys += FOLLOWED
         for pair in findings.follow_up.pairs:
             prior = findings.prior_nodule(pair.prior_uid)
             if pair.current_uid is None and prior is not None:
