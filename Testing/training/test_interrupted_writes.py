@@ -171,7 +171,7 @@ def test_one_writer_at_a_time(tmp_path):
             with pytest.raises(StoreError, match="another program is writing"):
                 call()
     assert snapshot(tmp_path) == before
-    assert writer.put(export_case("b", seed=2)).state == "added"
+    assert writer.put(export_case("b", seed=2)) == "added"
 
 
 def test_a_file_in_use_is_replaced_later(tmp_path, monkeypatch):

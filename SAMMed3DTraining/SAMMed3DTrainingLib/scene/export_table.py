@@ -49,7 +49,6 @@ class ExportRow:
         problem: why it cannot be written and what to do, "" otherwise.
         notes: remarks for the user; nothing is left out in silence.
         included: whether it is to be written.
-        sizeBytes: disk space it takes at most, roughly.
         source, fingerprint: see :class:`~..store.export_case.ExportCase`.
     """
 
@@ -64,7 +63,6 @@ class ExportRow:
     problem: str = ""
     notes: tuple[str, ...] = ()
     included: bool = False
-    sizeBytes: int = 0
     source: str = ""
     fingerprint: str = ""
 
@@ -123,13 +121,7 @@ class ExportTable:
         try:
             geometry = VolumeGeometry(volume)
             source, problem = self._factsOf(geometry)
-            row = replace(
-                row,
-                patient=patientOf(volume),
-                source=source,
-                notes=tuple(placeNotes(geometry)),
-                sizeBytes=int(np.prod(geometry.shapeKji)) * 2,
-            )
+            row = replace(row, patient=patientOf(volume), source=source, notes=tuple(placeNotes(geometry)))
             if problem or segmentation is None:
                 return replace(row, problem=problem or _("no nodules: segment them in the SAMMed3D module first"))
             reading = self._readingOf(segmentation, geometry)

@@ -37,7 +37,6 @@ class TrainPart(SessionPart):
         self.estimateResult: dict[str, Any] | None = None
         self.folder: Path | None = None
         self.status: RunStatus | None = None
-        self.process: TrainingProcess | None = None
         self._estimated: Any = None
         self._monitor: RunMonitor | None = None
         self._ended = False
@@ -133,7 +132,7 @@ class TrainPart(SessionPart):
 
     def detach(self) -> None:
         """Lets the run go on by itself."""
-        self._monitor = self.process = self.status = None
+        self._monitor = self.status = None
         self.changed.emit()
 
     def poll(self) -> None:
@@ -161,7 +160,7 @@ class TrainPart(SessionPart):
             self._watch(request.folder, process)
 
     def _watch(self, folder: Path, process: TrainingProcess | None) -> None:
-        self.folder, self.process, self.status, self._ended = folder, process, None, False
+        self.folder, self.status, self._ended = folder, None, False
         self._monitor = self._runs.monitor(folder, process)
         self.started.emit()
         self.changed.emit()

@@ -40,17 +40,6 @@ class CaseFiles:
     images: tuple[Path, ...]
     labels: tuple[Path, ...]
 
-    @property
-    def size_bytes(self) -> int:
-        """Size of all files; missing ones count nothing."""
-        total = 0
-        for path in (*self.images, *self.labels):
-            try:
-                total += path.stat().st_size
-            except OSError:
-                continue
-        return total
-
 
 def image_file(name: str) -> str:
     """Returns the path of a case's image, relative to the data set."""

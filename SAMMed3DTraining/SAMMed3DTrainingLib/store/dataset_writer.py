@@ -27,7 +27,7 @@ from .dataset_files import (
     read_description,
     read_manifest,
 )
-from .export_case import ExportCase, StoredCase, WrittenCase, content_digest
+from .export_case import ExportCase, StoredCase, WriteOutcome, content_digest
 from .file_moves import STAGING, FileMoves, complete, discard_staged, is_pending, one_writer
 from .nifti_file import Progress, check_case, stored_image, stored_labels, write_nifti
 
@@ -80,15 +80,7 @@ class DatasetWriter:
             for files in self._files()
         )
 
-    def add(self, case: ExportCase, progress: Progress | None = None) -> WrittenCase:
-        """Writes a new case. Raises as :meth:`put`, and StoreError where there is a case of this name."""
-        return self._write(case, progress, may_exist=False, must_exist=False)
-
-    def update(self, case: ExportCase, progress: Progress | None = None) -> WrittenCase:
-        """Writes a case again that was written here. Raises as :meth:`put`, and StoreError where there is none."""
-        return self._write(case, progress, may_exist=True, must_exist=True)
-
-    def put(self, case: ExportCase, progress: Progress | None = None) -> WrittenCase:
+    def put(self, case: ExportCase, progress: Progress | None = None) -> WriteOutcome:
         """Adds a case, or updates it where it was written here; unchanged files are not touched.
 
         Args:
@@ -100,39 +92,6 @@ class DatasetWriter:
                 be used, the disk is full, another program writes here. The data set is as it was.
             ExportCancelled: progress returned False; the data set is as it was.
         """
-        return self._write(case, progress, may_exist=True, must_exist=False)
-
-    def remove(self, name: str) -> int:
-        """Removes a case that was written here; returns the bytes that are freed.
-
-        Raises:
-            StoreError: there is none, or somebody else wrote or changed it.
-        """
-        with self._locked():
-            manifest = self._manifest()
-            existing = self._existing(name)
-            if name not in manifest.cases:
-                raise StoreError(f"case {name} was not written here: remove it by hand if it is to go")
-            _check_own(self.folder, name, existing, manifest)
-            manifest = manifest.without(name)
-            moves = FileMoves(self.folder)
-            paths = [] if existing is None else [*existing.images, *existing.labels]
-            moves.remove([path.relative_to(self.folder).as_posix() for path in paths])
-            freed = existing.size_bytes if existing is not None else 0
-            with _whole(moves, self.folder):
-                self._stage_lists(moves, manifest, without=name)
-                moves.commit()
-            return freed
-
-    def needed_bytes(self, voxels: int, bytes_per_voxel: int = 2) -> int:
-        """Estimates the most disk space that a case of so many voxels takes."""
-        return int(voxels * (bytes_per_voxel * _IMAGE_SHARE + _LABEL_SHARE))
-
-    def free_bytes(self) -> int:
-        """Returns the free space on the folder's disk."""
-        return shutil.disk_usage(_nearest(self.folder)).free
-
-    def _write(self, case: ExportCase, progress: Progress | None, may_exist: bool, must_exist: bool) -> WrittenCase:
         if safe_case_name(case.name) != case.name:
             raise StoreError(f"{case.name!r} is no name for files on every system: use {safe_case_name(case.name)!r}")
         self._check_length(case.name)
@@ -143,11 +102,7 @@ class DatasetWriter:
             manifest = self._manifest()
             existing = self._existing(case.name)
             record = manifest.cases.get(case.name)
-            if existing is None and must_exist:
-                raise StoreError(f"there is no case {case.name} to update: add it")
             if existing is not None:
-                if not may_exist:
-                    raise StoreError(f"there is a case {case.name} already: choose another name")
                 _check_own(self.folder, case.name, existing, manifest)
                 if record is not None and record.source != case.source:
                     raise StoreError(
@@ -169,16 +124,35 @@ class DatasetWriter:
                     files[target] = FileRecord.of(part)
                 self._stage_lists(moves, manifest.with_case(case.name, _record(case, content, files)), case.name)
                 moves.commit()
-        size = sum(file.bytes for file in files.values())
-        return WrittenCase(case.name, "added" if existing is None else "updated", size)
+        return "added" if existing is None else "updated"
 
-    def _unchanged(self, case: ExportCase, record: CaseRecord, manifest: Manifest) -> WrittenCase:
+    def remove(self, name: str) -> None:
+        """Removes a case that was written here.
+
+        Raises:
+            StoreError: there is none, or somebody else wrote or changed it.
+        """
+        with self._locked():
+            manifest = self._manifest()
+            existing = self._existing(name)
+            if name not in manifest.cases:
+                raise StoreError(f"case {name} was not written here: remove it by hand if it is to go")
+            _check_own(self.folder, name, existing, manifest)
+            manifest = manifest.without(name)
+            moves = FileMoves(self.folder)
+            paths = [] if existing is None else [*existing.images, *existing.labels]
+            moves.remove([path.relative_to(self.folder).as_posix() for path in paths])
+            with _whole(moves, self.folder):
+                self._stage_lists(moves, manifest, without=name)
+                moves.commit()
+
+    def _unchanged(self, case: ExportCase, record: CaseRecord, manifest: Manifest) -> WriteOutcome:
         if record.fingerprint != case.fingerprint:
             moves = FileMoves(self.folder)
             with _whole(moves, self.folder):
                 self._stage_lists(moves, manifest.with_case(case.name, _record(case, record.content, record.files)))
                 moves.commit()
-        return WrittenCase(case.name, "unchanged", sum(file.bytes for file in record.files.values()))
+        return "unchanged"
 
     def _stage_lists(self, moves: FileMoves, manifest: Manifest, added: str = "", without: str = "") -> None:
         """Stages the manifest and ``dataset.json`` as they are after the change."""
@@ -249,7 +223,8 @@ class DatasetWriter:
             )
 
     def _check_space(self, voxels: int, bytes_per_voxel: int) -> None:
-        needed, free = self.needed_bytes(voxels, bytes_per_voxel) + _RESERVE, self.free_bytes()
+        needed = int(voxels * (bytes_per_voxel * _IMAGE_SHARE + _LABEL_SHARE)) + _RESERVE
+        free = shutil.disk_usage(_nearest(self.folder)).free
         if free < needed:
             raise StoreError(
                 f"the disk of {self.folder} is nearly full: {free / 1e6:.0f} MB are free, {needed / 1e6:.0f} MB are "
@@ -275,21 +250,12 @@ def name_for(cases: Sequence[StoredCase], wanted: str, source: str, taken: Seque
 def _stored(folder: Path, files: CaseFiles, record: CaseRecord | None, patient: str) -> StoredCase:
     missing = "" if files.images and (files.labels or files.part == "Ts") else _missing(files)
     if record is None or files.part != "Tr":
-        return StoredCase(files.name, files.part, problem=missing, patient=patient, size_bytes=files.size_bytes)
+        return StoredCase(files.name, files.part, problem=missing, patient=patient)
     own = _is_own(folder, files, record, thorough=False)
     problem = missing or ("" if own else "changed by another program since it was written here")
     nodules = {int(value): name for value, name in record.nodules.items()}
     return StoredCase(
-        files.name,
-        "Tr",
-        own,
-        problem,
-        record.patient,
-        nodules,
-        files.size_bytes,
-        record.written,
-        record.source,
-        record.fingerprint,
+        files.name, "Tr", own, problem, record.patient, nodules, record.written, record.source, record.fingerprint
     )
 
 

@@ -1,10 +1,11 @@
-"""Values for a case to be written, for a stored case, and for what was done."""
+"""Values for a case to be written, and for a stored case."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,6 @@ class StoredCase:
         problem: why a case that was written here is not touched any more, or a label map is missing; else "".
         patient: "" where nobody says.
         nodules: names by value; None for a case that was not written here.
-        size_bytes: of its files.
         written: date and time (ISO 8601, UTC), "" for a case that was not written here.
         source, fingerprint: as in :class:`ExportCase`, "" for a case that was not written here.
     """
@@ -59,23 +59,13 @@ class StoredCase:
     problem: str = ""
     patient: str = ""
     nodules: Mapping[int, str] | None = None
-    size_bytes: int = 0
     written: str = ""
     source: str = ""
     fingerprint: str = ""
 
 
-@dataclass(frozen=True)
-class WrittenCase:
-    """The outcome of writing a case.
-
-    Attributes:
-        state: "added", "updated" or "unchanged" (nothing was written).
-    """
-
-    name: str
-    state: str
-    size_bytes: int = 0
+#: What became of a case that was to be written; nothing was written of an unchanged one.
+WriteOutcome = Literal["added", "updated", "unchanged"]
 
 
 def image_source(array_kji: NDArray) -> str:

@@ -41,7 +41,6 @@ class ExportResult:
     name: str
     state: str
     message: str = ""
-    size_bytes: int = 0
 
 
 class StepwiseExport:
@@ -97,8 +96,7 @@ class StepwiseExport:
         try:
             if not progress(0.0):
                 raise ExportCancelled
-            written = self._writer.put(make(), progress)
-            return ExportResult(name, written.state, "", written.size_bytes)
+            return ExportResult(name, self._writer.put(make(), progress))
         except ExportCancelled:
             return ExportResult(name, "cancelled")
         except Exception as error:  # whatever it is, whoever waits for the answer gets one
