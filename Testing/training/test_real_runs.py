@@ -19,7 +19,7 @@ from SAMMed3DTrainingLib.runs.process_tree import processes
 from SAMMed3DTrainingLib.runs.run_files import RunError, lock_is_held, read_config
 from SAMMed3DTrainingLib.runs.run_history import RunHistory
 from SAMMed3DTrainingLib.runs.run_monitor import RunMonitor
-from SAMMed3DTrainingLib.runs.run_request import TrainingRequest, start_training
+from SAMMed3DTrainingLib.runs.run_request import TrainingRequest, running_in, start_training
 
 from .runs import write_data
 
@@ -91,7 +91,7 @@ def test_started_paused_found_again_killed_continued_stopped_compared(request_, 
     # Slicer is closed and opened again: the run goes on by itself, and is found.
     found = RunMonitor(request_.folder)
     assert found.poll().state == "paused" and found.status.step == paused.step
-    assert RunHistory(request_.work_dir).running() == ["Süd 1"]
+    assert running_in(request_.work_dir) == ["Süd 1"]
     with pytest.raises(RunError, match="under way"):
         start_training(TrainingRequest(request_.work_dir, "other", request_.data), python)
     found.resume()

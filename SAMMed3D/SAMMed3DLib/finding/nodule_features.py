@@ -49,7 +49,6 @@ class LookFeatures:
         continued: share of the shell that is about as dense as the inside, as where a vessel goes on.
         outside_lung: share of the mask outside of the lungs; 0 where no lungs are known.
         near_wall: share of the shell outside of the lungs.
-        touches_border: whether it runs out of the crop.
         center_ras: (3,) mm, its center of mass.
     """
 
@@ -66,7 +65,6 @@ class LookFeatures:
     continued: float
     outside_lung: float
     near_wall: float
-    touches_border: bool
     center_ras: tuple[float, float, float]
 
 
@@ -177,7 +175,6 @@ def describe(
     mean = float(inside.mean())
     level = 0.5 * (mean + float(np.percentile(shell, 10))) if len(shell) else -math.inf
     center_ras = transform_points(part.cells_to_ras, center)
-    border = any(cells.take(side, axis=axis).any() for axis in range(3) for side in (0, -1))
     return LookFeatures(
         predicted_iou=math.nan if predicted_iou is None else float(predicted_iou),
         stability=float(np.count_nonzero(loose & (part.logits > offset)) / np.count_nonzero(loose)),
@@ -192,7 +189,6 @@ def describe(
         continued=float(np.mean(shell > level)) if len(shell) else 1.0,
         outside_lung=0.0 if in_lung is None else float(np.mean(~in_lung[cells])),
         near_wall=0.0 if in_lung is None or not len(shell) else float(np.mean(~shell_lung)),
-        touches_border=bool(border),
         center_ras=(float(center_ras[0]), float(center_ras[1]), float(center_ras[2])),
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 from . import run_files
 from .run_files import RunError
 from .run_monitor import RunState
-from .run_request import name_problems, running_in
+from .run_request import name_problems
 
 _KNOWN_FILES = (run_files.EVENTS, run_files.CONFIG, run_files.PROCESS)
 
@@ -28,7 +28,6 @@ class RunRecord:
         ended: its last event.
         config: its configuration, resolved; empty where it has none.
         best_dice: mean validation Dice of its best weights.
-        epochs: that are done.
         nodules, cases: that it trained on.
         size_bytes: of everything in its folder.
         weights: the best; None before the first save.
@@ -44,7 +43,6 @@ class RunRecord:
     ended: datetime | None = None
     config: dict[str, Any] | None = None
     best_dice: float | None = None
-    epochs: int = 0
     nodules: int = 0
     cases: int = 0
     size_bytes: int = 0
@@ -75,10 +73,6 @@ class RunHistory:
         records = [self._record(folder) for folder in self._folders()]
         oldest = datetime.min.replace(tzinfo=timezone.utc)
         return sorted(records, key=lambda each: (each.ended or each.started or oldest, each.name), reverse=True)
-
-    def running(self) -> list[str]:
-        """Names of those that are under way."""
-        return running_in(self.work_dir)
 
     def rename(self, name: str, new: str) -> Path:
         """Gives a run another name and returns its folder. It can still be resumed.
@@ -171,7 +165,7 @@ def _read_record(folder: Path) -> RunRecord:
     begins = note.offset if note else 0
     first: float | None = None
     last = note.time if note else None
-    best, epochs, nodules, cases = None, 0, 0, 0
+    best, nodules, cases = None, 0, 0
     state: RunState = "killed"
     message, offset = "", 0
     for line in _lines(folder / run_files.EVENTS):
@@ -187,10 +181,9 @@ def _read_record(folder: Path) -> RunRecord:
         last = moment if last is None else max(last, moment)
         if kind == "start":
             nodules, cases = int(event.get("nodules") or 0), int(event.get("cases") or 0)
-            best, epochs = (best, epochs) if event.get("resumed") else (None, 0)
+            best = best if event.get("resumed") else None
             state, message = "killed", ""
         elif kind == "validation":
-            epochs = int(event.get("epoch") or 0)
             best = event.get("mean_dice") if event.get("best") else best
         elif kind == "end" and present and state == "killed":
             reason, message = event.get("reason"), str(event.get("message", ""))
@@ -204,7 +197,6 @@ def _read_record(folder: Path) -> RunRecord:
         _moment(last),
         config,
         best,
-        epochs,
         nodules,
         cases,
         checkpoint=Path(checkpoint) if isinstance(checkpoint, str) else None,

@@ -68,11 +68,6 @@ class RunComparison:
         """A warning where the compared cases trained the weights or chose them; "" where they did neither."""
         return str(self._data.get("caution", ""))
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        skipped = [f"{case}: {why}" for case, why in dict(self._data.get("skipped", {})).items()]
-        return (*map(str, self._data.get("notes", ())), *skipped)
-
     def mean(self, which: str, clicks: int) -> float | None:
         """Returns the mean Dice of "old", "new" or "delta" after so many clicks."""
         value = self._data.get("mean", {}).get(which, {}).get(str(clicks))

@@ -153,7 +153,6 @@ class FakeRuns:
             "ended": datetime(2026, 11, 23, 12, 30),
             "config": {"preset": "quick", "num_epochs": 20, "batch_size": 4, "lr": 2e-4},
             "best_dice": 0.81,
-            "epochs": 20,
             "nodules": 12,
             "cases": 5,
             "size_bytes": 40_000_000,
