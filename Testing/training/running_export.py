@@ -18,7 +18,7 @@ class RunningExport:
     def __init__(self, export: StepwiseExport) -> None:
         self.job = JobSlot()
         self.outcome: JobOutcome | None = None
-        self.job.runSteps(JobKind.EXPORT, export.steps(), "", self._end, parts=len(export.cases))
+        self.job.runSteps(JobKind.EXPORT, export.steps(), self._end, parts=len(export.cases))
 
     def _end(self, outcome: JobOutcome) -> None:
         self.outcome = outcome

@@ -45,7 +45,7 @@ class Split:
         if {case.patient for case in self.train} & {case.patient for case in self.val}:
             return "there is one patient only: the cases that are validated are those that train"
         return (
-            f"no case is held out from the choice of the weights ({count_of(self.val, 'patient')} validated): the "
+            f"no case is held out from the choice of the weights ({_patients(self.val)} validated): the "
             "validation cases choose the epoch, so figures on them are too good"
         )
 
@@ -96,7 +96,7 @@ def split_cases(
         if tests and len({case.patient for case in train}) > 1:
             test = tuple(val)
             train, val = _drawn(train, seed, val_fraction)
-            source = f"the held-out half of {source} tests; {count_of(val, 'patient')} of the other half choose"
+            source = f"the held-out half of {source} tests; {_patients(val)} of the other half choose"
     elif val:
         held_out = {case.patient for case in val}
         train = [case for case in pool if case.patient not in held_out]
@@ -106,16 +106,16 @@ def split_cases(
         if tests and len({case.patient for case in train}) > 1:
             train, drawn = _drawn(train, seed, test_fraction)
             test = tuple(drawn)
-            source += f" chooses; {count_of(test, 'patient')} drawn with seed {seed} test"
+            source += f" chooses; {_patients(test)} drawn with seed {seed} test"
     elif len(patients) == 1:
         train, val, source = pool, list(pool), "one patient only: validation sees the training cases"
     else:
         train, val = _drawn(pool, seed, val_fraction, left=2 if tests else 1)
-        source = f"random by patient, seed {seed}: {count_of(val, 'patient')} of {len(patients)} "
+        source = f"random by patient, seed {seed}: {_patients(val)} of {len(patients)} "
         if tests:
             train, drawn = _drawn(train, seed, test_fraction, of=len(patients))
             test = tuple(drawn)
-        source += f"choose, {count_of(test, 'patient')} test" if tests else "held out"
+        source += f"choose, {_patients(test)} test" if tests else "held out"
     used = {case.full_name for case in (*train, *val, *test)}
     notes = _left_out([case for case in labelled if case.full_name not in used], tested, fold)
     return Split(tuple(train), tuple(val), test, source, notes)
@@ -206,10 +206,10 @@ def read_split(folder: Path, datasets: Sequence[Dataset]) -> Split | None:
     return Split(train, val, test, source)
 
 
-def count_of(cases: Sequence[Case], what: str) -> str:
+def _patients(cases: Sequence[Case]) -> str:
     """ "1 patient", "3 patients" of cases."""
     count = len({case.patient for case in cases})
-    return f"{count} {what}{'s' * (count != 1)}"
+    return f"{count} patient{'s' * (count != 1)}"
 
 
 def _drawn(

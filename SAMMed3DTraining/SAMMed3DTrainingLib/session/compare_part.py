@@ -194,7 +194,7 @@ class ComparePart(SessionPart):
             self.refresh()
             self._say(error=outcome.error)
 
-        self._job.runProcess(JobKind.COMPARE, process, "", finished)
+        self._job.runProcess(JobKind.COMPARE, process, finished)
 
     def setClicks(self, clicks: int) -> None:
         if clicks != self.clicks and self.comparison is not None and clicks in self.comparison.clicks:
@@ -224,7 +224,7 @@ class ComparePart(SessionPart):
                 self.shown.emit(nodule, outcome.value)
             self._say(error=outcome.error)
 
-        self._job.runSteps(JobKind.LOAD, oneStep(lambda: read(files)), "", finished)
+        self._job.runSteps(JobKind.LOAD, oneStep(lambda: read(files)), finished)
 
     def forgetImages(self) -> None:
         """Notes that the images that were read are no longer on screen."""
@@ -247,7 +247,7 @@ class ComparePart(SessionPart):
             if outcome.value is not None:
                 self.adopted.emit(outcome.value)
 
-        self._job.runSteps(JobKind.ADOPT, oneStep(lambda: self._adopt(weights, name)), "", finished)
+        self._job.runSteps(JobKind.ADOPT, oneStep(lambda: self._adopt(weights, name)), finished)
 
     # -- within --------------------------------------------------------------------------------------------------------
 

@@ -146,7 +146,7 @@ class DataPart(SessionPart):
                 )
             self._say(error=outcome.error)
 
-        self._job.runProcess(JobKind.CHECK, process, "", finished)
+        self._job.runProcess(JobKind.CHECK, process, finished)
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
@@ -179,7 +179,7 @@ class DataPart(SessionPart):
                 notice=self.exported(len(done), folder) if done else "",
             )
 
-        self._job.runSteps(JobKind.EXPORT, export.steps(), "", finished, parts=len(export.cases))
+        self._job.runSteps(JobKind.EXPORT, export.steps(), finished, parts=len(export.cases))
 
     #: Makes the status line from number of cases and folder; the panel sets a translated one.
     exported: Callable[[int, Path], str] = staticmethod(lambda count, folder: f"{count} -> {folder}")

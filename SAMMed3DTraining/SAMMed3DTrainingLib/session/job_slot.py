@@ -104,24 +104,21 @@ class JobSlot:
         self,
         kind: JobKind,
         process: JobProcess,
-        text: str,
         finished: Callable[[JobOutcome], None],
         item: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         """Follows a child process; ``item`` gets its partial results, ``finished`` its outcome."""
-        self._begin(kind, text, finished)
+        self._begin(kind, finished)
         self._process, self._item, self._seen = process, item, 0
         self.changed.emit()
 
-    def runSteps(
-        self, kind: JobKind, steps: Steps, text: str, finished: Callable[[JobOutcome], None], parts: int = 1
-    ) -> None:
+    def runSteps(self, kind: JobKind, steps: Steps, finished: Callable[[JobOutcome], None], parts: int = 1) -> None:
         """Goes through the steps of a generator, whose return value is the result.
 
         Args:
             parts: number of functions for the thread, for the progress.
         """
-        self._begin(kind, text, finished)
+        self._begin(kind, finished)
         self._steps, self._part, self._parts = steps, 0, max(parts, 1)
         self.changed.emit()
         self._advance(None)
@@ -158,10 +155,10 @@ class JobSlot:
 
     # -- within ------------------------------------------------------------------------------------------------------
 
-    def _begin(self, kind: JobKind, text: str, finished: Callable[[JobOutcome], None]) -> None:
+    def _begin(self, kind: JobKind, finished: Callable[[JobOutcome], None]) -> None:
         if self.kind is not None:
             raise RuntimeError(f"{self.kind.value} is still under way")
-        self.kind, self.progress, self._finished, self.cancelling = kind, JobProgress(text), finished, False
+        self.kind, self.progress, self._finished, self.cancelling = kind, JobProgress(), finished, False
         self._begun = self._clock()
 
     def _end(self, outcome: JobOutcome) -> None:

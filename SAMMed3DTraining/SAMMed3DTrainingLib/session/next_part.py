@@ -92,7 +92,7 @@ class NextPart(SessionPart):
                 self._start(paths, checkpoint, device)
 
         self._written, self._names = {}, {}
-        self._job.runSteps(JobKind.RANK, steps(), "", finished, parts=len(nodes))
+        self._job.runSteps(JobKind.RANK, steps(), finished, parts=len(nodes))
 
     def _start(self, paths: list[str], checkpoint: Path | None, device: str) -> None:
         arguments = ["--data", *paths, "--device", device]
@@ -113,7 +113,7 @@ class NextPart(SessionPart):
                 self.skipped = tuple(f"{Path(p).name}: {why}" for p, why in outcome.value.get("skipped", {}).items())
             self._say(outcome.error)
 
-        self._job.runProcess(JobKind.RANK, process, "", finished, item)
+        self._job.runProcess(JobKind.RANK, process, finished, item)
 
     def _volume(self, found: dict[str, Any]) -> RankedVolume:
         path = str(found["path"])

@@ -40,7 +40,7 @@ def exportScene(folder: str | Path, acceptedOnly: bool = True) -> list[Any]:
     job = JobSlot()
     outcomes: list[JobOutcome] = []
     try:
-        job.runSteps(JobKind.EXPORT, export.steps(), "", outcomes.append, parts=len(export.cases))
+        job.runSteps(JobKind.EXPORT, export.steps(), outcomes.append, parts=len(export.cases))
         while job.poll(_WAIT_SECONDS):
             slicer.app.processEvents()
     finally:

@@ -93,7 +93,7 @@ class TrainPart(SessionPart):
             self._estimated = costs if self.estimateResult else None
             self._say(outcome.error)
 
-        self._job.runProcess(JobKind.ESTIMATE, process, "", finished)
+        self._job.runProcess(JobKind.ESTIMATE, process, finished)
 
     def start(self) -> None:
         """Starts a new run with the present settings."""

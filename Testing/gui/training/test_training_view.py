@@ -141,9 +141,9 @@ def test_a_job_goes_through_its_steps_and_ends_once() -> None:
     from SAMMed3DTrainingLib.session.states import JobKind
 
     slot, work, outcomes = JobSlot(), Steps(), []
-    slot.runSteps(JobKind.RANK, work.parts(), "", outcomes.append, parts=3)
+    slot.runSteps(JobKind.RANK, work.parts(), outcomes.append, parts=3)
     with pytest.raises(RuntimeError, match="under way"):
-        slot.runSteps(JobKind.ADOPT, work.parts(), "", outcomes.append)
+        slot.runSteps(JobKind.ADOPT, work.parts(), outcomes.append)
     for _ in range(500):
         if not slot.poll(0.01):
             break
@@ -158,7 +158,7 @@ def test_a_job_tells_the_time_left() -> None:
     times, seen = iter(range(0, 10_000, 10)), []
     slot = JobSlot(clock=lambda: next(times))
     slot.changed.connect(lambda: seen.append(slot.progress.leftSeconds))
-    slot.runSteps(JobKind.RANK, Steps().parts(), "", lambda outcome: None, parts=3)
+    slot.runSteps(JobKind.RANK, Steps().parts(), lambda outcome: None, parts=3)
     for _ in range(500):
         if not slot.poll(0.01):
             break
@@ -171,7 +171,7 @@ def test_a_job_that_is_canceled_ends_without_a_result() -> None:
     from SAMMed3DTrainingLib.session.states import JobKind
 
     slot, work, outcomes = JobSlot(), Steps(), []
-    slot.runSteps(JobKind.RANK, work.parts(), "", outcomes.append, parts=3)
+    slot.runSteps(JobKind.RANK, work.parts(), outcomes.append, parts=3)
     slot.cancel()
     for _ in range(500):
         if not slot.poll(0.01):
@@ -188,7 +188,7 @@ def test_an_error_on_the_thread_is_told_in_words() -> None:
         yield lambda report: (_ for _ in ()).throw(OSError(28, "No space left on device"))
 
     slot, outcomes = JobSlot(), []
-    slot.runSteps(JobKind.LOAD, steps(), "", outcomes.append)
+    slot.runSteps(JobKind.LOAD, steps(), outcomes.append)
     for _ in range(500):
         if not slot.poll(0.01):
             break
