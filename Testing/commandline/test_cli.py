@@ -52,6 +52,16 @@ def test_segment_writes_labels_picture_and_table(convention, ct, scene, bright, 
     assert "2/2" in printed.err
 
 
+def test_clicks_into_one_nodule_are_told_from_two_nodules(ct, scene, bright, capsys) -> None:
+    words = ["segment", str(ct), "--point", scene.point(0), "--nodule", "--point", scene.point(1)]
+    assert cli.main(words) == 0 and "share" not in capsys.readouterr().err
+    assert cli.main([*words, "--nodule", "--point", scene.point(0)]) == 0
+    told = capsys.readouterr().err
+    assert (
+        "nodule 3 and nodule 1 share 100 % of the smaller one: are they one nodule?" in told and "nodule 2" not in told
+    )
+
+
 def test_segment_as_json(ct, scene, bright, capsys) -> None:
     beside = (scene.center_ras(0) + (0.0, 0.0, 12.0)).round(3)
     words = ["segment", str(ct), "--point", scene.point(0), "--point", ",".join(map(str, beside)) + ",0", "--json"]

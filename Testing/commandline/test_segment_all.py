@@ -11,7 +11,7 @@ import pytest
 
 from commandline.bright_search import two_ball_generator
 from SAMMed3DLib import cli
-from SAMMed3DLib.files.volume_io import read_labels
+from SAMMed3DLib.files.volume_io import read_labels, read_volume, write_volume
 from SAMMed3DLib.report.findings import read_findings
 
 
@@ -143,8 +143,9 @@ def test_report_and_compare_find_the_nodules_first(ct, scene, bright, finder, tm
         assert nodule.mean_diameter_mm == pytest.approx(2.0 * scene.radii_mm[number], abs=1.5)
     labels = read_labels(out / "segmentation.seg.nrrd").array_kji
     assert np.count_nonzero(labels == 1) > np.count_nonzero(labels == 2) > 0
-    prior = tmp_path / f"prior-{ct.name}"
-    prior.write_bytes(ct.read_bytes())
+    prior, volume = tmp_path / f"prior-{ct.name}", read_volume(ct)
+    volume.array_kji[0, 0, 0] += 1  # the same voxels would be the same scan
+    write_volume(prior, volume)
     assert cli.main(["compare", str(ct), str(prior), "--out", str(out), "--pair", "1=1"]) == 0
     pairs = read_findings(out / "findings.json").follow_up.pairs
     assert pairs[0].status == "matched" and pairs[0].volume.percent == pytest.approx(0.0, abs=1e-6)

@@ -167,6 +167,29 @@ def test_a_block_outside_the_volume_is_refused():
         measure_nodule(Block(np.ones((2, 2, 2), np.uint8), (2, 0, 0)), np.zeros((3, 3, 3)), np.eye(4))
 
 
+def test_what_is_cut_off_and_what_is_not_one_object_is_said():
+    shape, cube = (12, 14, 16), np.ones((3, 4, 5), np.uint8)
+    array, matrix = np.zeros(shape, np.int16), grid(shape, (1.0, 1.0, 1.0))
+
+    def note(mask, *offset):
+        return measure_nodule(Block(mask, offset), array, matrix).note
+
+    for offset, cut in (
+        ((1, 1, 1), False),
+        ((8, 9, 10), False),
+        ((0, 5, 5), True),
+        ((5, 10, 5), True),
+        ((5, 5, 11), True),
+    ):
+        assert ("reaches the edge of the volume" in note(cube, *offset)) is cut, offset
+    assert note(np.pad(cube, 1), 0, 0, 0) == "", "the block alone reaches it"
+    corners = np.zeros((4, 4, 4), np.uint8)
+    corners[:2, :2, :2] = corners[2:, 2:, 2:] = 1
+    assert note(corners, 3, 3, 3) == "", "corner to corner is together"
+    corners[0, 0, 3] = 1
+    assert "It is in 2 separate parts, measured as one" in note(corners, 3, 3, 3)
+
+
 def test_organs_are_measured_in_little_memory():
     shape = (180, 170, 160)
     matrix = grid(shape, (1.0, 1.0, 1.0))

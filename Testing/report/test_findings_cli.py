@@ -202,6 +202,15 @@ def test_a_scan_is_no_prior_of_itself(tmp_path, capsys) -> None:
     ct, mask = nifti(tmp_path, "ct", array, matrix()), nifti(tmp_path, "mask", labels, matrix())
     words = ["compare", str(ct), str(ct), "--segmentations", str(mask), str(mask), "--out", str(tmp_path / "out")]
     refused(capsys, tmp_path, cli.main(words), "both scans are the same file", files_in(tmp_path))
+    words[2] = str(nifti(tmp_path, "copy", array, matrix()))
+    refused(capsys, tmp_path, cli.main(words), "both scans hold the same voxels", files_in(tmp_path))
+
+
+def test_nodules_under_one_label_are_told(tmp_path, capsys) -> None:
+    array, labels = scene(4.0, 5.0)
+    ct, mask = nifti(tmp_path, "ct", array, matrix()), nifti(tmp_path, "mask", (labels > 0) * np.uint8(1), matrix())
+    assert cli.main(["report", str(ct), "--segmentation", str(mask), "--out", str(tmp_path / "out")]) == 0
+    assert "nodule 1: It is in 2 separate parts, measured as one: give each" in capsys.readouterr().err
 
 
 def test_results_beside_the_scan_are_left_out_of_it_once(scans, capsys) -> None:

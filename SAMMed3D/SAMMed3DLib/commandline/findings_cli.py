@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..inference.errors import InputError
 from .terminal import Terminal, aligned
 
@@ -161,6 +163,8 @@ def _measure(
         notes = [str(each.message) for each in remarks if "SAMMed3DLib" in each.filename]
         for note in dict.fromkeys(notes):
             terminal.note(f"note: {note}")
+        if len(volumes) == 2 and np.array_equal(volumes[0][0].array_kji, volumes[1][0].array_kji):
+            raise InputError("both scans hold the same voxels: give the prior of another date")
         bare = [
             _dated(scan_of(volume.array_kji, volume.ijk_to_ras, volume.name, volume.header_file), date)
             for (volume, _), (_, _, date) in zip(volumes, given, strict=True)
@@ -190,6 +194,9 @@ def _measure(
         )
         with terminal.step(f"measuring {len(segments)} nodule{'s' * (len(segments) != 1)}"):
             findings = measure_scan(_dated(facts, date), volume.array_kji, volume.ijk_to_ras, segments, mask, model)
+        for nodule in findings.nodules:
+            for remark in nodule.remarks:
+                terminal.note(f"note: {volume.name}, {nodule.name}: {remark}")
         measured.append(MeasuredScan(volume.array_kji, volume.ijk_to_ras, volume.path, mask, tuple(segments), findings))
     return measured
 

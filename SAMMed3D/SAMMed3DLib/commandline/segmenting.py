@@ -133,7 +133,7 @@ def segment_nodules(
         check_points(np.reshape(prompt.points, (-1, 3)), None, volume.array_kji.shape, volume.ijk_to_ras)
         if prompt.box is not None:
             check_box(prompt.box, volume.array_kji.shape, volume.ijk_to_ras)
-    results = []
+    results: list[SegmentedNodule] = []
     for label, name, prompt in zip(labels, names, prompts, strict=True):
         prediction, seconds = _click_by_click(predictor, prompt)
         prediction = predictor.with_volume_range(prediction)
@@ -143,6 +143,14 @@ def segment_nodules(
             truth = reference == label
             dice = dice_of(prediction, truth)
             truth_mm3 = float(truth.sum()) * voxel_volume(volume.ijk_to_ras)
+        for other in results:
+            share = _shared(prediction, other.prediction)
+            if share > 0.0:
+                warnings.warn(
+                    f"{name} and {other.name} share {100 * share:.0f} % of the smaller one: are they one nodule? In a "
+                    f"label map these voxels are {name}",
+                    stacklevel=2,
+                )
         results.append(SegmentedNodule(label, name, prompt, prediction, record, seconds, dice, truth_mm3))
         if progress is not None:
             progress(len(results), len(prompts))
@@ -166,6 +174,16 @@ def _click_by_click(predictor: SamPredictor3D, prompt: NodulePrompt) -> tuple[Pr
             raise CheckpointError("the network answers NaN: its weights are damaged; take another --checkpoint")
     assert prediction is not None
     return prediction, tuple(seconds)
+
+
+def _shared(one: Prediction, other: Prediction) -> float:
+    """Share of the smaller of two masks that lies in both."""
+    low = np.maximum(one.offset_kji, other.offset_kji)
+    high = np.minimum(*(np.add(each.offset_kji, each.mask.shape) for each in (one, other)))
+    if np.any(high <= low) or not (one.voxels and other.voxels):
+        return 0.0
+    a, b = (each.mask[tuple(map(slice, low - each.offset_kji, high - each.offset_kji))] != 0 for each in (one, other))
+    return int(np.count_nonzero(a & b)) / min(one.voxels, other.voxels)
 
 
 def dice_of(prediction: Prediction, truth_kji: NDArray) -> float:

@@ -139,6 +139,7 @@ def measure_with_axes(
     told = list(getattr(prediction, "warnings", ()))
     if high - low > WIDE_RANGE:
         told.append(f"Clicks elsewhere in it change its volume by {100 * (high - low):.0f} %.")
+    told += _spoiled(mask, offset, array_kji.shape, one_object=bool(getattr(prediction, "parts", ())))
     surface = _Surface(mask, offset, getattr(prediction, "parts", ()), array_kji.shape, matrix)
     volume = float(surface.fraction.sum(dtype=np.float64)) * voxel_volume(matrix)
     axes = _axial_axes(surface, matrix)
@@ -166,6 +167,21 @@ def measure_with_axes(
         note=" ".join(told),
     )
     return record, axes
+
+
+def _spoiled(mask: NDArray[np.bool_], offset: NDArray, shape_kji: Sequence[int], one_object: bool) -> list[str]:
+    """Says why a mask (k, j, i) is not a whole nodule, or not one; masks of the network are known to be one object."""
+    told = []
+    if any(
+        (start == 0 and mask.take(0, axis).any()) or (start + n == size and mask.take(-1, axis).any())
+        for axis, (start, n, size) in enumerate(zip(offset, mask.shape, shape_kji, strict=True))
+    ):
+        told.append("It reaches the edge of the volume: what lies beyond is not measured.")
+    if not one_object:
+        count = ndimage.label(mask, np.ones((3, 3, 3)))[1]
+        if count > 1:
+            told.append(f"It is in {count} separate parts, measured as one: give each nodule a label of its own.")
+    return told
 
 
 class _Surface:
