@@ -49,11 +49,3 @@ def test_a_slot_may_disconnect_another_while_being_called():
     assert heard == []
     signal()
     assert heard == ["third"]
-
-
-def test_clear_forgets_all_slots():
-    signal, heard = Signal(), []
-    signal.connect(heard.append)
-    signal.clear()
-    signal(1)
-    assert heard == []

@@ -28,10 +28,6 @@ class Signal:
         if slot in self._slots:
             self._slots.remove(slot)
 
-    def clear(self) -> None:
-        """Disconnect everything."""
-        self._slots.clear()
-
     def emit(self, *args: Any) -> None:
         """Call the slots with these arguments."""
         for slot in tuple(self._slots):

@@ -410,7 +410,6 @@ def match(
     current: Sequence[Nodule],
     prior: Sequence[Nodule],
     prior_to_current: NDArray,
-    farthest_mm: float = FARTHEST_MM,
     apart: Collection[tuple[str, str]] = (),
 ) -> list[tuple[int, int]]:
     """Matches nodules: returns pairs of indices (current, prior), each nodule at most once.
@@ -428,7 +427,7 @@ def match(
     volumes = np.log([nodule.volume_mm3 for nodule in current])[:, None] - np.log([n.volume_mm3 for n in prior])[None]
     types = np.array([[a.type != b.type for b in prior] for a in current])
     cost = (far / _DISTANCE_MM) ** 2 + np.abs(volumes) / math.log(_VOLUME_FACTOR) * 0.5 + _TYPE_COST * types
-    cost[far > farthest_mm] = np.inf
+    cost[far > FARTHEST_MM] = np.inf
     if apart:
         cost[[[(a.tracking_uid, b.tracking_uid) in apart for b in prior] for a in current]] = np.inf
     # every nodule may also stay unmatched: it has a column or row of its own for that

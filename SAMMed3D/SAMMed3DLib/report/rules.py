@@ -151,19 +151,16 @@ class Patient:
     upper_lobe: bool
 
 
-def lung_rads(nodule: Nodule, course: Course, *, smooth_juxtapleural: bool = False) -> Category:
+def lung_rads(nodule: Nodule, course: Course) -> Category:
     """The size category of Lung-RADS 2022.
 
     Args:
         nodule: its mean diameter decides; of a part-solid nodule that of its solid part.
         course: "baseline" without a prior, "new", "growing" (by Lung-RADS' own measure) or "not growing".
-        smooth_juxtapleural: a person judged it to lie at the pleura, smooth, and oval, lentiform or triangular.
     """
     name = "Lung-RADS 2022"
     mean = nodule.mean_diameter_mm
     if nodule.type == "solid":
-        if smooth_juxtapleural and mean <= LUNG_RADS_JUXTAPLEURAL_MM:
-            return Category(name, "2", mean, None, LUNG_RADS_JUXTAPLEURAL_MM, ("2",), "smooth juxtapleural nodule")
         # a solid nodule without growth keeps a size, for which the table has the row of the first scan
         found = _sized(name, LUNG_RADS_SOLID["baseline" if course == "not growing" else course], mean, nodule)
         notes = ["not growing since the prior: the row of a first scan"] if course == "not growing" else []

@@ -32,13 +32,9 @@ class ChildProcess(Protocol):
     """A child process, started here or found on disk, that can be polled and ended.
 
     Attributes:
-        pid: its number; 0 where that is not known.
         session: its name in its environment and in process.json.
         log_offset: where its output begins in the log.
     """
-
-    @property
-    def pid(self) -> int: ...
 
     @property
     def log_offset(self) -> int: ...
@@ -128,12 +124,6 @@ class AttachedProcess:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-
-    @property
-    def pid(self) -> int:
-        """Process ID, as process.json has it; 0 without."""
-        note = read_process(self._folder)
-        return note.pid if note else 0
 
     @property
     def session(self) -> str:
