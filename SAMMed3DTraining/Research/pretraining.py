@@ -35,11 +35,12 @@ from SAMMed3DLib.finding.lungs import find_lungs
 from SAMMed3DLib.model import build_model, load_model, save_checkpoint
 from SAMMed3DLib.model.precision import resolve_precision
 from SAMMed3DLib.synthesis import NoduleShapes
-from SAMMed3DTrainingLib.train.click_loop import ClickLoop, draw_click_count
+from SAMMed3DTrainingLib.train.click_loop import draw_click_count
 
 from .background_samples import BackgroundSynthesizer
 from .backgrounds import Background, training_backgrounds
 from .detection_scans import bare_scan
+from .pretraining_loop import PretrainingLoop
 from .real_samples import RealSampler, read_crops
 
 logger = logging.getLogger(__name__)
@@ -196,7 +197,7 @@ def _work(rank: int, config: PretrainingConfig, port: int, mistakable: Sequence[
     synthesizer = BackgroundSynthesizer(backgrounds, shapes, run.model.profile, rng, mistakable)
     folder = Path(config.data) / REAL_CROPS
     real = RealSampler(read_crops(folder), backgrounds, run.model.profile, rng) if folder.is_dir() else None
-    loop = ClickLoop(run.model, config.agreement, config.needless)
+    loop = PretrainingLoop(run.model, config.agreement, config.needless)
     with _log(config, rank) as write:
         begun = time.monotonic()
         while run.step < config.steps:

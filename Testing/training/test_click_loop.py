@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 
@@ -14,13 +13,7 @@ from scipy import ndimage
 from SAMMed3DLib.model import attention, build_model, image_encoder
 from SAMMed3DTrainingLib.data.nodule_samples import Sample
 from SAMMed3DTrainingLib.train import click_loop
-from SAMMed3DTrainingLib.train.click_loop import (
-    CLICK_COUNTS,
-    ClickLoop,
-    device_clicks,
-    draw_click_count,
-    needless_click,
-)
+from SAMMed3DTrainingLib.train.click_loop import CLICK_COUNTS, ClickLoop, device_clicks, draw_click_count
 
 from .networks import small_vit
 
@@ -205,24 +198,6 @@ def test_click_counts_are_those_that_are_said():
     assert {draw_click_count(rng) for _ in range(300)} == set(CLICK_COUNTS)
 
 
-def test_two_first_clicks_are_taught_to_agree():
-    torch.manual_seed(0)
-    model = build_model("nodule").requires_grad_(True)
-    samples = [ball_sample(model, 1), ball_sample(model, 3)]
-    plain_start = [np.random.default_rng(s) for s in range(100) if np.random.default_rng(s).random() > 0.5]
-    twice = [dataclasses.replace(sample, second_click=sample.click + 2) for sample in samples]
-    same = [dataclasses.replace(sample, second_click=sample.click) for sample in samples]
-    losses, apart = [], []
-    for batch in (samples, twice, same):
-        loss, figures = ClickLoop(model, agreement=0.5)(batch, 1, copy.deepcopy(plain_start[:2]))
-        losses.append(loss)
-        apart.append(figures.get("apart"))
-    assert apart[0] is None and apart[1] > 1e-4 and apart[2] == pytest.approx(0, abs=1e-5)
-    assert losses[1] > losses[0]
-    gradient = torch.autograd.grad(losses[1], model.prompt_encoder.label_embeddings)[0]
-    assert torch.isfinite(gradient).all() and gradient.any()
-
-
 def test_a_batch_with_unknown_places_teaches_the_others_the_same(model):
     """All known is as good as not said; hidden places take their part out of the gradient."""
     sample = ball_sample(model, 1)
@@ -237,19 +212,3 @@ def test_a_batch_with_unknown_places_teaches_the_others_the_same(model):
     for first, second in zip(plain, known, strict=True):
         torch.testing.assert_close(first, second)
     assert any(not torch.allclose(a, b, rtol=1e-2) for a, b in zip(plain, partly, strict=True))
-
-
-def test_needless_clicks_say_what_the_mask_says_already():
-    rng = np.random.default_rng(0)
-    grid = np.stack(np.meshgrid(*(np.arange(32),) * 3, indexing="ij"), -1)
-    truth = np.linalg.norm(grid - 16, axis=-1) < 6
-    mask = np.linalg.norm(grid - (17, 16, 16), axis=-1) < 6
-    depth = ndimage.distance_transform_cdt(~truth, "chessboard")
-    signs = set()
-    for _ in range(60):
-        place, positive = needless_click(truth, mask, rng)
-        signs.add(positive)
-        assert truth[place] == mask[place] == positive
-        assert positive or depth[place] <= 3
-    assert signs == {True, False}
-    assert not any((needless_click(truth, np.zeros_like(truth), rng) or (0, False))[1] for _ in range(20))

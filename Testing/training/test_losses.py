@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from SAMMed3DTrainingLib.train.click_loop import disagreement, mask_loss, true_iou
+from SAMMed3DTrainingLib.train.click_loop import mask_loss, true_iou
 
 
 def _truth() -> torch.Tensor:
@@ -58,13 +58,3 @@ def test_unknown_places_count_for_nothing():
     torch.testing.assert_close(mask_loss(logits, other, known=known), loss)
     gradient = torch.autograd.grad(loss.sum(), logits)[0]
     assert not gradient[0, ..., 2:].any() and gradient[0, ..., :2].all() and gradient[1].all()
-
-
-def test_disagreement_is_none_with_itself_and_whole_with_the_opposite():
-    logits = torch.full((1, 1, 8, 8, 8), -20.0)
-    logits[..., :4] = 20.0
-    assert disagreement(logits, logits).item() == pytest.approx(0, abs=1e-5)
-    assert disagreement(logits, -logits).item() == pytest.approx(1, abs=0.01)
-    half = logits.clone()
-    half[..., 2:4] = -20.0
-    assert disagreement(logits, half).item() == pytest.approx(1 / 3, abs=0.01)

@@ -28,7 +28,7 @@ CLICK_COUNT_SHARES = (0.1, 0.2, 0.2, 0.2, 0.12, 0.1, 0.08)
 _NEXT_CLICKS: tuple[ClickMethod, ...] = ("random", "challenge", "jitter")
 _NEXT_CLICK_SHARES = (0.5, 0.25, 0.25)
 _EROSIONS = 16
-_BOX_SHARE, _BOX_ALONE_SHARE, _ROUGH_SHARE = 0.2, 0.12, 0.1
+BOX_SHARE, _BOX_ALONE_SHARE, ROUGH_SHARE = 0.2, 0.12, 0.1
 
 
 def draw_click_count(rng: np.random.Generator) -> int:
@@ -50,18 +50,13 @@ class ClickLoop(nn.Module):
 
     Args:
         model: the network; its profile decides which prompts it is shown.
-        agreement: weight of the disagreement of two first clicks' masks of the same object; 0 = one first click.
-        needless: share of later clicks that correct nothing, where the mask inside or just beside it is right.
         on_device: place later clicks where the network computes (:func:`device_clicks`), so that no step waits for a
-            GPU; None does so on GPUs. Needless clicks need the processor.
+            GPU; None does so on GPUs.
     """
 
-    def __init__(
-        self, model: Sam3D, agreement: float = 0.0, needless: float = 0.0, on_device: bool | None = None
-    ) -> None:
+    def __init__(self, model: Sam3D, on_device: bool | None = None) -> None:
         super().__init__()
         self.model = model
-        self.agreement, self.needless = agreement, needless
         self.on_device = on_device
 
     def forward(
@@ -84,10 +79,9 @@ class ClickLoop(nn.Module):
         """
         device = self.model.device
         truth = to_device([sample.truth for sample in samples], device)[:, None]
-        goal = _Goal(truth, samples)
+        goal = Goal(truth, samples)
         is_nodule = truth.flatten(1).any(dim=1)
-        on_device = device.type == "cuda" and not self.needless if self.on_device is None else self.on_device
-        prompts = (_DevicePrompts if on_device else _Prompts)(samples, rngs, self.model, self.needless)
+        prompts = self.prompts_of(samples, rngs)
         if embedding is None:
             embedding = self.model.image_encoder(to_device([sample.crop for sample in samples], device))
         total = embedding.new_zeros((), dtype=torch.float32)
@@ -96,14 +90,14 @@ class ClickLoop(nn.Module):
         for click in range(clicks):
             learn = click in learned
             with torch.set_grad_enabled(learn and torch.is_grad_enabled()):
-                masks, iou = self._decode(embedding if learn else embedding.detach(), prompts)
+                image = embedding if learn else embedding.detach()
+                masks, iou = self.answer(image, prompts.points(), prompts.boxes(), prompts.previous)
             logits = goal.only_known(_on_crop(masks[:, :1].detach(), truth))
             if learn:
                 loss, error = self._loss(masks, logits, iou, goal, is_nodule, alternatives=click == 0)
                 total = total + loss / len(learned)
                 if click == 0:
-                    if self.agreement and prompts.twice.any():
-                        total = total + self._second_look(embedding, prompts, masks, goal, figures) / len(learned)
+                    total = total + self.further_loss(embedding, prompts, masks, goal, figures) / len(learned)
                     figures["dice_first"] = _dice(logits, truth, is_nodule)
                 if click == clicks - 1:
                     figures |= {"dice_last": _dice(logits, truth, is_nodule), "iou_error": error}
@@ -111,32 +105,21 @@ class ClickLoop(nn.Module):
                 prompts.click_again(masks[:, :1].detach(), (logits > 0)[:, 0], truth[:, 0])
         return total, {name: float(value) for name, value in figures.items()}
 
-    def _second_look(
-        self, embedding: Tensor, prompts: _Prompts, masks: Tensor, goal: _Goal, figures: dict[str, Tensor]
-    ) -> Tensor:
-        """Loss of the other first clicks' masks, and their disagreement with ``masks``; a scalar."""
-        chosen = prompts.twice.to(embedding.device)
-        points = prompts.second_clicks()
-        again, _ = self._answer(embedding[chosen], points, None, torch.zeros_like(prompts.previous[chosen]))
-        known = None if goal.known is None else goal.known[chosen]
-        lacking = (
-            checkpoint(
-                _crop_loss, again[:, :1], goal.truth[chosen], known, use_reentrant=False, preserve_rng_state=False
-            )
-            if torch.is_grad_enabled()
-            else _crop_loss(again[:, :1], goal.truth[chosen], known)
-        )
-        apart = disagreement(masks[chosen, :1], again[:, :1])
-        figures["apart"] = apart.detach().mean()
-        return (0.5 * lacking + self.agreement * apart).sum() / len(masks)
+    def prompts_of(self, samples: Sequence[Sample], rngs: Sequence[np.random.Generator]) -> Prompts:
+        """The prompts of a batch before the first answer."""
+        on_device = self.model.device.type == "cuda" if self.on_device is None else self.on_device
+        return (_DevicePrompts if on_device else Prompts)(samples, rngs, self.model)
 
-    def _decode(self, embedding: Tensor, prompts: _Prompts) -> tuple[Tensor, Tensor]:
-        """Low-resolution logits (B, M, ...) and predicted IoU (B, M); M is 1 without multimask output."""
-        return self._answer(embedding, prompts.points(), prompts.boxes(), prompts.previous)
+    def further_loss(
+        self, embedding: Tensor, prompts: Prompts, masks: Tensor, goal: Goal, figures: dict[str, Tensor]
+    ) -> Tensor | float:
+        """What else the first answer has to learn: nothing here, more in the laboratory."""
+        return 0.0
 
-    def _answer(
+    def answer(
         self, embedding: Tensor, points: tuple[Tensor, Tensor] | None, boxes: Tensor | None, previous: Tensor
     ) -> tuple[Tensor, Tensor]:
+        """Low-resolution logits (B, M, ...) and predicted IoU (B, M); M is 1 without multimask output."""
         encoder: Any = self.model.prompt_encoder
         decoder: Any = self.model.mask_decoder
         sparse, dense = encoder(points=points, boxes=boxes, masks=previous)
@@ -151,17 +134,17 @@ class ClickLoop(nn.Module):
         )
 
     def _loss(
-        self, masks: Tensor, logits: Tensor, iou: Tensor, goal: _Goal, is_nodule: Tensor, alternatives: bool
+        self, masks: Tensor, logits: Tensor, iou: Tensor, goal: Goal, is_nodule: Tensor, alternatives: bool
     ) -> tuple[Tensor, Tensor]:
         """Mean loss over the samples and mean error of the predicted IoU. A click on no nodule teaches only the IoU
         head: whatever mask it gives, its IoU is 0. ``logits`` are those of the first mask on the crop."""
         if torch.is_grad_enabled():
             # Maps of the crop's size are a quarter of a step's memory and cheap to compute again.
             loss = checkpoint(
-                _crop_loss, masks[:, :1], goal.truth, goal.known, use_reentrant=False, preserve_rng_state=False
+                crop_loss, masks[:, :1], goal.truth, goal.known, use_reentrant=False, preserve_rng_state=False
             )
         else:
-            loss = _crop_loss(masks[:, :1], goal.truth, goal.known)
+            loss = crop_loss(masks[:, :1], goal.truth, goal.known)
         loss = loss * is_nodule
         target = true_iou(logits, goal.judged)
         error = (iou[:, :1].detach().float() - target).abs().mean()
@@ -179,7 +162,7 @@ class ClickLoop(nn.Module):
         return (loss + judged_loss).mean(), error
 
 
-class _Goal:
+class Goal:
     """The target of a batch: truth, the truth for the IoU, and where they are known; (B, 1, X, Y, Z)."""
 
     def __init__(self, truth: Tensor, samples: Sequence[Sample]) -> None:
@@ -203,19 +186,16 @@ def _on_crop(masks: Tensor, truth: Tensor) -> Tensor:
     return F.interpolate(masks, truth.shape[2:], mode="trilinear", align_corners=False)
 
 
-def _crop_loss(masks: Tensor, truth: Tensor, known: Tensor | None) -> Tensor:
+def crop_loss(masks: Tensor, truth: Tensor, known: Tensor | None) -> Tensor:
     """Mask loss (B,) of low-resolution logits (B, 1, ...), compared on the crop."""
     return mask_loss(_on_crop(masks, truth).float(), truth, known=known)[:, 0]
 
 
-class _Prompts:
+class Prompts:
     """The growing prompts of a batch: clicks, boxes and previous logits."""
 
-    def __init__(
-        self, samples: Sequence[Sample], rngs: Sequence[np.random.Generator], model: Sam3D, needless: float = 0.0
-    ) -> None:
-        self._samples, self._rngs, self._needless = samples, rngs, needless
-        self.twice = torch.tensor([sample.second_click is not None for sample in samples])
+    def __init__(self, samples: Sequence[Sample], rngs: Sequence[np.random.Generator], model: Sam3D) -> None:
+        self._samples, self._rngs = samples, rngs
         self._profile, self._device = model.profile, model.device
         self._simulators = [{method: ClickSimulator(method, seed=rng) for method in _NEXT_CLICKS} for rng in rngs]
         self._points = [[sample.click] for sample in samples]
@@ -229,13 +209,11 @@ class _Prompts:
             draw = rng.random()
             if not sample.truth.any():
                 continue
-            if draw < _BOX_SHARE + _ROUGH_SHARE:
-                self.twice[n] = False  # no plain first click
-            if mixed_boxes and draw < _BOX_SHARE:
+            if mixed_boxes and draw < BOX_SHARE:
                 self._boxes[n] = _drawn_box(sample.truth, rng)
                 if draw < _BOX_ALONE_SHARE:
                     self._points[n], self._labels[n] = [], []
-            elif _BOX_SHARE <= draw < _BOX_SHARE + _ROUGH_SHARE:
+            elif BOX_SHARE <= draw < BOX_SHARE + ROUGH_SHARE:
                 previous[n] = self._rough_start(n, sample.truth, rng, cells)
         self.previous = previous.to(self._device)
 
@@ -253,16 +231,6 @@ class _Prompts:
                 signs[n, m] = label
         return coords.to(self._device), signs.to(self._device)
 
-    def second_clicks(self) -> tuple[Tensor, Tensor]:
-        """Coordinates (b, 1, 3) and labels (b, 1) of the other first clicks, of the samples in ``twice``."""
-        clicks = [
-            sample.second_click
-            for sample, twice in zip(self._samples, self.twice, strict=True)
-            if twice and sample.second_click is not None
-        ]
-        coords = torch.from_numpy(np.stack(clicks).astype(np.float32))[:, None]
-        return coords.to(self._device), torch.ones(coords.shape[:2], dtype=torch.int64, device=self._device)
-
     def boxes(self) -> Tensor | None:
         """(B, 6) with NaN rows, or None without any box."""
         return self._boxes.to(self._device) if torch.isfinite(self._boxes).any() else None
@@ -277,17 +245,13 @@ class _Prompts:
         self.previous = low_res.float().clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
         masks = found.cpu().numpy()
         for n, sample in enumerate(self._samples):
-            if not sample.truth.any():
-                continue
-            # The generator is asked only where there are such clicks, so that others' runs stay as they were.
-            click = None
-            if self._needless and self._rngs[n].random() < self._needless:
-                click = needless_click(sample.truth, masks[n], self._rngs[n])
-            if click is not None:
-                self._add(n, click)
-            else:
-                method = _NEXT_CLICKS[self._rngs[n].choice(3, p=_NEXT_CLICK_SHARES)]
-                self._add(n, self._simulators[n][method].next_click(sample.truth, masks[n]))
+            if sample.truth.any():
+                self._add(n, self._next_click(n, sample.truth, masks[n]))
+
+    def _next_click(self, n: int, truth: np.ndarray, mask: np.ndarray) -> Click | None:
+        """Draws the next click of a sample, into the error of its mask."""
+        method = _NEXT_CLICKS[self._rngs[n].choice(3, p=_NEXT_CLICK_SHARES)]
+        return self._simulators[n][method].next_click(truth, mask)
 
     def _rough_start(self, n: int, truth: np.ndarray, rng: np.random.Generator, cells: tuple[int, int, int]) -> Tensor:
         """Makes logits of a rough mask to be corrected, and adds its first correcting click."""
@@ -305,23 +269,21 @@ class _Prompts:
             self._labels[n].append(int(click[1]))
 
 
-class _DevicePrompts(_Prompts):
+class _DevicePrompts(Prompts):
     """Prompts whose later clicks are placed on the device and never leave it."""
 
-    def __init__(
-        self, samples: Sequence[Sample], rngs: Sequence[np.random.Generator], model: Sam3D, needless: float = 0.0
-    ) -> None:
-        super().__init__(samples, rngs, model, needless)
+    def __init__(self, samples: Sequence[Sample], rngs: Sequence[np.random.Generator], model: Sam3D) -> None:
+        super().__init__(samples, rngs, model)
         self._coords, self._signs = super().points()
         self._clicked = torch.tensor([bool(sample.truth.any()) for sample in samples]).to(self._device)
 
     def points(self) -> tuple[Tensor, Tensor]:
-        """As :meth:`_Prompts.points`."""
+        """As :meth:`Prompts.points`."""
         newest = slice(-1, None) if self._profile.prompt_rule == "newest" else slice(None)
         return self._coords[:, newest], self._signs[:, newest]
 
     def click_again(self, low_res: Tensor, found: Tensor, truth: Tensor) -> None:
-        """As :meth:`_Prompts.click_again`, without waiting for the device."""
+        """As :meth:`Prompts.click_again`, without waiting for the device."""
         self.previous = low_res.float().clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
         draws = to_device([rng.random(2, dtype=np.float32) for rng in self._rngs], self._device)
         coords, signs = device_clicks(truth, found, draws)
@@ -387,25 +349,6 @@ def _depth(mask: Tensor) -> Tensor:
     return depth[:, 0]
 
 
-def needless_click(truth: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> Click | None:
-    """Draws a click that confirms the mask: positive inside, or negative up to three voxels beside it; None where the
-    mask is right nowhere. People click to make sure, and the mask must not suffer from it."""
-    box = bounding_box(truth)
-    assert box is not None
-    around = tuple(slice(max(part.start - 4, 0), part.stop + 4) for part in box)
-    truth, mask = truth[around], mask[around]
-    positive = rng.random() < 0.5
-    if positive:
-        places = np.argwhere(truth & mask)
-    else:
-        near = F.max_pool3d(torch.from_numpy(truth)[None, None].float(), 7, stride=1, padding=3)[0, 0].numpy() > 0
-        places = np.argwhere(near & ~truth & ~mask)
-    if not len(places):
-        return None
-    place = places[rng.integers(len(places))] + [part.start for part in around]
-    return tuple(int(n) for n in place), positive
-
-
 def _drawn_box(truth: np.ndarray, rng: np.random.Generator) -> Tensor:
     """Draws a bounding box as a hand would, (6,): lowest and highest corner as crop indices."""
     box = bounding_box(truth)
@@ -455,12 +398,6 @@ def mask_loss(logits: Tensor, truth: Tensor, known: Tensor | None = None) -> Ten
     overlap = (probability * truth).sum(dim=(2, 3, 4))
     total = probability.square().sum(dim=(2, 3, 4)) + truth.sum(dim=(2, 3, 4))
     return 1 - (2 * overlap + 1) / (total + 1) + 4 * cross_entropy
-
-
-def disagreement(first: Tensor, second: Tensor) -> Tensor:
-    """Computes one minus the soft Dice between two maps of logits (B, 1, X, Y, Z) of the same object: (B,)."""
-    a, b = first.float().sigmoid().flatten(1), second.float().sigmoid().flatten(1)
-    return 1 - (2 * (a * b).sum(dim=1) + 1) / (a.square().sum(dim=1) + b.square().sum(dim=1) + 1)
 
 
 @torch.no_grad()
