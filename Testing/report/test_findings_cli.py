@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -347,6 +348,16 @@ def test_unwritable_places(scans, capsys) -> None:
         (scans / "now.seg.nrrd", "is not a folder"),
     ):
         refused(capsys, scans, cli.main([*words, str(place)]), message, before)
+
+
+def test_a_disk_that_is_full_half_way_leaves_no_folder(scans, capsys, monkeypatch) -> None:
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("SAMMed3DLib.report.document.write_pdf", full)
+    places = set(scans.iterdir())
+    refused(capsys, scans, report(scans, "--no-names"), "No space left on device", files_in(scans))
+    assert set(scans.iterdir()) == places
 
 
 def test_a_folder_in_the_place_of_a_document(scans, capsys) -> None:

@@ -291,6 +291,10 @@ def test_what_a_dicom_header_says(tmp_path) -> None:
     assert not any("contrast" in each.text for each in scan.caveats)
     first = next(iter(sorted(tmp_path.glob("*.dcm"))))
     copy = dcmread(first)
+    for words, given in (("NONE", False), ("No", False), ("", None), ("Omnipaque 350", True)):
+        copy.ContrastBolusAgent = words
+        copy.save_as(first)
+        assert scan_of(array, matrix, "x", first).contrast is given, words
     copy.Modality, copy.SeriesInstanceUID = "SEG", "1.2.3"
     copy.save_as(tmp_path / "a segmentation.dcm")
     assert series_header(tmp_path, (4, 5, 6)).SeriesInstanceUID == scan.series_uid, "a segmentation is not the scan"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import datetime
 import sys
@@ -263,6 +264,7 @@ def _write(
     if options.no_names:
         findings = without_names(findings)
     out: Path = options.out
+    is_new = not out.exists()
     try:
         out.mkdir(exist_ok=True)
         with temporary_folder(out) as folder:
@@ -298,6 +300,10 @@ def _write(
                 file.replace(out / file.name)
     except OSError as error:
         raise InputError(f"{out} could not be written: {error.strerror or error}; choose another folder") from error
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):  # it is empty after an error only
+                out.rmdir()
     if stale:
         terminal.note(f"note: {' and '.join(file.name for file in stale)} of an earlier run removed from {out}")
     sys.stdout.write(f"{_summary(findings)}\n")

@@ -41,6 +41,7 @@ VOLUME, DIAMETER, DENSITY, MASS, TYPE, COUNT, CHANGE = (
     "change",
 )
 
+_NO_CONTRAST = ("no", "none", "nil", "without", "no contrast", "non contrast", "native")
 _DATES = ("AcquisitionDate", "SeriesDate", "StudyDate")
 _HEADER = (
     *_DATES,
@@ -82,8 +83,9 @@ def scan_of(
     shape = array_kji.shape
     spacing = voxel_spacing(ijk_to_ras)
     thickness = _positive(_said(header, "SliceThickness"))
-    # an empty or absent field is often just not filled in
-    contrast = True if _said(header, "ContrastBolusAgent") or _said(header, "ContrastBolusRoute") else None
+    # an empty or absent field is often just not filled in, and some scanners write that there was none
+    given = (_said(header, "ContrastBolusAgent") or _said(header, "ContrastBolusRoute") or "").casefold()
+    contrast = given not in _NO_CONTRAST if given else None
     names = (_said(header, "PatientName") or "").replace("=", "^").split("^")
     return Scan(
         name=name,
