@@ -6,13 +6,14 @@ before.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .geometry import transform_points
+from .geometry import transform_points, voxel_volume
 from .preprocessing import Crop
 from .sampling import sample_grid
 
@@ -20,6 +21,8 @@ from .sampling import sample_grid
 OUTSIDE_LOGIT = -20.0
 #: Logits carried into another crop are clamped to this, so that clicks can still correct them.
 _LARGEST_PRIOR = 20.0
+#: Around its click, within about this many radii of the object, a correction counts in full, far away with this share.
+_NEAR_RADII, _FAR_SHARE = 0.5, 0.7
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +134,26 @@ def prior_logits(parts: Sequence[Part], crop: Crop, cells: tuple[int, int, int] 
         return parts[0].logits
     grid_to_ras = crop.crop_to_ras @ cells_to_crop(crop.shape, cells)
     return np.clip(sample_parts(parts, grid_to_ras, cells, outside=0.0), -_LARGEST_PRIOR, _LARGEST_PRIOR)
+
+
+def corrected(part: Part, before: NDArray[np.float32], click_ras: NDArray) -> Part:
+    """Makes a correction count in full around its click, and less the further away: what nobody clicked stays steady.
+
+    Args:
+        part: the network's answer to the click.
+        before: logits of the mask before it, of the same cells.
+        click_ras: (3,) mm.
+
+    Returns:
+        the part with the weighted means of both logits; the weight of the answer is 1 at the click.
+    """
+    centers = transform_points(part.cells_to_ras, np.argwhere(np.ones_like(part.logits, dtype=bool)))
+    squared = ((centers - click_ras) ** 2).sum(axis=1).reshape(part.logits.shape)
+    radius = np.cbrt(3.0 / (4.0 * np.pi) * np.count_nonzero(before > 0.0) * voxel_volume(part.cells_to_ras))
+    weight = np.maximum(np.exp(-0.5 * squared / (_NEAR_RADII * radius) ** 2), _FAR_SHARE).astype(np.float32)
+    logits = weight * part.logits + (np.float32(1.0) - weight) * before
+    logits.setflags(write=False)
+    return dataclasses.replace(part, logits=logits)
 
 
 def block_to_ras(ijk_to_ras: NDArray, offset_kji: Sequence[int] | NDArray) -> NDArray[np.float64]:

@@ -107,8 +107,7 @@ class Answer:
 
     def agrees(self, other: Answer) -> bool:
         """Whether another answer shows about the same mask."""
-        change = ClickChange.between(self.parts, other.parts)
-        return 2 * change.common > _AGREEMENT * (change.before + change.after)
+        return ClickChange.between(self.parts, other.parts).is_small
 
 
 def choose(old: Answer, tried: Sequence[Answer]) -> int | None:
@@ -150,6 +149,11 @@ class ClickChange:
         part = new[-1]
         was, now = prior_logits(old, part.crop, part.logits.shape) > 0.0, part.logits > 0.0
         return cls(int(was.sum()), int(now.sum()), int((was & now).sum()))
+
+    @property
+    def is_small(self) -> bool:
+        """Whether both are about the same mask."""
+        return 2 * self.common > _AGREEMENT * (self.before + self.after)
 
     def is_odd(self, positive: bool) -> bool:
         """Whether a click of this sign cannot have meant it."""

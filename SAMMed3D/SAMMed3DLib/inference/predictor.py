@@ -17,9 +17,9 @@ from torch import Tensor
 from ..model.profile import PreprocessingProfile
 from .embedding_cache import EmbeddingCache
 from .errors import InputError, PredictionCancelled
-from .field import Part, prior_logits
+from .field import Part, corrected, prior_logits
 from .geometry import Affine, as_affine, transform_points
-from .judgement import Answer, choose, confirms, warnings_about
+from .judgement import Answer, ClickChange, choose, confirms, warnings_about
 from .mask_prompt import logits_of_mask, mask_block, mask_extent
 from .postprocessing import Clicks, voxelize
 from .prediction import Prediction
@@ -353,7 +353,7 @@ class SamPredictor3D:
         after = self._carried_on(state, clicks, box, multimask)
         if after is state or not clicks.positive.any():
             return after
-        return self._believed(state, after, clicks, multimask)
+        return self._steadied(state, self._believed(state, after, clicks, multimask), clicks)
 
     def _look(self, clicks: Clicks, box: NDArray | None, multimask: bool) -> _State:
         """The state that the clicks alone give, without an earlier mask: the first look at an object."""
@@ -481,6 +481,16 @@ class SamPredictor3D:
             answers.append(self._answer(states[-1], clicks))
         kept = choose(old, answers)
         return before if kept is None else states[kept]
+
+    def _steadied(self, before: _State, after: _State, clicks: Clicks) -> _State:
+        """The state after a correction, which counts less the further from its click; a new mask counts as it is."""
+        if after is before or len(before.parts) != 1 or len(after.parts) != 1:
+            return after
+        part = after.parts[0]
+        if not ClickChange.between(before.parts, after.parts).is_small:
+            return after
+        part = corrected(part, prior_logits(before.parts, part.crop, self._cells), clicks.ras[-1])
+        return dataclasses.replace(after, parts=(part,), answers=(part.logits, *after.answers[1:]))
 
     def _answer(self, state: _State, clicks: Clicks) -> Answer:
         score = state.scores[0] if self.profile.iou_head and state.scores else None
