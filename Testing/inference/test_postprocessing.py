@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from SAMMed3DLib.inference import postprocessing
-from SAMMed3DLib.inference.field import OUTSIDE_LOGIT, Part, cells_to_crop, prior_logits, sample_parts
+from SAMMed3DLib.inference.field import OUTSIDE_LOGIT, Part, cells_to_crop, corrected, prior_logits, sample_parts
 from SAMMed3DLib.inference.geometry import transform_points
 from SAMMed3DLib.inference.mask_prompt import logits_of_mask, mask_block, mask_extent
 from SAMMed3DLib.inference.postprocessing import Clicks, fill_holes, keep_components, tight_block, voxelize
@@ -182,6 +182,21 @@ def test_priors():
     assert outside.any() and (prior[outside] == 0.0).all()
     near = np.linalg.norm(world, axis=-1) < 14
     assert np.abs(prior[near] - ball((0, 0, 0), 8)(world[near])).max() < 1.0
+
+
+def test_a_correction_counts_in_full_at_its_click_and_less_far_away():
+    """A ball of 8 mm swells by 4 mm everywhere because of one click: half a radius away 0.7 of it is left."""
+    part, before = part_with(ball((0, 0, 0), 12)), part_with(ball((0, 0, 0), 8)).logits
+    click = np.array([8.5, 0.5, 0.5])
+    told = corrected(part, before, click)
+    share = (told.logits - before) / (part.logits - before)
+    cells = np.stack(np.meshgrid(*[np.arange(32)] * 3, indexing="ij"), axis=-1)
+    apart = np.linalg.norm(transform_points(part.cells_to_ras, cells) - click, axis=-1)
+    changed = np.abs(part.logits - before) > 1.0
+    assert share[changed & (apart < 0.1)].min() > 0.999
+    assert np.allclose(share[changed & (apart > 4.0)], 0.7, atol=1e-4)
+    assert np.all(np.diff(share[changed][np.argsort(apart[changed])]) < 1e-4), "never more, further away"
+    assert told.crop is part.crop and not told.logits.flags.writeable
 
 
 # -- masks as prompts -------------------------------------------------------------------------------------------------

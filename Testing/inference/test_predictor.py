@@ -467,6 +467,35 @@ def test_a_click_that_agrees_with_the_mask_leaves_it(offset, label):
     assert second.score == first.score
 
 
+class Swelling(ThresholdModel):
+    """Answers every correction with an object that is larger on all sides."""
+
+    def __init__(self, by: float) -> None:
+        super().__init__(push=6.0)
+        self.by = by
+
+    def decode(self, embedding, coords, labels, boxes, mask, multimask_output=False):
+        logits, scores = super().decode(embedding, coords, labels, boxes, mask, multimask_output)
+        self.answered = logits + (0.0 if mask is None else self.by)
+        return self.answered, scores
+
+
+def test_a_correction_keeps_what_is_far_from_its_click_steady():
+    array, matrix = sphere_case("axial LPS")
+    model = Swelling(3.0)
+    predictor = predictor_for(array, matrix, model)
+    first = predictor.predict([CENTER])
+    click = np.array([CENTER[0] + 9.0, *CENTER[1:]])
+    second = predictor.predict([CENTER, click], [1, 1], previous=first)
+    assert second.crop.key == first.crop.key
+    answer = model.answered[0, 0].numpy()
+    opposite = tuple(np.round(world_to_ijk(second.parts[0].cells_to_ras, CENTER + (CENTER - click))).astype(int))
+    near = tuple(np.round(world_to_ijk(second.parts[0].cells_to_ras, click)).astype(int))
+    assert second.logits[opposite] == pytest.approx(0.7 * answer[opposite] + 0.3 * first.logits[opposite], abs=1e-3)
+    assert second.logits[near] - first.logits[near] > 0.95 * (answer[near] - first.logits[near]) > 0.0
+    assert second.full_mask(array.shape)[tuple(voxel_index(world_to_ijk(matrix, click))[::-1])] == 1
+
+
 def test_negative_clicks_alone_work_on_a_mask_whatever_the_network_says():
     array, matrix = sphere_case()
     predictor = predictor_for(array, matrix)
