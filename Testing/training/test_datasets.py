@@ -57,7 +57,13 @@ def test_other_formats_and_names(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "labels", [{"0": "background", "1": "nodule", "2": "ignore"}, {"background": 0, "nodule": 1, "ignore": 2}]
+    "labels",
+    [
+        {"0": "background", "1": "nodule", "2": "ignore"},
+        {"background": 0, "nodule": 1, "ignore": 2},
+        {"background": "0", "nodule": "1", "ignore": "2"},
+        {"background": 0, "nodule": [1], "ignore": [2]},
+    ],
 )
 def test_dataset_json_of_both_versions(tmp_path, labels):
     write_case(tmp_path, "a", LABELS)
@@ -74,12 +80,39 @@ def test_cases_that_only_dataset_json_lists(tmp_path):
     listing = {
         "b": {"images": ["elsewhere/b.nii.gz"], "label": "elsewhere/b_seg.nii.gz"},
         "gone": {"images": ["elsewhere/gone.nii.gz"], "label": None},
+        "bare": {"images": "elsewhere/b.nii.gz", "label": "elsewhere/bare.nii.gz"},
     }
     version_1 = [{"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}]
     (tmp_path / "dataset.json").write_text(json.dumps({"dataset": listing, "training": version_1}))
     (dataset,) = find_datasets(tmp_path)
-    assert sorted(case.name for case in dataset.cases) == ["a", "b"]
-    assert dataset.problems == ("dataset.json lists elsewhere/gone.nii.gz, which does not exist",)
+    assert {case.name: case.label is not None for case in dataset.cases} == {"a": True, "b": True, "bare": False}
+    assert dataset.problems == (
+        "dataset.json lists elsewhere/gone.nii.gz, which does not exist",
+        "dataset.json lists elsewhere/bare.nii.gz, which does not exist",
+    )
+
+
+@pytest.mark.parametrize("key", ["channel_names", "modality"])
+def test_the_channel_that_is_named_ct_is_read(key, tmp_path):
+    write_case(tmp_path, "a", LABELS, channel="_0001")
+    write(tmp_path / "imagesTr" / "a_0000.nii.gz", np.full(LABELS.shape, 7, np.float32))
+    (tmp_path / "dataset.json").write_text(json.dumps({key: {"0": "PET", "1": "CT"}}))
+    (dataset,) = find_datasets(tmp_path)
+    assert dataset.problems == ("imagesTr/a_0000.nii.gz is a further channel: only _0001, the CT, is used",)
+    np.testing.assert_array_equal(load_case(dataset.cases[0]).array_kji, ct(LABELS))
+    (tmp_path / "dataset.json").write_text(json.dumps({key: {"0": "MRI", "1": "PET"}, "numTraining": 3}))
+    (dataset,) = find_datasets(tmp_path)
+    assert dataset.cases[0].image.name == "a_0000.nii.gz"
+    assert "the images are MRI, not CT" in dataset.problems[0]
+    assert dataset.problems[2] == "dataset.json counts 3 training cases, of which 1 are there"
+
+
+def test_a_data_set_to_which_links_lead_counts_once(tmp_path):
+    write_case(tmp_path / "own", "a", LABELS)
+    (tmp_path / "again").symlink_to(tmp_path / "own")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (dataset,) = find_datasets(tmp_path)
+    assert [case.full_name for case in dataset.cases] == ["own/Tr/a"]
 
 
 def test_patients_from_names_pattern_and_table(tmp_path):
@@ -195,6 +228,9 @@ def write_classes(folder, names):
         ({"background": 0, "1": 1, "2": 2}, False),
         ({"background": 0, "object": 1}, False),
         ({"background": 0, "nodule": 1, "ignore": 2}, False),
+        ({"background": 0, "lung": [1, 2], "nodule": 2}, True),
+        ({"background": "0", "lung": "1", "nodule": "2"}, True),
+        ({"background": 0, "object": [1, 2]}, False),
     ],
 )
 def test_classes_that_may_be_no_nodules_are_asked_for(names, asks, tmp_path):
@@ -217,6 +253,25 @@ def test_the_chosen_classes_alone_are_nodules(label, tmp_path):
     (dataset,) = find_datasets(tmp_path, labels=[label])
     assert dataset.question == ""
     assert [nodule.value for nodule in load_case(dataset.cases[0], dataset.ignored_values).nodules] == [2]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [{"0": "background", "1": "nodule", "2": "Nodule", "3": "lung"}, {"nodule": [1, 2], "core": 2, "lung": [3]}],
+)
+def test_all_values_of_a_chosen_name_are_nodules(names, tmp_path):
+    write_case(tmp_path, "P1", balls((6, 8, 8), (12, 20, 20), (18, 32, 32), radius_mm=2.5, values=(1, 2, 3)))
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": names}))
+    (dataset,) = find_datasets(tmp_path, labels=["nodule"])
+    assert [nodule.value for nodule in load_case(dataset.cases[0], dataset.ignored_values).nodules] == [1, 2]
+
+
+@pytest.mark.parametrize("labels", [["background", "lung"], {"1": ["lung"]}, {"lung": {"value": 1}}, {"lung": 1.5}])
+def test_classes_that_are_not_understood_are_refused(labels, tmp_path):
+    write_case(tmp_path, "P1", LABELS)
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+    with pytest.raises(DatasetError, match=r"dataset\.json: the label .* no value that is a whole number"):
+        find_datasets(tmp_path)
 
 
 def test_values_are_chosen_without_a_dataset_json_too(tmp_path):

@@ -55,6 +55,9 @@ _ORGAN_CLASS = re.compile(
     r"organ|muscle|fat|skin|thorax|mediastin|pleura"
 )
 _BYTE_VALUES = frozenset(range(1, 256))
+#: Between the names of a value that several regions of ``dataset.json`` hold.
+_AND = " / "
+_NO_CT_CHANNEL = re.compile(r"(?i)^(mri?|mrt|t[12].*|flair|dwi|adc|pet.*|suv.*|us|ultrasound|x-?ray)$")
 
 
 class DatasetError(ValueError):
@@ -89,7 +92,7 @@ class Dataset:
     """A data set's cases.
 
     Attributes:
-        label_names: what the label values mean, as far as ``dataset.json`` says.
+        label_names: what the label values mean, as far as ``dataset.json`` says; all its names where regions share it.
         ignored_values: label values that are no nodules.
         splits: ``splits_final.json``: one {"train": [case], "val": [case]} per fold.
         problems: what is wrong with the folder, one sentence each; nothing is left out in silence.
@@ -150,7 +153,9 @@ def find_datasets(
     try:
         if not root.is_dir():
             raise DatasetError(f"{root} is not a folder; give the folder that holds imagesTr and labelsTr")
-        datasets = tuple(_read_dataset(folder, pattern, labels) for folder in _dataset_folders(root, _LEVELS))
+        found = sorted(_dataset_folders(root, _LEVELS), key=lambda f: (f.is_symlink(), len(f.parts)), reverse=True)
+        folders = {folder.resolve(): folder for folder in found}  # once, however many links lead there
+        datasets = tuple(_read_dataset(folder, pattern, labels) for folder in sorted(folders.values()))
     except OSError as error:
         raise DatasetError(f"{error.filename or root} cannot be read: {error.strerror}; check the path") from error
     if datasets:
@@ -305,6 +310,7 @@ def _read_dataset(folder: Path, pattern: re.Pattern[str], chosen: Sequence[str])
         return str(patients.get(name) or (match.group(1) if match and match.group(1) else name))
 
     cases = []
+    ct_channel = _ct_channel(description, problems)
     numbered = numbered_names(
         *(
             {strip_ending(path.name) for part in PARTS for path in _files(folder / f"{kind}{part}")}
@@ -312,17 +318,22 @@ def _read_dataset(folder: Path, pattern: re.Pattern[str], chosen: Sequence[str])
         )
     )
     for part in PARTS:
-        images = _by_case(folder / f"images{part}", problems, lambda stem: case_and_channel(stem, numbered))
-        labels = _by_case(folder / f"labels{part}", problems, lambda stem: (case_of_label(stem, numbered), CT_CHANNEL))
+        images = _by_case(folder / f"images{part}", problems, lambda stem: case_and_channel(stem, numbered), ct_channel)
+        labels = _by_case(
+            folder / f"labels{part}", problems, lambda stem: (case_of_label(stem, numbered), ct_channel), ct_channel
+        )
         for name, image in images.items():
             cases.append(Case(name, image, labels.pop(name, None), patient(name), folder.name, part))
         problems += [f"labels{part}/{label.name} has no image in images{part}" for label in labels.values()]
-    listed = _listed_cases(folder, description, numbered, problems)
+    listed = _listed_cases(folder, description, numbered, problems, ct_channel)
     known = {case.name for case in cases}
     for name, (image, label) in listed.items():
         if name not in known:
             cases.append(Case(name, image, label, patient(name), folder.name, "Tr"))
-    names, ignored = _label_values(description)
+    told, there = description.get("numTraining"), sum(case.part == "Tr" for case in cases)
+    if isinstance(told, int) and told > there > 0:
+        problems.append(f"dataset.json counts {told} training cases, of which {there} are there")
+    names, ignored = _label_values(description, folder)
     question = ""
     if chosen:
         ignored = _all_but(chosen, names, folder) | ignored
@@ -349,7 +360,7 @@ def _question(names: Mapping[int, str], ignored: Collection[int]) -> str:
         name
         for name in classes.values()
         if not _NODULE_CLASS.search(name)
-        and (_ORGAN_CLASS.search(name) or (len(classes) > 1 and not name.strip().isdigit()))
+        and (_ORGAN_CLASS.search(name) or (len(set(classes.values())) > 1 and not name.strip().isdigit()))
     ]
     if not doubtful:
         return ""
@@ -359,14 +370,17 @@ def _question(names: Mapping[int, str], ignored: Collection[int]) -> str:
 
 def _all_but(chosen: Sequence[str], names: Mapping[int, str], folder: Path) -> frozenset[int]:
     """The values that are not asked for. Raises DatasetError for a class that is not there."""
-    by_name = {name.lower(): value for value, name in names.items()}
-    wanted = set()
+    by_name: dict[str, set[int]] = {}
+    for value, joined in names.items():
+        for name in {joined, *joined.split(_AND)}:
+            by_name.setdefault(name.lower(), set()).add(value)
+    wanted: set[int] = set()
     for label in chosen:
-        value = by_name.get(label.lower(), int(label) if label.isascii() and label.isdigit() else None)
-        if not value or (names and value not in names):
+        values = by_name.get(label.lower(), {int(label)} if label.isascii() and label.isdigit() else set())
+        if not values - {0} or (names and not values <= names.keys()):
             known = ", ".join(f"{name} ({value})" for value, name in names.items() if value) or "none"
             raise DatasetError(f"--labels {label}: {folder.name} has no such class; dataset.json names {known}")
-        wanted.add(value)
+        wanted |= values
     return (frozenset(names) | _BYTE_VALUES) - wanted - {0}
 
 
@@ -391,17 +405,17 @@ def _gone_from_splits(splits: list[dict[str, Any]], names: set[str]) -> list[str
 
 
 def _by_case(
-    folder: Path, problems: list[str], case_and_channel_of: Callable[[str], tuple[str, str]]
+    folder: Path, problems: list[str], case_and_channel_of: Callable[[str], tuple[str, str]], ct_channel: str
 ) -> dict[str, Path]:
-    """The files of a folder by their case; of several channels the first."""
+    """The files of a folder by their case; of several channels the CT."""
     found: dict[str, Path] = {}
     for path in _files(folder, problems):
         stem = strip_ending(path.name)
         name, channel = case_and_channel_of(stem) if stem else ("", "")
         if not name:
             problems.append(f"{folder.name}/{path.name} is no image file that can be read ({', '.join(ENDINGS)})")
-        elif channel != CT_CHANNEL:
-            problems.append(f"{folder.name}/{path.name} is a further channel: only _0000, the CT, is used")
+        elif channel != ct_channel:
+            problems.append(f"{folder.name}/{path.name} is a further channel: only _{ct_channel}, the CT, is used")
         elif name in found:
             problems.append(f"{folder.name} holds {name} twice: {path.name} is not used, {found[name].name} is")
         else:
@@ -424,8 +438,22 @@ def _files(folder: Path, problems: list[str] | None = None) -> list[Path]:
     return [p for p in there if p.is_file()]
 
 
+def _ct_channel(description: dict[str, Any], problems: list[str]) -> str:
+    """The channel that ``dataset.json`` names CT, "0000" where it names none; says so where it names another kind."""
+    channels = description.get("channel_names", description.get("modality"))
+    if isinstance(channels, list):
+        channels = dict(enumerate(channels))
+    names = {str(key): str(name).strip() for key, name in (channels if isinstance(channels, dict) else {}).items()}
+    for key, name in names.items():
+        if name.upper() == "CT" and key.isascii() and key.isdigit():
+            return key.zfill(len(CT_CHANNEL))
+    if _NO_CT_CHANNEL.match(names.get("0", "")):
+        problems.append(f"dataset.json says that the images are {names['0']}, not CT: results would mean nothing")
+    return CT_CHANNEL
+
+
 def _listed_cases(
-    folder: Path, description: dict[str, Any], numbered: Collection[str], problems: list[str]
+    folder: Path, description: dict[str, Any], numbered: Collection[str], problems: list[str], ct_channel: str
 ) -> dict[str, tuple[Path, Path | None]]:
     """Cases that ``dataset.json`` lists by their files: version 1's "training", version 2's "dataset"."""
     listed: dict[str, tuple[Path, Path | None]] = {}
@@ -437,35 +465,58 @@ def _listed_cases(
     table = description.get("dataset")
     for name, entry in (table if isinstance(table, dict) else {}).items():
         if isinstance(entry, dict) and entry.get("images"):
-            entries.append((str(name), entry["images"][0], entry.get("label")))
+            images = entry["images"] if isinstance(entry["images"], list) else [entry["images"]]
+            entries.append(
+                (str(name), images[int(ct_channel) if int(ct_channel) < len(images) else 0], entry.get("label"))
+            )
     for name, image, label in entries:
-        path = _listed_file(folder, str(image))
-        if path is None:
-            problems.append(f"dataset.json lists {image}, which does not exist")
-            continue
-        listed[name] = (path, _listed_file(folder, str(label)) if label else None)
+        path = _listed_file(folder, str(image), ct_channel)
+        label_path = _listed_file(folder, str(label), ct_channel) if label else None
+        for file, found in ((image, path), (label, label_path)):
+            if file and found is None:
+                problems.append(f"dataset.json lists {file}, which does not exist")
+        if path is not None:
+            listed[name] = (path, label_path)
     return listed
 
 
-def _listed_file(folder: Path, name: str) -> Path | None:
+def _listed_file(folder: Path, name: str, channel: str) -> Path | None:
     """The file of a listed case, which version 1 names without its channel."""
     path = folder / name
     stem = strip_ending(path.name)
-    candidates = [path, path.with_name(f"{stem}_0000{path.name[len(stem) :]}")]
+    candidates = [path, path.with_name(f"{stem}_{channel}{path.name[len(stem) :]}")]
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
-def _label_values(description: dict[str, Any]) -> tuple[dict[int, str], frozenset[int]]:
-    """Names by value, from {"1": "nodule"} (version 1) or {"nodule": 1} (version 2), and the value to ignore."""
-    names: dict[int, str] = {}
-    labels = description.get("labels")
-    for key, value in (labels if isinstance(labels, dict) else {}).items():
-        text, number = (value, key) if isinstance(value, str) else (key, value)
-        try:
-            names[int(number)] = str(text)
-        except (TypeError, ValueError):
-            continue  # a region of several labels
-    return names, frozenset(value for value, name in names.items() if name.lower() == "ignore")
+def _label_values(description: dict[str, Any], folder: Path) -> tuple[dict[int, str], frozenset[int]]:
+    """Names by value, and the values to ignore.
+
+    From {"1": "nodule"} (version 1), {"nodule": 1} or regions, {"nodule": [1, 2]} (version 2). Raises DatasetError for
+    what is none of them: a class that is not understood would be trained on as nodules.
+    """
+    found: dict[int, list[str]] = {}
+    labels = description.get("labels") or {}
+    for key, value in labels.items() if isinstance(labels, dict) else [("labels", labels)]:
+        of_version_1 = isinstance(value, str) and _whole(key) is not None
+        name, given = (value, [key]) if of_version_1 else (key, value if isinstance(value, list) else [value])
+        for each in given:
+            number = _whole(each)
+            if number is None:
+                raise DatasetError(
+                    f"{folder / 'dataset.json'}: the label {name!r} has no value that is a whole number ({value!r}); "
+                    'write {"background": 0, "nodule": 1}'
+                )
+            found.setdefault(number, []).append(str(name))
+    names = {number: _AND.join(dict.fromkeys(each)) for number, each in found.items()}
+    return names, frozenset(n for n, each in found.items() if any(name.lower() == "ignore" for name in each))
+
+
+def _whole(value: Any) -> int | None:
+    """The whole number that a JSON value or key is, or writes out; None for anything else."""
+    try:
+        return int(value) if not isinstance(value, bool) and (isinstance(value, str) or int(value) == value) else None
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _read_json(path: Path, kind: type) -> Any:
