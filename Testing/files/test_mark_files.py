@@ -38,6 +38,8 @@ def test_markups(tmp_path: Path, system: str, ras: tuple[float, float, float]) -
 def test_older_point_lists(tmp_path: Path, system: str, ras: tuple[float, float, float]) -> None:
     head = f"# Markups fiducial file version = 4.11\n# CoordinateSystem = {system}\n# columns = id,x,y,z\n"
     assert _read(tmp_path, "a.fcsv", head + "1,1,2,3,0,0,0,1,1,1,0,F-1,a note,\n") == [Mark(ras, True, "a note")]
+    oldest = head.replace("id,x,y,z", "label,x,y,z,sel,vis")
+    assert _read(tmp_path, "a.fcsv", oldest + "F-1,1,2,3,0,1\nF-2,1,2,3,1,0\n") == [Mark(ras, False), Mark(ras, True)]
 
 
 def test_annotations(tmp_path: Path) -> None:
@@ -103,6 +105,10 @@ def test_what_lidc_readers_left_out_is_no_mark(tmp_path: Path) -> None:
         ("a.csv", "r,a,s\n1,2\n", "damaged"),
         ("a.csv", "r,a,s\n1,2,nan\n", "damaged"),
         ("a.csv", "r,a,s\n", "holds no marks"),
+        ("a.csv", "r,a,s\n , , \n", "holds no marks"),
+        ("a.csv", "r,a,s\n1,5,2,5,3,5\n", "decimal points"),
+        ("a.fcsv", "# columns = id,z,y,x\n1,3,2,1\n", "columns are not x, y and z"),
+        ("a.mrk.json", _markups("LPS").replace('"type"', '"coordinateUnits": "um", "type"'), "in um; export it in mm"),
         ("a.csv", "seriesuid,coordX,coordY,coordZ\n1,1,2,3\n2,1,2,3\n", "several scans"),
         ("a.mrk.json", _markups("IJK"), "neither LPS nor RAS"),
         ("a.mrk.json", '{"markups": [{"type": "Curve"}]}', "no list of points"),

@@ -98,6 +98,9 @@ def _json_marks(values: Mapping[str, Any]) -> list[Mark]:
         system = str(markup.get("coordinateSystem", "LPS")).upper()
         if system not in ("LPS", "RAS"):
             raise InputError(f"the coordinate system {system} is neither LPS nor RAS; export it again")
+        units = markup.get("coordinateUnits", "mm")
+        if any(unit != "mm" for unit in (units if isinstance(units, list) else [units])):
+            raise InputError(f"its coordinates are in {units}; export it in mm")
         for one in markup["controlPoints"]:
             if one.get("positionStatus", "defined") == "defined":
                 point = _point(one["position"], system == "LPS")
@@ -108,6 +111,7 @@ def _json_marks(values: Mapping[str, Any]) -> list[Mark]:
 def _slicer_csv_marks(text: str) -> list[Mark]:
     """Point lists (.fcsv) and single annotations (.acsv) of 3D Slicer."""
     lps, marks, annotated = False, [], 0
+    selected_at, description_at = 9, 12
     for line in text.splitlines():
         head, _equals, value = line.partition("=")
         if line.startswith("#"):
@@ -115,14 +119,20 @@ def _slicer_csv_marks(text: str) -> list[Mark]:
                 if value.strip() not in ("0", "RAS", "1", "LPS"):
                     raise InputError(f"the coordinate system {value.strip()} is neither RAS nor LPS; export it again")
                 lps = value.strip() in ("1", "LPS")
+            elif head.strip("# ").lower() == "columns":  # the oldest lists are label,x,y,z,sel,vis
+                columns = [name.strip().lower() for name in value.split(",")]
+                if columns[1:4] != ["x", "y", "z"]:
+                    raise InputError("its second to fourth columns are not x, y and z; export it again")
+                selected_at = columns.index("sel") if "sel" in columns else selected_at
+                description_at = columns.index("desc") if "desc" in columns else description_at
             continue
         if line.startswith("point|"):
             annotated += 1
             marks.append(Mark(_point(line.split("|")[1:4], lps)))
         elif line.strip() and "|" not in line:
             cells = next(csv.reader([line]))
-            description = cells[12] if len(cells) > 12 else ""
-            marks.append(Mark(_point(cells[1:4], lps), len(cells) < 10 or cells[9] != "0", description))
+            description = cells[description_at] if len(cells) > description_at else ""
+            marks.append(Mark(_point(cells[1:4], lps), "0" not in cells[selected_at : selected_at + 1], description))
     if annotated > 1:
         raise InputError("it holds a ruler or a box; choose an annotation of a single point")
     return marks
@@ -135,7 +145,9 @@ def _table_marks(text: str) -> list[Mark]:
     if found is None:
         raise InputError("the first line must name the columns r,a,s (mm as in 3D Slicer) or l,p,s (mm as in DICOM)")
     columns, lps = found
-    filled = [row for row in rows if any(row.get(names[column]) for column in columns)]
+    filled = [row for row in rows if any((row.get(names[column]) or "").strip() for column in columns)]
+    if any(any(each.strip() for each in row.get(None) or ()) for row in filled):  # such as decimal commas
+        raise InputError("a line has more cells than the first; write decimal points, and texts with commas in quotes")
     if _SERIES in names and len({row[names[_SERIES]] for row in filled}) > 1:
         raise InputError("it holds marks of several scans; keep the rows of this one")
     return [Mark(_point([row[names[column]] for column in columns], lps)) for row in filled]
