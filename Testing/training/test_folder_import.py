@@ -65,6 +65,16 @@ def test_a_label_map_on_another_grid_is_put_onto_the_images(tmp_path):
     assert np.array_equal(read_pair(pair).labels_kji > 0, LABELS > 0)
 
 
+def test_nodules_that_the_images_grid_would_lose_are_told(tmp_path):
+    write(tmp_path / "a_seg.nii.gz", balls((8, 12, 12), (16, 28, 28)))
+    write(tmp_path / "a.nii.gz", ct(LABELS)[:, :20, :20])
+    (pair,) = find_pairs(tmp_path)
+    with pytest.raises(StoreError, match=r"1 of 2 nodules \(1\.\d\) lie outside of a\.nii\.gz"):
+        read_pair(pair)
+    write(tmp_path / "a_seg.nii.gz", balls((8, 12, 12)))
+    assert np.array_equal(read_pair(pair).labels_kji, balls((8, 12, 12))[:, :20, :20])
+
+
 def test_on_grid_keeps_the_outer_half_of_the_voxels_at_the_edge():
     labels = np.arange(1, 28).reshape(3, 3, 3)
     fine = np.diag([0.25, 0.25, 0.25, 1.0])

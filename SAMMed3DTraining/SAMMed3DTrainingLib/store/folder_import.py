@@ -48,6 +48,7 @@ def read_pair(pair: FilePair) -> ExportCase:
         StoreError: a file cannot be read, it is no CT, or there is no nodule in it.
     """
     # These load PyTorch and nibabel, which the application's start need not wait for.
+    from SAMMed3DLib.commandline.terminal import few
     from SAMMed3DLib.files.volume_io import read_labels, read_volume
     from SAMMed3DLib.inference.errors import InputError
 
@@ -65,9 +66,20 @@ def read_pair(pair: FilePair) -> ExportCase:
         raise StoreError(f"{pair.image}: {problem}")
     shape, values = image.array_kji.shape, label.array_kji
     if geometry_mismatch(shape, image.ijk_to_ras, values.shape, label.ijk_to_ras):
-        values = on_grid(values, label.ijk_to_ras, shape, image.ijk_to_ras)
-        if not values.any():
+        drawn = split_instances(values, label.ijk_to_ras)
+        numbered = np.zeros(values.shape, dtype=np.uint32)
+        for number, nodule in enumerate(drawn, start=1):
+            numbered[nodule.slices_kji][nodule.mask] = number
+        there = np.unique(on_grid(numbered, label.ijk_to_ras, shape, image.ijk_to_ras))
+        lost = [nodule.name for number, nodule in enumerate(drawn, start=1) if number not in there]
+        if drawn and len(lost) == len(drawn):
             raise StoreError(f"{pair.label} has no voxel within {pair.image.name}: does it belong to another image?")
+        if lost:
+            raise StoreError(
+                f"{pair.label}: {len(lost)} of {len(drawn)} nodules ({few(lost)}) lie outside of {pair.image.name} or "
+                "between its voxels; give the image that they were drawn on, or remove them"
+            )
+        values = on_grid(values, label.ijk_to_ras, shape, image.ijk_to_ras)
     nodules = split_instances(values, image.ijk_to_ras)
     if not nodules:
         raise StoreError(f"{pair.label} is empty: it has no nodule")
