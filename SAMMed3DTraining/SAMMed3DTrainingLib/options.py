@@ -25,6 +25,7 @@ class Range:
 
 POSITIVE = Range("must be positive", lambda value: 0 < value < math.inf)
 NOT_NEGATIVE = Range("must be 0 or more", lambda value: value >= 0)
+SEED = Range("must be from 0 to 4294967295", lambda value: 0 <= value < 2**32)
 SHARE = Range("must be in [0, 1)", lambda value: 0 <= value < 1)
 ONE_CLICK = Range("needs one click a nodule at least", lambda value: value >= 1)
 PART = Range("must be between 0 and 1", lambda value: 0 < value < 1)
@@ -63,6 +64,16 @@ class Option:
     def target(self) -> str:
         """The field of the configuration."""
         return self.field or self.name
+
+    def takes(self, value: Any) -> bool:
+        """Whether a value of a configuration file is of the kind that the option has; null is its default."""
+        if value is None or self.switch is not None:
+            return value is None or isinstance(value, bool)
+        several = value if self.nargs is not None and isinstance(value, list) else [value]
+        return all(
+            isinstance(each, (str, int, float)) and not isinstance(each, bool) and not str(each).startswith("--")
+            for each in several
+        )
 
     def add_to(self, group: Any, defaults: Any) -> None:
         """Adds it to a parser or to a group of one; ``defaults`` has the configuration's fields."""

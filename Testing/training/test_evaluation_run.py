@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -383,6 +384,15 @@ def test_cases_are_evaluated_once_and_by_several_processes_alike(tmp_path, capsy
     write_case(tmp_path / "data", "P0", TWO, part="Ts", seed=9)
     assert run(tmp_path, *words) == 0
     assert sorted(set(scored)) == ["P0", "P2"]
+    scored.clear()
+    before = without_times(tmp_path)
+    for name, old, new in (("P0", '"dice"', '"dise"'), ("P1", r'"dice": \[\s*[\d.]+', '"dice": [NaN')):
+        record = tmp_path / "out" / "cases" / f"data_Ts_{name}.json"
+        text, count = re.subn(old, new, record.read_text(encoding="utf-8"))
+        assert count
+        record.write_text(text, encoding="utf-8")
+    assert run(tmp_path, *words) == 0
+    assert sorted(set(scored)) == ["P0", "P1"] and without_times(tmp_path) == before
     scored.clear()
     assert run(tmp_path, *words, "--seed", "5") == 0
     assert sorted(set(scored)) == ["P0", "P1", "P2"]

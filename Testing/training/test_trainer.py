@@ -156,6 +156,18 @@ def test_more_epochs_extend_a_run(data, tmp_path, capsys):
     assert "--num_epochs 2 then, 1 now" in events(tmp_path, "end")[-1]["message"]
 
 
+WRONG_KINDS = (
+    ('{"lr": "fast"}', "--lr"),
+    ('{"lr": false}', "lr cannot be false"),
+    ('{"augment": "no"}', 'augment cannot be "no"'),
+    ('{"fold": {}}', "fold cannot be {}"),
+    ('{"preset": {"a": 1}}', "preset cannot be"),
+    ('{"num_epochs": [1]}', "num_epochs cannot be [1]"),
+    ('{"data": [null]}', "data cannot be [null]"),
+    ('{"labels": ["1", "--seed=3"]}', "labels cannot be"),
+)
+
+
 def test_a_run_is_continued_and_repeated_with_its_own_options(data, finished, tmp_path, capsys):
     first = config(finished, data)
     again = parse_training_options(["--task_name", "run", "--work_dir", str(finished), "--resume", "--json"])
@@ -169,7 +181,7 @@ def test_a_run_is_continued_and_repeated_with_its_own_options(data, finished, tm
         assert each.matrix_library == written["matrix_library"] and each.preset == "60min"
     assert (again.resume, again.json, again.lr) == (True, True, 8e-4)
     assert (other.resume, other.json, other.lr, other.work_dir) == (False, False, 0.01, str(finished.absolute()))
-    for content, message in (("{", "cannot be read"), ("[]", "no configuration"), ('{"lr": "fast"}', "--lr")):
+    for content, message in (("{", "cannot be read"), ("[]", "no configuration"), *WRONG_KINDS):
         (tmp_path / "bad.json").write_text(content)
         with pytest.raises(SystemExit) as ended:
             parse_training_options(["--task_name", "other", "--config", str(tmp_path / "bad.json")])

@@ -16,7 +16,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -102,17 +102,17 @@ def process_scan(task: ScanTask) -> ScanRow:
         with our_warnings_told(notes.append):
             try:
                 record = _record(task)
-                known = record.known()
-                if known is not None:
-                    row = ScanRow("done", nodules=tuple(known["nodules"]), notes=tuple(known["notes"]), before=True)
-                else:
-                    row = _segmented(task, record, notes)
+                row = record.known(_row_before) or _segmented(task, record, notes)
             except _ModelError as error:
                 raise error.cause from error
             except Exception as error:  # one scan of thousands: the others go on
                 row = _failed(task, error)
     seconds = 0.0 if row.before else time.perf_counter() - begun
     return dataclasses.replace(row, notes=(*row.notes, *notes), seconds=seconds)
+
+
+def _row_before(content: Mapping[str, Any]) -> ScanRow:
+    return ScanRow("done", nodules=tuple(content["nodules"]), notes=tuple(content["notes"]), before=True)
 
 
 class _ModelError(Exception):

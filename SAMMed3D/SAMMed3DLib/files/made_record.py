@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..inference.errors import InputError
 from ..weights import default_checkpoint
 from ..weights.download import file_sha256
 from .image_file import given_path
 from .output_files import write_text_whole
+
+_Content = TypeVar("_Content")
 
 
 class MadeRecord:
@@ -37,10 +40,11 @@ class MadeRecord:
             name = file.relative_to(base).as_posix() if file.is_relative_to(base) else str(file)
             self._sources.append({"name": name, "bytes": facts.st_size, "time_ns": facts.st_mtime_ns})
 
-    def known(self) -> dict[str, Any] | None:
+    def known(self, decode: Callable[[dict[str, Any]], _Content]) -> _Content | None:
         """Reads an earlier run's record, if its sources and options were the same; None where the work has to be done.
 
         Files of the same size and time are taken for the same, as by git and rsync; of others the content decides.
+        ``decode`` makes what is wanted of the content; what it cannot read, such as an edited one, is done anew.
         """
         then = self._read()
         if (
@@ -50,7 +54,8 @@ class MadeRecord:
             and all(result.is_file() for result in self._results)
             and all(map(self._same, then["sources"], self._sources, self._files))
         ):
-            return then["content"]
+            with suppress(AttributeError, IndexError, KeyError, TypeError, ValueError):
+                return decode(then["content"])
         for source, file in zip(self._sources, self._files, strict=True):
             source["sha256"] = file_sha256(file)
         return None

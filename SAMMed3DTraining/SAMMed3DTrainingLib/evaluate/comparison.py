@@ -25,7 +25,7 @@ from SAMMed3DLib.model.sizes import NODULE_NETS
 from ..data.datasets import DEFAULT_PATIENT_PATTERN, Case, DatasetError, LoadedCase
 from ..data.instances import LabelledNodule
 from ..job import Job, run_job
-from ..options import DEVICES, NOT_NEGATIVE, ONE_CLICK, PRECISIONS, check_ranges, option, options_of
+from ..options import DEVICES, ONE_CLICK, PRECISIONS, SEED, check_ranges, option, options_of
 from ..runs import run_files
 from ..runs.run_files import RunError, write_whole
 from .evaluated_models import Evaluated, load_evaluated
@@ -53,7 +53,7 @@ class ComparisonConfig:
     clicks: int = option("", "on each nodule", 5, range=ONE_CLICK)
     device: str = option("", DEVICES, "auto")
     precision: str = option("", "of the image encoder", "auto", choices=PRECISIONS)
-    seed: int = option("", "of the clicks", 2023, range=NOT_NEGATIVE)
+    seed: int = option("", "of the clicks", 2023, range=SEED)
 
 
 OPTIONS = options_of(ComparisonConfig)

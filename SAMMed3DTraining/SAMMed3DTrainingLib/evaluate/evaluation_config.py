@@ -21,6 +21,7 @@ from ..options import (
     PART,
     POSITIVE,
     PRECISIONS,
+    SEED,
     Range,
     add_options,
     check_ranges,
@@ -131,7 +132,7 @@ class EvaluationConfig:
         nargs=2,
         metavar=("LOW", "HIGH"),
     )
-    seed: int = option("clicks", "of clicks and split", 2023, range=NOT_NEGATIVE)
+    seed: int = option("clicks", "of clicks and split", 2023, range=SEED)
     device: str = option("model", DEVICES, "auto")
     precision: str = option("model", "of the image encoder", "auto", choices=PRECISIONS)
     val_fraction: float = option("data", "share of the patients in such a split", 0.2, range=PART)

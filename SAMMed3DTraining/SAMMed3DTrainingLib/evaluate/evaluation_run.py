@@ -289,9 +289,9 @@ def evaluate_case(task: CaseTask) -> CaseResult:
                 *_paths_of_clicks(task.folder, case, config),
             ],
         )
-        known = record.known()
+        known = record.known(_result_before)
         if known is not None:
-            return CaseResult(tuple(map(score_from_json, known["scores"])), tuple(known["notes"]), before=True)
+            return known
         use_threads(config.workers.threads)
         evaluated = _evaluated(config)
         cases = UsableCases(EvaluationCases((case,), {case.dataset: task.dataset}, "", ()), [evaluated])
@@ -305,6 +305,14 @@ def evaluate_case(task: CaseTask) -> CaseResult:
             return CaseResult((), tuple(cases.notes), cases.skipped[case.full_name])
         record.write({"scores": [score_as_json(score) for score in scores], "notes": cases.notes})
         return CaseResult(tuple(scores), tuple(cases.notes))
+
+
+def _result_before(content: Mapping[str, Any]) -> CaseResult:
+    """The result in a case's record. Raises ValueError and the like where it has none that can be counted."""
+    scores = tuple(map(score_from_json, content["scores"]))
+    if not all(np.isfinite(score.dice).all() and np.isfinite(score.volumes_mm3).all() for score in scores):
+        raise ValueError("NaN among the scores")
+    return CaseResult(scores, tuple(content["notes"]), before=True)
 
 
 def _results(config: EvaluationConfig, tasks: Sequence[CaseTask], terminal: Terminal) -> list[CaseResult]:

@@ -32,6 +32,7 @@ from ..options import (
     PRECISIONS,
     PRESETS,
     SCRATCH_EPOCHS,
+    SEED,
     SHARE,
     Encoder,
     Preset,
@@ -172,7 +173,7 @@ class TrainingConfig:
     labels: tuple[str, ...] = option(
         "samples", "the classes of dataset.json that are nodules; default: all", (), nargs="+", metavar="NAME|VALUE"
     )
-    seed: int = option("run", "of weights, splits and samples", 2023, range=NOT_NEGATIVE)
+    seed: int = option("run", "of weights, splits and samples", 2023, range=SEED)
     device: str = option("machine", DEVICES, "auto")
     precision: str = option(
         "machine", "of the forward pass; auto is decided once, at the start", "auto", choices=PRECISIONS
@@ -316,7 +317,7 @@ def parse_training_options(arguments: list[str] | None = None, prog: str = "trai
             parser.error(f"--config {options.config} holds no configuration: give the config.json of a run")
     elif options.resume:
         file = read_config(Path(options.work_dir) / options.task_name)
-    if "encoder" not in file and file.get("preset") in FORMER_ENCODERS:
+    if "encoder" not in file and str(file.get("preset")) in FORMER_ENCODERS:
         file["encoder"] = FORMER_ENCODERS[file["preset"]]
     # As words of the command line they are checked as such, and later words win.
     known = {option.target for option in OPTIONS}
@@ -324,6 +325,10 @@ def parse_training_options(arguments: list[str] | None = None, prog: str = "trai
     if options.config is not None and unknown:
         parser.error(f"--config {options.config} names what is no option here: {', '.join(unknown)}")
     file = {name: value for name, value in file.items() if name in known}
+    wrong = [option.target for option in OPTIONS if not option.takes(file.get(option.target))]
+    if wrong:
+        whose = f"--config {options.config}" if options.config is not None else "the run's config.json"
+        parser.error(f"{whose}: {wrong[0]} cannot be {json.dumps(file[wrong[0]])}; correct the file")
     own = list(words_of(file, (*_NOT_OF_FILE, *(("work_dir",) if options.resume else ()))))
     # The one switch that a run keeps; it is told anew where the command line chooses GPUs, and by torchrun not at all.
     own += ["--multi_gpu"] if file.get("multi_gpu") and options.config is None else []
