@@ -17,14 +17,18 @@ import slicer
 
 FOLDER = Path(__file__).resolve().parent / "Screenshots"
 TIMEOUT_SECONDS = 1800.0
-CASES, EPOCHS = 3, 3
+#: Synthetic chests, by their seeds.
+CASES, EPOCHS = (0, 1, 3), 3
+#: Outlines are drawn so much further out than the bundled model draws them, so that there is something to learn.
+FURTHER_MM = 1.0
 #: A nodule of this size fills its part of the picture.
 WIDE_MM = 8.0
 
 
 def add_chest(number: int) -> Any:
-    """A synthetic chest whose nodules count as reviewed."""
+    """A synthetic chest whose nodules count as reviewed, with outlines of another convention."""
     import numpy as np
+    from scipy import ndimage
 
     from SAMMed3DLib.gui.sample_data import addPhantom
     from SAMMed3DLib.scene import nodule_segmentation
@@ -37,9 +41,11 @@ def add_chest(number: int) -> Any:
     volume.SetName(f"Chest {number + 1}")
     segmentation = nodule_segmentation.createSegmentation(volume)
     writer = SegmentWriter(segmentation, volume)
+    spacing = np.linalg.norm(phantom.ijk_to_ras[:3, :3], axis=0)[::-1]
     for value in np.unique(phantom.labels_kji)[1:]:
         segment = NoduleSegmentation(segmentation).addNodule()
-        writer.write(segment, MaskBlock((phantom.labels_kji == value).astype(np.uint8), (0, 0, 0)))
+        mask = ndimage.distance_transform_edt(phantom.labels_kji != value, sampling=spacing) <= FURTHER_MM
+        writer.write(segment, MaskBlock(mask.astype(np.uint8), (0, 0, 0)))
         NoduleSegmentation(segmentation).setStatus(segment, nodule_segmentation.REVIEWED)
     segmentation.SetDisplayVisibility(False)
     return volume
@@ -65,7 +71,7 @@ def take(folder: Path) -> None:
 
     widget.panel.train.setWorkDir(folder / "Runs")
     ui.folderEdit.text = str(folder / "Dataset")
-    for number in range(CASES):
+    for number in CASES:
         add_chest(number)
     session.data.refresh()
     ui.exportButton.click()
@@ -80,12 +86,14 @@ def take(folder: Path) -> None:
     wait()
     nodules = session.compare.nodules()
     wide = [nodule for nodule in nodules if (nodule.diameterMm or 0.0) >= WIDE_MM] or nodules
-    ui.noduleTable.setCurrentCell(nodules.index(max(wide, key=lambda nodule: nodule.difference or 0.0)), 0)
+    shown = max(wide, key=lambda nodule: nodule.difference or 0.0)
+    ui.noduleTable.setCurrentCell(nodules.index(shown), 0)
     wait()
     for name in slicer.app.layoutManager().sliceViewNames():
         node = slicer.app.layoutManager().sliceWidget(name).mrmlSliceNode()
         width, height, depth = node.GetFieldOfView()
-        node.SetFieldOfView(70.0, 70.0 * height / width, depth)
+        field = max(50.0, 3.0 * (shown.diameterMm or 0.0))
+        node.SetFieldOfView(field, field * height / width, depth)
     ui.diceButton.click()
     ui.dataSection.collapsed = True
     probe = slicer.util.findChild(window, "DataProbeCollapsibleWidget")
