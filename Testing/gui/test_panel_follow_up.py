@@ -34,7 +34,9 @@ class FollowUp:
             user.click_at(place)
         user.widget.panel.tools.disarm()
         before = VolumeGeometry(self.current)
-        self.prior = user.host.scene.add_volume(before.array().copy(), before.ijkToRas, "Before")
+        array = before.array().copy()
+        array[0, 0, 0] += 1  # of the same voxels it would be a copy
+        self.prior = user.host.scene.add_volume(array, before.ijkToRas, "Before")
         self.segmentation = createSegmentation(self.prior)
         nodules, grid = NoduleSegmentation(self.segmentation), np.indices(before.shapeKji)[::-1].reshape(3, -1)
         points = (before.ijkToWorld[:3, :3] @ grid).T + before.ijkToWorld[:3, 3]

@@ -39,7 +39,7 @@ class Two:
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.now = [self._click(place) for place in PLACES]
-        self.priorVolume = bench.addVolume("Before")
+        self.priorVolume = self.another("Before")
         self.priorNode = createSegmentation(self.priorVolume)
         self.before = [self._add(f"old {n}", place) for n, place in enumerate((*PLACES, GONE), start=1)]
         self.comparison = Comparison(bench.session)
@@ -47,6 +47,12 @@ class Two:
         self.comparison.message.connect(lambda *message: self.messages.append(message))
         self.comparison.setDate(bench.volume, "2024-07-01")
         self.comparison.setDate(self.priorVolume, "2024-01-01")
+
+    def another(self, name: str) -> Any:
+        """A scan of other voxels than the current one, of which it would be a copy."""
+        volume = self.bench.addVolume(name)
+        slicer.util.arrayFromVolume(volume)[0, 0, 0] += 1
+        return volume
 
     def _click(self, place: tuple[int, int, int]) -> str:
         self.bench.session.select(None)
@@ -601,7 +607,7 @@ def test_corrections_hold_when_another_prior_was_compared_in_between(two: Two) -
     two.comparison.part(two.row("Nodule 2"))
     corrected = two.pairs()
     first = two.priorVolume, two.priorNode
-    two.priorVolume = two.bench.addVolume("Older")
+    two.priorVolume = two.another("Older")
     two.priorNode = createSegmentation(two.priorVolume)
     for number, place in enumerate(PLACES, start=1):
         two._add(f"older {number}", place)
@@ -623,6 +629,14 @@ def test_one_scan_is_not_compared_with_itself(two: Two) -> None:
     assert not two.comparison.isRunning and "holds the nodules of the current scan" in two.messages[-1][0]
 
 
+def test_a_copy_of_the_scan_is_no_prior(two: Two) -> None:
+    two.priorVolume = two.bench.addVolume("Copy")
+    two.priorNode = createSegmentation(two.priorVolume)
+    two.run()
+    assert two.comparison.findings is None
+    assert two.messages[-1] == ("both scans hold the same voxels: give the prior of another date", True)
+
+
 def test_values_that_are_no_numbers_count_as_air_and_are_named(two: Two) -> None:
     array = np.full((36, 30, 32), -800.0, np.float32)
     array[8, 8, 8], array[20, 0, :] = np.nan, np.inf
@@ -638,7 +652,7 @@ def test_values_that_are_no_numbers_count_as_air_and_are_named(two: Two) -> None
 
 
 def test_no_nodules_are_said(two: Two) -> None:
-    empty = two.bench.addVolume("empty")
+    empty = two.another("empty")
     two.comparison.setPrior(empty, createSegmentation(empty))
     two.bench.session.setVolume(two.bench.addVolume("empty now"))
     two.comparison.run()

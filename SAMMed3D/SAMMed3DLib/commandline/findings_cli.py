@@ -13,8 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ..inference.errors import InputError
 from .terminal import Terminal, aligned
 
@@ -155,7 +153,7 @@ def _measure(
     """
     from ..finding.lungs import find_lungs
     from ..report.measuring import MeasuredScan, measure_scan
-    from ..report.scan_facts import check_modality, scan_of
+    from ..report.scan_facts import check_copy, check_modality, scan_of
 
     with ThreadPoolExecutor(2) as pool:
         with terminal.step("reading"), warnings.catch_warnings(record=True) as remarks:
@@ -164,8 +162,8 @@ def _measure(
         notes = [str(each.message) for each in remarks if "SAMMed3DLib" in each.filename]
         for note in dict.fromkeys(notes):
             terminal.note(f"note: {note}")
-        if len(volumes) == 2 and np.array_equal(volumes[0][0].array_kji, volumes[1][0].array_kji):
-            raise InputError("both scans hold the same voxels: give the prior of another date")
+        if len(volumes) == 2:
+            check_copy(volumes[0][0].array_kji, volumes[1][0].array_kji)
         bare = [
             _dated(scan_of(volume.array_kji, volume.ijk_to_ras, volume.name, volume.header_file), date)
             for (volume, _), (_, _, date) in zip(volumes, given, strict=True)

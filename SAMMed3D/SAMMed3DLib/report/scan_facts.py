@@ -133,6 +133,12 @@ def check_modality(scan: Scan) -> None:
         raise InputError(f"{scan.name} is of modality {scan.modality}: give a CT")
 
 
+def check_copy(now: NDArray, then: NDArray) -> None:
+    """Raises InputError where the voxels of two scans are the same: a copy would show that nothing changes."""
+    if np.array_equal(now, then):
+        raise InputError("both scans hold the same voxels: give the prior of another date")
+
+
 def check_scans(now: Scan, then: Scan, cure: str = "swap them, or give --swap") -> list[str]:
     """Lists what a person must confirm before two scans are compared; empty where nothing is odd.
 

@@ -825,9 +825,11 @@ def _measure(
     from ..inference.validation import air_for_nonsense
     from ..report.follow_up import register
     from ..report.measuring import MeasuredScan, Segment, measure_scan
-    from ..report.scan_facts import DENSITY, MASS, TYPE, scan_of
+    from ..report.scan_facts import DENSITY, MASS, TYPE, check_copy, scan_of
 
     scans, count = [], len(taken)
+    if count == 2:
+        check_copy(taken[0].array_kji, taken[1].array_kji)
     try:
         for number, each in enumerate(taken):
             begin, width = 0.5 * number / count, 0.5 / count
