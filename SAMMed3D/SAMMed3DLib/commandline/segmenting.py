@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..files.image_file import given_path
 from ..files.output_files import write_text_whole
 from ..files.volume_io import Volume
+from ..finding.mask_nms import common_voxels
 from ..inference import InputError, NoduleRecord, Prediction, SamPredictor3D, measure_nodule
 from ..inference.geometry import voxel_volume
 from ..inference.nodule_table import CLICKED, MEASURED, rounded, shown, table_text, titles
@@ -144,8 +145,9 @@ def segment_nodules(
             dice = dice_of(prediction, truth)
             truth_mm3 = float(truth.sum()) * voxel_volume(volume.ijk_to_ras)
         for other in results:
-            share = _shared(prediction, other.prediction)
-            if share > 0.0:
+            shared = common_voxels(prediction, other.prediction)
+            if shared:
+                share = shared / min(prediction.voxels, other.prediction.voxels)
                 warnings.warn(
                     f"{name} and {other.name} share {100 * share:.0f} % of the smaller one: are they one nodule? In a "
                     f"label map these voxels are {name}",
@@ -174,16 +176,6 @@ def _click_by_click(predictor: SamPredictor3D, prompt: NodulePrompt) -> tuple[Pr
             raise CheckpointError("the network answers NaN: its weights are damaged; take another --checkpoint")
     assert prediction is not None
     return prediction, tuple(seconds)
-
-
-def _shared(one: Prediction, other: Prediction) -> float:
-    """Share of the smaller of two masks that lies in both."""
-    low = np.maximum(one.offset_kji, other.offset_kji)
-    high = np.minimum(*(np.add(each.offset_kji, each.mask.shape) for each in (one, other)))
-    if np.any(high <= low) or not (one.voxels and other.voxels):
-        return 0.0
-    a, b = (each.mask[tuple(map(slice, low - each.offset_kji, high - each.offset_kji))] != 0 for each in (one, other))
-    return int(np.count_nonzero(a & b)) / min(one.voxels, other.voxels)
 
 
 def dice_of(prediction: Prediction, truth_kji: NDArray) -> float:

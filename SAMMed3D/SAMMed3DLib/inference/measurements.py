@@ -20,6 +20,7 @@ from scipy.spatial import ConvexHull, QhullError
 from .errors import InputError
 from .field import Part, block_to_ras, sample_parts
 from .geometry import PlacedMask, as_affine, closest_ras_axes, transform_points, voxel_spacing, voxel_volume
+from .mask_regions import components
 
 #: Voxels above this are solid (ground glass lies below).
 SOLID_HU = -300.0
@@ -178,7 +179,7 @@ def _spoiled(mask: NDArray[np.bool_], offset: NDArray, shape_kji: Sequence[int],
     ):
         told.append("It reaches the edge of the volume: what lies beyond is not measured.")
     if not one_object:
-        count = ndimage.label(mask, np.ones((3, 3, 3)))[1]
+        count = components(mask)[1]
         if count > 1:
             told.append(f"It is in {count} separate parts, measured as one: give each nodule a label of its own.")
     return told

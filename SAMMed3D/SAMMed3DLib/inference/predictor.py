@@ -487,9 +487,10 @@ class SamPredictor3D:
         if after is before or len(before.parts) != 1 or len(after.parts) != 1:
             return after
         part = after.parts[0]
-        if not ClickChange.between(before.parts, after.parts).is_small:
+        old = dataclasses.replace(part, logits=prior_logits(before.parts, part.crop, self._cells))
+        if not ClickChange.between((old,), after.parts).is_small:
             return after
-        part = corrected(part, prior_logits(before.parts, part.crop, self._cells), clicks.ras[-1])
+        part = corrected(part, old.logits, clicks.ras[-1])
         return dataclasses.replace(after, parts=(part,), answers=(part.logits, *after.answers[1:]))
 
     def _answer(self, state: _State, clicks: Clicks) -> Answer:

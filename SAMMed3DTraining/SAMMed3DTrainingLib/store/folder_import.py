@@ -70,7 +70,8 @@ def read_pair(pair: FilePair) -> ExportCase:
         numbered = np.zeros(values.shape, dtype=np.uint32)
         for number, nodule in enumerate(drawn, start=1):
             numbered[nodule.slices_kji][nodule.mask] = number
-        there = np.unique(on_grid(numbered, label.ijk_to_ras, shape, image.ijk_to_ras))
+        placed = on_grid(numbered, label.ijk_to_ras, shape, image.ijk_to_ras)
+        there = np.unique(placed)
         lost = [nodule.name for number, nodule in enumerate(drawn, start=1) if number not in there]
         if drawn and len(lost) == len(drawn):
             raise StoreError(f"{pair.label} has no voxel within {pair.image.name}: does it belong to another image?")
@@ -79,7 +80,7 @@ def read_pair(pair: FilePair) -> ExportCase:
                 f"{pair.label}: {len(lost)} of {len(drawn)} nodules ({few(lost)}) lie outside of {pair.image.name} or "
                 "between its voxels; give the image that they were drawn on, or remove them"
             )
-        values = on_grid(values, label.ijk_to_ras, shape, image.ijk_to_ras)
+        values = np.array([0, *(nodule.value for nodule in drawn)], dtype=values.dtype)[placed]
     nodules = split_instances(values, image.ijk_to_ras)
     if not nodules:
         raise StoreError(f"{pair.label} is empty: it has no nodule")
