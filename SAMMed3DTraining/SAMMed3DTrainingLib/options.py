@@ -24,6 +24,7 @@ class Range:
 
 
 POSITIVE = Range("must be positive", lambda value: 0 < value < math.inf)
+PROCESSES = Range("must be from 0 to 256", lambda value: 0 <= value <= 256)
 NOT_NEGATIVE = Range("must be 0 or more", lambda value: value >= 0)
 SEED = Range("must be from 0 to 4294967295", lambda value: 0 <= value < 2**32)
 SHARE = Range("must be in [0, 1)", lambda value: 0 <= value < 1)

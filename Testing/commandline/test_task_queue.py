@@ -105,6 +105,7 @@ def test_processes_do_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> Non
     "workers, message",
     [
         (Workers(0), "--workers must be 1 or more"),
+        (Workers(5000), "--workers must be 256 or fewer on one machine"),
         (Workers(threads=0), "--threads must be 1 or more"),
         (Workers(scheduler="tcp://x:1", slurm=True), "either --scheduler or --slurm"),
     ],

@@ -47,20 +47,20 @@ def test_a_circle_of_causes_ends():
 
 
 @pytest.mark.parametrize(
-    ("error", "kind", "word"),
+    ("error", "code", "kind", "word"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory", "batch_size"),
-        (MemoryError(), "out_of_memory", "batch_size"),
-        (ZeroDivisionError("by zero"), "other", "ZeroDivisionError"),
-        (caused(TrainingError("full"), OSError(errno.ENOSPC, "full")), "disk_full", "full"),
+        (torch.OutOfMemoryError("CUDA out of memory"), 2, "out_of_memory", "batch_size"),
+        (MemoryError(), 2, "out_of_memory", "batch_size"),
+        (ZeroDivisionError("by zero"), 1, "other", "ZeroDivisionError"),
+        (caused(TrainingError("full"), OSError(errno.ENOSPC, "full")), 2, "disk_full", "full"),
     ],
 )
-def test_the_last_event_says_what_kind(tmp_path, monkeypatch, error, kind, word):
+def test_the_last_event_says_what_kind(tmp_path, monkeypatch, error, code, kind, word):
     def fail(*unused):
         raise error
 
     monkeypatch.setattr(training_run, "_run", fail)
-    assert training_run.run_training(config(tmp_path, tmp_path)) == 1
+    assert training_run.run_training(config(tmp_path, tmp_path)) == code
     last = events(tmp_path)[-1]
     assert (last["event"], last["reason"], last["kind"]) == ("end", "failed", kind) and word in last["message"]
 

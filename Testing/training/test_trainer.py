@@ -111,7 +111,7 @@ def test_a_run_whose_labels_changed_is_not_continued(tmp_path, capsys):
     data = write_data(tmp_path / "set")
     assert run_training(config(tmp_path, data, "--num_epochs", "1")) == 0
     write_case(data, "P1", balls((8, 12, 12), (16, 28, 28), radius_mm=4.0), seed=1)
-    assert run_training(config(tmp_path, data, "--num_epochs", "1", "--resume")) == 1
+    assert run_training(config(tmp_path, data, "--num_epochs", "1", "--resume")) == 2
     assert "set/Tr/P1" in events(tmp_path, "end")[-1]["message"]
     write_case(data, "P1", balls((8, 12, 12), (16, 28, 28), radius_mm=3.0), seed=1)
     assert run_training(config(tmp_path, data, "--num_epochs", "1", "--resume")) == 0
@@ -139,10 +139,10 @@ def test_the_same_seed_gives_the_same_weights(finished, data, tmp_path):
 
 def test_a_run_is_neither_overwritten_nor_continued_as_another(finished, data, capsys):
     before = events(finished)
-    assert run_training(config(finished, data)) == 1
+    assert run_training(config(finished, data)) == 2
     assert "--resume" in capsys.readouterr().out
     assert events(finished) == before and before[-1]["reason"] == "finished"  # it stays a finished run
-    assert run_training(config(finished, data, "--resume", "--lr", "0.1")) == 1
+    assert run_training(config(finished, data, "--resume", "--lr", "0.1")) == 2
     assert "--lr" in events(finished, "end")[-1]["message"]
 
 
@@ -152,7 +152,7 @@ def test_more_epochs_extend_a_run(data, tmp_path, capsys):
     assert run_training(parse_training_options([*again, "--num_epochs", "2"])) == 0
     assert [step["step"] for step in read_events(tmp_path / "run") if step["event"] == "step"] == list(range(1, 11))
     assert [v["epoch"] for v in events(tmp_path, "validation")] == [0, 1, 2]
-    assert run_training(parse_training_options([*again, "--num_epochs", "1"])) == 1
+    assert run_training(parse_training_options([*again, "--num_epochs", "1"])) == 2
     assert "--num_epochs 2 then, 1 now" in events(tmp_path, "end")[-1]["message"]
 
 
@@ -237,7 +237,7 @@ def test_runs_of_former_presets_are_continued_as_they_were(data, tmp_path):
 def test_one_process_per_run(finished, data, capsys):
     before = events(finished)
     with hold_lock(finished / "run"):
-        assert run_training(config(finished, data, "--resume")) == 1
+        assert run_training(config(finished, data, "--resume")) == 2
     assert "another process" in capsys.readouterr().out
     assert events(finished) == before  # whoever follows the other process must not read that it failed
 
@@ -286,7 +286,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(data, tmp_path
         "mask_loss",
         lambda *given, **more: loss(*given, **more) * (next(losses, 1.0) if torch.is_grad_enabled() else 1.0),
     )
-    assert run_training(config(tmp_path, data, "--save_minutes", "0")) == 1
+    assert run_training(config(tmp_path, data, "--save_minutes", "0")) == 2
     end = events(tmp_path, "end")[0]
     assert end["reason"] == "failed" and "not finite" in end["message"] and "stays" in end["message"]
     state = torch.load(tmp_path / "run" / "training_state.pth", weights_only=True)
@@ -304,7 +304,7 @@ def test_a_full_disk_is_named_and_the_older_state_stays(data, tmp_path, monkeypa
         return whole_file(path)
 
     monkeypatch.setattr(run_folder, "whole_file", full_later)
-    assert run_training(config(tmp_path, data, "--save_minutes", "0")) == 1
+    assert run_training(config(tmp_path, data, "--save_minutes", "0")) == 2
     assert "No space left" in events(tmp_path, "end")[0]["message"]
     monkeypatch.undo()
     assert run_training(config(tmp_path, data, "--save_minutes", "0", "--resume")) == 0
@@ -400,7 +400,7 @@ def test_dry_run_estimates_and_leaves_no_weights(data, tmp_path, capsys):
     ],
 )
 def test_what_cannot_be_is_refused_with_a_message(data, tmp_path, capsys, more, message):
-    assert run_training(config(tmp_path, data, *more)) == 1
+    assert run_training(config(tmp_path, data, *more)) == 2
     assert message in capsys.readouterr().out
 
 
@@ -431,7 +431,7 @@ def test_the_batch_is_as_large_as_the_memory_allows(data, tmp_path):
 
 
 def test_apple_gpus_are_refused_with_the_reason(data, tmp_path, capsys):
-    assert run_training(config(tmp_path, data, "--device", "mps")) == 1
+    assert run_training(config(tmp_path, data, "--device", "mps")) == 2
     assert "no gradient there" in capsys.readouterr().out and not (tmp_path / "run").exists()
 
 
@@ -469,7 +469,7 @@ def test_processes_wait_for_the_first_one_to_unpack_a_large_data_set(monkeypatch
 def test_what_torchrun_started_does_not_launch_again(data, tmp_path, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "0")
     monkeypatch.setattr("SAMMed3DTrainingLib.train.training_run.launch_training", None)
-    assert commands.train(options(tmp_path, data, "--multi_gpu", "--gpu_ids", "0", "1", "--lr", "-1")) == 1
+    assert commands.train(options(tmp_path, data, "--multi_gpu", "--gpu_ids", "0", "1", "--lr", "-1")) == 2
 
 
 def test_processes_without_a_sample_of_their_own_repeat_others():
@@ -539,18 +539,18 @@ def test_other_packages_may_hear_of_a_run_and_never_end_it(data, tmp_path, monke
     assert run_training(config(tmp_path, data, "--num_epochs", "1", "--log_to", "others")) == 0
     assert _Entry.heard.count("step") == 1 and "start" in _Entry.heard and "end" not in _Entry.heard
     assert "--log_to others has failed and hears no more: no network" in capsys.readouterr().out
-    assert run_training(config(tmp_path, data, "--log_to", "nobody", name="next")) == 1
+    assert run_training(config(tmp_path, data, "--log_to", "nobody", name="next")) == 2
     assert "there are tensorboard, others" in capsys.readouterr().out
     assert not (tmp_path / "next").exists()
 
 
 def test_a_wrong_checkpoint_is_named(data, tmp_path, capsys):
     (tmp_path / "bad.pth").write_bytes(b"no checkpoint")
-    assert run_training(config(tmp_path, data, "--checkpoint", str(tmp_path / "bad.pth"))) == 1
+    assert run_training(config(tmp_path, data, "--checkpoint", str(tmp_path / "bad.pth"))) == 2
     assert "bad.pth" in capsys.readouterr().out
 
 
 def test_a_work_folder_that_cannot_be_made(data, tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
-    assert run_training(config(tmp_path / "file", data)) == 1
+    assert run_training(config(tmp_path / "file", data)) == 2
     assert "--work_dir" in capsys.readouterr().out

@@ -37,6 +37,7 @@ Result = TypeVar("Result")
 
 #: A task whose worker died so often, while it was the only one at work, is given up.
 _MOST_DEATHS = 2
+_MOST_WORKERS = 256
 #: Tasks that a Dask scheduler is given in advance.
 _AHEAD = 500
 _SECONDS_FOR_SCHEDULER = 30
@@ -75,6 +76,8 @@ class Workers:
         """Raises InputError for options that contradict each other."""
         if self.count < 1:
             raise InputError(f"--workers must be 1 or more, not {self.count}")
+        if self.count > _MOST_WORKERS and not self.are_elsewhere:
+            raise InputError(f"--workers must be {_MOST_WORKERS} or fewer on one machine, not {self.count}")
         if self.threads is not None and self.threads < 1:
             raise InputError(f"--threads must be 1 or more, not {self.threads}")
         if self.slurm and self.scheduler is not None:

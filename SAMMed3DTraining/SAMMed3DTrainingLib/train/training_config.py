@@ -31,6 +31,7 @@ from ..options import (
     POSITIVE,
     PRECISIONS,
     PRESETS,
+    PROCESSES,
     SCRATCH_EPOCHS,
     SEED,
     SHARE,
@@ -190,7 +191,7 @@ class TrainingConfig:
         "cores, 8 at most",
         None,
         kind=int,
-        range=NOT_NEGATIVE,
+        range=PROCESSES,
     )
     compile: bool = option("machine", "compile the image encoder with torch.compile", False, switch=True)
     cache_gb: float = option("machine", "memory for the embeddings of --encoder frozen, in GB", 2.0, range=NOT_NEGATIVE)

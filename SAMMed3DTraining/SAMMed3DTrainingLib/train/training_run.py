@@ -40,9 +40,13 @@ _TOLD_SECONDS = 1.0
 
 
 def run_training(config: TrainingConfig) -> int:
-    """Trains as configured. Returns the exit code: 0 finished or stopped, 1 failed (the message is the last event)."""
+    """Trains as configured.
+
+    Returns:
+        the exit code: 0 finished or stopped, 2 it cannot be done, 1 an error of ours; the message is the last event.
+    """
     show = show_as_json if config.json else show_as_text
-    world, folder = None, None
+    world, folder, code = None, None, 2
     try:
         config.check()
         if config.device.partition(":")[0] == "mps":
@@ -78,11 +82,12 @@ def run_training(config: TrainingConfig) -> int:
         _fail("the memory is exhausted: try a smaller --batch_size, or --num_workers 0", error, folder, world, show)
     except Exception as error:  # whoever follows the run learns that it failed, and was not killed
         traceback.print_exc()
+        code = 1
         _fail(f"{type(error).__name__}: {error}", error, folder, world, show)
     finally:
         if world is not None:
             world.close()
-    return 1
+    return code
 
 
 def launch_training(config: TrainingConfig, arguments: Sequence[str]) -> int:
@@ -92,7 +97,7 @@ def launch_training(config: TrainingConfig, arguments: Sequence[str]) -> int:
         launch(config, arguments)
     except TrainingError as error:
         sys.stderr.write(f"train: error: {error}\n")
-        return 1
+        return 2
     return 0
 
 
