@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import shutil
 import struct
@@ -234,6 +235,26 @@ def test_bad_files(tmp_path: Path, ct: Path, scene, labels_file: Path) -> None:
     for message, path in cases.items():
         with pytest.raises(InputError, match=message):
             read_volume(path)
+
+
+def test_nrrd_packed_in_several_members_is_whole_and_bzip2_is_named(tmp_path: Path) -> None:
+    """Tools that pack in parallel write one member of gzip after the other."""
+    hu = np.arange(-1000, -1000 + 12 * 8 * 10, dtype=np.int16).reshape(12, 8, 10)
+    head = (
+        "NRRD0004\ntype: short\ndimension: 3\nspace: left-posterior-superior\nsizes: 10 8 12\nendian: little\n"
+        "space directions: (1,0,0) (0,1,0) (0,0,1)\nspace origin: (0,0,0)\nencoding: {}\n\n"
+    )
+    data, path = hu.tobytes(), tmp_path / "a.nrrd"
+    for cuts in ([], [7], [100, 101, 1500]):
+        parts = [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+        path.write_bytes(head.format("gzip").encode() + b"".join(map(gzip.compress, parts)))
+        assert np.array_equal(read_volume(path).array_kji, hu)
+    path.write_bytes(head.format("gzip").encode() + b"".join(map(gzip.compress, parts))[:-20])
+    with pytest.raises(InputError, match="truncated"):
+        read_volume(path)
+    path.write_bytes(head.format("bzip2").encode() + bz2.compress(data))
+    with pytest.raises(InputError, match="packed by bzip2, which is not read: save it packed by gzip"):
+        read_volume(path)
 
 
 @pytest.mark.parametrize("ending", ["nii", "nii.gz"])

@@ -163,6 +163,8 @@ def _nrrd_content(path: Path) -> _Content:
         raise FileError(f"its header states the voxel type {kind[:40]!r}")
     _check_nrrd_spacing(path, fields)
     encoding = fields.get("encoding", "").lower()
+    if encoding in ("bz2", "bzip2"):
+        raise FileError("its voxels are packed by bzip2, which is not read: save it packed by gzip, or not packed")
     encoding = _RAW if encoding == "raw" else _GZIP if encoding in ("gz", "gzip") else _OTHER
     skipped = _whole(fields, "byte skip", -1, 1 << 40) if "byte skip" in fields else 0
     if "line skip" in fields and fields["line skip"] != "0":
@@ -332,21 +334,35 @@ def _voxels(content: _Content, shape_kji: tuple[int, ...]) -> NDArray:
 
 
 class _Unpacked:
-    """A gzip or zlib stream, which ends with its checksum. ``read`` raises FileError, zlib.error."""
+    """A zlib stream, or one of gzip in one or several members, which end with their checksum.
+
+    ``read`` raises FileError, zlib.error.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._stream = zlib.decompressobj(wbits=47)
+        self._start = b""
 
     def read(self, size: int, /) -> bytes:
-        while not self._stream.eof:
-            packed = self._stream.unconsumed_tail or self._file.read(1 << 16)
+        while not self._stream.eof or self._has_more():
+            packed = self._start or self._stream.unconsumed_tail or self._file.read(1 << 16)
+            self._start = b""
             block = self._stream.decompress(packed, size)
             if block:
                 return block
             if not packed and not self._stream.eof:
                 raise FileError("its packed data end early")
         return b""
+
+    def _has_more(self) -> bool:
+        """Begins with the next member of gzip, where the data have one."""
+        rest = self._stream.unused_data + self._file.read(2)
+        if not rest.startswith(b"\x1f\x8b"):
+            return False
+        self._stream = zlib.decompressobj(wbits=47)
+        self._start = rest
+        return True
 
 
 def flip_lps_ras(matrix: NDArray) -> NDArray[np.float64]:
