@@ -45,6 +45,8 @@ def test_older_point_lists(tmp_path: Path, system: str, ras: tuple[float, float,
 def test_annotations(tmp_path: Path) -> None:
     head = "# pointColumns = type|x|y|z|sel|vis\n"
     assert _read(tmp_path, "a.acsv", head + "point|-60.5|21|-310.25|1|1\n") == [Mark((-60.5, 21.0, -310.25))]
+    with pytest.raises(InputError, match="columns are not x, y and z"):
+        _read(tmp_path, "c.acsv", head.replace("x|y|z", "z|y|x") + "point|-310.25|21|-60.5|1|1\n")
     with pytest.raises(InputError, match="ruler or a box"):
         _read(tmp_path, "b.acsv", head + "point|1|2|3|1|1\npoint|4|5|6|1|1\n")
 
@@ -119,6 +121,28 @@ def test_what_lidc_readers_left_out_is_no_mark(tmp_path: Path) -> None:
 def test_bad_files_are_refused_with_a_cure(tmp_path: Path, name: str, text: str, cure: str) -> None:
     with pytest.raises(InputError, match=cure):
         _read(tmp_path, name, text)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    (
+        ("a.csv", "seriesuid,coordX,coordY,coordZ\n1.2.3,1,2,3\n"),
+        (
+            "a.xml",
+            _lidc(_nodule([(1, 1), (3, 3)], -20.0)).replace(
+                "<readingSession>",
+                "<ResponseHeader><SeriesInstanceUid>1.2.3</SeriesInstanceUid></ResponseHeader><readingSession>",
+            ),
+        ),
+    ),
+)
+def test_marks_of_another_series_are_refused(tmp_path: Path, name: str, text: str) -> None:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    for known in ("", "1.2.3"):
+        assert len(read_marks(path, SHAPE, MATRIX, known)) == 1
+    with pytest.raises(InputError, match=r"of another scan \(series 1\.2\.3\); choose the file of this one"):
+        read_marks(path, SHAPE, MATRIX, "1.2.4")
 
 
 def test_lidc_needs_axial_slices(tmp_path: Path) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import slicer
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 PLACES = [(10, 12, 14), (25, 12, 14)]
 
@@ -78,6 +83,31 @@ def test_a_file_counts_millimeters_of_the_scan_as_it_was_stored(scan, tmp_path):
     path.write_text("r,a,s\n" + "".join(",".join(map(repr, place.tolist())) + "\n" for place in places))
     scan.session.importMarks(path)
     assertNodulesAt(scan, PLACES)
+
+
+def test_marks_of_another_series_than_the_volumes_are_refused(scan, tmp_path, monkeypatch):
+    """LUNA16's table names the series of each mark; the volume's own is known from Slicer's DICOM database."""
+    from SAMMed3DLib.scene.volume_geometry import VolumeGeometry
+
+    shape = VolumeGeometry(scan.volume).shapeKji
+    file = tmp_path / "slice.dcm"
+    header = Dataset()
+    header.file_meta = FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    header.SOPClassUID, header.SOPInstanceUID, header.Modality = CTImageStorage, generate_uid(), "CT"
+    header.SeriesInstanceUID, header.Rows, header.Columns = "1.2.3", *shape[1:]
+    header.save_as(file, enforce_file_format=True)
+    monkeypatch.setattr(slicer, "dicomDatabase", SimpleNamespace(fileForInstance=lambda uid: str(file)), raising=False)
+    scan.volume.SetAttribute("DICOM.instanceUIDs", "1.2.3.4")
+    place = (VolumeGeometry(scan.volume).ijkToRas @ [*PLACES[0][::-1], 1.0])[:3]
+    path = tmp_path / "marks.csv"
+    row = f"{-place[0]},{-place[1]},{place[2]}"
+    path.write_text(f"seriesuid,coordX,coordY,coordZ\n1.2.4,{row}\n")
+    scan.session.importMarks(path)
+    assert "of another scan (series 1.2.4)" in scan.errors[-1] and not scan.session.review.rows()
+    path.write_text(f"seriesuid,coordX,coordY,coordZ\n1.2.3,{row}\n")
+    scan.session.importMarks(path)
+    assertNodulesAt(scan, PLACES[:1])
 
 
 def test_what_cannot_be_imported_is_said(bench, tmp_path):

@@ -48,15 +48,16 @@ class Mark:
     description: str = ""
 
 
-def read_marks(path: Path, shape_kji: Sequence[int], ijk_to_ras: NDArray) -> list[Mark]:
+def read_marks(path: Path, shape_kji: Sequence[int], ijk_to_ras: NDArray, series_uid: str = "") -> list[Mark]:
     """Reads the marks of a file, in its order.
 
     Args:
         path: the ending decides the format, one of ``READABLE``.
         shape_kji, ijk_to_ras: of the CT, whose voxels LIDC-IDRI's files count.
+        series_uid: of the CT where it is known; files that name another series are refused.
 
     Raises:
-        InputError: the file cannot be read, or holds no marks; the message names the cure.
+        InputError: the file cannot be read, holds no marks, or those of another scan; the message names the cure.
     """
     name = path.name.lower()
     if not name.endswith(READABLE):
@@ -71,9 +72,9 @@ def read_marks(path: Path, shape_kji: Sequence[int], ijk_to_ras: NDArray) -> lis
         elif name.endswith((".fcsv", ".acsv")):
             marks = _slicer_csv_marks(text)
         elif name.endswith(".xml"):
-            marks = _lidc_marks(text, shape_kji, ijk_to_ras)
+            marks = _lidc_marks(text, shape_kji, ijk_to_ras, series_uid)
         else:
-            marks = _table_marks(text)
+            marks = _table_marks(text, series_uid)
     except InputError as error:
         raise InputError(f"{path.name}: {error}") from error
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, csv.Error, ElementTree.ParseError) as error:
@@ -119,6 +120,9 @@ def _slicer_csv_marks(text: str) -> list[Mark]:
                 if value.strip() not in ("0", "RAS", "1", "LPS"):
                     raise InputError(f"the coordinate system {value.strip()} is neither RAS nor LPS; export it again")
                 lps = value.strip() in ("1", "LPS")
+            elif head.strip("# ").lower() == "pointcolumns":
+                if [name.strip().lower() for name in value.split("|")][1:4] != ["x", "y", "z"]:
+                    raise InputError("its point's second to fourth columns are not x, y and z; export it again")
             elif head.strip("# ").lower() == "columns":  # the oldest lists are label,x,y,z,sel,vis
                 columns = [name.strip().lower() for name in value.split(",")]
                 if columns[1:4] != ["x", "y", "z"]:
@@ -138,7 +142,7 @@ def _slicer_csv_marks(text: str) -> list[Mark]:
     return marks
 
 
-def _table_marks(text: str) -> list[Mark]:
+def _table_marks(text: str, series_uid: str) -> list[Mark]:
     rows = csv.DictReader(text.splitlines(), delimiter=max(",;\t", key=text.partition("\n")[0].count))
     names = {(name or "").strip().lower(): name for name in rows.fieldnames or ()}
     found = next(((columns, lps) for columns, lps in _HEADERS if names.keys() >= set(columns)), None)
@@ -148,9 +152,17 @@ def _table_marks(text: str) -> list[Mark]:
     filled = [row for row in rows if any((row.get(names[column]) or "").strip() for column in columns)]
     if any(any(each.strip() for each in row.get(None) or ()) for row in filled):  # such as decimal commas
         raise InputError("a line has more cells than the first; write decimal points, and texts with commas in quotes")
-    if _SERIES in names and len({row[names[_SERIES]] for row in filled}) > 1:
+    scans = {(row[names[_SERIES]] or "").strip() for row in filled} if _SERIES in names else set()
+    if len(scans) > 1:
         raise InputError("it holds marks of several scans; keep the rows of this one")
+    _check_series(next(iter(scans), ""), series_uid)
     return [Mark(_point([row[names[column]] for column in columns], lps)) for row in filled]
+
+
+def _check_series(named: str, series_uid: str) -> None:
+    """Raises InputError where a file names another series than the CT's; either may be unknown ("")."""
+    if named and series_uid and named != series_uid:
+        raise InputError(f"its marks are of another scan (series {named}); choose the file of this one")
 
 
 @dataclass(frozen=True)
@@ -162,11 +174,15 @@ class _Drawn:
     reach: float
 
 
-def _lidc_marks(text: str, shape_kji: Sequence[int], ijk_to_ras: NDArray) -> list[Mark]:
+def _lidc_marks(text: str, shape_kji: Sequence[int], ijk_to_ras: NDArray, series_uid: str) -> list[Mark]:
     """The nodules of all readers, one mark for those that several have marked; the largest ones first."""
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise InputError("it is no file of LIDC-IDRI")
-    drawn = sorted(_drawn(ElementTree.fromstring(text), shape_kji, ijk_to_ras), key=lambda one: -one.reach)
+    root = ElementTree.fromstring(text)
+    # files of different versions write Uid and UID
+    named = (one.text or "" for one in root.iter() if one.tag.rpartition("}")[2].lower() == "seriesinstanceuid")
+    _check_series(next(named, "").strip(), series_uid)
+    drawn = sorted(_drawn(root, shape_kji, ijk_to_ras), key=lambda one: -one.reach)
     nodules: list[list[_Drawn]] = []
     for one in drawn:
         for nodule in nodules:

@@ -56,6 +56,15 @@ def odditiesOf(volumeNode: Any) -> Oddities:
     return Oddities(tuple(grave), tuple(others))
 
 
+def seriesUid(volumeNode: Any) -> str:
+    """The DICOM series that a volume was loaded from; "" where Slicer's DICOM database does not have it."""
+    from ..report.scan_facts import series_header
+
+    file = dicomFile(volumeNode)
+    header = None if file is None else series_header(file, VolumeGeometry(volumeNode).shapeKji)
+    return "" if header is None else str(header.get("SeriesInstanceUID") or "")
+
+
 def dicomFile(volumeNode: Any) -> Path | None:
     """One file of the series that a volume was loaded from, None where Slicer's DICOM database does not have it."""
     uids = (volumeNode.GetAttribute(_UIDS_ATTRIBUTE) or "").split()

@@ -25,7 +25,7 @@ from ..worker.requests import FindLungs, FunctionRequest, Generate, ModelInfo, P
 from . import views
 from .click_preview import ClickPreview
 from .finding import Finding, VolumeQueue, volumesOf
-from .input_gate import Oddities, odditiesOf
+from .input_gate import Oddities, odditiesOf, seriesUid
 from .interchange import cropsOf, exportLabelMap, exportPoints, freeFolder, marksOf, showLungs, writeCrops
 from .mask_block import MaskBlock
 from .measure_view import MeasureView
@@ -541,7 +541,7 @@ class Session:
             return
         geometry = self.volume.geometry
         try:
-            marks = read_marks(source, geometry.shapeKji, geometry.ijkToRas)
+            marks = read_marks(source, geometry.shapeKji, geometry.ijkToRas, seriesUid(self._volumeNode))
         except InputError as error:
             raise SceneError(str(error)) from error
         places = geometry.localToWorld([mark.ras for mark in marks]).tolist()
