@@ -71,6 +71,9 @@ def test_nodules_that_the_images_grid_would_lose_are_told(tmp_path):
     (pair,) = find_pairs(tmp_path)
     with pytest.raises(StoreError, match=r"1 of 2 nodules \(1\.\d\) lie outside of a\.nii\.gz"):
         read_pair(pair)
+    write(tmp_path / "a_seg.nii.gz", balls((8, 12, 12), (8, 12, 20)))
+    with pytest.raises(StoreError, match=r"1 of 2 nodules \(1\.\d\) reach beyond a\.nii\.gz"):
+        read_pair(pair)
     write(tmp_path / "a_seg.nii.gz", balls((8, 12, 12)))
     assert np.array_equal(read_pair(pair).labels_kji, balls((8, 12, 12))[:, :20, :20])
 

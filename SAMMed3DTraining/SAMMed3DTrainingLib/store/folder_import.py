@@ -12,15 +12,23 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from SAMMed3DLib.inference.geometry import transform_points, world_to_ijk
 
 from ..data.case_names import StoreError, safe_case_name, unique_case_name
 from .dataset_writer import DatasetWriter
 from .export_case import ExportCase, image_source
 from .nifti_file import LARGEST_NODULE_MM, value_problem
 from .stepwise_export import MakeCase, PlannedCase, StepwiseExport
+
+if TYPE_CHECKING:
+    from SAMMed3DLib.files.volume_io import Volume
+
+    from ..data.instances import LabelledNodule
 
 _ENDINGS = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd")
 _IMAGE = r"ct|image|images|img|imgs|imagestr|volume|vol|scan|scans|0000|dicom|dcm|series"
@@ -73,12 +81,18 @@ def read_pair(pair: FilePair) -> ExportCase:
         placed = on_grid(numbered, label.ijk_to_ras, shape, image.ijk_to_ras)
         there = np.unique(placed)
         lost = [nodule.name for number, nodule in enumerate(drawn, start=1) if number not in there]
+        cut = [nodule.name for nodule in drawn if nodule.name not in lost and _is_cut(nodule, label, image)]
         if drawn and len(lost) == len(drawn):
             raise StoreError(f"{pair.label} has no voxel within {pair.image.name}: does it belong to another image?")
         if lost:
             raise StoreError(
                 f"{pair.label}: {len(lost)} of {len(drawn)} nodules ({few(lost)}) lie outside of {pair.image.name} or "
                 "between its voxels; give the image that they were drawn on, or remove them"
+            )
+        if cut:
+            raise StoreError(
+                f"{pair.label}: {len(cut)} of {len(drawn)} nodules ({few(cut)}) reach beyond {pair.image.name}: a part "
+                "of them would be lost; give the image that they were drawn on, or remove them"
             )
         values = np.array([0, *(nodule.value for nodule in drawn)], dtype=values.dtype)[placed]
     nodules = split_instances(values, image.ijk_to_ras)
@@ -95,6 +109,14 @@ def read_pair(pair: FilePair) -> ExportCase:
     names = {number: f"Nodule {number}" for number in range(1, len(nodules) + 1)}
     source = image_source(image.array_kji)
     return ExportCase(pair.name, "", image.array_kji, image.ijk_to_ras, labels, names, source)
+
+
+def _is_cut(nodule: LabelledNodule, label: Volume, image: Volume) -> bool:
+    """Whether a nodule has voxels whose centers lie outside of an image's."""
+    start = [part.start for part in nodule.slices_kji]
+    voxels = (np.argwhere(nodule.mask) + start)[:, ::-1]
+    at = world_to_ijk(image.ijk_to_ras, transform_points(label.ijk_to_ras, voxels))
+    return bool(np.any((at < -0.5 - 1e-6) | (at > np.array(image.array_kji.shape[::-1]) - 0.5 + 1e-6)))
 
 
 def on_grid(labels_kji: NDArray, ijk_to_ras: NDArray, shape: Sequence[int], target: NDArray) -> NDArray:
