@@ -34,6 +34,17 @@ def test_numbers_have_sane_digits_in_files_and_fewer_for_people() -> None:
     assert shown("predicted_iou", None, "–") == "–" and titles("name", "mean_hu") == ["nodule", "mean HU"]
 
 
+@pytest.mark.parametrize(
+    "value, files, people",
+    [(5.25, "5.25", "5.3"), (-0.04, "-0.04", "0.0"), (0.125, "0.13", "0.1"), (2.675, "2.68", "2.7")],
+)
+def test_halves_go_up_as_in_reports(value, files, people) -> None:
+    """Of a line of seven voxels of 0.75 mm the list says 5.3 mm, as the report does; JSON and CSV say the same."""
+    assert shown("long_axis_mm", value) == people
+    assert table_text([{"long_axis_mm": value}], ("long_axis_mm",)).split()[1] == files
+    assert rounded({"long_axis_mm": value})["long_axis_mm"] == float(files)
+
+
 @pytest.mark.parametrize("delimiter", [",", "\t"])
 def test_a_table_reads_back_and_what_is_unknown_is_empty(delimiter) -> None:
     rows = [RECORD.to_dict() | {"name": f"Hilar{delimiter}left", "dice": 0.9}, {"name": "=1+1", "volume_mm3": 0.0}]

@@ -152,6 +152,30 @@ def test_all_is_said_of_nodules_without_a_picture() -> None:
     assert page.text.count("BTS 2015: volume +238 %") == 1
 
 
+def test_figures_are_rounded_and_signed_alike_everywhere(monkeypatch) -> None:
+    """Halves go up in every document, as diameters do; what rounds to 0 has no sign."""
+    odd = dataclasses.replace(nodule(7.8), volume_mm3=248.5, volume_interval_mm3=Interval(200.5, 300.5), mean_hu=-0.3)
+    before = dataclasses.replace(nodule(7.8, label=4), place=odd.place)
+    gone = nodule(7.0, label=8)
+    gone = dataclasses.replace(gone, place=dataclasses.replace(gone.place, centroid_ras=(-0.2, 0.5, 80.0)))
+    found = follow_up(findings(odd), findings(before, gone, date="2024-01-01", series_uid="1.2.4"), SAME_PLACE)
+    text, page = document.as_text(found), Page(document.as_html(found, {})).text
+    drawn = [each[1] for each in put(monkeypatch, found)]
+    (row, last) = csv.DictReader(io.StringIO(document.as_csv(found)))
+    assert "249 mm³ (201 to 301), 0 HU" in text and "expected at R 0, A 1, S 80" in text
+    assert "249 (201 to 301) 0 " in page and "249 (201 to 301)" in drawn and "0" in drawn
+    assert row["mean_hu"] == "-0.3" and row["volume_mm3"] == "248.50" and last["expected_r"] == "-0.20"
+    assert "Lung-RADS 2022: mean diameter 0.0 mm" in text and "Fleischner 2017: 0.0 mm" in text
+    assert "3 (3/4A)" in drawn and "3 (3/4A)" in page, "the category itself, and those that it may be"
+
+
+def test_what_speaks_against_a_mask_is_in_its_row() -> None:
+    cut = dataclasses.replace(nodule(), remarks=("It reaches the edge of the volume.",))
+    rows = list(csv.DictReader(io.StringIO(document.as_csv(findings(cut, nodule(label=2))))))
+    assert rows[0]["note"] == "It reaches the edge of the volume.; slices of 3.0 mm (spoils: volume)"
+    assert rows[1]["note"] == "slices of 3.0 mm (spoils: volume)", "not that of another nodule"
+
+
 THICK = Caveat("slices of 5.0 mm", ("volume", "diameters", "type", "change"))
 DENSE = Caveat("contrast phase unknown", ("mean HU", "mass", "type"))
 
@@ -178,8 +202,12 @@ def test_figures_bear_the_numbers_of_what_spoils_them(monkeypatch) -> None:
     ):
         assert head in page
     drawn = [text for _x, text, *_rest in put(monkeypatch, found)]
-    heads = ("Type¹˒²", "Axes mm¹", "Mean¹", "Volume mm³ (95 %)¹", "HU²", "Mass¹˒²", "Lung-RADS¹˒²")
+    heads = ("Type¹˒²", "Axes mm¹", "Mean mm¹", "Volume mm³ (95 %)¹", "HU²", "Mass mg¹˒²", "Lung-RADS¹˒²")
     assert [text for text in drawn if text in heads] == list(heads)
+    many = findings(nodule(), caveats=tuple(Caveat(str(each), ("volume", "diameters", "mass")) for each in range(5)))
+    drawn = [text for _x, text, *_rest in put(monkeypatch, many)]
+    marks = "¹˒²˒³˒⁴˒⁵"
+    assert {f"{head}{marks}" for head in ("Axes mm", "Mean mm", "Volume mm³ (95 %)", "Mass mg")} <= set(drawn)
 
 
 def put(monkeypatch, found) -> list[tuple[float, str, float, bool]]:

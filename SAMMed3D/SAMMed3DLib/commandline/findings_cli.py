@@ -340,7 +340,8 @@ def _with_brock(findings: Findings, asked: Sequence[tuple[int, dict[str, bool | 
 
 def _summary(findings: Findings) -> str:
     """The table on the terminal."""
-    from ..report import document, rules
+    from ..inference.nodule_table import whole
+    from ..report import document
 
     if findings.follow_up is None:
         if not findings.nodules:
@@ -354,7 +355,7 @@ def _summary(findings: Findings) -> str:
                     nodule.place.side or "-",
                     document.volume_text(nodule)[:-1].replace(" mm³", "") + ")",
                     f"{nodule.mean_diameter_mm:.1f}",
-                    rules.categories(findings, nodule)[0].category or "none",
+                    document.lung_rads_text(findings, nodule),
                 ]
             )
         return aligned(lines)
@@ -366,7 +367,7 @@ def _summary(findings: Findings) -> str:
         assert shown is not None
         change = "-" if pair.volume is None else document.change_text(pair.volume).replace(" %", "")
         growth = document.doubling_text(pair) if pair.status == "matched" else "-"
-        lines.append([document.pair_name(findings, pair), pair.status, f"{shown.volume_mm3:.0f}", change, growth])
+        lines.append([document.pair_name(findings, pair), pair.status, whole(shown.volume_mm3), change, growth])
     return aligned(lines)
 
 

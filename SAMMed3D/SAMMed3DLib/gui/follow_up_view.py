@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..inference.nodule_table import whole
 from ..report.document import change_text, doubling_text, raised
 from ..report.findings import Findings, signed
 from ..scene.comparison import Row
@@ -142,8 +143,10 @@ def cells(row: Row) -> list[str]:
         course,
         change_text(pair.volume) if pair is not None and pair.volume is not None else _NONE,
         doubling_text(pair).removeprefix("doubling time ") if matched and pair is not None else _NONE,
-        _NONE if before is None else f"{before.volume_mm3:.0f}",
-        _NONE if now is None or interval is None else f"{now.volume_mm3:.0f} ({interval.low:.0f}–{interval.high:.0f})",
+        _NONE if before is None else whole(before.volume_mm3),
+        _NONE
+        if now is None or interval is None
+        else f"{whole(now.volume_mm3)} ({whole(interval.low)}–{whole(interval.high)})",
         f"{sizes[0]} → {sizes[1]}" + _grown(row) if pair is not None else sizes[1],
         change_text(pair.mass) if pair is not None and pair.mass is not None else _NONE,
     ]

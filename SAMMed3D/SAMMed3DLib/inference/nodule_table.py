@@ -115,9 +115,22 @@ REPORTED, FOLLOWED = _keys("course", "prior_volume_mm3"), _keys("prior_volume_mm
 BY_HAND = "by hand"
 
 
+def half_up(value: float, digits: int) -> float:
+    """Rounds as guidelines want it, halves up: the same in every table and document; 0 has no sign."""
+    if not math.isfinite(value):
+        return value
+    scale = 10.0**digits
+    return math.floor(value * scale + 0.5 + 1e-9) / scale
+
+
 def number(value: float | None, digits: int, unknown: str = "-") -> str:
     """Formats a rounded number for people; ``unknown`` for None and NaN."""
-    return unknown if value is None or math.isnan(value) else f"{value:.{digits}f}"
+    return unknown if value is None or math.isnan(value) else f"{half_up(value, digits):.{digits}f}"
+
+
+def whole(value: float) -> str:
+    """Formats a number without decimals, as documents give volumes, HU and mg."""
+    return number(value, 0)
 
 
 def shown(key: str, value: float | None, unknown: str = "-") -> str:
@@ -137,9 +150,9 @@ def rounded(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _rounded(key: str, value: Any) -> Any:
     if key == "centroid_ras":
-        return [None if place is None else round(float(place), 2) for place in value]
+        return [None if place is None else half_up(float(place), 2) for place in value]
     digits = _BY_KEY[key].digits if key in _BY_KEY else None
-    return value if digits is None or value is None else round(float(value), digits)
+    return value if digits is None or value is None else half_up(float(value), digits)
 
 
 def table_text(rows: Sequence[Mapping[str, Any]], keys: Iterable[str], delimiter: str = ",") -> str:

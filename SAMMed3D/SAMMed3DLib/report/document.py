@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files.output_files import whole_file, write_text_whole
-from ..inference.nodule_table import BY_HAND, FOLLOWED, REPORTED, table_text
+from ..inference.nodule_table import BY_HAND, FOLLOWED, REPORTED, table_text, whole
 from . import rules
 from .findings import Caveat, Change, Findings, Interval, Nodule, Pair, Scan, signed
 
@@ -79,8 +79,8 @@ def as_csv(findings: Findings) -> str:
                         **_course_cells(findings, pair),
                     }
                 )
-    spoiled = "; ".join(caveat_line(each) for each in all_caveats(findings))
-    return table_text([{**row, "note": spoiled} for row in rows], keys)
+    spoiled = [caveat_line(each) for each in all_caveats(findings)]
+    return table_text([{**row, "note": "; ".join([*row.get("remarks", ()), *spoiled])} for row in rows], keys)
 
 
 def _row(findings: Findings, nodule: Nodule) -> dict[str, Any]:
@@ -111,6 +111,7 @@ def _row(findings: Findings, nodule: Nodule) -> dict[str, Any]:
         "fleischner_2017": found["Fleischner 2017"],
         "bts_2015": found["BTS 2015"],
         "tracking_uid": nodule.tracking_uid,
+        "remarks": nodule.remarks,
         **(_course_cells(findings, pair) if pair is not None else {"course": "baseline"}),
     }
 
@@ -197,7 +198,7 @@ def scan_line(scan: Scan) -> str:
         name_text(scan.name),
         name_text(scan.patient_name or ""),
         scan.date or "no date",
-        f"voxels {' x '.join(f'{each:.2g}' for each in scan.spacing_mm)} mm{thickness}",
+        f"voxels {' x '.join(f'{each:.3g}' for each in scan.spacing_mm)} mm{thickness}",
         f"kernel {scan.kernel}" if scan.kernel else "",
     ]
     return ", ".join(part for part in parts if part)
@@ -218,26 +219,29 @@ def nodule_line(nodule: Nodule) -> str:
         f"{nodule.type} ({nodule.type_reason})",
         size_text(nodule),
         f"{volume_text(nodule)}",
-        f"{nodule.mean_hu:.0f} HU",
-        f"{nodule.mass_mg:.0f} mg",
+        f"{whole(nodule.mean_hu)} HU",
+        f"{whole(nodule.mass_mg)} mg",
     ]
     if nodule.solid is not None:
-        parts.append(f"solid part {nodule.solid.mean_diameter_mm:.1f} mm, {nodule.solid.volume_mm3:.0f} mm³")
+        parts.append(f"solid part {nodule.solid.mean_diameter_mm:.1f} mm, {whole(nodule.solid.volume_mm3)} mm³")
     if place.distance_to_pleura_mm is not None:
         parts.append(
             "touches the lung's surface"
             if place.distance_to_pleura_mm == 0.0
-            else f"{place.distance_to_pleura_mm:.0f} mm to the lung's surface"
+            else f"{whole(place.distance_to_pleura_mm)} mm to the lung's surface"
         )
     if nodule.status != "AI":
         parts.append(nodule.status)
     return ", ".join(part for part in parts if part)
 
 
+def _mean_text(nodule: Nodule) -> str:
+    return f"{nodule.mean_diameter_mm:.1f} mm{', by hand' * nodule.diameters_by_hand}"
+
+
 def size_text(nodule: Nodule) -> str:
     """Formats both axes and their mean."""
-    by_hand = ", by hand" * nodule.diameters_by_hand
-    return f"{axes_text(nodule)} mm (mean {nodule.mean_diameter_mm:.1f} mm{by_hand})"
+    return f"{axes_text(nodule)} mm (mean {_mean_text(nodule)})"
 
 
 def axes_text(nodule: Nodule, by_hand: str = "") -> str:
@@ -248,7 +252,14 @@ def axes_text(nodule: Nodule, by_hand: str = "") -> str:
 def volume_text(nodule: Nodule) -> str:
     """Formats the volume with its interval."""
     interval = nodule.volume_interval_mm3
-    return f"{nodule.volume_mm3:.0f} mm³ ({interval.low:.0f} to {interval.high:.0f})"
+    return f"{whole(nodule.volume_mm3)} mm³ ({whole(interval.low)} to {whole(interval.high)})"
+
+
+def lung_rads_text(findings: Findings, nodule: Nodule) -> str:
+    """Formats the size category of Lung-RADS for tables, with the categories that its interval reaches."""
+    category = rules.categories(findings, nodule)[0]
+    reach = f" ({'/'.join(category.range)})" if len(category.range) > 1 else ""
+    return f"{category.category or 'none'}{reach}"
 
 
 def days_text(days: int | None) -> str:
@@ -267,14 +278,14 @@ def course_line(findings: Findings, pair: Pair) -> str:
         return f"not matched; {reason}"
     if pair.status == "gone":
         assert pair.expected_ras is not None
-        right, front, up = pair.expected_ras
-        return f"in the prior only; expected at R {right:.0f}, A {front:.0f}, S {up:.0f}"
+        right, front, up = (whole(each) for each in pair.expected_ras)
+        return f"in the prior only; expected at R {right}, A {front}, S {up}"
     assert pair.volume is not None and pair.mean_diameter is not None
     grown = pair.mean_diameter.current - pair.mean_diameter.prior
     hand = ", paired by hand" if pair.by_hand else ""
     mass = "" if pair.mass is None else f", mass {change_text(pair.mass)}"
     return (
-        f"prior {pair.volume.prior:.0f} mm³, volume {change_text(pair.volume)}{mass}, "
+        f"prior {whole(pair.volume.prior)} mm³, volume {change_text(pair.volume)}{mass}, "
         f"mean diameter {signed(grown, 1)} mm{hand}; {doubling_text(pair)}"
     )
 
@@ -413,8 +424,6 @@ def _html_table(findings: Findings) -> str:
     rows = []
     for number, nodule in enumerate(findings.nodules, start=1):
         place = ", ".join(filter(None, (nodule.place.side, nodule.place.lobe, f"slice {nodule.place.slice_number}")))
-        category = rules.categories(findings, nodule)[0]
-        reach = f" ({'/'.join(category.range)})" if len(category.range) > 1 else ""
         solid = "" if nodule.solid is None else f"{nodule.solid.mean_diameter_mm:.1f}"
         cells = [
             str(number),
@@ -425,9 +434,9 @@ def _html_table(findings: Findings) -> str:
             f"{nodule.mean_diameter_mm:.1f}",
             volume_text(nodule).replace(" mm³", ""),
             solid,
-            f"{nodule.mean_hu:.0f}".replace("-", "\u2212"),
-            f"{nodule.mass_mg:.0f}",
-            f"{category.category or 'none'}{reach}",
+            whole(nodule.mean_hu).replace("-", "\u2212"),
+            whole(nodule.mass_mg),
+            lung_rads_text(findings, nodule),
         ]
         kinds = ["", "name", "", "", *["figure"] * 7]
         rows.append(_html_row(cells, kinds))
@@ -457,12 +466,7 @@ def _html_follow_up(findings: Findings) -> str:
         cells = [
             pair_name(findings, pair),
             f"{'not matched' if pair.status == 'unmatched' else pair.status}{', by hand' if pair.by_hand else ''}",
-            *(
-                ""
-                if each is None
-                else f"{each.volume_mm3:.0f} mm³, {each.mean_diameter_mm:.1f} mm{', by hand' * each.diameters_by_hand}"
-                for each in (then, now)
-            ),
+            *("" if each is None else f"{whole(each.volume_mm3)} mm³, {_mean_text(each)}" for each in (then, now)),
         ]
         if pair.status == "matched" and pair.volume is not None and pair.mean_diameter is not None:
             grown = pair.mean_diameter.current - pair.mean_diameter.prior

@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar
 
 from ..files.output_files import write_text_whole
 from ..inference.errors import InputError
+from ..inference.nodule_table import half_up
 
 SCHEMA = "sammed3d-findings"
 VERSION = 1
@@ -268,7 +269,7 @@ def without_names(findings: Findings) -> Findings:
 
 def tenth(length_mm: float) -> float:
     """Rounds a length to 0.1 mm, halves up, as diameters are reported."""
-    return math.floor(length_mm * 10.0 + 0.5 + 1e-9) / 10.0
+    return half_up(length_mm, 1)
 
 
 def signed(value: float, digits: int = 0) -> str:

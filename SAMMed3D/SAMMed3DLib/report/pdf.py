@@ -17,7 +17,8 @@ from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from . import document, rules
+from ..inference.nodule_table import whole
+from . import document
 from .findings import Findings, Nodule
 
 _WIDTH, _HEIGHT, _MARGIN = 8.27, 11.69, 0.5  # A4, inches
@@ -26,6 +27,7 @@ _TEXT, _FAINT, _WARN = "#1c2430", "#5a6573", "#8a5f00"
 _PICTURE_WIDTHS = (4.2, 3.9, 3.6, 3.3, 3.0, 2.7, 2.4, 2.2)
 _BETWEEN = 0.15
 _COLUMN_GAP = 0.05
+_SMALLEST_HEAD = 4.0
 #: The fonts, as far as they are installed; those after the first help out with letters that it lacks.
 _FONTS = (
     "DejaVu Sans",
@@ -100,12 +102,18 @@ class _Pages:
             self._y -= height
 
     def row(self, cells: list[str], places: list[float], size: float = 7.2, bold: bool = False) -> None:
-        """Writes the cells of a table at their places, in inches from the margin; what is too long is cut off."""
+        """Writes the cells of a table at their places, in inches from the margin; what is too long is cut off.
+
+        Of bold heads nothing is cut as long as smaller letters help: they bear units and the numbers of caveats.
+        """
         height = size * 1.55 / 72.0
         self.room(height)
         for cell, place, end in zip(cells, places, [*places[1:], _WIDTH - 2 * _MARGIN], strict=True):
-            text = _cut(cell, size, bold, end - place - _COLUMN_GAP)
-            self._put(_MARGIN + place, text, size, _FAINT if bold else _TEXT, bold)
+            width = end - place - _COLUMN_GAP
+            fitting = size * min(0.999 * width / max(_inches(cell, size, bold), 1e-6), 1.0) if bold else size
+            fitting = max(fitting, _SMALLEST_HEAD)
+            text = _cut(cell, fitting, bold, width)
+            self._put(_MARGIN + place, text, fitting, _FAINT if bold else _TEXT, bold)
         self._y -= height
 
     def picture(self, png: bytes, width: float, paragraphs: Sequence[str], size: float) -> None:
@@ -278,7 +286,7 @@ def _draw_table(pages: _Pages, findings: Findings) -> None:
     if not findings.nodules:
         pages.line("No nodules.", 9.0)
         return
-    places = [0.0, 0.22, 1.35, 2.2, 2.92, 3.63, 4.03, 5.32, 5.68, 6.22]
+    places = [0.0, 0.22, 1.3, 2.1, 2.8, 3.51, 4.11, 5.4, 5.76, 6.42]
 
     def marked(caption: str, *figures: str) -> str:
         return caption + document.raised(findings, *figures)
@@ -289,15 +297,14 @@ def _draw_table(pages: _Pages, findings: Findings) -> None:
         "Place",
         marked("Type", "type"),
         marked("Axes mm", "diameters"),
-        marked("Mean", "diameters"),
+        marked("Mean mm", "diameters"),
         marked("Volume mm³ (95 %)", "volume"),
         marked("HU", "mean HU"),
-        marked("Mass", "mass", "volume"),
+        marked("Mass mg", "mass", "volume"),
         marked("Lung-RADS", "diameters", "type"),
     ]
     pages.row(heads, places, bold=True)
     for number, nodule in enumerate(findings.nodules, start=1):
-        category = rules.categories(findings, nodule)[0]
         place = ", ".join(filter(None, (nodule.place.side, f"slice {nodule.place.slice_number}")))
         pages.row(
             [
@@ -308,9 +315,9 @@ def _draw_table(pages: _Pages, findings: Findings) -> None:
                 document.axes_text(nodule, " *"),
                 f"{nodule.mean_diameter_mm:.1f}",
                 document.volume_text(nodule).replace(" mm³", ""),
-                f"{nodule.mean_hu:.0f}",
-                f"{nodule.mass_mg:.0f}",
-                "/".join(category.range) if len(category.range) > 1 else category.category or "none",
+                whole(nodule.mean_hu),
+                whole(nodule.mass_mg),
+                document.lung_rads_text(findings, nodule),
             ],
             places,
         )

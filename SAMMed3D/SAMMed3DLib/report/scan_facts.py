@@ -184,7 +184,7 @@ def _caveats(
     if thick > THICKEST_MM + 1e-3:
         yield Caveat(f"slices of {thick:.1f} mm: too thick to measure small nodules", (VOLUME, DIAMETER, TYPE, CHANGE))
     if thickness is not None and between > thickness * (1.0 + _GAP):
-        yield Caveat(f"gaps: slices of {thickness:.2g} mm every {between:.2g} mm", (VOLUME, CHANGE))
+        yield Caveat(f"gaps: slices of {thickness:.3g} mm every {between:.3g} mm", (VOLUME, CHANGE))
     tilt = math.degrees(math.acos(min(1.0, between / step)))
     if tilt > _SMALLEST_TILT_DEGREES:
         yield Caveat(f"slices tilted by {tilt:.0f} degrees (gantry tilt): not the patient's axial plane", (DIAMETER,))
