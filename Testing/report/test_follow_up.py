@@ -269,6 +269,18 @@ def test_doubling_time(ratio, days, doubling) -> None:
     assert interval.low < doubling < interval.high and interval.high - interval.low < 0.05 * abs(doubling)
 
 
+def test_a_nodule_that_may_have_gone_halves_at_once() -> None:
+    """A click elsewhere in what is left found nothing: the change's interval ends at -100 %."""
+    shrunk = change(500.0, 50.0, Interval(450.0, 550.0), Interval(0.0, 60.0))
+    assert shrunk.percent_interval.low == -100.0
+    found, interval = doubling_time(shrunk, 100, 0.256)
+    assert found == pytest.approx(-100.0 * math.log(2.0) / math.log(10.0))
+    assert interval.low == pytest.approx(
+        -100.0 * math.log(2.0) / math.log(1.0 / (1.0 + shrunk.percent_interval.high / 100.0))
+    )
+    assert interval.high == 0.0
+
+
 def test_no_measurable_change() -> None:
     found, interval = doubling_time(narrow(100.0, 102.0, 0.1), 100)
     assert found is None and interval.high == math.inf and interval.low > 100.0
@@ -303,5 +315,8 @@ def test_differences_of_the_scans_are_named() -> None:
     now = findings(kernel="B70f", contrast=True, slice_thickness_mm=1.0)
     then = findings(kernel="B30f", contrast=False, slice_thickness_mm=2.5, date="2024-01-01")
     said = " ".join(each.text for each in follow_up(now, then, SAME_PLACE).follow_up.caveats)
-    assert "B30f, now B70f" in said and "thickness" in said and "contrast" in said
+    assert "B30f, now B70f" in said and "contrast" in said
+    assert "thickness: 2.5 mm, now 1 mm" in said
+    thin = follow_up(findings(slice_thickness_mm=0.625), findings(slice_thickness_mm=1.25), SAME_PLACE)
+    assert "thickness: 1.25 mm, now 0.625 mm" in thin.follow_up.caveats[0].text
     assert follow_up(now, dataclasses.replace(now), SAME_PLACE).follow_up.caveats == ()

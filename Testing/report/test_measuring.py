@@ -12,6 +12,7 @@ from pydicom import dcmread
 from SAMMed3DLib.finding.lungs import LungMask, find_lungs
 from SAMMed3DLib.inference.geometry import Block
 from SAMMed3DLib.inference.measurements import measure_nodule
+from SAMMed3DLib.report import document
 from SAMMed3DLib.report.measuring import Segment, contrast_hu, measure_scan, nodule_type, segments_of, volume_interval
 from SAMMed3DLib.report.scan_facts import _date, cut_sides, scan_of, series_header
 
@@ -177,6 +178,8 @@ def test_diameters_that_a_person_drew_come_before_those_of_the_mask() -> None:
     assert (by_hand.long_axis.length_mm, by_hand.short_axis.length_mm) == (14.3, 9.0)
     assert (by_hand.mean_diameter_mm, by_hand.place.slice_number) == (11.7, 5)
     assert by_hand.long_axis.end_ras == (14.26, middle, 4.0)
+    first = Segment(1, "n", Block(mask, (0, 0, 0)), measured={"slice_index": 0}, drawn_ras=drawn)
+    assert measure_scan(scan, hu, matrix, [first]).nodules[0].place.slice_number == 1
     assert by_hand.volume_mm3 == own.volume_mm3 and by_hand.volume_interval_mm3 == own.volume_interval_mm3
 
 
@@ -252,6 +255,9 @@ def test_thick_slices_tilt_and_unknown_contrast_are_named() -> None:
     tilted = np.diag([0.7, 0.7, 1.0, 1.0])
     tilted[1, 2] = math.tan(math.radians(12.0))
     assert "tilted by 12 degrees" in caveats(array, tilted)
+    assert document.scan_line(scan_of(array, np.diag([0.703125, 0.703125, 1.25, 1.0]), "x")).endswith(
+        "voxels 0.703 x 0.703 x 1.25 mm"
+    )
     spoils = {what for each in scan_of(array, tilted, "x").caveats for what in each.spoils}
     assert spoils == {"diameters", "mean HU", "mass", "type"}
     assert "slices 7 to 9 are missing" in caveats(array, np.eye(4), notes=["slices 7 to 9 are missing"])

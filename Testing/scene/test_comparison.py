@@ -467,7 +467,8 @@ def test_opened_findings_lead_to_the_segments(two: Two, tmp_path: Path) -> None:
 def test_lobes_come_from_another_segmentation(two: Two) -> None:
     lobes = two.bench.scene.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "lobes")
     lobes.SetReferenceImageGeometryParameterFromVolumeNode(two.bench.volume)
-    halves = {"lung_upper_lobe_left": slice(18, 36), "Lower lobe of left lung": slice(0, 18), "trachea": slice(0, 36)}
+    lower = "Left lower lobe, superior segment"
+    halves = {"lung_upper_lobe_left": slice(18, 36), lower: slice(0, 18), "trachea": slice(0, 36)}
     for name, part in halves.items():
         segmentId = lobes.GetSegmentation().AddEmptySegment("", name)
         mask = np.zeros((36, 30, 32), np.uint8)

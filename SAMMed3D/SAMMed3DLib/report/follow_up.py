@@ -536,9 +536,12 @@ def doubling_time(volume: Change, days: int | None, limit: float = 0.0) -> tuple
         return None, None
     ratio = math.log1p(volume.percent / 100.0)
     scale = days * math.log(2.0)
-    high = math.log1p(volume.percent_interval.high / 100.0)
+    # an interval that ends at -100 % may be nothing: it halves at once
+    low, high = (
+        math.log1p(end / 100.0) if end > -100.0 else -math.inf
+        for end in (volume.percent_interval.low, volume.percent_interval.high)
+    )
     if is_measurable(volume, limit):
-        low = math.log1p(volume.percent_interval.low / 100.0)
         return scale / ratio, Interval(*sorted((scale / high, scale / low)))
     return None, (Interval(scale / high, math.inf) if high > 0.0 else None)
 
@@ -561,7 +564,7 @@ def _differences(current: Findings, prior: Findings, registration: Registration)
         yield Caveat(f"other kernel: {then.kernel}, now {now.kernel}", (CHANGE, DENSITY))
     thick = [scan.slice_thickness_mm or max(scan.spacing_mm) for scan in (then, now)]
     if abs(thick[0] - thick[1]) > 0.25 * min(thick):
-        yield Caveat(f"other slice thickness: {thick[0]:.2g} mm, now {thick[1]:.2g} mm", (CHANGE,))
+        yield Caveat(f"other slice thickness: {thick[0]:.3g} mm, now {thick[1]:.3g} mm", (CHANGE,))
     if now.contrast is not None and then.contrast is not None and now.contrast != then.contrast:
         yield Caveat("contrast agent in one of the scans only", (DENSITY, MASS, CHANGE))
 

@@ -181,7 +181,7 @@ def _nodule(
     assert axes is not None  # only masks with voxels are listed
     record = _with_figures(measured, segment.measured)
     if segment.drawn_ras is not None:
-        drawn_in = int(segment.measured.get("slice_index") or record.slice_index)
+        drawn_in = int(segment.measured.get("slice_index", record.slice_index))
         axes = AxialAxes(segment.drawn_ras[0], segment.drawn_ras[1], drawn_in)
         record = dataclasses.replace(record, slice_index=drawn_in)
     note = str(segment.measured.get("note") or record.note)

@@ -46,8 +46,11 @@ Side = Literal["current", "prior"]
 #: Words in the names of lobes' segments, and the lobe; the side is the nodule's own.
 _LOBES = (
     (re.compile(r"middle|\brml\b", re.I), "middle lobe"),
-    (re.compile(r"upper|superior|\b[rl]ul\b", re.I), "upper lobe"),
-    (re.compile(r"lower|inferior|\b[rl]ll\b", re.I), "lower lobe"),
+    (re.compile(r"upper|\b[rl]ul\b", re.I), "upper lobe"),
+    (re.compile(r"lower|\b[rl]ll\b", re.I), "lower lobe"),
+    # after these: a lower lobe has a superior segment
+    (re.compile(r"superior", re.I), "upper lobe"),
+    (re.compile(r"inferior", re.I), "lower lobe"),
 )
 _LOBE = re.compile(r"lobe|\b[rl][uml]l\b|lung.*(upper|middle|lower|superior|inferior)", re.I)
 
