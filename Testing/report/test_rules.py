@@ -8,7 +8,7 @@ import math
 import pytest
 
 from SAMMed3DLib.inference.errors import InputError
-from SAMMed3DLib.report import rules
+from SAMMed3DLib.report import document, rules
 from SAMMed3DLib.report.findings import Change, FollowUp, Interval, Pair
 
 from .made_nodules import findings, nodule
@@ -84,6 +84,36 @@ def test_lung_rads_part_solid(course, total, solid, category) -> None:
 
 
 @pytest.mark.parametrize(
+    "course, mm3, category",
+    [
+        ("baseline", 112, "3"),
+        ("baseline", 113, "4A"),
+        ("baseline", 268, "4B"),
+        ("new", 33, "4A"),
+        ("growing", 34, "4B"),
+    ],
+)
+def test_lung_rads_part_solid_by_volume(course, mm3, category) -> None:
+    found = nodule(9.0, "part-solid", 5.0)
+    found = dataclasses.replace(found, solid=dataclasses.replace(found.solid, volume_mm3=mm3))
+    assert rules.lung_rads(found, course).by_volume == category
+
+
+@pytest.mark.parametrize(
+    "course, total, reached",
+    [
+        ("baseline", 5.9, ("2", "3")),
+        ("baseline", 6.1, ("2", "3")),
+        ("baseline", 5.0, ("2",)),
+        ("new", 5.9, ("3", "4A")),
+        ("growing", 5.9, ("4A",)),
+    ],
+)
+def test_a_part_solid_nodule_reaches_rows_by_its_whole_size_too(course, total, reached) -> None:
+    assert rules.lung_rads(nodule(total, "part-solid", 3.0), course).range == reached
+
+
+@pytest.mark.parametrize(
     "course, mm, category",
     [
         ("baseline", 29.9, "2"),
@@ -106,6 +136,8 @@ def test_lung_rads_juxtapleural_needs_a_person() -> None:
     found = rules.lung_rads(touching, "baseline")
     assert found.category == "4A" and "2 if smooth" in found.note
     assert "smooth" not in rules.lung_rads(nodule(9.0), "baseline").note
+    assert "2 if smooth" in rules.lung_rads(touching, "new").note
+    assert "smooth" not in rules.lung_rads(touching, "growing").note, "at baseline or new only"
 
 
 @pytest.mark.parametrize(
@@ -119,20 +151,38 @@ def test_lung_rads_growth(grown, days, growing) -> None:
 @pytest.mark.parametrize(
     "kind, mm, solid, category",
     [
-        ("solid", 5.9, None, "below 6 mm"),
-        ("solid", 6.0, None, "6 to 8 mm"),
+        ("solid", 5.4, None, "below 6 mm"),
+        ("solid", 5.5, None, "6 to 8 mm"),
         ("solid", 8.0, None, "6 to 8 mm"),
-        ("solid", 8.1, None, "above 8 mm"),
-        ("ground-glass", 5.9, None, "below 6 mm"),
-        ("ground-glass", 6.0, None, "6 mm or more"),
-        ("part-solid", 5.9, 4.0, "below 6 mm"),
-        ("part-solid", 6.0, 5.9, "6 mm or more, solid part below 6 mm"),
-        ("part-solid", 9.0, 6.0, "6 mm or more, solid part 6 mm or more"),
+        ("solid", 8.4, None, "6 to 8 mm"),
+        ("solid", 8.5, None, "above 8 mm"),
+        ("ground-glass", 5.4, None, "below 6 mm"),
+        ("ground-glass", 5.5, None, "6 mm or more"),
+        ("part-solid", 5.4, 4.0, "below 6 mm"),
+        ("part-solid", 5.5, 5.4, "6 mm or more, solid part below 6 mm"),
+        ("part-solid", 9.0, 5.5, "6 mm or more, solid part 6 mm or more"),
     ],
 )
 def test_fleischner(kind, mm, solid, category) -> None:
+    """Its diameters are rounded to whole mm: "5.5 mm or greater would be rounded up to 6 mm" (Thorax 2019)."""
     found = rules.fleischner(nodule(mm, kind, solid))
     assert found.category == category and "not for screening" in found.note and category in found.range
+
+
+@pytest.mark.parametrize(
+    "mm3, category",
+    [(99.4, "below 6 mm"), (99.5, "6 to 8 mm"), (100, "6 to 8 mm"), (250.4, "6 to 8 mm"), (250.5, "above 8 mm")],
+)
+def test_fleischner_by_volume(mm3, category) -> None:
+    assert rules.fleischner(nodule(7.0, volume=mm3)).by_volume == category
+
+
+def test_a_part_solid_nodule_near_fleischners_border_reaches_both_sides() -> None:
+    small, large = "below 6 mm", "6 mm or more, solid part below 6 mm"
+    for mm, category in ((5.4, small), (5.6, large)):
+        found = rules.fleischner(nodule(mm, "part-solid", 3.0))
+        assert (found.category, found.range) == (category, (small, large))
+    assert rules.fleischner(nodule(9.0, "part-solid", 3.0)).range == (large,)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +197,26 @@ def test_bts(mm3, category) -> None:
     "mm, words", [(4.9, "below 5 mm"), (5.0, "5 to below 6"), (6.0, "6 to below 8"), (8.0, "8 mm or more")]
 )
 def test_bts_by_diameter(mm, words) -> None:
-    assert words in rules.bts(nodule(mm)).note
+    """Its diameter is the longest one (Thorax 2015;70 suppl. 2), whatever the mean."""
+    longest = dataclasses.replace(nodule(mm), mean_diameter_mm=mm - 0.7)
+    assert words in rules.bts(longest).note
+
+
+@pytest.mark.parametrize("kind, solid", [("ground-glass", None), ("part-solid", 3.0)])
+@pytest.mark.parametrize("mm, category", [(4.9, "below 5 mm"), (5.0, "5 mm or more"), (20.0, "5 mm or more")])
+def test_bts_subsolid(kind, solid, mm, category) -> None:
+    """Subsolid nodules have one border, of the longest diameter, and no volumes."""
+    found = rules.bts(dataclasses.replace(nodule(mm, kind, solid), mean_diameter_mm=mm - 0.7))
+    assert found.category == category and found.size_mm == mm and "mm³" not in found.text
+
+
+def test_a_volume_stands_in_the_group_that_its_words_say() -> None:
+    found = rules.bts(nodule(5.4, volume=79.5))
+    assert found.category == "80 to below 300 mm³" and "; 80 mm³, -1 % from" in found.text
+    assert (
+        "113 mm³" in document.volume_text(nodule(volume=112.5))
+        and "; 301 mm³, 0 %" in rules.bts(nodule(8.0, volume=300.5)).text
+    )
 
 
 def test_how_near_the_border_the_interval_is() -> None:
@@ -180,6 +249,37 @@ def test_the_course_decides_the_row() -> None:
     course, doubt = rules.course_of(followed(grown, 800), nodule())
     assert course == "not growing" and "12 months" in doubt
     assert rules.categories(followed(grown), nodule(8.0))[0].category == "4B"
+
+
+def part_solid_course(before, now, days: int = 200):
+    """The course and the Lung-RADS category of a part-solid nodule."""
+    uid = now.tracking_uid
+    change = Change(before.mean_diameter_mm, now.mean_diameter_mm, 0.0)
+    pair = Pair("matched", uid, before.tracking_uid, mean_diameter=change)
+    found = dataclasses.replace(
+        findings(now), follow_up=FollowUp(findings(before).scan, (before,), days, (pair,), None, "")
+    )
+    return (*rules.course_of(found, now), rules.categories(found, now)[0].category)
+
+
+@pytest.mark.parametrize(
+    "before, now, days, expected",
+    [
+        ((12.0, "part-solid", 3.0), (12.0, "part-solid", 5.0), 200, ("growing", "grew by 2.0 mm", "4B")),
+        ((12.0, "part-solid", 2.5), (12.0, "part-solid", 3.9), 200, ("not growing", "", "3")),
+        ((12.0, "part-solid", 3.0), (12.0, "part-solid", 4.5), 200, ("not growing", "", "3")),
+        ((12.0, "ground-glass", None), (12.0, "part-solid", 3.0), 200, ("growing", "solid part is new", "4A")),
+        ((12.0, "ground-glass", None), (12.0, "part-solid", 5.0), 900, ("growing", "solid part is new", "4B")),
+        ((9.0, "part-solid", 5.0), (12.0, "part-solid", 5.0), 200, ("not growing", "its solid part did not", "3")),
+        ((12.0, "part-solid", 3.0), (12.0, "part-solid", 5.0), 800, ("not growing", "its solid part grew 1.5", "3")),
+        ((5.0, "solid", None), (9.0, "part-solid", 5.5), 200, ("not growing", "its solid part did not", "3")),
+    ],
+)
+def test_of_a_part_solid_nodule_the_solid_part_grows(before, now, days, expected) -> None:
+    """Lung-RADS: 4A with a new or growing solid component of less than 4 mm, 4B from 4 mm on."""
+    course, said, category = part_solid_course(nodule(*before[:3], label=9), nodule(*now), days)
+    assert course == expected[0] and category == expected[2]
+    assert expected[1] in said and bool(expected[1]) == bool(said)
 
 
 @pytest.mark.parametrize(
@@ -256,5 +356,6 @@ def test_every_term_of_brock_counts() -> None:
         assert odds(changed) / odds(base) == pytest.approx(math.exp(factor))
     assert odds(rules.brock(nodule(10.0, "ground-glass"), nobody, 1)) / odds(base) == pytest.approx(math.exp(-0.1276))
     assert odds(rules.brock(nodule(10.0), nobody, 2)) / odds(base) == pytest.approx(math.exp(-0.0824))
+    assert "; 1 nodule)" in rules.brock_remark(nodule(10.0), nobody, 1)
     with pytest.raises(InputError, match="age"):
         rules.brock(nodule(10.0), dataclasses.replace(nobody, age=7), 1)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..inference.errors import InputError
+from ..inference.nodule_table import whole
 from .findings import Change, Findings, Nodule, NoduleType, Pair, signed
 
 NOTE = "Size categories are for research only. They are no diagnosis and no instruction to anybody."
@@ -83,9 +84,9 @@ LUNG_RADS_SOLID: dict[str, tuple[Step, ...]] = {
     "new": (Step("2", 0.0, 0.0), Step("3", 4.0, 34.0), Step("4A", 6.0, 113.0), Step("4B", 8.0, 268.0)),
     "growing": (Step("4A", 0.0, 0.0), Step("4B", 8.0, 268.0)),
 }
-#: Part-solid nodules of at least 6 mm in total, by the mean diameter of the solid part.
+#: Part-solid nodules of at least 6 mm in total, by the mean diameter of the solid part, which is the one that grows.
 LUNG_RADS_PART_SOLID: dict[str, tuple[Step, ...]] = {
-    "baseline": (Step("3", 0.0), Step("4A", 6.0), Step("4B", 8.0)),
+    "baseline": (Step("3", 0.0, 0.0), Step("4A", 6.0, 113.0), Step("4B", 8.0, 268.0)),
     "new": (Step("4A", 0.0, 0.0), Step("4B", 4.0, 34.0)),
     "growing": (Step("4A", 0.0, 0.0), Step("4B", 4.0, 34.0)),
 }
@@ -97,23 +98,28 @@ LUNG_RADS_GROUND_GLASS: dict[str, tuple[Step, ...]] = {
     "new": (Step("2", 0.0, 0.0), Step("3", 30.0, 14137.0)),
     "not growing": (Step("2", 0.0, 0.0),),
 }
-#: Solid, smooth, oval, lentiform or triangular nodules at the pleura, up to this mean diameter: category 2.
+#: Solid, smooth, oval, lentiform or triangular nodules at the pleura, up to this mean diameter: category 2 at baseline
+#: or when new.
 LUNG_RADS_JUXTAPLEURAL_MM = 10.0
 #: Growth: the mean diameter by more than this within twelve months.
 LUNG_RADS_GROWTH_MM, LUNG_RADS_GROWTH_DAYS = 1.5, 366
 
-FLEISCHNER_SOLID = (Step("below 6 mm", 0.0, 0.0), Step("6 to 8 mm", 6.0, 100.0), Step("above 8 mm", 8.0, 250.0))
-FLEISCHNER_SUBSOLID = (Step("below 6 mm", 0.0), Step("6 mm or more", 6.0))
+#: Fleischner's diameters are rounded to whole mm first, halves up: 5.5 mm are 6 mm, 8.4 mm are 8 mm. 250 mm3 are not
+#: above 250 mm3.
+FLEISCHNER_SOLID = (Step("below 6 mm", 0.0, 0.0), Step("6 to 8 mm", 5.5, 100.0), Step("above 8 mm", 8.5, 251.0))
+FLEISCHNER_SUBSOLID = (Step("below 6 mm", 0.0), Step("6 mm or more", 5.5))
 FLEISCHNER_GROWTH_MM = 2.0
-FLEISCHNER_SCOPE = "not for screening, under 35 years, known cancer or immunosuppression"
+FLEISCHNER_NOTE = "rounded to whole mm; not for screening, under 35 years, known cancer or immunosuppression"
 
 BTS = (Step("below 80 mm³", 0.0, 0.0), Step("80 to below 300 mm³", 6.0, 80.0), Step("300 mm³ or more", 8.0, 300.0))
+#: BTS' diameters are longest ones; subsolid nodules have no volumes.
 BTS_BY_DIAMETER = (
     Step("below 5 mm", 0.0),
     Step("5 to below 6 mm", 5.0),
     Step("6 to below 8 mm", 6.0),
     Step("8 mm or more", 8.0),
 )
+BTS_SUBSOLID = (Step("below 5 mm", 0.0), Step("5 mm or more", 5.0))
 BTS_GROWTH_PERCENT, BTS_DOUBLING_DAYS = 25.0, 400.0
 
 SUBSOLID_MASS_PERCENT = 30.0
@@ -156,7 +162,8 @@ def lung_rads(nodule: Nodule, course: Course) -> Category:
 
     Args:
         nodule: its mean diameter decides; of a part-solid nodule that of its solid part.
-        course: "baseline" without a prior, "new", "growing" (by Lung-RADS' own measure) or "not growing".
+        course: "baseline" without a prior, "new", "growing" (by Lung-RADS' own measure; of a part-solid nodule the
+            solid part) or "not growing".
     """
     name = "Lung-RADS 2022"
     mean = nodule.mean_diameter_mm
@@ -164,7 +171,8 @@ def lung_rads(nodule: Nodule, course: Course) -> Category:
         # a solid nodule without growth keeps a size, for which the table has the row of the first scan
         found = _sized(name, LUNG_RADS_SOLID["baseline" if course == "not growing" else course], mean, nodule)
         notes = ["not growing since the prior: the row of a first scan"] if course == "not growing" else []
-        if nodule.place.distance_to_pleura_mm == 0.0 and mean <= LUNG_RADS_JUXTAPLEURAL_MM and found.category != "2":
+        benign = course != "growing" and mean <= LUNG_RADS_JUXTAPLEURAL_MM
+        if benign and nodule.place.distance_to_pleura_mm == 0.0 and found.category != "2":
             notes.append("touches the lung's surface: 2 if smooth and oval, lentiform or triangular")
         return dataclasses.replace(found, note=", ".join(notes))
     if nodule.type == "ground-glass":
@@ -177,13 +185,16 @@ def lung_rads(nodule: Nodule, course: Course) -> Category:
         return Category(name, None, note="the solid part was not measured")
     rows = LUNG_RADS_PART_SOLID["baseline" if course == "not growing" else course]
     note = "not growing since the prior: the row of a first scan" if course == "not growing" else ""
-    if mean < LUNG_RADS_PART_SOLID_TOTAL_MM and course != "growing":
-        small = LUNG_RADS_SMALL_PART_SOLID["new" if course == "new" else "baseline"]
-        return Category(name, small, mean, None, LUNG_RADS_PART_SOLID_TOTAL_MM, (small,), note)
     core = nodule.solid
-    by_volume = _by_volume(rows, core.volume_mm3)
     low, high = _size_bounds(nodule)
     reached = _reached(rows, core.mean_diameter_mm * low, core.mean_diameter_mm * high)
+    if course != "growing":
+        border = LUNG_RADS_PART_SOLID_TOTAL_MM
+        small = LUNG_RADS_SMALL_PART_SOLID["new" if course == "new" else "baseline"]
+        reached = _by_total((small,), reached, border, mean * low, mean * high)
+        if mean < border:
+            return Category(name, small, mean, None, border, reached, note)
+    by_volume = _by_volume(rows, core.volume_mm3)
     return Category(
         name,
         _row(rows, core.mean_diameter_mm),
@@ -196,32 +207,35 @@ def lung_rads(nodule: Nodule, course: Course) -> Category:
 
 
 def fleischner(nodule: Nodule) -> Category:
-    """The size group of the Fleischner Society 2017, for nodules found by chance: by mean diameter."""
+    """The size group of the Fleischner Society 2017, for nodules found by chance: by mean diameter in whole mm."""
     name = "Fleischner 2017"
     mean = nodule.mean_diameter_mm
     if nodule.type == "solid":
-        rows = FLEISCHNER_SOLID
-        found = _sized(name, rows, mean, nodule)
-        # 8 mm itself (250 mm3) belongs to the middle group
-        if mean == 8.0:
-            found = dataclasses.replace(
-                found, category=rows[1].category, range=_merged(rows[1].category, found.range, rows)
-            )
-        return dataclasses.replace(found, note=FLEISCHNER_SCOPE)
-    if nodule.type == "part-solid" and mean >= 6.0 and nodule.solid is not None:
-        solid = nodule.solid.mean_diameter_mm
-        low, high = _size_bounds(nodule)
-        category = f"6 mm or more, solid part {_row(FLEISCHNER_SUBSOLID, solid)}"
-        reached = tuple(
-            f"6 mm or more, solid part {row}" for row in _reached(FLEISCHNER_SUBSOLID, solid * low, solid * high)
-        )
-        return Category(name, category, solid, None, 6.0, reached, FLEISCHNER_SCOPE)
-    found = _sized(name, FLEISCHNER_SUBSOLID, mean, nodule)
-    return dataclasses.replace(found, note=FLEISCHNER_SCOPE)
+        return dataclasses.replace(_sized(name, FLEISCHNER_SOLID, mean, nodule), note=FLEISCHNER_NOTE)
+    rows = FLEISCHNER_SUBSOLID
+    found = dataclasses.replace(_sized(name, rows, mean, nodule), note=FLEISCHNER_NOTE)
+    if nodule.type == "ground-glass" or nodule.solid is None:
+        return found
+    solid, (low, high) = nodule.solid.mean_diameter_mm, _size_bounds(nodule)
+    small, large = (row.category for row in rows)
+    parts = tuple(f"{large}, solid part {row}" for row in _reached(rows, solid * low, solid * high))
+    found = dataclasses.replace(found, range=_by_total((small,), parts, rows[1].mm, mean * low, mean * high))
+    if found.category == small:
+        return found
+    category = f"{large}, solid part {_row(rows, solid)}"
+    return dataclasses.replace(found, category=category, size_mm=solid)
 
 
 def bts(nodule: Nodule) -> Category:
-    """The size group of the British Thoracic Society 2015: by volume, with the group by diameter beside."""
+    """The size group of the British Thoracic Society 2015.
+
+    Solid nodules by volume, with the group by diameter beside; subsolid ones by diameter. It is the longest one.
+    """
+    longest = nodule.long_axis.length_mm
+    if nodule.type != "solid":
+        return dataclasses.replace(
+            _sized("BTS 2015", BTS_SUBSOLID, longest, nodule), note="subsolid: by the longest diameter"
+        )
     volume, interval = nodule.volume_mm3, nodule.volume_interval_mm3
     category = _by_volume(BTS, volume)
     groups = [_by_volume(BTS, each) for each in (interval.low, volume, interval.high)]
@@ -236,8 +250,8 @@ def bts(nodule: Nodule) -> Category:
         None,
         None,
         reached,
-        f"{volume:.0f} mm³, {away:+.0f} % from the border at {nearest:g} mm³; "
-        f"by diameter {_row(BTS_BY_DIAMETER, nodule.mean_diameter_mm)}",
+        f"{whole(volume)} mm³, {signed(away)} % from the border at {nearest:g} mm³; "
+        f"by the longest diameter {_row(BTS_BY_DIAMETER, longest)}",
     )
 
 
@@ -251,7 +265,7 @@ def categories(findings: Findings, nodule: Nodule) -> list[Category]:
 
 
 def course_of(findings: Findings, nodule: Nodule) -> tuple[Course, str]:
-    """Returns a nodule's course by Lung-RADS' measure, and a remark on what is in doubt about it."""
+    """Returns a nodule's course by Lung-RADS' measure, and a remark on what decided it or is in doubt about it."""
     follow_up = findings.follow_up
     if follow_up is None:
         return "baseline", "without a prior scan Lung-RADS has category 0 where one exists"
@@ -260,13 +274,38 @@ def course_of(findings: Findings, nodule: Nodule) -> tuple[Course, str]:
         return "baseline", "not matched with the prior scan: the row of a first scan"
     if pair.status == "new":
         return "new", ""
-    growing = grows_by_lung_rads(pair.mean_diameter, follow_up.days)
-    if growing is None:
-        return "not growing", "more than 12 months apart, or no dates: whether it grew 1.5 mm within 12 months is open"
     before = findings.prior_nodule(pair.prior_uid)
+    growing = grows_by_lung_rads(pair.mean_diameter, follow_up.days)
+    if nodule.type == "part-solid" and nodule.solid is not None and before is not None:
+        return _course_of_core(nodule.solid.mean_diameter_mm, before, growing, follow_up.days)
+    if growing is None:
+        return "not growing", f"{_OPEN} it grew 1.5 mm within 12 months is open"
     mixed = before is not None and before.diameters_by_hand != nodule.diameters_by_hand
     doubt = "its axes were drawn by hand in one of the two scans only" if mixed else ""
     return ("growing" if growing else "not growing"), doubt
+
+
+_OPEN = "more than 12 months apart, or no dates: whether"
+
+
+def _course_of_core(core_mm: float, before: Nodule, whole: bool | None, days: int | None) -> tuple[Course, str]:
+    """The course of a part-solid nodule, of which Lung-RADS' table asks for a new or growing solid part.
+
+    Args:
+        core_mm: mean diameter of its solid part.
+        before: the nodule in the prior scan.
+        whole: whether the whole nodule grew.
+        days: between the scans.
+    """
+    if before.type == "ground-glass":
+        return "growing", "its solid part is new since the prior: the row of a growing one"
+    prior_mm = before.mean_diameter_mm if before.solid is None else before.solid.mean_diameter_mm
+    growing = grows_by_lung_rads(Change(prior_mm, core_mm, 0.0), days)
+    if growing is None:
+        return "not growing", f"{_OPEN} its solid part grew 1.5 mm within 12 months is open"
+    if growing:
+        return "growing", f"its solid part grew by {core_mm - prior_mm:.1f} mm"
+    return "not growing", "the whole grew by more than 1.5 mm, its solid part did not" if whole is not False else ""
 
 
 def grows_by_lung_rads(diameter: Change | None, days: int | None) -> bool | None:
@@ -286,15 +325,15 @@ def growth_statements(pair: Pair, kind: NoduleType, days: int | None) -> list[st
         grown = round(pair.mean_diameter.current - pair.mean_diameter.prior, 1)
         by_lung_rads = grows_by_lung_rads(pair.mean_diameter, days)
         word = {True: "above", False: "not above", None: "above, but not known to lie within 12 months:"}[by_lung_rads]
-        lines.append(f"Lung-RADS 2022: mean diameter {grown:+.1f} mm, {word} 1.5 mm in 12 months")
+        lines.append(f"Lung-RADS 2022: mean diameter {signed(grown, 1)} mm, {word} 1.5 mm in 12 months")
         at_least = "reaches" if grown >= FLEISCHNER_GROWTH_MM else "below"
-        lines.append(f"Fleischner 2017: {grown:+.1f} mm, {at_least} 2 mm")
+        lines.append(f"Fleischner 2017: {signed(grown, 1)} mm, {at_least} 2 mm")
     if pair.volume is not None:
-        lines.append(f"BTS 2015: volume {pair.volume.percent:+.0f} %, {_against(pair.volume, BTS_GROWTH_PERCENT)}")
+        lines.append(f"BTS 2015: volume {signed(pair.volume.percent)} %, {_against(pair.volume, BTS_GROWTH_PERCENT)}")
         if pair.doubling_days is not None and pair.doubling_days > 0:
             lines.append(f"BTS 2015: doubling time {pair.doubling_days:.0f} days, {_doubling(pair)}")
     if pair.mass is not None and kind != "solid":
-        lines.append(f"subsolid: mass {pair.mass.percent:+.0f} %, {_against(pair.mass, SUBSOLID_MASS_PERCENT)}")
+        lines.append(f"subsolid: mass {signed(pair.mass.percent)} %, {_against(pair.mass, SUBSOLID_MASS_PERCENT)}")
     return lines
 
 
@@ -333,10 +372,8 @@ def brock_remark(nodule: Nodule, patient: Patient, nodule_count: int) -> str:
     share = brock(nodule, patient, nodule_count)
     told = [f"age {patient.age:g}", "female" if patient.female else "male"]
     told += [word for word, field in BROCK_WORDS.items() if getattr(patient, field)]
-    return (
-        f"Brock model (full, with spiculation): {100.0 * share:.1f} % ({', '.join(told)}; {nodule_count} nodules), "
-        "research only"
-    )
+    told_of = f"{', '.join(told)}; {nodule_count} nodule{'s' * (nodule_count != 1)}"
+    return f"Brock model (full, with spiculation): {100.0 * share:.1f} % ({told_of}), research only"
 
 
 def _sized(guideline: str, rows: Sequence[Step], mean_mm: float, nodule: Nodule) -> Category:
@@ -378,8 +415,11 @@ def _reached(rows: Sequence[Step], low_mm: float, high_mm: float) -> tuple[str, 
     )
 
 
-def _merged(category: str, reached: tuple[str, ...], rows: Sequence[Step]) -> tuple[str, ...]:
-    return tuple(row.category for row in rows if row.category in (*reached, category))
+def _by_total(
+    small: tuple[str, ...], large: tuple[str, ...], border_mm: float, low_mm: float, high_mm: float
+) -> tuple[str, ...]:
+    """The rows that a part-solid nodule reaches, where its whole size decides between two sets of rows."""
+    return tuple(dict.fromkeys([*(small if low_mm < border_mm else ()), *(large if high_mm >= border_mm else ())]))
 
 
 def _border(rows: Sequence[Step], mm: float) -> float | None:
