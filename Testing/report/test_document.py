@@ -116,6 +116,7 @@ def test_the_table_has_a_row_a_nodule() -> None:
     rows = list(csv.DictReader(io.StringIO(document.as_csv(followed()))))
     assert [row["course"] for row in rows] == ["matched", "new", "gone"]
     first, _, last = rows
+    assert last["name"] == "nodule 8 (prior)", "as in the other documents: the CT may have a nodule 8 of its own"
     assert first["name"] == "größer <b>&</b>" and first["lung_rads_2022"] == "4B" and first["days"] == "152"
     assert float(first["volume_low_mm3"]) < float(first["volume_mm3"]) < float(first["volume_high_mm3"])
     assert float(first["volume_change_percent"]) == pytest.approx(237.5, abs=0.1)

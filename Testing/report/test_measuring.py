@@ -12,6 +12,7 @@ from pydicom import dcmread
 from SAMMed3DLib.finding.lungs import LungMask, find_lungs
 from SAMMed3DLib.inference.geometry import Block
 from SAMMed3DLib.inference.measurements import measure_nodule
+from SAMMed3DLib.inference.nodule_table import BY_HAND
 from SAMMed3DLib.report import document
 from SAMMed3DLib.report.measuring import Segment, contrast_hu, measure_scan, nodule_type, segments_of, volume_interval
 from SAMMed3DLib.report.scan_facts import _date, cut_sides, scan_of, series_header
@@ -172,14 +173,18 @@ def test_diameters_that_a_person_drew_come_before_those_of_the_mask() -> None:
     scan = scan_of(hu, matrix, "scan")
     own, by_hand = (
         measure_scan(scan, hu, matrix, [Segment(1, "n", Block(mask, (0, 0, 0)), **more)]).nodules[0]
-        for more in ({}, {"measured": {"slice_index": 4}, "drawn_ras": drawn})
+        for more in ({}, {"measured": {"slice_index": 4, "diameters": BY_HAND}, "axes_ras": drawn})
     )
     assert by_hand.diameters_by_hand and not own.diameters_by_hand
     assert (by_hand.long_axis.length_mm, by_hand.short_axis.length_mm) == (14.3, 9.0)
     assert (by_hand.mean_diameter_mm, by_hand.place.slice_number) == (11.7, 5)
     assert by_hand.long_axis.end_ras == (14.26, middle, 4.0)
-    first = Segment(1, "n", Block(mask, (0, 0, 0)), measured={"slice_index": 0}, drawn_ras=drawn)
-    assert measure_scan(scan, hu, matrix, [first]).nodules[0].place.slice_number == 1
+    first = Segment(1, "n", Block(mask, (0, 0, 0)), measured={"slice_index": 0}, axes_ras=drawn)
+    (models,) = measure_scan(scan, hu, matrix, [first]).nodules
+    assert models.place.slice_number == 1
+    assert models.mean_diameter_mm == 11.7 and not models.diameters_by_hand, (
+        "those of the model's output, as in the list"
+    )
     assert by_hand.volume_mm3 == own.volume_mm3 and by_hand.volume_interval_mm3 == own.volume_interval_mm3
 
 

@@ -142,7 +142,21 @@ def test_lung_rads_juxtapleural_needs_a_person() -> None:
 
 @pytest.mark.parametrize(
     "grown, days, growing",
-    [(1.5, 100, False), (1.6, 100, True), (1.6, 366, True), (1.6, 367, None), (1.5, 900, False), (1.6, None, None)],
+    [
+        (1.5, 100, False),
+        (1.6, 100, True),
+        (1.6, 366, True),
+        (1.6, 367, None),
+        (1.5, 900, False),
+        (1.6, None, None),
+        (5.0, 0, None),
+        # of two spans of 12 months one has seen half of it at least, of three a third
+        (3.0, 367, None),
+        (3.1, 367, True),
+        (3.1, 732, True),
+        (3.1, 733, None),
+        (4.6, 733, True),
+    ],
 )
 def test_lung_rads_growth(grown, days, growing) -> None:
     assert rules.grows_by_lung_rads(Change(6.0, 6.0 + grown, 0.0), days) is growing
@@ -248,6 +262,9 @@ def test_the_course_decides_the_row() -> None:
     assert rules.course_of(followed(grown), nodule())[0] == "growing"
     course, doubt = rules.course_of(followed(grown, 800), nodule())
     assert course == "not growing" and "12 months" in doubt
+    assert "above 1.5 mm, but not known to be within 12" in rules.growth_statements(grown, "solid", 800)[0]
+    text = rules.categories(followed(grown, 800), nodule(8.0))[0].text
+    assert "not known to have grown" in text and "not growing" not in text
     assert rules.categories(followed(grown), nodule(8.0))[0].category == "4B"
 
 

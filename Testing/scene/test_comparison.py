@@ -307,6 +307,15 @@ def test_axes_by_hand_go_into_the_findings(two: Two, tmp_path: Path) -> None:
     assert (nodule.long_axis.length_mm, nodule.short_axis.length_mm) == (8.4, 4.2)
     assert (nodule.mean_diameter_mm, nodule.place.slice_number) == (6.3, k + 1)
     np.testing.assert_allclose(nodule.long_axis.end_ras, drawn[0, 1], atol=2e-3)
+    # those of the model's output, of which the list tells: of the mask's voxels they are others
+    other, block = two.now[1], volume.writer.read(two.now[1])
+    ends = drawn + np.subtract(bench.ras(*PLACES[1]), bench.ras(*PLACES[0]))
+    local = {AXES: volume.geometry.worldToLocal(ends).tolist(), "slice_index": PLACES[1][0]}
+    volume.setMeasurements(other, block, {**volume.record(other).measurements, **local})
+    two.run()
+    found = two.row("Nodule 2").shown
+    assert (found.long_axis.length_mm, found.mean_diameter_mm) == (8.4, 6.3) and not found.diameters_by_hand
+    assert found.place.slice_number == PLACES[1][0] + 1
     two.comparison.save(tmp_path / "findings.json")
     two.wait()
     assert [each.diameters_by_hand for each in read_findings(tmp_path / "findings.json").nodules].count(True) == 1

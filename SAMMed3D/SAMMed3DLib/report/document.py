@@ -73,7 +73,7 @@ def as_csv(findings: Findings) -> str:
             if pair.current_uid is None and prior is not None:
                 rows.append(
                     {
-                        "name": prior.name,
+                        "name": f"{prior.name} (prior)",
                         "tracking_uid": prior.tracking_uid,
                         "type": prior.type,
                         **_course_cells(findings, pair),

@@ -27,6 +27,7 @@ from ..inference.geometry import (
     world_to_ijk,
 )
 from ..inference.measurements import SOLID_HU, AxialAxes, NoduleRecord, measure_nodule, measure_with_axes
+from ..inference.nodule_table import BY_HAND
 from .findings import (
     Diameter,
     Findings,
@@ -90,9 +91,9 @@ class Segment:
         status: "AI", "reviewed" or "flagged".
         lobe: from a lobe segmentation; None without one.
         measured: figures of a NoduleRecord that were taken from the model's output of this very mask; they come before
-            those of the mask, so that a nodule has one volume wherever it is shown.
-        drawn_ras: (2, 2, 3) where the long and the short axis end that a person drew, in the slice ``slice_index`` of
-            ``measured``; None: the mask's.
+            those of the mask, so that a nodule has one volume wherever it is shown. "diameters" as in the table.
+        axes_ras: (2, 2, 3) where the long and the short axis of ``measured`` end, in its ``slice_index``; a person
+            may have drawn them. None: the mask's.
     """
 
     label: int
@@ -102,7 +103,7 @@ class Segment:
     status: Literal["AI", "reviewed", "flagged"] = "AI"
     lobe: str | None = None
     measured: Mapping[str, Any] = field(default_factory=dict)
-    drawn_ras: NDArray | None = None
+    axes_ras: NDArray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,10 +181,10 @@ def _nodule(
     measured, axes = measure_with_axes(segment.block, array_kji, ijk_to_ras)
     assert axes is not None  # only masks with voxels are listed
     record = _with_figures(measured, segment.measured)
-    if segment.drawn_ras is not None:
-        drawn_in = int(segment.measured.get("slice_index", record.slice_index))
-        axes = AxialAxes(segment.drawn_ras[0], segment.drawn_ras[1], drawn_in)
-        record = dataclasses.replace(record, slice_index=drawn_in)
+    if segment.axes_ras is not None:
+        measured_in = int(segment.measured.get("slice_index", record.slice_index))
+        axes = AxialAxes(segment.axes_ras[0], segment.axes_ras[1], measured_in)
+        record = dataclasses.replace(record, slice_index=measured_in)
     note = str(segment.measured.get("note") or record.note)
     kind, reason, core = nodule_type(segment.block, array_kji, ijk_to_ras)
     long_axis, short_axis = _diameter(axes.long_ras), _diameter(axes.short_ras)
@@ -205,7 +206,7 @@ def _nodule(
         place=_place(segment, record, ijk_to_ras, surface),
         solid=_solid_core(core, segment.block, array_kji, ijk_to_ras) if kind == "part-solid" else None,
         status=segment.status,
-        diameters_by_hand=segment.drawn_ras is not None,
+        diameters_by_hand=segment.measured.get("diameters") == BY_HAND,
         remarks=(note,) if note else (),
     )
 

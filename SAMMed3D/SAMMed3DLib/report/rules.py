@@ -170,7 +170,7 @@ def lung_rads(nodule: Nodule, course: Course) -> Category:
     if nodule.type == "solid":
         # a solid nodule without growth keeps a size, for which the table has the row of the first scan
         found = _sized(name, LUNG_RADS_SOLID["baseline" if course == "not growing" else course], mean, nodule)
-        notes = ["not growing since the prior: the row of a first scan"] if course == "not growing" else []
+        notes = [_NO_GROWTH] if course == "not growing" else []
         benign = course != "growing" and mean <= LUNG_RADS_JUXTAPLEURAL_MM
         if benign and nodule.place.distance_to_pleura_mm == 0.0 and found.category != "2":
             notes.append("touches the lung's surface: 2 if smooth and oval, lentiform or triangular")
@@ -184,7 +184,7 @@ def lung_rads(nodule: Nodule, course: Course) -> Category:
     if nodule.solid is None:
         return Category(name, None, note="the solid part was not measured")
     rows = LUNG_RADS_PART_SOLID["baseline" if course == "not growing" else course]
-    note = "not growing since the prior: the row of a first scan" if course == "not growing" else ""
+    note = _NO_GROWTH if course == "not growing" else ""
     core = nodule.solid
     low, high = _size_bounds(nodule)
     reached = _reached(rows, core.mean_diameter_mm * low, core.mean_diameter_mm * high)
@@ -285,6 +285,7 @@ def course_of(findings: Findings, nodule: Nodule) -> tuple[Course, str]:
     return ("growing" if growing else "not growing"), doubt
 
 
+_NO_GROWTH = "not known to have grown 1.5 mm in 12 months since the prior: the row of a first scan"
 _OPEN = "more than 12 months apart, or no dates: whether"
 
 
@@ -309,13 +310,18 @@ def _course_of_core(core_mm: float, before: Nodule, whole: bool | None, days: in
 
 
 def grows_by_lung_rads(diameter: Change | None, days: int | None) -> bool | None:
-    """Whether the mean diameter grew by more than 1.5 mm within twelve months; None where that cannot be told."""
+    """Whether the mean diameter grew by more than 1.5 mm within twelve months; None where that cannot be told.
+
+    Over more than twelve months it did where it grew by so much in each of them on average.
+    """
     if diameter is None:
         return None
     grown = round(diameter.current - diameter.prior, 1)
     if grown <= LUNG_RADS_GROWTH_MM:
         return False
-    return True if days is not None and 0 < days <= LUNG_RADS_GROWTH_DAYS else None
+    if days is None or days <= 0:
+        return None
+    return True if round(grown / math.ceil(days / LUNG_RADS_GROWTH_DAYS), 3) > LUNG_RADS_GROWTH_MM else None
 
 
 def growth_statements(pair: Pair, kind: NoduleType, days: int | None) -> list[str]:
@@ -324,8 +330,12 @@ def growth_statements(pair: Pair, kind: NoduleType, days: int | None) -> list[st
     if pair.mean_diameter is not None:
         grown = round(pair.mean_diameter.current - pair.mean_diameter.prior, 1)
         by_lung_rads = grows_by_lung_rads(pair.mean_diameter, days)
-        word = {True: "above", False: "not above", None: "above, but not known to lie within 12 months:"}[by_lung_rads]
-        lines.append(f"Lung-RADS 2022: mean diameter {signed(grown, 1)} mm, {word} 1.5 mm in 12 months")
+        words = {
+            True: "above 1.5 mm in 12 months",
+            False: "not above 1.5 mm in 12 months",
+            None: "above 1.5 mm, but not known to be within 12 months",
+        }
+        lines.append(f"Lung-RADS 2022: mean diameter {signed(grown, 1)} mm, {words[by_lung_rads]}")
         at_least = "reaches" if grown >= FLEISCHNER_GROWTH_MM else "below"
         lines.append(f"Fleischner 2017: {signed(grown, 1)} mm, {at_least} 2 mm")
     if pair.volume is not None:

@@ -18,7 +18,6 @@ import slicer.util
 from numpy.typing import NDArray
 
 from ..inference.errors import InputError, PredictionCancelled
-from ..inference.nodule_table import BY_HAND
 from ..report.findings import Caveat, Findings, Nodule, Pair, Point, Scan, read_findings, tracking_uid, without_names
 from ..signal import Signal
 from ..translation import tr as _
@@ -763,11 +762,11 @@ def _taken(volumeNode: Any, segmentationNode: Any) -> _Taken:
             name, status = nodules.segment(segmentId).GetName(), nodules.status(segmentId)
             lobe, known = _lobeOf(block, lobes), SegmentRecord.fromDict(nodules.record(segmentId))
             measured = known.measurements if known.measured == digest(block) else {}
-            drawn = measured.get(AXES) if measured.get("diameters") == BY_HAND else None
-            ends = None if drawn is None else geometry.localToWorld(drawn)
+            axes = measured.get(AXES)
+            ends = None if not axes else geometry.localToWorld(axes)
             segments.append((label, name, block, uid, status, lobe, measured, ends))
             ids[label] = segmentId
-            names.append((segmentId, name, status, lobe, digest(block), measured.get("volume_mm3"), str(drawn)))
+            names.append((segmentId, name, status, lobe, digest(block), measured.get("volume_mm3"), str(axes)))
     key = (image, scan, tuple(names))
     array, matrix = geometry.array(), geometry.ijkToWorld
     return _Taken(scan, image, key, array, matrix, dicomFile(volumeNode), tuple(segments), ids)
