@@ -99,6 +99,26 @@ def test_what_could_not_be_matched_is_neither_new_nor_gone() -> None:
     assert "new: no partner" not in text and "the row of a first scan" in text
 
 
+def at(ras, mm: float, label: int):
+    made = nodule(mm, label=label)
+    return dataclasses.replace(made, place=dataclasses.replace(made.place, centroid_ras=ras))
+
+
+def test_nodules_that_grew_together_or_fell_apart_are_asked_about() -> None:
+    """The one without a partner is neither gone nor new: it lies in the other scan's nodule."""
+    one, two = at((0.0, 0.0, 0.0), 13.0, 1), (at((-3.5, 0.0, 0.0), 8.0, 2), at((3.5, 0.0, 0.0), 6.0, 3))
+    far = at((60.0, 0.0, 0.0), 6.0, 4)
+    merged = follow_up(findings(one), findings(*two, far, date="2024-01-01"), SAME_PLACE)
+    assert [pair.status for pair in merged.follow_up.pairs] == ["matched", "gone", "gone"]
+    for said in (document.as_text(merged), Page(document.as_html(merged, {})).text):
+        assert "expected at R 4, A 0, S 0; its place lies in nodule 1: merged?" in said and said.count("merged?") == 1
+    split = follow_up(findings(*two, far), findings(one, date="2024-01-01"), SAME_PLACE)
+    assert [pair.status for pair in split.follow_up.pairs] == ["matched", "new", "new"]
+    for said in (document.as_text(split), Page(document.as_html(split, {})).text):
+        assert "its place lies in nodule 1 (prior): split?" in said and said.count("its place lies") >= 1
+    assert document.as_text(split).count("split?") == 1
+
+
 def test_no_measurable_change_is_said() -> None:
     grown = nodule(9.0)
     before = dataclasses.replace(nodule(8.9, label=4), place=grown.place)

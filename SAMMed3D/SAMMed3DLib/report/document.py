@@ -269,8 +269,9 @@ def days_text(days: int | None) -> str:
 
 def course_line(findings: Findings, pair: Pair) -> str:
     """Describes in one line what became of a nodule."""
+    prior = findings.follow_up.prior_nodules if findings.follow_up is not None else ()
     if pair.status == "new":
-        return "new: no partner in the prior scan"
+        return f"new: no partner in the prior scan{_within(pair, prior, ' (prior): split?')}"
     if pair.status == "unmatched":
         failed = findings.follow_up is not None and findings.follow_up.prior_to_current is None
         other = "this" if pair.current_uid is None else "prior"
@@ -279,7 +280,8 @@ def course_line(findings: Findings, pair: Pair) -> str:
     if pair.status == "gone":
         assert pair.expected_ras is not None
         right, front, up = (whole(each) for each in pair.expected_ras)
-        return f"in the prior only; expected at R {right}, A {front}, S {up}"
+        within = _within(pair, findings.nodules, ": merged?")
+        return f"in the prior only; expected at R {right}, A {front}, S {up}{within}"
     assert pair.volume is not None and pair.mean_diameter is not None
     grown = pair.mean_diameter.current - pair.mean_diameter.prior
     hand = ", paired by hand" if pair.by_hand else ""
@@ -288,6 +290,16 @@ def course_line(findings: Findings, pair: Pair) -> str:
         f"prior {whole(pair.volume.prior)} mm³, volume {change_text(pair.volume)}{mass}, "
         f"mean diameter {signed(grown, 1)} mm{hand}; {doubling_text(pair)}"
     )
+
+
+def _within(pair: Pair, others: Sequence[Nodule], question: str) -> str:
+    """Names the other scan's nodule in whose reach a nodule without a partner should lie; "" where there is none."""
+    if pair.expected_ras is None:
+        return ""
+    for each in others:
+        if math.dist(pair.expected_ras, each.place.centroid_ras) < each.long_axis.length_mm / 2.0:
+            return f"; its place lies in {name_text(each.name)}{question}"
+    return ""
 
 
 def remark_lines(findings: Findings, nodule: Nodule) -> list[str]:
@@ -478,7 +490,7 @@ def _html_follow_up(findings: Findings) -> str:
                 doubling_text(pair).removeprefix("doubling time "),
             ]
         else:
-            cells += ["", "", "", "" if pair.status == "new" else course_line(findings, pair).partition("; ")[2]]
+            cells += ["", "", "", course_line(findings, pair).partition("; ")[2]]
         rows.append(_html_row(cells, ["name", "", *["figure"] * 5, ""]))
     if not rows:
         return "<h2>Follow-up</h2><p>No nodules at either date.</p>"
