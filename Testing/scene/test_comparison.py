@@ -489,6 +489,21 @@ def test_lobes_come_from_another_segmentation(two: Two) -> None:
     assert found == {"Nodule 1": "lower lobe", "Nodule 2": "lower lobe", "Nodule 3": "upper lobe"}
 
 
+def test_figures_of_another_scale_are_not_told(two: Two) -> None:
+    """The list's figures were measured before the CT came under a transform that doubles one axis."""
+    two.comparison.run()
+    two.wait()
+    listed = two.row("Nodule 1").shown.volume_mm3
+    node = two.bench.scene.add_transform(np.diag([2.0, 1.0, 1.0, 1.0]))
+    two.bench.volume.SetAndObserveTransformNodeID(node.GetID())
+    two.comparison.run()
+    two.wait()
+    voxels = int(two.bench.full(two.now[0]).sum())
+    assert listed == voxels, "the bench's engine counts voxels"
+    matrix = two.bench.session.volume.geometry.ijkToWorld
+    assert two.row("Nodule 1").shown.volume_mm3 == pytest.approx(voxels * abs(np.linalg.det(matrix[:3, :3])))
+
+
 # -- scans and nodules that change or go -------------------------------------------------------------------------------
 
 

@@ -7,8 +7,10 @@ import types
 import numpy as np
 import slicer
 
+from SAMMed3DLib.scene.nodule_state import SegmentRecord, digest
 from SAMMed3DLib.scene.states import State
-from SAMMed3DLib.worker.requests import SetVolume
+from SAMMed3DLib.scene.volume_geometry import toVtk
+from SAMMed3DLib.worker.requests import Measure, SetVolume
 from scene.session_bench import IJK_TO_RAS, SHAPE, Bench
 
 
@@ -63,6 +65,26 @@ def test_a_volume_that_is_moved_takes_its_nodules_along(bench):
     assert len(asked(bench, SetVolume)) == 1
     bench.session.undo()
     np.testing.assert_array_equal(bench.full(segmentId), bench.cubes([(10, 12, 14)]))
+
+
+def test_a_transform_that_changes_lengths_has_nodules_measured_anew(bench):
+    segmentId = bench.click(10, 12, 14)
+    before = len(asked(bench, Measure))
+    node = bench.scene.add_transform(TURN)
+    bench.volume.SetAndObserveTransformNodeID(node.GetID())
+    bench.settle()
+    assert len(asked(bench, Measure)) == before, "a rigid one leaves all lengths"
+    wide = TURN @ np.diag([2.0, 1.0, 1.0, 1.0])
+    node.SetMatrixTransformToParent(toVtk(wide))
+    bench.settle()
+    (request,) = asked(bench, Measure)[before:]
+    assert list(request.blocks) == [segmentId]
+    np.testing.assert_allclose(request.ijk_to_world, wide @ IJK_TO_RAS)
+    record = bench.session.volume.record(segmentId)
+    block, scale = bench.session.volume.writer.read(segmentId), bench.session.volume.geometry.scale()
+    assert record.isOf(block, scale) and not record.isOf(block, "another")
+    old = SegmentRecord(record.measurements, digest(block))
+    assert old.isOf(block, scale), "scenes of older versions tell of the voxels only"
 
 
 # -- nodes deleted by the user ----------------------------------------------------------------------------------------

@@ -761,7 +761,7 @@ def _taken(volumeNode: Any, segmentationNode: Any) -> _Taken:
             uids.add(uid)
             name, status = nodules.segment(segmentId).GetName(), nodules.status(segmentId)
             lobe, known = _lobeOf(block, lobes), SegmentRecord.fromDict(nodules.record(segmentId))
-            measured = known.measurements if known.measured == digest(block) else {}
+            measured = known.measurements if known.isOf(block, geometry.scale()) else {}
             axes = measured.get(AXES)
             ends = None if not axes else geometry.localToWorld(axes)
             segments.append((label, name, block, uid, status, lobe, measured, ends))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,9 @@ class NoduleEditor:
         self._toLookAt: dict[str, None] = {}
         self._drawing: str | None = None
         self._isRefreshed = False
+        self._scale = ""
+        with suppress(SceneError):
+            self._scale = volume.geometry.scale()
         volume.placed.connect(self._onPlaced)
         volume.moved.connect(self._onMoved)
         volume.removed.connect(self._onRemoved)
@@ -411,6 +415,14 @@ class NoduleEditor:
         self._toLookAt[segmentId] = None
         self.volume.worked()
 
+    def rescale(self) -> None:
+        """Has measured nodules measured anew after a transform that changes lengths. Raises SceneError."""
+        before, self._scale = self._scale, self.volume.geometry.scale()
+        if self._scale != before:
+            known = self.volume.nodules
+            self._toLookAt |= dict.fromkeys(one for one in known if self.volume.record(one).measurements)
+            self.volume.worked()
+
     def refresh(self) -> None:
         """Catches up after opening a volume: unanswered points, edited masks and points without a nodule."""
         if self._isRefreshed:
@@ -443,7 +455,7 @@ class NoduleEditor:
         if record.isPending and state.prompts and record.mask == drawn:
             volume.begin(segmentId, {state.prompts[-1].id})
             self._request(segmentId)
-        elif record.measured != drawn:
+        elif not volume.isMeasured(segmentId):
             self.measure(segmentId)
 
     # -- requests and answers ----------------------------------------------------------------------------------------

@@ -122,13 +122,19 @@ def digest(block: MaskBlock | None) -> str:
     return content.hexdigest()
 
 
+def measureStamp(block: MaskBlock | None, scale: str) -> str:
+    """Makes a short text that differs where measurements may: of the voxels and of VolumeGeometry.scale."""
+    voxels = digest(block)
+    return f"{voxels}-{scale}" if voxels else ""
+
+
 @dataclass(frozen=True)
 class SegmentRecord:
     """The record that is stored with a segment, so that a reopened scene goes on where it was.
 
     Attributes:
         measurements: :class:`SAMMed3DLib.inference.NoduleRecord` as a dict; empty where unknown.
-        measured: :func:`digest` of the measured voxels; for other voxels the measurements must not be shown.
+        measured: :func:`measureStamp` of the measured voxels; for others the measurements must not be shown.
         mask: :func:`digest` of the voxels that this module wrote last.
         clicks: number of prompts that alone gave these voxels; None where something else had a part in them.
         isPending: an answer was awaited.
@@ -143,6 +149,10 @@ class SegmentRecord:
     isPending: bool = False
     probability: float | None = None
     isTouched: bool = False
+
+    def isOf(self, block: MaskBlock | None, scale: str) -> bool:
+        """Whether the measurements are of these voxels; scenes of older versions do not tell of which scale."""
+        return self.measured in (measureStamp(block, scale), digest(block))
 
     def toDict(self) -> dict[str, Any]:
         """JSON values."""

@@ -38,7 +38,7 @@ from .nodule_segmentation import (
     showWith,
     useGeometryOf,
 )
-from .nodule_state import DRAWN, NoduleSnapshot, NoduleState, SegmentRecord, digest
+from .nodule_state import DRAWN, NoduleSnapshot, NoduleState, SegmentRecord, digest, measureStamp
 from .prompt_store import SEGMENTATION_ROLE, Point, Prompt, PromptStore, createPrompts, findPrompts
 from .segment_writer import SegmentSnapshot, SegmentWriter
 from .volume_geometry import SceneError, VolumeGeometry, transformPoints
@@ -510,7 +510,7 @@ class OpenVolume:
         isCut = block is not whole
         measurements = {} if isCut else dict(answer.measurements)
         before = self.record(segmentId)
-        if before.measured == digest(block) and before.measurements.get("diameters") == BY_HAND:
+        if before.isOf(block, self.geometry.scale()) and before.measurements.get("diameters") == BY_HAND:
             measurements |= {key: before.measurements[key] for key in DRAWN if key in before.measurements}
         with self.changing():
             self.writer.write(segmentId, block, surface=False)
@@ -614,14 +614,14 @@ class OpenVolume:
                 self.segmentation.setRecord(segmentId, record.toDict())
 
     def isMeasured(self, segmentId: str) -> bool:
-        """Whether the stored measurements are those of the voxels as they are."""
-        return self.record(segmentId).measured == digest(self.writer.read(segmentId))
+        """Whether the stored measurements are those of the voxels as they are, in place and size."""
+        return self.record(segmentId).isOf(self.writer.read(segmentId), self.geometry.scale())
 
     def setMeasurements(
         self, segmentId: str, block: MaskBlock, measurements: Mapping[str, Any], **changes: Any
     ) -> None:
         """Stores measurements of these voxels, with other changes of the record."""
-        measured = digest(block) if measurements else ""
+        measured = measureStamp(block, self.geometry.scale()) if measurements else ""
         self.setRecord(segmentId, measurements=dict(measurements), measured=measured, **changes)
 
     # -- snapshots ---------------------------------------------------------------------------------------------------

@@ -764,8 +764,10 @@ class Session:
             self.review.jumpTo(segmentId)
 
     def _onVolumeChanged(self) -> None:
-        """Withdraws the message on an unusable volume, once a change has made it usable."""
+        """Withdraws the message on an unusable volume that a change has made usable; measures in a new scale."""
         self.hidePreview()
+        with suppress(SceneError):
+            self._editor.rescale()
         if self._problem or self._pipeline.error:
             self.retry()
             self.oddities = odditiesOf(self._volumeNode)

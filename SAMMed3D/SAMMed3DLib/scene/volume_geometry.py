@@ -6,12 +6,15 @@ a volume changes nothing that was computed. The scene, scripts and measurements 
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
 import vtk
 from numpy.typing import ArrayLike, NDArray
 from vtk.util import numpy_support
+
+from ..inference.geometry import closest_ras_axes
 
 Affine = NDArray[np.float64]
 
@@ -67,6 +70,13 @@ class VolumeGeometry:
     def identity(self) -> tuple[str, int, bytes]:
         """Hashable key that changes with voxels or local geometry, not when the volume is moved by a transform."""
         return self.volumeNode.GetID(), self.volumeNode.GetImageData().GetMTime(), self.ijkToRas.tobytes()
+
+    def scale(self) -> str:
+        """Makes a short hash of what lengths depend on: spacings and angles in the world, and which axis is axial."""
+        columns = self.ijkToWorld[:3, :3]
+        metric = np.round(columns.T @ columns, 5) + 0.0  # -0 is 0
+        axial = closest_ras_axes(self.ijkToWorld)[0][2]
+        return hashlib.blake2b(metric.tobytes() + bytes([axial]), digest_size=4).hexdigest()
 
     def worldToLocal(self, points: ArrayLike) -> NDArray[np.float64]:
         """World RAS points (..., 3) in the volume's local RAS."""
