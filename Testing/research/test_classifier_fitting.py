@@ -10,9 +10,14 @@ from Research import classifier_crops, classifier_fitting
 from Research.classifier_crops import FINER, STORED, Crops, views
 from Research.classifier_fitting import save, separation, train, without
 from Research.detection_scans import DetectionScan, KnownNodule
+from Research.real_samples import training_shapes
+from research.test_detection_scans import background, real_crop
 from SAMMed3DLib.finding.appearance import classifier_spacing
 from SAMMed3DLib.finding.candidates import Candidate
 from SAMMed3DLib.model.nodule_classifier import EDGE, load_classifier
+from SAMMed3DLib.synthesis import NoduleShapes
+from SAMMed3DLib.synthesis.shapes import LIBRARY
+from SAMMed3DLib.weights import resource_path
 
 GRID = np.indices((STORED,) * 3) - (STORED - 1) / 2
 
@@ -98,6 +103,36 @@ def test_what_is_near_a_nodule_or_counts_as_nothing_is_no_sample(monkeypatch, tm
     # the second time they come from the file
     again = Crops.kept(tmp_path / "crops.npy", iter(()))
     assert np.array_equal(again.hu, kept.hu) and np.array_equal(again.spacing_mm, kept.spacing_mm)
+
+
+def test_each_round_has_painted_and_real_nodules_and_every_third_large_ones(monkeypatch):
+    for name, count in (("SMALL_PER_SCAN", 3), ("REAL_PER_SCAN", 2), ("LARGE_PER_SCAN", 1)):
+        monkeypatch.setattr(classifier_crops, name, count)
+    monkeypatch.setattr(classifier_crops, "LARGE_MM", (14.0, 16.0))
+    crop = real_crop()
+    shapes = NoduleShapes.load()
+    scans = list(classifier_crops._scans_of(background(), 0, 3, shapes, [crop]))
+    assert [(len(scan.nodules), others) for scan, others in scans] == [
+        (0, classifier_crops.CANDIDATES),
+        *[(3, 0), (2, 0)] * 3,
+        (1, 0),
+    ]
+    for number in (2, 4, 6):
+        assert [nodule.diameter_mm for nodule in scans[number][0].nodules] == pytest.approx([8.0] * 2, rel=0.1)
+    assert scans[7][0].nodules[0].diameter_mm > 11.0
+
+
+def test_shapes_of_kept_back_scans_are_not_drawn(tmp_path):
+    with np.load(resource_path(LIBRARY), allow_pickle=False) as file:
+        scans = file["table"][:, list(file["columns"]).index("scan_id")].astype(int)
+    folder = tmp_path / "lidc_voi"
+    folder.mkdir()
+    everything = len(training_shapes(tmp_path))
+    for kept_back in (np.unique(scans)[::2], np.unique(scans)):
+        (folder / "held_back_scans.txt").write_text("\n".join(map(str, kept_back)))
+        left = len(training_shapes(tmp_path))
+        assert left == len(NoduleShapes.load(without_scans=kept_back.tolist())) < everything
+    assert left == 0
 
 
 def test_each_background_is_left_out_once(monkeypatch, tmp_path, capsys):
