@@ -90,7 +90,7 @@ class Crops:
 def collect(shared: Path, cache: Path, folder: Path, rounds: int) -> tuple[list[Crops], Crops]:
     """Collects crops of each training background and of synthetic chests; kept in ``folder``."""
     shapes = training_shapes(shared / "data")
-    real = [crop for crop in read_crops(shared / "data" / REAL_CROPS) if is_free(crop)]
+    real = real_nodules(shared)
     of_backgrounds = []
     for number, background in enumerate(training_backgrounds(shared / "data", cache)):
         scans = _scans_of(within_lungs(background), number, rounds, shapes, real)
@@ -99,18 +99,27 @@ def collect(shared: Path, cache: Path, folder: Path, rounds: int) -> tuple[list[
     return of_backgrounds, Crops.kept(folder / "crops_procedural.npy", procedural)
 
 
+def real_nodules(shared: Path) -> list[RealCrop]:
+    """The real nodules of training patients that can stand in another lung."""
+    return [crop for crop in read_crops(shared / "data" / REAL_CROPS) if is_free(crop)]
+
+
+def real_scan(background: Background, crops: Sequence[RealCrop], rng: np.random.Generator) -> DetectionScan:
+    """Puts real nodules into a lung that training may use; rare and hard ones more often."""
+    weights = np.array([crop.weight for crop in crops])
+    drawn = [crops[n] for n in rng.choice(len(crops), 8 * REAL_PER_SCAN, p=weights / weights.sum())]
+    return with_real_nodules(bare_scan(background, "training"), background, drawn, rng, REAL_PER_SCAN)
+
+
 def _scans_of(
     background: Background, number: int, rounds: int, shapes: NoduleShapes, real: Sequence[RealCrop]
 ) -> Iterator[tuple[DetectionScan, int]]:
     """Yields scans, with the number of their candidates to take as no nodules."""
-    bare = bare_scan(background, "training")
-    yield bare, CANDIDATES
-    weights = np.array([crop.weight for crop in real])
+    yield bare_scan(background, "training"), CANDIDATES
     for repeat in range(rounds):
         rng = np.random.default_rng([repeat, number, 71])
         yield painted_scan(background, "training", rng, SMALL_PER_SCAN, shapes, SMALL_MM), 0
-        drawn = [real[n] for n in rng.choice(len(real), 8 * REAL_PER_SCAN, p=weights / weights.sum())]
-        yield with_real_nodules(bare, background, drawn, rng, REAL_PER_SCAN), 0
+        yield real_scan(background, real, rng), 0
         if repeat % 3 == 2:
             yield painted_scan(background, "training", rng, LARGE_PER_SCAN, shapes, LARGE_MM), 0
 

@@ -5,11 +5,11 @@
 
 DIR holds the classifiers of ``classifier_fitting``: each background is judged by the one that has not seen it. What
 the generator clicks in the backgrounds that training may use is false, but for their own lesions.
-Nodules are painted into the same lungs, and the candidates on them are positive where the mask is that of the nodule:
-LUNA16's hit rule and a Dice above 0.3. All samples of a nodule weigh as much as those of another, and all nodules of a
-background together as much as the four of a usual scan, so that the probabilities are those of a usual scan. Leaving
-out one background at a time tells how good it is and where the slider's thresholds lie. No real nodule and nothing of
-the held-out background enters.
+Nodules are painted into the same lungs, and real ones of training patients put there; the candidates on them are
+positive where the mask is that of the nodule: LUNA16's hit rule and a Dice above 0.3. All samples of a nodule weigh as
+much as those of another, and all nodules of a background together as much as the four of a usual scan, so that the
+probabilities are those of a usual scan. Leaving out one background at a time tells how good it is and where the
+slider's thresholds lie. Nothing of the held-out background and of kept-back patients enters.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from SAMMed3DLib.model.nodule_classifier import NoduleClassifier, load_classifie
 from SAMMed3DLib.weights import default_checkpoint
 
 from .backgrounds import TRAINING, training_backgrounds
-from .classifier_crops import LARGE_MM, LARGE_PER_SCAN, SMALL_MM, SMALL_PER_SCAN
+from .classifier_crops import LARGE_MM, LARGE_PER_SCAN, SMALL_MM, SMALL_PER_SCAN, real_nodules, real_scan
 from .classifier_fitting import without
 from .detection_scans import DetectionScan, bare_scan, painted_scan
 from .logistic import fit_logistic, write_section
@@ -98,7 +98,7 @@ class Samples:
 
 
 def scans(shared: Path, cache: Path, rounds: int, seed: int) -> Iterator[tuple[int, DetectionScan]]:
-    """Yields the number of the background and a scan: as it is, then with nodules, then with large ones."""
+    """Yields the number of the background and a scan: as it is, then with painted, with large and with real nodules."""
     shapes = training_shapes(shared / "data")
     backgrounds = [within_lungs(each) for each in training_backgrounds(shared / "data", cache)]
     for number, background in enumerate(backgrounds):
@@ -111,6 +111,10 @@ def scans(shared: Path, cache: Path, rounds: int, seed: int) -> Iterator[tuple[i
         for number, background in enumerate(backgrounds):
             rng = np.random.default_rng([seed, repeat, number, 32])
             yield number, painted_scan(background, "training", rng, LARGE_PER_SCAN, shapes, LARGE_MM)
+    real = real_nodules(shared)
+    for repeat in range(max(1, rounds // 2)):
+        for number, background in enumerate(backgrounds):
+            yield number, real_scan(background, real, np.random.default_rng([seed, repeat, number, 33]))
 
 
 def gather(
@@ -320,9 +324,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout.write(f"thresholds: {slider[0]:.3f} few, {slider[1]:.3f} usual\n")
     if options.write:
         about = (
-            f"From {counts}: nodules of {SMALL_MM[0]:g}-{LARGE_MM[1]:g} mm painted into the backgrounds that training "
-            f"may use, against what else is found there. Backgrounds left out in turn: sensitivity {reached['click']} "
-            f"false positives a scan. Slider: scores with {FEW_RATE:g} and {USUAL_RATE:g} false positives a scan in "
+            f"From {counts}: nodules of {SMALL_MM[0]:g}-{LARGE_MM[1]:g} mm painted, and real ones put, into the "
+            "backgrounds that training may use, against what else is found there. Backgrounds left out in turn: "
+            f"sensitivity {reached['click']} false positives a scan. Slider: scores with {FEW_RATE:g} and "
+            f"{USUAL_RATE:g} false positives a scan in "
             "backgrounds left out of the fit. Usual: where the blob filter or the classifier was not asked."
         )
         usual = np.average(objects.inputs["click"], axis=0, weights=objects.weight)
