@@ -66,7 +66,7 @@ class KnownNodule:
         diameter_mm: of the sphere of its volume.
         center_ras: (3,) mm, center of its voxels.
         mask: bool block [k, j, i], and ``offset_kji``, its first voxel.
-        readers: how many marked it; None of a synthetic one.
+        readers: how many marked it; None of a painted one.
     """
 
     kind: str
@@ -221,7 +221,7 @@ def with_real_nodules(
         if not lung[share > 0].all() or (values - hu[window])[mask].mean() < _LEAST_CONTRAST_HU:
             continue
         hu[window] = np.rint(share * values + (1.0 - share) * hu[window]).astype(np.int16)
-        nodules.append(KnownNodule.of(mask, matrix, _kind_of_texture(crop.texture), low))
+        nodules.append(KnownNodule.of(mask, matrix, _kind_of_texture(crop.texture), low, len(crop.votes)))
         added += 1
     if added < count:
         raise ValueError(f"{background.name} has no room for {count} real nodules")

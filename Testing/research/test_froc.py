@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -129,6 +130,22 @@ def test_groups_hold_kinds_and_sizes():
         "6-10 mm": 2,
         "10-20 mm": 1,
     }
+
+
+def test_real_nodules_are_counted_apart_from_painted_ones():
+    mixed = [
+        replace(each, found=tuple(replace(f, nodule=replace(f.nodule, readers=readers)) for f in each.found))
+        for each, readers in zip(results(), (4, None), strict=True)
+    ]
+    groups = froc.groups_of(mixed)
+    counts = {name: len(groups[name]) for name in ("real", "real solid", "real subsolid", "painted")}
+    assert counts == {"real": 3, "real solid": 1, "real subsolid": 2, "painted": 1}
+    assert [len(each.found) for each in froc.real_only(mixed)] == [3, 0]
+    assert froc.missed_targets("real", mixed) == [
+        "real: sensitivity 0.67 for nodules of at least 4 mm at 4 false positives a scan, below 0.90"
+    ]
+    # one of the real ones is missed, the painted one is not: with it, it would be three of four
+    assert froc.Froc.of([f for each in mixed for f in each.found], (), 2).sensitivity_at(4.0) == 0.75
 
 
 def test_table_and_json_agree():
