@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from Research import score_fitting
+from Research import classifier_crops, score_fitting
 from Research.detection_scans import DetectionScan, KnownNodule
 from Research.score_fitting import Samples, fit, held_out_log_odds, sensitivity_at, threshold_at
+from research.test_detection_scans import background as lungs
+from research.test_detection_scans import real_crop
 from SAMMed3DLib.finding.candidates import Candidate
 from SAMMed3DLib.finding.nodule_score import OBJECT
 
@@ -119,3 +121,16 @@ def test_a_sample_is_a_nodule_something_else_or_neither():
     at = score_fitting._nodule_at
     assert at(painted, near.center_ras) == 0 and at(painted, far.center_ras) is None
     assert at(bare, far.center_ras) == -1 and at(bare, (20.0, 20.0, 2.0)) is None
+
+
+def test_scans_are_bare_painted_large_and_real(monkeypatch, tmp_path):
+    monkeypatch.setattr(score_fitting, "training_backgrounds", lambda *given: [lungs()])
+    monkeypatch.setattr(score_fitting, "within_lungs", lambda given: given)
+    monkeypatch.setattr(score_fitting, "real_nodules", lambda shared: [real_crop()])
+    for name, count in (("SMALL_PER_SCAN", 3), ("LARGE_PER_SCAN", 1), ("LARGE_MM", (14.0, 16.0))):
+        monkeypatch.setattr(score_fitting, name, count)
+    monkeypatch.setattr(classifier_crops, "REAL_PER_SCAN", 2)
+    made = [scan for _number, scan in score_fitting.scans(tmp_path, tmp_path, 2, 0)]
+    assert [len(scan.nodules) for scan in made] == [0, 3, 3, 1, 2]
+    assert {nodule.readers for scan in made[:4] for nodule in scan.nodules} == {None}
+    assert {nodule.readers for nodule in made[4].nodules} == {1}
