@@ -17,8 +17,10 @@ from pydicom import dcmread
 
 from SAMMed3DLib.files.volume_io import read_volume
 from SAMMed3DLib.inference.errors import InputError
+from SAMMed3DLib.inference.geometry import Block
+from SAMMed3DLib.report import dicom_objects
 from SAMMed3DLib.report.dicom_objects import write_seg_and_sr
-from SAMMed3DLib.report.measuring import measure_scan, segments_of
+from SAMMed3DLib.report.measuring import Segment, measure_scan, segments_of
 from SAMMed3DLib.report.scan_facts import scan_of
 
 from .dicom_series import write_series
@@ -97,6 +99,29 @@ def test_the_segmentation_lies_where_the_masks_do(written) -> None:
         assert described[number].TrackingUID == nodule.tracking_uid
         assert described[number].SegmentLabel == nodule.name
         assert described[number].SegmentedPropertyTypeCodeSequence[0].CodeValue == "27925004"
+
+
+def test_nodules_that_share_voxels_are_whole(case, tmp_path, monkeypatch) -> None:
+    """The report tells both volumes: the segmentation must hold the voxels of both, even of one within the other."""
+    findings, segments, volume = case()
+    more = labels() * 0
+    more[3:6, 5:9, 13:20] = 1
+    within = labels() * 0
+    within[3, 6, 14] = 1
+    segments = [*segments, *(Segment(label, "x", Block(mask, (0, 0, 0))) for label, mask in ((4, more), (5, within)))]
+    nodules = tuple(dataclasses.replace(findings.nodules[0], label=n, tracking_uid=f"1.{n}") for n in (3, 1, 4, 5))
+    found = dataclasses.replace(findings, nodules=nodules)
+    write_seg_and_sr(tmp_path / "seg.dcm", tmp_path / "sr.dcm", found, segments, volume)
+    seg = dcmread(tmp_path / "seg.dcm")
+    whole = {number: np.zeros(labels().shape, np.uint8) for number in range(1, 5)}
+    for frame, plane in zip(seg.PerFrameFunctionalGroupsSequence, seg.pixel_array, strict=True):
+        k = round((float(frame.PlanePositionSequence[0].ImagePositionPatient[2]) + 50.0) / 2.0)
+        whole[frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber][k] = plane
+    for number, mask in enumerate((labels() == 3, labels() == 1, more, within), start=1):
+        np.testing.assert_array_equal(whole[number], mask)
+    monkeypatch.setattr(dicom_objects, "_MOST_SHARED", 100)
+    with pytest.raises(InputError, match="leave each voxel to one nodule"):
+        write_seg_and_sr(tmp_path / "seg.dcm", tmp_path / "sr.dcm", found, segments, volume)
 
 
 def test_the_report_holds_the_figures(written) -> None:

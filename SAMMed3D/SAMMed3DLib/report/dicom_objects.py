@@ -50,6 +50,8 @@ _NEEDED = (
 _FILLED = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID")
 #: Largest distance of a slice from its place in the volume, in slices.
 _MOST_OFF = 0.1
+#: Most bytes of frames of nodules that share voxels.
+_MOST_SHARED = 2_000_000_000
 _MAKER = "SAMMed3D"
 
 
@@ -72,7 +74,7 @@ def write_seg_and_sr(
     except ImportError as error:
         raise InputError("highdicom is not installed: pip install highdicom") from error
     slices = source_slices(volume, findings.scan.series_uid)
-    seg = _segmentation(highdicom, slices, findings.nodules, _frames(findings.nodules, segments, volume, slices))
+    seg = _segmentation(highdicom, findings.nodules, *_frames(findings.nodules, segments, volume, slices))
     report = _report(highdicom, slices, findings, seg)
     with whole_file(seg_path) as seg_part, whole_file(sr_path) as sr_part:
         for part, dataset in ((seg_part, seg), (sr_part, report)):
@@ -131,24 +133,40 @@ def source_slices(volume: Volume | MeasuredScan, series_uid: str | None) -> list
 
 def _frames(
     nodules: Sequence[Nodule], segments: Sequence[Segment], volume: Volume | MeasuredScan, slices: Sequence[Dataset]
-) -> NDArray[np.uint16]:
-    """Draws segment numbers (1 = the first nodule of the findings) on the slices' pixels, in their rows and columns."""
+) -> tuple[Sequence[Dataset], NDArray]:
+    """Draws segment numbers (1 = the first nodule of the findings) on the slices' pixels, in their rows and columns.
+
+    Returns:
+        slices and their frames (k, j, i). Where nodules share voxels: those slices alone that hold one, and frames
+        (k, j, i, n) of 0 and 1, each nodule whole.
+    """
     rows = np.array(slices[0].ImageOrientationPatient, dtype=float).reshape(2, 3)
     axes = np.linalg.inv(volume.ijk_to_ras)[:3, :3] @ (rows * (-1.0, -1.0, 1.0)).T
     if not (axes[0, 0] > 0 and axes[1, 1] > 0 and abs(axes[1, 0]) < 0.01 and abs(axes[0, 1]) < 0.01):
         raise InputError("the volume's rows and columns are not those of its DICOM files")
-    frames = np.zeros(volume.array_kji.shape, np.uint16)
-    blocks = {segment.label: segment.block for segment in segments}
-    for number, nodule in enumerate(nodules, start=1):
-        block = blocks[nodule.label]
-        frames[block_slices(block)][np.asarray(block.mask) != 0] = number
-    for number, nodule in enumerate(nodules, start=1):
-        if not (frames == number).any():
-            raise InputError(f"{nodule.name} lies wholly within another nodule: merge the two")
-    return frames
+    frames = np.zeros(volume.array_kji.shape, np.uint8 if len(nodules) < 256 else np.uint16)
+    by_label = {segment.label: segment.block for segment in segments}
+    blocks = [by_label[nodule.label] for nodule in nodules]
+    shares = False
+    for number, block in enumerate(blocks, start=1):
+        inside = np.asarray(block.mask) != 0
+        shares = shares or bool(frames[block_slices(block)][inside].any())
+        frames[block_slices(block)][inside] = number
+    if not shares:
+        return slices, frames
+    used = np.flatnonzero(frames.any(axis=(1, 2)))
+    shape = (*frames.shape, len(nodules))
+    if len(used) * np.prod(shape[1:], dtype=np.int64) > _MOST_SHARED:
+        raise InputError("nodules share voxels, and there are too many of them: leave each voxel to one nodule")
+    whole = np.zeros((len(used), *shape[1:]), np.uint8)
+    for number, block in enumerate(blocks):
+        k, j, i = block_slices(block)
+        holds = np.flatnonzero(np.asarray(block.mask).any(axis=(1, 2)))
+        whole[np.searchsorted(used, holds + k.start), j, i, number] = np.asarray(block.mask)[holds] != 0
+    return [slices[int(k)] for k in used], whole
 
 
-def _segmentation(hd: Any, slices: Sequence[Dataset], nodules: Sequence[Nodule], frames: NDArray) -> Any:
+def _segmentation(hd: Any, nodules: Sequence[Nodule], slices: Sequence[Dataset], frames: NDArray) -> Any:
     from pydicom.sr.codedict import codes
     from pydicom.uid import generate_uid
 
@@ -171,7 +189,7 @@ def _segmentation(hd: Any, slices: Sequence[Dataset], nodules: Sequence[Nodule],
     ]
     return hd.seg.Segmentation(
         source_images=slices,
-        pixel_array=frames.astype(np.uint8) if len(nodules) < 256 else frames,
+        pixel_array=frames,
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=descriptions,
         series_instance_uid=generate_uid(),
