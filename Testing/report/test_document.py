@@ -190,6 +190,17 @@ def test_figures_are_rounded_and_signed_alike_everywhere(monkeypatch) -> None:
     assert "3 (3/4A)" in drawn and "3 (3/4A)" in page, "the category itself, and those that it may be"
 
 
+def test_no_figure_of_the_pdfs_table_is_cut(monkeypatch) -> None:
+    """A leak of many slices: "right, slice 1…" and "123.4 x 12…" would be other figures."""
+    leak = dataclasses.replace(
+        nodule(123.4, volume=1234567.0), mean_hu=-1000.0, mass_mg=1234567.0, diameters_by_hand=True
+    )
+    leak = dataclasses.replace(leak, place=dataclasses.replace(leak.place, slice_number=1234))
+    drawn = [text for _x, text, *_rest in put(monkeypatch, findings(leak))]
+    for figure in ("right, slice 1234", "123.4 x 123.4 *", "1234567 (1028806 to 1481480)", "-1000", "1234567"):
+        assert figure in drawn
+
+
 def test_what_speaks_against_a_mask_is_in_its_row() -> None:
     cut = dataclasses.replace(nodule(), remarks=("It reaches the edge of the volume.",))
     rows = list(csv.DictReader(io.StringIO(document.as_csv(findings(cut, nodule(label=2))))))

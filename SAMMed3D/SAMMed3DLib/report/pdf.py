@@ -27,7 +27,7 @@ _TEXT, _FAINT, _WARN = "#1c2430", "#5a6573", "#8a5f00"
 _PICTURE_WIDTHS = (4.2, 3.9, 3.6, 3.3, 3.0, 2.7, 2.4, 2.2)
 _BETWEEN = 0.15
 _COLUMN_GAP = 0.05
-_SMALLEST_HEAD = 4.0
+_SMALLEST_IN_TABLE = 4.0
 #: The fonts, as far as they are installed; those after the first help out with letters that it lacks.
 _FONTS = (
     "DejaVu Sans",
@@ -102,18 +102,18 @@ class _Pages:
             self._y -= height
 
     def row(self, cells: list[str], places: list[float], size: float = 7.2, bold: bool = False) -> None:
-        """Writes the cells of a table at their places, in inches from the margin; what is too long is cut off.
+        """Writes the cells of a table at their places, in inches from the margin.
 
-        Of bold heads nothing is cut as long as smaller letters help: they bear units and the numbers of caveats.
+        What is too long gets smaller letters, so that no figure, unit or number of a caveat is cut; names of many
+        letters lose their end.
         """
         height = size * 1.55 / 72.0
         self.room(height)
         for cell, place, end in zip(cells, places, [*places[1:], _WIDTH - 2 * _MARGIN], strict=True):
             width = end - place - _COLUMN_GAP
-            fitting = size * min(0.999 * width / max(_inches(cell, size, bold), 1e-6), 1.0) if bold else size
-            fitting = max(fitting, _SMALLEST_HEAD)
-            text = _cut(cell, fitting, bold, width)
-            self._put(_MARGIN + place, text, fitting, _FAINT if bold else _TEXT, bold)
+            fitting = size * min(0.999 * width / max(_inches(cell, size, bold), 1e-6), 1.0)
+            fitting = fitting if fitting >= _SMALLEST_IN_TABLE else size
+            self._put(_MARGIN + place, _cut(cell, fitting, bold, width), fitting, _FAINT if bold else _TEXT, bold)
         self._y -= height
 
     def picture(self, png: bytes, width: float, paragraphs: Sequence[str], size: float) -> None:
