@@ -9,6 +9,7 @@ from SAMMed3DLib.inference.geometry import (
     closest_ras_axes,
     extent_ras,
     is_singular,
+    length_scale,
     transform_points,
     voxel_index,
     voxel_volume,
@@ -70,6 +71,20 @@ def test_closest_axes():
     tilted = np.eye(4)
     tilted[:3, :3] = rotation(30.0)
     assert closest_ras_axes(tilted) == ((0, 1, 2), (1, 1, 1))
+
+
+def test_length_scale_tells_what_measurements_depend_on():
+    shape, spacing, directions = ORIENTATIONS["gantry tilt"]
+    matrix = grid(shape, spacing, directions, (12.5, -40.0, 300.0))
+    moved, axial = np.eye(4), np.eye(4)
+    moved[:3, :3], moved[:3, 3] = rotation(20.0, (1.0, 0.3, 2.0)), (-0.5, 70.0, 3.0)
+    axial[:3, :3] = rotation(90.0, (1.0, 0.0, 0.0))
+    own = length_scale(matrix)
+    assert length_scale(moved @ matrix) == own
+    sheared = np.eye(4)
+    sheared[0, 1] = 0.01
+    others = [np.diag([1.01, 1.0, 1.0, 1.0]), np.diag([1.0, 1.0, 0.99, 1.0]), sheared, axial]
+    assert len({own, *(length_scale(each @ matrix) for each in others)}) == 5
 
 
 def test_extent_and_volume_of_a_sheared_grid():

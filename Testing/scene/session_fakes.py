@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from SAMMed3DLib.inference.geometry import length_scale
 from SAMMed3DLib.worker.requests import (
+    SCALE,
     FindLungs,
     FoundLungs,
     FoundNodule,
@@ -89,7 +91,8 @@ class CubeEngine:
         if isinstance(request, Predict):
             return self._predict(request)
         if isinstance(request, Measure):
-            return {nodule: measurements(block.mask) for nodule, block in request.blocks.items()}
+            scale = {SCALE: length_scale(request.ijk_to_world)}
+            return {nodule: measurements(block.mask) | scale for nodule, block in request.blocks.items()}
         if isinstance(request, Generate):
             return Generated(tuple(self.found), self.note)
         if isinstance(request, FindLungs):
@@ -106,7 +109,8 @@ class CubeEngine:
             i, j, k = np.floor(np.linalg.inv(self.ijkToRas) @ [*point, 1.0] + 0.5).astype(int)[:3]
             full[cube((k, j, i))] = label
         mask, offset = tight(full)
-        return Segmented(mask, offset, 0.9, measurements(mask), len(request.labels))
+        told = {} if request.ijk_to_world is None else {SCALE: length_scale(request.ijk_to_world)}
+        return Segmented(mask, offset, 0.9, measurements(mask) | told, len(request.labels))
 
     @property
     def predictions(self) -> list[Predict]:
@@ -190,7 +194,7 @@ def place(block: Any) -> tuple[slice, ...]:
     return tuple(slice(o, o + n) for o, n in zip(block.offset_kji, block.mask.shape, strict=True))
 
 
-def measurements(mask: np.ndarray) -> dict[str, float]:
+def measurements(mask: np.ndarray) -> dict[str, Any]:
     voxels = float(np.count_nonzero(mask))
     return {"volume_mm3": voxels, "long_axis_mm": 5.0, "short_axis_mm": 4.0, "mean_hu": -20.0}
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import types
 
 import numpy as np
+import pytest
 import slicer
 
+from SAMMed3DLib.inference.geometry import length_scale
 from SAMMed3DLib.scene.nodule_state import SegmentRecord, digest
 from SAMMed3DLib.scene.states import State
 from SAMMed3DLib.scene.volume_geometry import toVtk
-from SAMMed3DLib.worker.requests import Measure, SetVolume
+from SAMMed3DLib.worker.requests import SCALE, Measure, Predict, SetVolume
 from scene.session_bench import IJK_TO_RAS, SHAPE, Bench
+from scene.session_fakes import found
 
 
 def asked(bench, kind):
@@ -83,8 +87,35 @@ def test_a_transform_that_changes_lengths_has_nodules_measured_anew(bench):
     record = bench.session.volume.record(segmentId)
     block, scale = bench.session.volume.writer.read(segmentId), bench.session.volume.geometry.scale()
     assert record.isOf(block, scale) and not record.isOf(block, "another")
-    old = SegmentRecord(record.measurements, digest(block))
-    assert old.isOf(block, scale), "scenes of older versions tell of the voxels only"
+    assert SegmentRecord({"volume_mm3": 1.0}, digest(block)).isOf(block, "another"), "older versions do not tell"
+
+
+@pytest.mark.parametrize("kind", [Measure, Predict])
+def test_figures_that_were_asked_for_in_another_scale_are_not_taken(bench, kind):
+    segmentId = bench.click(10, 12, 14)
+    if kind is Measure:
+        bench.session._editor.measure(segmentId)
+    else:
+        bench.session.click(bench.ras(10, 12, 18))
+    node = bench.scene.add_transform(np.diag([1.0, 3.0, 1.0, 1.0]))
+    bench.volume.SetAndObserveTransformNodeID(node.GetID())
+    bench.settle()
+    assert bench.session.volume.isMeasured(segmentId)
+    scale = bench.session.volume.geometry.scale()
+    assert bench.row(segmentId).measurements[SCALE] == scale == length_scale(asked(bench, Measure)[-1].ijk_to_world)
+
+
+def test_candidates_of_a_search_in_another_scale_are_measured_anew(bench):
+    where = (10, 12, 14)
+    one = found(where, 0.9)
+    told = one.measurements | {SCALE: bench.session.volume.geometry.scale()}
+    bench.engine.found = [dataclasses.replace(one, measurements=told)]
+    node = bench.scene.add_transform(np.diag([1.0, 3.0, 1.0, 1.0]))
+    bench.volume.SetAndObserveTransformNodeID(node.GetID())
+    bench.session.segmentAll()
+    bench.settle()
+    (row,) = bench.session.review.rows()
+    assert row.measurements[SCALE] == bench.session.volume.geometry.scale()
 
 
 # -- nodes deleted by the user ----------------------------------------------------------------------------------------

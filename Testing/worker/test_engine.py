@@ -13,10 +13,12 @@ from inference.fakes import PROFILE, ThresholdModel, sphere_volume
 from inference.volumes import ORIENTATIONS, grid, rotation, world_of
 from SAMMed3DLib.finding.lungs import find_lungs
 from SAMMed3DLib.inference import SamPredictor3D, measure_nodule
+from SAMMed3DLib.inference.geometry import length_scale
 from SAMMed3DLib.torch_setup import device as torch_device
 from SAMMed3DLib.worker.engine import Engine
 from SAMMed3DLib.worker.requests import (
     AXES,
+    SCALE,
     FindLungs,
     FunctionRequest,
     Generate,
@@ -179,6 +181,7 @@ def test_measurements_are_those_of_the_prediction():
     prediction = expected(3)
     measured = dict(ask(engine, 3).measurements)
     ends = np.array(measured.pop(AXES))
+    assert measured.pop(SCALE) == length_scale(MATRIX)
     assert measured == measure_nodule(prediction, ARRAY, MATRIX).to_dict()
     lengths = np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1)
     assert lengths == pytest.approx([measured["long_axis_mm"], measured["short_axis_mm"]], abs=0.01)

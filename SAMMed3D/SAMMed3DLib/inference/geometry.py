@@ -6,6 +6,7 @@ voxel centers, so that a voxel reaches half an index to each side. Points are ro
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -124,6 +125,13 @@ def closest_ras_axes(ijk_to_ras: NDArray) -> tuple[tuple[int, int, int], tuple[i
     axes = max(itertools.permutations(range(3)), key=lambda order: sum(abs(directions[r, order[r]]) for r in range(3)))
     signs = tuple(-1 if directions[r, axes[r]] < 0 else 1 for r in range(3))
     return (axes[0], axes[1], axes[2]), (signs[0], signs[1], signs[2])
+
+
+def length_scale(ijk_to_ras: NDArray) -> str:
+    """Makes a short hash of what lengths depend on: spacings, angles, and which axis is axial; not of the place."""
+    columns = np.asarray(ijk_to_ras, dtype=np.float64)[:3, :3]
+    metric = np.round(columns.T @ columns, 5) + 0.0  # -0 is 0
+    return hashlib.blake2b(metric.tobytes() + bytes([closest_ras_axes(ijk_to_ras)[0][2]]), digest_size=4).hexdigest()
 
 
 def slice_step(ijk_to_ras: NDArray) -> float:

@@ -557,11 +557,11 @@ class Finding:
         state.start = Start(found.mask, found.offset_kji, found.origin)
         volume.setRecord(segmentId, probability=found.score)
         answer = Segmented(found.mask, found.offset_kji, found.predicted_iou, found.measurements, 0)
-        isCut = volume.write(segmentId, answer)
+        isUnmeasured = volume.write(segmentId, answer)
         following = self._run.positionOf(candidate, self._exists)
         if following is not None:
             volume.moveBefore(segmentId, following)
-        if isCut:
+        if isUnmeasured:
             self._editor.measure(segmentId)
 
 

@@ -15,7 +15,7 @@ from ..inference.nodule_table import BY_HAND
 from ..translation import tr as _
 from ..worker.requests import AXES, Measure, Result, Segmented
 from .mask_block import EMPTY_BLOCK, MaskBlock
-from .nodule_state import NoduleSnapshot, NoduleState, OpenStep, digest
+from .nodule_state import NoduleSnapshot, NoduleState, OpenStep, digest, isOfScale
 from .open_volume import OpenVolume, told
 from .pipeline import Pipeline
 from .prompt_store import Prompt, readTag
@@ -517,7 +517,7 @@ class NoduleEditor:
         if self._noteEdit(segmentId, volume.begin(segmentId, _unanswered(state))):
             self._request(segmentId)  # edited by hand while the answer was on its way: ask again, on top of the edit
             return
-        isCut = volume.write(segmentId, result.value)
+        isUnmeasured = volume.write(segmentId, result.value)
         if not isLatest:
             self._settleBefore(state, result.generation)
         elif not _isNodule(state.block) and state.open and state.dragged is None:
@@ -525,7 +525,7 @@ class NoduleEditor:
             return
         else:
             self._settle(state)
-        if isCut:
+        if isUnmeasured:
             self.measure(segmentId)
         volume.noduleChanged(segmentId)
 
@@ -630,6 +630,9 @@ class NoduleEditor:
             block = result.request.blocks[segmentId]
             # Of voxels that have changed meanwhile they would be wrong; whoever changed them has them measured.
             if segmentId in volume.nodules and digest(block) == digest(volume.writer.read(segmentId)):
+                if not isOfScale(measurements, volume.geometry.scale()):
+                    self.measure(segmentId)
+                    continue
                 volume.setMeasurements(segmentId, block, measurements)
                 volume.noduleChanged(segmentId)
 

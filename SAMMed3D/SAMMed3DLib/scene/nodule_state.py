@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..worker.requests import AXES, Start
+from ..worker.requests import AXES, SCALE, Start
 from .mask_block import MaskBlock
 from .prompt_store import Prompt
 from .segment_writer import SegmentSnapshot
@@ -122,10 +122,9 @@ def digest(block: MaskBlock | None) -> str:
     return content.hexdigest()
 
 
-def measureStamp(block: MaskBlock | None, scale: str) -> str:
-    """Makes a short text that differs where measurements may: of the voxels and of VolumeGeometry.scale."""
-    voxels = digest(block)
-    return f"{voxels}-{scale}" if voxels else ""
+def isOfScale(measurements: Mapping[str, Any], scale: str) -> bool:
+    """Whether measurements are of a VolumeGeometry.scale; those of older versions do not tell and are taken to be."""
+    return measurements.get(SCALE, scale) == scale
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ class SegmentRecord:
 
     Attributes:
         measurements: :class:`SAMMed3DLib.inference.NoduleRecord` as a dict; empty where unknown.
-        measured: :func:`measureStamp` of the measured voxels; for others the measurements must not be shown.
+        measured: :func:`digest` of the measured voxels; for other voxels the measurements must not be shown.
         mask: :func:`digest` of the voxels that this module wrote last.
         clicks: number of prompts that alone gave these voxels; None where something else had a part in them.
         isPending: an answer was awaited.
@@ -151,8 +150,8 @@ class SegmentRecord:
     isTouched: bool = False
 
     def isOf(self, block: MaskBlock | None, scale: str) -> bool:
-        """Whether the measurements are of these voxels; scenes of older versions do not tell of which scale."""
-        return self.measured in (measureStamp(block, scale), digest(block))
+        """Whether the measurements are of these voxels in this scale."""
+        return self.measured == digest(block) and isOfScale(self.measurements, scale)
 
     def toDict(self) -> dict[str, Any]:
         """JSON values."""

@@ -38,7 +38,7 @@ from .nodule_segmentation import (
     showWith,
     useGeometryOf,
 )
-from .nodule_state import DRAWN, NoduleSnapshot, NoduleState, SegmentRecord, digest, measureStamp
+from .nodule_state import DRAWN, NoduleSnapshot, NoduleState, SegmentRecord, digest, isOfScale
 from .prompt_store import SEGMENTATION_ROLE, Point, Prompt, PromptStore, createPrompts, findPrompts
 from .segment_writer import SegmentSnapshot, SegmentWriter
 from .volume_geometry import SceneError, VolumeGeometry, transformPoints
@@ -504,13 +504,17 @@ class OpenVolume:
         return edit
 
     def write(self, segmentId: str, answer: Segmented) -> bool:
-        """Writes an answer into the segment; returns whether other segments' voxels were left out of it."""
+        """Writes an answer into the segment; returns whether it has to be measured.
+
+        It has where other segments' voxels were left out, or a transform has changed lengths since it was asked for.
+        """
         state, whole = self.nodule(segmentId), MaskBlock(answer.mask, answer.offset_kji)
         block = self.withoutOthers(whole, segmentId)
-        isCut = block is not whole
-        measurements = {} if isCut else dict(answer.measurements)
+        scale = self.geometry.scale()
+        isUnmeasured = block is not whole or not isOfScale(answer.measurements, scale)
+        measurements = {} if isUnmeasured else dict(answer.measurements)
         before = self.record(segmentId)
-        if before.isOf(block, self.geometry.scale()) and before.measurements.get("diameters") == BY_HAND:
+        if before.isOf(block, scale) and before.measurements.get("diameters") == BY_HAND:
             measurements |= {key: before.measurements[key] for key in DRAWN if key in before.measurements}
         with self.changing():
             self.writer.write(segmentId, block, surface=False)
@@ -524,7 +528,7 @@ class OpenVolume:
             mask=digest(block),
             clicks=len(state.prompts) if state.start is None and not state.isForeign else None,
         )
-        return isCut
+        return isUnmeasured
 
     def withoutOthers(self, block: MaskBlock, segmentId: str = "") -> MaskBlock:
         """Leaves voxels of other segments out of a block, where the user wants that; the same block if there are none.
@@ -621,7 +625,7 @@ class OpenVolume:
         self, segmentId: str, block: MaskBlock, measurements: Mapping[str, Any], **changes: Any
     ) -> None:
         """Stores measurements of these voxels, with other changes of the record."""
-        measured = measureStamp(block, self.geometry.scale()) if measurements else ""
+        measured = digest(block) if measurements else ""
         self.setRecord(segmentId, measurements=dict(measurements), measured=measured, **changes)
 
     # -- snapshots ---------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ a volume changes nothing that was computed. The scene, scripts and measurements 
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import vtk
 from numpy.typing import ArrayLike, NDArray
 from vtk.util import numpy_support
 
-from ..inference.geometry import closest_ras_axes
+from ..inference.geometry import length_scale
 
 Affine = NDArray[np.float64]
 
@@ -72,11 +71,8 @@ class VolumeGeometry:
         return self.volumeNode.GetID(), self.volumeNode.GetImageData().GetMTime(), self.ijkToRas.tobytes()
 
     def scale(self) -> str:
-        """Makes a short hash of what lengths depend on: spacings and angles in the world, and which axis is axial."""
-        columns = self.ijkToWorld[:3, :3]
-        metric = np.round(columns.T @ columns, 5) + 0.0  # -0 is 0
-        axial = closest_ras_axes(self.ijkToWorld)[0][2]
-        return hashlib.blake2b(metric.tobytes() + bytes([axial]), digest_size=4).hexdigest()
+        """Returns the :func:`.geometry.length_scale` in the world, of which measurements are told."""
+        return length_scale(self.ijkToWorld)
 
     def worldToLocal(self, points: ArrayLike) -> NDArray[np.float64]:
         """World RAS points (..., 3) in the volume's local RAS."""

@@ -21,6 +21,7 @@ from ..torch_setup.loading import load_torch
 from .click_trail import Click, ClickStep, ClickTrail, ClickTrails, clicks_in_order
 from .requests import (
     AXES,
+    SCALE,
     FindLungs,
     FoundLungs,
     FoundNodule,
@@ -242,7 +243,7 @@ class Engine:
 
     def _measure(self, block: Any, ijk_to_world: NDArray | None) -> dict[str, Any]:
         """Measurements in world coordinates, whose axes decide which slices are axial; and where the axes end."""
-        from ..inference.geometry import transform_points
+        from ..inference.geometry import length_scale, transform_points
         from ..inference.measurements import measure_with_axes
 
         assert self._array is not None
@@ -254,7 +255,7 @@ class Engine:
                 block = dataclasses.replace(block, parts=tuple(_moved(part, to_world) for part in parts))
             matrix, to_local = np.asarray(ijk_to_world), np.linalg.inv(to_world)
         record, axes = measure_with_axes(block, self._array, matrix)
-        values = record.to_dict()
+        values = record.to_dict() | {SCALE: length_scale(matrix if ijk_to_world is None else ijk_to_world)}
         if axes is not None:
             ends = transform_points(to_local, np.stack([axes.long_ras, axes.short_ras]))
             values[AXES] = np.round(ends, 3).tolist()

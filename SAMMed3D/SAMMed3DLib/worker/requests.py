@@ -25,6 +25,8 @@ Identity = Hashable
 
 #: Key of measurements.
 AXES = "axes_ras"
+#: Key of measurements: :func:`.geometry.length_scale` of the matrix that they were taken with.
+SCALE = "length_scale"
 
 
 class Priority(enum.IntEnum):
@@ -279,7 +281,8 @@ class Segmented:
         mask, offset_kji: the block.
         score: predicted IoU in [0, 1], or None.
         measurements: :class:`SAMMed3DLib.inference.NoduleRecord` as a dict, sizes and places in world coordinates; and
-            under :data:`AXES` where the long and the short axis end, (2, 2, 3), local RAS mm.
+            under :data:`AXES` where the long and the short axis end, (2, 2, 3), local RAS mm; under :data:`SCALE` what
+            lengths depended on.
         clicks: how many clicks it took into account.
     """
 
