@@ -138,6 +138,7 @@ def test_the_report_holds_the_figures(written) -> None:
         ("Mean attenuation", [nodule.mean_hu for nodule in findings.nodules]),
     ):
         np.testing.assert_allclose(found[name], figures, atol=2e-3)
+    assert found["Device Observer Model Name"][0].startswith("SAMMed3D "), "not a bare version"
     assert found["Type of nodule"] == ["solid", "solid"]
     assert found["Finding"] == ["27925004", "27925004"]
     assert str(dcmread(seg_path).SOPInstanceUID) in report.to_json(), "the report refers to the segmentation"

@@ -178,7 +178,7 @@ def test_lung_rads_growth(grown, days, growing) -> None:
     ],
 )
 def test_fleischner(kind, mm, solid, category) -> None:
-    """Its diameters are rounded to whole mm: "5.5 mm or greater would be rounded up to 6 mm" (Thorax 2019)."""
+    """Its diameters are rounded to whole mm: "5.5 mm or greater would be rounded up to 6 mm" (thorax.bmj.com)."""
     found = rules.fleischner(nodule(mm, kind, solid))
     assert found.category == category and "not for screening" in found.note and category in found.range
 

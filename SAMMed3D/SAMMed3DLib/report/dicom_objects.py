@@ -212,7 +212,7 @@ def _report(hd: Any, slices: Sequence[Dataset], findings: Findings, seg: Any) ->
     device = hd.sr.ObserverContext(
         observer_type=codes.DCM.Device,
         observer_identifying_attributes=hd.sr.DeviceObserverIdentifyingAttributes(
-            uid=generate_uid(entropy_srcs=[_MAKER, __version__]), name=_MAKER, model_name=__version__
+            uid=generate_uid(entropy_srcs=[_MAKER, __version__]), name=_MAKER, model_name=f"{_MAKER} {__version__}"
         ),
     )
     content = hd.sr.MeasurementReport(

@@ -5,8 +5,10 @@ says nothing of what to do. Sources:
 
 * Lung-RADS 2022 (American College of Radiology): sizes as in version 1.1, NCBI Bookshelf NBK568579, appendix 2;
   the changes of 2022 in Chest 2024;165:738.
-* Fleischner Society 2017: Radiology 2017, doi:10.1148/radiol.2017161659.
-* British Thoracic Society 2015: Thorax 2015;70 suppl. 2, table 4 in PMC6784443.
+* Fleischner Society 2017: Radiology 2017, doi:10.1148/radiol.2017161659; that diameters are rounded to whole mm, and
+  BTS' are longest ones: table of key differences of the two at thorax.bmj.com (markup 189438).
+* British Thoracic Society 2015: Thorax 2015;70 suppl. 2 and 2015;70:1188, table 4 in PMC6784443; subsolid nodules:
+  table 2 in PMC7177089.
 * Growth of mass in subsolid nodules: 30 %, repeat limits in Scholten et al. 2015.
 * Brock (PanCan) model, full model with spiculation: PMC6717521, table 2.
 """
