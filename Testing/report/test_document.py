@@ -206,6 +206,13 @@ def test_what_speaks_against_a_mask_is_in_its_row() -> None:
     rows = list(csv.DictReader(io.StringIO(document.as_csv(findings(cut, nodule(label=2))))))
     assert rows[0]["note"] == "It reaches the edge of the volume.; slices of 3.0 mm (spoils: volume)"
     assert rows[1]["note"] == "slices of 3.0 mm (spoils: volume)", "not that of another nodule"
+    then = dataclasses.replace(cut, label=7, mean_diameter_mm=6.0, remarks=("It was cut off.",))
+    gone = dataclasses.replace(at((60.0, 0.0, 0.0), 6.0, 8), remarks=("It is in 2 separate parts.",))
+    course = follow_up(findings(nodule(), caveats=()), findings(then, gone, date="2024-01-01", caveats=()), SAME_PLACE)
+    said = "prior: It was cut off."
+    rows = list(csv.DictReader(io.StringIO(document.as_csv(course))))
+    assert [row["note"] for row in rows] == [said, "prior: It is in 2 separate parts."]
+    assert document.as_text(course).count(said) == Page(document.as_html(course, {})).text.count(said) == 1
 
 
 THICK = Caveat("slices of 5.0 mm", ("volume", "diameters", "type", "change"))

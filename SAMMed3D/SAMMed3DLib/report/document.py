@@ -76,6 +76,7 @@ def as_csv(findings: Findings) -> str:
                         "name": f"{prior.name} (prior)",
                         "tracking_uid": prior.tracking_uid,
                         "type": prior.type,
+                        "remarks": [f"prior: {each}" for each in prior.remarks],
                         **_course_cells(findings, pair),
                     }
                 )
@@ -111,7 +112,7 @@ def _row(findings: Findings, nodule: Nodule) -> dict[str, Any]:
         "fleischner_2017": found["Fleischner 2017"],
         "bts_2015": found["BTS 2015"],
         "tracking_uid": nodule.tracking_uid,
-        "remarks": nodule.remarks,
+        "remarks": _remarks(findings, nodule),
         **(_course_cells(findings, pair) if pair is not None else {"course": "baseline"}),
     }
 
@@ -308,7 +309,14 @@ def remark_lines(findings: Findings, nodule: Nodule) -> list[str]:
     growth = []
     if pair is not None and course is not None and pair.status == "matched":
         growth = rules.growth_statements(pair, nodule.type, course.days)
-    return [*growth, *nodule.remarks, *(category.text for category in rules.categories(findings, nodule))]
+    return [*growth, *_remarks(findings, nodule), *(category.text for category in rules.categories(findings, nodule))]
+
+
+def _remarks(findings: Findings, nodule: Nodule) -> list[str]:
+    """The remarks on a nodule, and those on its partner in the prior scan, whose mask spoils the change."""
+    pair = pair_of(findings, nodule)
+    before = None if pair is None else findings.prior_nodule(pair.prior_uid)
+    return [*nodule.remarks, *(f"prior: {each}" for each in (before.remarks if before is not None else ()))]
 
 
 def change_text(change: Change) -> str:
