@@ -291,13 +291,13 @@ _NO_GROWTH = "not known to have grown 1.5 mm in 12 months since the prior: the r
 _OPEN = "more than 12 months apart, or no dates: whether"
 
 
-def _course_of_core(core_mm: float, before: Nodule, whole: bool | None, days: int | None) -> tuple[Course, str]:
+def _course_of_core(core_mm: float, before: Nodule, total: bool | None, days: int | None) -> tuple[Course, str]:
     """The course of a part-solid nodule, of which Lung-RADS' table asks for a new or growing solid part.
 
     Args:
         core_mm: mean diameter of its solid part.
         before: the nodule in the prior scan.
-        whole: whether the whole nodule grew.
+        total: whether the whole nodule grew; None where it did in more than twelve months, or without dates.
         days: between the scans.
     """
     if before.type == "ground-glass":
@@ -308,7 +308,7 @@ def _course_of_core(core_mm: float, before: Nodule, whole: bool | None, days: in
         return "not growing", f"{_OPEN} its solid part grew 1.5 mm within 12 months is open"
     if growing:
         return "growing", f"its solid part grew by {core_mm - prior_mm:.1f} mm"
-    return "not growing", "the whole grew by more than 1.5 mm, its solid part did not" if whole is not False else ""
+    return "not growing", "the whole grew by more than 1.5 mm, its solid part did not" if total is not False else ""
 
 
 def grows_by_lung_rads(diameter: Change | None, days: int | None) -> bool | None:
@@ -415,8 +415,8 @@ def _by_volume(rows: Sequence[Step], mm3: float) -> str | None:
     """The row by volume, which tables give in whole mm3; None where the table has no volumes."""
     if any(row.mm3 is None for row in rows) or len(rows) < 2:
         return None
-    whole = math.floor(mm3 + 0.5)
-    return [row.category for row in rows if row.mm3 is not None and whole >= row.mm3][-1]
+    rounded = math.floor(mm3 + 0.5)
+    return [row.category for row in rows if row.mm3 is not None and rounded >= row.mm3][-1]
 
 
 def _reached(rows: Sequence[Step], low_mm: float, high_mm: float) -> tuple[str, ...]:
