@@ -5,6 +5,7 @@ The tests run in a child process (see standin/child_process.py); skipped where P
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import sys
 import threading
@@ -73,6 +74,8 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
         host = Host()
         yield host
         errors = host.close() + failures.take()
+    # widgets in reference cycles must die here, in their own thread: a later test's worker may run the collector
+    gc.collect()
     assert not errors, "\n".join(errors)
     assert not qt_module.leftovers(), f"answers that no dialog asked for: {qt_module.leftovers()}"
 

@@ -85,7 +85,9 @@ class Child:
         assert self._process is not None
         code = self._process.wait()
         self._process = None
-        tail = self._log.read_text(encoding="utf-8", errors="replace")[-8000:]
+        # what faulthandler lists after the stacks, modules without an end, would hide them
+        words = self._log.read_text(encoding="utf-8", errors="replace").partition("\nExtension modules:")[0]
+        tail = words[-8000:]
         text = f"the process of the GUI tests ended with code {code} in {item.nodeid}; its last words:\n{tail}"
         return pytest.TestReport(item.nodeid, item.location, dict(item.keywords), "failed", text, "call")
 
