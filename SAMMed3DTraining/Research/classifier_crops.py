@@ -27,14 +27,14 @@ from .backgrounds import Background, training_backgrounds
 from .detection_scans import (
     DetectionScan,
     bare_scan,
-    is_free,
     painted_scan,
     phantom_scan,
     procedural_scan,
+    real_nodules,
     with_real_nodules,
 )
 from .ranking_fitting import within_lungs
-from .real_samples import REAL_CROPS, RealCrop, read_crops, training_shapes
+from .real_samples import RealCrop, training_shapes
 
 STORED = 56
 """Edge of a kept crop in voxels."""
@@ -90,18 +90,13 @@ class Crops:
 def collect(shared: Path, cache: Path, folder: Path, rounds: int) -> tuple[list[Crops], Crops]:
     """Collects crops of each training background and of synthetic chests; kept in ``folder``."""
     shapes = training_shapes(shared / "data")
-    real = real_nodules(shared)
+    real = real_nodules(shared, "train")
     of_backgrounds = []
     for number, background in enumerate(training_backgrounds(shared / "data", cache)):
         scans = _scans_of(within_lungs(background), number, rounds, shapes, real)
         of_backgrounds.append(Crops.kept(folder / f"crops_{number}.npy", _samples(scans, number)))
     procedural = _samples((scan for seed in PROCEDURAL_SEEDS for scan in _made_of_nothing(seed, shapes)), _STREAM)
     return of_backgrounds, Crops.kept(folder / "crops_procedural.npy", procedural)
-
-
-def real_nodules(shared: Path) -> list[RealCrop]:
-    """The real nodules of training patients that can stand in another lung."""
-    return [crop for crop in read_crops(shared / "data" / REAL_CROPS) if is_free(crop)]
 
 
 def real_scan(background: Background, crops: Sequence[RealCrop], rng: np.random.Generator) -> DetectionScan:

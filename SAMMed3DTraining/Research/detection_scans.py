@@ -24,7 +24,7 @@ from SAMMed3DLib.synthesis.nodules import Kind
 from SAMMed3DTrainingLib.data.clicks import bounding_box
 
 from .backgrounds import Background
-from .real_samples import RealCrop
+from .real_samples import REAL_CROPS, RealCrop, read_crops
 
 KINDS: tuple[Kind, ...] = ("solid", "part-solid", "ground-glass")
 DIAMETERS_MM = (4.0, 20.0)
@@ -185,6 +185,11 @@ def is_free(crop: RealCrop) -> bool:
     distance = ndimage.distance_transform_edt(~crop.consensus, sampling=voxel_spacing(crop.ijk_to_ras)[::-1])
     shell = (distance > 1.0) & (distance <= _FADED_MM)
     return bool(shell.any()) and float(np.mean(crop.hu[shell] > _LUNG_BELOW_HU)) < _FREE_SHARE
+
+
+def real_nodules(shared: Path, split: str) -> list[RealCrop]:
+    """The real nodules of a split's patients that can stand in another lung."""
+    return [crop for crop in read_crops(shared / "data" / REAL_CROPS, split) if is_free(crop)]
 
 
 def with_real_nodules(

@@ -49,15 +49,14 @@ from .detection_scans import (
     LIDC_SCANS,
     DetectionScan,
     KnownNodule,
-    is_free,
     lidc_scan,
     painted_scan,
     phantom_scan,
     procedural_scan,
+    real_nodules,
     with_real_nodules,
 )
 from .ranking_fitting import within_lungs
-from .real_samples import read_crops
 from .score_fitting import score_without
 
 logger = logging.getLogger(__name__)
@@ -254,8 +253,7 @@ def real_scans(shared: Path, repeats: int, seed: int, cache: Path) -> Iterator[t
         the number of the lung among those that training may use, -1 of a held-out one, and a scan.
     """
     shapes = NoduleShapes.load()
-    crops = [crop for crop in read_crops(shared / "data" / "lidc_voi", "validation") if is_free(crop)]
-    crops = [crop for crop in crops if SIZES_MM[0][0] <= crop.diameter_mm]
+    crops = [crop for crop in real_nodules(shared, "validation") if SIZES_MM[0][0] <= crop.diameter_mm]
     for number, (ct, masks) in [*enumerate(TRAINING.items()), *((-1, item) for item in HELD_OUT.items())]:
         paths = tuple(shared / "data" / mask for mask in masks)
         background = within_lungs(cached_background(shared / "data" / ct, paths, cache))
@@ -471,7 +469,8 @@ def _run(options: argparse.Namespace) -> int:
             if len(some) > 1:
                 intervals = ((rate, interval(some, rate)) for rate in (1.0, 4.0))
                 words = ", ".join(f"{low:.2f} to {high:.2f} at {rate:g}" for rate, (low, high) in intervals)
-                sys.stdout.write(f"{what} >= {SIZES_MM[0][0]} mm, 95 % of scans drawn anew: {words} a scan\n")
+                sys.stdout.write(f"{what} >= {SIZES_MM[0][0]} mm, 95 % of scans drawn anew: {words} ")
+                sys.stdout.write("false positives a scan\n")
         if name == "lidc":
             sys.stdout.write(f"{nodule_lines(results)}\n")
         missed += missed_targets(name, results)

@@ -37,9 +37,9 @@ from SAMMed3DLib.model.nodule_classifier import NoduleClassifier, load_classifie
 from SAMMed3DLib.weights import default_checkpoint
 
 from .backgrounds import TRAINING, training_backgrounds
-from .classifier_crops import LARGE_MM, LARGE_PER_SCAN, SMALL_MM, SMALL_PER_SCAN, real_nodules, real_scan
+from .classifier_crops import LARGE_MM, LARGE_PER_SCAN, SMALL_MM, SMALL_PER_SCAN, real_scan
 from .classifier_fitting import without
-from .detection_scans import DetectionScan, bare_scan, painted_scan
+from .detection_scans import DetectionScan, bare_scan, painted_scan, real_nodules
 from .logistic import fit_logistic, write_section
 from .ranking_fitting import fitting_parser, within_lungs
 from .real_samples import training_shapes
@@ -111,7 +111,7 @@ def scans(shared: Path, cache: Path, rounds: int, seed: int) -> Iterator[tuple[i
         for number, background in enumerate(backgrounds):
             rng = np.random.default_rng([seed, repeat, number, 32])
             yield number, painted_scan(background, "training", rng, LARGE_PER_SCAN, shapes, LARGE_MM)
-    real = real_nodules(shared)
+    real = real_nodules(shared, "train")
     for repeat in range(max(1, rounds // 2)):
         for number, background in enumerate(backgrounds):
             yield number, real_scan(background, real, np.random.default_rng([seed, repeat, number, 33]))

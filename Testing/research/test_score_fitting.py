@@ -126,7 +126,7 @@ def test_a_sample_is_a_nodule_something_else_or_neither():
 def test_scans_are_bare_painted_large_and_real(monkeypatch, tmp_path):
     monkeypatch.setattr(score_fitting, "training_backgrounds", lambda *given: [lungs()])
     monkeypatch.setattr(score_fitting, "within_lungs", lambda given: given)
-    monkeypatch.setattr(score_fitting, "real_nodules", lambda shared: [real_crop()])
+    monkeypatch.setattr(score_fitting, "real_nodules", lambda shared, split: [real_crop()])
     for name, count in (("SMALL_PER_SCAN", 3), ("LARGE_PER_SCAN", 1), ("LARGE_MM", (14.0, 16.0))):
         monkeypatch.setattr(score_fitting, name, count)
     monkeypatch.setattr(classifier_crops, "REAL_PER_SCAN", 2)

@@ -116,15 +116,13 @@ def _slicer_csv_marks(text: str) -> list[Mark]:
     for line in text.splitlines():
         head, _equals, value = line.partition("=")
         if line.startswith("#"):
-            if head.strip("# ").lower() == "coordinatesystem":
+            key = head.strip("# ").lower()
+            if key == "coordinatesystem":
                 if value.strip() not in ("0", "RAS", "1", "LPS"):
                     raise InputError(f"the coordinate system {value.strip()} is neither RAS nor LPS; export it again")
                 lps = value.strip() in ("1", "LPS")
-            elif head.strip("# ").lower() == "pointcolumns":
-                if [name.strip().lower() for name in value.split("|")][1:4] != ["x", "y", "z"]:
-                    raise InputError("its point's second to fourth columns are not x, y and z; export it again")
-            elif head.strip("# ").lower() == "columns":  # the oldest lists are label,x,y,z,sel,vis
-                columns = [name.strip().lower() for name in value.split(",")]
+            elif key in ("columns", "pointcolumns"):  # the oldest lists are label,x,y,z,sel,vis
+                columns = [name.strip().lower() for name in value.replace("|", ",").split(",")]
                 if columns[1:4] != ["x", "y", "z"]:
                     raise InputError("its second to fourth columns are not x, y and z; export it again")
                 selected_at = columns.index("sel") if "sel" in columns else selected_at

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -125,6 +125,12 @@ def closest_ras_axes(ijk_to_ras: NDArray) -> tuple[tuple[int, int, int], tuple[i
     axes = max(itertools.permutations(range(3)), key=lambda order: sum(abs(directions[r, order[r]]) for r in range(3)))
     signs = tuple(-1 if directions[r, axes[r]] < 0 else 1 for r in range(3))
     return (axes[0], axes[1], axes[2]), (signs[0], signs[1], signs[2])
+
+
+def inside_volume(points_ras: NDArray, shape_kji: Sequence[int], ijk_to_ras: NDArray) -> NDArray[np.bool_]:
+    """Tells which points (n, 3) RAS mm lie in a volume's box, outer voxel faces included."""
+    ijk = world_to_ijk(ijk_to_ras, points_ras)
+    return ~np.any((ijk < -0.5 - 1e-6) | (ijk > np.array(shape_kji[::-1]) - 0.5 + 1e-6), axis=1)
 
 
 def length_scale(ijk_to_ras: NDArray) -> str:

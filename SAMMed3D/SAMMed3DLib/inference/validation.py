@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import InputError
-from .geometry import extent_ras, world_to_ijk
+from .geometry import extent_ras, inside_volume
 
 #: An 8-bit volume with at most this many values is taken for labels.
 _MOST_LABELS_8_BIT = 64
@@ -195,8 +195,7 @@ def check_points(
 
 def check_inside(points_ras: NDArray, shape_kji: tuple[int, ...], ijk_to_ras: NDArray) -> None:
     """Raises InputError for the first point (n, 3) outside the volume's box (outer voxel faces included)."""
-    ijk = world_to_ijk(ijk_to_ras, points_ras)
-    outside = np.any((ijk < -0.5 - 1e-6) | (ijk > np.array(shape_kji[::-1]) - 0.5 + 1e-6), axis=1)
+    outside = ~inside_volume(points_ras, shape_kji, ijk_to_ras)
     if outside.any():
         low, high = extent_ras(shape_kji, ijk_to_ras)
         r, a, s = points_ras[outside][0]

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..inference.errors import InputError
-from ..inference.nodule_table import whole
+from ..inference.nodule_table import half_up, whole
 from .findings import Change, Findings, Nodule, NoduleType, Pair, signed
 
 NOTE = "Size categories are for research only. They are no diagnosis and no instruction to anybody."
@@ -105,6 +105,8 @@ LUNG_RADS_GROUND_GLASS: dict[str, tuple[Step, ...]] = {
 LUNG_RADS_JUXTAPLEURAL_MM = 10.0
 #: Growth: the mean diameter by more than this within twelve months.
 LUNG_RADS_GROWTH_MM, LUNG_RADS_GROWTH_DAYS = 1.5, 366
+_NO_GROWTH = "not known to have grown 1.5 mm in 12 months since the prior: the row of a first scan"
+_OPEN = "more than 12 months apart, or no dates: whether"
 
 #: Fleischner's diameters are rounded to whole mm first, halves up: 5.5 mm are 6 mm, 8.4 mm are 8 mm. 250 mm3 are not
 #: above 250 mm3.
@@ -287,10 +289,6 @@ def course_of(findings: Findings, nodule: Nodule) -> tuple[Course, str]:
     return ("growing" if growing else "not growing"), doubt
 
 
-_NO_GROWTH = "not known to have grown 1.5 mm in 12 months since the prior: the row of a first scan"
-_OPEN = "more than 12 months apart, or no dates: whether"
-
-
 def _course_of_core(core_mm: float, before: Nodule, total: bool | None, days: int | None) -> tuple[Course, str]:
     """The course of a part-solid nodule, of which Lung-RADS' table asks for a new or growing solid part.
 
@@ -415,8 +413,7 @@ def _by_volume(rows: Sequence[Step], mm3: float) -> str | None:
     """The row by volume, which tables give in whole mm3; None where the table has no volumes."""
     if any(row.mm3 is None for row in rows) or len(rows) < 2:
         return None
-    rounded = math.floor(mm3 + 0.5)
-    return [row.category for row in rows if row.mm3 is not None and rounded >= row.mm3][-1]
+    return [row.category for row in rows if row.mm3 is not None and half_up(mm3, 0) >= row.mm3][-1]
 
 
 def _reached(rows: Sequence[Step], low_mm: float, high_mm: float) -> tuple[str, ...]:

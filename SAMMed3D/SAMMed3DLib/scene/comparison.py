@@ -24,7 +24,7 @@ from ..translation import tr as _
 from ..worker.requests import AXES, FunctionRequest, Report, RequestCancelled, Result
 from ..worker.thread import Client
 from .beside_volume import ownerOf
-from .input_gate import dicomFile
+from .input_gate import dicomFile, seriesUid
 from .nodule_segmentation import NoduleSegmentation, findSegmentation
 from .nodule_state import SegmentRecord, digest
 from .segment_writer import BINARY_LABELMAP, SegmentLabelmap, SegmentWriter, segmentationToWorld
@@ -678,15 +678,13 @@ class Comparison:
         self.spiculated, self.upper = set(), set()
         self._findings = findings
         self.changed()
-        uid = None
+        if volume is None:
+            return
+        uid = ""
         with suppress(SceneError):  # a volume that cannot be measured has a name all the same
-            uid = _header(volume).series_uid
-        if volume is not None and (
-            (uid or findings.scan.series_uid)
-            and uid != findings.scan.series_uid
-            or not uid
-            and volume.GetName() != findings.scan.name
-        ):
+            uid = seriesUid(volume)
+        told = findings.scan.series_uid or ""
+        if uid != told or (not uid and volume.GetName() != findings.scan.name):
             text = _("These findings are of {scan}, the chosen CT is {volume}: places may not fit.")
             self.message(text.format(scan=findings.scan.name, volume=volume.GetName()), True)
 

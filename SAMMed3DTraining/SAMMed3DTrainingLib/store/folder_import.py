@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from SAMMed3DLib.inference.geometry import transform_points, world_to_ijk
+from SAMMed3DLib.inference.geometry import inside_volume, transform_points
 
 from ..data.case_names import StoreError, safe_case_name, unique_case_name
 from .dataset_writer import DatasetWriter
@@ -115,8 +115,8 @@ def _is_cut(nodule: LabelledNodule, label: Volume, image: Volume) -> bool:
     """Whether a nodule has voxels whose centers lie outside of an image's."""
     start = [part.start for part in nodule.slices_kji]
     voxels = (np.argwhere(nodule.mask) + start)[:, ::-1]
-    at = world_to_ijk(image.ijk_to_ras, transform_points(label.ijk_to_ras, voxels))
-    return bool(np.any((at < -0.5 - 1e-6) | (at > np.array(image.array_kji.shape[::-1]) - 0.5 + 1e-6)))
+    centers = transform_points(label.ijk_to_ras, voxels)
+    return not inside_volume(centers, image.array_kji.shape, image.ijk_to_ras).all()
 
 
 def on_grid(labels_kji: NDArray, ijk_to_ras: NDArray, shape: Sequence[int], target: NDArray) -> NDArray:
