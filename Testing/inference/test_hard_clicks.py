@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -149,3 +151,22 @@ def test_a_bad_start_at_the_border_of_a_mass_is_mended_by_a_click_in_its_middle(
     clicks = [scene.ras((0, -18.0, 2.0)), scene.ras((0, 0, 0))]
     second = predictor.predict(clicks, previous=predictor.predict(clicks[:1]))
     assert scene.dice(second) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("half_axes", "wall", "offset", "seed"),
+    [((28.0, 22.0, 25.0), 4.0, (19.0, 0.0, -8.0), 9), ((35.0, 35.0, 35.0), 12.0, (-24.0, 2.0, 10.0), 4)],
+)
+def test_a_piece_of_a_mass_is_not_mistaken_for_a_nodule(predictor, half_axes, wall, offset, seed):
+    """From so near its end the mass has no border but the wall's: the first answers were 10 to 20 % of it."""
+    scene = Scene(half_axes, size_mm=2 * max(half_axes) + 80, wall_mm=wall, seed=seed)
+    assert scene.dice(shown(predictor, scene).predict([scene.ras(offset)])) > 0.85
+
+
+def test_a_click_far_outside_the_mask_asks_for_something_larger(predictor):
+    """Without a first look from afar the mask is a piece; the click into what is missing once added a bump to it."""
+    scene = Scene((35.0, 32.0, 36.0), size_mm=150, wall_mm=12.0, seed=4)
+    near = SamPredictor3D(predictor.model, zoom=dataclasses.replace(predictor.zoom, look_far=False))
+    clicks = [scene.ras((-24.0, 2.0, 10.0)), scene.ras((4.0, -4.0, -2.0))]
+    first = shown(near, scene).predict(clicks[:1])
+    assert scene.dice(first) < 0.5 < 0.85 < scene.dice(near.predict(clicks, previous=first))

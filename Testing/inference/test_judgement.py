@@ -122,6 +122,23 @@ def test_sure(view, score, sure):
     assert Answer((ball(10.0),), clicks(IN), seen(), None).is_sure
 
 
+def test_what_may_be_a_piece_and_what_is_a_mass():
+    one = clicks(IN)
+    large = dataclasses.replace(seen(), diameter_mm=24.0)
+    assert Answer((ball(12.0),), one, large, 0.55).may_be_a_piece
+    assert not Answer((ball(12.0),), one, large, 0.7).may_be_a_piece  # believed
+    assert not Answer((ball(12.0),), one, seen(), 0.55).may_be_a_piece  # small
+    assert not Answer((ball(12.0),), one, large, None).may_be_a_piece
+    mass = Answer((ball(27.0, spacing=2.4),), one, dataclasses.replace(seen(), diameter_mm=54.0), 0.45)
+    assert mass.is_mass
+    assert not dataclasses.replace(mass, view=dataclasses.replace(mass.view, touches_border=True)).is_mass
+    assert not dataclasses.replace(mass, view=dataclasses.replace(mass.view, diameter_mm=30.0)).is_mass
+    assert not dataclasses.replace(mass, clicks=clicks(IN, ((0.0, 5.0, 0.0), False))).is_mass  # a click is ignored
+    part = mass.parts[0]
+    flooded = dataclasses.replace(part, logits=np.where(part.logits > 0, 0.5, -0.5).astype(np.float32))
+    assert not dataclasses.replace(mass, parts=(flooded,)).is_mass
+
+
 def test_an_odd_change_is_one_that_the_click_did_not_ask_for():
     whole, half, twice = (ball(10.0),), (ball(7.0),), (ball(13.0),)
     assert ClickChange.between(whole, half).is_odd(positive=True)  # a third is left

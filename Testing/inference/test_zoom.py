@@ -8,7 +8,15 @@ import pytest
 from SAMMed3DLib.inference.field import Part
 from SAMMed3DLib.inference.geometry import transform_points
 from SAMMed3DLib.inference.preprocessing import crop_at
-from SAMMed3DLib.inference.zoom import ObjectView, ZoomPolicy, best_view, deepest_point, points_elsewhere, view_object
+from SAMMed3DLib.inference.zoom import (
+    ObjectView,
+    ZoomPolicy,
+    best_view,
+    deepest_point,
+    distance_outside,
+    points_elsewhere,
+    view_object,
+)
 from SAMMed3DLib.model.profile import PROFILES
 
 from .volumes import grid
@@ -179,6 +187,15 @@ def test_crops_for_clicks_that_lie_apart():
     assert crop.spacing_mm < 1.5
     coarse = crop_at(clicks[0], 2.0, PROFILE, MATRIX)
     assert policy.crop_of_all(None, coarse, clicks, MATRIX).spacing_mm == pytest.approx(2.0)
+    larger = policy.crop_of_all(seen(8.0, center=clicks[0]), fine, clicks, MATRIX, 50.0)
+    assert larger.spacing_mm == pytest.approx(policy.spacing_for(50.0, np.zeros(3))) and larger.spacing_mm > 1.5
+
+
+def test_how_far_a_click_lies_outside():
+    part = part_with(ball((0.0, 0.0, 0.0), 8.0))
+    assert distance_outside(part, np.array((15.0, 0.0, 0.0))) == pytest.approx(7.0, abs=part.cell_mm)
+    assert distance_outside(part, np.array((3.0, 0.0, 0.0))) < part.cell_mm
+    assert distance_outside(part_with(ball((0.0, 0.0, 0.0), -1.0)), np.zeros(3)) == np.inf
 
 
 @pytest.mark.parametrize("click", [(0.0, 0.0, 0.0), (6.0, 1.0, -2.0), (-5.0, -4.0, 1.0)])

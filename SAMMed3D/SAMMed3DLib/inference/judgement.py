@@ -32,6 +32,10 @@ _LOST_SHARE = 0.6
 _FAR_CELLS = 3.0
 #: Dice from which two answers are about the same.
 _AGREEMENT = 0.7
+#: An unsure object of at least the first diameter in mm may be a piece of a mass, which has the second one.
+_PIECE_MM, MASS_MM = 15.0, 40.0
+#: A mass keeps at least this share of itself when the threshold rises from logit -1 to 1; what has flooded does not.
+_STABLE = 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +63,20 @@ class Answer:
     def is_sure(self) -> bool:
         """Whether something is seen and its predicted IoU, where there is one, is high enough."""
         return self.view is not None and (self.score is None or self.score >= SURE)
+
+    @property
+    def may_be_a_piece(self) -> bool:
+        """Whether it is too large and too unsure to be believed without a look from further away."""
+        large = self.view is not None and self.view.diameter_mm >= _PIECE_MM
+        return large and self.score is not None and self.score < CORRECTED_SURE
+
+    @property
+    def is_mass(self) -> bool:
+        """Whether it shows the whole of something larger than nodules are, the clicks in it."""
+        view, logits = self.view, self.parts[-1].logits
+        if view is None or view.touches_border or view.diameter_mm < MASS_MM or self.ignored.any():
+            return False
+        return np.count_nonzero(logits > 1.0) >= _STABLE * np.count_nonzero(logits > -1.0)
 
     @property
     def rank(self) -> tuple[bool, int, bool, float]:

@@ -19,13 +19,13 @@ from .embedding_cache import EmbeddingCache
 from .errors import InputError, PredictionCancelled
 from .field import Part, corrected, prior_logits
 from .geometry import Affine, as_affine, transform_points
-from .judgement import Answer, ClickChange, choose, confirms, warnings_about
+from .judgement import MASS_MM, Answer, ClickChange, choose, confirms, warnings_about
 from .mask_prompt import logits_of_mask, mask_block, mask_extent
 from .postprocessing import Clicks, voxelize
 from .prediction import Prediction
 from .preprocessing import Crop, crop_at, prepare_crop
 from .validation import check_box, check_image, check_points, hounsfield_doubt
-from .zoom import ObjectView, ZoomPolicy, best_view, deepest_point, points_elsewhere, view_object
+from .zoom import ObjectView, ZoomPolicy, best_view, deepest_point, distance_outside, points_elsewhere, view_object
 
 #: A click this close to a crop's face (1 = in the middle) is about what lies beyond, and needs a crop of its own
 #: where zooming out has ended.
@@ -33,6 +33,9 @@ _OUTER_SHELL = 0.1
 #: First answers of a lower predicted IoU are compared with looks from these times the spacing.
 _CONFIDENT = 0.55
 _OTHER_LOOKS = (2.0**-0.25, 2.0**0.5)
+#: A positive click at least so many radii outside the mask asks for a larger object, which an answer is if it has at
+#: least this share of the diameter asked for.
+_FAR_OUTSIDE, _AS_ASKED = 0.5, 0.8
 #: Difference of predicted IoU from which one look is clearly better than another one.
 _CLEARLY = 0.02
 
@@ -350,6 +353,9 @@ class SamPredictor3D:
         depth = max(part.interiority(clicks.ras[-1]) for part in state.parts)
         if confirms(state.parts, clicks) and (depth > _OUTER_SHELL or not clicks.positive[-1]):
             return state  # the click agrees with the mask as it is and asks for nothing
+        grown = self._grown(state, clicks, multimask)
+        if grown is not None:
+            return grown
         after = self._carried_on(state, clicks, box, multimask)
         if after is state or not clicks.positive.any():
             return after
@@ -375,12 +381,16 @@ class SamPredictor3D:
         if answer.view is not None and answer.score is not None and answer.score < _CONFIDENT:
             near = self._other_looks(near, clicks, multimask)
             answer = self._answer(near, clicks)
-        if spacing >= self.zoom.coarsest_mm or answer.is_sure:
+        if spacing >= self.zoom.coarsest_mm or (answer.is_sure and not answer.may_be_a_piece):
             return near
-        # deep inside a mass there is no border to be seen from close by
-        first = self._decode(self._crop(middle, self.zoom.coarsest_mm), anchor, clicks, None, None, (), multimask)
+        # in a mass there is no border, or only a piece of one, to be seen from close by
+        away = self.profile.spacing_range_mm[1] if answer.is_sure else self.zoom.coarsest_mm
+        first = self._decode(self._crop(middle, away), anchor, clicks, None, None, (), multimask)
         far = self._zoomed(first, clicks, None, multimask)
-        return far if self._answer(far, clicks).rank > answer.rank else near
+        whole = self._answer(far, clicks)
+        if answer.is_sure:
+            return far if whole.is_mass else near
+        return far if whole.rank > answer.rank else near
 
     def _other_looks(self, near: _State, clicks: Clicks, multimask: bool) -> _State:
         """The latest look, or one a step closer or two steps further away, if the network believes that clearly more.
@@ -427,6 +437,30 @@ class SamPredictor3D:
         ras, positive = np.vstack([middle, clicks.ras]), np.append(True, clicks.positive)
         both = Clicks.of(ras, positive, self.image_kji.shape, self._ijk_to_ras)
         return self._decode(crop, seen.anchor_ras, both, None, None, (), multimask)
+
+    def _grown(self, state: _State, clicks: Clicks, multimask: bool) -> _State | None:
+        """The state after a positive click far outside the mask, which was a piece of something larger.
+
+        The click lies in the middle of what is missing, so that the object reaches about as far beyond it: all clicks
+        are shown at the spacing of such an object, without the mask. None where the click does not ask for that, or
+        where the answer is not of about that size or does not hold the mask and the clicks.
+        """
+        if not self._can_zoom_out(state.parts) or not clicks.positive[-1]:
+            return None
+        part, view = state.parts[0], self._view(state, clicks.first(len(clicks) - 1))
+        missing = distance_outside(part, clicks.ras[-1])
+        if view is None or view.diameter_mm >= MASS_MM or not _FAR_OUTSIDE * view.diameter_mm / 2.0 < missing < np.inf:
+            return None
+        size = view.diameter_mm + 2.0 * missing
+        crop = self.zoom.crop_of_all(view, part.crop, clicks.positive_ras, self._ijk_to_ras, size)
+        if not all(crop.contains(click) for click in clicks.positive_ras):
+            return None
+        grown = self._decode(crop, part.anchor_ras, clicks, None, None, (), multimask)
+        old, answer = self._answer(state, clicks), self._answer(grown, clicks)
+        seen = answer.view
+        if seen is None or seen.touches_border or seen.diameter_mm < _AS_ASKED * size:
+            return None
+        return grown if answer.is_sure and not answer.ignored.any() and not answer.is_odd(old) else None
 
     def _carried_on(self, state: _State, clicks: Clicks, box: NDArray | None, multimask: bool) -> _State:
         """The state that the newest click gives on the mask so far."""

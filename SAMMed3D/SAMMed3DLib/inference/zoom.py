@@ -108,6 +108,15 @@ def deepest_point(part: Part, clicks_ras: NDArray) -> NDArray[np.float64] | None
     return transform_points(part.cells_to_ras, middle + start)
 
 
+def distance_outside(part: Part, click_ras: NDArray) -> float:
+    """Measures how far in mm a click lies from the nearest cell inside; infinite where none is inside."""
+    inside = np.argwhere(part.logits > 0.0)
+    if not len(inside):
+        return float("inf")
+    apart = transform_points(part.cells_to_ras, inside) - click_ras
+    return float(np.sqrt((apart**2).sum(axis=1).min()))
+
+
 def points_elsewhere(part: Part, clicks_ras: NDArray) -> NDArray[np.float64] | None:
     """Finds four points (4, 3) mm inside the object at the clicks, halfway from its middle to its ends along two axes.
 
@@ -207,13 +216,18 @@ class ZoomPolicy:
         inner = np.array(self.profile.crop_size) * (1.0 - 2.0 * self.margin)
         return float(np.clip((spread / inner).max(), self.profile.spacing_range_mm[0], self.coarsest_mm))
 
-    def crop_of_all(self, view: ObjectView | None, crop: Crop, clicks_ras: NDArray, ijk_to_ras: NDArray) -> Crop:
-        """Makes a crop, not finer than ``crop``, that holds the seen object and positive clicks (n, 3) beside it."""
+    def crop_of_all(
+        self, view: ObjectView | None, crop: Crop, clicks_ras: NDArray, ijk_to_ras: NDArray, diameter_mm: float = 0.0
+    ) -> Crop:
+        """Makes a crop, not finer than ``crop``, that holds the seen object and positive clicks (n, 3) beside it.
+
+        It shows an object of at least ``diameter_mm`` well.
+        """
         low, high = clicks_ras.min(axis=0), clicks_ras.max(axis=0)
         if view is not None:
             low = np.minimum(low, view.center_ras - view.extent_mm / 2.0)
             high = np.maximum(high, view.center_ras + view.extent_mm / 2.0)
-        wanted = float(((high - low) / np.array(self.profile.crop_size)).max()) / self.fill
+        wanted = self.spacing_for(diameter_mm, high - low)
         spacing = float(np.clip(wanted, crop.spacing_mm, self.coarsest_mm))
         return crop_at(self._center((low + high) / 2.0, spacing, clicks_ras), spacing, self.profile, ijk_to_ras)
 
