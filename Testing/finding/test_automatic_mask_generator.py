@@ -408,6 +408,16 @@ def test_places_somewhat_below_the_lowest_score_are_clicked_but_hopeless_ones_ar
         assert len(generator_for(array, matrix, score=score, min_score=0.4).generate()) == count
 
 
+def test_a_place_larger_than_the_classifier_has_learned_is_clicked_whatever_it_says():
+    array, matrix = scan()
+    score = dataclasses.replace(default_score(), place=saying(0.001, PLACE), clicked=saying(0.5, OBJECT))
+    (large, *small) = candidates_of()
+    places = [dataclasses.replace(large, diameter_mm=36.0), *small]
+    generator = generator_for(array, matrix, score=score, candidate_finder=lambda *a, **k: places)
+    (record,) = generator.generate()
+    assert generator.clicked == 1 and np.allclose(record["measurements"].centroid_ras, SPHERES[0][0], atol=1.0)
+
+
 class Judging:
     """A classifier that knows what it is to say at each sphere, and remembers what it was asked."""
 

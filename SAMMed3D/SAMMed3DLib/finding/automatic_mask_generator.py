@@ -51,6 +51,9 @@ _JUDGED_FIRST, _CLICKED_FIRST = 120, 3
 _FEWEST_CLICKS = 30
 #: Places with at least this share of the lowest score are clicked too, since a click tells more than the place does.
 _WORTH_A_CLICK = 0.25
+#: The classifier has learned from nodules up to about this diameter in mm, and its crops hold no more: the two or three
+#: larger places of a scan are clicked whatever it says.
+_JUDGED_TO_MM = 30.0
 #: An object of at least this diameter in mm whose middle is farther than this many radii from the click is clicked
 #: there too, at most so often: of a mass, a click at its rim shows a piece.
 _LARGE_MM, _OFF_CENTER, _MOST_MOVES = 20.0, 0.4, 2
@@ -310,6 +313,8 @@ class SamAutomaticMaskGenerator3D:
         for each, value in zip(found, odds, strict=True):
             own = self.score.of_place(each.diameter_mm, each.response, float(value))
             chance = joined(own, self._detection(each.center_ras, each.diameter_mm))
+            if each.diameter_mm >= _JUDGED_TO_MM:
+                chance = max(chance, score_threshold(0.5))
             place = _on_voxel(_place_of(each), image.shape, matrix)
             judged.append(dataclasses.replace(place, probability=chance))
         return judged

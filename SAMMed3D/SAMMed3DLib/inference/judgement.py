@@ -76,7 +76,7 @@ class Answer:
         view, logits = self.view, self.parts[-1].logits
         if view is None or view.touches_border or view.diameter_mm < MASS_MM or self.ignored.any():
             return False
-        return np.count_nonzero(logits > 1.0) >= _STABLE * np.count_nonzero(logits > -1.0)
+        return bool(np.count_nonzero(logits > 1.0) >= _STABLE * np.count_nonzero(logits > -1.0))
 
     @property
     def rank(self) -> tuple[bool, int, bool, float]:
