@@ -33,9 +33,9 @@ _OUTER_SHELL = 0.1
 #: First answers of a lower predicted IoU are compared with looks from these times the spacing.
 _CONFIDENT = 0.55
 _OTHER_LOOKS = (2.0**-0.25, 2.0**0.5)
-#: A positive click at least so many radii outside the mask asks for a larger object, which an answer is if it has at
-#: least this share of the diameter asked for.
-_FAR_OUTSIDE, _AS_ASKED = 0.5, 0.8
+#: A positive click at least so many radii and mm outside the mask asks for a larger object, which an answer is if it
+#: has at least this share of the diameter asked for.
+_FAR_OUTSIDE, _FAR_OUTSIDE_MM, _AS_ASKED = 0.5, 3.5, 0.8
 #: Difference of predicted IoU from which one look is clearly better than another one.
 _CLEARLY = 0.02
 
@@ -449,7 +449,9 @@ class SamPredictor3D:
             return None
         part, view = state.parts[0], self._view(state, clicks.first(len(clicks) - 1))
         missing = distance_outside(part, clicks.ras[-1])
-        if view is None or view.diameter_mm >= MASS_MM or not _FAR_OUTSIDE * view.diameter_mm / 2.0 < missing < np.inf:
+        if view is None or view.diameter_mm >= MASS_MM:
+            return None
+        if not max(_FAR_OUTSIDE * view.diameter_mm / 2.0, _FAR_OUTSIDE_MM) < missing < np.inf:
             return None
         size = view.diameter_mm + 2.0 * missing
         crop = self.zoom.crop_of_all(view, part.crop, clicks.positive_ras, self._ijk_to_ras, size)
