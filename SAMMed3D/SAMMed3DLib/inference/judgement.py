@@ -65,25 +65,32 @@ class Answer:
         return self.view is not None and (self.score is None or self.score >= SURE)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether something is seen that does not run out of the crop."""
+        return self.view is not None and not self.view.touches_border
+
+    @property
+    def diameter_mm(self) -> float:
+        """Diameter of what is seen; 0 where nothing is."""
+        return 0.0 if self.view is None else self.view.diameter_mm
+
+    @property
     def may_be_a_piece(self) -> bool:
         """Whether it is too large and too unsure to be believed without a look from further away."""
-        large = self.view is not None and self.view.diameter_mm >= _PIECE_MM
-        return large and self.score is not None and self.score < CORRECTED_SURE
+        return self.diameter_mm >= _PIECE_MM and self.score is not None and self.score < CORRECTED_SURE
 
     @property
     def is_mass(self) -> bool:
         """Whether it shows the whole of something larger than nodules are, the clicks in it."""
-        view, logits = self.view, self.parts[-1].logits
-        if view is None or view.touches_border or view.diameter_mm < MASS_MM or self.ignored.any():
+        if not self.is_whole or self.diameter_mm < MASS_MM or self.ignored.any():
             return False
+        logits = self.parts[-1].logits
         return bool(np.count_nonzero(logits > 1.0) >= _STABLE * np.count_nonzero(logits > -1.0))
 
     @property
     def rank(self) -> tuple[bool, int, bool, float]:
         """Sort key, larger is better: something seen, few clicks ignored, the object whole, a high predicted IoU."""
-        seen = self.view is not None
-        whole = self.view is not None and not self.view.touches_border
-        return seen, -int(self.ignored.sum()), whole, self.score or 0.0
+        return self.view is not None, -int(self.ignored.sum()), self.is_whole, self.score or 0.0
 
     def replaces(self, carried: Answer) -> bool:
         """Whether it should take the place of the answer that carried the old mask on.
@@ -142,7 +149,7 @@ def choose(old: Answer, tried: Sequence[Answer]) -> int | None:
         if tried[index].replaces(tried[best]):
             best = index
     chosen = tried[best]
-    was_good = old.is_sure and old.view is not None and not old.view.touches_border
+    was_good = old.is_sure and old.is_whole
     if not was_good or not chosen.is_odd(old):
         return best
     return best if any(chosen.agrees(other) for other in tried if other is not chosen) else None

@@ -448,10 +448,10 @@ class SamPredictor3D:
         if not self._can_zoom_out(state.parts) or not clicks.positive[-1]:
             return None
         part, view = state.parts[0], self._view(state, clicks.first(len(clicks) - 1))
-        missing = distance_outside(part, clicks.ras[-1])
         if view is None or view.diameter_mm >= MASS_MM:
             return None
-        if not max(_FAR_OUTSIDE * view.diameter_mm / 2.0, _FAR_OUTSIDE_MM) < missing < np.inf:
+        missing = distance_outside(part, clicks.ras[-1])
+        if missing <= max(_FAR_OUTSIDE * view.diameter_mm / 2.0, _FAR_OUTSIDE_MM):
             return None
         size = view.diameter_mm + 2.0 * missing
         crop = self.zoom.crop_of_all(view, part.crop, clicks.positive_ras, self._ijk_to_ras, size)
@@ -459,10 +459,8 @@ class SamPredictor3D:
             return None
         grown = self._decode(crop, part.anchor_ras, clicks, None, None, (), multimask)
         old, answer = self._answer(state, clicks), self._answer(grown, clicks)
-        seen = answer.view
-        if seen is None or seen.touches_border or seen.diameter_mm < _AS_ASKED * size:
-            return None
-        return grown if answer.is_sure and not answer.ignored.any() and not answer.is_odd(old) else None
+        as_asked = answer.is_whole and answer.diameter_mm >= _AS_ASKED * size and not answer.ignored.any()
+        return grown if as_asked and answer.is_sure and not answer.is_odd(old) else None
 
     def _carried_on(self, state: _State, clicks: Clicks, box: NDArray | None, multimask: bool) -> _State:
         """The state that the newest click gives on the mask so far."""
