@@ -45,6 +45,7 @@ from SAMMed3DTrainingLib.evaluate.evaluation import NoduleResult, common_frame, 
 from SAMMed3DTrainingLib.evaluate.metrics import bootstrap_interval, surface_dice, variation
 
 from .real_nodules import largest_drop
+from .real_samples import consensus_of
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +102,14 @@ class RealNodule:
     def readers_dice(self) -> float:
         """Mean Dice over all pairs of readers; NaN of one reader."""
         pairs = [dice(first, second) for number, first in enumerate(self.readers) for second in self.readers[:number]]
-        return float(np.mean(pairs)) if pairs else float("nan")
+        return _mean(pairs)
+
+    @property
+    def left_out(self) -> list[tuple[BoolArray, BoolArray]]:
+        """Each of four readers, and the consensus of the others; empty of fewer readers, where half is one of two."""
+        if len(self.readers) < 4:
+            return []
+        return [(reader, consensus_of(np.delete(self.readers, n, axis=0))) for n, reader in enumerate(self.readers)]
 
 
 def read_nodules(
@@ -179,8 +187,8 @@ def surround(
     matrix = np.array(ijk_to_ras, dtype=np.float64)
     matrix[:3, 3] -= matrix[:3, :3] @ np.array(pads[::-1])
     readers = np.pad(readers, [(0, 0), *width])
-    consensus = (readers.mean(0) >= 0.5) & readers.any(0)
-    return RealNodule(facts, np.clip(np.rint(filled), -1024, 3071).astype(np.int16), matrix, readers, consensus)
+    hu = np.clip(np.rint(filled), -1024, 3071).astype(np.int16)
+    return RealNodule(facts, hu, matrix, readers, consensus_of(readers))
 
 
 @dataclass(frozen=True)
@@ -244,11 +252,14 @@ def measure(predictor: SamPredictor3D, nodule: RealNodule, clicks: int = CLICKS)
         for voxel, count in ((first.border, CORRECTED), (first.outside, CORRECTED), (first.further, 1))
     )
     measured = [measure_nodule(result.predictions[0], nodule.hu, nodule.ijk_to_ras).volume_mm3 for result in inner]
+    one = challenge.predictions[0]
     judged = [prediction for result in (challenge, *inner, border, outside) for prediction in result.predictions]
     return {
         "name": nodule.name,
         "patient": nodule.facts["patient"],
         "readers_dice": nodule.readers_dice,
+        "left_out_reader": _mean([dice(reader, others) for reader, others in nodule.left_out if others.any()]),
+        "left_out_mask": _mean([dice(*_frame(nodule, others, one)) for _, others in nodule.left_out if others.any()]),
         "challenge": list(challenge.dice),
         "single_readers": _carried([_reader_dice(nodule, p) for p in challenge.predictions], len(challenge.dice)),
         "nsd_1mm": _carried([_surface(nodule, p) for p in challenge.predictions[:CORRECTED]], CORRECTED),
@@ -279,7 +290,12 @@ def _frame(nodule: RealNodule, truth: BoolArray, prediction: PlacedMask) -> tupl
 
 
 def _reader_dice(nodule: RealNodule, prediction: PlacedMask) -> float:
-    return float(np.mean([dice(*_frame(nodule, reader, prediction)) for reader in nodule.readers if reader.any()]))
+    return _mean([dice(*_frame(nodule, reader, prediction)) for reader in nodule.readers if reader.any()])
+
+
+def _mean(values: Sequence[float]) -> float:
+    """The mean, NaN of nothing."""
+    return float(np.mean(values)) if values else float("nan")
 
 
 def _iou(nodule: RealNodule, prediction: PlacedMask) -> float:
@@ -325,7 +341,8 @@ def summarize(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
     firsts = curve("inner_first")
     summary["inner_first"] = {"mean": float(firsts.mean()), "mean_of_worst": float(firsts.min(axis=1).mean())}
-    summary["readers_dice"] = float(np.nanmean([result["readers_dice"] for result in results]))
+    for key in ("readers_dice", "left_out_reader", "left_out_mask"):
+        summary[key] = _mean([result[key] for result in results if not np.isnan(result[key])])
     for key in ("inner_voxel_mm3", "inner_measured_mm3"):
         spread = [variation(result[key]) or 0.0 for result in results]
         summary[f"variation_{key.split('_')[1]}"] = {
@@ -428,6 +445,10 @@ def table(names: Sequence[str], summaries: Sequence[Mapping[str, Any]]) -> str:
         (f"consensus, {shown} clicks", clicks("challenge")),
         ("95 % interval at 1, by patient", interval),
         ("readers with each other", lambda summary: f"{summary['readers_dice']:.3f}"),
+        (
+            "consensus without one reader: that reader, mask at 1",
+            lambda summary: f"{summary['left_out_reader']:.3f}, {summary['left_out_mask']:.3f}",
+        ),
         (f"single readers, {shown} clicks", clicks("single_readers")),
         (f"NSD 1 mm, {corrected}", clicks("nsd_1mm")),
         (f"random inner first click, {corrected}", clicks("inner")),

@@ -80,7 +80,7 @@ class RealCrop:
     @property
     def consensus(self) -> NDArray[np.bool_]:
         """Voxels that at least half of the readers enclosed."""
-        return (self.votes.mean(axis=0) >= 0.5) & self.votes.any(axis=0)
+        return consensus_of(self.votes)
 
     @property
     def weight(self) -> float:
@@ -91,6 +91,11 @@ class RealCrop:
         if self.margin <= 3 or self.spiculation >= 3 or self.lobulation >= 3:
             weight *= 1.5
         return min(weight, 6.0) * (0.6 if self.open_below or self.open_above else 1.0)
+
+
+def consensus_of(votes: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Computes the voxels (k, j, i) of at least half of the readers' masks (readers, k, j, i)."""
+    return (votes.mean(axis=0) >= 0.5) & votes.any(axis=0)
 
 
 def training_shapes(shared_data: Path) -> NoduleShapes:

@@ -23,10 +23,12 @@ def ball(shape, center, radius_mm):
     return np.linalg.norm(offsets, axis=-1) <= radius_mm
 
 
-def write_crop(folder: Path, name: str, patient: str, radius_mm: float, **facts) -> dict[str, str]:
-    """A ball in lung tissue that three readers drew in three sizes, and its row of the index."""
+def write_crop(
+    folder: Path, name: str, patient: str, radius_mm: float, drawn_mm: tuple[float, ...] = (-0.5, 0.0, 0.5), **facts
+) -> dict[str, str]:
+    """A ball in lung tissue that readers drew smaller, as it is and larger, and its row of the index."""
     shape, center = (14, 36, 38), (6, 17, 19)
-    readers = np.array([ball(shape, center, radius_mm + grow) for grow in (-0.5, 0.0, 0.5)])
+    readers = np.array([ball(shape, center, radius_mm + grow) for grow in drawn_mm])
     hu = np.where(readers[1], 40, -860) + np.random.default_rng(len(name)).integers(-30, 31, shape)
     affine = np.diag([-SPACING[2], -SPACING[1], SPACING[0], 1.0])
     affine[:3, 3] = (12.0, -30.0, 140.0)
@@ -60,7 +62,7 @@ def shared(tmp_path) -> Path:
     rows = [
         write_crop(folder, "A_1", "A", 5.0),
         write_crop(folder, "A_2", "A", 6.5, texture=1.5),
-        write_crop(folder, "B_1", "B", 7.0, spiculation=4.5),
+        write_crop(folder, "B_1", "B", 7.0, (-0.5, 0.0, 0.0, 0.5), spiculation=4.5),
         write_crop(folder, "C_1", "C", 6.0, slices_above=0),
         write_crop(folder, "D_1", "D", 6.0, split="train"),
     ]
@@ -100,6 +102,14 @@ def test_a_crop_is_surrounded_by_lung_and_stays_where_it_was(shared):
     assert np.array_equal(nodule.consensus, nodule.readers[1])
     expected = np.mean([real_crops.dice(nodule.readers[a], nodule.readers[b]) for a, b in ((0, 1), (0, 2), (1, 2))])
     assert nodule.readers_dice == pytest.approx(expected)
+
+
+def test_each_of_four_readers_is_left_out_once(shared):
+    three, _, four = nodules(shared)
+    assert three.left_out == []  # half of the two others would be either of them
+    readers, others = zip(*four.left_out, strict=True)
+    assert np.array_equal(readers, four.readers)
+    assert all(np.array_equal(consensus, four.readers[1]) for consensus in others)
 
 
 @pytest.mark.skipif(
@@ -166,6 +176,8 @@ def test_figures_of_a_predictor_that_is_right_at_the_third_click(shared):
     curve = [summary["challenge"][str(click)]["mean"] for click in real_crops.SHOWN]
     assert curve[0] < curve[1] < curve[2] == curve[-1] == 1.0
     assert summary["single_readers"]["10"]["mean"] < 1.0  # the readers differ from their consensus
+    # of the nodule with four: two readers drew what the others agree on, and the mask is a voxel off
+    assert 0.9 < summary["left_out_reader"] < 1.0 and summary["left_out_mask"] == figures[2]["challenge"][0]
     assert summary["nsd_1mm"]["3"]["mean"] == 1.0
     assert summary["volume_ratio"]["1"][0] == pytest.approx(1.0, abs=0.01)
     assert summary["outside_2"]["1"]["mean"] < summary["challenge"]["1"]["mean"]
@@ -181,6 +193,8 @@ def made_up(challenge, volumes, patient="A", name="n"):
         "name": name,
         "patient": patient,
         "readers_dice": 0.8,
+        "left_out_reader": float("nan") if name == "falls" else 0.7,
+        "left_out_mask": 0.75,
         "challenge": challenge,
         "single_readers": challenge,
         "nsd_1mm": challenge[:5],
@@ -202,6 +216,7 @@ def test_drops_spread_and_failures_are_read_off_single_nodules():
     falling = made_up([0.4, 0.9, 0.85, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.7], [90.0, 110.0], name="falls")
     rising = made_up([0.8, 0.8, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 1.0], [100.0, 100.0], "B")
     summary = real_crops.summarize([falling, rising])
+    assert summary["left_out_reader"] == 0.7  # where there are four readers
     assert summary["drops"]["challenge"]["single"] == pytest.approx(0.2)
     assert summary["drops"]["challenge"]["mean"] == pytest.approx(0.05)
     assert summary["drops"]["challenge"]["nodule"] == "falls" and summary["drops"]["challenge"]["above_0.03"] == 1
