@@ -59,10 +59,10 @@ class PretrainingConfig:
     lr: float = 1e-3
     weight_decay: float = 0.02
     warmup: int = 150
-    ema: float = 0.998
+    ema: float = 0.995
     model: str = "nodule_light"
     start: str = ""
-    real_share: float = 0.6
+    real_share: float = 0.7
     agreement: float = 0.5
     needless: float = 0.12
     processes: int = 2

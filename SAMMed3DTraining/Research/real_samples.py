@@ -33,11 +33,9 @@ REAL_CROPS = "lidc_voi"
 """Their folder in the shared data."""
 SURROUNDS = ("edge", "lung", "end")
 SURROUND_SHARES = (0.45, 0.45, 0.10)
-CONSENSUS_SHARE = 0.85
-"""Of the samples, those whose truth is the readers' consensus; the others take one reader's mask."""
 FIRST_CLICKS = ("inner", "center", "border", "outside", "anywhere")
 FIRST_CLICK_SHARES = (0.40, 0.20, 0.25, 0.10, 0.05)
-FIRST_LOOKS = 0.45
+FIRST_LOOKS = 0.3
 """Share of samples that look as inference first does: at the profile's first spacing, centered on the click."""
 MASS_SHARE = 0.07
 MASS_MM = (30.0, 100.0)
@@ -188,20 +186,16 @@ class RealSampler:
     def sample_of(self, nodule: RealCrop, enlarged_mm: float | None = None) -> Sample | None:
         """A view of one nodule, enlarged to a diameter where one is given; None where too little of it is seen."""
         rng = self._rng
-        consensus = nodule.consensus
-        one_reader = rng.random() >= CONSENSUS_SHARE
-        masks = [consensus, nodule.votes[rng.integers(len(nodule.votes))] if one_reader else consensus]
-        if not masks[1].any():
-            masks[1] = consensus
+        truth = nodule.consensus
         hu, affine, diameter = nodule.hu, nodule.ijk_to_ras.copy(), nodule.diameter_mm
         if enlarged_mm is not None and enlarged_mm > diameter:
-            hu, masks, affine = _enlarged(hu, masks, affine, enlarged_mm / diameter)
+            hu, truth, affine = _enlarged(hu, truth, affine, enlarged_mm / diameter)
             diameter = enlarged_mm
-        block = self._surrounded(hu, masks[1], affine, nodule)
+        block = self._surrounded(hu, truth, affine, nodule)
         scale = 1.0 if enlarged_mm else float(np.exp(rng.normal(0, 0.12)))
         turned = self._placed(block.ijk_to_ras, scale)
         diameter *= scale
-        judged, truth = (np.pad(mask, block.width) for mask in masks)
+        truth = np.pad(truth, block.width)
 
         spacing_kji = voxel_spacing(turned)[::-1]
         clicks = [self._click(truth, spacing_kji, block.width) for _ in range(2)]
@@ -209,11 +203,11 @@ class RealSampler:
         crop = self._view(truth, turned, diameter, clicks_ras)
         scanned_hu, scanned_affine = self._scanned(block.hu, turned)
         image = prepare_crop(scanned_hu, scanned_affine, crop, self._profile)
-        truth_on, judged_on = (_mask_on_crop(mask, turned, crop) for mask in (truth, judged))
+        truth_on = _mask_on_crop(truth, turned, crop)
         known_on = None
         if block.unknown is not None:
             known_on = _on_crop(block.unknown.astype(np.float32), turned, crop) < 0.05
-            truth_on, judged_on = truth_on & known_on, judged_on & known_on
+            truth_on &= known_on
         if truth_on.sum() < _FEWEST_VOXELS:
             return None
         first, second = (np.asarray(crop.index_of(click), np.float32) for click in clicks_ras)
@@ -228,7 +222,6 @@ class RealSampler:
             kind,
             diameter,
             known=known_on,
-            judged=judged_on,
             second_click=second_click,
         )
         return flipped(sample, rng)
@@ -464,13 +457,13 @@ def _mask_on_crop(mask: NDArray[np.bool_], affine: NDArray, crop: Crop) -> NDArr
 
 
 def _enlarged(
-    hu: NDArray[np.float32], masks: Sequence[NDArray[np.bool_]], affine: NDArray, factor: float
-) -> tuple[NDArray[np.float32], list[NDArray[np.bool_]], NDArray[np.float64]]:
+    hu: NDArray[np.float32], mask: NDArray[np.bool_], affine: NDArray, factor: float
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float64]]:
     """Enlarges the crop by ``factor``, on voxels of at most 1.1 mm and slices of at most 2 mm."""
     spacing = voxel_spacing(affine)[::-1]
     zoom = np.maximum(spacing * factor / (2.0, 1.1, 1.1), 1.0)
     large = ndimage.zoom(hu, zoom, order=1)
-    grown = [ndimage.zoom(mask.astype(np.float32), zoom, order=1) >= 0.5 for mask in masks]
+    grown = ndimage.zoom(mask.astype(np.float32), zoom, order=1) >= 0.5
     scaled = affine.copy()
     steps = (np.array(hu.shape) - 1) / np.maximum(np.array(large.shape) - 1, 1)
     scaled[:3, :3] = affine[:3, :3] * (factor * steps[::-1])

@@ -205,7 +205,7 @@ def test_a_batch_with_unknown_places_teaches_the_others_the_same(model):
     hidden = everywhere.copy()
     hidden[..., hidden.shape[2] // 2 + 2 :] = False
     plain, _ = gradients(model, [sample], (5,), clicks=1)
-    known, _ = gradients(model, [dataclasses.replace(sample, known=everywhere, judged=sample.truth)], (5,), clicks=1)
+    known, _ = gradients(model, [dataclasses.replace(sample, known=everywhere)], (5,), clicks=1)
     partly, _ = gradients(
         model, [dataclasses.replace(sample, known=hidden, truth=sample.truth & hidden)], (5,), clicks=1
     )

@@ -174,7 +174,6 @@ class Sample:
         kind: solid, part-solid, ground-glass, unknown or none (no nodule).
         diameter_mm: of the nodule.
         known: bool (d0, d1, d2), False where nobody knows whether there is nodule: no loss there. None = all known.
-        judged: bool (d0, d1, d2), what the predicted IoU refers to; None = the truth.
         second_click: (3,) crop index of another first click, whose mask should be the same; None without one.
     """
 
@@ -185,13 +184,12 @@ class Sample:
     kind: str
     diameter_mm: float
     known: np.ndarray | None = None
-    judged: np.ndarray | None = None
     second_click: np.ndarray | None = None
 
 
 def flipped(sample: Sample, rng: np.random.Generator) -> Sample:
     """Random mirror images along every axis and exchange of the two in-plane axes."""
-    arrays = {name: getattr(sample, name) for name in ("crop", "truth", "known", "judged")}
+    arrays = {name: getattr(sample, name) for name in ("crop", "truth", "known")}
     clicks = {name: getattr(sample, name) for name in ("click", "second_click")}
     arrays = {name: value for name, value in arrays.items() if value is not None}
     clicks = {name: np.array(value) for name, value in clicks.items() if value is not None}

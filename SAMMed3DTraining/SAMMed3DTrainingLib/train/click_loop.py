@@ -26,7 +26,6 @@ LOGIT_LIMIT = 12.0
 CLICK_COUNTS = (1, 2, 3, 4, 5, 6, 8)
 CLICK_COUNT_SHARES = (0.1, 0.2, 0.2, 0.2, 0.12, 0.1, 0.08)
 _NEXT_CLICKS: tuple[ClickMethod, ...] = ("random", "challenge", "jitter")
-_NEXT_CLICK_SHARES = (0.5, 0.25, 0.25)
 _EROSIONS = 16
 BOX_SHARE, _BOX_ALONE_SHARE, ROUGH_SHARE = 0.2, 0.12, 0.1
 
@@ -146,7 +145,7 @@ class ClickLoop(nn.Module):
         else:
             loss = crop_loss(masks[:, :1], goal.truth, goal.known)
         loss = loss * is_nodule
-        target = true_iou(logits, goal.judged)
+        target = true_iou(logits, goal.truth)
         error = (iou[:, :1].detach().float() - target).abs().mean()
         if alternatives and masks.shape[1] > 1:
             # They are compared at their own resolution, with the share of each cell that is nodule.
@@ -155,22 +154,17 @@ class ClickLoop(nn.Module):
             known = None if goal.known is None else F.adaptive_avg_pool3d(goal.known.float(), size)
             others = masks[:, 1:].float()
             loss = loss + 0.5 * mask_loss(others, cover, known=known).min(dim=1).values * is_nodule
-            judged = F.adaptive_avg_pool3d(goal.judged.float(), size) > 0.5
             seen = others.detach() if known is None else others.detach().where(known > 0.5, -LOGIT_LIMIT)
-            target = torch.cat((target, true_iou(seen, judged)), dim=1)
+            target = torch.cat((target, true_iou(seen, cover > 0.5)), dim=1)
         judged_loss = (iou[:, : target.shape[1]].float() - target).square().mean(dim=1)
         return (loss + judged_loss).mean(), error
 
 
 class Goal:
-    """The target of a batch: truth, the truth for the IoU, and where they are known; (B, 1, X, Y, Z)."""
+    """The target of a batch: the truth, and where it is known; (B, 1, X, Y, Z)."""
 
     def __init__(self, truth: Tensor, samples: Sequence[Sample]) -> None:
         self.truth = truth
-        self.judged = truth
-        if any(sample.judged is not None for sample in samples):
-            judged = [sample.truth if sample.judged is None else sample.judged for sample in samples]
-            self.judged = to_device(judged, truth.device)[:, None]
         self.known: Tensor | None = None
         if any(sample.known is not None for sample in samples):
             known = [np.ones_like(sample.truth) if sample.known is None else sample.known for sample in samples]
@@ -192,7 +186,13 @@ def crop_loss(masks: Tensor, truth: Tensor, known: Tensor | None) -> Tensor:
 
 
 class Prompts:
-    """The growing prompts of a batch: clicks, boxes and previous logits."""
+    """The growing prompts of a batch: clicks, boxes and previous logits.
+
+    Attributes:
+        next_click_shares: how often later clicks are a "random", a "challenge" and a "jitter" one.
+    """
+
+    next_click_shares = (0.5, 0.25, 0.25)
 
     def __init__(self, samples: Sequence[Sample], rngs: Sequence[np.random.Generator], model: Sam3D) -> None:
         self._samples, self._rngs = samples, rngs
@@ -250,7 +250,7 @@ class Prompts:
 
     def _next_click(self, n: int, truth: np.ndarray, mask: np.ndarray) -> Click | None:
         """Draws the next click of a sample, into the error of its mask."""
-        method = _NEXT_CLICKS[self._rngs[n].choice(3, p=_NEXT_CLICK_SHARES)]
+        method = _NEXT_CLICKS[self._rngs[n].choice(3, p=self.next_click_shares)]
         return self._simulators[n][method].next_click(truth, mask)
 
     def _rough_start(self, n: int, truth: np.ndarray, rng: np.random.Generator, cells: tuple[int, int, int]) -> Tensor:
