@@ -253,13 +253,14 @@ def measure(predictor: SamPredictor3D, nodule: RealNodule, clicks: int = CLICKS)
     )
     measured = [measure_nodule(result.predictions[0], nodule.hu, nodule.ijk_to_ras).volume_mm3 for result in inner]
     one = challenge.predictions[0]
+    left_out = [(reader, others) for reader, others in nodule.left_out if others.any()]
     judged = [prediction for result in (challenge, *inner, border, outside) for prediction in result.predictions]
     return {
         "name": nodule.name,
         "patient": nodule.facts["patient"],
         "readers_dice": nodule.readers_dice,
-        "left_out_reader": _mean([dice(reader, others) for reader, others in nodule.left_out if others.any()]),
-        "left_out_mask": _mean([dice(*_frame(nodule, others, one)) for _, others in nodule.left_out if others.any()]),
+        "left_out_reader": _mean([dice(reader, others) for reader, others in left_out]),
+        "left_out_mask": _mean([dice(*_frame(nodule, others, one)) for _, others in left_out]),
         "challenge": list(challenge.dice),
         "single_readers": _carried([_reader_dice(nodule, p) for p in challenge.predictions], len(challenge.dice)),
         "nsd_1mm": _carried([_surface(nodule, p) for p in challenge.predictions[:CORRECTED]], CORRECTED),
